@@ -1,0 +1,247 @@
+"""Rows as columns, and one forward pass a model.
+
+A `Batch` is n rows of any number of requests. A model's forward pass over it is computed at most once,
+remembered, and shared by the guards that read its features and by the rung that returns its output. A
+failed pass is remembered too: nobody asks a broken model twice for the same rows.
+
+One bad row never fails its neighbours: a pass that fails at n > 1 is tried again row by row, and a NaN
+fails its own row alone. A pass that ran out of time is not tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.decision import Tensors
+from gateway.errors import BudgetExceeded, ModelFailed, StageFailure
+
+F8: TypeAlias = NDArray[np.float64]
+Rows: TypeAlias = NDArray[np.intp]
+Mask: TypeAlias = NDArray[np.bool_]
+T = TypeVar("T")
+
+
+def now_s() -> float:
+    """The one clock of the heart: the running loop's, so that tests can run on a fake one."""
+    return asyncio.get_running_loop().time()
+
+
+async def bounded(
+    name: str, call: Callable[[], Awaitable[T]], budget_s: float, until_s: float, failure: type[StageFailure]
+) -> T:
+    """Awaits a part for `budget_s`, `until_s` at the latest: the one place where failures become values.
+
+    Raises BudgetExceeded when the time is up, `failure` for whatever else the part raises, and
+    CancelledError only if somebody cancelled *us*: a part that raises it of its own accord has failed.
+    """
+    start_s = now_s()
+    try:
+        async with asyncio.timeout_at(min(start_s + budget_s, until_s)):
+            return await call()
+    except TimeoutError as error:
+        raise BudgetExceeded(f"{name}: no answer in {now_s() - start_s:.3f} s") from error
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise failure(f"{name}: cancelled itself") from None
+    except Exception as error:
+        raise failure(f"{name}: {type(error).__name__}: {error}") from error
+
+
+class Predictor(Protocol):
+    async def predict(self, inputs: Tensors, /) -> Tensors: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """One model's answer for n rows: `outputs` are valid where `ok`; `error` says what failed elsewhere."""
+
+    outputs: Tensors
+    ok: Mask
+    elapsed_s: float
+    error: str | None = None
+
+    def take(self, rows: Rows) -> Forward:
+        ok = self.ok[rows]
+        outputs = {name: a[rows] for name, a in self.outputs.items()}
+        return Forward(outputs, ok, self.elapsed_s, None if ok.all() else self.error)
+
+    def row(self, i: int) -> Tensors:
+        """Row i alone, as views."""
+        return {name: a[i : i + 1] for name, a in self.outputs.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A predictor with its time budget. `outputs` names what it must return: trailing shape by name."""
+
+    name: str
+    predictor: Predictor
+    budget_s: float
+    outputs: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
+
+    async def ask(self, inputs: Tensors, n: int, until_s: float) -> Tensors:
+        """The raw outputs for n rows, shape-checked. Raises a StageFailure, whatever the predictor does."""
+        outputs = await bounded(
+            self.name, lambda: self.predictor.predict(inputs), self.budget_s, until_s, ModelFailed
+        )
+        self._hold_to_contract(outputs, n)
+        return outputs
+
+    def _hold_to_contract(self, outputs: Tensors, n: int) -> None:
+        if not isinstance(outputs, Mapping) or not outputs:
+            raise ModelFailed(f"{self.name}: returned {type(outputs).__name__} instead of named outputs")
+        for name, array in outputs.items():
+            if not isinstance(array, np.ndarray) or array.shape[:1] != (n,):
+                raise ModelFailed(f"{self.name}: output {name!r} does not have {n} rows")
+        for name, shape in self.outputs.items():
+            if name not in outputs:
+                raise ModelFailed(f"{self.name}: output {name!r} is missing")
+            got = outputs[name].shape[1:]
+            if len(got) != len(shape) or any(
+                want not in (None, dim) for want, dim in zip(shape, got, strict=True)
+            ):
+                raise ModelFailed(f"{self.name}: output {name!r} has shape {got} a row, not {shape}")
+
+    async def forward(self, inputs: Tensors, n: int, until_s: float) -> Forward:
+        """The answer for n rows, each valid or not; total."""
+        start_s = now_s()
+        error: str | None = None
+        try:
+            outputs = await self.ask(inputs, n, until_s)
+            ok = finite(outputs, n)
+        except BudgetExceeded as failure:
+            outputs, ok, error = {}, np.zeros(n, bool), str(failure)
+        except StageFailure as failure:
+            outputs, ok, error = {}, np.zeros(n, bool), str(failure)
+            if n > 1:
+                outputs, ok = await self._row_by_row(inputs, n, min(now_s() + self.budget_s, until_s))
+        if error is None and not ok.all():
+            error = f"{self.name}: returned a number that is not finite"
+        return Forward(outputs, ok, now_s() - start_s, error)
+
+    async def _row_by_row(self, inputs: Tensors, n: int, until_s: float) -> tuple[Tensors, Mask]:
+        answers: list[Tensors | None] = []
+        for i in range(n):
+            try:
+                answers.append(await self.ask({name: a[i : i + 1] for name, a in inputs.items()}, 1, until_s))
+            except StageFailure:
+                answers.append(None)
+        return stack(answers)
+
+
+def finite(outputs: Tensors, n: int) -> Mask:
+    """bool[n]: rows in which every floating output is finite. NaN is an error, never a number."""
+    ok = np.ones(n, bool)
+    for array in outputs.values():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            ok &= np.isfinite(array.reshape(n, -1)).all(axis=1)
+    return ok
+
+
+def stack(answers: Sequence[Tensors | None]) -> tuple[Tensors, Mask]:
+    """Single-row answers as one, missing rows filled with zeros; a row that disagrees in form is missing."""
+    template = next((a for a in answers if a is not None), None)
+    if template is None:
+        return {}, np.zeros(len(answers), bool)
+    form = {name: (a.dtype, a.shape) for name, a in template.items()}
+    ok = np.array([a is not None and {k: (v.dtype, v.shape) for k, v in a.items()} == form for a in answers])
+    blank = {name: np.zeros_like(a) for name, a in template.items()}
+    rows = [a if a is not None and good else blank for a, good in zip(answers, ok, strict=True)]
+    outputs = {name: np.concatenate([row[name] for row in rows]) for name in form}
+    return outputs, ok & finite(outputs, len(answers))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """n rows: `inputs` by name with n rows each, one id, principal and deadline (loop seconds) a row.
+
+    `models` is what `forward` may ask; the pipeline sets it. Slices (`take`) share what was computed.
+    """
+
+    ids: tuple[str, ...]
+    principals: tuple[str, ...]
+    inputs: Tensors
+    deadlines_s: F8
+    models: Mapping[str, Model] = field(default_factory=dict)
+    _memo: dict[str, Forward] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def asking(self, models: Mapping[str, Model]) -> Batch:
+        """These rows with the models that `run` may ask, and nothing computed yet."""
+        return replace(self, models=models, _memo={})
+
+    @property
+    def until_s(self) -> float:
+        """When the last of these rows stops waiting."""
+        return float(self.deadlines_s.max())
+
+    def take(self, rows: Rows) -> Batch:
+        """The given rows, in the given order, with what was already computed for them."""
+        if len(rows) == len(self) and (rows == np.arange(len(self))).all():
+            return self
+        return replace(
+            self,
+            ids=tuple(self.ids[i] for i in rows),
+            principals=tuple(self.principals[i] for i in rows),
+            inputs={name: a[rows] for name, a in self.inputs.items()},
+            deadlines_s=self.deadlines_s[rows],
+            _memo={name: f.take(rows) for name, f in self._memo.items()},
+        )
+
+    async def run(self, model: str) -> Forward:
+        """The model's pass over these rows, computed once; total."""
+        if model not in self._memo:
+            self._memo[model] = await self.models[model].forward(self.inputs, len(self), self.until_s)
+        return self._memo[model]
+
+    def known(self, model: str) -> Forward | None:
+        """The model's pass over these rows, if somebody has asked for it."""
+        return self._memo.get(model)
+
+    async def forward(self, model: str, /) -> Tensors:
+        """What guards read: the model's outputs for every row. Raises ModelFailed if any row has none."""
+        answer = await self.run(model)
+        if not answer.ok.all():
+            raise ModelFailed(answer.error or f"{model}: no answer")
+        return answer.outputs
+
+    async def predict(self, model: str, inputs: Tensors, /) -> Tensors:
+        """What guards read for other inputs, any number of rows: one more bounded pass. May raise."""
+        n = len(next(iter(inputs.values())))
+        outputs = await self.models[model].ask(inputs, n, self.until_s)
+        if not finite(outputs, n).all():
+            raise ModelFailed(f"{model}: returned a number that is not finite")
+        return outputs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answered:
+    """n rows together with the outputs that one rung gave for them: what checks judge."""
+
+    ids: tuple[str, ...]
+    inputs: Tensors
+    outputs: Tensors
+
+    @classmethod
+    def of(cls, batch: Batch, answer: Forward) -> Answered:
+        return cls(batch.ids, batch.inputs, answer.outputs)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Rows) -> Answered:
+        return Answered(
+            tuple(self.ids[i] for i in rows),
+            {name: a[rows] for name, a in self.inputs.items()},
+            {name: a[rows] for name, a in self.outputs.items()},
+        )

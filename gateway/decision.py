@@ -1,0 +1,124 @@
+"""What can happen to a request: the verdict lattice and the closed sum of outcomes.
+
+A **verdict** says how far to fall. Verdicts form a bounded join-semilattice under `max`, so the order
+of guards can never change how far a row falls, and the top is the only short-circuit:
+
+    ALLOW < DEGRADE < DEFER < REFUSE
+
+An **outcome** is where a row ends. There are four and nothing else can leave the pipeline; every place
+that handles outcomes ends in `assert_never`, so the type checker proves that it handles them all.
+
+    | guards say        | rung 0                             | rung 1  | review  | outcome              |
+    |-------------------|------------------------------------|---------|---------|----------------------|
+    | allow             | answers, checks allow              | -       | -       | Served               |
+    | allow             | error, timeout, or a check objects | answers | -       | Degraded(rung 1)     |
+    | degrade           | skipped                            | answers | -       | Degraded(rung 1)     |
+    | allow or degrade  | fails                              | fails   | accepts | Deferred             |
+    | defer             | -                                  | -       | accepts | Deferred             |
+    | what needs review |                                    |         | full    | Refused(unavailable) |
+    | refuse            |                                    |         |         | Refused(the reason)  |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Any, TypeAlias, assert_never
+
+from numpy.typing import NDArray
+
+Tensors: TypeAlias = Mapping[str, NDArray[Any]]
+"""Named arrays whose first axis is the row."""
+
+
+class Verdict(IntEnum):
+    """How far a row must fall. The join of several verdicts is their maximum."""
+
+    ALLOW = 0
+    DEGRADE = 1
+    DEFER = 2
+    REFUSE = 3
+
+
+class Reason(StrEnum):
+    """The stable codes that a caller sees. Coarse on purpose: a finer one would be an oracle."""
+
+    OK = "ok"
+    ABSTAINED = "abstained"  # any judgement of the input or of the answer
+    RATE_LIMITED = "rate_limited"  # rate and every other budget
+    UNAVAILABLE = "unavailable"  # a model, the review queue or the capacity is gone
+    DEADLINE = "deadline"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The primary answered and every guard and check allowed it."""
+
+    output: Tensors
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Degraded:
+    """A named fallback answered. Never silent: `by` travels with the answer."""
+
+    output: Tensors
+    by: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """A person will answer; `ticket` is where."""
+
+    ticket: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Nothing will answer. Needs no other part, so it cannot fail."""
+
+    reason: Reason
+    retry_after_s: float | None = None
+
+
+Outcome: TypeAlias = Served | Degraded | Deferred | Refused
+
+
+def severity(outcome: Outcome) -> int:
+    """How far an outcome fell: 0 served to 3 refused. The worst row speaks for a request."""
+    match outcome:
+        case Served():
+            return 0
+        case Degraded():
+            return 1
+        case Deferred():
+            return 2
+        case Refused():
+            return 3
+        case _:
+            assert_never(outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one guard, check or rung said of one row. For the audit log, never for callers."""
+
+    stage: str
+    score: float | None
+    verdict: Verdict
+    enforced: bool
+    elapsed_s: float
+    form: str = "full"
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One row's outcome together with everything needed to explain it."""
+
+    id: str
+    outcome: Outcome
+    findings: tuple[Finding, ...]

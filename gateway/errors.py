@@ -1,0 +1,66 @@
+"""Every error the gateway raises. Errors carry data; one table in `wire` owns the status codes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class GatewayError(Exception):
+    """The root: nothing else is raised on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that a person can mend: where it is, what is wrong, and the nearest valid choice."""
+
+    field: str
+    what: str
+    file: str = ""
+    line: int = 0
+    nearest: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}: " if self.line else f"{self.file}: " if self.file else ""
+        hint = f"; did you mean {self.nearest!r}?" if self.nearest else ""
+        return f"{place}{self.field}: {self.what}{hint}" if self.field else f"{place}{self.what}{hint}"
+
+
+class Problems(GatewayError):
+    """An error that names every problem it found, not only the first."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class PolicyError(Problems):
+    """At load: the policy does not compile. Refuse to start, or keep the old pipeline."""
+
+
+class ArtifactError(Problems):
+    """At load: a model, a guard file or the certificate is missing, broken or does not match."""
+
+
+class InvalidRequest(Problems):
+    """At parse: what the caller can mend, field by field."""
+
+
+class StageFailure(GatewayError):
+    """At run time; never leaves the pipeline."""
+
+
+class BudgetExceeded(StageFailure):
+    """A part did not answer within its time budget."""
+
+
+class GuardFailed(StageFailure):
+    """A guard or check raised, or returned something that is not one number per row."""
+
+
+class ModelFailed(StageFailure):
+    """A model raised, or returned something that breaks its output contract."""
+
+
+class StoreFailed(StageFailure):
+    """A store (the review queue) could not take or give what was asked."""

@@ -1,0 +1,197 @@
+"""A guard with everything the policy says of it, and the one place that turns a failure into a verdict.
+
+A guard returns a number. What that number means (the cuts), how long it may take, what to assume when
+it fails and whether it is enforced or only observed is policy data, held here. `assess` is total: it
+returns a verdict for every row, whatever the guard does.
+
+* A score is compared with `>=`. NaN and -inf are errors, never numbers: `nan >= cut` is false, so an
+  unchecked NaN would be a silent fail-open. +inf is the strongest alarm.
+* A guard that fails on n > 1 rows is asked again row by row, so that one bad row never decides for its
+  neighbours; one that ran out of time is not asked again.
+* A guard that reads a model's features (`needs`) is judged by its second form (`spare`, calibrated like
+  the first) on the rows for which that model failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Generic, Protocol, Self, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.batch import F8, Batch, Rows, bounded, now_s
+from gateway.decision import Finding, Reason, Verdict
+from gateway.errors import BudgetExceeded, GuardFailed, StageFailure
+
+Verdicts: TypeAlias = NDArray[np.int8]
+
+
+class Judged(Protocol):
+    """What a stage needs of the rows it judges: how many, and any of them alone."""
+
+    def __len__(self) -> int: ...
+    def take(self, rows: Rows) -> Self: ...
+
+
+J_contra = TypeVar("J_contra", bound=Judged, contravariant=True)
+J = TypeVar("J", bound=Judged)
+
+
+class Guard(Protocol[J_contra]):
+    """Returns one number a row, float64[n]; larger = more suspicious. Knows no threshold."""
+
+    async def score(self, rows: J_contra, /) -> F8: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assessment:
+    """What one stage says of n rows, as columns. Where its guard failed, scores are NaN and `errors` speaks."""
+
+    stage: str
+    scores: F8
+    verdicts: Verdicts
+    enforced: bool
+    elapsed_s: float
+    errors: Mapping[int, str]
+    spare: frozenset[int] = frozenset()
+
+    def finding(self, i: int) -> Finding:
+        """Row i in words."""
+        return Finding(
+            stage=self.stage,
+            score=None if np.isnan(self.scores[i]) else float(self.scores[i]),
+            verdict=Verdict(int(self.verdicts[i])),
+            enforced=self.enforced,
+            elapsed_s=self.elapsed_s,
+            form="input_only" if i in self.spare else "full",
+            error=self.errors.get(i),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Stage(Generic[J]):
+    """A guard and its policy. `cuts` maps each verdict it may give to the score from which it gives it."""
+
+    name: str
+    guard: Guard[J]
+    cuts: Mapping[Verdict, float]
+    reason: Reason
+    budget_s: float
+    on_error: Verdict
+    enforce: bool = True
+    retry_scale_s: float | None = None
+
+    async def assess(self, rows: J, until_s: float) -> Assessment:
+        """A verdict for every row by `until_s` at the latest; total."""
+        start_s = now_s()
+        n = len(rows)
+        errors: dict[int, str] = {}
+        try:
+            scores = await self._ask(rows, n, until_s)
+        except BudgetExceeded as failure:
+            scores, errors = np.full(n, np.nan), dict.fromkeys(range(n), str(failure))
+        except StageFailure as failure:
+            scores, errors = np.full(n, np.nan), dict.fromkeys(range(n), str(failure))
+            if n > 1:
+                scores, errors = await self._row_by_row(rows, n, min(now_s() + self.budget_s, until_s))
+        for i in np.flatnonzero(np.isnan(scores) | np.isneginf(scores)):
+            errors.setdefault(int(i), f"{self.name}: score is not a number")
+        return Assessment(
+            self.name, scores, self._judge(scores, errors), self.enforce, now_s() - start_s, errors
+        )
+
+    async def _ask(self, rows: J, n: int, until_s: float) -> F8:
+        raw = await bounded(self.name, lambda: self.guard.score(rows), self.budget_s, until_s, GuardFailed)
+        try:
+            scores = np.array(raw, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise GuardFailed(f"{self.name}: scores are not numbers") from error
+        if scores.shape != (n,):
+            raise GuardFailed(f"{self.name}: scores have shape {scores.shape}, not ({n},)")
+        return scores
+
+    async def _row_by_row(self, rows: J, n: int, until_s: float) -> tuple[F8, dict[int, str]]:
+        scores, errors = np.full(n, np.nan), dict[int, str]()
+        for i in range(n):
+            try:
+                scores[i : i + 1] = await self._ask(rows.take(np.array([i])), 1, until_s)
+            except StageFailure as failure:
+                errors[i] = str(failure)
+        return scores, errors
+
+    def _judge(self, scores: F8, errors: Mapping[int, str]) -> Verdicts:
+        verdicts = np.zeros(len(scores), np.int8)
+        for verdict, cut in self.cuts.items():
+            np.maximum(verdicts, np.where(scores >= cut, np.int8(verdict), np.int8(0)), out=verdicts)
+        if errors:
+            verdicts[list(errors)] = self.on_error
+        return verdicts
+
+    def retry_after_s(self, score: float) -> float | None:
+        """How long until a refused score is below the cut again, where the score fades with time."""
+        if self.retry_scale_s is None or not np.isfinite(score):
+            return None
+        return max(0.0, (score - self.cuts[Verdict.REFUSE]) * self.retry_scale_s)
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureStage:
+    """A guard that reads model `needs`, with what judges the rows for which that model gave nothing.
+
+    `without` is a second stage that needs the input alone, or a verdict to assume. The model's pass runs
+    before the guard's own budget starts, under the model's budget: it is shared, so it is nobody's cost.
+    """
+
+    full: Stage[Batch]
+    needs: str
+    without: Stage[Batch] | Verdict
+
+    @property
+    def name(self) -> str:
+        return self.full.name
+
+    @property
+    def reason(self) -> Reason:
+        return self.full.reason
+
+    def retry_after_s(self, score: float) -> float | None:
+        return self.full.retry_after_s(score)
+
+    async def assess(self, batch: Batch, until_s: float) -> Assessment:
+        """A verdict for every row; total."""
+        answer = await batch.run(self.needs)
+        if answer.ok.all():
+            return await self.full.assess(batch, until_s)
+        blind = np.flatnonzero(~answer.ok)
+        rest = await self._assess_without(batch.take(blind), answer.error or "no answer", until_s)
+        if len(blind) == len(batch):
+            return rest
+        seeing = np.flatnonzero(answer.ok)
+        return _merge(
+            len(batch), (seeing, await self.full.assess(batch.take(seeing), until_s)), (blind, rest)
+        )
+
+    async def _assess_without(self, batch: Batch, error: str, until_s: float) -> Assessment:
+        n = len(batch)
+        if isinstance(self.without, Stage):
+            found = await self.without.assess(batch, until_s)
+            return replace(found, spare=frozenset(range(n)))
+        verdicts = np.full(n, self.without, np.int8)
+        errors = dict.fromkeys(range(n), error)
+        return Assessment(self.name, np.full(n, np.nan), verdicts, self.full.enforce, 0.0, errors)
+
+
+def _merge(n: int, *parts: tuple[Rows, Assessment]) -> Assessment:
+    """Assessments of disjoint rows of one batch as one."""
+    scores, verdicts = np.full(n, np.nan), np.zeros(n, np.int8)
+    errors: dict[int, str] = {}
+    spare: set[int] = set()
+    for rows, part in parts:
+        scores[rows], verdicts[rows] = part.scores, part.verdicts
+        errors |= {int(rows[i]): error for i, error in part.errors.items()}
+        spare |= {int(rows[i]) for i in part.spare}
+    first = parts[0][1]
+    elapsed_s = sum(part.elapsed_s for _, part in parts)
+    return Assessment(first.stage, scores, verdicts, first.enforced, elapsed_s, errors, frozenset(spare))

@@ -1,0 +1,199 @@
+"""The decision table of `gateway/decision.py`, line by line, and the edges that a table cannot show."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from parts import FakeGuard, FakeModel, FakeReview, batch_of, run
+
+from gateway.batch import Answered, Batch, Model
+from gateway.decision import Decision, Deferred, Degraded, Reason, Refused, Served, Verdict
+from gateway.pipeline import Pipeline, Rung
+from gateway.stage import FeatureStage, Stage
+
+ALL_CUTS = {Verdict.DEGRADE: 1.0, Verdict.DEFER: 2.0, Verdict.REFUSE: 3.0}
+X_FOR = {"allow": 0.0, "degrade": 1.0, "defer": 2.0, "refuse": 3.0}
+
+
+def guard(reason: Reason = Reason.ABSTAINED, **other: object) -> Stage[Batch]:
+    fields: dict[str, object] = {
+        "name": "g",
+        "guard": FakeGuard(),
+        "cuts": ALL_CUTS,
+        "reason": reason,
+        "budget_s": 1.0,
+        "on_error": Verdict.DEFER,
+    }
+    return Stage(**(fields | other))  # type: ignore[arg-type]
+
+
+def objecting(objects: bool) -> Stage[Answered]:
+    return Stage(
+        "c",
+        FakeGuard(slope=0.0, lift=float(objects)),
+        {Verdict.DEGRADE: 1.0},
+        Reason.ABSTAINED,
+        1.0,
+        Verdict.ALLOW,
+    )
+
+
+def ladder(first: FakeModel, second: FakeModel, objects: bool = False) -> tuple[Rung, ...]:
+    return Rung(Model("big", first, 1.0), (objecting(objects),)), Rung(Model("small", second, 1.0))
+
+
+def decide_one(
+    x: float, rungs: tuple[Rung, ...], review: FakeReview, *guards: Stage[Batch] | FeatureStage
+) -> Decision:
+    pipeline = Pipeline("p", guards or (guard(),), rungs, review, 1.0)
+    return run(lambda: pipeline.decide(batch_of([x])))[0]
+
+
+WORKS, BROKEN, SLOW = FakeModel(), FakeModel("raises"), FakeModel("hangs")
+
+
+@pytest.mark.parametrize(
+    ("says", "big", "objects", "small", "room", "outcome", "by", "reason"),
+    [
+        ("allow", WORKS, False, WORKS, True, Served, "big", None),
+        ("allow", BROKEN, False, WORKS, True, Degraded, "small", Reason.UNAVAILABLE),
+        ("allow", SLOW, False, WORKS, True, Degraded, "small", Reason.UNAVAILABLE),
+        ("allow", WORKS, True, WORKS, True, Degraded, "small", Reason.ABSTAINED),
+        ("degrade", WORKS, False, WORKS, True, Degraded, "small", Reason.ABSTAINED),
+        ("allow", BROKEN, False, BROKEN, True, Deferred, None, Reason.UNAVAILABLE),
+        ("allow", WORKS, True, BROKEN, True, Deferred, None, Reason.ABSTAINED),
+        ("degrade", WORKS, False, SLOW, True, Deferred, None, Reason.ABSTAINED),
+        ("defer", WORKS, False, WORKS, True, Deferred, None, Reason.ABSTAINED),
+        ("allow", BROKEN, False, BROKEN, False, Refused, None, Reason.UNAVAILABLE),
+        ("defer", WORKS, False, WORKS, False, Refused, None, Reason.UNAVAILABLE),
+        ("refuse", WORKS, False, WORKS, True, Refused, None, Reason.ABSTAINED),
+    ],
+)
+def test_decision_table(
+    says: str,
+    big: FakeModel,
+    objects: bool,
+    small: FakeModel,
+    room: bool,
+    outcome: type,
+    by: str | None,
+    reason: Reason | None,
+) -> None:
+    got = decide_one(X_FOR[says], ladder(big, small, objects), FakeReview(room=room)).outcome
+    assert isinstance(got, outcome)
+    assert getattr(got, "by", None) == by
+    assert getattr(got, "reason", None) == reason
+
+
+@pytest.mark.parametrize("mood", ["raises", "hangs", "text", "shape", "cancels"])
+def test_refuses_when_review_is_down(mood: str) -> None:
+    got = decide_one(X_FOR["defer"], ladder(WORKS, WORKS), FakeReview(mood)).outcome  # type: ignore[arg-type]
+    assert got == Refused(Reason.UNAVAILABLE)
+
+
+@pytest.mark.parametrize("score", [np.nan, -np.inf])
+def test_a_score_that_is_not_a_number_gets_on_error_and_says_so(score: float) -> None:
+    got = decide_one(0.0, ladder(WORKS, WORKS), FakeReview(), guard(guard=FakeGuard(lift=score)))
+    assert isinstance(got.outcome, Deferred)
+    assert got.outcome.reason is Reason.UNAVAILABLE
+    assert got.findings[0].score is None
+    assert "not a number" in str(got.findings[0].error)
+
+
+def test_an_infinite_score_is_the_strongest_alarm() -> None:
+    got = decide_one(0.0, ladder(WORKS, WORKS), FakeReview(), guard(guard=FakeGuard(lift=np.inf)))
+    assert got.outcome == Refused(Reason.ABSTAINED)
+
+
+def test_a_score_equal_to_the_cut_alarms() -> None:
+    got = decide_one(3.0, ladder(WORKS, WORKS), FakeReview())
+    assert isinstance(got.outcome, Refused)
+
+
+def test_a_refusal_says_how_long_its_score_takes_to_fade() -> None:
+    slow = guard(Reason.RATE_LIMITED, retry_scale_s=4.0)
+    assert decide_one(3.5, ladder(WORKS, WORKS), FakeReview(), slow).outcome == Refused(
+        Reason.RATE_LIMITED, 2.0
+    )
+
+
+def test_one_forward_pass_is_shared_by_every_guard_and_by_rung_0() -> None:
+    big = FakeModel()
+    reads = guard(guard=FakeGuard(reads="big"))
+    guards = (FeatureStage(reads, "big", Verdict.DEFER), FeatureStage(reads, "big", Verdict.DEFER))
+    assert isinstance(decide_one(0.0, ladder(big, WORKS), FakeReview(), *guards).outcome, Served)
+    assert big.calls == [1]
+
+
+def test_refused_rows_cost_no_forward_pass_and_do_not_disturb_their_neighbours() -> None:
+    big = FakeModel()
+    pipeline = Pipeline("p", (guard(),), ladder(big, WORKS), FakeReview(), 1.0)
+    outcomes = [d.outcome for d in run(lambda: pipeline.decide(batch_of([3.0, 0.0, 3.0, 0.5])))]
+    assert [type(o) for o in outcomes] == [Refused, Served, Refused, Served]
+    assert big.calls == [2]
+    assert [o.output["y"].tolist() for o in outcomes if isinstance(o, Served)] == [[0.0], [0.5]]
+
+
+def test_a_broken_primary_is_judged_by_the_input_alone_and_is_asked_only_once() -> None:
+    big = FakeModel("raises")
+    full, spare = guard(guard=FakeGuard(reads="big")), guard(guard=FakeGuard(slope=0.5))
+    got = decide_one(1.0, ladder(big, WORKS), FakeReview(), FeatureStage(full, "big", spare))
+    assert isinstance(got.outcome, Degraded)
+    assert (got.findings[0].form, got.findings[0].score) == ("input_only", 0.5)
+    assert big.calls == [1]
+
+
+def test_a_broken_primary_defers_where_the_policy_says_so() -> None:
+    full = guard(guard=FakeGuard(reads="big"), on_error=Verdict.ALLOW)
+    got = decide_one(0.0, ladder(BROKEN, WORKS), FakeReview(), FeatureStage(full, "big", Verdict.DEFER))
+    assert got.outcome == Deferred("r0", Reason.UNAVAILABLE)
+
+
+def test_rows_that_arrive_past_their_deadline_are_refused_without_work() -> None:
+    big = FakeModel()
+    pipeline = Pipeline("p", (guard(),), ladder(big, WORKS), FakeReview(), 1.0)
+    got = run(lambda: pipeline.decide(batch_of([0.0], deadline_s=1.0)))[0]
+    assert got.outcome == Refused(Reason.DEADLINE)
+    assert big.calls == []
+
+
+def test_everything_that_hangs_together_still_ends_by_the_deadline() -> None:
+    guards = tuple(guard(name=f"g{i}", guard=FakeGuard("hangs"), on_error=Verdict.DEGRADE) for i in range(5))
+    pipeline = Pipeline("p", guards, ladder(SLOW, SLOW), FakeReview("hangs"), 1.0)
+
+    async def timed() -> tuple[float, list[Decision]]:
+        loop = asyncio.get_running_loop()
+        start_s = loop.time()
+        decisions = await pipeline.decide(batch_of([0.0], deadline_s=start_s + 2.5))
+        return loop.time() - start_s, decisions
+
+    took_s, decisions = run(timed)
+    assert took_s == pytest.approx(2.5)
+    assert decisions[0].outcome == Refused(Reason.UNAVAILABLE)
+
+
+def test_our_own_cancellation_is_not_swallowed() -> None:
+    pipeline = Pipeline("p", (guard(guard=FakeGuard("hangs")),), ladder(WORKS, WORKS), FakeReview(), 1.0)
+
+    async def cancelled() -> bool:
+        task = asyncio.create_task(pipeline.decide(batch_of([0.0])))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            return True
+        return False
+
+    assert run(cancelled)
+
+
+def test_a_person_sees_what_the_model_would_have_said() -> None:
+    review = FakeReview()
+    reads = FeatureStage(guard(guard=FakeGuard(reads="big")), "big", Verdict.DEFER)
+    decide_one(2.0, ladder(WORKS, WORKS), review, reads)
+    suggestion = review.cases[0].suggestion
+    assert suggestion is not None
+    assert suggestion["y"].tolist() == [2.0]

@@ -1,0 +1,104 @@
+"""Breaks the heart on purpose, one line at a time, and demands that the suite notices.
+
+    python tests/mutants.py [--keep-going]
+
+Each mutant is one exact replacement in a copy of the tree; the laws and the decision table run against it
+and must fail. A mutant that no longer applies is an error, so this list cannot rot. Exit 0 if all die.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SUITE = ["tests/gateway/test_decision_table.py", "tests/gateway/test_laws.py"]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    lie: str  # what the mutant believes
+    file: str
+    old: str
+    new: str
+
+
+MUTANTS = (
+    Mutant("a score at the cut is fine", "stage.py", "scores >= cut", "scores > cut"),
+    Mutant("NaN is a small number", "stage.py", "np.isnan(scores) | np.isneginf(scores)", "np.zeros(len(scores), bool)"),
+    Mutant("-inf is a small number", "stage.py", "np.isnan(scores) | np.isneginf(scores)", "np.isnan(scores)"),
+    Mutant("a failed guard means allow", "stage.py", "verdicts[list(errors)] = self.on_error", "pass"),
+    Mutant("one bad row decides for all", "stage.py", "if n > 1:", "if n > 1_000:"),
+    Mutant("a guard may return any shape", "stage.py", "if scores.shape != (n,):", "if False:"),
+    Mutant("without features nobody looks", "stage.py", "np.full(n, self.without, np.int8)", "np.zeros(n, np.int8)"),
+    Mutant("blind rows are judged with features", "stage.py", "if answer.ok.all():", "if answer.ok.any():"),
+    Mutant("merged rows keep their place", "stage.py", "scores[rows], verdicts[rows] =", "scores[: len(rows)], verdicts[: len(rows)] ="),
+    Mutant("observed means enforced", "pipeline.py", "if not found.enforced:\n            return", "if False:\n            return"),
+    Mutant("observed checks object too", "pipeline.py", "if found.enforced:\n                for", "if True:\n                for"),
+    Mutant("a degraded row may have rung 0", "pipeline.py", "Verdict.DEGRADE if depth else Verdict.ALLOW", "Verdict.DEGRADE"),
+    Mutant("a deferred row may have a rung", "pipeline.py", "Verdict.DEGRADE if depth else Verdict.ALLOW", "Verdict.DEFER if depth else Verdict.ALLOW"),
+    Mutant("the last guard's word counts", "pipeline.py", "found.verdicts > self.fall[rows]", "found.verdicts != self.fall[rows]"),
+    Mutant("a full queue still takes the row", "pipeline.py", "if held else Refused", "if held or True else Refused"),
+    Mutant("a queue's answer may have any length", "pipeline.py", "if len(took) != len(cases):", "if not took:"),
+    Mutant("checks are advice", "pipeline.py", "alive = alive[found.verdicts == Verdict.ALLOW]", "pass"),
+    Mutant("a failed model answered", "pipeline.py", "alive = np.flatnonzero(answer.ok)", "alive = np.arange(len(rows))"),
+    Mutant("a fallback is as good as the primary", "pipeline.py", "if depth:\n                run.outcomes", "if False:\n                run.outcomes"),
+    Mutant("a late row is still welcome", "pipeline.py", "batch.deadlines_s <= now_s()", "batch.deadlines_s <= 0"),
+    Mutant("a model's NaN is an answer", "batch.py", "not np.isfinite(array).all()", "False"),
+    Mutant("a pass is not remembered", "batch.py", "if model not in self._memo:", "if True:"),
+    Mutant("a slice forgets its passes", "batch.py", "_memo={name: f.take(rows) for name, f in self._memo.items()}", "_memo={}"),
+    Mutant("a part may take its time", "batch.py", "asyncio.timeout_at(min(start_s + budget_s, until_s))", "asyncio.timeout_at(until_s)"),
+    Mutant("a budget outlives the deadline", "batch.py", "asyncio.timeout_at(min(start_s + budget_s, until_s))", "asyncio.timeout_at(start_s + budget_s)"),
+    Mutant("our cancellation is a failure", "batch.py", "if task is not None and task.cancelling():", "if False:"),
+    Mutant("a part's cancellation is ours", "batch.py", "if task is not None and task.cancelling():", "if True:"),
+    Mutant("a model may return any number of rows", "batch.py", "array.shape[:1] != (n,)", "False"),
+)  # fmt: skip
+
+
+def survives(mutant: Mutant, tree: Path) -> bool:
+    """Whether the suite passes although the heart is broken."""
+    path = tree / "gateway" / mutant.file
+    source = (ROOT / "gateway" / mutant.file).read_text()
+    if mutant.old not in source:
+        raise SystemExit(f"{mutant.file}: mutant {mutant.lie!r} no longer applies: {mutant.old!r} is gone")
+    path.write_text(source.replace(mutant.old, mutant.new, 1))
+    env = os.environ | {
+        "HYPOTHESIS_PROFILE": "quick",
+        "PYTHONPATH": str(tree),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *SUITE]
+    try:
+        done = subprocess.run(command, cwd=tree, env=env, capture_output=True, timeout=300, check=False)
+    finally:
+        path.write_text(source)
+    if done.returncode not in (0, 1):
+        raise SystemExit(
+            f"{mutant.lie!r}: pytest ended with {done.returncode}:\n{done.stdout.decode()[-2000:]}"
+        )
+    return done.returncode == 0
+
+
+def main() -> int:
+    alive: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        for part in ("gateway", "guards", "fallbacks"):
+            shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "tests", tree / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", tree / "pyproject.toml")
+        for mutant in MUTANTS:
+            lives = survives(mutant, tree)
+            print(f"{'SURVIVED' if lives else 'killed  '}  {mutant.file:12} {mutant.lie}", flush=True)  # noqa: T201
+            alive += [mutant.lie] * lives
+    print(f"{len(MUTANTS) - len(alive)} of {len(MUTANTS)} mutants killed")  # noqa: T201
+    return 1 if alive else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
