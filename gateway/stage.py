@@ -96,11 +96,11 @@ class Stage(Generic[J]):
             scores, errors = np.full(n, np.nan), dict.fromkeys(range(n), str(failure))
             if n > 1:
                 scores, errors = await self._row_by_row(rows, n, min(now_s() + self.budget_s, until_s))
-        for i in np.flatnonzero(np.isnan(scores) | np.isneginf(scores)):
+        scores[np.isneginf(scores)] = np.nan
+        for i in np.flatnonzero(np.isnan(scores)):
             errors.setdefault(int(i), f"{self.name}: score is not a number")
-        return Assessment(
-            self.name, scores, self._judge(scores, errors), self.enforce, now_s() - start_s, errors
-        )
+        verdicts = self._judge(scores, errors)
+        return Assessment(self.name, scores, verdicts, self.enforce, now_s() - start_s, errors)
 
     async def _ask(self, rows: J, n: int, until_s: float) -> F8:
         raw = await bounded(self.name, lambda: self.guard.score(rows), self.budget_s, until_s, GuardFailed)

@@ -30,8 +30,8 @@ class Mutant:
 
 MUTANTS = (
     Mutant("a score at the cut is fine", "stage.py", "scores >= cut", "scores > cut"),
-    Mutant("NaN is a small number", "stage.py", "np.isnan(scores) | np.isneginf(scores)", "np.zeros(len(scores), bool)"),
-    Mutant("-inf is a small number", "stage.py", "np.isnan(scores) | np.isneginf(scores)", "np.isnan(scores)"),
+    Mutant("NaN is a small number", "stage.py", "np.flatnonzero(np.isnan(scores))", "[]"),
+    Mutant("-inf is a small number", "stage.py", "scores[np.isneginf(scores)] = np.nan", "pass"),
     Mutant("a failed guard means allow", "stage.py", "verdicts[list(errors)] = self.on_error", "pass"),
     Mutant("one bad row decides for all", "stage.py", "if n > 1:", "if n > 1_000:"),
     Mutant("a guard may return any shape", "stage.py", "if scores.shape != (n,):", "if False:"),
