@@ -197,3 +197,39 @@ def test_a_person_sees_what_the_model_would_have_said() -> None:
     suggestion = review.cases[0].suggestion
     assert suggestion is not None
     assert suggestion["y"].tolist() == [2.0]
+
+
+POISON, FINE = 0.0, 0.1  # see parts._poisoned: 0.0 breaks a rowwise part, 0.1 does not
+
+
+@pytest.mark.parametrize("mood", ["rowwise_raise", "rowwise_nan"])
+def test_one_bad_row_never_decides_for_its_neighbours_in_a_guard(mood: str) -> None:
+    bad = guard(guard=FakeGuard(mood), on_error=Verdict.REFUSE)  # type: ignore[arg-type]
+    pipeline = Pipeline("p", (bad,), ladder(WORKS, WORKS), FakeReview(), 1.0)
+    outcomes = [d.outcome for d in run(lambda: pipeline.decide(batch_of([FINE, POISON, FINE])))]
+    assert [type(o) for o in outcomes] == [Served, Refused, Served]
+
+
+@pytest.mark.parametrize("mood", ["rowwise_raise", "rowwise_nan"])
+def test_one_bad_row_never_fails_its_neighbours_in_a_model(mood: str) -> None:
+    big = FakeModel(mood)  # type: ignore[arg-type]
+    pipeline = Pipeline("p", (guard(),), ladder(big, WORKS), FakeReview(), 1.0)
+    outcomes = [d.outcome for d in run(lambda: pipeline.decide(batch_of([FINE, POISON, FINE])))]
+    assert [type(o) for o in outcomes] == [Served, Degraded, Served]
+
+
+def test_only_the_rows_without_features_are_judged_by_the_input_alone() -> None:
+    big = FakeModel("rowwise_nan")
+    full, spare = guard(guard=FakeGuard(reads="big")), guard(guard=FakeGuard(lift=0.5))
+    stage = FeatureStage(full, "big", spare)
+    pipeline = Pipeline("p", (stage,), ladder(big, WORKS), FakeReview(), 1.0)
+    decisions = run(lambda: pipeline.decide(batch_of([FINE, POISON, FINE + FINE])))
+    said = [(d.findings[0].form, d.findings[0].score) for d in decisions]
+    assert said == [("full", FINE), ("input_only", 0.5), ("full", FINE + FINE)]
+
+
+def test_a_part_that_hangs_is_not_asked_again_row_by_row() -> None:
+    big = FakeModel("hangs")
+    pipeline = Pipeline("p", (guard(),), ladder(big, WORKS), FakeReview(), 1.0)
+    run(lambda: pipeline.decide(batch_of([0.0, 0.1, 0.2])))
+    assert big.calls == [3]
