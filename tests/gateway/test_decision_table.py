@@ -233,3 +233,21 @@ def test_a_part_that_hangs_is_not_asked_again_row_by_row() -> None:
     pipeline = Pipeline("p", (guard(),), ladder(big, WORKS), FakeReview(), 1.0)
     run(lambda: pipeline.decide(batch_of([0.0, 0.1, 0.2])))
     assert big.calls == [3]
+
+
+def test_an_observed_check_objects_on_paper_only() -> None:
+    check: Stage[Answered] = Stage(
+        "c", FakeGuard(lift=9.0), {Verdict.DEGRADE: 1.0}, Reason.ABSTAINED, 1.0, Verdict.ALLOW, enforce=False
+    )
+    got = decide_one(0.0, (Rung(Model("big", WORKS, 1.0), (check,)),), FakeReview())
+    assert isinstance(got.outcome, Served)
+    assert got.findings[-1].verdict is Verdict.DEGRADE
+
+
+def test_rows_that_stay_keep_their_forward_pass_when_their_neighbours_are_refused() -> None:
+    big = FakeModel()
+    reads = FeatureStage(guard(guard=FakeGuard(reads="big")), "big", Verdict.DEFER)
+    pipeline = Pipeline("p", (reads, guard(name="after")), ladder(big, WORKS), FakeReview(), 1.0)
+    outcomes = [d.outcome for d in run(lambda: pipeline.decide(batch_of([3.0, 0.0, 0.5])))]
+    assert [type(o) for o in outcomes] == [Refused, Served, Served]
+    assert big.calls == [3]

@@ -18,9 +18,9 @@ from gateway.decision import Decision, Deferred, Degraded, Outcome, Reason, Refu
 from gateway.pipeline import AnyGuard, Pipeline, Rung
 from gateway.stage import FeatureStage, Stage
 
-moods = st.sampled_from(MOODS) | st.just("answers")
+moods = st.sampled_from(MOODS) | st.just("answers") | st.sampled_from(["rowwise_raise", "rowwise_nan"])
 scores = st.floats(-3, 3, allow_nan=False)
-xs = st.lists(st.floats(-2, 2, allow_nan=False), min_size=1, max_size=6)
+xs = st.lists(st.floats(-2, 2, allow_nan=False), min_size=2, max_size=6)
 verdicts = st.sampled_from(Verdict)
 
 

@@ -1,0 +1,178 @@
+"""What one model takes and gives on the wire: names, forms, ranges and the row limit.
+
+A contract is made once, at load, from the policy and the model; everything that leaves or enters is held
+to it. Only exposed outputs are in it, so an output that exists for guards alone cannot be asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.errors import ArtifactError, Problem
+
+Array: TypeAlias = NDArray[Any]
+Shape: TypeAlias = tuple[int, ...]
+
+MAX_RANK = 8
+MAX_BODY_BYTES = 8 * 1024 * 1024
+
+_DATATYPES: dict[np.dtype[Any], str] = {
+    np.dtype(np.bool_): "BOOL",
+    np.dtype(np.uint8): "UINT8",
+    np.dtype(np.uint16): "UINT16",
+    np.dtype(np.uint32): "UINT32",
+    np.dtype(np.uint64): "UINT64",
+    np.dtype(np.int8): "INT8",
+    np.dtype(np.int16): "INT16",
+    np.dtype(np.int32): "INT32",
+    np.dtype(np.int64): "INT64",
+    np.dtype(np.float16): "FP16",
+    np.dtype(np.float32): "FP32",
+    np.dtype(np.float64): "FP64",
+    np.dtype(np.object_): "BYTES",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """What one tensor must be: `shape[0]` is the row, None any length from 1 up, `low` and `high` inclusive.
+
+    `bf16` marks a float32 that travels as BF16, for which numpy has no dtype.
+    Raises:  ArtifactError for a form that the protocol cannot carry.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...]
+    low: float | None = None
+    high: float | None = None
+    bf16: bool = False
+    datatype: str = field(init=False, compare=False)
+    bounds: tuple[Any, Any] | None = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        datatype = "BF16" if self.bf16 else _DATATYPES.get(self.dtype, "")
+        if not datatype or (self.bf16 and self.dtype != np.float32):
+            raise ArtifactError([Problem(self.name, f"{self.dtype} has no datatype in the protocol")])
+        if not 1 <= len(self.shape) <= MAX_RANK or any(d is not None and d < 1 for d in self.shape):
+            raise ArtifactError(
+                [Problem(self.name, f"{self.shape} is not a shape of 1 to {MAX_RANK} positive sizes")]
+            )
+        object.__setattr__(self, "datatype", datatype)
+        object.__setattr__(self, "bounds", _bounds(self))
+
+    @property
+    def wire_shape(self) -> list[int]:
+        """The shape as metadata shows it: -1 is any length."""
+        return [-1 if d is None else d for d in self.shape]
+
+    def fits(self, array: Array) -> bool:
+        """Whether an answer keeps to this form, so that it may leave under this name."""
+        same = array.dtype.kind in "OSU" if self.datatype == "BYTES" else array.dtype == self.dtype
+        sizes = zip(self.shape[1:], array.shape[1:], strict=False)
+        return same and array.ndim == len(self.shape) and all(want in (None, size) for want, size in sizes)
+
+
+def _bounds(spec: TensorSpec) -> tuple[Any, Any] | None:
+    """The smallest and the largest value allowed, in the tensor's own precision; None where any value is."""
+    low = -math.inf if spec.low is None else spec.low
+    high = math.inf if spec.high is None else spec.high
+    ranged = spec.low is not None or spec.high is not None
+    if ranged and (spec.dtype.kind not in "iuf" or not low <= high):
+        raise ArtifactError([Problem(spec.name, f"[{low}, {high}] is not a range of {spec.datatype}")])
+    if spec.dtype.kind == "f":
+        info = np.finfo(spec.dtype)
+        bottom, top = max(low, float(info.min)), min(high, float(info.max))
+    elif ranged:
+        whole, far = np.iinfo(spec.dtype), 2.0**64
+        bottom, top = max(math.ceil(max(low, -far)), whole.min), min(math.floor(min(high, far)), whole.max)
+    else:
+        return None
+    if bottom > top:
+        raise ArtifactError([Problem(spec.name, f"no {spec.datatype} lies in [{low}, {high}]")])
+    return spec.dtype.type(bottom), spec.dtype.type(top)
+
+
+def read_shape(
+    spec: TensorSpec, shape: object, max_rows: int, at: str, problems: list[Problem]
+) -> Shape | None:
+    """The shape that a request declares, if the spec and the row limit allow it; otherwise None, a problem."""
+    if not isinstance(shape, list) or not shape:
+        what = "must be a list of integers"
+    elif len(shape) > MAX_RANK:
+        what = f"has rank {len(shape)}; at most {MAX_RANK} is taken"
+    elif not all(type(d) is int for d in shape):
+        what = "must be a list of integers"
+    elif len(shape) != len(spec.shape):
+        what = f"{shape} does not have the rank of {spec.wire_shape}"
+    elif not 1 <= shape[0] <= max_rows:
+        what = f"{shape[0]} rows; from 1 to {max_rows} are taken"
+    elif any(d < 1 if want is None else d != want for d, want in zip(shape, spec.shape, strict=True)):
+        what = f"{shape} does not match {spec.wire_shape}"
+    else:
+        return tuple(shape)
+    problems.append(Problem(at, what))
+    return None
+
+
+ROW_OUTCOME = TensorSpec("fs_row_outcome", np.dtype(np.object_), (None,))
+"""The output that a client asks for to say that it can handle partial answers: how each row ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedOutput:
+    """One output that a request asks for. `classification` k: its k largest values as `value:index` texts."""
+
+    name: str
+    binary: bool
+    classification: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """One model on the wire. `outputs` are the exposed ones only.
+
+    Raises:  ArtifactError for names that repeat or are reserved, or nothing to take or give.
+    """
+
+    model: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_rows: int
+    version: str
+    taken: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
+    given: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
+    everything: Mapping[bool, tuple[RequestedOutput, ...]] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        taken = {spec.name: spec for spec in self.inputs}
+        given = {spec.name: spec for spec in (*self.outputs, ROW_OUTCOME)}
+        if len(taken) != len(self.inputs) or len(given) != len(self.outputs) + 1:
+            raise ArtifactError(
+                [Problem(self.model, f"tensor names must differ, and from {ROW_OUTCOME.name!r}")]
+            )
+        if not taken or len(given) == 1 or self.max_rows < 1:
+            raise ArtifactError(
+                [Problem(self.model, "needs an input, an exposed output and max_rows of at least 1")]
+            )
+        asked = {
+            binary: tuple(RequestedOutput(s.name, binary) for s in self.outputs) for binary in (False, True)
+        }
+        for name, value in (("taken", taken), ("given", given), ("everything", asked)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def body_limit_bytes(self) -> int:
+        """The largest body worth reading: 32 bytes a JSON number and 64 KiB for the rest, at most 8 MiB."""
+        values = 0
+        for spec in self.inputs:
+            if spec.datatype == "BYTES" or None in spec.shape[1:]:
+                return MAX_BODY_BYTES
+            values += self.max_rows * math.prod(d for d in spec.shape[1:] if d is not None)
+        return min(MAX_BODY_BYTES, 65536 + 32 * values)
