@@ -97,4 +97,4 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
 
 
 def _refuse(batch: Batch, refused: Refused) -> list[Decision]:
-    return [Decision(row, refused, ()) for row in batch.ids]
+    return [Decision(row, refused) for row in batch.ids]

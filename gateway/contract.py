@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.errors import ArtifactError, Problem
+from gateway.faults import Faults
 
 Array: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
@@ -72,6 +73,11 @@ class TensorSpec:
         """The shape as metadata shows it: -1 is any length."""
         return [-1 if d is None else d for d in self.shape]
 
+    @property
+    def item_bytes(self) -> int:
+        """The size of one element in binary; of BYTES, at least 1."""
+        return {"BF16": 2, "BYTES": 1}.get(self.datatype, self.dtype.itemsize)
+
     def fits(self, array: Array) -> bool:
         """Whether an answer keeps to this form, so that it may leave under this name."""
         same = array.dtype.kind in "OSU" if self.datatype == "BYTES" else array.dtype == self.dtype
@@ -99,10 +105,8 @@ def _bounds(spec: TensorSpec) -> tuple[Any, Any] | None:
     return spec.dtype.type(bottom), spec.dtype.type(top)
 
 
-def read_shape(
-    spec: TensorSpec, shape: object, max_rows: int, at: str, problems: list[Problem]
-) -> Shape | None:
-    """The shape that a request declares, if the spec and the row limit allow it; otherwise None, a problem."""
+def read_shape(spec: TensorSpec, shape: object, max_rows: int, at: str, faults: Faults) -> Shape | None:
+    """The shape that a request declares, if the spec and the row limit allow it; otherwise None."""
     if not isinstance(shape, list) or not shape:
         what = "must be a list of integers"
     elif len(shape) > MAX_RANK:
@@ -117,7 +121,7 @@ def read_shape(
         what = f"{shape} does not match {spec.wire_shape}"
     else:
         return tuple(shape)
-    problems.append(Problem(at, what))
+    faults.add(at, what)
     return None
 
 

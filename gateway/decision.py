@@ -117,8 +117,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One row's outcome together with everything needed to explain it."""
+    """One row's outcome with everything needed to explain it, and the policy that judged it (if any did)."""
 
     id: str
     outcome: Outcome
-    findings: tuple[Finding, ...]
+    findings: tuple[Finding, ...] = ()
+    policy: str = ""

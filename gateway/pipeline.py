@@ -134,7 +134,9 @@ class Pipeline:
         for depth, rung in enumerate(self.rungs):
             await self._try_rung(run, rung, depth)
         await self._defer(run)
-        return [Decision(batch.ids[i], run.outcomes[i], run.findings(i)) for i in range(len(batch))]
+        return [
+            Decision(batch.ids[i], run.outcomes[i], run.findings(i), self.policy) for i in range(len(batch))
+        ]
 
     async def _judge(self, run: _Run) -> None:
         """Runs every guard on every row that none has refused yet, and joins what they say."""

@@ -148,6 +148,7 @@ class Policy(Strict):
     mode: Literal["enforce", "observe"] = "enforce"
     deadline_s: Seconds
     false_alarm_budget: Annotated[float, Field(gt=0, le=0.5)]
+    answered_error: Share
     delta: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     inputs: dict[str, Range] = {}
     labels: list[str] = []
@@ -163,6 +164,7 @@ class Policy(Strict):
         return {
             "name": self.name,
             "false_alarm_budget": self.false_alarm_budget,
+            "answered_error": self.answered_error,
             "delta": self.delta,
             "guards": [
                 g.model_dump(include={"name", "kind", "detectors", "without_features", "enforce"})

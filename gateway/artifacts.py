@@ -1,0 +1,141 @@
+"""What a policy names, loaded and held against the certificate: models, fitted guards, the wire contract.
+
+PolicyError and ArtifactError are raised here and in `compile`, and nowhere later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+import orjson
+
+from fallbacks.onnx import OnnxModel
+from gateway.certificate import CERTIFICATE_FILE, GUARDS_FILE, Certificate, load_certificate, sha256, verify
+from gateway.contract import Contract, TensorSpec
+from gateway.errors import ArtifactError, PolicyError, Problem
+from gateway.policy import OodPolicy, Policy, RatePolicy, SqueezePolicy, closest, locate
+from guards import arrays
+from guards.ood import Ood
+from guards.squeeze import Squeeze
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What `guards.npz` holds, by stage name; an input-only form lies under `NAME.input_only`."""
+
+    ood: Mapping[str, Ood]
+    squeeze: Mapping[str, Squeeze]
+
+    def save(self, path: Path) -> None:
+        packed = [arrays.pack(name, part) for name, part in [*self.ood.items(), *self.squeeze.items()]]
+        arrays.save(path, {key: array for part in packed for key, array in part.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Artifacts:
+    """Everything that a policy names, loaded and verified."""
+
+    models: Mapping[str, OnnxModel]
+    fitted: Fitted
+    certificate: Certificate
+    tag: str
+
+    def close(self) -> None:
+        """Ends the models' threads."""
+        for model in self.models.values():
+            model.close()
+
+
+def load_models(folder: Path, policy: Policy) -> dict[str, OnnxModel]:
+    """Every rung's model. Raises PolicyError naming the rung, and the nearest file if one is missing."""
+    models: dict[str, OnnxModel] = {}
+    problems: list[Problem] = []
+    for i, rung in enumerate(policy.rungs):
+        at = ("rungs", i, "model", "path")
+        path = folder / rung.model.path
+        if not path.is_file():
+            nearest = closest(rung.model.path, {p.name for p in folder.glob("*.onnx")})
+            problems.append(locate(folder, at, f"{rung.model.path!r} does not exist", nearest))
+            continue
+        try:
+            models[rung.name] = OnnxModel.load(path)
+        except ValueError as error:
+            problems.append(locate(folder, at, str(error)))
+    if problems:
+        raise PolicyError(problems)
+    return models
+
+
+def load_artifacts(folder: Path, policy: Policy) -> Artifacts:
+    """Models, guards and certificate, held against each other. Raises PolicyError or ArtifactError."""
+    models = load_models(folder, policy)
+    certificate = load_certificate(folder)
+    path = folder / GUARDS_FILE
+    if not path.is_file():
+        raise ArtifactError([Problem("", "is missing: run `gateway calibrate`", str(path))])
+    digests = {name: model.digest for name, model in models.items()}
+    verify(certificate, folder, policy, digests, sha256(path))
+    try:
+        fitted = _unpack(policy, arrays.load(path))
+    except ValueError as error:
+        raise ArtifactError([Problem("", str(error), str(path))]) from error
+    whole = policy.model_dump(mode="json") | {"certificate": sha256(folder / CERTIFICATE_FILE)}
+    short = hashlib.sha256(orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
+    return Artifacts(models, fitted, certificate, f"{policy.name}@{policy.version}#{short}")
+
+
+def input_only(name: str) -> str:
+    """What the second form of a stage is called in `guards.npz`."""
+    return f"{name}.input_only"
+
+
+def _unpack(policy: Policy, packed: arrays.Arrays) -> Fitted:
+    ood: dict[str, Ood] = {}
+    squeeze: dict[str, Squeeze] = {}
+    for guard in policy.guards:
+        match guard:
+            case OodPolicy(name=name):
+                ood[name] = arrays.unpack(Ood, name, packed)
+                if guard.without_features == "input_only":
+                    ood[input_only(name)] = arrays.unpack(Ood, input_only(name), packed)
+            case SqueezePolicy(name=name):
+                squeeze[name] = arrays.unpack(Squeeze, name, packed)
+            case RatePolicy():
+                pass
+            case _:
+                assert_never(guard)
+    return Fitted(ood, squeeze)
+
+
+def contract_of(policy: Policy, models: Mapping[str, OnnxModel]) -> Contract:
+    """What the deployment takes and gives on the wire. Raises ArtifactError where rungs disagree."""
+    primary = models[policy.rungs[0].name]
+    problems: list[Problem] = []
+    for name, model in models.items():
+        if model.inputs != primary.inputs:
+            problems.append(Problem(f"rungs.{name}", "takes other inputs than the first rung"))
+        given = {spec.name: (spec.dtype, spec.shape) for spec in model.outputs}
+        wanted = {
+            spec.name: (spec.dtype, spec.shape) for spec in primary.outputs if spec.name in policy.expose
+        }
+        for output in policy.expose:
+            if given.get(output) != wanted.get(output) or output not in given:
+                nearest = closest(output, set(given))
+                problems.append(
+                    Problem(f"expose.{output}", f"is no such output of rung {name!r}", nearest=nearest)
+                )
+    for name in policy.inputs.keys() - {spec.name for spec in primary.inputs}:
+        nearest = closest(name, {spec.name for spec in primary.inputs})
+        problems.append(Problem(f"inputs.{name}", "is not an input of the first rung", nearest=nearest))
+    if problems:
+        raise ArtifactError(problems)
+    ranges = {name: (r.low, r.high) for name, r in policy.inputs.items()}
+    inputs = tuple(
+        TensorSpec(s.name, s.dtype, s.shape, *ranges.get(s.name, (None, None))) for s in primary.inputs
+    )
+    outputs = tuple(TensorSpec(s.name, s.dtype, s.shape) for s in primary.outputs if s.name in policy.expose)
+    return Contract(policy.name, inputs, outputs, policy.serving.max_batch_rows, policy.version)

@@ -1,0 +1,284 @@
+"""Fits the guards on held-out data and certifies what they promise.
+
+Four disjoint folds of held-out, labelled, in-distribution rows, never the training data: `fit` for the
+detectors, `tail` for how rare each score is, `cut` for the one false-alarm cut over all guards together,
+`risk` for the confidence cuts. A budget that the data cannot support is refused with the number of rows
+that would support it.
+
+The joint risk of a row is the largest rarity any calibrated guard gives it, so one cut on that scale, set at
+each guard, stops exactly the rows whose joint risk reaches it: one budget for all, however they correlate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fallbacks.onnx import OnnxModel
+from gateway.artifacts import Fitted, contract_of, input_only, load_models
+from gateway.certificate import (
+    GUARDS_FILE,
+    Certificate,
+    Digests,
+    FalseAlarm,
+    Selective,
+    policy_digest,
+    sha256,
+)
+from gateway.contract import Contract
+from gateway.decision import Tensors
+from gateway.errors import ArtifactError, PolicyError, Problem
+from gateway.policy import OodPolicy, Policy, SqueezePolicy, load_policy, locate
+from guards import arrays
+from guards.confidence import unsureness
+from guards.ood import Ood
+from guards.order_statistic import certified_cut
+from guards.rows import F8, Signals
+from guards.selective import Acceptance, certified_acceptance, clopper_pearson_upper
+from guards.squeeze import Squeeze, distance, variants
+
+FOLDS = {"fit": 1 / 3, "tail": 1 / 5, "cut": 4 / 15, "risk": 1 / 5}
+SEED = 0
+CHUNK = 512
+BITS = 4
+Progress = Callable[[str], None]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Some of the rows, with what every rung says of them."""
+
+    x: Tensors
+    y: Labels
+    answers: Mapping[str, Tensors]
+    primary: str
+    source: str
+
+    @property
+    def signals(self) -> Signals:
+        answer = self.answers[self.primary]
+        return Signals(self.x[self.source], answer.get("features"), answer.get("logits"))
+
+    def take(self, rows: NDArray[np.intp]) -> Fold:
+        def of(tensors: Tensors) -> Tensors:
+            return {name: array[rows] for name, array in tensors.items()}
+
+        answers = {name: of(answer) for name, answer in self.answers.items()}
+        return Fold(of(self.x), self.y[rows], answers, self.primary, self.source)
+
+
+def calibrate(folder: Path, data: Path, progress: Progress = lambda step: None) -> Certificate:
+    """Fits, certifies and writes `guards.npz` and `certificate.json` into `folder`.
+
+    Args:    data: an .npz with one array a model input (or `x`) and integer labels `y`, rows in any order.
+    Raises:  PolicyError, ArtifactError: what cannot be read, fitted or certified, and what would help.
+    Cost:    two passes of each model over the data; about half a minute for 15,000 small images.
+    """
+    policy = load_policy(folder)
+    models = load_models(folder, policy)
+    try:
+        return _calibrate(folder, policy, models, data, progress)
+    finally:
+        for model in models.values():
+            model.close()
+
+
+def _calibrate(
+    folder: Path, policy: Policy, models: Mapping[str, OnnxModel], data: Path, progress: Progress
+) -> Certificate:
+    progress("reading the data")
+    everything = _everything(policy, models, data, progress)
+    rows = np.random.default_rng(SEED).permutation(len(everything.y))
+    edges = np.cumsum([int(share * len(rows)) for share in FOLDS.values()])[:-1]
+    folds = {name: everything.take(part) for name, part in zip(FOLDS, np.split(rows, edges), strict=True)}
+    primary = models[everything.primary]
+    try:
+        fitted = _fit(policy, folds["fit"], folds["tail"], primary, progress)
+        progress("certifying the false-alarm cut")
+        alarm = _false_alarm(folder, policy, joint_risk(fitted, folds["cut"], primary))
+        without = _false_alarm(folder, policy, input_risk(fitted, folds["cut"]))
+        progress("certifying the confidence cuts")
+        kept = _kept(fitted, folds["risk"], primary, alarm, without)
+        selective, answered = _selective(policy, folds["risk"], kept)
+    except ValueError as error:
+        raise ArtifactError([Problem("", str(error), str(data))]) from error
+    fitted.save(folder / GUARDS_FILE)
+    certificate = Certificate(
+        schema=1,
+        deployment=policy.name,
+        population=f"rows exchangeable with the {len(rows)} labelled rows of {data.name}",
+        rows={name: len(fold.y) for name, fold in folds.items()},
+        false_alarm=alarm,
+        without_features=without,
+        selective=selective,
+        answered=answered,
+        digests=Digests(
+            policy=policy_digest(policy),
+            models={name: model.digest for name, model in models.items()},
+            guards=sha256(folder / GUARDS_FILE),
+            data=hashlib.sha256(data.read_bytes()).hexdigest(),
+        ),
+    )
+    certificate.write(folder)
+    return certificate
+
+
+def _everything(policy: Policy, models: Mapping[str, OnnxModel], data: Path, progress: Progress) -> Fold:
+    contract = contract_of(policy, models)
+    primary = policy.rungs[0].name
+    try:
+        x, y = _read(arrays.load(data), contract)
+    except (OSError, ValueError) as error:
+        raise ArtifactError([Problem("", str(error), str(data))]) from error
+    answers = {}
+    for name, model in models.items():
+        progress(f"asking {name} for {len(y)} rows")
+        answers[name] = _ask(model, x)
+    return Fold(x, y, answers, primary, contract.inputs[0].name)
+
+
+def _read(held: Mapping[str, NDArray[Any]], contract: Contract) -> tuple[Tensors, Labels]:
+    """The inputs and labels, held to the contract that live traffic is held to."""
+    if "y" not in held or held["y"].dtype.kind not in "iu" or held["y"].ndim != 1:
+        raise ValueError("y: needs one integer label a row, int64[n]")
+    y = held["y"].astype(np.int64)
+    x: dict[str, NDArray[Any]] = {}
+    for spec in contract.inputs:
+        name = "x" if spec.name not in held and len(contract.inputs) == 1 else spec.name
+        if name not in held:
+            raise ValueError(f"{spec.name}: missing; the file holds {', '.join(sorted(held))}")
+        array = held[name].astype(spec.dtype)
+        if len(array) != len(y) or not spec.fits(array):
+            raise ValueError(f"{name}: has shape {array.shape}, not {spec.wire_shape} with {len(y)} rows")
+        if spec.bounds is not None and not ((array >= spec.bounds[0]) & (array <= spec.bounds[1])).all():
+            raise ValueError(f"{name}: holds values outside {spec.bounds[0]} to {spec.bounds[1]}")
+        x[spec.name] = array
+    return x, y
+
+
+def _ask(model: OnnxModel, x: Tensors) -> Tensors:
+    n = len(next(iter(x.values())))
+    parts = [model.run({k: a[i : i + CHUNK] for k, a in x.items()}) for i in range(0, n, CHUNK)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _fit(policy: Policy, fit: Fold, tail: Fold, primary: OnnxModel, progress: Progress) -> Fitted:
+    ood: dict[str, Ood] = {}
+    squeeze: dict[str, Squeeze] = {}
+    for guard in policy.guards:
+        if isinstance(guard, OodPolicy):
+            progress(f"fitting {guard.name}")
+            ood[guard.name] = Ood.fit(guard.detectors, fit.signals, fit.y, tail.signals, SEED)
+            if guard.without_features == "input_only":
+                ood[input_only(guard.name)] = Ood.fit(["raw"], fit.signals, fit.y, tail.signals, SEED)
+        elif isinstance(guard, SqueezePolicy):
+            progress(f"fitting {guard.name}")
+            h, tail_h = fit.signals.h, tail.signals.h
+            if h is None or tail_h is None:
+                raise ValueError(f"{guard.name}: the primary has no output named features")
+            p = tail.answers[tail.primary]["probabilities"]
+            squeezed = _ask(primary, {tail.source: variants(tail.x[tail.source], BITS)})["probabilities"]
+            squeeze[guard.name] = Squeeze.fit(h, fit.y, tail_h, p, squeezed, seed=SEED, bits=BITS)
+    return Fitted(ood, squeeze)
+
+
+def joint_risk(fitted: Fitted, fold: Fold, primary: OnnxModel) -> F8 | None:
+    """float64[n]: the largest rarity that any calibrated guard gives each row; None if there is no guard."""
+    risks = [ood.score(fold.signals) for name, ood in fitted.ood.items() if not name.endswith(input_only(""))]
+    risks += [_squeeze_risk(squeeze, fold, primary) for squeeze in fitted.squeeze.values()]
+    return np.max(risks, axis=0) if risks else None
+
+
+def input_risk(fitted: Fitted, fold: Fold) -> F8 | None:
+    """The same for the forms that need the input alone: what judges while the primary is gone."""
+    signals = Signals(fold.x[fold.source])
+    risks = [ood.score(signals) for name, ood in fitted.ood.items() if name.endswith(input_only(""))]
+    return np.max(risks, axis=0) if risks else None
+
+
+def _squeeze_risk(squeeze: Squeeze, fold: Fold, primary: OnnxModel) -> F8:
+    """As `SqueezeGuard.score`, for a whole fold."""
+    answer = fold.answers[fold.primary]
+    h, p = answer["features"], answer["probabilities"]
+    changes = np.zeros(len(fold.y))
+    rows = np.flatnonzero(squeeze.triggered(h))
+    if rows.size:
+        squeezed = _ask(primary, {fold.source: variants(fold.x[fold.source][rows], squeeze.bits)})
+        changes[rows] = distance(p[rows], squeezed["probabilities"])
+    return squeeze.score(h, p, changes)
+
+
+def _false_alarm(folder: Path, policy: Policy, risks: F8 | None) -> FalseAlarm | None:
+    if risks is None:
+        return None
+    try:
+        cut = certified_cut(risks, policy.false_alarm_budget, policy.delta)
+    except ValueError as error:
+        raise PolicyError([locate(folder, ("false_alarm_budget",), f"{error} in the cut fold")]) from error
+    return FalseAlarm(budget=cut.a, delta=cut.delta, n=cut.n, k=cut.k, cut=cut.value)
+
+
+def _kept(
+    fitted: Fitted, fold: Fold, primary: OnnxModel, alarm: FalseAlarm | None, without: FalseAlarm | None
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """bool[n] twice: the rows that the guards let pass, in full and by the input alone."""
+    everyone = np.ones(len(fold.y), bool)
+    full, blind = joint_risk(fitted, fold, primary), input_risk(fitted, fold)
+    passed = everyone if full is None or alarm is None else full < alarm.cut
+    passed_blind = everyone if blind is None or without is None else blind < without.cut
+    return passed, passed_blind
+
+
+def _selective(
+    policy: Policy, fold: Fold, kept: tuple[NDArray[np.bool_], NDArray[np.bool_]]
+) -> tuple[dict[str, Selective], Selective | None]:
+    """The confidence cut of every rung that has one, and what they certify together.
+
+    The first rung is certified on what the guards let pass. A later rung must hold twice: when it stands in
+    for a primary that is gone, on the rows that the input-only form lets pass; and when it answers what the
+    rungs before it were unsure of, so that of everything answered at most `answered_error` is wrong. The
+    stricter cut counts, on either path: a cut that depended on the path would let a worse row end better.
+    """
+    told: dict[str, Selective] = {}
+    answered: Selective | None = None
+    passed, passed_blind = kept
+    taken, wrong = np.zeros(len(fold.y), bool), np.zeros(len(fold.y), bool)
+    for depth, rung in enumerate(policy.rungs):
+        check = next(iter(rung.checks), None)
+        if check is None:
+            continue
+        p = fold.answers[rung.name]["probabilities"]
+        unsure, misses = unsureness(p), p.argmax(axis=1) != fold.y
+        alone = passed_blind if depth else passed
+        found = certified_acceptance(unsure[alone], misses[alone], check.selective_error, policy.delta)
+        together, amiss = np.where(taken, -1.0, unsure)[passed], np.where(taken, wrong, misses)[passed]
+        both = certified_acceptance(together, amiss, policy.answered_error, policy.delta)
+        cut = min(found.cut, both.cut)
+        told[rung.name] = _told(found, unsure[alone], misses[alone], cut)
+        answered = _told(both, together, amiss, cut)
+        wrong |= misses & ~taken & (unsure < cut)
+        taken |= unsure < cut
+    return told, answered
+
+
+def _told(found: Acceptance, suspicion: F8, wrong: NDArray[np.bool_], cut: float) -> Selective:
+    """What a certified acceptance says at a cut that may be stricter than its own."""
+    taken = suspicion < cut
+    accepted, errors = int(taken.sum()), int(wrong[taken].sum())
+    return Selective(
+        risk=found.r,
+        delta=found.delta,
+        cut=cut,
+        n=found.n,
+        accepted=accepted,
+        errors=errors,
+        bound=clopper_pearson_upper(errors, accepted, found.delta),
+        coverage=accepted / found.n,
+    )

@@ -1,0 +1,118 @@
+"""From policy and artifacts to a pipeline: a closed union and `match`, no registry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from fallbacks.breaker import Breaker
+from gateway.artifacts import Artifacts, contract_of, input_only
+from gateway.batch import Answered, Batch, Model
+from gateway.certificate import CERTIFICATE_FILE, FalseAlarm
+from gateway.decision import Reason, Verdict
+from gateway.errors import ArtifactError, Problem
+from gateway.pipeline import AnyGuard, Pipeline, Review, Rung
+from gateway.policy import (
+    ConfidencePolicy,
+    GuardPolicy,
+    OodPolicy,
+    Policy,
+    RatePolicy,
+    RungPolicy,
+    SqueezePolicy,
+)
+from gateway.stage import FeatureStage, Stage
+from guards.confidence import Confidence
+from guards.ood import OodGuard
+from guards.rate import RateGuard
+from guards.squeeze import SqueezeGuard
+
+VERDICTS = {verdict.name.lower(): verdict for verdict in Verdict}
+FAILURES_TO_OPEN, RESET_S = 5, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What outlives a pipeline: where people answer, the breakers of the rungs, and what rates keys state."""
+
+    review: Review
+    rate_of: Callable[[str], float | None]
+    breakers: dict[str, Breaker]
+
+
+def compile_policy(policy: Policy, artifacts: Artifacts, stores: Stores) -> Pipeline:
+    """The pipeline that the policy describes. Raises ArtifactError if a cut or an output is missing."""
+    contract_of(policy, artifacts.models)
+    return Pipeline(
+        policy=artifacts.tag,
+        guards=tuple(_guard(guard, policy, artifacts, stores) for guard in policy.guards),
+        rungs=tuple(_rung(rung, policy, artifacts, stores) for rung in policy.rungs),
+        review=stores.review,
+        review_budget_s=policy.review.budget_s if policy.review else 0.001,
+    )
+
+
+def _guard(guard: GuardPolicy, policy: Policy, artifacts: Artifacts, stores: Stores) -> AnyGuard:
+    enforce = guard.enforce and policy.mode == "enforce"
+    certificate, primary = artifacts.certificate, policy.rungs[0].name
+    on_error, budget_s = VERDICTS[guard.on_error], guard.budget_s
+    source = artifacts.models[primary].inputs[0].name
+    match guard:
+        case RatePolicy(per_s=per_s, burst=burst):
+            rate = RateGuard(per_s, burst, time.monotonic, stores.rate_of)
+            cuts = {Verdict.REFUSE: guard.cuts["refuse"]}
+            reason, fades_s = Reason.RATE_LIMITED, burst / per_s
+            return Stage(guard.name, rate, cuts, reason, budget_s, on_error, enforce, fades_s)
+        case OodPolicy(name=name):
+            certified = _cuts(guard, certificate.false_alarm)
+            ood = OodGuard(artifacts.fitted.ood[name], primary, source)
+            full = Stage[Batch](name, ood, certified, Reason.ABSTAINED, budget_s, on_error, enforce)
+            if guard.without_features == "defer":
+                return FeatureStage(full, primary, Verdict.DEFER)
+            blind = OodGuard(artifacts.fitted.ood[input_only(name)], primary, source)
+            return FeatureStage(
+                full, primary, replace(full, guard=blind, cuts=_cuts(guard, certificate.without_features))
+            )
+        case SqueezePolicy(name=name):
+            certified = _cuts(guard, certificate.false_alarm)
+            squeeze = SqueezeGuard(artifacts.fitted.squeeze[name], primary, source)
+            stage = Stage[Batch](name, squeeze, certified, Reason.ABSTAINED, budget_s, on_error, enforce)
+            return FeatureStage(stage, primary, on_error)
+        case _:
+            assert_never(guard)
+
+
+def _cuts(guard: OodPolicy | SqueezePolicy, certified: FalseAlarm | None) -> dict[Verdict, float]:
+    if certified is None:
+        raise ArtifactError(
+            [Problem(f"guards.{guard.name}", "has no cut in the certificate", CERTIFICATE_FILE)]
+        )
+    return {VERDICTS[verdict]: certified.cut for verdict in guard.cuts}
+
+
+def _rung(rung: RungPolicy, policy: Policy, artifacts: Artifacts, stores: Stores) -> Rung:
+    onnx = artifacts.models[rung.name]
+    breaker = Breaker(onnx, failures=FAILURES_TO_OPEN, reset_s=RESET_S)
+    stores.breakers[rung.name] = breaker
+    outputs = {spec.name: spec.shape[1:] for spec in onnx.outputs}
+    model = Model(rung.name, breaker, rung.budget_s, outputs)
+    return Rung(model, tuple(_check(check, rung.name, policy, artifacts) for check in rung.checks))
+
+
+def _check(check: ConfidencePolicy, rung: str, policy: Policy, artifacts: Artifacts) -> Stage[Answered]:
+    certified = artifacts.certificate.selective.get(rung)
+    if certified is None:
+        raise ArtifactError(
+            [Problem(f"rungs.{rung}.{check.name}", "has no cut in the certificate", CERTIFICATE_FILE)]
+        )
+    return Stage(
+        check.name,
+        Confidence(),
+        {Verdict.DEGRADE: certified.cut},
+        Reason.ABSTAINED,
+        check.budget_s,
+        VERDICTS[check.on_error],
+        check.enforce and policy.mode == "enforce",
+    )

@@ -1,0 +1,162 @@
+"""One replica's gateway: a compiled pipeline, everything that outlives it, and the swap on reload.
+
+`decide` is what every protocol calls. `reload` builds and tries the new pipeline first and then swaps one
+reference: a policy that does not compile leaves the old pipeline exactly as it was, and says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from fallbacks.breaker import Breaker
+from fallbacks.review import ReviewQueue, StoreError
+from gateway.artifacts import Artifacts, contract_of, load_artifacts
+from gateway.audit import Audit, Record
+from gateway.batch import Batch
+from gateway.batching import Batcher
+from gateway.callers import Callers
+from gateway.compile import Stores, compile_policy
+from gateway.contract import Contract
+from gateway.decision import Decision
+from gateway.errors import ArtifactError, PolicyError
+from gateway.pipeline import Pipeline, Review
+from gateway.policy import Policy, load_policy, locate
+from gateway.review import Nobody, People
+from gateway.telemetry import Telemetry
+
+VAR = "var"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One policy with all it names, compiled. Swapped as a whole, never changed."""
+
+    policy: Policy
+    artifacts: Artifacts
+    pipeline: Pipeline
+    contract: Contract
+    breakers: dict[str, Breaker]
+
+    @property
+    def tag(self) -> str:
+        return self.artifacts.tag
+
+
+class Gateway:
+    """Open one with `Gateway.open`; `start` it on the event loop that will serve; `close` it at the end."""
+
+    def __init__(self, folder: Path, policy: Policy, review: Review, callers: Callers) -> None:
+        self.folder = folder
+        self.replica = f"{os.getpid()}-{secrets.token_hex(2)}"
+        self.started_s = time.time()
+        self.callers = callers
+        self.review = review
+        self.loaded = self._load(policy)
+        self.telemetry = Telemetry(policy.name, self.replica)
+        path = folder / VAR / f"decisions-{self.replica}.jsonl"
+        self.audit = Audit(path, [self.telemetry])
+        serving = policy.serving
+        self.batcher = Batcher(
+            self._decide,
+            max_batch_rows=serving.max_batch_rows,
+            max_queued_rows=serving.max_queued_rows,
+        )
+        self._draining: asyncio.Task[None] | None = None
+
+    @classmethod
+    def open(cls, folder: Path) -> Gateway:
+        """Loads, verifies and compiles a deployment. Raises PolicyError or ArtifactError; blocks."""
+        policy = load_policy(folder)
+        callers = Callers(folder / VAR, anonymous_loopback=policy.serving.anonymous == "loopback")
+        return cls(folder, policy, _review(folder, policy), callers)
+
+    def _load(self, policy: Policy) -> Loaded:
+        artifacts = load_artifacts(self.folder, policy)
+        breakers: dict[str, Breaker] = {}
+        try:
+            stores = Stores(self.review, self.callers.rate_of, breakers)
+            pipeline = compile_policy(policy, artifacts, stores)
+            for model in artifacts.models.values():
+                model.run(model.canary(1))
+        except ValueError as error:
+            artifacts.close()
+            raise PolicyError([locate(self.folder, ("rungs",), str(error))]) from error
+        except ArtifactError:
+            artifacts.close()
+            raise
+        return Loaded(policy, artifacts, pipeline, contract_of(policy, artifacts.models), breakers)
+
+    def start(self) -> None:
+        """Begins to write the audit log; call it on the event loop that serves."""
+        self._draining = asyncio.get_running_loop().create_task(self.audit.run())
+
+    async def decide(self, batch: Batch) -> list[Decision]:
+        """One decision a row, in order, by the rows' deadlines; rows of other requests share its passes."""
+        return await self.batcher.decide(batch)
+
+    async def _decide(self, batch: Batch) -> list[Decision]:
+        return await self.loaded.pipeline.decide(batch)  # looked up now, so that a reload takes effect at once
+
+    def record(self, record: Record) -> None:
+        """Takes a finished request for the audit log and telemetry; never blocks."""
+        self.audit.take(record)
+
+    def reload(self) -> bool:
+        """Reads the folder again; whether anything changed.
+
+        Raises PolicyError or ArtifactError, with the old pipeline still in place. Blocks while it loads.
+        """
+        policy = load_policy(self.folder)
+        loaded = self._load(policy)
+        old = self.loaded
+        if loaded.tag == old.tag:
+            loaded.artifacts.close()
+            return False
+        self.loaded = loaded
+        log.info("policy %s replaced by %s", old.tag, loaded.tag)
+        asyncio.get_running_loop().call_later(2 * old.policy.deadline_s, old.artifacts.close)
+        return True
+
+    async def healthy(self) -> bool:
+        """Whether one canary row is decided within the deadline. It charges no budget and asks no person."""
+        loaded = self.loaded
+        primary = next(iter(loaded.artifacts.models.values()))
+        guards = tuple(guard for guard in loaded.pipeline.guards if guard.name in loaded.artifacts.fitted.ood)
+        pipeline = replace(loaded.pipeline, guards=guards, review=Nobody())
+        now_s = asyncio.get_running_loop().time()
+        deadline_s = now_s + loaded.policy.deadline_s
+        canary = Batch(("canary",), ("canary",), primary.canary(1), np.array([deadline_s]))
+        decisions: Sequence[Decision] = await pipeline.decide(canary)
+        return len(decisions) == 1 and asyncio.get_running_loop().time() <= deadline_s
+
+    async def close(self) -> None:
+        """Finishes what was taken, writes what was recorded, ends the threads."""
+        await self.batcher.drain()
+        if self._draining is not None:
+            self._draining.cancel()
+            await asyncio.gather(self._draining, return_exceptions=True)
+        self.telemetry.close()
+        self.loaded.artifacts.close()
+        if isinstance(self.review, People):
+            self.review.queue.close()
+
+
+def _review(folder: Path, policy: Policy) -> Review:
+    if policy.review is None:
+        return Nobody()
+    path = folder / policy.review.store.removeprefix("sqlite:///")
+    try:
+        queue = ReviewQueue.open(f"sqlite:///{path}", capacity=policy.review.capacity)
+    except StoreError as error:
+        raise PolicyError([locate(folder, ("review", "store"), str(error))]) from error
+    return People(queue, policy.review.expire_after_s)

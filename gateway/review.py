@@ -1,0 +1,111 @@
+"""Between the pipeline and the people: a row becomes a case, an answered case becomes an outcome.
+
+A ticket is the row's decision id, so a caller needs one id for both. What a person sees is kept with the
+case: the row itself, why it came, and what a model would have said. Callers never see that part.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from fallbacks.cases import Case as StoredCase
+from fallbacks.cases import CaseState, Record
+from fallbacks.payload import encode
+from fallbacks.review import ReviewQueue
+from gateway.contract import Contract
+from gateway.decision import Degraded, Outcome, Reason, Refused, Tensors, Verdict
+from gateway.pipeline import Case
+from gateway.states import BY_REVIEW
+
+SUGGESTED = "probabilities"
+TOP = 3
+
+
+class People:
+    """The review queue as the pipeline sees it: `Review`."""
+
+    def __init__(
+        self, queue: ReviewQueue, expire_after_s: float, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.queue = queue
+        self._expire_after_s = expire_after_s
+        self._clock = clock
+
+    async def put(self, cases: Sequence[Case], /) -> Sequence[bool]:
+        """Takes cases durably, in order; False where there is no room. Raises what the database raises."""
+        now_s = self._clock()
+        return await self.queue.put([self._stored(case, now_s) for case in cases])
+
+    def _stored(self, case: Case, now_s: float) -> StoredCase:
+        return StoredCase(
+            id=case.id,
+            principal=case.principal,
+            created_s=now_s,
+            expires_s=now_s + self._expire_after_s,
+            payload=encode(case.inputs),
+            why=orjson.dumps(_why(case)).decode(),
+            model_view=orjson.dumps(_suggestion(case.suggestion)).decode(),
+        )
+
+
+class Nobody:
+    """A deployment without people: whatever would need one is refused."""
+
+    async def put(self, cases: Sequence[Case], /) -> Sequence[bool]:
+        return [False] * len(cases)
+
+
+def _why(case: Case) -> dict[str, Any]:
+    raised = [f for f in case.findings if f.verdict > Verdict.ALLOW and f.enforced]
+    return {
+        "reason": case.reason,
+        "raised": [{"stage": f.stage, "score": f.score, "error": f.error, "form": f.form} for f in raised],
+    }
+
+
+def _suggestion(view: Tensors | None) -> list[list[float]]:
+    """[[class, probability], ...] of the likeliest classes; empty where no model had a view."""
+    if view is None or SUGGESTED not in view:
+        return []
+    p: NDArray[Any] = view[SUGGESTED].reshape(-1)
+    best = np.argsort(-p, kind="stable")[:TOP]
+    return [[int(i), round(float(p[i]), 4)] for i in best]
+
+
+def answer_with_label(label: int) -> str:
+    """What the console stores when a person names a class."""
+    return orjson.dumps({"label": label}).decode()
+
+
+def answer_unsure() -> str:
+    """What the console stores when a person cannot tell either: the caller is refused, not guessed at."""
+    return orjson.dumps({"unsure": True}).decode()
+
+
+def outcome_of(record: Record, contract: Contract) -> Outcome | None:
+    """How a case ended for its caller, in the form of the model's own outputs; None while it waits."""
+    if record.state is CaseState.EXPIRED:
+        return Refused(Reason.UNAVAILABLE)
+    if record.state is not CaseState.DECIDED or record.answer is None:
+        return None
+    answer = orjson.loads(record.answer)
+    if "label" not in answer:
+        return Refused(Reason.ABSTAINED)
+    outputs = {
+        spec.name: _one_hot(int(answer["label"]), spec.shape, spec.dtype)
+        for spec in contract.outputs
+        if spec.dtype.kind == "f" and isinstance(spec.shape[-1], int)
+    }
+    return Degraded(outputs, BY_REVIEW, Reason(orjson.loads(record.why)["reason"]))
+
+
+def _one_hot(label: int, shape: tuple[int | None, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    row = np.zeros((1, *(d or 1 for d in shape[1:])), dtype)
+    row[..., label] = 1
+    return row
