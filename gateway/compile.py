@@ -68,7 +68,7 @@ def _guard(guard: GuardPolicy, policy: Policy, artifacts: Artifacts, stores: Sto
         case OodPolicy(name=name):
             certified = _cuts(guard, certificate.false_alarm)
             ood = OodGuard(artifacts.fitted.ood[name], primary, source)
-            full = Stage[Batch](name, ood, certified, Reason.ABSTAINED, budget_s, on_error, enforce)
+            full: Stage[Batch] = Stage(name, ood, certified, Reason.ABSTAINED, budget_s, on_error, enforce)
             if guard.without_features == "defer":
                 return FeatureStage(full, primary, Verdict.DEFER)
             blind = OodGuard(artifacts.fitted.ood[input_only(name)], primary, source)
@@ -78,7 +78,9 @@ def _guard(guard: GuardPolicy, policy: Policy, artifacts: Artifacts, stores: Sto
         case SqueezePolicy(name=name):
             certified = _cuts(guard, certificate.false_alarm)
             squeeze = SqueezeGuard(artifacts.fitted.squeeze[name], primary, source)
-            stage = Stage[Batch](name, squeeze, certified, Reason.ABSTAINED, budget_s, on_error, enforce)
+            stage: Stage[Batch] = Stage(
+                name, squeeze, certified, Reason.ABSTAINED, budget_s, on_error, enforce
+            )
             return FeatureStage(stage, primary, on_error)
         case _:
             assert_never(guard)

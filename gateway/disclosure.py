@@ -105,9 +105,9 @@ def _rounded(scores: Floats, digits: int) -> Floats:
 def _top(scores: Floats, k: int) -> Floats:
     last = scores.shape[1] - 1
     order = last - np.argsort(scores[:, ::-1], axis=1, kind="stable")[:, ::-1]  # the first of equals first
-    best = np.take_along_axis(scores, order[:, :1], axis=1)
-    rest = np.where(best > 0, 0, np.finfo(scores.dtype).min).astype(scores.dtype)
-    shown = np.broadcast_to(rest, scores.shape).copy()
-    kept = order[:, :k]
-    np.put_along_axis(shown, kept, np.take_along_axis(scores, kept, axis=1), axis=1)
+    rows, kept = np.arange(len(scores))[:, None], order[:, :k]
+    rest = np.where(scores[rows, kept[:, :1]] > 0, 0, np.finfo(scores.dtype).min)
+    shown = np.empty_like(scores)
+    shown[:] = rest
+    shown[rows, kept] = scores[rows, kept]
     return shown

@@ -19,6 +19,7 @@ import numpy as np
 
 from fallbacks.breaker import Breaker
 from fallbacks.review import ReviewQueue, StoreError
+from gateway import disclosure
 from gateway.artifacts import Artifacts, contract_of, load_artifacts
 from gateway.audit import Audit, Record
 from gateway.batch import Batch
@@ -27,9 +28,10 @@ from gateway.callers import Callers
 from gateway.compile import Stores, compile_policy
 from gateway.contract import Contract
 from gateway.decision import Decision
+from gateway.disclosure import Tier
 from gateway.errors import ArtifactError, PolicyError
 from gateway.pipeline import Pipeline, Review
-from gateway.policy import Policy, load_policy, locate
+from gateway.policy import Policy, Rounded, Top, load_policy, locate
 from gateway.review import Nobody, People
 from gateway.telemetry import Telemetry
 
@@ -50,6 +52,20 @@ class Loaded:
     @property
     def tag(self) -> str:
         return self.artifacts.tag
+
+    def tier(self, name: str) -> Tier:
+        """How much a caller of this tier may see; two digits where the policy does not say."""
+        match self.policy.disclosure.get(name):
+            case "full":
+                return disclosure.Full()
+            case "label":
+                return disclosure.Label()
+            case Rounded(rounded=digits):
+                return disclosure.Rounded(digits)
+            case Top(top=k):
+                return disclosure.Top(k)
+            case None:
+                return disclosure.Rounded(2)
 
 
 class Gateway:
@@ -105,7 +121,7 @@ class Gateway:
         return await self.batcher.decide(batch)
 
     async def _decide(self, batch: Batch) -> list[Decision]:
-        return await self.loaded.pipeline.decide(batch)  # looked up now, so that a reload takes effect at once
+        return await self.loaded.pipeline.decide(batch)  # looked up now: a reload takes effect at once
 
     def record(self, record: Record) -> None:
         """Takes a finished request for the audit log and telemetry; never blocks."""

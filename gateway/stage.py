@@ -14,6 +14,7 @@ returns a verdict for every row, whatever the guard does.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, Self, TypeAlias, TypeVar
@@ -47,7 +48,7 @@ class Guard(Protocol[J_contra]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Assessment:
-    """What one stage says of n rows, as columns. Where its guard failed, scores are NaN and `errors` speaks."""
+    """What one stage says of n rows, as columns. Where it failed, scores are NaN and `errors` speaks."""
 
     stage: str
     scores: F8
@@ -85,7 +86,7 @@ class Stage(Generic[J]):
 
     async def assess(self, rows: J, until_s: float) -> Assessment:
         """A verdict for every row by `until_s` at the latest; total."""
-        start_s = now_s()
+        start_s = time.perf_counter()
         n = len(rows)
         errors: dict[int, str] = {}
         try:
@@ -100,7 +101,7 @@ class Stage(Generic[J]):
         for i in np.flatnonzero(np.isnan(scores)):
             errors.setdefault(int(i), f"{self.name}: score is not a number")
         verdicts = self._judge(scores, errors)
-        return Assessment(self.name, scores, verdicts, self.enforce, now_s() - start_s, errors)
+        return Assessment(self.name, scores, verdicts, self.enforce, time.perf_counter() - start_s, errors)
 
     async def _ask(self, rows: J, n: int, until_s: float) -> F8:
         raw = await bounded(self.name, lambda: self.guard.score(rows), self.budget_s, until_s, GuardFailed)

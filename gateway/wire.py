@@ -42,6 +42,7 @@ MAX_DEPTH = 16
 SPARE_ENTRIES = 16  # how many entries beyond the contract's are still named in problems
 SHARED_MEMORY = "shared_memory_region"
 
+_ROOT, _TENSOR = frozenset({"inputs", "outputs"}), frozenset({"shape", "data"})  # lists held to their form
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
@@ -88,6 +89,7 @@ def parse_infer(body: bytes, header_length: int | None, contract: Contract) -> I
     inputs = _inputs(document, tail, contract, faults)
     outputs = _outputs(document, binary or False, contract, faults)
     faults.settle()
+    _hold_depth(document, body, header_length)
     return InferRequest(
         id=identity,
         inputs={name: inputs[name] for name in contract.taken},
@@ -130,18 +132,28 @@ def _split(body: bytes, header_length: int | None) -> tuple[dict[str, Any], _Tai
         raise InvalidRequest([Problem("body", f"not JSON: {error}")]) from None
     if not isinstance(document, dict):
         raise InvalidRequest([Problem("body", "must be a JSON object")])
-    if _depth(body, length) > MAX_DEPTH:
-        raise InvalidRequest([Problem("body", f"nested deeper than {MAX_DEPTH}")])
     return document, _Tail(view[length:])
 
 
-def _depth(body: bytes, length: int) -> int:
-    """An upper bound of how deep valid JSON nests, exact above MAX_DEPTH: brackets outside of strings."""
-    brackets = body.count(b"[", 0, length) + body.count(b"{", 0, length)
-    if brackets <= MAX_DEPTH:
-        return brackets
-    steps = _STRING.sub(b"", memoryview(body)[:length]).translate(_STEPS, _NO_BRACKETS)
-    return int(np.cumsum(np.frombuffer(steps, np.int8), dtype=np.int32).max())
+def _hold_depth(document: dict[str, Any], body: bytes, header_length: int | None) -> None:
+    """Refuses valid requests that nest too deep, which they can only in members that nobody reads."""
+    tensors = [*document["inputs"], *(document.get("outputs") or ())]
+    if not (_nests(document, _ROOT) or any(_nests(tensor, _TENSOR) for tensor in tensors)):
+        return
+    steps = _STRING.sub(b"", memoryview(body)[:header_length]).translate(_STEPS, _NO_BRACKETS)
+    if np.cumsum(np.frombuffer(steps, np.int8), dtype=np.int32).max() > MAX_DEPTH:
+        raise InvalidRequest([Problem("body", f"nested deeper than {MAX_DEPTH}")])
+
+
+def _nests(owner: dict[str, Any], read: frozenset[str]) -> bool:
+    """Whether an object holds a list that nobody reads, or an object that holds more than scalars."""
+    for key, value in owner.items():
+        if isinstance(value, dict):
+            if any(isinstance(member, (dict, list)) for member in value.values()):
+                return True
+        elif isinstance(value, list) and key not in read:
+            return True
+    return False
 
 
 class _Entry(NamedTuple):

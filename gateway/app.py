@@ -1,0 +1,133 @@
+"""Ray Serve: placement, supervision, restart and scaling of replicas. The only importer of ray.
+
+A replica is a Serve deployment whose one job is to run a `Replica` on its own event loop: it listens by
+itself, and Serve's proxies are off. Ray restarts it when it dies or when its canary row goes undecided.
+
+    serve run gateway.app:build folder=configs/fashion          # on a cluster, with Serve's own tools
+
+This module must not postpone the evaluation of annotations: Serve reads the builder's at run time.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+# Before ray is imported: no usage statistics, and nobody without the token may join or drive the cluster.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from pydantic import BaseModel
+from ray import serve
+
+from gateway.errors import GatewayError
+from gateway.gateway import Gateway
+from gateway.replica import TOKEN, Address, Replica, admin_token
+
+APP = "failsafe-gateway"
+HEALTH_EVERY_S, HEALTH_TIMEOUT_S = 2.0, 10.0
+OBJECT_STORE_BYTES = 80 * 2**20
+log = logging.getLogger(__name__)
+
+
+class Options(BaseModel):
+    """What `serve run gateway.app:build NAME=VALUE ...` takes; values arrive as text."""
+
+    folder: str
+    host: str = "127.0.0.1"
+    port: int = 8080
+    admin_port: int = 8082
+    replicas: int = 1
+
+
+@serve.deployment(
+    name="gateway",
+    health_check_period_s=HEALTH_EVERY_S,
+    health_check_timeout_s=HEALTH_TIMEOUT_S,
+    graceful_shutdown_timeout_s=15,
+    graceful_shutdown_wait_loop_s=0.1,
+    ray_actor_options={"num_cpus": 0},
+)
+class GatewayReplica:
+    """One replica under Ray's supervision."""
+
+    def __init__(self, folder: str, address: dict[str, Any], token: str) -> None:
+        self._replica = Replica(Gateway.open(Path(folder)), Address(**address), token)
+        self._started: asyncio.Task[None] | None = None
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Starts listening the first time; later a new `generation` reads the folder again.
+
+        Must be quick and must not raise: a policy that does not compile leaves the old one in place.
+        """
+        if self._started is None:
+            self._started = asyncio.create_task(self._replica.start())
+            await self._started
+            return
+        try:
+            self._replica.gateway.reload()
+        except GatewayError:
+            log.exception(
+                "reload to generation %s failed; the old policy stays", user_config.get("generation")
+            )
+
+    async def check_health(self) -> None:
+        """Raises unless a canary row is decided in time; Ray then replaces the replica."""
+        if not await self._replica.gateway.healthy():
+            raise RuntimeError("the canary row was not decided in time")
+
+    async def __call__(self) -> str:
+        """The tag of the policy in force, for handles."""
+        return self._replica.gateway.loaded.tag
+
+    async def __del__(self) -> None:
+        """Serve's graceful shutdown."""
+        await self._replica.stop()
+
+
+def build(options: Options) -> serve.Application:
+    """The application for `serve run` and `serve.run`."""
+    address = {"host": options.host, "port": options.port, "admin_port": options.admin_port}
+    deployment = GatewayReplica.options(num_replicas=options.replicas, user_config={"generation": 0})
+    return deployment.bind(str(Path(options.folder).resolve()), address, admin_token())
+
+
+class Cluster:
+    """A private, single-node Ray on this machine, for `gateway serve`: loopback, token, nothing left behind."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        if "RAY_AUTH_TOKEN" not in os.environ and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            os.environ["RAY_AUTH_TOKEN"] = admin_token()
+
+    def start(self) -> None:
+        """Returns when every replica listens, after 14 to 21 s, nearly all Ray's. Raises what a replica raised."""
+        ray.init(
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+            runtime_env={"env_vars": {TOKEN: admin_token()}},
+        )
+        quiet = {"log_level": "ERROR", "enable_access_log": False}
+        serve.start(proxy_location="Disabled", logging_config=quiet)
+        serve.run(build(self._options), name=APP, route_prefix=None, logging_config=quiet)
+
+    def stop(self) -> None:
+        """Drains the replicas, then ends Ray and every process it started."""
+        serve.shutdown()
+        ray.shutdown()
+
+
+def wait_for_signal() -> None:
+    """Returns at Ctrl-C or SIGTERM."""
+    over = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: over.set())
+    over.wait()

@@ -1,0 +1,187 @@
+"""The `gateway` command. Exit code 0: done; 1: failed; 2: wrong input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from gateway.errors import Problems
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+Folder = Annotated[Path, typer.Argument(help="A deployment folder, such as configs/fashion.", metavar="DIR")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Host = Annotated[str, typer.Option(help="Where the data plane listens.")]
+Port = Annotated[int, typer.Option(help="HTTP port of the data plane.")]
+AdminPort = Annotated[int, typer.Option(help="HTTP port of the administration plane, on loopback.")]
+
+
+@app.command()
+def serve(
+    folder: Folder,
+    local: Annotated[bool, typer.Option("--local", help="In one process, without Ray.")] = False,
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
+    admin_port: AdminPort = 8082,
+    replicas: Annotated[int | None, typer.Option(help="Default: what the policy says.")] = None,
+) -> None:
+    """Serves a deployment until Ctrl-C."""
+    from gateway.policy import load_policy
+    from gateway.replica import Address, admin_token, refuse_public_bind, refuse_used_ports
+
+    policy = load_policy(folder)
+    address = Address(host, port, admin_port)
+    refuse_public_bind(folder, policy, address)
+    refuse_used_ports(address)
+    token = admin_token()
+
+    def ready() -> None:
+        say(f"serving {policy.name} at http://{host}:{port}/v2/models/{policy.name}")
+        say(f"status  http://127.0.0.1:{admin_port}/status   review  http://127.0.0.1:{admin_port}/review")
+        say(f"token   {token}")
+
+    if local:
+        from gateway.local import serve_locally
+
+        serve_locally(folder, address, token, ready)
+        return
+    from gateway.app import Cluster, Options, wait_for_signal  # imports ray: two seconds
+
+    options = Options(folder=str(folder), host=host, port=port, admin_port=admin_port)
+    options.replicas = replicas or policy.serving.replicas
+    cluster = Cluster(options)
+    try:
+        cluster.start()
+        ready()
+        wait_for_signal()
+    finally:
+        cluster.stop()
+
+
+@app.command()
+def demo(
+    folder: Folder,
+    once: Annotated[bool, typer.Option("--once", help="Exit after the walk-through.")] = False,
+    port: Port = 8080,
+    admin_port: AdminPort = 8082,
+) -> None:
+    """Serves a deployment on Ray and shows every outcome on real inputs."""
+    from gateway.demo import run
+
+    sys.exit(run(folder, once=once, port=port, admin_port=admin_port))
+
+
+@app.command()
+def check(folder: Folder, as_json: AsJson = False) -> None:
+    """Validates policy, models, artefacts and certificate."""
+    from gateway.artifacts import contract_of, load_artifacts
+    from gateway.policy import load_policy
+
+    try:
+        policy = load_policy(folder)
+        artifacts = load_artifacts(folder, policy)
+        contract = contract_of(policy, artifacts.models)
+        artifacts.close()
+    except Problems as error:
+        _fail(error, as_json)
+    told = {"policy": artifacts.tag, "inputs": [s.name for s in contract.inputs]}
+    told |= {"outputs": [s.name for s in contract.outputs]}
+    say(json.dumps(told) if as_json else f"{folder}: {artifacts.tag} is ready to serve")
+
+
+@app.command()
+def calibrate(
+    folder: Folder,
+    data: Annotated[Path, typer.Option(help="Held-out rows: an .npz with the model's inputs (or x) and y.")],
+    as_json: AsJson = False,
+) -> None:
+    """Fits the guards on held-out data and writes artefacts and certificate."""
+    from rich.console import Console
+    from rich.status import Status
+
+    from gateway.calibrate import calibrate as run
+    from gateway.report import certificate_table
+
+    console = Console(stderr=as_json)
+    try:
+        with Status("loading", console=console) as status:
+            certificate = run(folder, data, status.update)
+    except Problems as error:
+        _fail(error, as_json)
+    if as_json:
+        say(certificate.model_dump_json(by_alias=True))
+    else:
+        console.print(certificate_table(certificate))
+
+
+@app.command()
+def key(
+    folder: Folder,
+    name: Annotated[str, typer.Argument(help="Who the key is for: a lower-case name.")],
+    tier: Annotated[str, typer.Option(help="A tier of the policy's `disclosure`.")] = "anonymous",
+    per_s: Annotated[float | None, typer.Option(help="Rows a second; default: what the policy says.")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="What the key allows.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Makes a caller's key and prints it once; only its keyed hash is kept."""
+    from gateway.callers import add_key
+    from gateway.gateway import VAR
+    from gateway.policy import closest, load_policy
+
+    try:
+        policy = load_policy(folder)
+    except Problems as error:
+        _fail(error, as_json)
+    if tier not in {"anonymous", *policy.disclosure}:
+        nearest = closest(tier, {"anonymous", *policy.disclosure})
+        _wrong(
+            f"--tier: {tier!r} is not in the policy's disclosure"
+            + (f"; did you mean {nearest!r}?" * bool(nearest))
+        )
+    try:
+        made = add_key(folder / VAR, name, tier=tier, per_s=per_s, scopes=frozenset(scope or ["infer"]))
+    except ValueError as error:
+        _wrong(f"NAME: {error}")
+    say(json.dumps({"name": name, "key": made}) if as_json else made)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
+)
+def bench(context: typer.Context) -> None:
+    """Load test of a running gateway: `gateway bench URL [--key K]`; `gateway bench --help` says more."""
+    # A process of its own: the load generator shares no interpreter, and nothing here imports upwards.
+    sys.exit(subprocess.call([sys.executable, "-m", "bench", *context.args]))  # noqa: S603 (our own module)
+
+
+def say(line: str) -> None:
+    """One line to standard output, at once."""
+    print(line, flush=True)  # noqa: T201
+
+
+def _fail(error: Problems, as_json: bool) -> NoReturn:
+    if as_json:
+        fields = ("file", "line", "field", "what", "nearest")
+        say(json.dumps({"problems": [{f: getattr(p, f) for f in fields} for p in error.problems]}))
+    else:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)  # noqa: T201
+    sys.exit(2)
+
+
+def _wrong(what: str) -> NoReturn:
+    print(what, file=sys.stderr)  # noqa: T201
+    sys.exit(2)
+
+
+def main() -> None:
+    """The console script. A problem with the deployment is told in its own words, never as a traceback."""
+    try:
+        app()
+    except Problems as error:
+        _fail(error, as_json=False)

@@ -1,0 +1,198 @@
+"""The walk-through of `make demo`: every outcome on real inputs, told in one table, and checked.
+
+Each scene says what share of its rows must end how. A scene that ends otherwise fails the demo.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from gateway.app import Cluster, Options, wait_for_signal
+from gateway.callers import add_key
+from gateway.gateway import VAR
+from gateway.policy import Policy, load_policy
+from gateway.replica import Address, admin_token, refuse_used_ports
+from gateway.samples import Rows, Samples, load_samples
+
+OUTCOMES = ("served", "degraded", "deferred", "refused")
+COLOURS = {"served": "green", "degraded": "yellow", "deferred": "cyan", "refused": "red"}
+CLEAN, OUTLIERS, BURST_ROWS, BURST_PER_S = 100, 50, 60, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What was sent, how its rows ended, and at least which share of them had to end so."""
+
+    title: str
+    ends: Counter[tuple[str, str, str]]
+    wanted: Mapping[str, float]
+
+    def share(self, outcome: str) -> float:
+        n = sum(self.ends.values())
+        return sum(count for (end, _, _), count in self.ends.items() if end == outcome) / max(n, 1)
+
+    @property
+    def right(self) -> bool:
+        """Whether each "a|b" of `wanted` ended so often, and nothing else (a 5xx, say) happened at all."""
+        known = all(end in OUTCOMES for end, _, _ in self.ends)
+        enough = all(
+            sum(self.share(o) for o in ends.split("|")) >= least for ends, least in self.wanted.items()
+        )
+        return known and enough and bool(self.ends)
+
+
+class Client:
+    """A caller of one deployment, and its operator."""
+
+    def __init__(self, address: Address, policy: Policy, token: str) -> None:
+        self._policy = policy
+        self._http = httpx.Client(base_url=f"http://{address.host}:{address.port}", timeout=30)
+        bearer = {"authorization": f"Bearer {token}", "accept": "application/json"}
+        self.admin = httpx.Client(
+            base_url=f"http://127.0.0.1:{address.admin_port}", headers=bearer, timeout=30
+        )
+        self.input = self._http.get(f"/v2/models/{policy.name}").json()["inputs"][0]
+
+    def ask(self, row: NDArray[Any], key: str | None = None) -> httpx.Response:
+        tensor = {"name": self.input["name"], "datatype": self.input["datatype"], "shape": [1, *row.shape]}
+        body = {"inputs": [tensor | {"data": row.ravel().tolist()}]}
+        headers = {"x-api-key": key} if key else {}
+        return self._http.post(f"/v2/models/{self._policy.name}/infer", json=body, headers=headers)
+
+    def review(self, url: str) -> dict[str, Any]:
+        told: dict[str, Any] = self._http.get(url).json()
+        return told
+
+    def scene(self, title: str, rows: Rows, wanted: Mapping[str, float], key: str | None = None) -> Scene:
+        ends: Counter[tuple[str, str, str]] = Counter()
+        for row in track(rows, description=f"{title:34}", transient=True):
+            ends[_end(self.ask(row, key))] += 1
+        return Scene(title, ends, wanted)
+
+
+def _end(reply: httpx.Response) -> tuple[str, str, str]:
+    told = [reply.headers.get(f"x-failsafe-{what}", f"HTTP {reply.status_code}") for what in _TOLD]
+    return told[0], told[1], told[2]
+
+
+_TOLD = ("outcome", "reason", "served-by")
+
+
+def run(folder: Path, *, once: bool, port: int, admin_port: int) -> int:
+    """Serves on Ray, walks through, prints the table; 0 if every scene ended as it should."""
+    console = Console()
+    policy = load_policy(folder)
+    address = Address(port=port, admin_port=admin_port)
+    refuse_used_ports(address)
+    token = admin_token()
+    cluster = Cluster(Options(folder=str(folder), port=port, admin_port=admin_port))
+    try:
+        with console.status("starting Ray and the gateway (15 to 25 s, nearly all of it Ray's own)"):
+            cluster.start()
+        client = Client(address, policy, token)
+        samples = load_samples(folder, client.input["name"])
+        scenes = list(walk_through(client, folder, policy, samples))
+        console.print(_table(policy, scenes))
+        wrong = [scene.title for scene in scenes if not scene.right]
+        for title in wrong:
+            console.print(f"[red]not as it should be:[/red] {title}")
+        if not once and not wrong:
+            console.print(
+                f"still serving at http://127.0.0.1:{port}/v2/models/{policy.name}   (Ctrl-C ends it)"
+            )
+            console.print(f"status http://127.0.0.1:{admin_port}/status   token {token}", soft_wrap=True)
+            wait_for_signal()
+        return 1 if wrong else 0
+    finally:
+        with console.status("stopping"):
+            cluster.stop()
+
+
+def walk_through(client: Client, folder: Path, policy: Policy, samples: Samples) -> Iterator[Scene]:
+    """Every scene, one after the other."""
+    clean = samples.clean
+    yield _person(client, samples)
+    yield client.scene("clean test rows", clean[:CLEAN], {"served": 0.8})
+    for name, rows in samples.families.items():
+        yield client.scene(f"outliers: {name}", rows[:OUTLIERS], {"deferred": 0.3})
+    yield client.scene("outliers: noise", _noise(policy, clean[:OUTLIERS]), {"deferred": 0.95})
+    key = add_key(
+        folder / VAR, "demo-burst", tier="anonymous", per_s=BURST_PER_S, scopes=frozenset({"infer"})
+    )
+    rows = np.repeat(clean[:1], BURST_ROWS, axis=0)
+    yield client.scene("a burst of one caller", rows, {"refused": 0.3}, key)
+    yield from _without_primary(client, policy, clean)
+
+
+def _noise(policy: Policy, like: Rows) -> Rows:
+    low, high = next(((r.low, r.high) for r in policy.inputs.values()), (0.0, 1.0))
+    return np.random.default_rng(0).uniform(low, high, like.shape).astype(np.float32)
+
+
+def _without_primary(client: Client, policy: Policy, clean: Rows) -> Iterator[Scene]:
+    """Breaks the primary of the running gateway, asks, and mends it."""
+    name = policy.rungs[0].name
+    client.admin.post(f"/rungs/{name}/isolate").raise_for_status()
+    try:
+        yield client.scene(
+            f"{name} just broken", clean[:OUTLIERS], {"degraded": 0.1, "degraded|deferred": 1.0}
+        )
+    finally:
+        client.admin.post(f"/rungs/{name}/restore").raise_for_status()
+    yield client.scene(f"{name} mended", clean[:OUTLIERS], {"served": 0.8})
+
+
+def _person(client: Client, samples: Samples) -> Scene:
+    """Defers one outlier, answers it as a person would, and polls for the answer as its caller would."""
+    row = next(iter(samples.families.values()), samples.clean)[0]
+    reply = client.ask(row)
+    ends: Counter[tuple[str, str, str]] = Counter([_end(reply)])
+    if url := reply.json().get("review_url"):
+        _answer(client, url.rsplit("/", 1)[-1])
+        about = client.review(url).get("answer", {}).get("parameters", {})
+        ends[
+            (about.get("fs_outcome", "none"), about.get("fs_reason", ""), about.get("fs_served_by", ""))
+        ] += 1
+    return Scene("a person answers", ends, {"deferred": 0.5, "degraded": 0.5})
+
+
+def _answer(client: Client, case_id: str) -> None:
+    """Claims cases until the wanted one is in hand, answers it, and gives the others back."""
+    others: list[dict[str, Any]] = []
+    while (claimed := client.admin.post("/review/claim", json={"reviewer": "demo"})).status_code == 200:
+        case: dict[str, Any] = claimed.json()
+        if case["id"] == case_id:
+            answer = {"reviewer": "demo", "fence": case["fence"], "label": 0}
+            client.admin.post(f"/review/{case_id}/answer", json=answer).raise_for_status()
+            break
+        others.append(case)
+    for case in others:
+        client.admin.post(f"/review/{case['id']}/release", json={"fence": case["fence"]}).raise_for_status()
+
+
+def _table(policy: Policy, scenes: list[Scene]) -> Table:
+    table = Table(title=f"{policy.name}: what was sent, how it ended, and why", title_justify="left")
+    table.add_column("sent")
+    table.add_column("rows", justify="right")
+    for outcome in OUTCOMES:
+        table.add_column(outcome, justify="right", style=COLOURS[outcome])
+    table.add_column("most often because")
+    table.add_column("")
+    for scene in scenes:
+        n = sum(scene.ends.values())
+        shares = [f"{scene.share(o):.0%}" if scene.share(o) else "" for o in OUTCOMES]
+        _, reason, by = scene.ends.most_common(1)[0][0]
+        why = reason if by in ("none", "") else f"{reason}, by {by}"
+        table.add_row(scene.title, str(n), *shares, why, "[green]ok[/]" if scene.right else "[red]WRONG[/]")
+    return table

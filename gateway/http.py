@@ -1,0 +1,301 @@
+"""The data plane over HTTP: the Open Inference Protocol as raw ASGI, one function a route.
+
+Everything that can be wrong with a request is settled before it reaches the pipeline, and everything the
+pipeline may say has one place in `states`. Nothing malformed gets a 5xx; nothing unauthenticated gets past
+health and the server's own metadata.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, TypeAlias
+
+import numpy as np
+import orjson
+
+from fallbacks.cases import CaseState
+from gateway import metadata
+from gateway.audit import Record
+from gateway.batch import Batch, now_s
+from gateway.callers import Caller
+from gateway.contract import MAX_BODY_BYTES
+from gateway.decision import Decision, Deferred
+from gateway.errors import InvalidRequest, Problem
+from gateway.gateway import Gateway
+from gateway.replies import JSON, Reply, reply_end, reply_infer, reply_unknown_model
+from gateway.review import People, outcome_of
+from gateway.states import Rejection, Stamp, ending
+from gateway.wire import InferRequest, parse_header_length, parse_infer
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+BODY_TIMEOUT_S = 10.0
+VERSION = version("failsafe-gateway")
+LONGEST_WAIT_S = 30.0
+POLL_EVERY_S = 0.1
+EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "parameters", "schedule_policy")
+
+
+class _Ended(Exception):
+    """The request is over before a decision; carries its reply."""
+
+    def __init__(self, end: Rejection | InvalidRequest, what: str = "", **headers: str) -> None:
+        super().__init__(str(end))
+        self.end, self.what, self.headers = end, what, headers
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One HTTP request: its route in parts, and its headers with lower-case names."""
+
+    method: str
+    parts: tuple[str, ...]
+    headers: Mapping[str, str]
+    address: str
+    receive: Receive
+
+    @classmethod
+    def of(cls, scope: Scope, receive: Receive) -> _Request:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        client = scope.get("client")
+        parts = tuple(part for part in scope["path"].split("/") if part)
+        return cls(scope["method"], parts, headers, client[0] if client else "", receive)
+
+    @property
+    def key(self) -> str | None:
+        scheme, _, token = self.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return token.strip()
+        return self.headers.get("x-api-key")
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body. Raises _Ended if it is too large, too slow or encoded."""
+        if self.headers.get("content-encoding", "identity").lower() != "identity":
+            raise _Ended(Rejection.UNSUPPORTED, "Content-Encoding must be identity")
+        declared = self.headers.get("content-length", "0")
+        if declared.isdigit() and int(declared) > limit:
+            raise _Ended(Rejection.TOO_LARGE, f"the body may have at most {limit} bytes")
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                while True:
+                    message = await self.receive()
+                    if message["type"] == "http.disconnect":
+                        raise asyncio.CancelledError
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if size > limit:
+                        raise _Ended(Rejection.TOO_LARGE, f"the body may have at most {limit} bytes")
+                    if not message.get("more_body"):
+                        return parts[0] if len(parts) == 1 else b"".join(parts)
+        except TimeoutError:
+            raise _Ended(Rejection.TOO_SLOW) from None
+
+
+class DataPlane:
+    """The ASGI application of port 8080."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        request = _Request.of(scope, receive)
+        decision_id = secrets.token_hex(12)
+        try:
+            reply = await self._route(request, decision_id)
+        except _Ended as over:
+            stamp = self._stamp(decision_id)
+            headers = {name.replace("_", "-"): value for name, value in over.headers.items()}
+            reply = reply_end(over.end, stamp, what=over.what, headers=headers)
+        except asyncio.CancelledError:
+            return  # the caller hung up: there is nobody to answer
+        await _send(send, reply)
+
+    def _stamp(self, decision_id: str, policy: str = "") -> Stamp:
+        loaded = self.gateway.loaded
+        return Stamp(policy or loaded.tag, loaded.policy.mode, decision_id)
+
+    async def _route(self, request: _Request, decision_id: str) -> Reply:
+        match request.parts:
+            case ("v2",):
+                _only(request, "GET")
+                return _json(metadata.render_server("failsafe-gateway", VERSION, EXTENSIONS))
+            case ("v2", "health", "live" | "ready"):
+                _only(request, "GET")
+                return _json(metadata.render_health(live=True, ready=True))
+            case ("v2", "models", model, "versions", number, *rest):
+                return await self._model(request, decision_id, model, number, tuple(rest))
+            case ("v2", "models", model, *rest):
+                return await self._model(request, decision_id, model, None, tuple(rest))
+            case ("decisions", id_):
+                _only(request, "GET")
+                return self._decision(self._caller(request), id_)
+            case ("reviews", id_):
+                _only(request, "GET")
+                return await self._review(self._caller(request), id_)
+            case _:
+                raise _Ended(Rejection.NOT_FOUND)
+
+    def _caller(self, request: _Request, scope: str = "infer") -> Caller:
+        caller = self.gateway.callers.identify(request.key, request.address)
+        if caller is None:
+            raise _Ended(Rejection.UNAUTHENTICATED)
+        if scope not in caller.scopes:
+            raise _Ended(Rejection.FORBIDDEN)
+        return caller
+
+    async def _model(
+        self, request: _Request, decision_id: str, model: str, number: str | None, rest: tuple[str, ...]
+    ) -> Reply:
+        caller = self._caller(request)
+        contract = self.gateway.loaded.contract
+        if model != contract.model or number not in (None, contract.version):
+            return reply_unknown_model(
+                model if number is None else f"{model}/{number}", self._stamp(decision_id)
+            )
+        match rest:
+            case ("infer",):
+                _only(request, "POST")
+                return await self._infer(request, caller, decision_id)
+            case ():
+                body = metadata.render_model(contract)
+            case ("ready",):
+                body = metadata.render_model_ready(contract, ready=True)
+            case ("config",):
+                body = metadata.render_config(contract)
+            case _:
+                raise _Ended(Rejection.NOT_FOUND)
+        _only(request, "GET")
+        return _json(body)
+
+    async def _infer(self, request: _Request, caller: Caller, decision_id: str) -> Reply:
+        received_s, start_s = time.time(), time.perf_counter()
+        loaded = self.gateway.loaded
+        body = await request.body(min(MAX_BODY_BYTES, loaded.contract.body_limit_bytes))
+        try:
+            asked = parse_infer(
+                body,
+                parse_header_length(request.headers.get("inference-header-content-length")),
+                loaded.contract,
+            )
+            deadline_s = now_s() + _deadline(request, asked, loaded.policy.deadline_s)
+        except InvalidRequest as error:
+            raise _Ended(error) from None
+        ids = (decision_id,) if asked.rows == 1 else tuple(f"{decision_id}.{i}" for i in range(asked.rows))
+        principals = (caller.principal,) * asked.rows
+        batch = Batch(ids, principals, asked.inputs, np.full(asked.rows, deadline_s))
+        decisions = await self.gateway.decide(batch)
+        elapsed_s = time.perf_counter() - start_s
+        policy = decisions[0].policy or loaded.tag
+        record = Record(
+            decision_id, caller.principal, policy, loaded.policy.mode, received_s, elapsed_s, tuple(decisions)
+        )
+        self.gateway.record(record)
+        prefer = request.headers.get("prefer", "")
+        decisions = await self._wait_for_people(decisions, _wait_s(prefer))
+        return reply_infer(
+            loaded.contract,
+            asked,
+            decisions,
+            self._stamp(decision_id, policy),
+            tier=loaded.tier(caller.tier),
+            prefer_async="respond-async" in prefer,
+        )
+
+    async def _wait_for_people(self, decisions: list[Decision], wait_s: float) -> list[Decision]:
+        """The decisions with people's answers in place of deferrals, as far as they come within `wait_s`."""
+        review, contract = self.gateway.review, self.gateway.loaded.contract
+        until_s = now_s() + wait_s
+        settled = list(decisions)
+        while isinstance(review, People) and now_s() < until_s:
+            open_rows = [i for i, d in enumerate(settled) if isinstance(d.outcome, Deferred)]
+            if not open_rows:
+                break
+            await asyncio.sleep(POLL_EVERY_S)
+            for i in open_rows:
+                record = await review.queue.find(settled[i].id)
+                outcome = outcome_of(record, contract) if record else None
+                if outcome is not None:
+                    settled[i] = Decision(settled[i].id, outcome, settled[i].findings, settled[i].policy)
+        return settled
+
+    def _decision(self, caller: Caller, record_id: str) -> Reply:
+        """The caller's own decision, coarse: scores are read on the administration port."""
+        record = self.gateway.audit.find(record_id)
+        if record is None or record.principal != caller.principal:
+            raise _Ended(Rejection.NOT_FOUND, "no such decision of yours is kept here")
+        ends = [ending(decision.outcome) for decision in record.decisions]
+        rows = [{"outcome": end.outcome, "reason": end.reason, "served_by": end.by} for end in ends]
+        told = {"id": record.id, "policy": record.policy, "mode": record.mode, "rows": rows}
+        return _json(orjson.dumps(told | {"received": record.received_s}))
+
+    async def _review(self, caller: Caller, case_id: str) -> Reply:
+        """How the caller's deferred row stands; a person's answer has the form of the model's outputs."""
+        review, contract = self.gateway.review, self.gateway.loaded.contract
+        record = await review.queue.find(case_id) if isinstance(review, People) else None
+        if record is None or record.principal != caller.principal:
+            raise _Ended(Rejection.NOT_FOUND, "no such review of yours")
+        outcome = outcome_of(record, contract)
+        told: dict[str, Any] = {"id": case_id, "state": "waiting", "expires": record.expires_s}
+        if outcome is not None:
+            told["state"] = "expired" if record.state is CaseState.EXPIRED else "decided"
+            asked = InferRequest(None, {}, 1, contract.everything[False])
+            tier = self.gateway.loaded.tier(caller.tier)
+            reply = reply_infer(
+                contract, asked, [Decision(case_id, outcome)], self._stamp(case_id), tier=tier
+            )
+            told["answer"] = orjson.loads(reply.body)
+        return _json(orjson.dumps(told))
+
+
+def _only(request: _Request, method: str) -> None:
+    if request.method != method:
+        raise _Ended(Rejection.METHOD_NOT_ALLOWED, allow=method)
+
+
+def _deadline(request: _Request, asked: InferRequest, longest_s: float) -> float:
+    """Seconds until the caller stops waiting: a client may only shorten the policy's deadline."""
+    limits_s = [longest_s]
+    if asked.timeout_us:
+        limits_s.append(asked.timeout_us / 1e6)
+    if (header := request.headers.get("x-request-timeout-seconds")) is not None:
+        try:
+            seconds = float(header)
+        except ValueError:
+            seconds = 0.0
+        if not seconds > 0:
+            raise InvalidRequest(
+                [Problem("x-request-timeout-seconds", "must be a positive number of seconds")]
+            )
+        limits_s.append(seconds)
+    return min(limits_s)
+
+
+def _wait_s(prefer: str) -> float:
+    """The N of `Prefer: wait=N`, at most 30."""
+    for part in prefer.replace(";", ",").split(","):
+        name, _, value = part.strip().partition("=")
+        if name == "wait" and value.isdigit():
+            return min(float(value), LONGEST_WAIT_S)
+    return 0.0
+
+
+def _json(body: bytes) -> Reply:
+    return Reply(200, {"content-type": JSON}, body)
+
+
+async def _send(send: Send, reply: Reply) -> None:
+    headers = [(name.encode(), value.encode("latin-1")) for name, value in reply.headers.items()]
+    headers.append((b"content-length", str(len(reply.body)).encode()))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})
