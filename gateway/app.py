@@ -98,7 +98,7 @@ def build(options: Options) -> serve.Application:
 
 
 class Cluster:
-    """A private, single-node Ray on this machine, for `gateway serve`: loopback, token, nothing left behind."""
+    """A private single-node Ray for `gateway serve`: on loopback, with a token, nothing left behind."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -106,7 +106,7 @@ class Cluster:
             os.environ["RAY_AUTH_TOKEN"] = admin_token()
 
     def start(self) -> None:
-        """Returns when every replica listens, after 14 to 21 s, nearly all Ray's. Raises what a replica raised."""
+        """Returns when every replica listens: 14 to 21 s, nearly all Ray's. Raises what a replica raised."""
         ray.init(
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,

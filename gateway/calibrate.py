@@ -146,8 +146,10 @@ def _everything(policy: Policy, models: Mapping[str, OnnxModel], data: Path, pro
 
 def _read(held: Mapping[str, NDArray[Any]], contract: Contract) -> tuple[Tensors, Labels]:
     """The inputs and labels, held to the contract that live traffic is held to."""
-    if "y" not in held or held["y"].dtype.kind not in "iu" or held["y"].ndim != 1:
-        raise ValueError("y: needs one integer label a row, int64[n]")
+    if "y" not in held:
+        raise ValueError(f"y: missing, one integer label a row; the file holds {', '.join(sorted(held))}")
+    if held["y"].dtype.kind not in "iu" or held["y"].ndim != 1:
+        raise ValueError(f"y: is {held['y'].dtype}{list(held['y'].shape)}, not one integer label a row")
     y = held["y"].astype(np.int64)
     x: dict[str, NDArray[Any]] = {}
     for spec in contract.inputs:

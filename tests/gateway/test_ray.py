@@ -1,0 +1,118 @@
+"""On a real Ray: two replicas on one port, one of them killed under load, the primary pulled, a clean end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from served import Served, clean_rows, copy_of, descendants, serving
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = copy_of("letters", tmp_path_factory.mktemp("ray"))
+    with serving(folder, "--replicas", "2") as running:
+        yield running
+
+
+def replicas(served: Served) -> set[int]:
+    return {
+        pid for pid, args in descendants(served.process.pid).items() if args.startswith("ray::ServeReplica")
+    }
+
+
+class Load(threading.Thread):
+    """Asks on one connection until told to stop; remembers when each request ended, and how."""
+
+    def __init__(self, base_url: httpx.URL) -> None:
+        super().__init__()
+        self.stop = threading.Event()
+        self.ends: list[tuple[float, str]] = []
+        self._client = httpx.Client(base_url=base_url, timeout=10)
+
+    def run(self) -> None:
+        rows = clean_rows(64)
+        body = {"inputs": [{"name": "attributes", "datatype": "FP32", "shape": [1, 16]}]}
+        with self._client as client:
+            for i in range(100_000):
+                if self.stop.wait(0.02):
+                    return
+                body["inputs"][0]["data"] = rows[i % 64].tolist()  # type: ignore[assignment]
+                try:
+                    reply = client.post("/v2/models/letters/infer", json=body)
+                    end = reply.headers.get("x-failsafe-outcome", str(reply.status_code))
+                except httpx.TransportError as error:
+                    end = type(error).__name__
+                self.ends.append((time.monotonic(), end))
+
+
+def test_a_replica_killed_under_load_fails_its_own_requests_and_no_other_and_comes_back(
+    served: Served,
+) -> None:
+    load = [Load(served.data.base_url) for _ in range(6)]
+    for one in load:
+        one.start()
+    time.sleep(1.5)
+    before = replicas(served)
+    assert len(before) == 2
+    victim = min(before)
+    os.kill(victim, signal.SIGKILL)
+    killed_s = time.monotonic()
+    while len(replicas(served) - {victim}) < 2 and time.monotonic() < killed_s + 60:
+        time.sleep(0.1)
+    time.sleep(2)
+    for one in load:
+        one.stop.set()
+        one.join()
+    assert len(replicas(served) - {victim}) == 2, "the replica did not come back"
+    lost = [
+        (at - killed_s, end)
+        for one in load
+        for at, end in one.ends
+        if end not in ("served", "degraded", "deferred", "refused")
+    ]
+    assert len(lost) <= len(load), f"more than the requests in flight were lost: {lost}"
+    assert all(-0.1 < after < 1.0 for after, _ in lost), f"requests failed long after the kill: {lost}"
+    assert sum(len(one.ends) for one in load) > 100
+
+
+def test_a_pulled_primary_is_replaced_by_the_fallback_at_every_replica(served: Served) -> None:
+    rows = clean_rows(40)
+    told = served.admin.post("/rungs/primary/isolate")
+    assert told.status_code == 200, told.text
+    try:
+        ends = [served.ask(row[None]).headers for row in rows]
+    finally:
+        served.admin.post("/rungs/primary/restore").raise_for_status()
+    assert {end["x-failsafe-outcome"] for end in ends} <= {"degraded", "deferred"}
+    assert {end["x-failsafe-served-by"] for end in ends} <= {"small", "review"}
+    back = [served.ask(row[None]).headers["x-failsafe-served-by"] for row in rows]
+    assert back.count("primary") > 20
+
+
+def test_one_scrape_shows_every_replica(served: Served) -> None:
+    for row in clean_rows(20):
+        served.ask(row[None])
+    time.sleep(0.5)
+    text = served.admin.get("/metrics").text
+    names = {line.split('replica="')[1].split('"')[0] for line in text.splitlines() if 'replica="' in line}
+    assert len(names) == 2, names
+
+
+def test_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:
+    with serving(copy_of("letters", tmp_path)) as running:
+        assert running.ask(clean_rows(1)).status_code == 200
+        pid = running.process.pid
+    until_s = time.monotonic() + 10
+    while descendants(pid) and time.monotonic() < until_s:
+        time.sleep(0.2)
+    assert descendants(pid) == {}
+    assert running.process.returncode == 0
