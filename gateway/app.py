@@ -9,6 +9,8 @@ This module must not postpone the evaluation of annotations: Serve reads the bui
 """
 
 import asyncio
+import contextlib
+import io
 import logging
 import os
 import signal
@@ -107,6 +109,7 @@ class Cluster:
 
     def start(self) -> None:
         """Returns when every replica listens: 14 to 21 s, nearly all Ray's. Raises what a replica raised."""
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
         ray.init(
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
@@ -121,8 +124,9 @@ class Cluster:
 
     def stop(self) -> None:
         """Drains the replicas, then ends Ray and every process it started."""
-        serve.shutdown()
-        ray.shutdown()
+        with contextlib.redirect_stdout(io.StringIO()):  # Ray prints its own orderly end as a failure
+            serve.shutdown()
+            ray.shutdown()
 
 
 def wait_for_signal() -> None:

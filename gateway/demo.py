@@ -5,6 +5,8 @@ Each scene says what share of its rows must end how. A scene that ends otherwise
 
 from __future__ import annotations
 
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -38,9 +40,10 @@ class Scene:
     ends: Counter[tuple[str, str, str]]
     wanted: Mapping[str, float]
 
-    def share(self, outcome: str) -> float:
+    def share(self, wanted: str) -> float:
+        """The share of rows whose end is `outcome` or, more exactly, `outcome:reason`."""
         n = sum(self.ends.values())
-        return sum(count for (end, _, _), count in self.ends.items() if end == outcome) / max(n, 1)
+        return sum(c for (end, why, _), c in self.ends.items() if wanted in (end, f"{end}:{why}")) / max(n, 1)
 
     @property
     def right(self) -> bool:
@@ -76,7 +79,7 @@ class Client:
 
     def scene(self, title: str, rows: Rows, wanted: Mapping[str, float], key: str | None = None) -> Scene:
         ends: Counter[tuple[str, str, str]] = Counter()
-        for row in track(rows, description=f"{title:34}", transient=True):
+        for row in track(rows, description=f"{title:34}", transient=True, disable=not sys.stdout.isatty()):
             ends[_end(self.ask(row, key))] += 1
         return Scene(title, ends, wanted)
 
@@ -91,7 +94,7 @@ _TOLD = ("outcome", "reason", "served-by")
 
 def run(folder: Path, *, once: bool, port: int, admin_port: int) -> int:
     """Serves on Ray, walks through, prints the table; 0 if every scene ended as it should."""
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=110)
     policy = load_policy(folder)
     address = Address(port=port, admin_port=admin_port)
     refuse_used_ports(address)
@@ -115,8 +118,7 @@ def run(folder: Path, *, once: bool, port: int, admin_port: int) -> int:
             wait_for_signal()
         return 1 if wrong else 0
     finally:
-        with console.status("stopping"):
-            cluster.stop()
+        cluster.stop()
 
 
 def walk_through(client: Client, folder: Path, policy: Policy, samples: Samples) -> Iterator[Scene]:
@@ -131,7 +133,8 @@ def walk_through(client: Client, folder: Path, policy: Policy, samples: Samples)
         folder / VAR, "demo-burst", tier="anonymous", per_s=BURST_PER_S, scopes=frozenset({"infer"})
     )
     rows = np.repeat(clean[:1], BURST_ROWS, axis=0)
-    yield client.scene("a burst of one caller", rows, {"refused": 0.3}, key)
+    time.sleep(1)  # a running gateway honours a new key within a second
+    yield client.scene("a burst of one caller", rows, {"refused:rate_limited": 0.3}, key)
     yield from _without_primary(client, policy, clean)
 
 

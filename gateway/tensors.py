@@ -6,9 +6,9 @@ never a conversion: no fraction becomes an integer, no integer wraps, no NaN or 
 Arrays that come out are C-contiguous, aligned and read-only; binary ones share the request's memory
 where its alignment allows.
 
-Writing is bit-exact. FP32 is written in its own shortest decimal form, which reads back to the same
-float32 through a double (tested for every one of the 2^32 patterns). Only BF16 output can round: it is
-the upper half of a float32, to nearest even.
+Writing is bit-exact. FP32 is written in its own shortest decimal form, which reads back through a double
+to the same float32: tried for every finite one, true of all but `_TWICE_ROUNDED` and its negative; a tensor
+that holds it is written with the digits of a double. Only BF16 output can round: to nearest even.
 
     datatype  BOOL  UINT8..64  INT8..64  FP16    FP32  FP64  BF16             BYTES
     numpy     bool  u1..u8     i1..i8    f2      f4    f8    f4, bf16=True    object (of bytes)
@@ -19,6 +19,7 @@ the upper half of a float32, to nearest even.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
@@ -34,6 +35,8 @@ from gateway.faults import Faults
 Mask: TypeAlias = NDArray[np.bool_]
 
 _BINARY_ONLY = frozenset({"FP16", "BF16"})
+_LENGTH = struct.Struct("<I")
+_TWICE_ROUNDED = np.uint32(0x15AE43FD).view(np.float32)  # 7.038531e-26
 _JSON_TYPES: dict[str, frozenset[type]] = {
     "b": frozenset({bool}),
     "i": frozenset({int}),
@@ -153,15 +156,16 @@ def _split(raw: memoryview, count: int) -> list[bytes] | None:
     """The elements of a BYTES tensor, or None if the bytes are not exactly `count` of them."""
     if 4 * count > raw.nbytes:
         return None
+    octets = bytes(raw)
     items: list[bytes] = []
     start = 0
     for _ in range(count):
         body = start + 4
-        start = body + int.from_bytes(raw[start:body], "little")
-        if start > raw.nbytes:
+        if body > len(octets):
             return None
-        items.append(bytes(raw[body:start]))
-    return items if start == raw.nbytes else None
+        start = body + _LENGTH.unpack_from(octets, body - 4)[0]
+        items.append(octets[body:start])
+    return items if start == len(octets) else None
 
 
 def _checked(spec: TensorSpec, array: Array, at: str, faults: Faults) -> Array | None:
@@ -194,6 +198,8 @@ def to_json(spec: TensorSpec, array: Array, withheld: Mask | None = None) -> Arr
     Raises:  InvalidRequest if BYTES are not UTF-8: the caller can ask for them in binary.
     """
     if spec.datatype != "BYTES" and (withheld is None or spec.dtype.kind == "f"):
+        if spec.datatype == "FP32" and (np.abs(array) == _TWICE_ROUNDED).any():
+            return array.astype(np.float64).reshape(-1)
         return np.ascontiguousarray(array).reshape(-1)  # orjson writes NaN as null
     try:
         flat = (

@@ -1,0 +1,273 @@
+"""The administration plane: metrics, status, policy, breakers, decisions, and the way to the people.
+
+Every route is closed but to whoever holds the token (`pages/door.py`). Whichever replica is asked answers
+for all of them (`siblings.py`); one that must not, because a sibling asks it, is told so by `x-fs-alone`.
+
+    | route                                | does                                                     |
+    |--------------------------------------|----------------------------------------------------------|
+    | `GET /metrics`                       | Prometheus text of all replicas                          |
+    | `GET /status`                        | the same for people; JSON if asked for                   |
+    | `GET /policy`, `POST /policy/reload` | the policy in force; reads the folder again, everywhere  |
+    | `POST /rungs/{name}/isolate`         | takes a model out of service by hand; `/restore` undoes  |
+    | `GET /decisions/{id}`                | everything that was found of a request, or of one row    |
+    | `/review...`                         | the people (`console.py`)                                |
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from fallbacks.breaker import State
+from gateway import console
+from gateway.audit import explain
+from gateway.errors import Problems
+from gateway.gateway import VAR, Gateway
+from gateway.pages import gateway_of, page, problem, static, told, wants_html
+from gateway.pages.door import HOME, Door, Keys, login, logout
+from gateway.pages.status import status_of
+from gateway.review import People
+from gateway.siblings import ALONE, Answer, Siblings, merge
+
+RELOAD_S = 60.0
+SILENT = "no answer"
+log = logging.getLogger(__name__)
+
+
+def admin_app(gateway: Gateway, token: str) -> Starlette:
+    """The administration plane of one replica, as an ASGI application. Raises ValueError for no token."""
+    keys = Keys(token)
+    app = Starlette(
+        routes=[
+            Route("/", _home),
+            Route("/login", login, methods=["GET", "POST"]),
+            Route("/logout", logout, methods=["POST"]),
+            Route("/pages/{name}", static),
+            Route("/metrics", metrics),
+            Route("/status", status),
+            Route("/policy", policy),
+            Route("/policy/reload", reload, methods=["POST"]),
+            Route("/rungs/{name}/isolate", _switch_rung, methods=["POST"]),
+            Route("/rungs/{name}/restore", _switch_rung, methods=["POST"]),
+            Route("/decisions/{id}", decision),
+            *console.ROUTES,
+        ],
+        middleware=[Middleware(Door, keys=keys)],
+        exception_handlers={HTTPException: _refused, Exception: _broken},
+    )
+    app.state.gateway, app.state.keys = gateway, keys
+    app.state.siblings = Siblings(gateway.folder / VAR / "run", gateway.replica, token.strip())
+    return app
+
+
+async def _home(_: Request) -> Response:
+    return RedirectResponse(HOME, 303)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    reply = problem(request, error.status_code, "That did not work", error.detail)
+    reply.headers.update(error.headers or {})
+    return reply
+
+
+async def _broken(request: Request, _: Exception) -> Response:
+    what = "this is a defect of the gateway, or its disk; the log says more"
+    return problem(request, 500, "Something broke", what)
+
+
+async def _ask(request: Request, timeout_s: float | None = None) -> list[Answer]:
+    """What the other replicas say to this very request; nobody, if one of them is who asks."""
+    if ALONE in request.headers:
+        return []
+    siblings: Siblings = request.app.state.siblings
+    path = quote(request.scope["path"])
+    if timeout_s is None:
+        return await siblings.ask(request.method, path)
+    return await siblings.ask(request.method, path, timeout_s)
+
+
+async def metrics(request: Request) -> Response:
+    """Prometheus text: our own, and unless asked alone that of every sibling and of the shared queue."""
+    text, _ = await _measure(request)
+    return Response(text, headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})
+
+
+async def _measure(request: Request) -> tuple[bytes, list[str]]:
+    """The merged text, and which replicas are missing from it."""
+    gateway = gateway_of(request)
+    own = [gateway.telemetry.prometheus(), _text(_replica_gauges(gateway))]
+    if ALONE in request.headers:
+        return merge(own), []
+    answers = await request.app.state.siblings.ask("GET", "/metrics")
+    silent = [answer.replica for answer in answers if not answer.ok]
+    shared = [*_replicas_gauge(len(answers) - len(silent) + 1, len(silent)), *await _review_gauges(gateway)]
+    return merge([*own, *(answer.body for answer in answers if answer.ok), _text(shared)]), silent
+
+
+class _Once(Collector):
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        return self._families
+
+
+def _text(families: Iterator[Metric] | list[Metric]) -> bytes:
+    registry = CollectorRegistry()
+    registry.register(_Once(list(families)))
+    return generate_latest(registry)
+
+
+def _replica_gauges(gateway: Gateway) -> Iterator[Metric]:
+    """What is true of this replica at this moment."""
+    loaded, own = gateway.loaded, gateway.replica
+    uptime_s, queued = time.time() - gateway.started_s, float(gateway.batcher.queued_rows)
+    yield _gauge("gateway_uptime_seconds", "since the replica started", {own: uptime_s})
+    yield _gauge("gateway_queued_rows", "rows that wait for a batch", {own: queued})
+    lost = CounterMetricFamily("gateway_audit_lost", "audit lines that could not be kept", labels=["replica"])
+    lost.add_metric([own], gateway.audit.lost)
+    yield lost
+    names = ["replica", "policy", "mode"]
+    info = GaugeMetricFamily("gateway_policy_info", "the policy in force", labels=names)
+    info.add_metric([own, loaded.tag, loaded.policy.mode], 1)
+    yield info
+    names = ["replica", "rung", "state"]
+    breakers = GaugeMetricFamily("gateway_breaker_state", "1 for the state that it is in", labels=names)
+    for rung, breaker in loaded.breakers.items():
+        for state in State:
+            breakers.add_metric([own, rung, state.value], breaker.state is state)
+    yield breakers
+
+
+def _gauge(name: str, what: str, values: dict[str, float], label: str = "replica") -> GaugeMetricFamily:
+    gauge = GaugeMetricFamily(name, what, labels=[label])
+    for value, number in values.items():
+        gauge.add_metric([value], number)
+    return gauge
+
+
+def _replicas_gauge(answering: int, silent: int) -> list[Metric]:
+    values = {"yes": float(answering), "no": float(silent)}
+    return [_gauge("gateway_replicas", "replicas on this machine, by whether they answer", values, "answers")]
+
+
+async def _review_gauges(gateway: Gateway) -> list[Metric]:
+    """The queue, which all replicas share, so that it is counted once and has no `replica` label."""
+    if not isinstance(gateway.review, People):
+        return []
+    reachable = GaugeMetricFamily("gateway_review_reachable", "whether the review queue can be read")
+    try:
+        waiting = await gateway.review.queue.waiting()
+    except Exception:
+        log.exception("the review queue cannot be read")
+        reachable.add_metric([], 0)
+        return [reachable]
+    reachable.add_metric([], 1)
+    counts = {state.value: float(n) for state, n in waiting.counts.items()}
+    oldest = GaugeMetricFamily("gateway_review_oldest_seconds", "age of the oldest case that waits")
+    oldest.add_metric([], waiting.oldest_age_s or 0.0)
+    return [reachable, _gauge("gateway_review_cases", "cases by state", counts, "state"), oldest]
+
+
+async def status(request: Request) -> Response:
+    """How the deployment is doing, for people; the same as JSON for scripts."""
+    text, silent = await _measure(request)
+    about = status_of(gateway_of(request), text, silent)
+    if not wants_html(request):
+        return told(about)
+    return page(request, "status", refresh_s=5, s=about)
+
+
+async def policy(request: Request) -> Response:
+    """The policy in force at this replica, as JSON."""
+    loaded = gateway_of(request).loaded
+    return told({"tag": loaded.tag, "policy": loaded.policy.model_dump(mode="json", by_alias=True)})
+
+
+async def reload(request: Request) -> Response:
+    """Reads the folder again on every replica. 409 if one of them could not, and kept what it had."""
+    gateway = gateway_of(request)
+    replicas: dict[str, Any] = {gateway.replica: _reload(gateway)}
+    for answer in await _ask(request, RELOAD_S):
+        replicas[answer.replica] = _part(answer, {"problems": [SILENT]})
+    problems = {name: found["problems"] for name, found in replicas.items() if "problems" in found}
+    if wants_html(request):
+        if not problems:
+            return RedirectResponse(HOME, 303)
+        title, what = "The policy was not reloaded everywhere", "There the old policy stays in force."
+        return page(request, "problem", 409, title=title, what=what, lists=problems)
+    return told({"replicas": replicas}, 409 if problems else 200)
+
+
+def _reload(gateway: Gateway) -> dict[str, Any]:
+    try:
+        return {"changed": gateway.reload(), "tag": gateway.loaded.tag}
+    except Problems as error:
+        return {"problems": [str(one) for one in error.problems]}
+    except Exception as error:
+        log.exception("the reload broke")
+        return {"problems": [f"{type(error).__name__}: the log says more"]}
+
+
+def _part(answer: Answer, otherwise: dict[str, Any]) -> dict[str, Any]:
+    """A sibling's line of a reply that has one line a replica."""
+    said = answer.json()
+    lines = said.get("replicas") if isinstance(said, dict) else None
+    line = lines.get(answer.replica) if isinstance(lines, dict) else None
+    return line if isinstance(line, dict) else otherwise
+
+
+async def _switch_rung(request: Request) -> Response:
+    """Isolates or restores a rung's model on every replica. 409 if one of them did not do it."""
+    breakers = gateway_of(request).loaded.breakers
+    name = request.path_params["name"]
+    if name not in breakers:
+        known = list(breakers)
+        what = f"{name!r} is no rung; the rungs are {', '.join(known)}"
+        return problem(request, 404, "No such rung", what, rungs=known)
+    if request.scope["path"].endswith("/isolate"):
+        breakers[name].isolate()
+    else:
+        breakers[name].restore()
+    log.warning("rung %s is %s, by hand", name, breakers[name].state)
+    replicas: dict[str, Any] = {gateway_of(request).replica: {"state": breakers[name].state.value}}
+    for answer in await _ask(request):
+        replicas[answer.replica] = _part(answer, {"problems": [SILENT]})
+    problems = {one: found["problems"] for one, found in replicas.items() if "problems" in found}
+    if not wants_html(request):
+        return told({"rung": name, "replicas": replicas}, 409 if problems else 200)
+    if problems:
+        return page(request, "problem", 409, title="Not every replica did that", what="", lists=problems)
+    return RedirectResponse(HOME, 303)
+
+
+async def decision(request: Request) -> Response:
+    """Everything that was found of a request, or of one row of it, wherever in the deployment it was judged.
+
+    Only the latest decisions are kept in memory; older ones are in the audit log.
+    """
+    id_ = request.path_params["id"]
+    record = gateway_of(request).audit.find(id_) or gateway_of(request).audit.find(id_.partition(".")[0])
+    if record is not None:
+        rows = [orjson.loads(line) for line in explain(record)]
+        return told({"id": id_, "rows": [row for row in rows if id_ in (record.id, row["id"])]})
+    for answer in await _ask(request):
+        if answer.ok:
+            return told(answer.json())
+    return problem(request, 404, "No such decision", "it is unknown, or too old to be kept in memory")

@@ -1,0 +1,98 @@
+"""What people see: server-rendered pages that work without JavaScript, their style and one small script.
+
+Everything shown may have been written by an attacker. So every template escapes, none holds a script or a
+style, and the headers that the door sets would not let one run.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import parse_qsl
+
+import orjson
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.gateway import Gateway
+from gateway.pages import words
+
+HERE = Path(__file__).parent
+STATIC = {"style.css": "text/css", "keys.js": "text/javascript", "icon.svg": "image/svg+xml"}
+FORM = "application/x-www-form-urlencoded"
+
+_templates = Environment(
+    loader=FileSystemLoader(HERE),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_templates.filters.update(
+    span=words.span, count=words.count, share=words.share, ms=words.milliseconds, clock=words.clock
+)
+
+
+def gateway_of(request: Request) -> Gateway:
+    """The gateway that this application shows."""
+    return cast(Gateway, request.app.state.gateway)
+
+
+def wants_html(request: Request) -> bool:
+    """Whether a person asks, with a browser; scripts get JSON. `?format=json` overrides."""
+    return "text/html" in request.headers.get("accept", "") and request.query_params.get("format") != "json"
+
+
+def told(payload: Any, status: int = 200) -> Response:
+    """A reply for a script: JSON that a person at a terminal can read too."""
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    return Response(orjson.dumps(payload, option=options), status, media_type="application/json")
+
+
+def page(request: Request, name: str, status: int = 200, **about: Any) -> Response:
+    """A page for a person. `name` is a template here, without its ending."""
+    html = _templates.get_template(f"{name}.html").render(
+        deployment=gateway_of(request).loaded.policy.name,
+        csrf=getattr(request.state, "csrf", ""),
+        tab=request.scope["path"].split("/")[1],
+        now_s=time.time(),
+        **about,
+    )
+    return Response(html, status, media_type="text/html")
+
+
+def problem(request: Request, status: int, title: str, what: str, **more: Any) -> Response:
+    """What went wrong, as a page or as `{"error": ...}`."""
+    if wants_html(request):
+        return page(request, "problem", status, title=title, what=what)
+    return told({"error": what, **more}, status)
+
+
+def parse_fields(body: bytes, content_type: str) -> dict[str, Any]:
+    """The fields of a form or of a JSON object. Raises ValueError for anything else."""
+    if content_type.split(";")[0].strip().lower() == FORM:
+        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=64))
+    fields = orjson.loads(body) if body.strip() else {}
+    if not isinstance(fields, dict):
+        raise ValueError("a JSON object is needed")
+    return fields
+
+
+async def fields_of(request: Request) -> dict[str, Any]:
+    """What a POST says. Raises HTTPException 422 if it cannot be read."""
+    try:
+        return parse_fields(await request.body(), request.headers.get("content-type", ""))
+    except ValueError as error:
+        raise HTTPException(422, "the body must be a form or a JSON object") from error
+
+
+async def static(request: Request) -> Response:
+    """The style, the script and the icon. They hold nothing secret: the login page needs them."""
+    name = request.path_params["name"]
+    if name not in STATIC:
+        raise HTTPException(404, "there is nothing here")
+    body = (HERE / name).read_bytes()
+    return Response(body, media_type=STATIC[name])

@@ -1,0 +1,191 @@
+"""What the status page says: the merged metrics of all replicas, beside what was promised of them.
+
+Counts come from the Prometheus text and nowhere else, so the page and a dashboard can never disagree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, assert_never
+
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from gateway.certificate import Certificate, FalseAlarm, Selective
+from gateway.gateway import Gateway
+from gateway.pages.words import count, share
+from gateway.policy import GuardPolicy, OodPolicy, RatePolicy, RungPolicy, SqueezePolicy
+
+OUTCOMES = ("served", "degraded", "deferred", "refused")
+VERDICTS = ("allow", "degrade", "defer", "refuse")
+
+
+class Numbers:
+    """The series of an exposition, to be summed over whatever is not asked for."""
+
+    def __init__(self, text: bytes) -> None:
+        self._samples: dict[str, list[Sample]] = {}
+        for family in text_string_to_metric_families(text.decode()):
+            for sample in family.samples:
+                self._samples.setdefault(sample.name, []).append(sample)
+
+    def by(self, label: str, name: str, **where: str) -> dict[str, float]:
+        """Sums by the values of one label, of the series with these other labels."""
+        sums: dict[str, float] = defaultdict(float)
+        for sample in self._samples.get(name, ()):
+            if all(sample.labels.get(key) == value for key, value in where.items()):
+                sums[sample.labels.get(label, "")] += sample.value
+        return dict(sums)
+
+    def sum(self, name: str, **where: str) -> float:
+        return math.fsum(self.by("", name, **where).values())
+
+    def one(self, name: str) -> float | None:
+        """The value of a series that exists once, if it does."""
+        return next((sample.value for sample in self._samples.get(name, ())), None)
+
+    def median(self, name: str, **where: str) -> float | None:
+        """The median of a histogram, linear inside its bucket; None before the first observation."""
+        buckets = sorted((float(le), n) for le, n in self.by("le", f"{name}_bucket", **where).items())
+        if not buckets or not buckets[-1][1]:
+            return None
+        half, low, below = buckets[-1][1] / 2, 0.0, 0.0
+        for high, n in buckets:
+            if n >= half:
+                return low if math.isinf(high) else low + (high - low) * (half - below) / (n - below)
+            low, below = high, n
+        return None
+
+
+def status_of(gateway: Gateway, text: bytes, silent: Sequence[str]) -> dict[str, Any]:
+    """The whole of the status page, as data. `silent` are replicas that did not answer."""
+    loaded, numbers = gateway.loaded, Numbers(text)
+    policy, certificate = loaded.policy, loaded.artifacts.certificate
+    return {
+        "deployment": policy.name,
+        "policy": loaded.tag,
+        "mode": policy.mode,
+        "uptime_s": max(numbers.by("replica", "gateway_uptime_seconds").values(), default=0.0),
+        "replicas": _replicas(numbers, silent),
+        "outcomes": _outcomes(numbers),
+        "median_s": numbers.median("gateway_request_seconds"),
+        "promise": _answered(certificate.answered),
+        "guards": [_guard(guard, gateway, numbers) for guard in policy.guards],
+        "rungs": [_rung(rung, certificate, numbers) for rung in policy.rungs],
+        "review": _review(gateway, numbers),
+    }
+
+
+def _replicas(numbers: Numbers, silent: Sequence[str]) -> list[dict[str, Any]]:
+    uptimes = numbers.by("replica", "gateway_uptime_seconds")
+    known = [
+        {
+            "name": name,
+            "answers": True,
+            "uptime_s": uptime_s,
+            "policy": next(iter(numbers.by("policy", "gateway_policy_info", replica=name)), ""),
+            "queued_rows": numbers.sum("gateway_queued_rows", replica=name),
+            "audit_lost": numbers.sum("gateway_audit_lost_total", replica=name),
+        }
+        for name, uptime_s in sorted(uptimes.items(), key=lambda one: -one[1])
+    ]
+    return known + [{"name": name, "answers": False} for name in silent]
+
+
+def _outcomes(numbers: Numbers) -> dict[str, Any]:
+    rows = numbers.by("outcome", "gateway_rows_total")
+    total = sum(rows.values())
+    ends = {}
+    for outcome in OUTCOMES:
+        n = rows.get(outcome, 0.0)
+        reasons = numbers.by("reason", "gateway_rows_total", outcome=outcome)
+        by = numbers.by("served_by", "gateway_rows_total", outcome=outcome)
+        by.pop("", None)  # nobody
+        ends[outcome] = {"rows": n, "share": n / total if total else 0.0, "reasons": reasons, "by": by}
+    return {"rows": total, **ends}
+
+
+def _stage(name: str, numbers: Numbers) -> dict[str, Any]:
+    verdicts = numbers.by("verdict", "gateway_stage_rows_total", stage=name)
+    return {
+        "name": name,
+        "rows": sum(verdicts.values()),
+        "verdicts": {verdict: verdicts.get(verdict, 0.0) for verdict in VERDICTS},
+        "errors": numbers.sum("gateway_stage_errors_total", stage=name),
+        "median_s": numbers.median("gateway_stage_seconds", stage=name),
+    }
+
+
+def _guard(guard: GuardPolicy, gateway: Gateway, numbers: Numbers) -> dict[str, Any]:
+    policy, certificate = gateway.loaded.policy, gateway.loaded.artifacts.certificate
+    match guard:
+        case RatePolicy(per_s=per_s, burst=burst):
+            promise = f"At most {per_s:g} rows a second and {burst:g} at once, for each caller and replica."
+        case OodPolicy() | SqueezePolicy():
+            promise = _false_alarm(certificate.false_alarm)
+        case _:
+            assert_never(guard)
+    return {
+        **_stage(guard.name, numbers),
+        "kind": guard.kind,
+        "enforced": guard.enforce and policy.mode == "enforce",
+        "on_error": guard.on_error,
+        "promise": promise,
+    }
+
+
+def _rung(rung: RungPolicy, certificate: Certificate, numbers: Numbers) -> dict[str, Any]:
+    states = numbers.by("state", "gateway_breaker_state", rung=rung.name)
+    breaker = {state: int(n) for state, n in states.items() if n}
+    return {
+        **_stage(rung.name, numbers),
+        "breaker": breaker,
+        "isolated": "isolated" in breaker,
+        "in_service": sum(n for state, n in breaker.items() if state != "isolated"),
+        "checks": [_stage(check.name, numbers) for check in rung.checks],
+        "answered": numbers.sum("gateway_rows_total", served_by=rung.name),
+        "promise": _selective(certificate.selective.get(rung.name)),
+    }
+
+
+def _review(gateway: Gateway, numbers: Numbers) -> dict[str, Any] | None:
+    if gateway.loaded.policy.review is None:
+        return None
+    cases = numbers.by("state", "gateway_review_cases")
+    return {
+        "reachable": bool(numbers.one("gateway_review_reachable")),
+        "waiting": cases.get("open", 0.0) + cases.get("leased", 0.0),
+        "cases": cases,
+        "oldest_s": numbers.one("gateway_review_oldest_seconds"),
+        "capacity": gateway.loaded.policy.review.capacity,
+    }
+
+
+def _sure(delta: float) -> str:
+    return f"with {share(1 - delta)} confidence"
+
+
+def _false_alarm(certified: FalseAlarm | None) -> str:
+    if certified is None:
+        return "No cut is certified."
+    return (
+        f"All guards together stop at most {share(certified.budget)} of good requests, "
+        f"{_sure(certified.delta)}; cut from {count(certified.n)} held-out rows."
+    )
+
+
+def _selective(certified: Selective | None) -> str:
+    if certified is None:
+        return "Nothing is certified of its answers."
+    return (
+        f"At most {share(certified.risk)} of what it answers is wrong, {_sure(certified.delta)}; "
+        f"from {count(certified.n)} held-out rows, of which it answered {share(certified.coverage)}."
+    )
+
+
+def _answered(certified: Selective | None) -> str:
+    if certified is None:
+        return ""
+    return f"Of everything answered at most {share(certified.risk)} is wrong, {_sure(certified.delta)}."

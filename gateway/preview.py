@@ -1,0 +1,220 @@
+"""What a person sees of a case: pictures that we encode ourselves, tables, and why it came, in plain words.
+
+A case's input was written by whoever asked, perhaps to harm the one who looks. So nothing of it is passed
+on: pixels are numbers, clipped and encoded here as PNG; cells are numbers, formatted here; the rest is a
+summary. Sizes are bounded before anything is drawn.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from gateway.contract import Contract, TensorSpec
+from gateway.policy import ConfidencePolicy, OodPolicy, Policy, RatePolicy, SqueezePolicy
+
+U1: TypeAlias = NDArray[np.uint8]
+Array: TypeAlias = NDArray[Any]
+Kind: TypeAlias = Literal["rate", "ood", "squeeze", "confidence", "model"]
+MAX_SIDE = 1024
+MAX_CELLS = 512
+CHANNELS = (1, 3)
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_NO_SPEC = TensorSpec("", np.dtype(np.float32), (None,))
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An input that can be looked at; its pixels are fetched apart. Sizes in pixels, as sent."""
+
+    name: str
+    width: int
+    height: int
+    kind: Literal["picture"] = "picture"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One number of a row. `place` is where it lies in the range, 0 to 1; None where it is no number."""
+
+    index: int
+    value: str
+    place: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An input that is a row of numbers between `low` and `high`."""
+
+    name: str
+    low: str
+    high: str
+    cells: tuple[Cell, ...]
+    kind: Literal["row"] = "row"
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """An input that is neither."""
+
+    name: str
+    facts: Mapping[str, str]
+    kind: Literal["summary"] = "summary"
+
+
+Preview: TypeAlias = Picture | Row | Summary
+
+
+def previews(inputs: Mapping[str, Array], contract: Contract) -> list[Preview]:
+    """How each input of one case is shown. Its arrays have one row each."""
+    return [_preview(name, array, contract.taken.get(name, _NO_SPEC)) for name, array in inputs.items()]
+
+
+def _preview(name: str, array: Array, spec: TensorSpec) -> Preview:
+    if is_picture(array):
+        height, width = _channels_last(array).shape[:2]
+        return Picture(name, width, height)
+    if array.ndim <= 2 and array.shape[:-1] in ((), (1,)) and 1 <= array.size <= MAX_CELLS:
+        return _row(name, array.reshape(-1), spec)
+    return Summary(name, _facts(array))
+
+
+def is_picture(array: Array) -> bool:
+    """Whether this is one picture of 1 or 3 channels, which come first or last."""
+    if array.ndim != 4 or array.shape[0] != 1 or not array.size or array.dtype.kind not in "biuf":
+        return False
+    return array.shape[1] in CHANNELS or array.shape[3] in CHANNELS
+
+
+def pixels(array: Array, spec: TensorSpec | None = None) -> U1:
+    """One picture as bytes: uint8[h, w] or uint8[h, w, 3], at most 1024 a side, thinned out where larger.
+
+    The range is what the contract states; else that of the type or [0, 1]; else that of the values.
+    Numbers that are not finite are black.
+    """
+    image = _channels_last(array)
+    step = max(1, math.ceil(max(image.shape[:2]) / MAX_SIDE))
+    shown = np.nan_to_num(image[::step, ::step].astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = _range(shown, array.dtype, spec or _NO_SPEC)
+    scaled = np.clip((shown / 2 - low / 2) / ((high / 2 - low / 2) or 1.0), 0.0, 1.0)  # halves: no overflow
+    out: U1 = np.rint(255 * scaled).astype(np.uint8)
+    return out[..., 0] if out.shape[2] == 1 else out
+
+
+def png(image: U1) -> bytes:
+    """The bytes of a PNG file: 8 bits, grey for uint8[h, w], colour for uint8[h, w, 3].
+
+    Source: ISO/IEC 15948:2004; one IDAT, filter 0 on each line, no interlace.
+    """
+    height, width = image.shape[:2]
+    colour = 2 if image.ndim == 3 else 0
+    head = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
+    lines = np.zeros((height, 1 + image.size // height), np.uint8)
+    lines[:, 1:] = image.reshape(height, -1)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(lines.tobytes())), (b"IEND", b""))
+    return _SIGNATURE + b"".join(_chunk(kind, body) for kind, body in chunks)
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def _channels_last(array: Array) -> Array:
+    """[1, c, h, w] or [1, h, w, c] as [h, w, c]; channels first is what ONNX models take."""
+    one: Array = array[0]
+    return one.transpose(1, 2, 0) if one.shape[0] in CHANNELS else one
+
+
+def _range(values: NDArray[np.float64], dtype: np.dtype[Any], spec: TensorSpec) -> tuple[float, float]:
+    if spec.low is not None and spec.high is not None and spec.low < spec.high:
+        return spec.low, spec.high
+    if dtype == np.uint8:
+        return 0.0, 255.0
+    low, high = float(values.min()), float(values.max())
+    return (0.0, 1.0) if low >= 0.0 and high <= 1.0 else (low, high)
+
+
+def _row(name: str, values: Array, spec: TensorSpec) -> Row:
+    numbers = values.astype(np.float64)
+    finite = numbers[np.isfinite(numbers)]
+    low, high = (0.0, 0.0) if not finite.size else (float(finite.min()), float(finite.max()))
+    low, high = (low if spec.low is None else spec.low), (high if spec.high is None else spec.high)
+    width = high / 2 - low / 2
+    places = np.clip((numbers / 2 - low / 2) / width, 0, 1) if width > 0 else np.full(numbers.shape, np.nan)
+    places[~np.isfinite(numbers)] = np.nan
+    cells = (
+        Cell(i, _told(value), None if math.isnan(place) else round(float(place), 4))
+        for i, (value, place) in enumerate(zip(values.tolist(), places.tolist(), strict=True))
+    )
+    return Row(name, _told(low), _told(high), tuple(cells))
+
+
+def _facts(array: Array) -> dict[str, str]:
+    facts = {"type": str(array.dtype), "shape": " × ".join(map(str, array.shape)), "values": str(array.size)}
+    numbers = array.astype(np.float64).reshape(-1)
+    finite = numbers[np.isfinite(numbers)]
+    if finite.size:
+        facts |= {"smallest": _told(float(finite.min())), "largest": _told(float(finite.max()))}
+        facts |= {"median": _told(float(np.median(finite)))}
+        facts |= {"first": ", ".join(_told(float(value)) for value in finite[:8])}
+    if finite.size < array.size:
+        facts["not finite"] = str(array.size - finite.size)
+    return facts
+
+
+def _told(value: float) -> str:
+    return f"{value:.6g}"
+
+
+def why(record_why: str, policy: Policy) -> list[str]:
+    """Why a case came, a sentence a cause, for whoever must answer it. `record_why` is stored JSON."""
+    kinds = dict(_kinds(policy))
+    sentences: list[str] = []
+    unsure: list[str] = []
+    for one in orjson.loads(record_why).get("raised", []):
+        kind, rung = kinds.get(one["stage"], (None, ""))
+        if kind == "confidence" and one.get("error") is None:
+            unsure.append(f"“{rung}”")
+        else:
+            sentences.append(_sentence(kind, one))
+    if unsure:
+        models, are = ("models", "are") if len(unsure) > 1 else ("model", "is")
+        sentences.append(f"the {models} {' and '.join(unsure)} {are} not sure enough")
+    return sentences or ["no model could answer it"]
+
+
+def _sentence(kind: Kind | None, raised: Mapping[str, Any]) -> str:
+    stage, error = raised["stage"], raised.get("error")
+    if kind == "model":
+        return f"the model “{stage}” failed: {error}"
+    if error is not None:
+        return f"a guard failed: {error}"
+    if kind == "ood":
+        blind = raised.get("form") == "input_only"
+        how = " (judged by the input alone: the model was gone)" if blind else ""
+        return f"it does not look like the data this model was calibrated on{how}"
+    if kind == "squeeze":
+        return "the answer changes when the image is simplified"
+    return f"“{stage}” objected"
+
+
+def _kinds(policy: Policy) -> Iterator[tuple[str, tuple[Kind, str]]]:
+    """What each stage name stands for, and the rung it belongs to."""
+    for guard in policy.guards:
+        match guard:
+            case RatePolicy() | OodPolicy() | SqueezePolicy():
+                yield guard.name, (guard.kind, "")
+    for rung in policy.rungs:
+        yield rung.name, ("model", rung.name)
+        for check in rung.checks:
+            match check:
+                case ConfidencePolicy():
+                    yield check.name, ("confidence", rung.name)
