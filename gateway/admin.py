@@ -263,10 +263,12 @@ async def decision(request: Request) -> Response:
     Only the latest decisions are kept in memory; older ones are in the audit log.
     """
     id_ = request.path_params["id"]
-    record = gateway_of(request).audit.find(id_) or gateway_of(request).audit.find(id_.partition(".")[0])
-    if record is not None:
-        rows = [orjson.loads(line) for line in explain(record)]
-        return told({"id": id_, "rows": [row for row in rows if id_ in (record.id, row["id"])]})
+    audit = gateway_of(request).audit
+    record = audit.find(id_) or audit.find(id_.partition(".")[0])
+    rows = [orjson.loads(line) for line in explain(record)] if record else []
+    found = [row for row in rows if id_ in (row["request"], row["id"])]
+    if found:
+        return told({"id": id_, "rows": found})
     for answer in await _ask(request):
         if answer.ok:
             return told(answer.json())

@@ -14,22 +14,26 @@ import io
 import logging
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
-# Before ray is imported: no usage statistics, and nobody without the token may join or drive the cluster.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_AUTH_MODE", "token")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+from gateway.errors import GatewayError
+from gateway.gateway import Gateway
+from gateway.replica import TOKEN, Address, Replica, admin_token
+
+if "ray" not in sys.modules:
+    # Ray reads these when it is imported: nobody without the token may join or drive our own cluster, and
+    # it tells nobody that it exists. Under `serve run` Ray is there first, and its operator's settings stand.
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ.setdefault("RAY_AUTH_TOKEN", admin_token())
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 from pydantic import BaseModel
 from ray import serve
-
-from gateway.errors import GatewayError
-from gateway.gateway import Gateway
-from gateway.replica import TOKEN, Address, Replica, admin_token
 
 APP = "failsafe-gateway"
 HEALTH_EVERY_S, HEALTH_TIMEOUT_S = 2.0, 10.0
@@ -47,14 +51,6 @@ class Options(BaseModel):
     replicas: int = 1
 
 
-@serve.deployment(
-    name="gateway",
-    health_check_period_s=HEALTH_EVERY_S,
-    health_check_timeout_s=HEALTH_TIMEOUT_S,
-    graceful_shutdown_timeout_s=15,
-    graceful_shutdown_wait_loop_s=0.1,
-    ray_actor_options={"num_cpus": 0},
-)
 class GatewayReplica:
     """One replica under Ray's supervision."""
 
@@ -88,14 +84,24 @@ class GatewayReplica:
         return self._replica.gateway.loaded.tag
 
     async def __del__(self) -> None:
-        """Serve's graceful shutdown."""
-        await self._replica.stop()
+        """Serve's graceful shutdown; also of a replica that could not begin."""
+        if hasattr(self, "_replica"):
+            await self._replica.stop()
 
 
 def build(options: Options) -> serve.Application:
     """The application for `serve run` and `serve.run`."""
     address = {"host": options.host, "port": options.port, "admin_port": options.admin_port}
-    deployment = GatewayReplica.options(num_replicas=options.replicas, user_config={"generation": 0})
+    deployment: serve.Deployment = serve.deployment(
+        name="gateway",
+        num_replicas=options.replicas,
+        user_config={"generation": 0},
+        health_check_period_s=HEALTH_EVERY_S,
+        health_check_timeout_s=HEALTH_TIMEOUT_S,
+        graceful_shutdown_timeout_s=15,
+        graceful_shutdown_wait_loop_s=0.1,
+        ray_actor_options={"num_cpus": 0},
+    )(GatewayReplica)
     return deployment.bind(str(Path(options.folder).resolve()), address, admin_token())
 
 
@@ -104,8 +110,6 @@ class Cluster:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        if "RAY_AUTH_TOKEN" not in os.environ and "RAY_AUTH_TOKEN_PATH" not in os.environ:
-            os.environ["RAY_AUTH_TOKEN"] = admin_token()
 
     def start(self) -> None:
         """Returns when every replica listens: 14 to 21 s, nearly all Ray's. Raises what a replica raised."""
@@ -125,7 +129,7 @@ class Cluster:
     def stop(self) -> None:
         """Drains the replicas, then ends Ray and every process it started."""
         with contextlib.redirect_stdout(io.StringIO()):  # Ray prints its own orderly end as a failure
-            serve.shutdown()
+            serve.shutdown()  # type: ignore[no-untyped-call]
             ray.shutdown()
 
 

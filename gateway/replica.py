@@ -117,12 +117,16 @@ def _server(app: object, policy: Policy | None) -> _Server:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket that other replicas of this user may share."""
+    """A listening socket that other replicas of this user may share. Raises PolicyError naming the address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listening.bind((host, port))
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise PolicyError([Problem("", f"cannot listen on {host}:{port}: {error.strerror}")]) from error
     listening.listen(BACKLOG)
     listening.setblocking(False)
     return listening

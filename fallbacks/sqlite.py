@@ -1,0 +1,164 @@
+"""Opens a SQLite file that several processes share and that must survive a power cut.
+
+| setting            | value | why                                                                     |
+|--------------------|-------|-------------------------------------------------------------------------|
+| journal_mode       | WAL   | readers never wait for the writer                                       |
+| synchronous        | FULL  | a commit is on the disk when it returns; NORMAL may lose the last ones  |
+| busy_timeout       | 2 s   | the longest that one replica waits for another's write                  |
+| foreign_keys       | ON    | SQLite leaves them off                                                  |
+| secure_delete      | ON    | what is purged is overwritten, not only unlinked                        |
+| journal_size_limit | 64 MB | one burst of large payloads does not keep the disk for ever             |
+
+A transaction that may write begins IMMEDIATE: it takes the write lock first, so that what it reads stays true
+until it commits, across processes, and so that it can wait for the lock instead of failing half-way.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import (
+    URL,
+    Column,
+    Connection,
+    Engine,
+    Integer,
+    MetaData,
+    Table,
+    create_engine,
+    event,
+    insert,
+    make_url,
+    select,
+)
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.pool import StaticPool
+
+BUSY_S: Final = 2.0
+PRAGMAS: Final = (
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA secure_delete = ON",
+    "PRAGMA journal_size_limit = 67108864",
+)
+READING: Final = {"begin": "BEGIN"}
+"""Execution options of a transaction that only reads."""
+
+
+class StoreError(Exception):
+    """The file cannot be used: says which, why, and what to do."""
+
+
+def open_sqlite(url: str, tables: MetaData, version: int) -> Engine:
+    """An engine over `sqlite:///path`; makes the folder, the file (mode 0600) and the tables where missing.
+
+    Holds one connection, usable by any one thread at a time.
+
+    Raises: StoreError if the URL names no file, or the file cannot be written, is damaged, is another
+            program's database, or has another schema than `version`.
+    Cost:   reads the whole file once, to find damage now rather than in the night.
+    """
+    path = _path(url)
+    try:
+        _create(path)
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}; give a folder that this user may write to") from error
+    engine = _engine(path)
+    try:
+        with engine.connect().execution_options(**READING) as connection, connection.begin():
+            _check(path, connection)
+        with engine.begin() as connection:
+            _settle_schema(path, connection, tables, version)
+    except (DBAPIError, sqlite3.Error) as error:
+        engine.dispose()
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        raise StoreError(
+            f"{path}: {cause}; make it writable, or move it away to start an empty one"
+        ) from error
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def _path(url: str) -> Path:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise StoreError(f"{url}: {error}; write sqlite:///folder/review.db") from error
+    name = parsed.database or ""
+    if parsed.get_backend_name() != "sqlite" or not name or name.startswith((":memory:", "file:")):
+        raise StoreError(f"{url}: names no SQLite file; write sqlite:///folder/review.db")
+    return Path(name)
+
+
+def _create(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        path.touch(mode=0o600, exist_ok=False)
+    except FileExistsError:
+        # By name, never by opening: closing any handle of a file drops this process's SQLite locks on it.
+        path.chmod(0o600)
+
+
+def _engine(path: Path) -> Engine:
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        poolclass=StaticPool,
+        connect_args={"check_same_thread": False, "timeout": BUSY_S, "isolation_level": None},
+    )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        _use_wal(connection)
+        for pragma in PRAGMAS:
+            connection.execute(pragma)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN IMMEDIATE"))
+
+    return engine
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Changes a new file to WAL. While others do so too, SQLite may fail at once, busy_timeout or not."""
+    until_s = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until_s:
+                raise
+        time.sleep(0.01)
+
+
+def _check(path: Path, connection: Connection) -> None:
+    mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+    if mode != "wal":
+        raise StoreError(f"{path}: the file system does not support WAL ({mode}); put it on a local disk")
+    found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+    if found != "ok":
+        raise StoreError(f"{path}: damaged ({found}); restore a copy, or move it away to start an empty one")
+
+
+def _settle_schema(path: Path, connection: Connection, tables: MetaData, version: int) -> None:
+    """Makes the tables in an empty file; refuses a file whose tables are not ours, or not of this version."""
+    schema = Table("schema_version", MetaData(), Column("version", Integer, nullable=False))
+    present = set(connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars())
+    if not present:
+        schema.create(connection)
+        connection.execute(insert(schema).values(version=version))
+        tables.create_all(connection)
+        return
+    if schema.name not in present:
+        raise StoreError(f"{path}: another program's database; give the queue a file of its own")
+    found = connection.execute(select(schema.c.version)).scalar()
+    if found != version:
+        raise StoreError(
+            f"{path}: schema {found}, but this program knows {version}; use the release that wrote it"
+        )

@@ -1,0 +1,286 @@
+"""The breaker: each name says what is composed, and in which order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fallbacks import breaker as module
+from fallbacks.breaker import NEXT, Breaker, CircuitOpen, Event, State
+from fallbacks.predictor import Tensors
+
+ROW = {"x": np.zeros((1, 1))}
+
+
+class Clock:
+    """Seconds that pass only when told."""
+
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Model:
+    """A model that does as told: answers, raises, or waits to be let go. Counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.mood = "answer"
+        self.asked = 0
+        self.gates: list[asyncio.Future[None]] = []
+
+    async def predict(self, inputs: Tensors, /) -> Tensors:
+        self.asked += 1
+        if self.mood == "wait":
+            gate = asyncio.get_running_loop().create_future()
+            self.gates.append(gate)
+            await gate
+        elif self.mood == "raise":
+            raise OSError("broken")
+        return inputs
+
+
+class Bench:
+    """One breaker of three failures and ten seconds, with its model and clock in reach."""
+
+    def __init__(self) -> None:
+        self.model, self.clock = Model(), Clock()
+        self.breaker = Breaker(self.model, failures=3, reset_s=10.0, clock=self.clock)
+
+    def state(self) -> State:
+        """A call, not a property: mypy would take a property that was seen once to stay as it was."""
+        return self.breaker.state
+
+    async def ask(self, mood: str = "answer") -> str:
+        """Asks once: `answered`, or the name of what was raised."""
+        self.model.mood = mood
+        try:
+            await self.breaker.predict(ROW)
+        except (OSError, CircuitOpen) as error:
+            return type(error).__name__
+        return "answered"
+
+    async def start(self) -> asyncio.Task[Tensors]:
+        """A call that waits inside the model; `model.gates[-1]` lets it go."""
+        self.model.mood = "wait"
+        task = asyncio.ensure_future(self.breaker.predict(ROW))
+        await asyncio.sleep(0)
+        return task
+
+    async def trip(self) -> None:
+        for _ in range(3):
+            assert await self.ask("raise") == "OSError"
+        assert self.state() is State.OPEN
+
+
+def play(scene: Callable[[Bench], Coroutine[Any, Any, None]]) -> None:
+    async def main() -> None:
+        await scene(Bench())
+
+    asyncio.run(main())
+
+
+def test_passes_answers_and_errors_through_unchanged_while_closed() -> None:
+    async def scene(b: Bench) -> None:
+        assert await b.breaker.predict(ROW) is ROW
+        assert await b.ask("raise") == "OSError"
+        assert b.state() is State.CLOSED
+
+    play(scene)
+
+
+def test_opens_after_three_failures_in_a_row_but_not_if_an_answer_lies_between() -> None:
+    async def scene(b: Bench) -> None:
+        for mood in ("raise", "raise", "answer", "raise", "raise"):
+            await b.ask(mood)
+        assert b.state() is State.CLOSED
+        await b.ask("raise")
+        assert b.state() is State.OPEN
+
+    play(scene)
+
+
+def test_refuses_at_once_while_open_and_probes_once_after_reset() -> None:
+    async def scene(b: Bench) -> None:
+        await b.trip()
+        b.clock.now_s += 9.0
+        with pytest.raises(CircuitOpen) as refused:
+            await b.breaker.predict(ROW)
+        assert (refused.value.state, refused.value.retry_after_s) == (State.OPEN, 1.0)
+        assert b.model.asked == 3
+        b.clock.now_s += 1.0
+        probe = await b.start()
+        assert b.state() is State.HALF_OPEN
+        assert [await b.ask() for _ in range(5)] == ["CircuitOpen"] * 5
+        assert b.model.asked == 4
+        b.model.gates[-1].set_result(None)
+        await probe
+        assert b.state() is State.CLOSED
+
+    play(scene)
+
+
+def test_failed_probe_opens_again_for_the_whole_reset() -> None:
+    async def scene(b: Bench) -> None:
+        await b.trip()
+        b.clock.now_s += 10.0
+        assert await b.ask("raise") == "OSError"
+        assert b.state() is State.OPEN
+        b.clock.now_s += 9.9
+        assert await b.ask() == "CircuitOpen"
+        b.clock.now_s += 0.1
+        assert await b.ask() == "answered"
+
+    play(scene)
+
+
+def test_closes_with_a_clean_record() -> None:
+    async def scene(b: Bench) -> None:
+        await b.trip()
+        b.clock.now_s += 10.0
+        await b.ask()
+        for mood in ("raise", "raise"):
+            await b.ask(mood)
+        assert b.state() is State.CLOSED
+
+    play(scene)
+
+
+def test_timeouts_around_it_count_as_failures_and_open_it() -> None:
+    async def scene(b: Bench) -> None:
+        b.model.mood = "wait"
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await b.breaker.predict(ROW)
+        assert b.state() is State.OPEN
+
+    play(scene)
+
+
+def test_cancelled_probe_opens_again_instead_of_holding_the_circuit_half_open() -> None:
+    async def scene(b: Bench) -> None:
+        await b.trip()
+        b.clock.now_s += 10.0
+        probe = await b.start()
+        probe.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await probe
+        assert b.state() is State.OPEN
+
+    play(scene)
+
+
+def test_stragglers_from_before_it_opened_neither_close_it_nor_spoil_the_probe() -> None:
+    async def scene(b: Bench) -> None:
+        good, bad = await b.start(), await b.start()
+        await b.trip()
+        b.model.gates[0].set_result(None)
+        await good
+        assert b.state() is State.OPEN
+        b.clock.now_s += 10.0
+        probe = await b.start()
+        b.model.gates[1].set_exception(OSError("late"))
+        with pytest.raises(OSError, match="late"):
+            await bad
+        assert b.state() is State.HALF_OPEN
+        b.model.gates[2].set_result(None)
+        await probe
+        assert b.state() is State.CLOSED
+
+    play(scene)
+
+
+def test_isolated_by_hand_stays_refused_through_time_and_late_answers_until_restored() -> None:
+    async def scene(b: Bench) -> None:
+        under_way = await b.start()
+        b.breaker.isolate()
+        b.model.gates[-1].set_result(None)
+        await under_way
+        b.clock.now_s += 1e9
+        with pytest.raises(CircuitOpen) as refused:
+            await b.breaker.predict(ROW)
+        assert (refused.value.state, refused.value.retry_after_s) == (State.ISOLATED, None)
+        assert b.model.asked == 1
+        b.breaker.restore()
+        assert await b.ask() == "answered"
+
+    play(scene)
+
+
+def test_restoring_what_was_not_isolated_does_not_close_an_open_circuit() -> None:
+    async def scene(b: Bench) -> None:
+        await b.trip()
+        b.breaker.restore()
+        assert b.state() is State.OPEN
+
+    play(scene)
+
+
+def test_breaker_around_a_breaker_opens_outside_on_refusals_inside() -> None:
+    async def scene(b: Bench) -> None:
+        outer = Breaker(b.breaker, failures=1, clock=b.clock)
+        b.breaker.isolate()
+        with pytest.raises(CircuitOpen):
+            await outer.predict(ROW)
+        assert outer.state is State.OPEN
+
+    play(scene)
+
+
+def test_table_in_the_docstring_names_every_transition_and_isolation_is_left_by_restore_alone() -> None:
+    moves = {(state, NEXT[state, event]) for state, event in product(State, Event) if (state, event) in NEXT}
+    lines = [
+        line.split("|")[1:4] for line in (module.__doc__ or "").splitlines() if line.strip().startswith("|")
+    ]
+    drawn = {(a.strip(), c.strip()) for a, _, c in lines[2:] if c.strip() not in ("refused", a.strip())}
+    anywhere = {(state, State.ISOLATED) for state in State if state is not State.ISOLATED}
+    assert moves == (drawn - {("any", "isolated")}) | anywhere
+    assert [event for state, event in NEXT if state is State.ISOLATED] == [Event.RESTORE]
+
+
+STEPS = st.lists(st.sampled_from(["answer", "raise", "wait", "isolate", "restore"]), max_size=40)
+
+
+@given(STEPS)
+def test_any_history_agrees_with_counting_by_hand(steps: list[str]) -> None:
+    """Serial calls only: `wait` lets 4 of the 10 seconds pass."""
+
+    async def scene(b: Bench) -> None:
+        row_of_failures, opened_s, isolated = 0, None, False
+        for step in steps:
+            asked = b.model.asked
+            if step == "wait":
+                b.clock.now_s += 4.0
+            elif step == "isolate":
+                b.breaker.isolate()
+                isolated = True
+            elif step == "restore":
+                b.breaker.restore()
+                if isolated:
+                    row_of_failures, opened_s, isolated = 0, None, False
+            else:
+                admitted = not isolated and (opened_s is None or b.clock.now_s - opened_s >= 10.0)
+                got = await b.ask(step)
+                assert (got != "CircuitOpen") is admitted is (b.model.asked == asked + 1)
+                if admitted and step == "answer":
+                    row_of_failures, opened_s = 0, None
+                elif admitted:
+                    row_of_failures += 1
+                    if opened_s is not None or row_of_failures == 3:
+                        opened_s = b.clock.now_s
+
+    play(scene)
+
+
+@pytest.mark.parametrize(("failures", "reset_s"), [(0, 1.0), (1, -1.0), (1, float("nan"))])
+def test_settings_that_make_no_sense_are_refused(failures: int, reset_s: float) -> None:
+    with pytest.raises(ValueError, match="failures="):
+        Breaker(Model(), failures=failures, reset_s=reset_s)

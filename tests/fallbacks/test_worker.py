@@ -1,0 +1,165 @@
+"""The worker: one job at a time, none after it was given up, and never a reason for a process not to end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from typing import NoReturn
+
+import pytest
+
+from fallbacks.worker import Worker
+
+
+def idle() -> None:
+    """Nothing to stop."""
+
+
+def test_runs_jobs_in_order_off_the_loop_and_hands_back_results_and_errors() -> None:
+    async def main() -> None:
+        worker = Worker("w")
+        ran: list[int] = []
+
+        def job(i: int) -> int:
+            ran.append(i)
+            return threading.get_ident()
+
+        threads = await asyncio.gather(*(worker.call(partial(job, i), idle) for i in range(50)))
+        assert ran == list(range(50))
+        assert len(set(threads)) == 1 and threading.get_ident() not in threads
+
+        def broken() -> NoReturn:
+            raise OSError("disk")
+
+        with pytest.raises(OSError, match="disk"):
+            await worker.call(broken, idle)
+        assert await worker.call(lambda: "alive", idle) == "alive"
+        assert worker.close()
+
+    asyncio.run(main())
+
+
+def test_job_given_up_before_its_turn_never_runs_and_one_given_up_in_its_turn_is_told_to_stop() -> None:
+    async def main() -> None:
+        worker, told, ran = Worker("w"), threading.Event(), list[str]()
+        complaints: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        entered = threading.Event()
+
+        def first() -> None:
+            entered.set()
+            told.wait(10)
+            ran.append("first")
+
+        holding = asyncio.ensure_future(worker.call(first, told.set))
+        waiting = asyncio.ensure_future(worker.call(lambda: ran.append("second"), idle))
+        await asyncio.sleep(0)
+        assert entered.wait(10)
+        assert not worker.stuck
+        waiting.cancel()
+        holding.cancel()
+        await asyncio.gather(holding, waiting, return_exceptions=True)
+        assert await worker.call(lambda: "third", idle) == "third"
+        assert ran == ["first"]
+        assert complaints == []
+        assert not worker.stuck
+        worker.close()
+
+    asyncio.run(main())
+
+
+def test_is_stuck_while_a_job_that_was_given_up_does_not_obey() -> None:
+    async def main() -> None:
+        worker, let_go, entered = Worker("w"), threading.Event(), threading.Event()
+
+        def deaf() -> None:
+            entered.set()
+            let_go.wait(10)
+
+        call = asyncio.ensure_future(worker.call(deaf, idle))
+        await asyncio.sleep(0)
+        assert entered.wait(10)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        assert worker.stuck
+        assert not worker.close(wait_s=0.01)
+        let_go.set()
+        assert worker.close()
+        assert not worker.stuck
+
+    asyncio.run(main())
+
+
+def test_closed_worker_finishes_what_it_has_and_refuses_what_comes() -> None:
+    async def main() -> None:
+        worker = Worker("w")
+
+        def slow() -> str:
+            time.sleep(0.02)
+            return "done"
+
+        had = asyncio.ensure_future(worker.call(slow, idle))
+        await asyncio.sleep(0)
+        assert worker.close()
+        assert await had == "done"
+        with pytest.raises(RuntimeError, match="w: closed"):
+            await worker.call(lambda: None, idle)
+        assert worker.close()
+
+    asyncio.run(main())
+
+
+def test_result_for_a_loop_that_is_gone_is_dropped_and_the_worker_lives() -> None:
+    worker, let_go = Worker("w"), threading.Event()
+
+    async def leave() -> None:
+        call = asyncio.ensure_future(worker.call(lambda: let_go.wait(10), idle))
+        await asyncio.sleep(0)
+        call.cancel()
+
+    asyncio.run(leave())
+    let_go.set()
+
+    async def back() -> None:
+        assert await worker.call(lambda: 1, idle) == 1
+
+    asyncio.run(back())
+    worker.close()
+
+
+def test_thread_ends_when_nobody_refers_to_the_worker() -> None:
+    worker = Worker("forgotten")
+    thread = next(t for t in threading.enumerate() if t.name == "forgotten")
+    del worker
+    gc.collect()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_interpreter_ends_promptly_and_cleanly_while_a_job_hangs() -> None:
+    script = """
+import asyncio, threading, time
+from fallbacks.worker import Worker
+told = threading.Event()
+async def main():
+    worker = Worker("w")
+    global keep
+    keep = worker
+    try:
+        async with asyncio.timeout(0.05):
+            await worker.call(lambda: time.sleep(60), told.set)
+    except TimeoutError:
+        print("gave up")
+asyncio.run(main())
+"""
+    start_s = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "gave up\n", "")
+    assert time.monotonic() - start_s < 10
