@@ -30,7 +30,10 @@ class Rows(Protocol):
         ...
 
     async def predict(self, model: str, inputs: Tensors, /) -> Tensors:
-        """The named model's outputs for other inputs, bounded by that model's own time budget. Raises if it failed."""
+        """The named model's outputs for other inputs, bounded by that model's own time budget.
+
+        Raises if it failed.
+        """
         ...
 
 

@@ -1,0 +1,104 @@
+"""Ood: several detectors as one rarity, so that one false-alarm budget can be spent on all of them together.
+
+No single score wins everywhere (guards.md), and five gates OR-ed at 1 % each raise four false alarms in a
+hundred. So each score becomes a rarity, the rarities are blended, and the blend becomes a rarity again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Self, TypeAlias
+
+import numpy as np
+
+from guards.detector import I8
+from guards.fdbd import Fdbd
+from guards.gen import Gen
+from guards.knn import Knn
+from guards.noise import Noise
+from guards.rarity import Composite
+from guards.raw_image import RawImage
+from guards.raw_tabular import RawTabular
+from guards.residual import Residual
+from guards.rmd import Rmd
+from guards.rows import F8, Rows, Signals
+
+AnyDetector: TypeAlias = Gen | Fdbd | Rmd | Residual | Knn | Noise | RawImage | RawTabular
+
+RAW = "raw"
+KINDS: dict[str, type[AnyDetector]] = {
+    cls.kind: cls for cls in (Gen, Fdbd, Rmd, Residual, Knn, Noise, RawImage, RawTabular)
+}
+
+
+def detector(kind: str, x_rank: int) -> type[AnyDetector]:
+    """The class a name stands for; `raw` is the one for the rank of the input (4: picture, 2: table row).
+
+    Raises:  ValueError that names the nearest known kind.
+    """
+    if kind == RAW:
+        by_rank: dict[int, type[AnyDetector]] = {4: RawImage, 2: RawTabular}
+        if x_rank not in by_rank:
+            raise ValueError(f"raw: no input-only detector for an input of rank {x_rank}; 2 and 4 have one")
+        return by_rank[x_rank]
+    if kind not in KINDS:
+        nearest = get_close_matches(kind, [*KINDS, RAW], 1, 0.0)[0]
+        raise ValueError(f"{kind!r}: no such detector; did you mean {nearest!r}?")
+    return KINDS[kind]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ood:
+    """Fitted detectors and the composite of their tails.
+
+    The form for when the model gave no answer is not a slice of this one: fit a second `Ood` with the kinds
+    that need the input alone, so that its own tails, and the cut on it, are right.
+    """
+
+    detectors: tuple[AnyDetector, ...]
+    composite: Composite
+
+    @classmethod
+    def fit(cls, kinds: Sequence[str], fit: Signals, fit_y: I8, tail: Signals, seed: int) -> Self:
+        """Fit the detectors on one fold and their tails on another.
+
+        Args:    kinds: `gen fdbd rmd residual knn noise raw_image raw_tabular`, or `raw`; each once. fit, tail:
+                 disjoint, held out from training. fit_y: int64[n], the true classes of fit.
+        Raises:  ValueError from the detector that could not be fitted, or for no kinds, or one kind twice.
+        """
+        chosen = [detector(kind, fit.x.ndim) for kind in kinds]
+        if not chosen or len(set(chosen)) < len(chosen):
+            raise ValueError(f"ood: detectors are {list(kinds)}; name at least one, and each once")
+        detectors = tuple(one.fit(fit, fit_y, seed=seed) for one in chosen)
+        return cls(detectors, Composite.fit([one.score(tail) for one in detectors]))
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether any detector reads the model's answer."""
+        return any(one.needs_features for one in self.detectors)
+
+    def score(self, s: Signals, /) -> F8:
+        """The composite rarity: float64[n] nats, >= 0. Raises ValueError as the detectors do."""
+        return self.composite.rarity([one.score(s) for one in self.detectors])
+
+
+@dataclass(frozen=True, slots=True)
+class OodGuard:
+    """The guard: reads the named model's `features` and `logits` only if a detector needs them."""
+
+    ood: Ood
+    model: str
+    input_name: str
+
+    async def score(self, batch: Rows) -> F8:
+        """float64[n] nats.
+
+        Raises ValueError if the model gives no features or logits, or what its forward raises.
+        """
+        x = np.asarray(batch.inputs[self.input_name], np.float32)
+        if not self.ood.needs_features:
+            return self.ood.score(Signals(x))
+        answer = await batch.forward(self.model)
+        return self.ood.score(Signals(x, answer.get("features"), answer.get("logits")))

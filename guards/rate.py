@@ -1,0 +1,97 @@
+"""Rate: the generic cell rate algorithm, one float a principal, counting rows.
+
+The float is the theoretical arrival time (tat): when the principal's bucket will be empty again. A row that
+conforms moves it one period on; one that does not leaves it alone, so that hammering does not lengthen the
+wait.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from guards.rows import F8, Rows
+
+SLACK = 1e-3
+UNDER = math.nextafter(1.0, 0.0)
+
+
+def step(tat: float, now: float, period_s: float, tolerance_s: float) -> tuple[float, float]:
+    """One row: the new theoretical arrival time, and the score.
+
+    The score is 1 + wait_s / tolerance_s, where wait_s is how long until this row would conform (negative:
+    how much sooner it would have). A row with wait_s <= 0 conforms, is charged, and scores below 1.0 (the
+    last of a burst, to which 1.0 is due, gets the next float below). From a score of 1.0 on nothing is
+    charged, and (score - 1) * tolerance_s is the wait.
+
+    Args:    tat, now: seconds on one monotonic clock. period_s > 0: one over the rate. tolerance_s >=
+             period_s: burst times period; exactly that many rows pass at one instant.
+    Source:  ITU-T I.371, annex A. Deviation: a slack of a thousandth of a period, against rounding of the
+             clock.
+    """
+    busy_until = max(tat, now) + period_s
+    wait_s = busy_until - now - tolerance_s
+    score = 1.0 + wait_s / tolerance_s
+    if wait_s <= SLACK * period_s:
+        return busy_until, min(score, UNDER)
+    return tat, score
+
+
+@dataclass(slots=True)
+class RateGuard:
+    """A rate per principal. The policy's cut is `refuse: 1.0`.
+
+    per_s, burst: rows a second, and rows at one instant, by default. rates: a principal's own rows a second,
+    or None; the burst scales along (never under one row), 0 lets nothing pass. clock: monotonic seconds.
+    """
+
+    per_s: float
+    burst: float
+    clock: Callable[[], float]
+    rates: Callable[[str], float | None] = lambda principal: None
+    arrivals: OrderedDict[str, float] = field(default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        if not (0 < self.per_s < math.inf and 1 <= self.burst < math.inf):
+            raise ValueError(f"rate: per_s is {self.per_s}, burst {self.burst}; expected > 0 and >= 1")
+
+    async def score(self, batch: Rows) -> F8:
+        """Charge each row in order, all at one instant: float64[n], from 1.0 on over the limit.
+
+        Returns: (score - 1) * burst / per_s is the wait in seconds, infinite for a rate of 0.
+        Raises:  ValueError for a negative or NaN rate.
+        Cost:    about 2 us a row. Memory: principals whose bucket is not empty, and at most as many more.
+        """
+        return self.charge(batch.principals, self.clock())
+
+    def charge(self, principals: Sequence[str], now: float) -> F8:
+        """As `score`, at a given time."""
+        return np.array([self._charge(principal, now) for principal in principals], np.float64)
+
+    def _charge(self, principal: str, now: float) -> float:
+        base_s = self.burst / self.per_s
+        own = self.rates(principal)
+        rate = self.per_s if own is None else own
+        if not rate >= 0:
+            raise ValueError(f"rate: the rate of {principal!r} is {rate}; expected rows a second, 0 or more")
+        if rate == 0:
+            return math.inf
+        period_s = 1.0 / rate
+        tolerance_s = max(base_s, period_s)
+        before = self.arrivals.get(principal, now)
+        after, score = step(before, now, period_s, tolerance_s)
+        if score < 1.0:
+            self.arrivals[principal] = after
+        self._sweep(now)
+        return 1.0 + (score - 1.0) * (tolerance_s / base_s)
+
+    def _sweep(self, now: float) -> None:
+        """Look at the two entries looked at longest ago: drop what has expired, pass by the rest."""
+        for _ in range(min(2, len(self.arrivals))):
+            principal, tat = self.arrivals.popitem(last=False)
+            if tat > now:
+                self.arrivals[principal] = tat

@@ -1,0 +1,117 @@
+"""Ood: a calibrated rarity that hears what any of its detectors hears, and reads no more than it needs."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+from guard_world import FakeBatch, far, row, world
+
+from guards.arrays import load, pack, save, unpack
+from guards.ood import KINDS, Ood, OodGuard, detector
+from guards.raw_image import RawImage
+from guards.raw_tabular import RawTabular
+from guards.rows import Signals
+
+ALL = ("gen", "fdbd", "rmd", "residual", "knn", "raw")
+FIT, Y = world(1, 400)
+TAIL, _ = world(2, 800)
+OOD = Ood.fit(ALL, FIT, Y, TAIL, 0)
+BLIND = Ood.fit(("raw",), FIT, Y, TAIL, seed=0)
+
+
+def test_good_rows_reach_u_nats_in_a_share_of_exp_minus_u() -> None:
+    u = OOD.score(world(3, 3000)[0])
+    assert (u >= 0).all()
+    for nats in (0.5, 1.0, 2.0, 3.0):
+        assert (u >= nats).mean() == pytest.approx(np.exp(-nats), rel=0.35)
+
+
+def test_far_rows_are_rarer_than_one_in_a_thousand() -> None:
+    assert (OOD.score(far(40)) > np.log(1000)).all()
+
+
+def test_one_detector_that_objects_is_enough() -> None:
+    good, odd = world(4, 50)[0], far(50)
+    only_input = Signals(odd.x, good.h, good.z)
+    only_features = Signals(good.x, odd.h, good.z)
+    for s in (only_input, only_features):
+        assert (OOD.score(s) > 5).mean() > 0.9
+    assert np.median(OOD.score(good)) < 2
+
+
+def test_the_input_only_form_is_its_own_fit_with_its_own_tails() -> None:
+    assert OOD.needs_features
+    assert not BLIND.needs_features
+    x = Signals(world(3, 3000)[0].x)
+    assert (BLIND.score(x) >= 2).mean() == pytest.approx(np.exp(-2), rel=0.35)
+    assert (BLIND.score(Signals(far(40).x)) > np.log(1000)).all()
+
+
+def test_a_batch_of_n_equals_n_batches_of_one() -> None:
+    for s in (world(3, 20)[0], far(20)):
+        rows = np.concatenate([OOD.score(row(s, i)) for i in range(20)])
+        np.testing.assert_allclose(OOD.score(s), rows, rtol=1e-6, atol=1e-9)
+
+
+def test_round_trip_through_a_file_keeps_every_bit(tmp_path: Path) -> None:
+    save(tmp_path / "ood.npz", pack("ood", OOD) | pack("blind", BLIND))
+    arrays = load(tmp_path / "ood.npz")
+    s = world(5, 30)[0]
+    assert unpack(Ood, "ood", arrays).score(s).tobytes() == OOD.score(s).tobytes()
+    assert unpack(Ood, "blind", arrays).score(s).tobytes() == BLIND.score(s).tobytes()
+
+
+def test_the_same_seed_gives_the_same_file_another_seed_another(tmp_path: Path) -> None:
+    digests = []
+    for seed in (0, 0, 1):
+        save(tmp_path / "ood.npz", pack("ood", Ood.fit(("knn", "raw"), FIT, Y, TAIL, seed)))
+        digests.append((tmp_path / "ood.npz").read_bytes())
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_raw_is_the_detector_for_the_inputs_rank() -> None:
+    assert detector("raw", 4) is RawImage
+    assert detector("raw", 2) is RawTabular
+    with pytest.raises(ValueError, match="raw: no input-only detector for an input of rank 3"):
+        detector("raw", 3)
+
+
+def test_an_unknown_kind_gets_a_suggestion() -> None:
+    with pytest.raises(ValueError, match="'residuals': no such detector; did you mean 'residual'"):
+        Ood.fit(("residuals",), FIT, Y, TAIL, 0)
+    assert {detector(kind, 4) for kind in KINDS} == set(KINDS.values())
+
+
+@pytest.mark.parametrize("kinds", [(), ("rmd", "rmd"), ("raw", "raw_image")])
+def test_no_kinds_or_one_kind_twice_are_refused(kinds: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="name at least one, and each once"):
+        Ood.fit(kinds, FIT, Y, TAIL, 0)
+
+
+def test_the_guard_asks_the_model_once_for_features_and_logits() -> None:
+    s = world(6, 5)[0]
+    assert s.h is not None
+    assert s.z is not None
+    batch = FakeBatch({"image": s.x}, {"features": s.h, "logits": s.z})
+    found = asyncio.run(OodGuard(OOD, "primary", "image").score(batch))
+    np.testing.assert_array_equal(found, OOD.score(s))
+    assert batch.forwards == ["primary"]
+
+
+def test_the_input_only_guard_never_asks_the_model() -> None:
+    s = world(6, 5)[0]
+    batch = FakeBatch({"image": s.x.astype(np.float64)})
+    found = asyncio.run(OodGuard(BLIND, "primary", "image").score(batch))
+    np.testing.assert_array_equal(found, BLIND.score(s))
+    assert batch.forwards == []
+
+
+def test_a_model_without_features_is_an_error_not_a_low_score() -> None:
+    s = world(6, 5)[0]
+    assert s.z is not None
+    batch = FakeBatch({"image": s.x}, {"logits": s.z})
+    with pytest.raises(ValueError, match="needs features"):
+        asyncio.run(OodGuard(OOD, "primary", "image").score(batch))
