@@ -5,13 +5,15 @@ detectors, `tail` for how rare each score is, `cut` for the one false-alarm cut 
 `risk` for the confidence cuts. A budget that the data cannot support is refused with the number of rows
 that would support it.
 
-The joint risk of a row is the largest rarity any calibrated guard gives it, so one cut on that scale, set at
-each guard, stops exactly the rows whose joint risk reaches it: one budget for all, however they correlate.
+The joint risk of a row is the largest rarity that any calibrated guard gives it, so one cut on that scale,
+set at each guard, stops exactly the rows whose joint risk reaches it: one budget, however they correlate.
+A guard's `share` moves its rarity by log(share) first, so that it may spend that part of the budget.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +43,8 @@ from guards.ood import Ood
 from guards.order_statistic import certified_cut
 from guards.rows import F8, Signals
 from guards.selective import Acceptance, certified_acceptance, clopper_pearson_upper
-from guards.squeeze import Squeeze, distance, variants
+from guards.squeeze import Squeeze
+from guards.squeezers import distance, variants
 
 FOLDS = {"fit": 1 / 3, "tail": 1 / 5, "cut": 4 / 15, "risk": 1 / 5}
 SEED = 0
@@ -102,10 +105,10 @@ def _calibrate(
     try:
         fitted = _fit(policy, folds["fit"], folds["tail"], primary, progress)
         progress("certifying the false-alarm cut")
-        alarm = _false_alarm(folder, policy, joint_risk(fitted, folds["cut"], primary))
+        alarm = _false_alarm(folder, policy, joint_risk(policy, fitted, folds["cut"], primary))
         without = _false_alarm(folder, policy, input_risk(fitted, folds["cut"]))
         progress("certifying the confidence cuts")
-        kept = _kept(fitted, folds["risk"], primary, alarm, without)
+        kept = _kept(policy, fitted, folds["risk"], primary, alarm, without)
         selective, answered = _selective(policy, folds["risk"], kept)
     except ValueError as error:
         raise ArtifactError([Problem("", str(error), str(data))]) from error
@@ -179,7 +182,7 @@ def _fit(policy: Policy, fit: Fold, tail: Fold, primary: OnnxModel, progress: Pr
             progress(f"fitting {guard.name}")
             ood[guard.name] = Ood.fit(guard.detectors, fit.signals, fit.y, tail.signals, SEED)
             if guard.without_features == "input_only":
-                ood[input_only(guard.name)] = Ood.fit(["raw"], fit.signals, fit.y, tail.signals, SEED)
+                ood[input_only(guard.name)] = Ood.fit(guard.input_only, fit.signals, fit.y, tail.signals, SEED)
         elif isinstance(guard, SqueezePolicy):
             progress(f"fitting {guard.name}")
             h, tail_h = fit.signals.h, tail.signals.h
@@ -191,10 +194,14 @@ def _fit(policy: Policy, fit: Fold, tail: Fold, primary: OnnxModel, progress: Pr
     return Fitted(ood, squeeze)
 
 
-def joint_risk(fitted: Fitted, fold: Fold, primary: OnnxModel) -> F8 | None:
-    """float64[n]: the largest rarity that any calibrated guard gives each row; None if there is no guard."""
-    risks = [ood.score(fold.signals) for name, ood in fitted.ood.items() if not name.endswith(input_only(""))]
-    risks += [_squeeze_risk(squeeze, fold, primary) for squeeze in fitted.squeeze.values()]
+def joint_risk(policy: Policy, fitted: Fitted, fold: Fold, primary: OnnxModel) -> F8 | None:
+    """float64[n]: the largest shared rarity that any calibrated guard gives a row; None without guards."""
+    risks: list[F8] = []
+    for guard in policy.guards:
+        if isinstance(guard, OodPolicy):
+            risks.append(fitted.ood[guard.name].score(fold.signals) + math.log(guard.share))
+        elif isinstance(guard, SqueezePolicy):
+            risks.append(_squeeze_risk(fitted.squeeze[guard.name], fold, primary) + math.log(guard.share))
     return np.max(risks, axis=0) if risks else None
 
 
@@ -228,11 +235,16 @@ def _false_alarm(folder: Path, policy: Policy, risks: F8 | None) -> FalseAlarm |
 
 
 def _kept(
-    fitted: Fitted, fold: Fold, primary: OnnxModel, alarm: FalseAlarm | None, without: FalseAlarm | None
+    policy: Policy,
+    fitted: Fitted,
+    fold: Fold,
+    primary: OnnxModel,
+    alarm: FalseAlarm | None,
+    without: FalseAlarm | None,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """bool[n] twice: the rows that the guards let pass, in full and by the input alone."""
     everyone = np.ones(len(fold.y), bool)
-    full, blind = joint_risk(fitted, fold, primary), input_risk(fitted, fold)
+    full, blind = joint_risk(policy, fitted, fold, primary), input_risk(fitted, fold)
     passed = everyone if full is None or alarm is None else full < alarm.cut
     passed_blind = everyone if blind is None or without is None else blind < without.cut
     return passed, passed_blind

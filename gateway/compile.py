@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -66,17 +67,19 @@ def _guard(guard: GuardPolicy, policy: Policy, artifacts: Artifacts, stores: Sto
             reason, fades_s = Reason.RATE_LIMITED, burst / per_s
             return Stage(guard.name, rate, cuts, reason, budget_s, on_error, enforce, fades_s)
         case OodPolicy(name=name):
-            certified = _cuts(guard, certificate.false_alarm)
+            certified = _cuts(guard, certificate.false_alarm, guard.share)
             ood = OodGuard(artifacts.fitted.ood[name], primary, source)
             full: Stage[Batch] = Stage(name, ood, certified, Reason.ABSTAINED, budget_s, on_error, enforce)
             if guard.without_features == "defer":
                 return FeatureStage(full, primary, Verdict.DEFER)
             blind = OodGuard(artifacts.fitted.ood[input_only(name)], primary, source)
             return FeatureStage(
-                full, primary, replace(full, guard=blind, cuts=_cuts(guard, certificate.without_features))
+                full,
+                primary,
+                replace(full, guard=blind, cuts=_cuts(guard, certificate.without_features, 1.0)),
             )
         case SqueezePolicy(name=name):
-            certified = _cuts(guard, certificate.false_alarm)
+            certified = _cuts(guard, certificate.false_alarm, guard.share)
             squeeze = SqueezeGuard(artifacts.fitted.squeeze[name], primary, source)
             stage: Stage[Batch] = Stage(
                 name, squeeze, certified, Reason.ABSTAINED, budget_s, on_error, enforce
@@ -86,12 +89,15 @@ def _guard(guard: GuardPolicy, policy: Policy, artifacts: Artifacts, stores: Sto
             assert_never(guard)
 
 
-def _cuts(guard: OodPolicy | SqueezePolicy, certified: FalseAlarm | None) -> dict[Verdict, float]:
+def _cuts(
+    guard: OodPolicy | SqueezePolicy, certified: FalseAlarm | None, share: float
+) -> dict[Verdict, float]:
+    """The certified cut on the joint risk, on this guard's own scale (see `calibrate` for `share`)."""
     if certified is None:
         raise ArtifactError(
             [Problem(f"guards.{guard.name}", "has no cut in the certificate", CERTIFICATE_FILE)]
         )
-    return {VERDICTS[verdict]: certified.cut for verdict in guard.cuts}
+    return {VERDICTS[verdict]: certified.cut - math.log(share) for verdict in guard.cuts}
 
 
 def _rung(rung: RungPolicy, policy: Policy, artifacts: Artifacts, stores: Stores) -> Rung:

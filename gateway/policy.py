@@ -48,16 +48,25 @@ class RatePolicy(Strict):
 
 
 class OodPolicy(Strict):
-    """Is this input like those the model was calibrated on? Cut by the certificate."""
+    """Is this input like those the model was calibrated on? Cut by the certificate.
+
+    `share` weighs how much of the one false-alarm budget this guard may spend, beside the others.
+    """
 
     name: Name
     kind: Literal["ood"]
-    detectors: Annotated[list[Literal["gen", "fdbd", "rmd", "residual", "knn", "raw"]], Field(min_length=1)]
+    detectors: Annotated[list[Literal["gen", "fdbd", "rmd", "residual", "knn", "noise", "raw"]], Field(min_length=1)]
     cuts: Annotated[dict[Literal["degrade", "defer", "refuse"], Literal["certified"]], Field(max_length=1)]
     without_features: Literal["input_only", "defer"] = "input_only"
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
     budget_s: Seconds
     on_error: AnyVerdict
     enforce: bool = True
+
+    @property
+    def input_only(self) -> list[str]:
+        """The detectors that need the input alone."""
+        return [name for name in self.detectors if name in ("noise", "raw")]
 
 
 class SqueezePolicy(Strict):
@@ -66,6 +75,7 @@ class SqueezePolicy(Strict):
     name: Name
     kind: Literal["squeeze"]
     cuts: Annotated[dict[Literal["degrade", "defer", "refuse"], Literal["certified"]], Field(max_length=1)]
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
     budget_s: Seconds
     on_error: AnyVerdict
     enforce: bool = True
@@ -167,7 +177,7 @@ class Policy(Strict):
             "answered_error": self.answered_error,
             "delta": self.delta,
             "guards": [
-                g.model_dump(include={"name", "kind", "detectors", "without_features", "enforce"})
+                g.model_dump(include={"name", "kind", "detectors", "without_features", "share"})
                 for g in self.guards
                 if not isinstance(g, RatePolicy)
             ],
@@ -300,8 +310,8 @@ def _cross_check(policy: Policy) -> Iterator[tuple[Loc, str]]:
             repeated = [d for d, times in Counter(guard.detectors).items() if times > 1]
             if repeated:
                 yield ("guards", i, "detectors"), f"names {repeated[0]} twice"
-            if guard.without_features == "input_only" and "raw" not in guard.detectors:
-                yield ("guards", i, "detectors"), "needs raw, or without_features: defer"
+            if guard.without_features == "input_only" and not guard.input_only:
+                yield ("guards", i, "detectors"), "needs raw or noise, or without_features: defer"
     spent_s = sum(g.budget_s for g in policy.guards) + sum(r.budget_s for r in policy.rungs)
     spent_s += sum(c.budget_s for r in policy.rungs for c in r.checks)
     spent_s += policy.review.budget_s if policy.review else 0.0

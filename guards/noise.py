@@ -40,7 +40,7 @@ class Noise:
         """
         if s.x.ndim != 4 or min(s.x.shape[2:]) < 4:
             raise ValueError(f"noise: x has shape {list(s.x.shape)}, expected [n, c, h >= 4, w >= 4]")
-        labelled("noise", s.x, y, 1)
+        labelled("noise", s.x, y, 2)
         span = float(s.x.max() - s.x.min())
         if not span > 0:
             raise ValueError("noise: the pictures to fit on are all alike; give pictures that vary")

@@ -40,12 +40,12 @@ class Load(threading.Thread):
 
     def run(self) -> None:
         rows = clean_rows(64)
-        body = {"inputs": [{"name": "attributes", "datatype": "FP32", "shape": [1, 16]}]}
+        body: dict[str, list[dict[str, object]]] = {"inputs": [{"name": "attributes", "datatype": "FP32", "shape": [1, 16]}]}
         with self._client as client:
             for i in range(100_000):
                 if self.stop.wait(0.02):
                     return
-                body["inputs"][0]["data"] = rows[i % 64].tolist()  # type: ignore[assignment]
+                body["inputs"][0]["data"] = rows[i % 64].tolist()
                 try:
                     reply = client.post("/v2/models/letters/infer", json=body)
                     end = reply.headers.get("x-failsafe-outcome", str(reply.status_code))

@@ -1,4 +1,4 @@
-"""A client of the protocol in a few lines, written from the specification and sharing no code with the gateway."""
+"""A client of the protocol in a few lines, from the specification, sharing no code with the gateway."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ DTYPES = {
 BINARY_ONLY = ("FP16", "BF16")
 
 
-def spec_of(datatype: str, shape: Sequence[int | None] = (None, 2), name: str = "x", **ranges: float) -> TensorSpec:
+def spec_of(
+    datatype: str, shape: Sequence[int | None] = (None, 2), name: str = "x", **ranges: float
+) -> TensorSpec:
     dtype = np.float32 if datatype == "BF16" else DTYPES[datatype]
     return TensorSpec(name, np.dtype(dtype), tuple(shape), bf16=datatype == "BF16", **ranges)
 
@@ -59,16 +61,21 @@ def octets_of(spec: TensorSpec, array: Array) -> bytes:
 
 
 def values_of(spec: TensorSpec, array: Array, nested: bool) -> Any:
-    texts = np.array([v.decode() for v in array.ravel()], object).reshape(array.shape) if array.dtype == object else array
-    return texts.tolist() if nested else texts.ravel().tolist()
+    if spec.datatype == "BYTES":
+        array = np.array([*(v.decode() for v in array.ravel()), None], object)[:-1].reshape(array.shape)
+    return array.tolist() if nested else array.ravel().tolist()
 
 
 def entry_of(spec: TensorSpec, array: Array) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": list(array.shape)}
 
 
-def json_request(sent: Mapping[TensorSpec, Array], nested: bool = False, **members: Any) -> tuple[bytes, None]:
-    inputs = [entry_of(spec, array) | {"data": values_of(spec, array, nested)} for spec, array in sent.items()]
+def json_request(
+    sent: Mapping[TensorSpec, Array], nested: bool = False, **members: Any
+) -> tuple[bytes, None]:
+    inputs = [
+        entry_of(spec, array) | {"data": values_of(spec, array, nested)} for spec, array in sent.items()
+    ]
     return json.dumps({"inputs": inputs, **members}).encode(), None
 
 
@@ -131,7 +138,9 @@ def same_bits(a: Array, b: Array) -> bool:
 
 
 @st.composite
-def tensors(draw: st.DrawFn, datatypes: Sequence[str], name: str = "x", rows: int | None = None) -> tuple[TensorSpec, Array]:
+def tensors(
+    draw: st.DrawFn, datatypes: Sequence[str], name: str = "x", rows: int | None = None
+) -> tuple[TensorSpec, Array]:
     """A spec and finite values that keep to it, some of its sizes left open."""
     datatype = draw(st.sampled_from(list(datatypes)))
     n = rows or draw(st.integers(1, 4))
@@ -139,10 +148,14 @@ def tensors(draw: st.DrawFn, datatypes: Sequence[str], name: str = "x", rows: in
     spec = spec_of(datatype, (None, *(draw(st.sampled_from([None, d])) for d in shape[1:])), name)
     if datatype == "BYTES":
         count = int(np.prod(shape))
-        items = draw(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=count, max_size=count))
+        items = draw(
+            st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=count, max_size=count)
+        )
         return spec, np.array([*(t.encode() for t in items), None], object)[:-1].reshape(shape)
     if datatype == "BF16":
-        bits = draw(npst.arrays(np.uint16, shape, elements=st.integers(0, 0x7F7F) | st.integers(0x8000, 0xFF7F)))
+        bits = draw(
+            npst.arrays(np.uint16, shape, elements=st.integers(0, 0x7F7F) | st.integers(0x8000, 0xFF7F))
+        )
         return spec, (bits.astype(np.uint32) << 16).view(np.float32)
-    finite = {"allow_nan": False, "allow_infinity": False} if spec.dtype.kind == "f" else {}
+    finite: dict[str, Any] = {"allow_nan": False, "allow_infinity": False} if spec.dtype.kind == "f" else {}
     return spec, draw(npst.arrays(spec.dtype, shape, elements=npst.from_dtype(spec.dtype, **finite)))

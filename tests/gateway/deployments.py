@@ -1,0 +1,155 @@
+"""Copies of configs/letters to change and to break, gateways over them, and models that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from served import CONFIGS, clean_rows, outlier_rows
+
+from gateway.artifacts import load_artifacts
+from gateway.audit import Record
+from gateway.batch import Batch, Predictor, now_s
+from gateway.callers import add_key
+from gateway.decision import Decision, Tensors
+from gateway.gateway import VAR, Gateway
+from gateway.policy import load_policy
+
+__all__ = ["CONFIGS", "clean_rows", "outlier_rows"]
+
+T = TypeVar("T")
+Rows = NDArray[np.float32]
+FILES = ("gateway.yaml", "primary.onnx", "fallback.onnx", "guards.npz", "certificate.json")
+FULL_RATE = ("per_s: 200, burst: 400", "per_s: 1000000, burst: 1000000")
+
+
+def letters(to: Path, *changes: tuple[str, str], patient: bool = True) -> Path:
+    """What configs/letters needs to serve, in a folder of its own, with some text of its policy replaced.
+
+    Patient: every budget and the deadline are twenty times as long, so that a busy machine changes nothing.
+    """
+    folder = to / "letters"
+    folder.mkdir(parents=True)
+    for name in FILES:
+        shutil.copy(CONFIGS / "letters" / name, folder / name)
+    if patient:
+        path = folder / "gateway.yaml"
+        path.write_text(re.sub(r"(budget_s|deadline_s): ([0-9.]+)", _longer, path.read_text()))
+    edit(folder, *changes)
+    return folder
+
+
+def _longer(found: re.Match[str]) -> str:
+    return f"{found[1]}: {float(found[2]) * 20:g}"
+
+
+def edit(folder: Path, *changes: tuple[str, str]) -> None:
+    """Replaces text in the policy; each old text must be there exactly once."""
+    path = folder / "gateway.yaml"
+    text = path.read_text()
+    for old, new in changes:
+        assert text.count(old) == 1, f"{old!r} is there {text.count(old)} times"
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
+def load(folder: Path) -> None:
+    """What a start does before it serves: raises PolicyError or ArtifactError."""
+    load_artifacts(folder, load_policy(folder)).close()
+
+
+def key_for(folder: Path, name: str, tier: str = "trusted", per_s: float | None = None, *scopes: str) -> str:
+    """A new caller's key."""
+    return add_key(folder / VAR, name, tier=tier, per_s=per_s, scopes=frozenset(scopes or ("infer",)))
+
+
+def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Runs a coroutine to its end on a real loop, as the models' threads need."""
+    return asyncio.run(main())
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[Gateway]:
+    """A gateway that serves, closed at the end."""
+    gateway = Gateway.open(folder)
+    gateway.start()
+    try:
+        yield gateway
+    finally:
+        await gateway.close()
+
+
+def batch_of(x: Rows, who: str = "tester", within_s: float = 10.0, name: str = "r") -> Batch:
+    """Rows of one caller, due in `within_s`."""
+    n = len(x)
+    ids = tuple(f"{name}{i}" for i in range(n))
+    return Batch(ids, (who,) * n, {"attributes": x}, np.full(n, now_s() + within_s))
+
+
+def record_of(*decisions: Decision, name: str = "d", who: str = "tester") -> Record:
+    """A finished request."""
+    return Record(name, who, "letters@1#0", "enforce", 1_700_000_000.0, 0.0125, decisions)
+
+
+class Raises:
+    """A model that breaks."""
+
+    async def predict(self, inputs: Tensors, /) -> Tensors:
+        raise RuntimeError("broken on purpose")
+
+
+class Hangs:
+    """A model that never answers."""
+
+    async def predict(self, inputs: Tensors, /) -> Tensors:
+        await asyncio.sleep(3600)
+        return {}
+
+
+@dataclass
+class NotANumber:
+    """A model whose probabilities are NaN."""
+
+    inner: Predictor
+
+    async def predict(self, inputs: Tensors, /) -> Tensors:
+        outputs = dict(await self.inner.predict(inputs))
+        outputs["probabilities"] = outputs["probabilities"] * np.nan
+        return outputs
+
+
+@dataclass
+class Switch:
+    """A model that is broken or not, as a test wants it, and that counts how often it is asked."""
+
+    inner: Predictor
+    broken: bool = False
+    asked: list[int] = field(default_factory=list)
+
+    async def predict(self, inputs: Tensors, /) -> Tensors:
+        self.asked.append(len(next(iter(inputs.values()))))
+        if self.broken:
+            raise RuntimeError("broken on purpose")
+        return await self.inner.predict(inputs)
+
+
+def predictor_of(gateway: Gateway, rung: int = 0) -> Predictor:
+    """What answers for a rung."""
+    return gateway.loaded.pipeline.rungs[rung].model.predictor
+
+
+def swap(gateway: Gateway, predictor: Predictor, rung: int = 0) -> None:
+    """Puts another predictor behind a rung of the pipeline in force."""
+    pipeline = gateway.loaded.pipeline
+    old = pipeline.rungs[rung]
+    rungs = list(pipeline.rungs)
+    rungs[rung] = replace(old, model=replace(old.model, predictor=predictor))
+    gateway.loaded = replace(gateway.loaded, pipeline=replace(pipeline, rungs=tuple(rungs)))

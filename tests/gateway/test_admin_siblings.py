@@ -1,0 +1,215 @@
+"""Several replicas answer as one, over real unix sockets; the dead are forgotten, the silent are named."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uvicorn
+from prometheus_client.parser import text_string_to_metric_families
+from test_admin_world import LETTERS, TOKEN, World, deployment, on_loop, rewrite, world
+
+from gateway.pages.status import Numbers
+from gateway.siblings import Answer, Siblings, merge
+
+ALONE = {"x-fs-alone": "1"}
+ROWS = np.load(LETTERS / "samples.npz")["attributes"][:8]
+
+
+class _Quiet(uvicorn.Server):
+    """Leaves signals to the test runner, and says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listens = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listens.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def listening(one: World) -> AsyncIterator[Path]:
+    """Serves a replica's administration plane on its unix socket."""
+    folder = one.gateway.folder / "var" / "run"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{one.gateway.replica}.sock"
+    config = uvicorn.Config(one.app, uds=str(path), lifespan="off", log_config=None, access_log=False)
+    server = _Quiet(config)
+    task = asyncio.create_task(server.serve())
+    await server.listens.wait()
+    try:
+        yield path
+    finally:
+        server.should_exit = True
+        await task
+
+
+@asynccontextmanager
+async def replicas(folder: Path, n: int = 2) -> AsyncIterator[list[World]]:
+    """Replicas of one deployment, each with its socket, the first asked first."""
+    async with AsyncExitStack() as stack:
+        worlds = [await stack.enter_async_context(world(folder)) for _ in range(n)]
+        for one in worlds:
+            await stack.enter_async_context(listening(one))
+        yield worlds
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A deployment whose path is short enough for a unix socket."""
+    with tempfile.TemporaryDirectory(prefix="fs") as short:
+        yield deployment(Path(short))
+
+
+@on_loop
+async def test_one_scrape_shows_every_replica(folder: Path) -> None:
+    async with replicas(folder, 3) as worlds:
+        for i, one in enumerate(worlds):
+            await one.decide(ROWS[: i + 1], f"ask{i}")
+        await worlds[0].put("x")
+        text = (await worlds[1].script.get("/metrics")).text
+        families = [family.name for family in text_string_to_metric_families(text)]
+        assert len(families) == len(set(families)), "a family comes twice"
+        assert text.count("# HELP gateway_rows_total ") == text.count("# TYPE gateway_rows_total ") == 1
+        numbers = Numbers(text.encode())
+        names = {one.gateway.replica for one in worlds}
+        assert set(numbers.by("replica", "gateway_rows_total")) == names
+        assert numbers.sum("gateway_rows_total") == 1 + 2 + 3
+        assert set(numbers.by("replica", "gateway_breaker_state", rung="small")) == names
+        waiting = await worlds[0].people.queue.waiting()
+        assert numbers.sum("gateway_review_cases") == sum(waiting.counts.values()), "counted once, not thrice"
+        assert numbers.by("answers", "gateway_replicas") == {"yes": 3, "no": 0}
+
+
+@on_loop
+async def test_asked_alone_a_replica_answers_for_itself(folder: Path) -> None:
+    async with replicas(folder) as (one, other):
+        await other.decide(ROWS, "theirs")
+        numbers = Numbers((await one.script.get("/metrics", headers=ALONE)).content)
+        assert set(numbers.by("replica", "gateway_uptime_seconds")) == {one.gateway.replica}
+        assert (await one.script.get("/decisions/theirs", headers=ALONE)).status_code == 404
+        await one.script.post("/rungs/primary/isolate", headers=ALONE)
+        assert other.gateway.loaded.breakers["primary"].state == "closed"
+
+
+@on_loop
+async def test_status_lists_every_replica(folder: Path) -> None:
+    async with replicas(folder) as (one, other):
+        await other.decide(ROWS, "theirs")
+        told = (await one.script.get("/status")).json()
+        assert {row["name"] for row in told["replicas"]} == {one.gateway.replica, other.gateway.replica}
+        assert told["outcomes"]["rows"] == len(ROWS)
+        other.gateway.loaded.breakers["primary"].isolate()
+        text = (await one.browser.get("/status")).text
+        assert "in service at 1" in text and "taken out by hand at 1" in text
+
+
+@on_loop
+async def test_a_rung_is_isolated_and_restored_everywhere(folder: Path) -> None:
+    async with replicas(folder) as worlds:
+        for verb, state in ("isolate", "isolated"), ("restore", "closed"):
+            reply = await worlds[0].script.post(f"/rungs/primary/{verb}")
+            assert reply.status_code == 200
+            assert reply.json()["replicas"] == {one.gateway.replica: {"state": state} for one in worlds}
+            assert {one.gateway.loaded.breakers["primary"].state for one in worlds} == {state}
+
+
+@on_loop
+async def test_a_reload_reaches_everybody_and_tells_who_failed(folder: Path) -> None:
+    async with replicas(folder) as worlds:
+        rewrite(folder, 'version: "1"', 'version: "2"')
+        reply = await worlds[1].script.post("/policy/reload")
+        assert reply.status_code == 200
+        assert [line["changed"] for line in reply.json()["replicas"].values()] == [True, True]
+        assert {one.gateway.loaded.policy.version for one in worlds} == {"2"}
+        rewrite(folder, "deadline_s: 0.5", "deadline_s: never")
+        broken = await worlds[0].script.post("/policy/reload")
+        assert broken.status_code == 409
+        for line in broken.json()["replicas"].values():
+            assert "deadline_s" in line["problems"][0]
+
+
+@on_loop
+async def test_a_decision_is_found_wherever_it_was_made(folder: Path) -> None:
+    async with replicas(folder, 3) as worlds:
+        await worlds[2].decide(ROWS[:2], "far")
+        told = (await worlds[0].script.get("/decisions/far.1")).json()
+        assert [row["id"] for row in told["rows"]] == ["far.1"]
+        assert (await worlds[0].script.get("/decisions/nowhere")).status_code == 404
+
+
+@on_loop
+async def test_a_dead_socket_is_forgotten_and_a_fresh_one_is_given_time(folder: Path) -> None:
+    async with replicas(folder, 1) as (one,):
+        run = folder / "var" / "run"
+        old, fresh = run / "dead.sock", run / "fresh.sock"
+        for path in (old, fresh):
+            with socket.socket(socket.AF_UNIX) as left:
+                left.bind(str(path))
+        os.utime(old, (time.time() - 60,) * 2)
+        numbers = Numbers((await one.script.get("/metrics")).content)
+        assert not old.exists() and fresh.exists()
+        assert numbers.by("answers", "gateway_replicas") == {"yes": 1, "no": 1}
+
+
+@on_loop
+async def test_a_silent_replica_is_named_and_holds_nobody_up(folder: Path) -> None:
+    async with replicas(folder, 2) as (one, other):
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.bind(str(folder / "var" / "run" / "silent.sock"))
+            silent.listen()
+            start_s = time.monotonic()
+            told = (await one.script.get("/status")).json()
+            assert time.monotonic() - start_s < 1.5
+            answers = {row["name"]: row["answers"] for row in told["replicas"]}
+            assert answers == {one.gateway.replica: True, other.gateway.replica: True, "silent": False}
+            assert "does not answer" in (await one.browser.get("/status")).text
+            reply = await one.script.post("/rungs/primary/isolate")
+            assert reply.status_code == 409 and reply.json()["replicas"]["silent"] == {
+                "problems": ["no answer"]
+            }
+            assert other.gateway.loaded.breakers["primary"].state == "isolated"
+            assert "no answer" in (await one.post("/rungs/primary/restore")).text
+
+
+@on_loop
+async def test_siblings_with_another_token_do_not_answer(folder: Path) -> None:
+    async with replicas(folder, 1) as (one,):
+        run = folder / "var" / "run"
+        asked = await Siblings(run, "me", TOKEN + "x").ask("GET", "/metrics")
+        assert [(answer.replica, answer.status, answer.ok) for answer in asked] == [
+            (one.gateway.replica, 401, False)
+        ]
+        assert [answer.ok for answer in await Siblings(run, "me", TOKEN).ask("GET", "/metrics")] == [True]
+        assert await Siblings(folder / "nowhere", "me", TOKEN).ask("GET", "/metrics") == []
+
+
+def test_an_answer_that_is_no_json_is_none() -> None:
+    assert Answer("a", 200, b"{").json() is None
+
+
+def test_families_are_merged_once_each_with_all_their_series() -> None:
+    one = b'# HELP a_total things\n# TYPE a_total counter\na_total{replica="1"} 1.0\n'
+    two = (
+        b'# HELP b other\n# TYPE b gauge\nb{replica="2",x="a\xe2\x80\xa8b"} 3.0\n'
+        b'# HELP a_total things\n# TYPE a_total counter\na_total{replica="2"} 2.0\n'
+    )
+    assert merge([one, two]).decode() == (
+        '# HELP a_total things\n# TYPE a_total counter\na_total{replica="1"} 1.0\na_total{replica="2"} 2.0\n'
+        '# HELP b other\n# TYPE b gauge\nb{replica="2",x="a\u2028b"} 3.0\n'
+    )
+    assert merge([]) == b""
+    assert merge([one]) == one

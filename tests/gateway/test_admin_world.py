@@ -1,0 +1,131 @@
+"""What these tests share: a real gateway on a copy of configs/letters, and clients of its administration."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import httpx
+import numpy as np
+import orjson
+from starlette.applications import Starlette
+
+from fallbacks.payload import encode
+from fallbacks.review import Case
+from gateway.admin import admin_app
+from gateway.audit import Record
+from gateway.batch import Batch
+from gateway.decision import Decision
+from gateway.gateway import Gateway
+from gateway.pages.door import COOKIE, Keys
+from gateway.review import People
+
+P = ParamSpec("P")
+LETTERS = Path(__file__).parents[2] / "configs" / "letters"
+TOKEN = "correct horse battery staple"
+HOST = "127.0.0.1:8082"
+KEYS = Keys(TOKEN)
+BEARER = {"authorization": f"Bearer {TOKEN}"}
+HTML = {"accept": "text/html,application/xhtml+xml"}
+OURS = {"sec-fetch-site": "same-origin"}
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+
+
+def on_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Runs an asynchronous test on an event loop of its own."""
+
+    @wraps(test)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(test(*args, **kwargs))
+
+    return wrapper
+
+
+def deployment(tmp_path: Path) -> Path:
+    """A copy of configs/letters that a test may change."""
+    files = ("gateway.yaml", "primary.onnx", "fallback.onnx", "guards.npz", "certificate.json")
+    folder = tmp_path / "letters"
+    folder.mkdir()
+    for name in files:
+        shutil.copy(LETTERS / name, folder / name)
+    return folder
+
+
+def rewrite(folder: Path, old: str, new: str) -> None:
+    """Changes the policy file."""
+    path = folder / "gateway.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@dataclass(frozen=True)
+class World:
+    """One replica with its administration plane, and a script and a browser that talk to it."""
+
+    gateway: Gateway
+    app: Starlette
+    script: httpx.AsyncClient
+    browser: httpx.AsyncClient
+    stranger: httpx.AsyncClient
+
+    @property
+    def people(self) -> People:
+        assert isinstance(self.gateway.review, People)
+        return self.gateway.review
+
+    async def post(self, path: str, **fields: str) -> httpx.Response:
+        """What the browser does when somebody presses a button of one of our pages."""
+        return await self.browser.post(path, data={"csrf": KEYS.csrf, **fields}, headers=OURS)
+
+    async def decide(self, rows: np.ndarray[Any, Any], id_: str = "ask", who: str = "ada") -> list[Decision]:
+        """Has the gateway judge rows, and waits until telemetry and the audit know."""
+        n, loop = len(rows), asyncio.get_running_loop()
+        ids = (id_,) if n == 1 else tuple(f"{id_}.{i}" for i in range(n))
+        inputs = {"attributes": rows.astype(np.float32)}
+        start_s = time.time()
+        decisions = await self.gateway.decide(Batch(ids, (who,) * n, inputs, np.full(n, loop.time() + 0.5)))
+        loaded = self.gateway.loaded
+        self.gateway.record(Record(id_, who, loaded.tag, loaded.policy.mode, start_s, 0.01, tuple(decisions)))
+        self.gateway.audit.drain()
+        return decisions
+
+    async def put(self, id_: str, inputs: Mapping[str, Any] | bytes | None = None, **changes: Any) -> None:
+        """Puts a case into the queue as the pipeline would."""
+        payload = inputs if isinstance(inputs, bytes) else encode(inputs or {"attributes": np.ones((1, 16))})
+        raised = [{"stage": "ood", "score": 9.0, "error": None, "form": "full"}]
+        fields: dict[str, Any] = {
+            "principal": "ada",
+            "created_s": time.time() - 90,
+            "expires_s": time.time() + 3600,
+            "why": orjson.dumps({"reason": "abstained", "raised": raised}).decode(),
+            "model_view": "[[3,0.5],[19,0.25],[1,0.125]]",
+        }
+        assert await self.people.queue.put([Case(id=id_, payload=payload, **(fields | changes))]) == [True]
+
+
+@asynccontextmanager
+async def world(folder: Path) -> AsyncIterator[World]:
+    """Opens a replica on a folder; several may share one."""
+    gateway = Gateway.open(folder)
+    app = admin_app(gateway, TOKEN)
+    wire = httpx.ASGITransport(app, raise_app_exceptions=False)
+    at = f"http://{HOST}"
+    async with (
+        httpx.AsyncClient(transport=wire, base_url=at, headers=BEARER) as script,
+        httpx.AsyncClient(transport=wire, base_url=at, headers=HTML) as browser,
+        httpx.AsyncClient(transport=wire, base_url=at) as stranger,
+    ):
+        browser.cookies.set(COOKIE, KEYS.session)
+        gateway.start()
+        try:
+            yield World(gateway, app, script, browser, stranger)
+        finally:
+            await gateway.close()

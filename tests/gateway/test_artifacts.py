@@ -1,0 +1,251 @@
+"""Models, guards and certificate, loaded and held against each other; what does not fit is told at load."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from pathlib import Path
+
+import numpy as np
+import onnx_bytes as onnx
+import orjson
+import pytest
+from deployments import CONFIGS, FILES, clean_rows, edit, letters
+
+from gateway.artifacts import Artifacts, contract_of, input_only, load_artifacts, load_models
+from gateway.certificate import sha256
+from gateway.contract import Contract
+from gateway.errors import ArtifactError, PolicyError, Problem, Problems
+from gateway.gateway import Gateway
+from gateway.policy import load_policy
+from guards import arrays
+from guards.rows import Signals
+
+F4 = np.dtype(np.float32)
+
+
+def loaded(folder: Path) -> Artifacts:
+    artifacts = load_artifacts(folder, load_policy(folder))
+    artifacts.close()
+    return artifacts
+
+
+def contract_in(folder: Path) -> Contract:
+    """The wire contract of a deployment whose models alone are looked at."""
+    policy = load_policy(folder)
+    models = load_models(folder, policy)
+    try:
+        return contract_of(policy, models)
+    finally:
+        for model in models.values():
+            model.close()
+
+
+def bind(folder: Path) -> None:
+    """Makes the certificate speak of the models and guards that lie in the folder, as nobody honest would."""
+    path = folder / "certificate.json"
+    held = orjson.loads(path.read_bytes())
+    held["digests"]["guards"] = sha256(folder / "guards.npz")
+    held["digests"]["models"] = {
+        "primary": sha256(folder / "primary.onnx"),
+        "small": sha256(folder / "fallback.onnx"),
+    }
+    path.write_bytes(orjson.dumps(held))
+
+
+def refused(folder: Path, error: type[Problems] = ArtifactError) -> tuple[Problem, ...]:
+    with pytest.raises(error) as caught:
+        Gateway.open(folder)
+    return caught.value.problems
+
+
+def table_model(inputs: str = "attributes", d: int = 16, k: int = 26, outputs: str = "probabilities") -> bytes:
+    """A model of table rows: y = softmax(x W)."""
+    return onnx.model(
+        [onnx.node("MatMul", [inputs, "w"], ["z"]), onnx.node("Softmax", ["z"], [outputs], axis=1)],
+        inputs=[onnx.value(inputs, np.float32, ("n", d))],
+        outputs=[onnx.value(outputs, np.float32, ("n", k))],
+        weights=[onnx.tensor("w", np.zeros((d, k), np.float32))],
+    )
+
+
+def test_everything_that_the_policy_names_is_loaded(tmp_path: Path) -> None:
+    artifacts = loaded(letters(tmp_path))
+    assert list(artifacts.models) == ["primary", "small"]
+    assert set(artifacts.fitted.ood) == {"ood", "ood.input_only"}
+    assert not artifacts.fitted.squeeze
+    assert {name: model.digest for name, model in artifacts.models.items()} == dict(
+        artifacts.certificate.digests.models
+    )
+
+
+def test_the_tag_names_the_policy_its_version_and_everything_that_decides(tmp_path: Path) -> None:
+    folder = letters(tmp_path)
+    tag = loaded(folder).tag
+    assert tag.startswith("letters@1#")
+    assert len(tag) == len("letters@1#") + 12
+    assert loaded(folder).tag == tag, "the same files give the same tag"
+    edit(folder, ("capacity: 10000", "capacity: 10001"))
+    assert loaded(folder).tag != tag
+    edit(folder, ("capacity: 10001", "capacity: 10000"))
+    path = folder / "certificate.json"
+    path.write_bytes(path.read_bytes() + b"\n")
+    assert loaded(folder).tag != tag, "another certificate is another promise"
+
+
+def test_the_layout_of_the_file_is_no_part_of_the_tag(tmp_path: Path) -> None:
+    folder = letters(tmp_path)
+    tag = loaded(folder).tag
+    path = folder / "gateway.yaml"
+    path.write_text("# a remark\n" + path.read_text().replace("guards:\n", "guards:\n\n"))
+    assert loaded(folder).tag == tag
+
+
+CORRUPT = {
+    "cut in half": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "text": lambda content: b"not a model",
+    "a pickle": lambda content: b"\x80\x04\x95\x00",
+    "of a fixed batch": lambda content: onnx.identity((4, 16)),
+}
+
+
+@pytest.mark.parametrize("corrupt", CORRUPT.values(), ids=CORRUPT)
+@pytest.mark.parametrize(("name", "rung"), [("primary.onnx", 0), ("fallback.onnx", 1)])
+def test_a_corrupt_model_is_told_by_rung_file_and_line(
+    tmp_path: Path, name: str, rung: int, corrupt: object
+) -> None:
+    folder = letters(tmp_path)
+    path = folder / name
+    path.write_bytes(corrupt(path.read_bytes()))  # type: ignore[operator]
+    (problem,) = refused(folder, PolicyError)
+    assert problem.field == f"rungs[{rung}].model.path"
+    assert str(path) in problem.what
+    line = (folder / "gateway.yaml").read_text().splitlines()[problem.line - 1]
+    assert f"path: {name}" in line
+
+
+def test_missing_models_are_all_told_with_the_nearest_file(tmp_path: Path) -> None:
+    folder = letters(tmp_path, ("path: primary.onnx", "path: primery.onnx"))
+    (folder / "fallback.onnx").rename(folder / "fall-back.onnx")
+    told = [(problem.field, problem.nearest) for problem in refused(folder, PolicyError)]
+    assert told == [("rungs[0].model.path", "primary.onnx"), ("rungs[1].model.path", "fall-back.onnx")]
+
+
+def test_a_folder_in_place_of_a_model_is_told(tmp_path: Path) -> None:
+    folder = letters(tmp_path)
+    (folder / "primary.onnx").unlink()
+    (folder / "primary.onnx").mkdir()
+    assert refused(folder, PolicyError)[0].field == "rungs[0].model.path"
+
+
+def test_a_model_that_loads_but_cannot_run_is_refused_at_start(tmp_path: Path) -> None:
+    """It looks up row 100 + x of 26: onnxruntime loads it, and fails at the first row."""
+    folder = letters(tmp_path)
+    nodes = [
+        onnx.node("ReduceMax", ["attributes"], ["most"], keepdims=0),
+        onnx.node("Cast", ["most"], ["whole"], to=7),
+        onnx.node("Add", ["whole", "hundred"], ["index"]),
+        onnx.node("Gather", ["w", "index"], ["column"]),
+        onnx.node("MatMul", ["attributes", "w"], ["z"]),
+        onnx.node("Add", ["z", "column"], ["logits"]),
+        onnx.node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    broken = onnx.model(
+        nodes,
+        inputs=[onnx.value("attributes", np.float32, ("n", 16))],
+        outputs=[onnx.value("probabilities", np.float32, ("n", 26))],
+        weights=[
+            onnx.tensor("w", np.zeros((16, 26), np.float32)),
+            onnx.tensor("hundred", np.array(100, np.int64)),
+        ],
+    )
+    (folder / "fallback.onnx").write_bytes(broken)
+    bind(folder)
+    with pytest.raises(Problems) as caught:
+        Gateway.open(folder)
+    assert "small" in str(caught.value) or "fallback.onnx" in str(caught.value)
+
+
+def test_guards_that_lack_a_stage_are_told_by_its_name(tmp_path: Path) -> None:
+    folder = letters(tmp_path)
+    held = arrays.load(folder / "guards.npz")
+    arrays.save(folder / "guards.npz", {k: a for k, a in held.items() if not k.startswith("ood.input_only")})
+    bind(folder)
+    (problem,) = refused(folder)
+    assert problem.file == str(folder / "guards.npz")
+    assert problem.what.startswith(input_only("ood"))
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04"])
+def test_guards_that_are_no_npz_are_told_by_name(tmp_path: Path, content: bytes) -> None:
+    folder = letters(tmp_path)
+    (folder / "guards.npz").write_bytes(content)
+    bind(folder)
+    (problem,) = refused(folder)
+    assert problem.file == str(folder / "guards.npz")
+    assert "not a readable .npz" in problem.what
+
+
+def test_the_contract_has_the_names_ranges_and_row_limit_of_the_policy(tmp_path: Path) -> None:
+    contract = contract_in(letters(tmp_path, ("anonymous: loopback", "anonymous: loopback, max_batch_rows: 7")))
+    (taken,) = contract.inputs
+    assert (taken.name, taken.dtype, taken.shape) == ("attributes", F4, (None, 16))
+    assert (taken.low, taken.high) == (0, 15)
+    assert (contract.model, contract.version, contract.max_rows) == ("letters", "1", 7)
+
+
+def test_only_what_is_exposed_is_in_the_contract(tmp_path: Path) -> None:
+    assert [spec.name for spec in contract_in(letters(tmp_path / "a")).outputs] == ["probabilities"]
+    both = letters(tmp_path / "b", ("expose: [probabilities]", "expose: [probabilities, logits]"))
+    assert [spec.name for spec in contract_in(both).outputs] == ["probabilities", "logits"]
+
+
+@pytest.mark.parametrize(
+    ("fallback", "field"),
+    [
+        (table_model(inputs="rows"), "rungs.small"),
+        (table_model(d=15), "rungs.small"),
+        (table_model(k=25), "expose.probabilities"),
+        (table_model(outputs="scores"), "expose.probabilities"),
+    ],
+    ids=["another input", "another width", "other classes", "no probabilities"],
+)
+def test_rungs_that_disagree_are_told(tmp_path: Path, fallback: bytes, field: str) -> None:
+    folder = letters(tmp_path)
+    (folder / "fallback.onnx").write_bytes(fallback)
+    bind(folder)
+    assert [problem.field for problem in refused(folder)] == [field]
+
+
+def test_what_was_loaded_ends_with_close_and_with_failure(tmp_path: Path) -> None:
+    good, bad = letters(tmp_path / "good"), letters(tmp_path / "bad")
+    (bad / "certificate.json").unlink()
+    before = set(threading.enumerate())
+    loaded(good)
+    refused(bad)
+    gc.collect()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(2)
+    assert set(threading.enumerate()) <= before
+
+
+def test_what_was_saved_scores_as_what_was_fitted(tmp_path: Path) -> None:
+    fitted = loaded(letters(tmp_path)).fitted
+    fitted.save(tmp_path / "again.npz")
+    again = arrays.load(tmp_path / "again.npz")
+    committed = arrays.load(CONFIGS / "letters" / "guards.npz")
+    assert {key: a.tobytes() for key, a in again.items()} == {key: a.tobytes() for key, a in committed.items()}
+    signals = Signals(clean_rows(50))
+    blind = fitted.ood[input_only("ood")]
+    restored = arrays.unpack(type(blind), input_only("ood"), again)
+    assert restored.score(signals).tobytes() == blind.score(signals).tobytes()
+
+
+def test_files_of_no_concern_may_lie_beside(tmp_path: Path) -> None:
+    folder = letters(tmp_path)
+    tag = loaded(folder).tag
+    (folder / "notes.txt").write_text("hello")
+    (folder / "third.onnx").write_bytes(b"not named by the policy")
+    assert loaded(folder).tag == tag
+    assert {name for name in FILES if not (folder / name).is_file()} == set()

@@ -1,0 +1,264 @@
+"""Keys: made once, kept as keyed hashes, honoured and forgotten without a restart."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+import pytest
+from deployments import batch_of, clean_rows, key_for, letters, opened, run
+from pydantic import ValidationError
+
+from gateway.callers import LOOK_EVERY_S, Caller, Callers, add_key, load_keys
+from gateway.decision import Reason, Refused, Served
+from gateway.errors import ArtifactError
+
+HOME = "127.0.0.1"
+AWAY = "192.0.2.7"
+
+
+@dataclass
+class Known:
+    """The callers of a folder, on a clock that moves when told."""
+
+    var: Path
+    anonymous: bool = False
+    now_s: float = 100.0
+    callers: Callers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.callers = Callers(self.var, anonymous_loopback=self.anonymous, clock=lambda: self.now_s)
+
+    def __call__(self, key: str | None, address: str = AWAY) -> Caller | None:
+        return self.callers.identify(key, address)
+
+    def later(self, s: float = LOOK_EVERY_S) -> None:
+        self.now_s += s
+
+
+def make(
+    var: Path,
+    name: str = "ada",
+    tier: str = "trusted",
+    per_s: float | None = None,
+    scopes: frozenset[str] = frozenset({"infer"}),
+) -> str:
+    return add_key(var, name, tier=tier, per_s=per_s, scopes=scopes)
+
+
+def test_a_key_opens_for_the_caller_that_it_was_made_for(tmp_path: Path) -> None:
+    key = make(tmp_path, per_s=7.0, scopes=frozenset({"infer", "read"}))
+    known = Known(tmp_path)
+    assert known(key) == Caller("ada", "trusted", frozenset({"infer", "read"}))
+    assert known.callers.rate_of("ada") == 7.0
+    assert known.callers.rate_of("somebody") is None
+
+
+def test_every_key_opens_only_for_its_own_caller(tmp_path: Path) -> None:
+    keys = {name: make(tmp_path, name) for name in ("ada", "bob", "eve")}
+    known = Known(tmp_path)
+    for name, key in keys.items():
+        caller = known(key)
+        assert caller is not None
+        assert caller.principal == name
+    assert len(set(keys.values())) == 3
+
+
+@pytest.mark.parametrize("wrong", ["fsg_", "x", "fsg_" + "A" * 43, "é" * 43, "\x00", " "])
+def test_a_wrong_key_opens_nothing_not_even_from_loopback(tmp_path: Path, wrong: str) -> None:
+    key = make(tmp_path)
+    known = Known(tmp_path, anonymous=True)
+    for one in (wrong, key[:-1], key + "A", key.upper(), " " + key):
+        assert known(one, HOME) is None
+
+
+def test_the_hash_in_the_file_is_no_key(tmp_path: Path) -> None:
+    make(tmp_path)
+    (kept,) = load_keys(tmp_path)
+    assert Known(tmp_path)(kept.hash) is None
+
+
+def test_only_a_keyed_hash_is_on_the_disk_and_only_its_owner_reads_it(tmp_path: Path) -> None:
+    var = tmp_path / "var"
+    keys = [make(var, name) for name in ("ada", "bob")]
+    files = [path for path in var.rglob("*") if path.is_file()]
+    assert {path.name for path in files} == {"keys.json", "secret"}
+    for path in files:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        for key in keys:
+            assert key.encode() not in path.read_bytes()
+            assert key.removeprefix("fsg_").encode() not in path.read_bytes()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_the_files_are_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        make(tmp_path)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_the_hashes_mean_nothing_under_another_secret(tmp_path: Path) -> None:
+    key = make(tmp_path)
+    (tmp_path / "secret").write_bytes(bytes(32))
+    assert Known(tmp_path)(key) is None
+
+
+def test_a_new_key_is_honoured_within_the_look_interval_without_a_restart(tmp_path: Path) -> None:
+    known = Known(tmp_path)
+    assert known("fsg_nobody") is None
+    key = make(tmp_path)
+    known.later(LOOK_EVERY_S - 0.01)
+    assert known(key) is None, "it looks at most every half second"
+    known.later(0.02)
+    assert known(key) is not None
+    assert LOOK_EVERY_S <= 1.0
+
+
+def test_a_key_made_again_replaces_the_old_one(tmp_path: Path) -> None:
+    old = make(tmp_path)
+    known = Known(tmp_path)
+    assert known(old) is not None
+    new = make(tmp_path, tier="anonymous")
+    known.later()
+    assert known(old) is None
+    assert known(new) == Caller("ada", "anonymous")
+    assert len(load_keys(tmp_path)) == 1
+
+
+def test_when_the_file_is_removed_nobody_is_known_any_more(tmp_path: Path) -> None:
+    key = make(tmp_path, per_s=3.0)
+    known = Known(tmp_path)
+    assert known(key) is not None
+    (tmp_path / "keys.json").unlink()
+    known.later()
+    assert known(key) is None
+    assert known.callers.rate_of("ada") is None
+    make(tmp_path, "bob")
+    known.later()
+    assert known(key) is None
+
+
+BROKEN = {
+    "cut short": b'[{"name": "ada", "ha',
+    "empty": b"",
+    "not a list": b"7",
+    "null": b"null",
+    "an object": b'{"ada": 1}',
+    "not utf-8": b"\xff",
+    "an unknown field": b'[{"name": "ada", "hash": "00", "admin": true}]',
+    "no hash": b'[{"name": "ada"}]',
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_a_broken_file_keeps_the_known_callers_until_it_is_mended(tmp_path: Path, content: bytes) -> None:
+    key = make(tmp_path, per_s=3.0)
+    known = Known(tmp_path)
+    assert known(key) is not None
+    good = (tmp_path / "keys.json").read_bytes()
+    (tmp_path / "keys.json").write_bytes(content)
+    for _ in range(3):
+        known.later()
+        assert known(key) is not None
+        assert known.callers.rate_of("ada") == 3.0
+    with pytest.raises(ArtifactError, match=r"keys\.json"):
+        load_keys(tmp_path)
+    with pytest.raises(ArtifactError):
+        make(tmp_path, "bob")
+    assert (tmp_path / "keys.json").read_bytes() == content, "what is broken is not overwritten"
+    (tmp_path / "keys.json").write_bytes(good)
+    make(tmp_path, "bob")
+    known.later()
+    assert known(key) is not None
+
+
+def test_a_folder_in_place_of_the_file_keeps_the_known_callers(tmp_path: Path) -> None:
+    key = make(tmp_path)
+    known = Known(tmp_path)
+    assert known(key) is not None
+    (tmp_path / "keys.json").unlink()
+    (tmp_path / "keys.json").mkdir()
+    known.later()
+    assert known(key) is not None
+
+
+def test_a_file_in_place_of_the_folder_means_nobody_is_known(tmp_path: Path) -> None:
+    var = tmp_path / "var"
+    var.write_text("")
+    assert Known(var)("fsg_x") is None
+    assert Known(var, anonymous=True)(None, HOME) == Caller(f"anonymous@{HOME}")
+
+
+def test_asking_writes_nothing(tmp_path: Path) -> None:
+    var = tmp_path / "var"
+    assert Known(var)("fsg_x") is None
+    assert not var.exists(), "a stranger's request made files"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.10", "::1"])
+def test_anonymous_callers_are_let_in_from_loopback_each_address_its_own_principal(
+    tmp_path: Path, address: str
+) -> None:
+    assert Known(tmp_path, anonymous=True)(None, address) == Caller(f"anonymous@{address}")
+    assert Known(tmp_path, anonymous=True)("", address) == Caller(f"anonymous@{address}")
+
+
+@pytest.mark.parametrize("address", ["192.0.2.7", "10.0.0.1", "0.0.0.0", "::", "fe80::1", "", "localhost", "unix:"])
+def test_anonymous_callers_from_elsewhere_are_nobody(tmp_path: Path, address: str) -> None:
+    assert Known(tmp_path, anonymous=True)(None, address) is None
+
+
+def test_anonymous_callers_are_nobody_where_the_policy_says_so(tmp_path: Path) -> None:
+    assert Known(tmp_path, anonymous=False)(None, HOME) is None
+
+
+def test_no_key_can_take_the_name_of_an_anonymous_caller(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError):
+        make(tmp_path, f"anonymous@{HOME}")
+    assert not (tmp_path / "keys.json").exists()
+
+
+@pytest.mark.parametrize("per_s", [-1.0, float("nan"), float("inf")])
+def test_a_rate_that_is_none_is_refused_when_the_key_is_made(tmp_path: Path, per_s: float) -> None:
+    """The rate guard cannot score it, and its on_error is often allow: no limit at all."""
+    with pytest.raises(ValueError, match="per_s"):
+        make(tmp_path, per_s=per_s)
+
+
+def test_the_file_can_be_read_by_people(tmp_path: Path) -> None:
+    make(tmp_path, "ada", per_s=2.5)
+    (kept,) = orjson.loads((tmp_path / "keys.json").read_bytes())
+    assert kept["name"] == "ada"
+    assert (kept["tier"], kept["per_s"], kept["scopes"]) == ("trusted", 2.5, ["infer"])
+    assert len(bytes.fromhex(kept["hash"])) == 32
+
+
+def test_the_rate_of_a_key_reaches_the_rate_guard(tmp_path: Path) -> None:
+    folder = letters(tmp_path, ("per_s: 200, burst: 400", "per_s: 2, burst: 4"))
+    key_for(folder, "slow", per_s=0.5)
+    key_for(folder, "quick", per_s=100.0)
+
+    async def main() -> dict[str, list[type]]:
+        async with opened(folder) as gateway:
+            gateway.callers.identify(None, HOME)
+            told = {}
+            for who in ("slow", "quick", "default"):
+                decisions = await gateway.decide(batch_of(clean_rows(8), who, name=who))
+                told[who] = [type(decision.outcome) for decision in decisions]
+                for decision in decisions:
+                    if isinstance(decision.outcome, Refused):
+                        assert decision.outcome.reason is Reason.RATE_LIMITED
+                        assert decision.outcome.retry_after_s is not None
+                        assert decision.outcome.retry_after_s > 0
+            return told
+
+    told = run(main)
+    assert told["slow"] == [Served] * 1 + [Refused] * 7
+    assert told["quick"] == [Served] * 8
+    assert told["default"] == [Served] * 4 + [Refused] * 4

@@ -1,0 +1,213 @@
+"""From policy and certificate to stages: which cut, which verdict, which budget, enforced or only observed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from deployments import clean_rows, letters
+
+from fallbacks.breaker import Breaker, State
+from gateway.artifacts import Artifacts, Fitted, load_artifacts
+from gateway.certificate import load_certificate
+from gateway.compile import Stores, compile_policy
+from gateway.decision import Reason, Verdict
+from gateway.errors import ArtifactError
+from gateway.pipeline import Pipeline
+from gateway.policy import Policy, SqueezePolicy, load_policy
+from gateway.review import Nobody
+from gateway.stage import FeatureStage, Stage
+from guards.ood import OodGuard
+from guards.rate import RateGuard
+from guards.squeeze import Squeeze, SqueezeGuard
+
+
+
+@contextmanager
+def artifacts_of(folder: Path) -> Iterator[tuple[Policy, Artifacts]]:
+    policy = load_policy(folder)
+    artifacts = load_artifacts(folder, policy)
+    try:
+        yield policy, artifacts
+    finally:
+        artifacts.close()
+
+
+def compiled(folder: Path, breakers: dict[str, Breaker] | None = None) -> Pipeline:
+    held = {} if breakers is None else breakers
+    with artifacts_of(folder) as (policy, artifacts):
+        return compile_policy(policy, artifacts, Stores(Nobody(), lambda principal: None, held))
+
+
+def ood_of(pipeline: Pipeline) -> FeatureStage:
+    (stage,) = (guard for guard in pipeline.guards if guard.name == "ood")
+    assert isinstance(stage, FeatureStage)
+    return stage
+
+
+def test_stages_and_rungs_stand_in_the_order_of_the_policy(tmp_path: Path) -> None:
+    pipeline = compiled(letters(tmp_path))
+    assert [guard.name for guard in pipeline.guards] == ["rate", "ood"]
+    assert [rung.name for rung in pipeline.rungs] == ["primary", "small"]
+    assert [[check.name for check in rung.checks] for rung in pipeline.rungs] == [
+        ["confidence"],
+        ["small_confidence"],
+    ]
+
+
+def test_a_certified_cut_comes_from_the_certificate_each_form_from_its_own_part(tmp_path: Path) -> None:
+    folder = letters(tmp_path)
+    certificate = load_certificate(folder)
+    assert certificate.false_alarm is not None
+    assert certificate.without_features is not None
+    stage = ood_of(compiled(folder))
+    assert stage.full.cuts == {Verdict.DEFER: certificate.false_alarm.cut}
+    assert isinstance(stage.without, Stage)
+    assert stage.without.cuts == {Verdict.DEFER: certificate.without_features.cut}
+    assert stage.full.cuts != stage.without.cuts
+
+
+def test_the_input_only_form_reads_no_model(tmp_path: Path) -> None:
+    stage = ood_of(compiled(letters(tmp_path)))
+    assert isinstance(stage.full.guard, OodGuard)
+    assert stage.full.guard.ood.needs_features
+    assert stage.needs == "primary"
+    assert isinstance(stage.without, Stage)
+    assert isinstance(stage.without.guard, OodGuard)
+    assert not stage.without.guard.ood.needs_features
+    assert (stage.without.on_error, stage.without.enforce) == (Verdict.DEFER, True)
+
+
+@pytest.mark.parametrize("verdict", [Verdict.DEGRADE, Verdict.DEFER, Verdict.REFUSE])
+def test_a_cut_leads_where_the_policy_says(tmp_path: Path, verdict: Verdict) -> None:
+    change = ("{defer: certified}", f"{{{verdict.name.lower()}: certified}}")
+    stage = ood_of(compiled(letters(tmp_path, change)))
+    assert set(stage.full.cuts) == {verdict}
+    assert isinstance(stage.without, Stage)
+    assert set(stage.without.cuts) == {verdict}
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_on_error_is_what_the_policy_says(tmp_path: Path, verdict: Verdict) -> None:
+    change = ("on_error: allow", f"on_error: {verdict.name.lower()}")
+    (rate,) = (g for g in compiled(letters(tmp_path, change)).guards if g.name == "rate")
+    assert isinstance(rate, Stage)
+    assert rate.on_error is verdict
+
+
+def test_a_rate_guard_refuses_with_its_own_reason_and_knows_when_it_fades(tmp_path: Path) -> None:
+    (rate, _) = compiled(letters(tmp_path)).guards
+    assert isinstance(rate, Stage)
+    assert isinstance(rate.guard, RateGuard)
+    assert (rate.guard.per_s, rate.guard.burst) == (200, 400)
+    assert (rate.cuts, rate.reason) == ({Verdict.REFUSE: 1.0}, Reason.RATE_LIMITED)
+    assert rate.retry_after_s(1.5) == pytest.approx(0.5 * 400 / 200)
+
+
+def test_each_rung_has_its_own_cut_its_budget_and_a_closed_breaker(tmp_path: Path) -> None:
+    folder = letters(tmp_path, patient=False)
+    selective = load_certificate(folder).selective
+    breakers: dict[str, Breaker] = {}
+    primary, small = compiled(folder, breakers).rungs
+    assert primary.checks[0].cuts == {Verdict.DEGRADE: selective["primary"].cut}
+    assert small.checks[0].cuts == {Verdict.DEGRADE: selective["small"].cut}
+    assert (primary.model.budget_s, small.model.budget_s) == (0.1, 0.05)
+    assert primary.model.outputs == {"probabilities": (26,), "logits": (26,), "features": (96,)}
+    assert {name: breaker.state for name, breaker in breakers.items()} == {
+        "primary": State.CLOSED,
+        "small": State.CLOSED,
+    }
+    assert primary.model.predictor is breakers["primary"]
+
+
+def test_in_observe_mode_nothing_is_enforced(tmp_path: Path) -> None:
+    pipeline = compiled(letters(tmp_path, ('version: "1"', 'version: "1"\nmode: observe')))
+    stage = ood_of(pipeline)
+    assert isinstance(stage.without, Stage)
+    rate = pipeline.guards[0]
+    assert isinstance(rate, Stage)
+    told = [rate.enforce, stage.full.enforce, stage.without.enforce]
+    told += [check.enforce for rung in pipeline.rungs for check in rung.checks]
+    assert told == [False] * 5
+
+
+def test_one_guard_may_be_observed_while_the_rest_is_enforced(tmp_path: Path) -> None:
+    pipeline = compiled(letters(tmp_path, ("kind: rate,", "kind: rate, enforce: false,")))
+    rate = pipeline.guards[0]
+    assert isinstance(rate, Stage)
+    assert not rate.enforce
+    assert ood_of(pipeline).full.enforce
+
+
+def test_without_people_the_review_has_no_room(tmp_path: Path) -> None:
+    folder = letters(tmp_path)
+    path = folder / "gateway.yaml"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith("review:")))
+    pipeline = compiled(folder)
+    assert isinstance(pipeline.review, Nobody)
+    assert pipeline.review_budget_s > 0
+
+
+def test_without_features_defer_needs_no_second_form(tmp_path: Path) -> None:
+    folder = letters(tmp_path)
+    with artifacts_of(folder) as (policy, artifacts):
+        guards = [g.model_copy(update={"without_features": "defer"}) for g in policy.guards[1:]]
+        lean = replace(artifacts, fitted=Fitted({"ood": artifacts.fitted.ood["ood"]}, {}))
+        changed = policy.model_copy(update={"guards": guards})
+        pipeline = compile_policy(changed, lean, Stores(Nobody(), lambda principal: None, {}))
+    assert ood_of(pipeline).without is Verdict.DEFER
+
+
+def test_a_squeeze_guard_is_cut_by_the_joint_certificate_and_falls_to_on_error_without_the_primary(
+    tmp_path: Path,
+) -> None:
+    guard = SqueezePolicy(
+        name="perturbation",
+        kind="squeeze",
+        cuts={"degrade": "certified"},
+        budget_s=1.0,
+        on_error="refuse",
+    )
+    with artifacts_of(letters(tmp_path)) as (policy, artifacts):
+        answer = artifacts.models["primary"].run({"attributes": clean_rows(1000)})
+        h, p = answer["features"], answer["probabilities"]
+        y = p.argmax(axis=1).astype(np.int64)
+        half = slice(500), slice(500, None)
+        squeeze = Squeeze.fit(h[half[0]], y[half[0]], h[half[1]], p[half[1]], np.tile(p[half[1]], (2, 1)), seed=0)
+        fitted = replace(artifacts.fitted, squeeze={"perturbation": squeeze})
+        more = policy.model_copy(update={"guards": [*policy.guards, guard]})
+        pipeline = compile_policy(
+            more, replace(artifacts, fitted=fitted), Stores(Nobody(), lambda principal: None, {})
+        )
+    stage = pipeline.guards[-1]
+    assert isinstance(stage, FeatureStage)
+    assert isinstance(stage.full.guard, SqueezeGuard)
+    assert artifacts.certificate.false_alarm is not None
+    assert stage.full.cuts == {Verdict.DEGRADE: artifacts.certificate.false_alarm.cut}
+    assert (stage.needs, stage.without, stage.full.reason) == ("primary", Verdict.REFUSE, Reason.ABSTAINED)
+
+
+def test_what_the_certificate_does_not_cut_does_not_compile(tmp_path: Path) -> None:
+    with artifacts_of(letters(tmp_path)) as (policy, artifacts):
+        bare = artifacts.certificate.model_copy(update={"false_alarm": None})
+        with pytest.raises(ArtifactError, match=r"guards\.ood: has no cut"):
+            compile_policy(
+                policy, replace(artifacts, certificate=bare), Stores(Nobody(), lambda principal: None, {})
+            )
+
+
+def test_the_rates_of_keys_reach_the_guard(tmp_path: Path) -> None:
+    rates = {"slow": 0.0, "quick": 1000.0}
+    with artifacts_of(letters(tmp_path)) as (policy, artifacts):
+        pipeline = compile_policy(policy, artifacts, Stores(Nobody(), rates.get, {}))
+    rate = pipeline.guards[0]
+    assert isinstance(rate, Stage)
+    assert isinstance(rate.guard, RateGuard)
+    assert rate.guard.charge(["slow"], 0.0) == [np.inf]
+    assert (rate.guard.charge(["quick"] * 1000, 0.0) < 1).all()
+    assert (rate.guard.charge(["nobody"] * 401, 0.0) < 1).sum() == 400

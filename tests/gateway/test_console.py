@@ -1,0 +1,412 @@
+"""The review console and its API on a real queue: answers arrive, the late are refused, content is text."""
+
+from __future__ import annotations
+
+import asyncio
+import html.parser
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import orjson
+import pytest
+from test_admin_world import HTML, KEYS, OURS, World, deployment, on_loop, world
+
+from fallbacks.review import CaseState
+from gateway.decision import Degraded, Refused
+from gateway.pages.cases import labels_of
+from gateway.review import outcome_of
+
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7777*7777 }}"
+
+
+async def claimed(one: World, reviewer: str = "grace", **more: Any) -> dict[str, Any]:
+    reply = await one.script.post("/review/claim", json={"reviewer": reviewer, **more})
+    assert reply.status_code == 200
+    told: dict[str, Any] = reply.json()
+    return told
+
+
+async def state_of(one: World, id_: str) -> CaseState:
+    record = await one.people.queue.find(id_)
+    assert record is not None
+    return record.state
+
+
+class _Page(html.parser.HTMLParser):
+    """What a browser would make of a page, with whatever could run or leak in it."""
+
+    def __init__(self, reply: httpx.Response) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(reply.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+    def fields(self, action: str) -> dict[str, str]:
+        """The hidden fields of the form that posts to `action`."""
+        inside, found = False, {}
+        for tag, attrs in self.tags:
+            inside = attrs.get("action") == action if tag == "form" else inside
+            if inside and tag == "input" and attrs.get("type") == "hidden":
+                found[attrs["name"] or ""] = attrs["value"] or ""
+        return found
+
+    def assert_harmless(self) -> None:
+        """No script but ours, no inline style or handler, nothing from elsewhere."""
+        assert self.all("script") == [{"src": "/pages/keys.js", "defer": None}]
+        assert not self.all("style") and not self.all("iframe")
+        for tag, attrs in self.tags:
+            for name, value in attrs.items():
+                assert not name.startswith("on") and name != "style", (tag, name)
+                if name in ("src", "href", "action", "formaction"):
+                    assert value and value.startswith("/") and not value.startswith("//"), (tag, value)
+
+
+@on_loop
+async def test_a_script_claims_and_answers(tmp_path: Path) -> None:
+    async with world(deployment(tmp_path)) as one:
+        await one.put("x")
+        listed = (await one.script.get("/review")).json()
+        assert listed["waiting"] == 1 and listed["cases"][0]["id"] == "x" and 89 < listed["oldest_s"] < 95
+        assert "suggestion" not in listed["cases"][0] and "fence" not in listed["cases"][0]
+        case = await claimed(one)
+        assert case["id"] == "x" and case["principal"] == "ada" and case["image"] is None
+        assert case["why"] == ["it does not look like the data this model was calibrated on"]
+        assert case["labels"] == [chr(ord("A") + i) for i in range(26)]
+        assert case["suggestion"][0] == {"label": "D", "probability": 0.5}
+        assert 590 < case["expires"] - time.time() <= 600
+        answer = {"fence": case["fence"], "reviewer": "grace", "label": "C"}
+        reply = await one.script.post("/review/x/answer", json=answer)
+        assert (reply.status_code, reply.json()) == (200, {"id": "x", "answer": {"label": 2}})
+        record = await one.people.queue.find("x")
+        assert record is not None and record.state is CaseState.DECIDED and record.reviewer == "grace"
+        outcome = outcome_of(record, one.gateway.loaded.contract)
+        assert isinstance(outcome, Degraded) and outcome.output["probabilities"].argmax() == 2
+        assert (await one.script.post("/review/claim", json={"reviewer": "grace"})).status_code == 204
+        told = (await one.script.get("/review/x")).json()
+        assert told["state"] == "decided" and told["answer"]["label"] == "C"
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ({"label": "A"}, {"label": 0}),
+        ({"label": 25}, {"label": 25}),
+        ({"unsure": True}, {"unsure": True}),
+        ({"unsure": False, "label": "Z"}, {"label": 25}),
+        ({"label": 26}, None),
+        ({"label": -1}, None),
+        ({"label": "AA"}, None),
+        ({"label": True}, None),
+        ({"label": 1.0}, None),
+        ({"label": None}, None),
+        ({"label": "1"}, None),
+        ({"label": ["A"]}, None),
+        ({"unsure": "no"}, None),
+        ({}, None),
+    ],
+)
+@on_loop
+async def test_only_labels_that_exist_are_answers(
+    tmp_path: Path, said: dict[str, Any], kept: dict[str, Any] | None
+) -> None:
+    async with world(deployment(tmp_path)) as one:
+        await one.put("x")
+        case = await claimed(one)
+        answer = {"fence": case["fence"], "reviewer": "grace", **said}
+        reply = await one.script.post("/review/x/answer", json=answer)
+        record = await one.people.queue.find("x")
+        assert record is not None
+        if kept is None:
+            assert reply.status_code == 422 and record.state is CaseState.LEASED
+        else:
+            assert reply.status_code == 200 and orjson.loads(record.answer or "") == kept
+
+
+@on_loop
+async def test_unsure_refuses_the_caller(tmp_path: Path) -> None:
+    async with world(deployment(tmp_path)) as one:
+        await one.put("x")
+        case = await claimed(one)
+        answer = {"fence": case["fence"], "reviewer": "grace", "unsure": True}
+        await one.script.post("/review/x/answer", json=answer)
+        record = await one.people.queue.find("x")
+        assert record is not None and isinstance(outcome_of(record, one.gateway.loaded.contract), Refused)
+
+
+@pytest.mark.parametrize("change", [{"fence": 2}, {"fence": 0}, {"reviewer": "mallory"}])
+@pytest.mark.parametrize("html", [False, True])
+@on_loop
+async def test_who_does_not_hold_a_case_is_too_late(
+    tmp_path: Path, change: dict[str, Any], html: bool
+) -> None:
+    async with world(deployment(tmp_path)) as one:
+        await one.put("x")
+        case = await claimed(one)
+        answer = {"fence": case["fence"], "reviewer": "grace", "label": "A", **change}
+        if html:
+            reply = await one.post("/review/x/answer", **{name: str(value) for name, value in answer.items()})
+            assert "Too late for this case" in reply.text and "Back to the cases" in reply.text
+            _Page(reply).assert_harmless()
+        else:
+            reply = await one.script.post("/review/x/answer", json=answer)
+            assert "not kept" in reply.json()["error"]
+        assert reply.status_code == 409 and await state_of(one, "x") is CaseState.LEASED
+
+
+@on_loop
+async def test_nobody_overwrites_an_answer(tmp_path: Path) -> None:
+    async with world(deployment(tmp_path)) as one:
+        await one.put("x")
+        case = await claimed(one)
+        answer = {"fence": case["fence"], "reviewer": "grace", "label": "A"}
+        statuses = [
+            (await one.script.post(f"/review/{id_}/{verb}", json=answer)).status_code
+            for id_, verb in [
+                ("x", "answer"),
+                ("x", "answer"),
+                ("x", "release"),
+                ("x", "renew"),
+                ("y", "answer"),
+            ]
+        ]
+        assert statuses == [200, 409, 409, 409, 409]
+
+
+@on_loop
+async def test_a_case_is_given_back_and_kept_longer(tmp_path: Path) -> None:
+    async with world(deployment(tmp_path)) as one:
+        await one.put("x")
+        case = await claimed(one, lease_s=5)
+        assert case["expires"] - time.time() <= 5
+        renewed = await one.script.post("/review/x/renew", json={"fence": case["fence"], "lease_s": 60})
+        assert 55 < renewed.json()["expires"] - time.time() <= 60
+        assert (await one.script.post("/review/x/release", json={"fence": case["fence"]})).status_code == 200
+        assert await state_of(one, "x") is CaseState.OPEN
+        assert (await claimed(one, "ada"))["fence"] == case["fence"] + 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("claim", b"{}"),
+        ("claim", b'{"reviewer": ""}'),
+        ("claim", b'{"reviewer": "\\u0007 "}'),
+        ("claim", b'{"reviewer": 1}'),
+        ("claim", b'{"reviewer": "a", "lease_s": 0}'),
+        ("claim", b'{"reviewer": "a", "lease_s": 1e9}'),
+        ("claim", b'{"reviewer": "a", "lease_s": true}'),
+        ("claim", b'{"reviewer": "a", "lease_s": "x"}'),
+        ("claim", b"[]"),
+        ("claim", b"{"),
+        ("x/answer", b'{"reviewer": "a", "label": "A"}'),
+        ("x/answer", b'{"reviewer": "a", "label": "A", "fence": -1}'),
+        ("x/answer", b'{"reviewer": "a", "label": "A", "fence": "99999999999999999999"}'),
+        ("x/answer", b'{"label": "A", "fence": 1}'),
+        ("x/release", b'{"fence": null}'),
+        ("x/renew", b'{"fence": 1, "lease_s": -1}'),
+    ],
+)
+@on_loop
+async def test_what_cannot_be_read_is_refused_in_words(tmp_path: Path, path: str, body: bytes) -> None:
+    async with world(deployment(tmp_path)) as one:
+        await one.put("x")
+        reply = await one.script.post(f"/review/{path}", content=body)
+        assert reply.status_code == 422 and reply.json()["error"]
+        assert await state_of(one, "x") is CaseState.OPEN
+
+
+@on_loop
+async def test_a_person_answers_case_after_case(tmp_path: Path) -> None:
+    async with world(deployment(tmp_path)) as one:
+        await one.put("first", expires_s=time.time() + 100)
+        await one.put("second/2?&", expires_s=time.time() + 200)
+        listed = _Page(await one.browser.get("/review"))
+        listed.assert_harmless()
+        assert "calibrated on" in listed.text and "reviewer" in {a.get("name") for a in listed.all("input")}
+        started = await one.post("/review/claim", reviewer="Grace Ö.")
+        assert (started.status_code, started.headers["location"]) == (303, "/review/first")
+        assert "HttpOnly" in started.headers["set-cookie"]
+        one.browser.cookies.update(started.cookies)
+        again = await one.post("/review/claim", reviewer="Grace Ö.")
+        assert again.headers["location"] == "/review/first", "one's own case comes before a new one"
+        shown = _Page(await one.browser.get("/review/first"))
+        shown.assert_harmless()
+        assert "What is this?" in shown.text and "attributes" in shown.text
+        fields = shown.fields("/review/first/answer")
+        assert fields == {"csrf": KEYS.csrf, "fence": "1", "reviewer": "Grace Ö."}
+        reply = await one.browser.post("/review/first/answer", data={**fields, "label": "B"}, headers=OURS)
+        assert reply.status_code == 303
+        assert reply.headers["location"] == "/review/second%2F2%3F%26?done=one"
+        record = await one.people.queue.find("first")
+        assert record is not None and (record.answer, record.reviewer) == ('{"label":1}', "Grace Ö.")
+        decided = _Page(await one.browser.get("/review/first"))
+        assert "Answered" in decided.text and "by Grace Ö." in decided.text
+
+
+@on_loop
+async def test_only_whoever_holds_a_case_can_answer_it_on_its_page(tmp_path: Path) -> None:
+    async with world(deployment(tmp_path)) as one:
+        await one.put("x")
+        await claimed(one, "grace")
+        one.browser.cookies.set("fs_reviewer", "ada")
+        page = _Page(await one.browser.get("/review/x"))
+        assert "grace has this case" in page.text and not page.fields("/review/x/answer")
+        one.browser.cookies.set("fs_reviewer", "grace")
+        assert _Page(await one.browser.get("/review/x")).fields("/review/x/answer")["fence"] == "1"
+
+
+@on_loop
+async def test_the_last_answer_leads_back_to_the_list(tmp_path: Path) -> None:
+    async with world(deployment(tmp_path)) as one:
+        await one.put("x")
+        one.browser.cookies.update((await one.post("/review/claim", reviewer="grace")).cookies)
+        reply = await one.post("/review/x/answer", reviewer="grace", fence="1", unsure="1")
+        assert reply.headers["location"] == "/review?done=all"
+        text = (await one.browser.get("/review?done=all")).text
+        assert "All done" in text and "Everything is answered" in text
+        assert (await one.post("/review/claim", reviewer="grace")).headers["location"] == "/review?done=all"
+
+
+@on_loop
+async def test_buttons_give_back_and_renew(tmp_path: Path) -> None:
+    async with world(deployment(tmp_path)) as one:
+        await one.put("x")
+        one.browser.cookies.update((await one.post("/review/claim", reviewer="grace")).cookies)
+        assert (await one.post("/review/x/renew", fence="1")).headers["location"] == "/review/x"
+        assert (await one.post("/review/x/release", fence="1")).headers["location"] == "/review?done=back"
+        assert "A case that waits" in (await one.browser.get("/review/x")).text
+        for verb in ("renew", "release"):
+            assert (await one.post(f"/review/x/{verb}", fence="1")).status_code == 409
+
+
+@on_loop
+async def test_the_models_view_is_shown_only_when_asked_for(tmp_path: Path) -> None:
+    async with world(deployment(tmp_path)) as one:
+        await one.put("x")
+        await one.put("y", model_view="[]", expires_s=time.time() + 9000)
+        one.browser.cookies.update((await one.post("/review/claim", reviewer="grace")).cookies)
+        text = (await one.browser.get("/review/x")).text
+        before, _, after = text.partition('<details class="card reveal">')
+        assert "<b>D</b>" not in before and "50 %" not in before
+        assert "<b>D</b>" in after.partition("</details>")[0] and "<details open" not in text
+        assert "reveal" not in (await one.browser.get("/review/y")).text, "only for whoever must answer it"
+
+
+@on_loop
+async def test_hostile_content_is_only_text(tmp_path: Path) -> None:
+    async with world(deployment(tmp_path)) as one:
+        raised = [
+            {"stage": EVIL, "score": 1.0, "error": None, "form": "full"},
+            {"stage": "ood", "score": None, "error": EVIL, "form": "full"},
+            {"stage": "primary", "score": None, "error": EVIL, "form": "full"},
+        ]
+        why = orjson.dumps({"reason": EVIL, "raised": raised}).decode()
+        inputs = {
+            EVIL: np.ones((1, 3)),
+            "picture" + EVIL: np.ones((1, 3, 2, 2)),
+            "b" + EVIL: np.ones((2, 9, 9)),
+        }
+        await one.put("x", inputs, principal=EVIL, why=why)
+        one.browser.cookies.update((await one.post("/review/claim", reviewer=EVIL)).cookies)
+        for path in ("/review", "/review/x", "/status", f"/review/{EVIL[:8]}", f"/login?next=/{EVIL}"):
+            reply = await one.browser.get(path)
+            page = _Page(reply)
+            page.assert_harmless()
+            assert "alert(1)>{{ 7777" not in reply.text and "60481729" not in page.text, path
+        assert EVIL in _Page(await one.browser.get("/review/x")).text
+        assert EVIL in _Page(await one.browser.get("/review")).text
+
+
+@on_loop
+async def test_pictures_are_encoded_by_us(tmp_path: Path) -> None:
+    async with world(deployment(tmp_path)) as one:
+        grey, colour = np.zeros((1, 1, 4, 5)), np.ones((1, 3, 2, 2))
+        await one.put("x", {"grey": grey, "side": colour, "row": np.ones((1, 2))})
+        await one.put("y")
+        for query, size in ("", (5, 4)), ("?input=side", (2, 2)), ("?input=grey", (5, 4)):
+            reply = await one.script.get(f"/review/x/image.png{query}")
+            assert reply.status_code == 200 and reply.headers["content-type"] == "image/png"
+            assert reply.headers["x-content-type-options"] == "nosniff"
+            assert reply.content[:8] == b"\x89PNG\r\n\x1a\n"
+            assert size == tuple(int.from_bytes(reply.content[at : at + 4]) for at in (16, 20))
+        for path in ("x/image.png?input=row", "x/image.png?input=no", "y/image.png", "z/image.png"):
+            assert (await one.script.get(f"/review/{path}")).status_code == 404, path
+        pictures = _Page(await one.browser.get("/review/x")).all("img")
+        assert [one["src"] for one in pictures if "image.png" in (one["src"] or "")] == [
+            "/review/x/image.png?input=grey",
+            "/review/x/image.png?input=side",
+        ]
+
+
+@pytest.mark.parametrize("payload", [b"", b"FST1", b"\x80\x04pickle", b"FST1\x01\x00\xff\xff"])
+@on_loop
+async def test_a_payload_that_cannot_be_read_does_not_break_the_console(
+    tmp_path: Path, payload: bytes
+) -> None:
+    async with world(deployment(tmp_path)) as one:
+        await one.put("x", payload)
+        assert "gone or cannot be read" in (await one.browser.get("/review/x")).text
+        assert (await one.browser.get("/review")).status_code == 200
+        assert (await one.script.get("/review/x/image.png")).status_code == 404
+        assert (await claimed(one))["shown"] == []
+
+
+@on_loop
+async def test_an_expired_case_says_so(tmp_path: Path) -> None:
+    async with world(deployment(tmp_path)) as one:
+        await one.put("x", expires_s=time.time() + 0.05)
+        await asyncio.sleep(0.06)
+        assert "Nobody answered in time" in (await one.browser.get("/review/x")).text
+        unknown = await one.browser.get("/review/y")
+        assert unknown.status_code == 404 and "No such case" in unknown.text
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["x", "y"], ["x", "y", *map(str, range(2, 26))]),
+        ([], [*map(str, range(26))]),
+        ([f"l{i}" for i in range(40)], [f"l{i}" for i in range(26)]),
+    ],
+)
+@on_loop
+async def test_there_are_as_many_labels_as_an_answer_has_room_for(
+    tmp_path: Path, labels: list[str], names: list[str]
+) -> None:
+    folder = deployment(tmp_path)
+    lines = (folder / "gateway.yaml").read_text().splitlines()
+    told = [f"labels: [{', '.join(labels)}]" if line.startswith("labels:") else line for line in lines]
+    (folder / "gateway.yaml").write_text("\n".join(told))
+    async with world(folder) as one:
+        assert labels_of(one.gateway) == tuple(names)
+
+
+@on_loop
+async def test_real_cases_of_the_pipeline_reach_people_and_come_back(tmp_path: Path) -> None:
+    async with world(deployment(tmp_path)) as one:
+        odd = np.load(Path(__file__).parents[2] / "configs" / "letters" / "outliers.npz")["uniform"][:30]
+        decisions = await one.decide(odd, "odd")
+        tickets = {one.id for one in decisions if type(one.outcome).__name__ == "Deferred"}
+        assert tickets
+        answered = set()
+        while (reply := await one.script.post("/review/claim", json={"reviewer": "g"})).status_code == 200:
+            case = reply.json()
+            answered.add(case["id"])
+            assert [len(part["cells"]) for part in case["shown"]] == [16]
+            answer = {"fence": case["fence"], "reviewer": "g", "label": 0}
+            assert (await one.script.post(f"/review/{case['id']}/answer", json=answer)).status_code == 200
+        assert answered == tickets
+        explained = (await one.browser.get(f"/decisions/{min(tickets)}", headers=HTML)).json()
+        assert explained["rows"][0]["outcome"] == "deferred"

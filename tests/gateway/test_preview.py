@@ -1,0 +1,199 @@
+"""What a person sees of a case: our PNG against an independent reading, tables, summaries, plain words."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+
+from gateway.contract import Contract, TensorSpec
+from gateway.policy import Policy, load_policy
+from gateway.preview import MAX_SIDE, Picture, Row, Summary, is_picture, pixels, png, previews, why
+
+F4 = np.dtype(np.float32)
+
+
+def read_png(content: bytes) -> NDArray[np.uint8]:
+    """A strict reader of what the standard says about 8-bit grey and colour without filters."""
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    at, chunks = 8, []
+    while at < len(content):
+        (length,) = struct.unpack_from(">I", content, at)
+        kind, body = content[at + 4 : at + 8], content[at + 8 : at + 8 + length]
+        (crc,) = struct.unpack_from(">I", content, at + 8 + length)
+        assert crc == zlib.crc32(kind + body)
+        chunks.append((kind, body))
+        at += 12 + length
+    assert [kind for kind, _ in chunks] == [b"IHDR", b"IDAT", b"IEND"]
+    width, height, depth, colour, *rest = struct.unpack(">IIBBBBB", chunks[0][1])
+    assert depth == 8 and colour in (0, 2) and rest == [0, 0, 0]
+    lines = np.frombuffer(zlib.decompress(chunks[1][1]), np.uint8).reshape(height, -1)
+    assert not lines[:, 0].any(), "filter 0 on every line"
+    image = lines[:, 1:]
+    return image if colour == 0 else image.reshape(height, width, 3)
+
+
+images = st.one_of(
+    arrays.arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20))),
+    arrays.arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20), st.just(3))),
+)
+
+
+@given(images)
+def test_a_png_holds_exactly_the_pixels(image: NDArray[np.uint8]) -> None:
+    np.testing.assert_array_equal(read_png(png(image)), image)
+
+
+@given(
+    arrays.arrays(
+        st.sampled_from([np.float32, np.float64, np.int64, np.uint8, np.bool_]),
+        st.sampled_from([(1, 1, 4, 5), (1, 3, 4, 5), (1, 4, 5, 1), (1, 4, 5, 3)]),
+    )
+)
+def test_whatever_the_numbers_are_there_is_a_picture(array: NDArray[Any]) -> None:
+    assert is_picture(array)
+    image = pixels(array)
+    assert image.shape == ((4, 5, 3) if 3 in (array.shape[1], array.shape[3]) else (4, 5))
+    assert read_png(png(image)).dtype == np.uint8
+
+
+def test_the_contracts_range_is_black_to_white() -> None:
+    spec = TensorSpec("x", F4, (None, 1, 1, 3), -1.0, 1.0)
+    array = np.array([-1.0, 0.0, 1.0], np.float32).reshape(1, 1, 1, 3)
+    assert pixels(array, spec).tolist() == [[0, 128, 255]]
+    assert pixels(4 * array, spec).tolist() == [[0, 128, 255]]
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([0.0, 0.5, 1.0], [0, 128, 255]),
+        ([0.0, 0.25, 0.25], [0, 64, 64]),
+        ([-2.0, 0.0, 2.0], [0, 128, 255]),
+        ([np.nan, np.inf, -np.inf], [0, 0, 0]),
+        ([-1.7e308, 0.0, 1.7e308], [0, 128, 255]),
+        ([5.0, 5.0, 5.0], [0, 0, 0]),
+    ],
+)
+def test_without_a_range_the_values_give_one(values: list[float], shown: list[int]) -> None:
+    assert pixels(np.array(values).reshape(1, 1, 1, 3)).tolist() == [shown]
+
+
+def test_bytes_are_shown_as_they_are() -> None:
+    array = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
+    assert pixels(array).tolist() == array[0].tolist()
+    assert pixels(array.transpose(0, 3, 1, 2)).tolist() == array[0].tolist()
+
+
+def test_a_large_picture_is_thinned_out() -> None:
+    assert max(pixels(np.zeros((1, 1, 5000, 3000), np.float32)).shape) <= MAX_SIDE
+
+
+def contract(*inputs: TensorSpec) -> Contract:
+    return Contract("m", inputs, (TensorSpec("p", F4, (None, 2)),), 8, "1")
+
+
+def test_each_input_is_shown_by_its_form() -> None:
+    specs = contract(TensorSpec("a", F4, (None, 3), 0.0, 4.0), TensorSpec("b", F4, (None, 1, 2, 2)))
+    shown = previews(
+        {"a": np.array([[1.0, np.nan, 9.0]], np.float32), "b": np.zeros((1, 1, 2, 3), np.float32)}, specs
+    )
+    assert isinstance(shown[0], Row) and isinstance(shown[1], Picture)
+    assert [(cell.index, cell.value, cell.place) for cell in shown[0].cells] == [
+        (0, "1", 0.25),
+        (1, "nan", None),
+        (2, "9", 1.0),
+    ]
+    assert (shown[0].low, shown[0].high) == ("0", "4")
+    assert (shown[1].width, shown[1].height) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("array", "kind"),
+    [
+        (np.ones((1, 512)), Row),
+        (np.ones((1, 513)), Summary),
+        (np.ones(1), Row),
+        (np.array(3.5), Row),
+        (np.array([[True, False]]), Row),
+        (np.full((1, 4), np.nan), Row),
+        (np.full((1, 2), np.inf), Row),
+        (np.array([[-1.7e308, 1.7e308]]), Row),
+        (np.ones((1, 2, 3)), Summary),
+        (np.full((1, 2, 3), np.nan), Summary),
+        (np.ones((1, 0)), Summary),
+        (np.ones((1, 1, 0, 4)), Summary),
+        (np.ones((2, 1, 4, 4)), Summary),
+        (np.ones((1, 2, 4, 4)), Summary),
+        (np.ones((1, 1, 4, 4)), Picture),
+    ],
+)
+def test_no_form_breaks_the_preview(array: NDArray[Any], kind: type) -> None:
+    (shown,) = previews({"unknown": array}, contract(TensorSpec("a", F4, (None, 3))))
+    assert isinstance(shown, kind)
+
+
+def test_a_summary_says_what_can_be_said() -> None:
+    (shown,) = previews({"u": np.array([[[1.0, 3.0, np.inf]]])}, contract(TensorSpec("a", F4, (None, 3))))
+    assert isinstance(shown, Summary)
+    assert shown.facts == {
+        "type": "float64",
+        "shape": "1 × 1 × 3",
+        "values": "3",
+        "smallest": "1",
+        "largest": "3",
+        "median": "2",
+        "first": "1, 3",
+        "not finite": "1",
+    }
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    found = load_policy(Path(__file__).parents[2] / "configs" / "letters")
+    squeeze = {"name": "perturbation", "kind": "squeeze", "cuts": {"defer": "certified"}, "budget_s": 0.01}
+    guards = [*(g.model_dump() for g in found.guards), {**squeeze, "on_error": "degrade"}]
+    return Policy.model_validate({**found.model_dump(by_alias=True), "guards": guards})
+
+
+def raised(stage: str, error: str | None = None, form: str = "full") -> dict[str, Any]:
+    return {"stage": stage, "score": 1.0, "error": error, "form": form}
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ([], ["no model could answer it"]),
+        ([raised("ood")], ["it does not look like the data this model was calibrated on"]),
+        ([raised("perturbation")], ["the answer changes when the image is simplified"]),
+        ([raised("confidence")], ["the model “primary” is not sure enough"]),
+        (
+            [raised("confidence"), raised("small_confidence")],
+            ["the models “primary” and “small” are not sure enough"],
+        ),
+        ([raised("ood", "ood: boom")], ["a guard failed: ood: boom"]),
+        ([raised("confidence", "late")], ["a guard failed: late"]),
+        ([raised("primary", "circuit open")], ["the model “primary” failed: circuit open"]),
+        ([raised("gone")], ["“gone” objected"]),
+        (
+            [raised("primary", "x"), raised("ood", form="input_only"), raised("small_confidence")],
+            [
+                "the model “primary” failed: x",
+                "it does not look like the data this model was calibrated on "
+                "(judged by the input alone: the model was gone)",
+                "the model “small” is not sure enough",
+            ],
+        ),
+    ],
+)
+def test_why_is_told_in_plain_words(policy: Policy, found: list[dict[str, Any]], said: list[str]) -> None:
+    assert why(orjson.dumps({"reason": "abstained", "raised": found}).decode(), policy) == said

@@ -1,0 +1,249 @@
+"""Between the pipeline and the people: a row becomes a case, an answered case becomes an outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from parts import run as on_a_fake_clock
+from deployments import run
+
+from fallbacks.cases import CaseState, Record
+from fallbacks.payload import decode
+from fallbacks.review import ReviewQueue
+from gateway.contract import Contract, TensorSpec
+from gateway.decision import Decision, Degraded, Finding, Reason, Refused, Verdict
+from gateway.pipeline import Case
+from gateway.replies import reply_infer
+from gateway.review import Nobody, People, answer_unsure, answer_with_label, outcome_of
+from gateway.states import BY_REVIEW, Stamp
+from gateway.wire import InferRequest
+
+F4 = np.dtype(np.float32)
+ROW = np.arange(16, dtype=np.float32)[None]
+P = np.array([[0.05, 0.6, 0.0, 0.35]], np.float32)
+CONTRACT = Contract(
+    "letters",
+    (TensorSpec("attributes", F4, (None, 16)),),
+    (TensorSpec("probabilities", F4, (None, 4)),),
+    8,
+    "1",
+)
+FINDINGS = (
+    Finding("rate", 0.1, Verdict.ALLOW, True, 0.0),
+    Finding("watched", 9.0, Verdict.REFUSE, False, 0.0),
+    Finding("ood", 7.5, Verdict.DEFER, True, 0.0, form="input_only"),
+    Finding("primary", None, Verdict.DEGRADE, True, 0.0, error="primary: broken"),
+)
+
+
+def case(name: str = "c", who: str = "ada", suggestion: dict[str, Any] | None = None, **other: Any) -> Case:
+    fields: dict[str, Any] = {
+        "id": name,
+        "principal": who,
+        "reason": Reason.ABSTAINED,
+        "inputs": {"attributes": ROW},
+        "findings": FINDINGS,
+        "suggestion": {"probabilities": P} if suggestion is None else suggestion,
+    }
+    return Case(**(fields | other))
+
+
+class Clock:
+    """The wall clock, moved by hand."""
+
+    now_s = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@contextmanager
+def people(folder: Path, capacity: int = 100, expire_after_s: float = 60.0) -> Iterator[tuple[People, Clock]]:
+    clock = Clock()
+    queue = ReviewQueue.open(f"sqlite:///{folder / 'review.db'}", capacity=capacity, clock=clock)
+    try:
+        yield People(queue, expire_after_s, clock), clock
+    finally:
+        queue.close()
+
+
+async def found(queue: ReviewQueue, case_id: str = "c") -> Record:
+    record = await queue.find(case_id)
+    assert record is not None
+    return record
+
+
+def test_a_case_is_stored_with_what_a_person_needs(tmp_path: Path) -> None:
+    async def main() -> None:
+        with people(tmp_path) as (to, clock):
+            assert await to.put([case()]) == [True]
+            record = await found(to.queue)
+            assert (record.principal, record.state) == ("ada", CaseState.OPEN)
+            assert record.created_s == clock.now_s
+            assert record.expires_s == clock.now_s + 60
+            payload = await to.queue.payload("c")
+            assert payload is not None
+            assert {name: a.tobytes() for name, a in decode(payload).items()} == {"attributes": ROW.tobytes()}
+
+    run(main)
+
+
+def test_why_has_the_reason_and_only_what_was_raised_and_enforced(tmp_path: Path) -> None:
+    async def main() -> None:
+        with people(tmp_path) as (to, _):
+            await to.put([case()])
+            assert orjson.loads((await found(to.queue)).why) == {
+                "reason": "abstained",
+                "raised": [
+                    {"stage": "ood", "score": 7.5, "error": None, "form": "input_only"},
+                    {"stage": "primary", "score": None, "error": "primary: broken", "form": "full"},
+                ],
+            }
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("suggestion", "shown"),
+    [
+        ({"probabilities": P}, [[1, 0.6], [3, 0.35], [0, 0.05]]),
+        ({"probabilities": np.array([[0.5, 0.5]], np.float32)}, [[0, 0.5], [1, 0.5]]),
+        ({"logits": P}, []),
+        ({}, []),
+    ],
+)
+def test_the_models_view_is_its_likeliest_classes(tmp_path: Path, suggestion: Any, shown: Any) -> None:
+    async def main() -> None:
+        with people(tmp_path) as (to, _):
+            await to.put([case(suggestion=suggestion)])
+            assert orjson.loads((await found(to.queue)).model_view) == shown
+
+    run(main)
+
+
+def test_a_case_that_no_model_had_a_view_of_is_stored_as_well(tmp_path: Path) -> None:
+    async def main() -> None:
+        with people(tmp_path) as (to, _):
+            assert await to.put([replace(case(), suggestion=None)]) == [True]
+            assert (await found(to.queue)).model_view == "[]"
+
+    run(main)
+
+
+def test_an_infinite_score_is_kept_as_none(tmp_path: Path) -> None:
+    async def main() -> None:
+        with people(tmp_path) as (to, _):
+            alarm = Finding("ood", float("inf"), Verdict.DEFER, True, 0.0)
+            assert await to.put([case(findings=(alarm,))]) == [True]
+            assert orjson.loads((await found(to.queue)).why)["raised"][0]["score"] is None
+
+    run(main)
+
+
+def test_a_queue_without_room_takes_the_first_in_order(tmp_path: Path) -> None:
+    async def main() -> None:
+        with people(tmp_path, capacity=2) as (to, _):
+            assert await to.put([case(name) for name in "abc"]) == [True, True, False]
+            assert await to.put([case("d")]) == [False]
+            assert await to.queue.find("c") is None
+
+    run(main)
+
+
+def test_nobody_takes_nothing() -> None:
+    assert list(on_a_fake_clock(lambda: Nobody().put([case("a"), case("b")]))) == [False, False]
+
+
+async def decided(to: People, answer: str, case_id: str = "c") -> Record:
+    await to.put([case(case_id)])
+    (claim,) = await to.queue.claim("grace", 30)
+    await to.queue.resolve(case_id, claim.fence, "grace", answer)
+    return await found(to.queue, case_id)
+
+
+def test_a_persons_label_is_an_answer_in_the_form_of_the_model(tmp_path: Path) -> None:
+    async def main() -> None:
+        with people(tmp_path) as (to, _):
+            outcome = outcome_of(await decided(to, answer_with_label(2)), CONTRACT)
+            assert isinstance(outcome, Degraded)
+            assert (outcome.by, outcome.reason) == (BY_REVIEW, Reason.ABSTAINED)
+            array = outcome.output["probabilities"]
+            assert (array.dtype, array.tolist()) == (F4, [[0, 0, 1, 0]])
+
+    run(main)
+
+
+def test_a_person_who_cannot_tell_refuses(tmp_path: Path) -> None:
+    async def main() -> None:
+        with people(tmp_path) as (to, _):
+            assert outcome_of(await decided(to, answer_unsure()), CONTRACT) == Refused(Reason.ABSTAINED)
+
+    run(main)
+
+
+@pytest.mark.parametrize("label", [-1, 4, 1000])
+def test_a_label_that_no_class_has_is_never_an_answer(tmp_path: Path, label: int) -> None:
+    """A reload may have changed the classes since the person answered."""
+
+    async def main() -> None:
+        with people(tmp_path) as (to, _):
+            outcome = outcome_of(await decided(to, answer_with_label(label)), CONTRACT)
+            assert isinstance(outcome, Refused)
+
+    run(main)
+
+
+def test_a_case_that_waits_has_no_outcome_and_one_that_expired_is_refused(tmp_path: Path) -> None:
+    async def main() -> None:
+        with people(tmp_path, expire_after_s=60) as (to, clock):
+            await to.put([case()])
+            assert outcome_of(await found(to.queue), CONTRACT) is None
+            await to.queue.claim("grace", 30)
+            assert outcome_of(await found(to.queue), CONTRACT) is None
+            clock.now_s += 61
+            assert outcome_of(await found(to.queue), CONTRACT) == Refused(Reason.UNAVAILABLE)
+
+    run(main)
+
+
+def test_every_exposed_score_is_answered_and_nothing_else(tmp_path: Path) -> None:
+    outputs = (
+        TensorSpec("probabilities", F4, (None, 4)),
+        TensorSpec("calibrated", np.dtype(np.float64), (None, 1, 4)),
+        TensorSpec("open", F4, (None, None)),
+        TensorSpec("label", np.dtype(np.int64), (None,)),
+    )
+    contract = replace(CONTRACT, outputs=outputs)
+
+    async def main() -> None:
+        with people(tmp_path) as (to, _):
+            outcome = outcome_of(await decided(to, answer_with_label(1)), contract)
+            assert isinstance(outcome, Degraded)
+            assert {name: a.tolist() for name, a in outcome.output.items()} == {
+                "probabilities": [[0, 1, 0, 0]],
+                "calibrated": [[[0, 1, 0, 0]]],
+            }
+
+    run(main)
+
+
+def test_a_persons_answer_makes_a_reply_like_any_other(tmp_path: Path) -> None:
+    async def main() -> None:
+        with people(tmp_path) as (to, _):
+            outcome = outcome_of(await decided(to, answer_with_label(3)), CONTRACT)
+            assert outcome is not None
+            asked = InferRequest("mine", {}, 1, CONTRACT.everything[False])
+            reply = reply_infer(CONTRACT, asked, [Decision("c", outcome)], Stamp("p", "enforce", "c"))
+            body = orjson.loads(reply.body)
+            assert (reply.status, body["id"]) == (200, "mine")
+            assert body["outputs"][0]["data"] == [0, 0, 0, 1]
+            assert body["parameters"]["fs_served_by"] == "review"
+
+    run(main)

@@ -1,0 +1,292 @@
+"""Metrics and spans of finished records: right, bounded, and without anything that a caller may not be told."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import numpy as np
+import pytest
+from deployments import record_of
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.decision import Decision, Deferred, Degraded, Finding, Outcome, Reason, Refused, Served, Verdict
+from gateway.telemetry import Telemetry, labels
+
+SCORE = 5.4321
+OUTPUT = {"probabilities": np.array([[0.25, 0.75]], np.float32)}
+FINDINGS = (
+    Finding("rate", 0.25, Verdict.ALLOW, True, 0.001),
+    Finding("ood", SCORE, Verdict.DEFER, True, 0.002, form="input_only"),
+    Finding("primary", None, Verdict.DEGRADE, True, 0.004, error="primary: no answer in 0.004 s"),
+)
+ENDS: list[Outcome] = [
+    Served(OUTPUT, "primary"),
+    Degraded(OUTPUT, "small", Reason.UNAVAILABLE),
+    Deferred("d", Reason.ABSTAINED),
+    Refused(Reason.RATE_LIMITED, 2.0),
+]
+RECORD = record_of(*(Decision(f"d.{i}", end, FINDINGS) for i, end in enumerate(ENDS)), who="principal-7")
+
+
+@pytest.fixture(autouse=True)
+def no_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
+
+
+@pytest.fixture
+def telemetry() -> Iterator[Telemetry]:
+    made = Telemetry("letters", "replica-1")
+    yield made
+    made.close()
+
+
+def families(telemetry: Telemetry) -> dict[str, Metric]:
+    """The metrics as Prometheus reads them."""
+    return {family.name: family for family in text_string_to_metric_families(telemetry.prometheus().decode())}
+
+
+def counts(family: Metric, *names: str) -> dict[tuple[str, ...], float]:
+    """Totals by the given labels; every sample must also say its replica."""
+    assert {sample.labels["replica"] for sample in family.samples} == {"replica-1"}
+    return {
+        tuple(sample.labels[name] for name in names): sample.value
+        for sample in family.samples
+        if sample.name.endswith("_total")
+    }
+
+
+def test_rows_are_counted_by_how_they_ended(telemetry: Telemetry) -> None:
+    telemetry([RECORD, RECORD])
+    found = counts(families(telemetry)["gateway_rows"], "outcome", "served_by", "reason")
+    assert found == {
+        ("served", "primary", "ok"): 2,
+        ("degraded", "small", "unavailable"): 2,
+        ("deferred", "", "abstained"): 2,
+        ("refused", "", "rate_limited"): 2,
+    }
+
+
+def test_stages_are_counted_by_verdict_and_errors_by_stage(telemetry: Telemetry) -> None:
+    telemetry([RECORD])
+    found = families(telemetry)
+    assert counts(found["gateway_stage_rows"], "stage", "verdict") == {
+        ("rate", "allow"): 4,
+        ("ood", "defer"): 4,
+        ("primary", "degrade"): 4,
+    }
+    assert counts(found["gateway_stage_errors"], "stage") == {("primary",): 4}
+
+
+def test_times_are_histograms_in_seconds(telemetry: Telemetry) -> None:
+    telemetry([RECORD])
+    found = families(telemetry)
+    request = {sample.name: sample.value for sample in found["gateway_request_seconds"].samples}
+    assert request["gateway_request_seconds_count"] == 1
+    assert request["gateway_request_seconds_sum"] == pytest.approx(0.0125)
+    stages = {
+        sample.labels["stage"]: sample.value
+        for sample in found["gateway_stage_seconds"].samples
+        if sample.name.endswith("_sum")
+    }
+    assert stages == pytest.approx({"rate": 0.001, "ood": 0.002, "primary": 0.004})
+    bounds = [
+        float(sample.labels["le"])
+        for sample in found["gateway_request_seconds"].samples
+        if sample.name.endswith("_bucket")
+    ]
+    assert bounds == sorted(bounds)
+    assert bounds[0] <= 0.0001
+    assert bounds[-1] == float("inf")
+
+
+def test_counts_go_on_from_call_to_call(telemetry: Telemetry) -> None:
+    for _ in range(3):
+        telemetry([RECORD])
+    telemetry([])
+    found = counts(families(telemetry)["gateway_rows"], "outcome")
+    assert found == {("served",): 3, ("degraded",): 3, ("deferred",): 3, ("refused",): 3}
+
+
+def test_the_text_is_one_that_prometheus_reads_even_before_the_first_record(telemetry: Telemetry) -> None:
+    assert families(telemetry) == {}
+    telemetry([RECORD])
+    for family in families(telemetry).values():
+        assert family.name.startswith("gateway_")
+        assert family.documentation
+        for sample in family.samples:
+            assert re.fullmatch(r"[a-z_]+", sample.name)
+
+
+def test_neither_scores_nor_callers_nor_ids_nor_errors_are_in_the_metrics(telemetry: Telemetry) -> None:
+    telemetry([RECORD])
+    text = telemetry.prometheus().decode()
+    for secret in (str(SCORE), "principal-7", "d.0", "no answer in", "letters@1#0"):
+        assert secret not in text
+    names = {name for family in families(telemetry).values() for s in family.samples for name in s.labels}
+    ours = {name for name in names if not name.startswith("otel_scope_")}
+    assert ours == {"replica", "outcome", "served_by", "reason", "stage", "verdict", "le"}
+
+
+def test_labels_do_not_grow_with_traffic(telemetry: Telemetry) -> None:
+    telemetry([RECORD])
+    before = telemetry.prometheus().count(b"\n")
+    telemetry([record_of(*RECORD.decisions, name=f"d{i}", who=f"caller-{i}") for i in range(500)])
+    assert telemetry.prometheus().count(b"\n") == before
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_labels_are_the_outcome_who_answered_and_the_coarse_reason(end: Outcome) -> None:
+    outcome, by, reason = labels(end)
+    assert outcome == type(end).__name__.lower()
+    assert by == getattr(end, "by", "")
+    assert reason in {"ok", "abstained", "rate_limited", "unavailable", "deadline"}
+
+
+def spans_of(*decisions: Decision) -> dict[str, ReadableSpan]:
+    """The finished spans of one record, by name."""
+    exporter = InMemorySpanExporter()
+    telemetry = Telemetry("letters", "replica-1", exporter)
+    telemetry([record_of(*decisions)])
+    telemetry.close()
+    spans = exporter.get_finished_spans()
+    assert len({span.name for span in spans}) == len(spans)
+    return {span.name: span for span in spans}
+
+
+def attributes(span: ReadableSpan) -> dict[str, Any]:
+    assert span.attributes is not None
+    return dict(span.attributes)
+
+
+def test_a_request_is_a_span_with_one_child_a_stage() -> None:
+    spans = spans_of(*RECORD.decisions[:1])
+    assert set(spans) == {"infer", "rate", "ood", "primary"}
+    root = spans["infer"]
+    assert root.parent is None
+    for name in ("rate", "ood", "primary"):
+        parent = spans[name].parent
+        assert parent is not None
+        assert root.context is not None
+        assert parent.span_id == root.context.span_id
+
+
+def test_the_request_span_says_how_the_worst_row_ended() -> None:
+    assert attributes(spans_of(*RECORD.decisions)["infer"]) == {
+        "gateway.decision_id": "d",
+        "gateway.policy": "letters@1#0",
+        "gateway.outcome": "refused",
+        "gateway.reason": "rate_limited",
+        "gateway.served_by": "",
+        "gateway.rows": "4",
+    }
+
+
+def test_a_stage_span_says_its_verdict_its_form_and_its_error() -> None:
+    spans = spans_of(*RECORD.decisions[:1])
+    assert attributes(spans["rate"]) == {
+        "gateway.verdict": "allow",
+        "gateway.enforced": True,
+        "gateway.form": "full",
+    }
+    assert attributes(spans["ood"])["gateway.form"] == "input_only"
+    assert attributes(spans["primary"]) == {
+        "gateway.verdict": "degrade",
+        "gateway.enforced": True,
+        "gateway.form": "full",
+        "error.message": "primary: no answer in 0.004 s",
+    }
+
+
+def test_spans_have_their_true_start_and_length_one_after_the_other() -> None:
+    spans = spans_of(*RECORD.decisions[:1])
+    start = 1_700_000_000_000_000_000
+    times = {name: (span.start_time, span.end_time) for name, span in spans.items()}
+    assert times == {
+        "infer": (start, start + 12_500_000),
+        "rate": (start, start + 1_000_000),
+        "ood": (start + 1_000_000, start + 3_000_000),
+        "primary": (start + 3_000_000, start + 7_000_000),
+    }
+
+
+def test_spans_name_the_deployment_and_the_replica_but_neither_scores_nor_callers() -> None:
+    for span in spans_of(*RECORD.decisions).values():
+        assert span.resource.attributes["service.name"] == "letters"
+        assert span.resource.attributes["service.instance.id"] == "replica-1"
+        assert str(SCORE) not in span.to_json()
+        assert "principal-7" not in span.to_json()
+
+
+def test_the_spans_of_a_batch_are_those_of_the_row_that_it_is_told_by() -> None:
+    """A trace that ends as refused must show the stage that refused."""
+    calm = Decision("d.0", Served(OUTPUT, "primary"), (Finding("rate", 0.1, Verdict.ALLOW, True, 0.001),))
+    refused = Decision("d.1", ENDS[3], (Finding("rate", 1.5, Verdict.REFUSE, True, 0.001),))
+    spans = spans_of(calm, refused)
+    assert attributes(spans["infer"])["gateway.outcome"] == "refused"
+    assert attributes(spans["rate"])["gateway.verdict"] == "refuse"
+
+
+def test_a_row_that_ended_before_any_stage_does_not_hide_the_times_of_the_others(telemetry: Telemetry) -> None:
+    late = Decision("d.0", Refused(Reason.DEADLINE))
+    telemetry([record_of(late, Decision("d.1", ENDS[0], FINDINGS))])
+    assert "gateway_stage_seconds" in families(telemetry)
+
+
+def test_without_a_collector_no_span_is_made_and_no_thread_started() -> None:
+    before = set(threading.enumerate())
+    telemetry = Telemetry("letters", "replica-1")
+    telemetry([RECORD])
+    assert set(threading.enumerate()) == before
+    telemetry.close()
+
+
+def test_two_deployments_in_one_process_do_not_mix(telemetry: Telemetry) -> None:
+    other = Telemetry("fashion", "replica-2")
+    other([RECORD, RECORD])
+    telemetry([RECORD])
+    assert set(counts(families(telemetry)["gateway_rows"], "outcome").values()) == {1}
+    other.close()
+
+
+def test_with_a_collector_metrics_and_spans_go_out_over_otlp(monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[str] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            got.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Collector)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        telemetry = Telemetry("letters", "replica-1")
+        telemetry([RECORD])
+        telemetry.close()
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert set(got) == {"/v1/metrics", "/v1/traces"}
+
+
+def test_a_collector_that_is_gone_disturbs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    telemetry = Telemetry("letters", "replica-1")
+    telemetry([RECORD])
+    assert b"gateway_rows" in telemetry.prometheus()
+    telemetry.close()

@@ -1,0 +1,54 @@
+"""What the gateway says of itself, in the words that clients read."""
+
+from __future__ import annotations
+
+import json
+
+from wire_parts import contract_of, spec_of
+
+from gateway.metadata import render_config, render_health, render_model, render_model_ready, render_server
+
+CONTRACT = contract_of(
+    spec_of("FP32", (None, 1, 28, 28), "image"),
+    spec_of("BF16", (None, None), "mask"),
+    outputs=[spec_of("BYTES", (None,), "label")],
+)
+
+
+def test_the_server_names_its_version_and_extensions() -> None:
+    server = json.loads(render_server("failsafe-gateway", "0.1.0"))
+    assert (server["name"], server["version"]) == ("failsafe-gateway", "0.1.0")
+    assert "binary_tensor_data" in server["extensions"]
+    assert not any("shared_memory" in extension for extension in server["extensions"])
+
+
+def test_health_says_live_and_ready_in_either_place() -> None:
+    assert json.loads(render_health(live=True, ready=False)) == {"live": True, "ready": False}
+    assert json.loads(render_model_ready(CONTRACT, ready=True)) == {"name": "m", "ready": True}
+
+
+def test_a_model_shows_datatypes_and_an_open_row() -> None:
+    assert json.loads(render_model(CONTRACT)) == {
+        "name": "m",
+        "versions": ["1"],
+        "platform": "onnxruntime_onnx",
+        "inputs": [
+            {"name": "image", "datatype": "FP32", "shape": [-1, 1, 28, 28]},
+            {"name": "mask", "datatype": "BF16", "shape": [-1, -1]},
+        ],
+        "outputs": [{"name": "label", "datatype": "BYTES", "shape": [-1]}],
+    }
+
+
+def test_a_config_has_what_perf_analyzer_reads() -> None:
+    assert json.loads(render_config(CONTRACT)) == {
+        "name": "m",
+        "platform": "onnxruntime_onnx",
+        "backend": "onnxruntime",
+        "max_batch_size": 8,
+        "input": [
+            {"name": "image", "data_type": "TYPE_FP32", "dims": [1, 28, 28]},
+            {"name": "mask", "data_type": "TYPE_BF16", "dims": [-1]},
+        ],
+        "output": [{"name": "label", "data_type": "TYPE_STRING", "dims": []}],
+    }
