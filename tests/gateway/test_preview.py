@@ -114,6 +114,8 @@ def test_each_input_is_shown_by_its_form() -> None:
         (2, "9", 1.0),
     ]
     assert (shown[0].low, shown[0].high) == ("0", "4")
+    (beyond,) = previews({"a": np.array([[np.inf, -np.inf, 2.0]], np.float32)}, specs)
+    assert isinstance(beyond, Row) and [cell.place for cell in beyond.cells] == [None, None, 0.5]
     assert (shown[1].width, shown[1].height) == (3, 2)
 
 

@@ -1,0 +1,730 @@
+"""One replica on real models: law 5 (reload), broken parts while it serves, and a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import pytest
+from deployments import (
+    FULL_RATE,
+    Hangs,
+    NotANumber,
+    Raises,
+    Switch,
+    batch_of,
+    clean_rows,
+    edit,
+    letters,
+    opened,
+    outlier_rows,
+    predictor_of,
+    record_of,
+    run,
+    swap,
+)
+
+from fallbacks.breaker import Breaker, CircuitOpen, State
+from fallbacks.cases import CaseState
+from gateway.batch import Predictor
+from gateway.decision import Decision, Deferred, Degraded, Reason, Refused, Served, Tensors, Verdict
+from gateway.disclosure import Full, Label, Rounded, Top
+from gateway.errors import ArtifactError, PolicyError, Problems
+from gateway.gateway import Gateway
+from gateway.pipeline import AnyGuard
+from gateway.review import Nobody, People
+from gateway.stage import FeatureStage
+
+QUICK_PRIMARY = ("budget_s: 2\n", "budget_s: 0.1\n")
+
+
+def kinds(decisions: Sequence[Decision]) -> Counter[str]:
+    return Counter(type(decision.outcome).__name__ for decision in decisions)
+
+
+def guarded(gateway: Gateway, decision: Decision) -> bool:
+    """Law 7 on one decision: every enforced guard and every check of its rung let the answer pass."""
+    if not isinstance(decision.outcome, Served | Degraded):
+        return True
+    said = {finding.stage: finding for finding in decision.findings}
+    deepest = Verdict.ALLOW if isinstance(decision.outcome, Served) else Verdict.DEGRADE
+    by = decision.outcome.by
+    rung = next(rung for rung in gateway.loaded.pipeline.rungs if rung.name == by)
+    guards = [said[g.name].verdict <= deepest for g in gateway.loaded.pipeline.guards if enforced(g)]
+    return all(guards) and all(said[check.name].verdict is Verdict.ALLOW for check in rung.checks)
+
+
+def enforced(guard: AnyGuard) -> bool:
+    return guard.full.enforce if isinstance(guard, FeatureStage) else guard.enforce
+
+
+async def waiting(gateway: Gateway) -> int:
+    """How many cases wait for a person."""
+    assert isinstance(gateway.review, People)
+    return (await gateway.review.queue.waiting()).counts[CaseState.OPEN]
+
+
+# ---------------------------------------------------------------- serving
+
+
+def test_clean_rows_are_served_by_the_primary_and_strange_ones_are_not(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(letters(tmp_path, FULL_RATE)) as gateway:
+            clean = await gateway.decide(batch_of(clean_rows(100)))
+            strange = await gateway.decide(batch_of(outlier_rows(100), name="o"))
+            assert kinds(clean)["Served"] >= 80
+            assert kinds(strange)["Served"] + kinds(strange)["Degraded"] <= 5
+            assert kinds(strange)["Deferred"] >= 95
+            assert await waiting(gateway) == (kinds(clean) + kinds(strange))["Deferred"]
+            assert all(guarded(gateway, decision) for decision in [*clean, *strange])
+            assert {decision.policy for decision in [*clean, *strange]} == {gateway.loaded.tag}
+
+    run(main)
+
+
+def test_answers_are_the_models_own_whatever_batch_they_came_in(tmp_path: Path) -> None:
+    x = clean_rows(40)
+
+    async def main() -> None:
+        async with opened(letters(tmp_path, FULL_RATE)) as gateway:
+            together = await gateway.decide(batch_of(x))
+            alone = await asyncio.gather(*(gateway.decide(batch_of(x[i : i + 1])) for i in range(40)))
+            model = gateway.loaded.artifacts.models["primary"]
+            for i, (a, (b,)) in enumerate(zip(together, alone, strict=True)):
+                assert type(a.outcome) is type(b.outcome)
+                if isinstance(a.outcome, Served) and isinstance(b.outcome, Served):
+                    own = model.run({"attributes": x[i : i + 1]})["probabilities"]
+                    assert abs(a.outcome.output["probabilities"] - own).max() < 1e-5
+                    assert abs(b.outcome.output["probabilities"] - own).max() < 1e-5
+
+    run(main)
+
+
+def test_concurrent_requests_share_the_primarys_passes(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(letters(tmp_path, FULL_RATE)) as gateway:
+            counting = Switch(predictor_of(gateway))
+            swap(gateway, counting)
+            x = clean_rows(200)
+            requests = [batch_of(x[i : i + 1], name=f"r{i}-") for i in range(200)]
+            got = await asyncio.gather(*map(gateway.decide, requests))
+            assert sum(counting.asked) == 200
+            assert len(counting.asked) <= 4
+            assert [one[0].id for one in got] == [request.ids[0] for request in requests]
+
+    run(main)
+
+
+def test_in_observe_mode_everything_is_answered_and_the_findings_tell(tmp_path: Path) -> None:
+    folder = letters(tmp_path, FULL_RATE, ('version: "1"', 'version: "1"\nmode: observe'))
+
+    async def main() -> None:
+        async with opened(folder) as gateway:
+            decisions = await gateway.decide(batch_of(outlier_rows(20)))
+            assert kinds(decisions) == {"Served": 20}
+            said = [finding for d in decisions for finding in d.findings if finding.stage == "ood"]
+            assert sum(finding.verdict is Verdict.DEFER for finding in said) >= 19
+            assert not any(finding.enforced for finding in said)
+
+    run(main)
+
+
+def test_a_caller_over_the_rate_is_refused_and_told_how_long_to_wait(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(letters(tmp_path, ("per_s: 200, burst: 400", "per_s: 2, burst: 4"))) as gateway:
+            greedy = await gateway.decide(batch_of(clean_rows(6), "greedy"))
+            modest = await gateway.decide(batch_of(clean_rows(2), "modest"))
+            refused = [d.outcome for d in greedy if isinstance(d.outcome, Refused)]
+            assert len(refused) == 2
+            for outcome in refused:
+                assert outcome.reason is Reason.RATE_LIMITED
+                assert outcome.retry_after_s is not None
+                assert 0 < outcome.retry_after_s <= 2
+            assert "Refused" not in kinds(modest)
+
+    run(main)
+
+
+def test_two_replicas_share_one_queue_and_its_capacity(tmp_path: Path) -> None:
+    folder = letters(tmp_path, FULL_RATE, ("capacity: 10000", "capacity: 12"))
+
+    async def main() -> None:
+        async with opened(folder) as one, opened(folder) as two:
+            assert one.replica != two.replica
+            got = await asyncio.gather(
+                one.decide(batch_of(outlier_rows(10), name="a")),
+                two.decide(batch_of(outlier_rows(10), name="b")),
+            )
+            ends = kinds([*got[0], *got[1]])
+            assert ends["Deferred"] == 12
+            assert await waiting(one) == await waiting(two) == 12
+
+    run(main)
+
+
+# ---------------------------------------------------------------- law 5: reload
+
+
+def truncate(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-100])
+
+
+SPOILED: dict[str, Callable[[Path], object]] = {
+    "a policy that is not YAML": lambda folder: (folder / "gateway.yaml").write_text("guards: ["),
+    "a policy with an unknown field": lambda folder: edit(folder, ("expose:", "reveal: 1\nexpose:")),
+    "a policy that YAML cannot make": lambda folder: edit(folder, ("name: letters", "name: !!int letters")),
+    "no policy": lambda folder: (folder / "gateway.yaml").unlink(),
+    "an output that no model has": lambda folder: edit(folder, ("[probabilities]", "[chances]")),
+    "a stale certificate": lambda folder: edit(folder, ("false_alarm_budget: 0.02", "false_alarm_budget: 0.1")),
+    "no certificate": lambda folder: (folder / "certificate.json").unlink(),
+    "a certificate cut short": truncate("certificate.json"),
+    "guards cut short": truncate("guards.npz"),
+    "no guards": lambda folder: (folder / "guards.npz").unlink(),
+    "a primary cut short": truncate("primary.onnx"),
+    "a fallback cut short": truncate("fallback.onnx"),
+    "no primary": lambda folder: (folder / "primary.onnx").unlink(),
+    "another model for the primary": lambda folder: (folder / "fallback.onnx").replace(folder / "primary.onnx"),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
+def test_law_5_a_failed_reload_leaves_everything_as_it_was(
+    tmp_path: Path, spoil: Callable[[Path], object]
+) -> None:
+    folder = letters(tmp_path, FULL_RATE)
+
+    async def main() -> None:
+        async with opened(folder) as gateway:
+            before = gateway.loaded
+            spoil(folder)
+            with pytest.raises(Problems) as caught:
+                gateway.reload()
+            assert isinstance(caught.value, PolicyError | ArtifactError)
+            assert gateway.loaded is before
+            decisions = await gateway.decide(batch_of(clean_rows(20)))
+            assert kinds(decisions)["Served"] >= 15
+            assert {decision.policy for decision in decisions} == {before.tag}
+
+    run(main)
+
+
+def test_law_5_a_reload_to_an_equal_policy_changes_nothing(tmp_path: Path) -> None:
+    folder = letters(tmp_path)
+
+    async def main() -> None:
+        async with opened(folder) as gateway:
+            before = gateway.loaded
+            assert gateway.reload() is False
+            path = folder / "gateway.yaml"
+            path.write_text("# another remark\n\n" + path.read_text().replace("[gen, fdbd,", "[ gen,fdbd,"))
+            assert gateway.reload() is False
+            assert gateway.loaded is before
+
+    run(main)
+
+
+def test_a_reload_to_another_policy_takes_effect_at_once_and_says_so(tmp_path: Path) -> None:
+    folder = letters(tmp_path, FULL_RATE)
+
+    async def main() -> None:
+        async with opened(folder) as gateway:
+            before = gateway.loaded.tag
+            edit(folder, ("{defer: certified}", "{refuse: certified}"))
+            assert gateway.reload() is True
+            assert gateway.loaded.tag != before
+            decisions = await gateway.decide(batch_of(outlier_rows(10)))
+            assert kinds(decisions)["Refused"] >= 9
+            assert {decision.policy for decision in decisions} == {gateway.loaded.tag}
+            edit(folder, ("{refuse: certified}", "{defer: certified}"))
+            assert gateway.reload() is True
+            assert gateway.loaded.tag == before, "the same files are the same policy again"
+
+    run(main)
+
+
+def test_a_batch_that_is_being_decided_ends_under_the_policy_it_began_with(tmp_path: Path) -> None:
+    folder = letters(tmp_path, FULL_RATE)
+
+    @dataclass
+    class Slow:
+        inner: Predictor
+
+        async def predict(self, inputs: Tensors, /) -> Tensors:
+            await asyncio.sleep(0.2)
+            return await self.inner.predict(inputs)
+
+    async def main() -> None:
+        async with opened(folder) as gateway:
+            swap(gateway, Slow(predictor_of(gateway)))
+            old = gateway.loaded.tag
+            flying = asyncio.create_task(gateway.decide(batch_of(clean_rows(3))))
+            await asyncio.sleep(0.05)
+            edit(folder, ('version: "1"', 'version: "2"'))
+            assert gateway.reload()
+            queued = asyncio.create_task(gateway.decide(batch_of(clean_rows(3), name="q")))
+            assert {(d.policy, type(d.outcome)) for d in await flying} == {(old, Served)}
+            assert {(d.policy, type(d.outcome)) for d in await queued} == {(gateway.loaded.tag, Served)}
+
+    run(main)
+
+
+def test_a_reload_under_load_loses_no_request_and_every_decision_names_its_policy(tmp_path: Path) -> None:
+    folder = letters(tmp_path, FULL_RATE)
+    x = clean_rows(50)
+
+    async def main() -> None:
+        async with opened(folder) as gateway:
+            in_force = {gateway.loaded.tag}
+            expected = kinds(await gateway.decide(batch_of(x)))
+            ended: list[Decision] = []
+            over = False
+
+            async def client(number: int) -> None:
+                i = 0
+                while not over:
+                    name = f"c{number}.{i}."
+                    got = await gateway.decide(batch_of(x[number : number + 1], f"c{number}", name=name))
+                    assert [decision.id for decision in got] == [f"{name}0"]
+                    ended.extend(got)
+                    i += 1
+
+            clients = [asyncio.create_task(client(number)) for number in range(50)]
+            for version in range(2, 6):
+                await asyncio.sleep(0.05)
+                edit(folder, (f'version: "{version - 1}"', f'version: "{version}"'))
+                assert gateway.reload()
+                in_force.add(gateway.loaded.tag)
+            await asyncio.sleep(0.05)
+            over = True
+            await asyncio.gather(*clients)
+            assert len(in_force) == 5
+            assert {decision.policy for decision in ended} == in_force
+            assert set(kinds(ended)) <= set(expected)
+            assert "Refused" not in kinds(ended)
+            assert len(ended) > 250
+
+    run(main)
+
+
+def test_a_rung_that_an_operator_took_out_stays_out_over_a_reload(tmp_path: Path) -> None:
+    folder = letters(tmp_path, FULL_RATE)
+
+    async def main() -> None:
+        async with opened(folder) as gateway:
+            gateway.loaded.breakers["primary"].isolate()
+            edit(folder, ('version: "1"', 'version: "2"'))
+            assert gateway.reload()
+            assert gateway.loaded.breakers["primary"].state is State.ISOLATED
+            assert "Served" not in kinds(await gateway.decide(batch_of(clean_rows(5))))
+
+    run(main)
+
+
+def test_a_reload_that_shuts_anonymous_callers_out_shuts_them_out(tmp_path: Path) -> None:
+    folder = letters(tmp_path)
+
+    async def main() -> None:
+        async with opened(folder) as gateway:
+            assert gateway.callers.identify(None, "127.0.0.1") is not None
+            edit(folder, ("anonymous: loopback", "anonymous: nobody"))
+            assert applied(gateway)
+            assert gateway.callers.identify(None, "127.0.0.1") is None
+
+    run(main)
+
+
+def test_a_reload_to_less_room_for_review_leaves_less_room(tmp_path: Path) -> None:
+    folder = letters(tmp_path, FULL_RATE)
+
+    async def main() -> None:
+        async with opened(folder) as gateway:
+            edit(folder, ("capacity: 10000", "capacity: 2"))
+            assert applied(gateway)
+            assert kinds(await gateway.decide(batch_of(outlier_rows(20))))["Deferred"] == 2
+
+    run(main)
+
+
+def test_a_reload_to_a_shorter_queue_shortens_it(tmp_path: Path) -> None:
+    folder = letters(tmp_path, FULL_RATE)
+
+    async def main() -> None:
+        async with opened(folder) as gateway:
+            edit(folder, ("anonymous: loopback", "anonymous: loopback, max_queued_rows: 4"))
+            assert applied(gateway)
+            assert kinds(await gateway.decide(batch_of(clean_rows(5)))) == {"Refused": 5}
+
+    run(main)
+
+
+def applied(gateway: Gateway) -> bool:
+    """Reloads; a part of the policy that only a restart can change may refuse instead, in so many words."""
+    try:
+        return gateway.reload()
+    except PolicyError as error:
+        if "restart" in str(error):
+            pytest.skip(str(error))
+        raise
+
+
+# ---------------------------------------------------------------- broken while serving
+
+
+def broken_primary(gateway: Gateway, how: str) -> Predictor:
+    if how == "raises":
+        return Raises()
+    return Hangs() if how == "hangs" else NotANumber(predictor_of(gateway))
+
+
+@pytest.mark.parametrize("how", ["raises", "hangs", "is not a number"])
+def test_without_the_primary_answers_go_on_degraded_and_guarded_by_the_input_alone(
+    tmp_path: Path, how: str
+) -> None:
+    async def main() -> None:
+        async with opened(letters(tmp_path, FULL_RATE, QUICK_PRIMARY)) as gateway:
+            swap(gateway, broken_primary(gateway, how))
+            x = clean_rows(300)
+            decisions: list[Decision] = []
+            for at in range(0, 300, 100):
+                decisions += await gateway.decide(batch_of(x[at : at + 100], name=f"{at}-"))
+            ends = kinds(decisions)
+            assert set(ends) == {"Degraded", "Deferred"}
+            assert ends["Degraded"] >= 5, "the fallback answers nothing"
+            for decision in decisions:
+                ood = next(finding for finding in decision.findings if finding.stage == "ood")
+                assert (ood.form, ood.error, ood.enforced) == ("input_only", None, True)
+                primary = [finding for finding in decision.findings if finding.stage == "primary"]
+                assert all(finding.error for finding in primary)
+                assert guarded(gateway, decision)
+                if isinstance(decision.outcome, Degraded):
+                    assert (decision.outcome.by, decision.outcome.reason) == ("small", Reason.UNAVAILABLE)
+            strange = await gateway.decide(batch_of(outlier_rows(50), name="o"))
+            assert kinds(strange)["Deferred"] >= 45
+
+    run(main)
+
+
+def test_a_hanging_primary_costs_its_budget_and_no_more(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(letters(tmp_path, FULL_RATE, QUICK_PRIMARY)) as gateway:
+            swap(gateway, Hangs())
+            start_s = time.perf_counter()
+            await gateway.decide(batch_of(clean_rows(10)))
+            assert 0.1 <= time.perf_counter() - start_s < 1.0
+
+    run(main)
+
+
+@dataclass
+class NotANumberAt:
+    """NaN for the rows whose first attribute is a given one."""
+
+    inner: Predictor
+    at: float
+
+    async def predict(self, inputs: Tensors, /) -> Tensors:
+        outputs = {name: array.copy() for name, array in (await self.inner.predict(inputs)).items()}
+        outputs["logits"][inputs["attributes"][:, 0] == self.at] = float("nan")
+        return outputs
+
+
+def test_a_row_without_numbers_falls_alone(tmp_path: Path) -> None:
+    x = clean_rows(60)
+    at = float(x[0, 0])
+
+    async def main() -> None:
+        async with opened(letters(tmp_path, FULL_RATE)) as gateway:
+            good = await gateway.decide(batch_of(x))
+            swap(gateway, NotANumberAt(predictor_of(gateway), at))
+            for before, after, row in zip(good, await gateway.decide(batch_of(x, name="s")), x, strict=True):
+                if row[0] == at:
+                    assert not isinstance(after.outcome, Served)
+                else:
+                    assert type(after.outcome) is type(before.outcome)
+
+    run(main)
+
+
+def test_when_every_model_is_broken_people_take_over_and_when_they_are_full_rows_are_refused(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        async with opened(letters(tmp_path, FULL_RATE, ("capacity: 10000", "capacity: 3"))) as gateway:
+            swap(gateway, Raises(), 0)
+            swap(gateway, Raises(), 1)
+            decisions = await gateway.decide(batch_of(clean_rows(5)))
+            assert kinds(decisions) == {"Deferred": 3, "Refused": 2}
+            assert [d.outcome for d in decisions[3:]] == [Refused(Reason.UNAVAILABLE)] * 2
+            assert await waiting(gateway) == 3
+            swap(gateway, gateway.loaded.artifacts.models["primary"])
+            assert kinds(await gateway.decide(batch_of(clean_rows(5), name="n")))["Served"] == 5
+
+    run(main)
+
+
+def test_a_full_review_queue_refuses_what_needs_a_person_and_nothing_else(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(letters(tmp_path, FULL_RATE, ("capacity: 10000", "capacity: 1"))) as gateway:
+            assert kinds(await gateway.decide(batch_of(outlier_rows(1)))) == {"Deferred": 1}
+            strange = await gateway.decide(batch_of(outlier_rows(5), name="o"))
+            assert [d.outcome for d in strange] == [Refused(Reason.UNAVAILABLE)] * 5
+            assert kinds(await gateway.decide(batch_of(clean_rows(20), name="c")))["Served"] >= 18
+
+    run(main)
+
+
+def test_a_review_store_that_is_gone_refuses_what_needs_a_person_and_nothing_else(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(letters(tmp_path, FULL_RATE)) as gateway:
+            assert isinstance(gateway.review, People)
+            gateway.review.queue.close()
+            strange = await gateway.decide(batch_of(outlier_rows(3)))
+            assert [d.outcome for d in strange] == [Refused(Reason.UNAVAILABLE)] * 3
+            assert kinds(await gateway.decide(batch_of(clean_rows(20), name="c")))["Served"] >= 18
+
+    run(main)
+
+
+def test_without_people_what_would_need_one_is_refused(tmp_path: Path) -> None:
+    folder = letters(tmp_path, FULL_RATE)
+    path = folder / "gateway.yaml"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith("review:")))
+
+    async def main() -> None:
+        async with opened(folder) as gateway:
+            assert isinstance(gateway.review, Nobody)
+            assert kinds(await gateway.decide(batch_of(outlier_rows(3)))) == {"Refused": 3}
+        assert not (folder / "var" / "review.db").exists()
+
+    run(main)
+
+
+def test_the_breaker_opens_lets_one_probe_through_and_closes_again(tmp_path: Path) -> None:
+    now_s = [1000.0]
+
+    async def main() -> None:
+        async with opened(letters(tmp_path, FULL_RATE)) as gateway:
+            model = Switch(gateway.loaded.artifacts.models["primary"], broken=True)
+            breaker = Breaker(model, failures=5, reset_s=5.0, clock=lambda: now_s[0])
+            swap(gateway, breaker)
+            x = clean_rows(1)
+
+            async def one(name: str) -> Decision:
+                (decision,) = await gateway.decide(batch_of(x, name=name))
+                return decision
+
+            for i in range(5):
+                assert not isinstance((await one(f"f{i}")).outcome, Served)
+            assert (breaker.state, len(model.asked)) == (State.OPEN, 5)
+            for i in range(5):
+                decision = await one(f"o{i}")
+                assert not isinstance(decision.outcome, Served)
+                said = [f.error for f in decision.findings if f.stage == "primary"]
+                assert all(CircuitOpen.__name__ in str(error) for error in said)
+            assert len(model.asked) == 5, "an open breaker asks nobody"
+            now_s[0] += 5.1
+            assert not isinstance((await one("probe")).outcome, Served)
+            assert (breaker.state, len(model.asked)) == (State.OPEN, 6)
+            model.broken = False
+            assert not isinstance((await one("waits")).outcome, Served)
+            now_s[0] += 5.1
+            assert isinstance((await one("back")).outcome, Served)
+            assert (breaker.state, len(model.asked)) == (State.CLOSED, 7)
+
+    run(main)
+
+
+def test_the_breakers_in_force_are_those_that_the_rungs_ask(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(letters(tmp_path, FULL_RATE)) as gateway:
+            gateway.loaded.breakers["primary"].isolate()
+            assert "Served" not in kinds(await gateway.decide(batch_of(clean_rows(5))))
+            gateway.loaded.breakers["primary"].restore()
+            assert kinds(await gateway.decide(batch_of(clean_rows(5), name="b")))["Served"] == 5
+
+    run(main)
+
+
+# ---------------------------------------------------------------- health
+
+
+def test_health_is_one_row_that_charges_nobody_asks_nobody_and_is_not_recorded(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(letters(tmp_path, ("per_s: 200, burst: 400", "per_s: 1, burst: 1"))) as gateway:
+            for _ in range(5):
+                assert await gateway.healthy()
+            assert await waiting(gateway) == 0
+            assert b"gateway_rows" not in gateway.telemetry.prometheus()
+            assert "Refused" not in kinds(await gateway.decide(batch_of(clean_rows(1), "canary")))
+        assert not list((tmp_path / "letters" / "var").glob("decisions-*"))
+
+    run(main)
+
+
+@pytest.mark.parametrize("how", ["raises", "hangs", "is not a number"])
+def test_a_replica_with_a_broken_primary_still_decides(tmp_path: Path, how: str) -> None:
+    async def main() -> None:
+        async with opened(letters(tmp_path, QUICK_PRIMARY)) as gateway:
+            swap(gateway, broken_primary(gateway, how))
+            assert await gateway.healthy()
+
+    run(main)
+
+
+def test_a_replica_that_cannot_decide_in_time_is_not_healthy(tmp_path: Path) -> None:
+    class Blocks:
+        async def predict(self, inputs: Tensors, /) -> Tensors:
+            time.sleep(0.6)  # noqa: ASYNC251 (the event loop itself stands still)
+            return {}
+
+    async def main() -> None:
+        async with opened(letters(tmp_path, patient=False)) as gateway:
+            await gateway.healthy()
+            swap(gateway, Blocks())
+            assert not await gateway.healthy()
+
+    run(main)
+
+
+# ---------------------------------------------------------------- beginning and end
+
+
+def threads() -> set[threading.Thread]:
+    return set(threading.enumerate())
+
+
+def test_closing_leaves_no_thread_and_no_task(tmp_path: Path) -> None:
+    async def main() -> None:
+        before = threads()
+        async with opened(letters(tmp_path)) as gateway:
+            await gateway.decide(batch_of(clean_rows(3)))
+            assert len(threads()) > len(before)
+        assert threads() == before
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main)
+    gc.collect()
+
+
+def test_closing_soon_after_a_reload_leaves_no_thread_of_the_old_models(tmp_path: Path) -> None:
+    folder = letters(tmp_path)
+
+    async def main() -> None:
+        before = threads()
+        async with opened(folder) as gateway:
+            edit(folder, ('version: "1"', 'version: "2"'))
+            assert gateway.reload()
+        assert threads() == before
+
+    run(main)
+
+
+def test_closing_finishes_what_was_taken(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(letters(tmp_path, FULL_RATE)) as gateway:
+            x = clean_rows(20)
+            tasks = [asyncio.create_task(gateway.decide(batch_of(x[i : i + 1]))) for i in range(20)]
+            await asyncio.sleep(0)
+        assert "Refused" not in kinds([(await task)[0] for task in tasks])
+
+    run(main)
+
+
+def test_after_closing_a_row_is_refused_not_an_error(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(letters(tmp_path)) as gateway:
+            pass
+        decisions = await gateway.decide(batch_of(clean_rows(2)))
+        assert [d.outcome for d in decisions] == [Refused(Reason.UNAVAILABLE)] * 2
+
+    run(main)
+
+
+@pytest.mark.parametrize("begin", [True, False], ids=["just started", "never started"])
+def test_closing_writes_what_was_recorded(tmp_path: Path, begin: bool) -> None:
+    folder = letters(tmp_path)
+
+    async def main() -> None:
+        gateway = Gateway.open(folder)
+        if begin:
+            gateway.start()
+        gateway.record(record_of(Decision("d", Refused(Reason.ABSTAINED))))
+        await gateway.close()
+
+    run(main)
+    (path,) = (folder / "var").glob("decisions-*.jsonl")
+    assert [orjson.loads(line)["id"] for line in path.read_bytes().splitlines()] == ["d"]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.mkdir(parents=True),
+        lambda path: (path.parent.mkdir(), path.write_text("not a database, but long enough to be one" * 99)),
+        lambda path: path.parent.write_text(""),
+    ],
+    ids=["a folder", "a text", "a file for the folder"],
+)
+def test_a_review_store_that_cannot_be_used_refuses_to_start(
+    tmp_path: Path, spoil: Callable[[Path], object]
+) -> None:
+    folder = letters(tmp_path)
+    spoil(folder / "var" / "review.db")
+    with pytest.raises(PolicyError) as caught:
+        Gateway.open(folder)
+    (problem,) = caught.value.problems
+    assert problem.field == "review.store"
+    assert "review.db" in (folder / "gateway.yaml").read_text().splitlines()[problem.line - 1]
+
+
+def test_a_start_that_fails_leaves_no_thread(tmp_path: Path) -> None:
+    folder = letters(tmp_path)
+    (folder / "certificate.json").unlink()
+    before = threads()
+    with pytest.raises(ArtifactError):
+        Gateway.open(folder)
+    gc.collect()
+    for thread in threads() - before:
+        thread.join(2)
+    assert threads() == before
+
+
+def test_tiers_are_what_the_policy_says_and_two_digits_where_it_says_nothing(tmp_path: Path) -> None:
+    tiers = "disclosure: {anonymous: {rounded: 3}, trusted: full, few: {top: 2}, bare: label}"
+
+    async def main() -> None:
+        change = ("disclosure: {anonymous: {rounded: 2}, trusted: full}", tiers)
+        async with opened(letters(tmp_path, change)) as gateway:
+            tier = gateway.loaded.tier
+            assert [tier(name) for name in ("anonymous", "trusted", "few", "bare")] == [
+                Rounded(3),
+                Full(),
+                Top(2),
+                Label(),
+            ]
+            assert tier("somebody") == Rounded(2)
+
+    run(main)
+
+
+def test_every_deferral_has_its_case_and_every_case_its_deferral(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(letters(tmp_path, FULL_RATE)) as gateway:
+            assert isinstance(gateway.review, People)
+            decisions = await gateway.decide(batch_of(outlier_rows(20), "ada"))
+            tickets = [d.outcome.ticket for d in decisions if isinstance(d.outcome, Deferred)]
+            for ticket in tickets:
+                record = await gateway.review.queue.find(ticket)
+                assert record is not None
+                assert (record.principal, orjson.loads(record.why)["reason"]) == ("ada", "abstained")
+            assert await waiting(gateway) == len(tickets) > 0
+
+    run(main)
