@@ -21,7 +21,6 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
-import orjson
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -35,7 +34,7 @@ from starlette.routing import Route
 
 from fallbacks.breaker import State
 from gateway import console
-from gateway.audit import explain
+from gateway.decisions import rows_anywhere, rows_here
 from gateway.errors import Problems
 from gateway.gateway import VAR, Gateway
 from gateway.pages import gateway_of, page, problem, static, told, wants_html
@@ -258,18 +257,10 @@ async def _switch_rung(request: Request) -> Response:
 
 
 async def decision(request: Request) -> Response:
-    """Everything that was found of a request, or of one row of it, wherever in the deployment it was judged.
-
-    Only the latest decisions are kept in memory; older ones are in the audit log.
-    """
-    id_ = request.path_params["id"]
-    audit = gateway_of(request).audit
-    record = audit.find(id_) or audit.find(id_.partition(".")[0])
-    rows = [orjson.loads(line) for line in explain(record)] if record else []
-    found = [row for row in rows if id_ in (row["request"], row["id"])]
-    if found:
-        return told({"id": id_, "rows": found})
-    for answer in await _ask(request):
-        if answer.ok:
-            return told(answer.json())
+    """Everything that was found of a request, or of one row of it, wherever it was judged."""
+    id_, audit = request.path_params["id"], gateway_of(request).audit
+    alone = ALONE in request.headers
+    rows = rows_here(audit, id_) if alone else await rows_anywhere(audit, request.app.state.siblings, id_)
+    if rows:
+        return told({"id": id_, "rows": rows})
     return problem(request, 404, "No such decision", "it is unknown, or too old to be kept in memory")

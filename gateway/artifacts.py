@@ -65,7 +65,14 @@ def load_models(folder: Path, policy: Policy) -> dict[str, OnnxModel]:
             models[rung.name] = OnnxModel.load(path)
         except ValueError as error:
             problems.append(locate(folder, at, str(error)))
+            continue
+        try:
+            models[rung.name].run(models[rung.name].canary(1))
+        except Exception as error:  # noqa: BLE001 (onnxruntime has a type of its own for each failure)
+            problems.append(locate(folder, at, f"{rung.model.path!r} cannot answer a row of zeros: {error}"))
     if problems:
+        for model in models.values():
+            model.close()
         raise PolicyError(problems)
     return models
 
@@ -73,6 +80,15 @@ def load_models(folder: Path, policy: Policy) -> dict[str, OnnxModel]:
 def load_artifacts(folder: Path, policy: Policy) -> Artifacts:
     """Models, guards and certificate, held against each other. Raises PolicyError or ArtifactError."""
     models = load_models(folder, policy)
+    try:
+        return _verified(folder, policy, models)
+    except ArtifactError:
+        for model in models.values():
+            model.close()
+        raise
+
+
+def _verified(folder: Path, policy: Policy, models: Mapping[str, OnnxModel]) -> Artifacts:
     certificate = load_certificate(folder)
     path = folder / GUARDS_FILE
     if not path.is_file():

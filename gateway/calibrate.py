@@ -182,7 +182,9 @@ def _fit(policy: Policy, fit: Fold, tail: Fold, primary: OnnxModel, progress: Pr
             progress(f"fitting {guard.name}")
             ood[guard.name] = Ood.fit(guard.detectors, fit.signals, fit.y, tail.signals, SEED)
             if guard.without_features == "input_only":
-                ood[input_only(guard.name)] = Ood.fit(guard.input_only, fit.signals, fit.y, tail.signals, SEED)
+                ood[input_only(guard.name)] = Ood.fit(
+                    guard.input_only, fit.signals, fit.y, tail.signals, SEED
+                )
         elif isinstance(guard, SqueezePolicy):
             progress(f"fitting {guard.name}")
             h, tail_h = fit.signals.h, tail.signals.h

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fallbacks.breaker import Breaker
+from fallbacks.breaker import Breaker, State
 from fallbacks.review import ReviewQueue, StoreError
 from gateway import disclosure
 from gateway.artifacts import Artifacts, contract_of, load_artifacts
@@ -100,13 +100,7 @@ class Gateway:
         artifacts = load_artifacts(self.folder, policy)
         breakers: dict[str, Breaker] = {}
         try:
-            stores = Stores(self.review, self.callers.rate_of, breakers)
-            pipeline = compile_policy(policy, artifacts, stores)
-            for model in artifacts.models.values():
-                model.run(model.canary(1))
-        except ValueError as error:
-            artifacts.close()
-            raise PolicyError([locate(self.folder, ("rungs",), str(error))]) from error
+            pipeline = compile_policy(policy, artifacts, Stores(self.review, self.callers.rate_of, breakers))
         except ArtifactError:
             artifacts.close()
             raise
@@ -138,6 +132,9 @@ class Gateway:
         if loaded.tag == old.tag:
             loaded.artifacts.close()
             return False
+        for name, breaker in old.breakers.items():
+            if breaker.state is State.ISOLATED and name in loaded.breakers:
+                loaded.breakers[name].isolate()  # what an operator took out stays out
         self.loaded = loaded
         log.info("policy %s replaced by %s", old.tag, loaded.tag)
         asyncio.get_running_loop().call_later(2 * old.policy.deadline_s, old.artifacts.close)

@@ -25,11 +25,13 @@ from gateway.batch import Batch, now_s
 from gateway.callers import Caller
 from gateway.contract import MAX_BODY_BYTES
 from gateway.decision import Decision, Deferred
+from gateway.decisions import rows_anywhere
 from gateway.errors import InvalidRequest, Problem
 from gateway.gateway import Gateway
 from gateway.replies import JSON, Reply, reply_end, reply_infer, reply_unknown_model
 from gateway.review import People, outcome_of
-from gateway.states import Rejection, Stamp, ending
+from gateway.siblings import Siblings
+from gateway.states import Rejection, Stamp
 from gateway.wire import InferRequest, parse_header_length, parse_infer
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -103,8 +105,9 @@ class _Request:
 class DataPlane:
     """The ASGI application of port 8080."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, siblings: Siblings) -> None:
         self.gateway = gateway
+        self.siblings = siblings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -139,7 +142,7 @@ class DataPlane:
                 return await self._model(request, decision_id, model, None, tuple(rest))
             case ("decisions", id_):
                 _only(request, "GET")
-                return self._decision(self._caller(request), id_)
+                return await self._decision(self._caller(request), id_)
             case ("reviews", id_):
                 _only(request, "GET")
                 return await self._review(self._caller(request), id_)
@@ -229,15 +232,14 @@ class DataPlane:
                     settled[i] = Decision(settled[i].id, outcome, settled[i].findings, settled[i].policy)
         return settled
 
-    def _decision(self, caller: Caller, record_id: str) -> Reply:
+    async def _decision(self, caller: Caller, id_: str) -> Reply:
         """The caller's own decision, coarse: scores are read on the administration port."""
-        record = self.gateway.audit.find(record_id)
-        if record is None or record.principal != caller.principal:
-            raise _Ended(Rejection.NOT_FOUND, "no such decision of yours is kept here")
-        ends = [ending(decision.outcome) for decision in record.decisions]
-        rows = [{"outcome": end.outcome, "reason": end.reason, "served_by": end.by} for end in ends]
-        told = {"id": record.id, "policy": record.policy, "mode": record.mode, "rows": rows}
-        return _json(orjson.dumps(told | {"received": record.received_s}))
+        rows = await rows_anywhere(self.gateway.audit, self.siblings, id_)
+        if not rows or rows[0]["principal"] != caller.principal:
+            raise _Ended(Rejection.NOT_FOUND, "no such decision of yours is kept")
+        told = {name: rows[0][name] for name in ("policy", "mode")}
+        told["rows"] = [{name: row.get(name) for name in ("id", "outcome", "reason", "by")} for row in rows]
+        return _json(orjson.dumps({"id": id_, "received": rows[0]["t"], **told}))
 
     async def _review(self, caller: Caller, case_id: str) -> Reply:
         """How the caller's deferred row stands; a person's answer has the form of the model's outputs."""

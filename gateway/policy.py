@@ -55,7 +55,9 @@ class OodPolicy(Strict):
 
     name: Name
     kind: Literal["ood"]
-    detectors: Annotated[list[Literal["gen", "fdbd", "rmd", "residual", "knn", "noise", "raw"]], Field(min_length=1)]
+    detectors: Annotated[
+        list[Literal["gen", "fdbd", "rmd", "residual", "knn", "noise", "raw"]], Field(min_length=1)
+    ]
     cuts: Annotated[dict[Literal["degrade", "defer", "refuse"], Literal["certified"]], Field(max_length=1)]
     without_features: Literal["input_only", "defer"] = "input_only"
     share: Annotated[float, Field(gt=0, le=1)] = 1.0

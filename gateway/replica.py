@@ -27,6 +27,7 @@ from gateway.errors import PolicyError, Problem
 from gateway.gateway import VAR, Gateway
 from gateway.http import DataPlane
 from gateway.policy import Policy, locate
+from gateway.siblings import Siblings
 
 GRACE_S = 5.0
 BACKLOG = 2048
@@ -56,8 +57,12 @@ class Replica:
 
     def __init__(self, gateway: Gateway, address: Address, token: str) -> None:
         self.gateway = gateway
+        siblings = Siblings(gateway.folder / VAR / "run", gateway.replica, token)
         self._servers = [
-            (_server(DataPlane(gateway), gateway.loaded.policy), [bind(address.host, address.port)]),
+            (
+                _server(DataPlane(gateway, siblings), gateway.loaded.policy),
+                [bind(address.host, address.port)],
+            ),
             (
                 _server(admin_app(gateway, token), None),
                 [bind("127.0.0.1", address.admin_port), self._sibling()],
@@ -117,7 +122,7 @@ def _server(app: object, policy: Policy | None) -> _Server:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket that other replicas of this user may share. Raises PolicyError naming the address."""
+    """A listening socket that other replicas may share. Raises PolicyError naming the address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -128,7 +128,7 @@ def test_depth_counts_brackets_outside_of_strings_only() -> None:
         parsed(parameters={"a": json.loads('{"a":' * 15 + "1" + "}" * 15)})
 
 
-@pytest.mark.parametrize(("value", "length"), [(None, None), ("0", 0), ("17", 17)])
+@pytest.mark.parametrize(("value", "length"), [(None, None), ("0", 0), ("17", 17), ("9" * 18, 10**18 - 1)])
 def test_the_header_is_a_number_of_bytes(value: str | None, length: int | None) -> None:
     assert parse_header_length(value) == length
 

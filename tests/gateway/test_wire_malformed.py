@@ -254,6 +254,10 @@ def test_a_body_that_cannot_be_read_is_refused(body: bytes, header_length: int |
     assert list(problems_of(body, header_length)) == [field]
 
 
+def test_an_empty_body_is_called_empty() -> None:
+    assert problems_of(b"") == {"body": "body: must not be empty"}
+
+
 def image(rows: int = 1) -> Array:
     return np.zeros((rows, 1, 2, 2), np.float32)
 
@@ -293,9 +297,9 @@ def test_no_number_is_bent_into_an_integer_type(datatype: str) -> None:
         assert parse_infer(body, None, contract_of(spec)).inputs["x"].tolist() == [[0, edge]]
     wrong: list[object] = [info.min - 1, info.max + 1, 1.0, 0.5, True, None, "1"]
     for value in wrong:
-        entry = {"name": "x", "datatype": datatype, "shape": [1, 2], "data": [0, value]}
+        entry = {"name": "x", "datatype": datatype, "shape": [2, 2], "data": [info.min, info.max, 0, value]}
         problems = problems_of(json.dumps({"inputs": [entry]}).encode(), None, contract_of(spec))
-        assert "row 0" in problems["inputs[0].data"]
+        assert "row 1" in problems["inputs[0].data"]
 
 
 @pytest.mark.parametrize("value", [0, 1, 0.0, "true", None])
@@ -307,7 +311,7 @@ def test_only_true_and_false_are_bools_in_json(value: object) -> None:
 
 def test_only_0_and_1_are_bools_in_binary() -> None:
     spec = spec_of("BOOL")
-    body, length = binary_request({spec: np.zeros((2, 2), bool)})
+    body, length = binary_request({spec: np.ones((2, 2), bool)})
     problems = problems_of(body[:-1] + b"\x02", length, contract_of(spec))
     assert problems["inputs[0].data"] == "inputs[0].data: row 1: not a byte 0 or 1"
 

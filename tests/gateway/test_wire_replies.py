@@ -183,6 +183,7 @@ def test_a_ticket_is_quoted_and_the_path_is_the_doors_to_choose() -> None:
         "/base/reviews/a%2Fb%20%3F"
     )
     assert json_of(reply_end(DEFERRED, STAMP))["review_url"] == "/reviews/T-1"
+    assert reply_end(DEFERRED, STAMP).status == 422
 
 
 def test_unauthenticated_says_how_to_authenticate() -> None:

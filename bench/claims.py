@@ -1,0 +1,97 @@
+"""Claims: a measured share with its exact interval, beside what the certificate promises of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.opened import Ends
+from gateway.certificate import Certificate
+from guards.selective import clopper_pearson_upper
+
+CONFIDENCE = 0.95
+OUTCOMES = ("served", "degraded", "deferred", "refused")
+
+
+class Verdict(StrEnum):
+    """What the interval says of the promise."""
+
+    HOLDS = "holds"  # all of the interval keeps it
+    CONSISTENT = "consistent"  # the interval holds the promise: too few rows to tell
+    BROKEN = "BROKEN"  # none of the interval keeps it, for these rows
+    NONE = ""  # nothing was promised, or no row speaks of it
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """`events` of `n` rows, and the largest share that the certificate allows if it speaks of this."""
+
+    what: str
+    events: int
+    n: int
+    promised: float | None = None
+    share: float = field(init=False)
+    low: float = field(init=False)
+    high: float = field(init=False)
+    verdict: Verdict = field(init=False)
+
+    def __post_init__(self) -> None:
+        low, high = interval(self.events, self.n)
+        found = {"share": self.events / max(self.n, 1), "low": low, "high": high}
+        verdict = Verdict.NONE
+        if self.promised is not None and self.n:
+            broken = Verdict.BROKEN if low > self.promised else Verdict.CONSISTENT
+            verdict = Verdict.HOLDS if high <= self.promised else broken
+        for name, value in (found | {"verdict": verdict}).items():
+            object.__setattr__(self, name, value)
+
+
+def interval(events: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """The exact two-sided interval of a share. Source: Clopper and Pearson, Biometrika 26 (1934)."""
+    if not n:
+        return 0.0, 1.0
+    each = (1 - confidence) / 2
+    return 1 - clopper_pearson_upper(n - events, n, each), clopper_pearson_upper(events, n, each)
+
+
+def healthy(ends: Ends, y: NDArray[np.int64], certificate: Certificate, primary: str) -> list[Claim]:
+    """What the certificate says while everything works.
+
+    Of what the fallback answers here nothing is promised alone: these are the rows that the primary was
+    unsure of. They count in `answered`.
+    """
+    alarm, sure, answered = certificate.false_alarm, certificate.selective.get(primary), certificate.answered
+    wrong = ends.wrong(y)
+    return [
+        _share("stopped by the guards", ends.stopped, alarm.budget if alarm else None),
+        *(_share(outcome, ends.outcome == outcome) for outcome in OUTCOMES),
+        _share("wrong among served", wrong, sure.risk if sure else None, ends.outcome == "served"),
+        _share("wrong among degraded", wrong, None, ends.outcome == "degraded"),
+        _share("wrong among answered", wrong, answered.risk if answered else None, ends.answered),
+    ]
+
+
+def broken(ends: Ends, y: NDArray[np.int64], certificate: Certificate, primary: str) -> list[Claim]:
+    """What it says while the primary is gone: the guards by the input alone, and each fallback."""
+    alarm, wrong = certificate.without_features, ends.wrong(y)
+    fallbacks = [(name, one.risk) for name, one in certificate.selective.items() if name != primary]
+    return [
+        _share("stopped by the guards", ends.stopped, alarm.budget if alarm else None),
+        *(_share(outcome, ends.outcome == outcome) for outcome in OUTCOMES),
+        *(_share(f"wrong among answers of {name}", wrong, risk, ends.by == name) for name, risk in fallbacks),
+        _share("wrong among answered", wrong, None, ends.answered),
+    ]
+
+
+def _share(
+    what: str,
+    events: NDArray[np.bool_],
+    promised: float | None = None,
+    among: NDArray[np.bool_] | None = None,
+) -> Claim:
+    if among is None:
+        return Claim(what, int(events.sum()), len(events), promised)
+    return Claim(what, int((events & among).sum()), int(among.sum()), promised)

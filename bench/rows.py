@@ -1,0 +1,85 @@
+"""The rows that quality is measured on: good ones, odd ones, and the folds that no guard was fitted on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import families
+from gateway.calibrate import FOLDS, SEED
+from gateway.certificate import Certificate, sha256
+from gateway.policy import Policy
+from gateway.samples import Rows
+from guards import arrays
+
+MADE_ROWS = 500
+UNFITTED = ("cut", "risk")
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Rows of the model's input and their classes."""
+
+    x: Rows
+    y: NDArray[np.int64]
+
+    @classmethod
+    def load(cls, path: Path, source: str) -> Self:
+        """From an .npz. Raises ValueError or OSError."""
+        held = arrays.load(path)
+        for name in (source, "y"):
+            if name not in held:
+                raise ValueError(f"{path}: holds {', '.join(sorted(held))}, and no {name!r}")
+        return cls(_real(held[source]), held["y"].astype(np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows of one kind. origin: `file`, `made`, or `harmless`; y: their true classes, if there are any."""
+
+    origin: str
+    name: str
+    x: Rows
+    y: NDArray[np.int64] | None = None
+
+
+def groups(folder: Path, policy: Policy, source: str, good: Labelled) -> Iterator[Group]:
+    """The outliers that the folder brings, those made from good rows, and harmless changes of these."""
+    path = folder / "outliers.npz"
+    held = arrays.load(path) if path.exists() else {}
+    for name, array in held.items():
+        if array.ndim == good.x.ndim:
+            yield Group("file", name, _real(array), held.get(f"{name}_y"))
+    x, y = good.x[:MADE_ROWS], good.y[:MADE_ROWS]
+    limits = policy.inputs.get(source)
+    bounds = (limits.low, limits.high) if limits else (float(good.x.min()), float(good.x.max()))
+    for name, rows in families.outliers(x, y, bounds, SEED).items():
+        yield Group("made", name, rows)
+    for name, rows in families.harmless(x, bounds, SEED).items():
+        yield Group("harmless", name, rows, y)
+
+
+def unfitted(path: Path, source: str, certificate: Certificate) -> Labelled:
+    """The folds of the calibration data that no guard was fitted on.
+
+    Raises:  ValueError if it is not the very file that the certificate was made from; OSError.
+    """
+    if sha256(path) != certificate.digests.data:
+        raise ValueError(f"{path}: is not the data that this deployment was calibrated with")
+    held = Labelled.load(path, source)
+    order = np.random.default_rng(SEED).permutation(len(held.y))
+    edges = np.cumsum([int(share * len(order)) for share in FOLDS.values()])[:-1]
+    folds = dict(zip(FOLDS, np.split(order, edges), strict=True))
+    rows = np.concatenate([folds[name] for name in UNFITTED])
+    return Labelled(held.x[rows], held.y[rows])
+
+
+def _real(rows: NDArray[Any]) -> Rows:
+    """Bytes are pictures, 255 for 1.0."""
+    scaled = rows / np.float32(255) if rows.dtype == np.uint8 else rows
+    return scaled.astype(np.float32)

@@ -1,0 +1,32 @@
+"""Where a decision is found again: with the replica that made it, or with a sibling.
+
+Only the latest decisions are kept in memory; older ones are in the audit log.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from gateway.audit import Audit, explain
+from gateway.siblings import Siblings
+
+
+def rows_here(audit: Audit, id_: str) -> list[dict[str, Any]]:
+    """Everything found of a request, or of one row of it (`REQUEST.ROW`), if this replica decided it."""
+    record = audit.find(id_) or audit.find(id_.partition(".")[0])
+    rows = [orjson.loads(line) for line in explain(record)] if record else []
+    return [row for row in rows if id_ in (row["request"], row["id"])]
+
+
+async def rows_anywhere(audit: Audit, siblings: Siblings, id_: str) -> list[dict[str, Any]]:
+    """The same, from whichever replica of the deployment decided it."""
+    if found := rows_here(audit, id_):
+        return found
+    for answer in await siblings.ask("GET", f"/decisions/{quote(id_, safe='')}"):
+        if answer.ok:
+            rows: list[dict[str, Any]] = answer.json()["rows"]
+            return rows
+    return []

@@ -1,0 +1,183 @@
+"""The load generator against small real servers: what it counts, and from when."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+import uvloop
+
+from bench.client import Answer, Connection, Origin
+from bench.load import Plan, arrivals, run
+from bench.tally import Tally
+
+T = TypeVar("T")
+REQUEST = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{}"
+SERVED = (
+    b"HTTP/1.1 200 OK\r\nx-failsafe-outcome: served\r\nx-failsafe-reason: ok\r\ncontent-length: 2\r\n\r\n{}"
+)
+Reply = Callable[[int], Awaitable[bytes]]
+
+
+async def _serving(reply: Reply, then: Callable[[Origin], Coroutine[Any, Any, T]]) -> T:
+    """A real server that sends `reply(number)` to its number-th request; hangs up where that is empty."""
+    count = 0
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal count
+        try:
+            while await reader.readuntil(b"\r\n\r\n{}"):
+                count += 1
+                answer = await reply(count)
+                writer.write(answer)
+                if not answer:
+                    return
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        return await then(Origin("127.0.0.1", server.sockets[0].getsockname()[1], tls=False))
+    finally:
+        server.close()
+
+
+async def _served(number: int) -> bytes:
+    return SERVED
+
+
+def _load(reply: Reply, **options: Any) -> Tally:
+    async def measure(origin: Origin) -> Tally:
+        return (await run(Plan(origin, [REQUEST], **options), 0.0))[0]
+
+    return uvloop.run(_serving(reply, measure))
+
+
+def test_poisson_arrivals_have_the_rate_and_memoryless_gaps() -> None:
+    times = arrivals(1000, 20, seed=0)
+    gaps = np.diff(times)
+    assert (gaps > 0).all() and times[0] > 0 and times[-1] < 20
+    assert len(times) == pytest.approx(20_000, abs=5 * 20_000**0.5)
+    assert gaps.mean() == pytest.approx(1e-3, rel=0.03)
+    assert gaps.std() == pytest.approx(gaps.mean(), rel=0.03)
+    assert not np.array_equal(times[:9], arrivals(1000, 20, seed=1)[:9])
+
+
+def test_a_closed_loop_counts_what_came_back() -> None:
+    tally = _load(_served, seconds=0.2, connections=3)
+    assert tally.requests > 10 and not tally.errors
+    assert dict(tally.rows) == {"served": tally.requests}
+    assert len(tally.latencies_s["served", "ok"]) == len(tally.all_s()) == tally.requests
+
+
+def _stall_once(stall_s: float) -> Reply:
+    async def reply(number: int) -> bytes:
+        if number == 20:
+            time.sleep(stall_s)  # noqa: ASYNC251 (all connections at once, as a stalled gateway does)
+        return SERVED
+
+    return reply
+
+
+def test_open_loop_latency_includes_the_queue_behind_a_stall() -> None:
+    """Also where generator and server share a thread that stalls: nothing that was due is left out."""
+    stall_s, rate = 0.4, 200
+    tally = _load(_stall_once(stall_s), seconds=1.0, connections=4, rate=rate)
+    assert tally.requests == len(arrivals(rate, 1.0, 0)) and not tally.errors
+    slow = sum(s > stall_s / 4 for s in tally.all_s())
+    assert slow > 0.5 * rate * stall_s * 3 / 4
+    assert max(tally.all_s()) >= stall_s
+
+
+def test_a_closed_loop_omits_that_queue() -> None:
+    tally = _load(_stall_once(0.4), seconds=0.8, connections=4)
+    assert sum(s > 0.3 for s in tally.all_s()) <= 4
+
+
+def test_what_could_not_be_answered_in_time_is_an_error() -> None:
+    async def slowly(number: int) -> bytes:
+        await asyncio.sleep(0.1)
+        return SERVED
+
+    tally = _load(slowly, seconds=0.3, connections=1, rate=100, drain_s=0.1)
+    assert tally.requests == len(arrivals(100, 0.3, 0))
+    assert tally.errors.total() >= tally.requests - 8
+    assert all(kind.startswith("not answered") for kind in tally.errors)
+
+
+async def _unmarked(number: int) -> bytes:
+    return b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n"
+
+
+async def _rejected(number: int) -> bytes:
+    return (
+        b"HTTP/1.1 400 Bad Request\r\nx-failsafe-outcome: refused\r\nx-failsafe-reason: invalid\r\n"
+        b"content-length: 0\r\n\r\n"
+    )
+
+
+async def _hangs_up(number: int) -> bytes:
+    return b""
+
+
+async def _nonsense(number: int) -> bytes:
+    return b"no HTTP at all\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (_unmarked, "HTTP 502 without an outcome"),
+        (_rejected, "HTTP 400 invalid"),
+        (_hangs_up, "the connection was closed before the answer"),
+        (_nonsense, "not HTTP: "),
+    ],
+)
+def test_anything_but_an_outcome_is_an_error_of_its_kind(reply: Reply, kind: str) -> None:
+    tally = _load(reply, seconds=0.1, connections=2)
+    assert tally.requests == tally.errors.total() > 0
+    assert all(found.startswith(kind) for found in tally.errors)
+
+
+def test_a_refusal_for_the_rate_is_an_outcome_and_is_not_retried() -> None:
+    async def limited(number: int) -> bytes:
+        return SERVED.replace(b"served", b"refused").replace(b": ok", b": rate_limited")
+
+    tally = _load(limited, seconds=0.1, connections=1)
+    assert tally.latencies_s.keys() == {("refused", "rate_limited")} and not tally.errors
+
+
+def test_nothing_listens() -> None:
+    tally, _ = uvloop.run(
+        run(Plan(Origin("127.0.0.1", 1, False), [REQUEST], seconds=0.1, connections=1), 0.0)
+    )
+    assert tally.requests == tally.errors.total() > 0
+
+
+def test_a_connection_that_the_server_closes_is_opened_again() -> None:
+    async def closing(number: int) -> bytes:
+        return SERVED.replace(b"content-length", b"connection: close\r\ncontent-length")
+
+    async def thrice(origin: Origin) -> list[Answer]:
+        connection = Connection(origin)
+        answers = [await connection.ask(REQUEST) for _ in range(3)]
+        connection.close()
+        return answers
+
+    assert [a.outcome for a in uvloop.run(_serving(closing, thrice))] == ["served"] * 3
+
+
+def test_rows_are_counted_one_by_one_where_the_gateway_says_how_each_ended() -> None:
+    body = b'{"outputs":[{"name":"p","data":[1]},{"name":"fs_row_outcome","data":["served","deferred"]}]}'
+    tally = Tally()
+    tally.take(Answer(200, "deferred", "abstained", body + b"\0\0\0", len(body)), 0.1, rows=2)
+    tally.take(Answer(200, "deferred", "abstained", body, 0), 0.1, rows=2)
+    tally.take(Answer(429, "refused", "rate_limited", b"{}", 0), 0.1, rows=2)
+    assert dict(tally.rows) == {"served": 2, "deferred": 2, "refused": 2}
+    assert tally.requests == 3 and not tally.errors

@@ -1,0 +1,112 @@
+"""`gateway bench` against a real gateway on a free port, and what it says of wrong input."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from bench.__main__ import app
+from gateway.callers import add_key
+from gateway.gateway import VAR, Gateway
+from gateway.replica import Address, Replica
+
+LETTERS = Path(__file__).parents[2] / "configs" / "letters"
+QUICK = ("--seconds", "0.5", "--warm-up", "0.1", "--connections", "4")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def _serve(folder: Path, port: int, ready: threading.Event, stop: threading.Event) -> None:
+    replica = Replica(Gateway.open(folder), Address(port=port, admin_port=_free_port()), "token")
+    await replica.start()
+    ready.set()
+    while not stop.is_set():  # noqa: ASYNC110 (the other side is a thread)
+        await asyncio.sleep(0.02)
+    await replica.stop()
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("deployment") / "letters"
+    shutil.copytree(LETTERS, folder, ignore=shutil.ignore_patterns(VAR))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(letters: Path) -> Iterator[str]:
+    port, ready, stop = _free_port(), threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(letters, port, ready, stop)))
+    thread.start()
+    try:
+        assert ready.wait(60)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop.set()
+        thread.join(30)
+
+
+def _bench(*args: str) -> tuple[int, str, dict[str, Any]]:
+    result = CliRunner().invoke(app, [*args, "--json", "-"])
+    found = json.loads(result.stdout) if result.stdout else {}
+    return result.exit_code, result.stderr, found
+
+
+def test_every_request_ends_in_an_outcome(url: str, letters: Path) -> None:
+    key = add_key(letters / VAR, "bench", tier="trusted", per_s=1e6, scopes=frozenset({"infer"}))
+    threading.Event().wait(0.6)  # a running gateway looks for new keys every half second
+    code, told, found = _bench(url, "--dir", str(letters), "--key", key, "--outliers", "0.5", *QUICK)
+    assert code == 0, told
+    ends = {one["outcome"]: one["requests"] for one in found["ended"]}
+    assert {"served", "deferred"} <= ends.keys() and found["errors"] == {}
+    assert sum(ends.values()) == found["requests"] == sum(found["rows"].values())
+    assert 0 < found["latency_ms"]["p50"] <= found["latency_ms"]["p99"] <= found["latency_ms"]["max"]
+    assert "served" in told and "requests/s" in told
+
+
+@pytest.mark.parametrize(
+    "options", [("--rows", "8"), ("--rows", "8", "--binary"), ("--binary", "--rate", "40")]
+)
+def test_it_speaks_every_form(url: str, letters: Path, options: tuple[str, ...]) -> None:
+    code, told, found = _bench(f"{url}/v2/models/letters", "--dir", str(letters), *options, *QUICK)
+    assert code == 0, told
+    rows = found["rows_a_request"]
+    assert sum(found["rows"].values()) == rows * found["requests"] > 0
+    assert (found["loop"] == "open") == (found["late_ms"]["n"] > 0) == ("--rate" in options)
+
+
+def test_wrong_input_is_told_with_exit_code_2(url: str, letters: Path, tmp_path: Path) -> None:
+    shutil.copy(letters / "gateway.yaml", tmp_path)
+    wrong = {
+        (url, "--dir", str(tmp_path)): "has no samples",
+        (url, "--dir", str(tmp_path / "nowhere")): "is no deployment folder",
+        (url, "--dir", str(letters), "--key", "fsg_wrong"): "needs a valid --key",
+        (url, "--dir", str(letters), "--rows", "500"): "from 1 to 128 are taken",
+        (f"{url}/v2/models/other", "--dir", str(letters)): "is not served there",
+        ("127.0.0.1:8080", "--dir", str(letters)): "is not a URL",
+        (f"http://127.0.0.1:{_free_port()}", "--dir", str(letters)): "cannot be reached",
+    }
+    for args, what in wrong.items():
+        code, told, _ = _bench(*args, *QUICK)
+        assert (code, what in told) == (2, True), told
+
+
+def test_gateway_bench_is_this_command() -> None:
+    args = [sys.executable, "-m", "bench", "http://127.0.0.1:1", "--dir", str(LETTERS)]
+    done = subprocess.run(args, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "cannot be reached" in done.stderr
