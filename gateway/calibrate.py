@@ -49,6 +49,7 @@ from guards.squeezers import distance, variants
 FOLDS = {"fit": 1 / 3, "tail": 1 / 5, "cut": 4 / 15, "risk": 1 / 5}
 SEED = 0
 CHUNK = 512
+COVERAGES = tuple(i / 200 for i in range(8, 201))
 BITS = 4
 Progress = Callable[[str], None]
 Labels = NDArray[np.int64]
@@ -273,9 +274,11 @@ def _selective(
         p = fold.answers[rung.name]["probabilities"]
         unsure, misses = unsureness(p), p.argmax(axis=1) != fold.y
         alone = passed_blind if depth else passed
-        found = certified_acceptance(unsure[alone], misses[alone], check.selective_error, policy.delta)
+        found = certified_acceptance(
+            unsure[alone], misses[alone], check.selective_error, policy.delta, COVERAGES
+        )
         together, amiss = np.where(taken, -1.0, unsure)[passed], np.where(taken, wrong, misses)[passed]
-        both = certified_acceptance(together, amiss, policy.answered_error, policy.delta)
+        both = certified_acceptance(together, amiss, policy.answered_error, policy.delta, COVERAGES)
         cut = min(found.cut, both.cut)
         told[rung.name] = _told(found, unsure[alone], misses[alone], cut)
         answered = _told(both, together, amiss, cut)
@@ -285,7 +288,10 @@ def _selective(
 
 
 def _told(found: Acceptance, suspicion: F8, wrong: NDArray[np.bool_], cut: float) -> Selective:
-    """What a certified acceptance says at a cut that may be stricter than its own."""
+    """What a certified acceptance says at a cut that may be stricter than its own.
+
+    A stricter cut errs no more often (what `guards.selective` assumes), so the bound of the looser one holds.
+    """
     taken = suspicion < cut
     accepted, errors = int(taken.sum()), int(wrong[taken].sum())
     return Selective(
@@ -295,6 +301,6 @@ def _told(found: Acceptance, suspicion: F8, wrong: NDArray[np.bool_], cut: float
         n=found.n,
         accepted=accepted,
         errors=errors,
-        bound=clopper_pearson_upper(errors, accepted, found.delta),
+        bound=min(found.bound, clopper_pearson_upper(errors, accepted, found.delta)),
         coverage=accepted / found.n,
     )

@@ -161,17 +161,14 @@ class Served:
 def train_models(data: Data, out: Path, seed: int) -> dict[str, tuple[Sequential, float]]:
     """Train, temper, write and verify both models; each with its temperature."""
     import networks
-    import torch
 
-    torch.use_deterministic_algorithms(True)
-    torch.set_num_threads(2)
     trained = {}
     for name, build, epochs, rate in (
         ("fallback", networks.perceptron, 15, 0.05),
         ("primary", networks.convolutional, 18, 0.1),
     ):
         print(f"training {name}", flush=True)
-        torch.manual_seed(seed)
+        networks.repeatable(seed)
         strong = name == "primary"
         model = networks.train(build(), *data.train, seed, epochs, rate, augment=strong)
         logits = networks.logits(model, data.validation.image)
