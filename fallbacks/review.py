@@ -40,13 +40,13 @@ MAX_PAYLOAD_BYTES: Final = 8 * 2**20
 
 
 class ReviewQueue:
-    """Cases in, answers out. Every method may also raise what the database raises."""
+    """Cases in, answers out. `capacity` may be changed. Any method may raise what the database raises."""
 
     def __init__(
         self, engine: Engine, capacity: int, max_payload_bytes: int, clock: Callable[[], float]
     ) -> None:
         self._engine = engine
-        self._capacity = capacity
+        self.capacity = capacity
         self._max_payload_bytes = max_payload_bytes
         self._clock = clock
         self._worker = Worker("review")
@@ -83,7 +83,7 @@ class ReviewQueue:
                 raise ValueError(f"case {one.id}: {len(one.payload)} bytes, over {self._max_payload_bytes}")
         if not cases:
             return []
-        return await self._write(lambda to, now_s: case_sql.put(to, cases, self._capacity, now_s))
+        return await self._write(lambda to, now_s: case_sql.put(to, cases, self.capacity, now_s))
 
     async def claim(self, reviewer: str, lease_s: float, limit: int = 1) -> list[Claim]:
         """Up to `limit` cases that nobody holds, the one that expires first first, leased to this reviewer.

@@ -16,7 +16,7 @@ import orjson
 from fallbacks.onnx import OnnxModel
 from gateway.certificate import CERTIFICATE_FILE, GUARDS_FILE, Certificate, load_certificate, sha256, verify
 from gateway.contract import Contract, TensorSpec
-from gateway.errors import ArtifactError, PolicyError, Problem
+from gateway.errors import ArtifactError, PolicyError, Problem, Problems
 from gateway.policy import OodPolicy, Policy, RatePolicy, SqueezePolicy, closest, locate
 from guards import arrays
 from guards.ood import Ood
@@ -40,6 +40,7 @@ class Artifacts:
     """Everything that a policy names, loaded and verified."""
 
     models: Mapping[str, OnnxModel]
+    contract: Contract
     fitted: Fitted
     certificate: Certificate
     tag: str
@@ -82,13 +83,14 @@ def load_artifacts(folder: Path, policy: Policy) -> Artifacts:
     models = load_models(folder, policy)
     try:
         return _verified(folder, policy, models)
-    except ArtifactError:
+    except Problems:
         for model in models.values():
             model.close()
         raise
 
 
 def _verified(folder: Path, policy: Policy, models: Mapping[str, OnnxModel]) -> Artifacts:
+    contract = contract_of(folder, policy, models)
     certificate = load_certificate(folder)
     path = folder / GUARDS_FILE
     if not path.is_file():
@@ -101,7 +103,7 @@ def _verified(folder: Path, policy: Policy, models: Mapping[str, OnnxModel]) -> 
         raise ArtifactError([Problem("", str(error), str(path))]) from error
     whole = policy.model_dump(mode="json") | {"certificate": sha256(folder / CERTIFICATE_FILE)}
     short = hashlib.sha256(orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
-    return Artifacts(models, fitted, certificate, f"{policy.name}@{policy.version}#{short}")
+    return Artifacts(models, contract, fitted, certificate, f"{policy.name}@{policy.version}#{short}")
 
 
 def input_only(name: str) -> str:
@@ -127,28 +129,25 @@ def _unpack(policy: Policy, packed: arrays.Arrays) -> Fitted:
     return Fitted(ood, squeeze)
 
 
-def contract_of(policy: Policy, models: Mapping[str, OnnxModel]) -> Contract:
-    """What the deployment takes and gives on the wire. Raises ArtifactError where rungs disagree."""
+def contract_of(folder: Path, policy: Policy, models: Mapping[str, OnnxModel]) -> Contract:
+    """What the deployment takes and gives on the wire. Raises PolicyError where the models do not fit."""
     primary = models[policy.rungs[0].name]
     problems: list[Problem] = []
-    for name, model in models.items():
+    for i, (name, model) in enumerate(models.items()):
         if model.inputs != primary.inputs:
-            problems.append(Problem(f"rungs.{name}", "takes other inputs than the first rung"))
+            problems.append(locate(folder, ("rungs", i, "model"), "takes other inputs than the first rung"))
         given = {spec.name: (spec.dtype, spec.shape) for spec in model.outputs}
-        wanted = {
-            spec.name: (spec.dtype, spec.shape) for spec in primary.outputs if spec.name in policy.expose
-        }
-        for output in policy.expose:
-            if given.get(output) != wanted.get(output) or output not in given:
+        wanted = {spec.name: (spec.dtype, spec.shape) for spec in primary.outputs}
+        for j, output in enumerate(policy.expose):
+            if output not in given or given[output] != wanted.get(output, given[output]):
                 nearest = closest(output, set(given))
-                problems.append(
-                    Problem(f"expose.{output}", f"is no such output of rung {name!r}", nearest=nearest)
-                )
+                what = f"{output!r} is no such output of rung {name!r}"
+                problems.append(locate(folder, ("expose", j), what, nearest))
     for name in policy.inputs.keys() - {spec.name for spec in primary.inputs}:
         nearest = closest(name, {spec.name for spec in primary.inputs})
-        problems.append(Problem(f"inputs.{name}", "is not an input of the first rung", nearest=nearest))
+        problems.append(locate(folder, ("inputs", name), "is not an input of the first rung", nearest))
     if problems:
-        raise ArtifactError(problems)
+        raise PolicyError(problems)
     ranges = {name: (r.low, r.high) for name, r in policy.inputs.items()}
     inputs = tuple(
         TensorSpec(s.name, s.dtype, s.shape, *ranges.get(s.name, (None, None))) for s in primary.inputs

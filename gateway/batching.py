@@ -30,15 +30,15 @@ class Batcher:
 
     def __init__(self, decide: Decide, *, max_batch_rows: int, max_queued_rows: int) -> None:
         self._decide = decide
-        self._max_batch_rows = max_batch_rows
-        self._max_queued_rows = max_queued_rows
+        self.max_batch_rows = max_batch_rows
+        self.max_queued_rows = max_queued_rows
         self._waiting: deque[tuple[Batch, asyncio.Future[list[Decision]]]] = deque()
         self._worker: asyncio.Task[None] | None = None
         self.queued_rows = 0
 
     async def decide(self, batch: Batch) -> list[Decision]:
         """The decisions for one request's rows by their deadline; total, our own cancellation aside."""
-        if self.queued_rows + len(batch) > self._max_queued_rows:
+        if self.queued_rows + len(batch) > self.max_queued_rows:
             return _refuse(batch, Refused(Reason.UNAVAILABLE, retry_after_s=1.0))
         answer: asyncio.Future[list[Decision]] = asyncio.get_running_loop().create_future()
         self._waiting.append((batch, answer))
@@ -76,7 +76,7 @@ class Batcher:
         """The longest prefix of the queue that fits one batch, skipping callers that have gone."""
         taken: list[tuple[Batch, asyncio.Future[list[Decision]]]] = []
         rows = 0
-        while self._waiting and (not taken or rows + len(self._waiting[0][0]) <= self._max_batch_rows):
+        while self._waiting and (not taken or rows + len(self._waiting[0][0]) <= self.max_batch_rows):
             batch, answer = self._waiting.popleft()
             self.queued_rows -= len(batch)
             if answer.done():

@@ -98,7 +98,7 @@ def _calibrate(
     folder: Path, policy: Policy, models: Mapping[str, OnnxModel], data: Path, progress: Progress
 ) -> Certificate:
     progress("reading the data")
-    everything = _everything(policy, models, data, progress)
+    everything = _everything(contract_of(folder, policy, models), policy, models, data, progress)
     rows = np.random.default_rng(SEED).permutation(len(everything.y))
     edges = np.cumsum([int(share * len(rows)) for share in FOLDS.values()])[:-1]
     folds = {name: everything.take(part) for name, part in zip(FOLDS, np.split(rows, edges), strict=True)}
@@ -134,8 +134,9 @@ def _calibrate(
     return certificate
 
 
-def _everything(policy: Policy, models: Mapping[str, OnnxModel], data: Path, progress: Progress) -> Fold:
-    contract = contract_of(policy, models)
+def _everything(
+    contract: Contract, policy: Policy, models: Mapping[str, OnnxModel], data: Path, progress: Progress
+) -> Fold:
     primary = policy.rungs[0].name
     try:
         x, y = _read(arrays.load(data), contract)

@@ -49,13 +49,13 @@ class Caller:
 
 
 class Callers:
-    """The callers of one deployment, re-read when the file changes."""
+    """The callers of one deployment, re-read when the file changes. `anonymous_loopback` may be changed."""
 
     def __init__(
         self, var: Path, *, anonymous_loopback: bool, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._var = var
-        self._anonymous_loopback = anonymous_loopback
+        self.anonymous_loopback = anonymous_loopback
         self._clock = clock
         self._looked_s = -LOOK_EVERY_S
         self._stamp: tuple[int, int] | None = None
@@ -68,7 +68,7 @@ class Callers:
         if key:
             known = self._by_hash.get(_hashed(key, _secret(self._var)))
             return Caller(known.name, known.tier, known.scopes) if known else None
-        if self._anonymous_loopback and _is_loopback(address):
+        if self.anonymous_loopback and _is_loopback(address):
             return Caller(f"anonymous@{address}")
         return None
 

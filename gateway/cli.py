@@ -31,10 +31,13 @@ def serve(
     replicas: Annotated[int | None, typer.Option(help="Default: what the policy says.")] = None,
 ) -> None:
     """Serves a deployment until Ctrl-C."""
+    from gateway.artifacts import load_artifacts
     from gateway.policy import load_policy
     from gateway.replica import Address, admin_token, refuse_public_bind, refuse_used_ports
 
     policy = load_policy(folder)
+    if not local:
+        load_artifacts(folder, policy).close()  # what is wrong is told here, not in a replica's log
     address = Address(host, port, admin_port)
     refuse_public_bind(folder, policy, address)
     refuse_used_ports(address)
@@ -79,13 +82,13 @@ def demo(
 @app.command()
 def check(folder: Folder, as_json: AsJson = False) -> None:
     """Validates policy, models, artefacts and certificate."""
-    from gateway.artifacts import contract_of, load_artifacts
+    from gateway.artifacts import load_artifacts
     from gateway.policy import load_policy
 
     try:
         policy = load_policy(folder)
         artifacts = load_artifacts(folder, policy)
-        contract = contract_of(policy, artifacts.models)
+        contract = artifacts.contract
         artifacts.close()
     except Problems as error:
         _fail(error, as_json)

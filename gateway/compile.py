@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 from fallbacks.breaker import Breaker
-from gateway.artifacts import Artifacts, contract_of, input_only
+from gateway.artifacts import Artifacts, input_only
 from gateway.batch import Answered, Batch, Model
 from gateway.certificate import CERTIFICATE_FILE, FalseAlarm
 from gateway.decision import Reason, Verdict
@@ -45,7 +45,6 @@ class Stores:
 
 def compile_policy(policy: Policy, artifacts: Artifacts, stores: Stores) -> Pipeline:
     """The pipeline that the policy describes. Raises ArtifactError if a cut or an output is missing."""
-    contract_of(policy, artifacts.models)
     return Pipeline(
         policy=artifacts.tag,
         guards=tuple(_guard(guard, policy, artifacts, stores) for guard in policy.guards),

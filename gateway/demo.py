@@ -21,6 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 from gateway.app import Cluster, Options, wait_for_signal
+from gateway.artifacts import load_artifacts
 from gateway.callers import add_key
 from gateway.gateway import VAR
 from gateway.policy import Policy, load_policy
@@ -105,6 +106,7 @@ def run(folder: Path, *, once: bool, port: int, admin_port: int) -> int:
     """Serves on Ray, walks through, prints the table; 0 if every scene ended as it should."""
     console = Console() if sys.stdout.isatty() else Console(width=110)
     policy = load_policy(folder)
+    load_artifacts(folder, policy).close()  # what is wrong is told here, not in a replica's log
     address = Address(port=port, admin_port=admin_port)
     refuse_used_ports(address)
     token = admin_token()

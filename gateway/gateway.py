@@ -11,7 +11,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import numpy as np
 from fallbacks.breaker import Breaker, State
 from fallbacks.review import ReviewQueue, StoreError
 from gateway import disclosure
-from gateway.artifacts import Artifacts, contract_of, load_artifacts
+from gateway.artifacts import Artifacts, load_artifacts
 from gateway.audit import Audit, Record
 from gateway.batch import Batch
 from gateway.batching import Batcher
@@ -29,7 +29,7 @@ from gateway.compile import Stores, compile_policy
 from gateway.contract import Contract
 from gateway.decision import Decision
 from gateway.disclosure import Tier
-from gateway.errors import ArtifactError, PolicyError
+from gateway.errors import ArtifactError, PolicyError, Problem
 from gateway.pipeline import Pipeline, Review
 from gateway.policy import Policy, Rounded, Top, load_policy, locate
 from gateway.review import Nobody, People
@@ -87,7 +87,8 @@ class Gateway:
             max_batch_rows=serving.max_batch_rows,
             max_queued_rows=serving.max_queued_rows,
         )
-        self._draining: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._retired: list[Artifacts] = []
 
     @classmethod
     def open(cls, folder: Path) -> Gateway:
@@ -104,11 +105,14 @@ class Gateway:
         except ArtifactError:
             artifacts.close()
             raise
-        return Loaded(policy, artifacts, pipeline, contract_of(policy, artifacts.models), breakers)
+        return Loaded(policy, artifacts, pipeline, artifacts.contract, breakers)
 
     def start(self) -> None:
-        """Begins to write the audit log; call it on the event loop that serves."""
-        self._draining = asyncio.get_running_loop().create_task(self.audit.run())
+        """Begins to write the audit log and to tend the review queue, on the event loop that serves."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self.audit.run())]
+        if isinstance(self.review, People):
+            self._tasks.append(loop.create_task(self.review.tend()))
 
     async def decide(self, batch: Batch) -> list[Decision]:
         """One decision a row, in order, by the rows' deadlines; rows of other requests share its passes."""
@@ -127,8 +131,10 @@ class Gateway:
         Raises PolicyError or ArtifactError, with the old pipeline still in place. Blocks while it loads.
         """
         policy = load_policy(self.folder)
-        loaded = self._load(policy)
         old = self.loaded
+        if problems := list(_needs_restart(self.folder, old.policy, policy)):
+            raise PolicyError(problems)
+        loaded = self._load(policy)
         if loaded.tag == old.tag:
             loaded.artifacts.close()
             return False
@@ -136,9 +142,20 @@ class Gateway:
             if breaker.state is State.ISOLATED and name in loaded.breakers:
                 loaded.breakers[name].isolate()  # what an operator took out stays out
         self.loaded = loaded
+        self._retired.append(old.artifacts)
+        self._apply(policy)
         log.info("policy %s replaced by %s", old.tag, loaded.tag)
         asyncio.get_running_loop().call_later(2 * old.policy.deadline_s, old.artifacts.close)
         return True
+
+    def _apply(self, policy: Policy) -> None:
+        """What outlives a pipeline takes its limits from the policy in force."""
+        self.callers.anonymous_loopback = policy.serving.anonymous == "loopback"
+        self.batcher.max_batch_rows = policy.serving.max_batch_rows
+        self.batcher.max_queued_rows = policy.serving.max_queued_rows
+        if isinstance(self.review, People) and policy.review is not None:
+            self.review.queue.capacity = policy.review.capacity
+            self.review.expire_after_s = policy.review.expire_after_s
 
     async def healthy(self) -> bool:
         """Whether one canary row is decided within the deadline. It charges no budget and asks no person."""
@@ -155,13 +172,27 @@ class Gateway:
     async def close(self) -> None:
         """Finishes what was taken, writes what was recorded, ends the threads."""
         await self.batcher.drain()
-        if self._draining is not None:
-            self._draining.cancel()
-            await asyncio.gather(self._draining, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.audit.drain()
         self.telemetry.close()
-        self.loaded.artifacts.close()
+        for artifacts in (*self._retired, self.loaded.artifacts):
+            artifacts.close()
         if isinstance(self.review, People):
             self.review.queue.close()
+
+
+def _needs_restart(folder: Path, old: Policy, new: Policy) -> Iterator[Problem]:
+    """What is bound once, when a replica starts."""
+    stores = [policy.review and policy.review.store for policy in (old, new)]
+    if stores[0] != stores[1]:
+        yield locate(folder, ("review", "store"), "a change of the review store needs a restart")
+    for field in ("replicas", "trusted_proxies"):
+        if getattr(old.serving, field) != getattr(new.serving, field):
+            yield locate(folder, ("serving", field), f"a change of {field} needs a restart")
+    if old.name != new.name:
+        yield locate(folder, ("name",), "a change of the name needs a restart")
 
 
 def _review(folder: Path, policy: Policy) -> Review:

@@ -6,17 +6,28 @@ file, line and field, what is wrong, and the nearest valid choice. Nothing here 
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from gateway.errors import PolicyError, Problem
+from gateway.places import Loc, closest, dotted, duplicates, explain, line_of
+
+__all__ = ["Policy", "closest", "load_policy", "locate"]
 
 POLICY_FILE = "gateway.yaml"
 
@@ -25,13 +36,17 @@ Seconds: TypeAlias = Annotated[float, Field(gt=0, le=60)]
 Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 AnyVerdict: TypeAlias = Literal["allow", "degrade", "defer", "refuse"]
 CheckVerdict: TypeAlias = Literal["allow", "degrade"]
-Loc: TypeAlias = tuple[int | str, ...]
 
 
 class Strict(BaseModel):
-    """Unknown fields are refused and values are frozen."""
+    """Unknown fields are refused, nothing is converted (yes is no number), and values are frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+CertifiedCut: TypeAlias = Annotated[
+    dict[Literal["degrade", "defer", "refuse"], Literal["certified"]], Field(min_length=1, max_length=1)
+]
 
 
 class RatePolicy(Strict):
@@ -41,7 +56,9 @@ class RatePolicy(Strict):
     kind: Literal["rate"]
     per_s: Annotated[float, Field(gt=0)]
     burst: Annotated[float, Field(ge=1)]
-    cuts: dict[Literal["refuse"], Annotated[float, Field(ge=1, le=1)]] = {"refuse": 1.0}
+    cuts: Annotated[dict[Literal["refuse"], Annotated[float, Field(ge=1, le=1)]], Field(min_length=1)] = {
+        "refuse": 1.0
+    }
     budget_s: Seconds
     on_error: AnyVerdict
     enforce: bool = True
@@ -58,7 +75,9 @@ class OodPolicy(Strict):
     detectors: Annotated[
         list[Literal["gen", "fdbd", "rmd", "residual", "knn", "noise", "raw"]], Field(min_length=1)
     ]
-    cuts: Annotated[dict[Literal["degrade", "defer", "refuse"], Literal["certified"]], Field(max_length=1)]
+    cuts: Annotated[
+        dict[Literal["degrade", "defer", "refuse"], Literal["certified"]], Field(min_length=1, max_length=1)
+    ]
     without_features: Literal["input_only", "defer"] = "input_only"
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     budget_s: Seconds
@@ -76,7 +95,9 @@ class SqueezePolicy(Strict):
 
     name: Name
     kind: Literal["squeeze"]
-    cuts: Annotated[dict[Literal["degrade", "defer", "refuse"], Literal["certified"]], Field(max_length=1)]
+    cuts: Annotated[
+        dict[Literal["degrade", "defer", "refuse"], Literal["certified"]], Field(min_length=1, max_length=1)
+    ]
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     budget_s: Seconds
     on_error: AnyVerdict
@@ -110,7 +131,7 @@ class RungPolicy(Strict):
     name: Name
     model: OnnxPolicy
     budget_s: Seconds
-    checks: list[ConfidencePolicy] = []
+    checks: Annotated[list[ConfidencePolicy], Field(max_length=1)] = []
 
 
 class ReviewPolicy(Strict):
@@ -129,6 +150,12 @@ class Range(Strict):
     low: float
     high: float
 
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        return self
+
 
 class Rounded(Strict):
     rounded: Annotated[int, Field(ge=1, le=6)]
@@ -138,7 +165,29 @@ class Top(Strict):
     top: Annotated[int, Field(ge=1)]
 
 
-Tier: TypeAlias = Literal["full", "label"] | Rounded | Top
+def _tier_arm(value: Any) -> str:
+    form = (
+        type(value).__name__.lower()
+        if isinstance(value, Strict)
+        else next(iter(value), "")
+        if isinstance(value, dict)
+        else ""
+    )
+    return form if form in ("rounded", "top") else "word"
+
+
+Tier: TypeAlias = Annotated[
+    Annotated[Literal["full", "label"], Tag("word")]
+    | Annotated[Rounded, Tag("rounded")]
+    | Annotated[Top, Tag("top")],
+    Discriminator(_tier_arm),
+]
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticCustomError("literal_error", "Input should be 1")
+    return value
 
 
 class Serving(Strict):
@@ -154,7 +203,7 @@ class Serving(Strict):
 class Policy(Strict):
     """The whole of `gateway.yaml`."""
 
-    schema_: Annotated[Literal[1], Field(alias="schema")]
+    schema_: Annotated[Literal[1], BeforeValidator(_no_bool), Field(alias="schema")]
     name: Name
     version: str = "1"
     mode: Literal["enforce", "observe"] = "enforce"
@@ -197,24 +246,13 @@ class Policy(Strict):
 def load_policy(folder: Path) -> Policy:
     """Reads and validates `gateway.yaml`. Raises PolicyError with every problem found."""
     path = folder / POLICY_FILE
+    root, held = _read(path)
     try:
-        text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise PolicyError([Problem("", f"cannot be read: {error.strerror}", str(path))]) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = 0 if mark is None else mark.line + 1
-        raise PolicyError(
-            [Problem("", f"is not YAML: {getattr(error, 'problem', error)}", str(path), line)]
-        ) from error
-    twice = [Problem(key, "appears twice", str(path), line) for key, line in _duplicates(root)]
-    if twice:
-        raise PolicyError(twice)
-    try:
-        policy = Policy.model_validate(yaml.safe_load(text))
+        policy = Policy.model_validate(held)
     except ValidationError as error:
-        raise PolicyError([_explain(e, path, root) for e in error.errors(include_url=False)]) from error
+        raise PolicyError(
+            [explain(e, path, root, Policy) for e in error.errors(include_url=False)]
+        ) from error
     crossed = [Problem(dotted(at), what, str(path), line_of(root, at)) for at, what in _cross_check(policy)]
     if crossed:
         raise PolicyError(crossed)
@@ -228,95 +266,64 @@ def locate(folder: Path, at: Loc, what: str, nearest: str = "") -> Problem:
     return Problem(dotted(at), what, str(path), line_of(root, at), nearest)
 
 
-def dotted(at: Loc) -> str:
-    """`("guards", 0, "per_s")` as `guards[0].per_s`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at).lstrip(".")
-
-
-def line_of(root: yaml.Node | None, at: Loc) -> int:
-    """The line (from 1) of the deepest part of `at` that exists; union tags, being no keys, are skipped."""
-    node, line = root, 1
-    for part in at:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if key.value == part:
-                    node, line = value, key.start_mark.line + 1
-                    break
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-    return line
-
-
-def _duplicates(node: yaml.Node | None) -> Iterator[tuple[str, int]]:
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if str(key.value) in seen:
-                yield str(key.value), key.start_mark.line + 1
-            seen.add(str(key.value))
-            yield from _duplicates(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for child in node.value:
-            yield from _duplicates(child)
-
-
-_PARTS: tuple[type[Strict], ...] = (
-    Policy, RatePolicy, OodPolicy, SqueezePolicy, ConfidencePolicy, OnnxPolicy, RungPolicy, ReviewPolicy,
-    Range, Rounded, Top, Serving,
-)  # fmt: skip
-_KNOWN = {field.alias or name for part in _PARTS for name, field in part.model_fields.items()}
-
-
-def _explain(error: Any, path: Path, root: yaml.Node | None) -> Problem:
-    """One pydantic error in the words of somebody who has to mend it."""
-    tags = {"rate", "ood", "squeeze"}
-    at = tuple(part for i, part in enumerate(error["loc"]) if not (part in tags and i == 2))
-    got, context = error.get("input"), error.get("ctx", {})
-    what, nearest = error["msg"][0].lower() + error["msg"][1:], ""
-    match error["type"]:
-        case "extra_forbidden":
-            what, nearest = "is not a field here", closest(str(at[-1]), _KNOWN)
-        case "missing":
-            what = "is missing"
-            if at[-1] == "on_error":
-                what += (
-                    ": say allow (fail open), degrade, defer or refuse (fail closed); it is never inferred"
-                )
-        case "literal_error":
-            what += f", not {got!r}"
-            nearest = closest(str(got), re.findall(r"'([^']*)'", str(context.get("expected"))))
-        case "union_tag_invalid":
-            choices = re.findall(r"'([^']*)'", str(context.get("expected_tags")))
-            at, what = (*at, "kind"), f"must be one of {', '.join(choices)}, not {context.get('tag')!r}"
-            nearest = closest(str(context.get("tag")), choices)
-        case _ if not isinstance(got, dict | list):
-            what += f", not {got!r}"
-    return Problem(dotted(at), what, str(path), line_of(root, at), nearest)
-
-
-def closest(word: str, choices: Sequence[str] | set[str]) -> str:
-    """The choice most like `word`, or nothing if none is."""
-    return next(iter(difflib.get_close_matches(word, sorted(choices), n=1)), "")
+def _read(path: Path) -> tuple[yaml.Node | None, Any]:
+    """The file as nodes, which know their lines, and as values. Aliases can unfold for ever: refused."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                line = event.start_mark.line + 1 if event.start_mark else 1
+                raise PolicyError([Problem("", "aliases are not taken", str(path), line)])
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        held = yaml.safe_load(text)
+    except OSError as error:
+        raise PolicyError([Problem("", f"cannot be read: {error.strerror}", str(path))]) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = 1 if mark is None else mark.line + 1
+        what = f"is not YAML: {getattr(error, 'problem', None) or error}"
+        raise PolicyError([Problem("", what, str(path), line)]) from error
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:  # a date that is none, say
+        raise PolicyError(
+            [Problem("", f"holds a value that YAML cannot make: {error}", str(path), 1)]
+        ) from error
+    if twice := [Problem(key, "appears twice", str(path), line) for key, line in duplicates(root)]:
+        raise PolicyError(twice)
+    return root, held
 
 
 def _cross_check(policy: Policy) -> Iterator[tuple[Loc, str]]:
     """Rules that span fields."""
-    names = [g.name for g in policy.guards] + [r.name for r in policy.rungs]
-    names += [c.name for r in policy.rungs for c in r.checks]
-    for name, times in Counter(names).items():
-        if times > 1:
-            yield ("guards",), f"the name {name!r} is used {times} times; stage names are unique"
+    places: dict[str, list[Loc]] = {}
+    for i, guard in enumerate(policy.guards):
+        places.setdefault(guard.name, []).append(("guards", i, "name"))
+    for i, rung in enumerate(policy.rungs):
+        places.setdefault(rung.name, []).append(("rungs", i, "name"))
+        for j, check in enumerate(rung.checks):
+            places.setdefault(check.name, []).append(("rungs", i, "checks", j, "name"))
+    for name, at in places.items():
+        if len(at) > 1:
+            yield at[-1], f"the name {name!r} is used {len(at)} times; stage names are unique"
     for i, guard in enumerate(policy.guards):
         if isinstance(guard, OodPolicy):
-            repeated = [d for d, times in Counter(guard.detectors).items() if times > 1]
-            if repeated:
-                yield ("guards", i, "detectors"), f"names {repeated[0]} twice"
-            if guard.without_features == "input_only" and not guard.input_only:
-                yield ("guards", i, "detectors"), "needs raw or noise, or without_features: defer"
-    spent_s = sum(g.budget_s for g in policy.guards) + sum(r.budget_s for r in policy.rungs)
-    spent_s += sum(c.budget_s for r in policy.rungs for c in r.checks)
-    spent_s += policy.review.budget_s if policy.review else 0.0
-    if spent_s > policy.deadline_s:
+            yield from _check_detectors(guard, ("guards", i, "detectors"))
+    spent_s = math.fsum(_budgets_s(policy))
+    if spent_s > policy.deadline_s + 1e-9:
         what = f"{policy.deadline_s} s is less than the {spent_s:.3f} s that all budgets can take together"
         yield ("deadline_s",), what + "; a part that hangs would cost the answer"
+
+
+def _check_detectors(guard: OodPolicy, at: Loc) -> Iterator[tuple[Loc, str]]:
+    repeated = [name for name in dict.fromkeys(guard.detectors) if guard.detectors.count(name) > 1]
+    if repeated:
+        yield at, f"names {repeated[0]} twice"
+    if guard.without_features == "input_only" and not guard.input_only:
+        yield at, "needs raw or noise, or without_features: defer"
+
+
+def _budgets_s(policy: Policy) -> Iterator[float]:
+    yield from (guard.budget_s for guard in policy.guards)
+    for rung in policy.rungs:
+        yield from (rung.budget_s, *(check.budget_s for check in rung.checks))
+    if policy.review is not None:
+        yield policy.review.budget_s

@@ -6,6 +6,8 @@ case: the row itself, why it came, and what a model would have said. Callers nev
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,6 +27,9 @@ from gateway.states import BY_REVIEW
 
 SUGGESTED = "probabilities"
 TOP = 3
+TEND_EVERY_S = 60.0
+KEEP_S = 30 * 86_400.0
+log = logging.getLogger(__name__)
 
 
 class People:
@@ -34,7 +39,7 @@ class People:
         self, queue: ReviewQueue, expire_after_s: float, clock: Callable[[], float] = time.time
     ) -> None:
         self.queue = queue
-        self._expire_after_s = expire_after_s
+        self.expire_after_s = expire_after_s
         self._clock = clock
 
     async def put(self, cases: Sequence[Case], /) -> Sequence[bool]:
@@ -42,12 +47,22 @@ class People:
         now_s = self._clock()
         return await self.queue.put([self._stored(case, now_s) for case in cases])
 
+    async def tend(self) -> None:
+        """Until cancelled: stores what has expired; forgets final cases, payloads included, after 30 days."""
+        while True:
+            try:
+                await self.queue.expire(self._clock())
+                await self.queue.purge(self._clock() - KEEP_S)
+            except Exception:
+                log.exception("the review queue could not be tended; the next round tries again")
+            await asyncio.sleep(TEND_EVERY_S)
+
     def _stored(self, case: Case, now_s: float) -> StoredCase:
         return StoredCase(
             id=case.id,
             principal=case.principal,
             created_s=now_s,
-            expires_s=now_s + self._expire_after_s,
+            expires_s=now_s + self.expire_after_s,
             payload=encode(case.inputs),
             why=orjson.dumps(_why(case)).decode(),
             model_view=orjson.dumps(_suggestion(case.suggestion)).decode(),

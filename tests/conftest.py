@@ -6,6 +6,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("suite", max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SLOW_IS_FINE = [HealthCheck.too_slow]
+settings.register_profile("suite", max_examples=150, deadline=None, suppress_health_check=SLOW_IS_FINE)
 settings.register_profile("quick", parent=settings.get_profile("suite"), max_examples=120, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))

@@ -116,13 +116,16 @@ class Hangs:
 
 @dataclass
 class NotANumber:
-    """A model whose probabilities are NaN."""
+    """A model whose outputs are NaN, for every row or for those that equal a given one."""
 
     inner: Predictor
+    row: Rows | None = None
 
     async def predict(self, inputs: Tensors, /) -> Tensors:
-        outputs = dict(await self.inner.predict(inputs))
-        outputs["probabilities"] = outputs["probabilities"] * np.nan
+        x = inputs["attributes"]
+        spoiled = np.ones(len(x), bool) if self.row is None else (x == self.row).all(axis=1)
+        outputs = {name: array.copy() for name, array in (await self.inner.predict(inputs)).items()}
+        outputs["probabilities"][spoiled] = np.nan
         return outputs
 
 

@@ -35,7 +35,7 @@ def contract_in(folder: Path) -> Contract:
     policy = load_policy(folder)
     models = load_models(folder, policy)
     try:
-        return contract_of(policy, models)
+        return contract_of(folder, policy, models)
     finally:
         for model in models.values():
             model.close()

@@ -95,7 +95,7 @@ def test_answers_are_the_models_own_whatever_batch_they_came_in(tmp_path: Path) 
     async def main() -> None:
         async with opened(letters(tmp_path, FULL_RATE)) as gateway:
             together = await gateway.decide(batch_of(x))
-            alone = await asyncio.gather(*(gateway.decide(batch_of(x[i : i + 1])) for i in range(40)))
+            alone = await asyncio.gather(*(gateway.decide(batch_of(x[i : i + 1], name=f"s{i}-")) for i in range(40)))
             model = gateway.loaded.artifacts.models["primary"]
             for i, (a, (b,)) in enumerate(zip(together, alone, strict=True)):
                 assert type(a.outcome) is type(b.outcome)
@@ -334,7 +334,7 @@ def test_a_reload_that_shuts_anonymous_callers_out_shuts_them_out(tmp_path: Path
         async with opened(folder) as gateway:
             assert gateway.callers.identify(None, "127.0.0.1") is not None
             edit(folder, ("anonymous: loopback", "anonymous: nobody"))
-            assert applied(gateway)
+            assert gateway.reload(), "shutting a door may not need a restart"
             assert gateway.callers.identify(None, "127.0.0.1") is None
 
     run(main)
@@ -346,8 +346,8 @@ def test_a_reload_to_less_room_for_review_leaves_less_room(tmp_path: Path) -> No
     async def main() -> None:
         async with opened(folder) as gateway:
             edit(folder, ("capacity: 10000", "capacity: 2"))
-            assert applied(gateway)
-            assert kinds(await gateway.decide(batch_of(outlier_rows(20))))["Deferred"] == 2
+            if applied(gateway):
+                assert kinds(await gateway.decide(batch_of(outlier_rows(20))))["Deferred"] == 2
 
     run(main)
 
@@ -358,20 +358,19 @@ def test_a_reload_to_a_shorter_queue_shortens_it(tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(folder) as gateway:
             edit(folder, ("anonymous: loopback", "anonymous: loopback, max_queued_rows: 4"))
-            assert applied(gateway)
-            assert kinds(await gateway.decide(batch_of(clean_rows(5)))) == {"Refused": 5}
+            if applied(gateway):
+                assert kinds(await gateway.decide(batch_of(clean_rows(5)))) == {"Refused": 5}
 
     run(main)
 
 
 def applied(gateway: Gateway) -> bool:
-    """Reloads; a part of the policy that only a restart can change may refuse instead, in so many words."""
+    """Reloads. What only a restart can change may be refused instead, if it is refused in so many words."""
     try:
         return gateway.reload()
     except PolicyError as error:
-        if "restart" in str(error):
-            pytest.skip(str(error))
-        raise
+        assert "restart" in str(error)
+        return False
 
 
 # ---------------------------------------------------------------- broken while serving
@@ -422,29 +421,15 @@ def test_a_hanging_primary_costs_its_budget_and_no_more(tmp_path: Path) -> None:
     run(main)
 
 
-@dataclass
-class NotANumberAt:
-    """NaN for the rows whose first attribute is a given one."""
-
-    inner: Predictor
-    at: float
-
-    async def predict(self, inputs: Tensors, /) -> Tensors:
-        outputs = {name: array.copy() for name, array in (await self.inner.predict(inputs)).items()}
-        outputs["logits"][inputs["attributes"][:, 0] == self.at] = float("nan")
-        return outputs
-
-
 def test_a_row_without_numbers_falls_alone(tmp_path: Path) -> None:
     x = clean_rows(60)
-    at = float(x[0, 0])
 
     async def main() -> None:
         async with opened(letters(tmp_path, FULL_RATE)) as gateway:
             good = await gateway.decide(batch_of(x))
-            swap(gateway, NotANumberAt(predictor_of(gateway), at))
+            swap(gateway, NotANumber(predictor_of(gateway), x[7]))
             for before, after, row in zip(good, await gateway.decide(batch_of(x, name="s")), x, strict=True):
-                if row[0] == at:
+                if (row == x[7]).all():
                     assert not isinstance(after.outcome, Served)
                 else:
                     assert type(after.outcome) is type(before.outcome)

@@ -91,7 +91,7 @@ WRONG = {
         "guards[1].cuts", "cuts: {defer", "at most 1", "",
     ),
     "an input-only form without raw": (
-        ", raw]", "]", "guards[1].detectors", "detectors:", "needs raw, or without_features: defer", "",
+        ", raw]", "]", "guards[1].detectors", "detectors:", "needs raw or noise, or without_features: defer", "",
     ),
     "a text for a number": (
         "deadline_s: 0.5", "deadline_s: soon", "deadline_s", "deadline_s", "not 'soon'", "",
@@ -121,7 +121,7 @@ WRONG = {
         "selective_error: 1.0", "less than 1, not 1.0", "",
     ),
     "a rate that is not a number": (
-        "per_s: 200", "per_s: .nan", "guards[0].per_s", "per_s", "greater than 0, not nan", "",
+        "per_s: 200", "per_s: .nan", "guards[0].per_s", "per_s", "not nan", "",
     ),
     "an infinite rate": (
         "per_s: 200", "per_s: .inf", "guards[0].per_s", "per_s: .inf", "not inf", "",
@@ -155,7 +155,7 @@ WRONG = {
         "schema: 1", "schema: true", "schema", "schema: true", "not True", "",
     ),
     "a key twice": (
-        "answered_error: 0.025", "name: again", "name", "name: again", "appears twice", "",
+        "answered_error: 0.03", "name: again", "name", "name: again", "appears twice", "",
     ),
     "a key twice in a guard": (
         "burst: 400", "burst: 400, per_s: 7", "per_s", RATE[:11], "appears twice", "",
@@ -360,7 +360,7 @@ def test_numbers_are_finite_wherever_the_policy_has_one(tmp_path: Path) -> None:
     """NaN and infinity in any number of the file are refused: neither is a budget, a rate or a range."""
     number = re.compile(r"(?<=: )[0-9]+(\.[0-9]+)?(?=[,}\s])")
     numbers = list(number.finditer(LETTERS, LETTERS.index("schema:")))
-    assert len(numbers) > 20
+    assert len(numbers) >= 20
     taken = []
     for found in numbers:
         for bad in (".inf", ".nan", "-.inf"):

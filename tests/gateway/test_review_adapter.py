@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +18,7 @@ from deployments import run
 from fallbacks.cases import CaseState, Record
 from fallbacks.payload import decode
 from fallbacks.review import ReviewQueue
+from gateway import review
 from gateway.contract import Contract, TensorSpec
 from gateway.decision import Decision, Degraded, Finding, Reason, Refused, Verdict
 from gateway.pipeline import Case
@@ -245,5 +247,33 @@ def test_a_persons_answer_makes_a_reply_like_any_other(tmp_path: Path) -> None:
             assert (reply.status, body["id"]) == (200, "mine")
             assert body["outputs"][0]["data"] == [0, 0, 0, 1]
             assert body["parameters"]["fs_served_by"] == "review"
+
+    run(main)
+
+
+def test_the_queue_is_tended_what_expired_is_stored_and_what_is_old_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(review, "TEND_EVERY_S", 0.01)
+
+    async def main() -> None:
+        with people(tmp_path, expire_after_s=60) as (to, clock):
+            await decided(to, answer_with_label(2), "answered")
+            await to.put([case("late")])
+            tending = asyncio.create_task(to.tend())
+            clock.now_s += 61
+            await asyncio.sleep(0.1)
+            assert (await found(to.queue, "late")).state is CaseState.EXPIRED
+            assert await to.queue.payload("late") is not None
+            clock.now_s += review.KEEP_S + 1
+            await asyncio.sleep(0.1)
+            for name in ("answered", "late"):
+                assert await to.queue.find(name) is None
+                assert await to.queue.payload(name) is None
+            to.queue.close()
+            await asyncio.sleep(0.05)
+            assert not tending.done(), "a queue that is gone ends the tending"
+            tending.cancel()
+            await asyncio.gather(tending, return_exceptions=True)
 
     run(main)

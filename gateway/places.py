@@ -1,0 +1,133 @@
+"""Where in a YAML file a problem is, what is wrong there, and what would be right at that very place."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+
+from gateway.errors import Problem
+
+Loc: TypeAlias = tuple[int | str, ...]
+
+
+def dotted(at: Loc) -> str:
+    """`("guards", 0, "per_s")` as `guards[0].per_s`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at).lstrip(".")
+
+
+def closest(word: str, choices: Collection[str]) -> str:
+    """The choice most like `word`, or nothing if none is."""
+    return next(iter(difflib.get_close_matches(word, sorted(choices), n=1)), "")
+
+
+def line_of(root: yaml.Node | None, at: Loc) -> int:
+    """The line (from 1) of the deepest part of `at` that exists."""
+    line = 1
+    for _, line in _descend(root, at):  # noqa: B007 (the last one counts)
+        pass
+    return line
+
+
+def clean(root: yaml.Node | None, at: Loc, *, missing: bool) -> Loc:
+    """`at` without what is no place in the file (union tags, `[key]`); a missing last part stays."""
+    there = tuple(part for part, _ in _descend(root, at))
+    return (*there, at[-1]) if missing and at and at[-1] not in there[-1:] else there
+
+
+def duplicates(node: yaml.Node | None) -> Iterator[tuple[str, int]]:
+    """Keys that stand twice in one mapping, with the line of the later."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if str(key.value) in seen:
+                yield str(key.value), key.start_mark.line + 1
+            seen.add(str(key.value))
+            yield from duplicates(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            yield from duplicates(child)
+
+
+def explain(error: Any, path: Path, root: yaml.Node | None, schema: type[BaseModel]) -> Problem:
+    """One pydantic error in the words of somebody who has to mend it."""
+    at = clean(root, error["loc"], missing=error["type"] == "missing")
+    got, context = error.get("input"), error.get("ctx", {})
+    what, nearest = error["msg"].removeprefix("Value error, "), ""
+    what = what[0].lower() + what[1:]
+    match error["type"]:
+        case "extra_forbidden":
+            what, nearest = "is not a field here", closest(str(at[-1]), fields_at(schema, error["loc"][:-1]))
+        case "missing":
+            what = "is missing"
+            if at[-1] == "on_error":
+                what += (
+                    ": say allow (fail open), degrade, defer or refuse (fail closed); it is never inferred"
+                )
+        case "literal_error":
+            what += f", not {got!r}"
+            nearest = closest(str(got), re.findall(r"'([^']*)'", str(context.get("expected"))))
+        case "union_tag_invalid":
+            choices = re.findall(r"'([^']*)'", str(context.get("expected_tags")))
+            at, what = (*at, "kind"), f"must be one of {', '.join(choices)}, not {context.get('tag')!r}"
+            nearest = closest(str(context.get("tag")), choices)
+        case _ if not isinstance(got, dict | list):
+            what += f", not {got!r}"
+    return Problem(dotted(at), what, str(path), line_of(root, at), nearest)
+
+
+def fields_at(schema: Any, at: Loc) -> set[str]:
+    """The names of the fields that a place in the file may have."""
+    hints = [schema]
+    for part in at:
+        hints = [deeper for hint in hints for one in _alternatives(hint) for deeper in _step(one, part)]
+    models = [one for hint in hints for one in _alternatives(hint) if _is_model(one)]
+    return {field.alias or name for model in models for name, field in model.model_fields.items()}
+
+
+def _descend(root: yaml.Node | None, at: Loc) -> Iterator[tuple[int | str, int]]:
+    """The parts of `at` that stand in the file, each with its line."""
+    node = root
+    for part in at:
+        if isinstance(node, yaml.MappingNode):
+            found = [(key, value) for key, value in node.value if key.value == part]
+            if found:
+                node = found[-1][1]
+                yield part, found[-1][0].start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            yield part, node.start_mark.line + 1
+
+
+def _alternatives(hint: Any) -> list[Any]:
+    """The types that a hint allows, without `Annotated` and unions around them."""
+    if get_origin(hint) is Annotated:
+        return _alternatives(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        return [one for arm in get_args(hint) for one in _alternatives(arm)]
+    return [hint]
+
+
+def _step(hint: Any, part: int | str) -> list[Any]:
+    """What a hint allows one part further down; a union's tag leads to the arm that it names."""
+    if _is_model(hint):
+        for name, field in hint.model_fields.items():
+            if part == (field.alias or name):
+                return [field.annotation]
+        kind = hint.model_fields.get("kind")
+        return [hint] if kind is not None and part in get_args(kind.annotation) else []
+    if get_origin(hint) is list and isinstance(part, int):
+        return [get_args(hint)[0]]
+    if get_origin(hint) is dict and isinstance(part, str):
+        return [get_args(hint)[1]]
+    return []
+
+
+def _is_model(hint: Any) -> bool:
+    return isinstance(hint, type) and get_origin(hint) is not Literal and issubclass(hint, BaseModel)
