@@ -8,6 +8,7 @@ with a hole says where the hole is.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +23,7 @@ from gateway.decision import Decision, Deferred, Degraded, Finding, Outcome, Ref
 
 DRAIN_EVERY_S = 0.1
 ROTATE_BYTES = 64 * 2**20
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Audit:
         self._buffer: deque[Record] = deque()
         self._kept: FIFOCache[str, Record] = FIFOCache(keep)
         self._gap = 0
+        self._torn = False
+        self._rotated = 0
         self.lost = 0
 
     def take(self, record: Record) -> None:
@@ -93,15 +97,27 @@ class Audit:
         except OSError:
             self._gap += gap + len(records)
             self.lost += len(records)
+            self._torn = True
         for sink in self._sinks:
-            sink(records)
+            try:
+                sink(records)
+            except Exception:
+                log.exception("a sink of the audit log failed; the log goes on")
 
     def _append(self, text: bytes) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._path.exists() and self._path.stat().st_size > ROTATE_BYTES:
-            self._path.replace(self._path.with_suffix(".1.jsonl"))
-        with self._path.open("ab") as file:
+            self._rotated += 1
+            self._path.replace(self._path.with_suffix(f".{self._rotated}.jsonl"))
+            self._torn = False
+        with self._path.open("ab+") as file:
+            if self._torn and file.tell():
+                file.seek(-1, 2)
+                text = (
+                    text if file.read(1) == b"\n" else b"\n" + text
+                )  # end the line that a full disk cut short
             file.write(text)
+        self._torn = False
 
 
 def explain(record: Record) -> Iterable[bytes]:
@@ -150,5 +166,5 @@ def _finding(finding: Finding) -> dict[str, Any]:
     if not finding.enforced:
         told["enforced"] = False
     if finding.error is not None:
-        told["error"] = finding.error
+        told["error"] = finding.error.encode("utf-8", "replace").decode()
     return told

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -61,6 +61,8 @@ class Batcher:
             batch = taken[0][0] if len(taken) == 1 else concatenate([batch for batch, _ in taken])
             try:
                 decisions = await self._decide(batch)
+                if [d.id for d in decisions] != list(batch.ids):
+                    raise RuntimeError(f"{len(decisions)} decisions for {len(batch)} rows, or for others")
             except (
                 Exception
             ):  # decide is total; should a defect ever break that, callers get a refusal, not silence
@@ -73,17 +75,25 @@ class Batcher:
                 start += len(one)
 
     def _take(self) -> list[tuple[Batch, asyncio.Future[list[Decision]]]]:
-        """The longest prefix of the queue that fits one batch, skipping callers that have gone."""
+        """The longest prefix of the queue that makes one batch of one form; callers that left are skipped."""
         taken: list[tuple[Batch, asyncio.Future[list[Decision]]]] = []
         rows = 0
-        while self._waiting and (not taken or rows + len(self._waiting[0][0]) <= self.max_batch_rows):
-            batch, answer = self._waiting.popleft()
+        while self._waiting:
+            batch, answer = self._waiting[0]
+            if taken and (rows + len(batch) > self.max_batch_rows or form_of(batch) != form_of(taken[0][0])):
+                break
+            self._waiting.popleft()
             self.queued_rows -= len(batch)
             if answer.done():
                 continue
             taken.append((batch, answer))
             rows += len(batch)
         return taken
+
+
+def form_of(batch: Batch) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    """What rows must share to stand in one batch: input names, dtypes and shapes without the row."""
+    return {name: (array.dtype, array.shape[1:]) for name, array in batch.inputs.items()}
 
 
 def concatenate(batches: Sequence[Batch]) -> Batch:

@@ -115,7 +115,7 @@ def _calibrate(
         raise ArtifactError([Problem("", str(error), str(data))]) from error
     fitted.save(folder / GUARDS_FILE)
     certificate = Certificate(
-        schema=1,
+        schema_=1,
         deployment=policy.name,
         population=f"rows exchangeable with the {len(rows)} labelled rows of {data.name}",
         rows={name: len(fold.y) for name, fold in folds.items()},
@@ -146,6 +146,10 @@ def _everything(
     for name, model in models.items():
         progress(f"asking {name} for {len(y)} rows")
         answers[name] = _ask(model, x)
+    classes = answers[primary]["probabilities"].shape[1] if "probabilities" in answers[primary] else None
+    if classes is not None and not (y.min() >= 0 and y.max() < classes):
+        what = f"y: holds labels from {y.min()} to {y.max()}; the model has the classes 0 to {classes - 1}"
+        raise ArtifactError([Problem("", what, str(data))])
     return Fold(x, y, answers, primary, contract.inputs[0].name)
 
 
@@ -156,13 +160,18 @@ def _read(held: Mapping[str, NDArray[Any]], contract: Contract) -> tuple[Tensors
     if held["y"].dtype.kind not in "iu" or held["y"].ndim != 1:
         raise ValueError(f"y: is {held['y'].dtype}{list(held['y'].shape)}, not one integer label a row")
     y = held["y"].astype(np.int64)
+    if not len(y):
+        raise ValueError("y: holds no rows")
     x: dict[str, NDArray[Any]] = {}
     for spec in contract.inputs:
         name = "x" if spec.name not in held and len(contract.inputs) == 1 else spec.name
         if name not in held:
             raise ValueError(f"{spec.name}: missing; the file holds {', '.join(sorted(held))}")
-        array = held[name].astype(spec.dtype)
-        if len(array) != len(y) or not spec.fits(array):
+        if held[name].dtype.kind not in "biuf":
+            raise ValueError(f"{name}: is {held[name].dtype}, not numbers that {spec.datatype} can hold")
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused below
+            array = held[name].astype(spec.dtype)
+        if array.shape[:1] != (len(y),) or not spec.fits(array):
             raise ValueError(f"{name}: has shape {array.shape}, not {spec.wire_shape} with {len(y)} rows")
         if spec.bounds is not None and not ((array >= spec.bounds[0]) & (array <= spec.bounds[1])).all():
             raise ValueError(f"{name}: holds values outside {spec.bounds[0]} to {spec.bounds[1]}")

@@ -16,9 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Annotated
 
 import orjson
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from gateway.errors import ArtifactError, Problem
 from gateway.policy import Name, Strict
@@ -33,10 +34,10 @@ class Key(Strict):
     """One caller as it is kept. `hash` is hexadecimal HMAC-SHA256."""
 
     name: Name
-    hash: str
+    hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     tier: str = "anonymous"
-    per_s: float | None = None
-    scopes: frozenset[str] = frozenset({"infer"})
+    per_s: Annotated[float, Field(ge=0)] | None = None
+    scopes: Annotated[frozenset[str], Field(strict=False)] = frozenset({"infer"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Callers:
         self._clock = clock
         self._looked_s = -LOOK_EVERY_S
         self._stamp: tuple[int, int] | None = None
+        self._secret = b""
         self._by_hash: dict[str, Key] = {}
         self._rates: dict[str, float] = {}
 
@@ -66,7 +68,7 @@ class Callers:
         """The caller behind a key, or an anonymous one from loopback if the policy allows; else None."""
         self._look()
         if key:
-            known = self._by_hash.get(_hashed(key, _secret(self._var)))
+            known = self._by_hash.get(_hashed(key, self._secret)) if self._secret else None
             return Caller(known.name, known.tier, known.scopes) if known else None
         if self.anonymous_loopback and _is_loopback(address):
             return Caller(f"anonymous@{address}")
@@ -84,7 +86,7 @@ class Callers:
         path = self._var / KEYS_FILE
         try:
             stat = path.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             self._by_hash, self._rates, self._stamp = {}, {}, None
             return
         stamp = (stat.st_mtime_ns, stat.st_ino)
@@ -92,7 +94,8 @@ class Callers:
             self._stamp = stamp
             try:
                 keys = load_keys(self._var)
-            except ArtifactError:
+                self._secret = (self._var / SECRET_FILE).read_bytes()
+            except (ArtifactError, OSError):
                 log.exception("the callers on file cannot be read; those already known stay")
                 return
             self._by_hash = {key.hash: key for key in keys}
@@ -106,21 +109,22 @@ def load_keys(var: Path) -> list[Key]:
         return []
     try:
         return [Key.model_validate(one) for one in orjson.loads(path.read_bytes())]
-    except (ValueError, TypeError, ValidationError) as error:
+    except (OSError, ValueError, TypeError, ValidationError) as error:
         raise ArtifactError([Problem("", f"is not a list of keys: {error}", str(path))]) from error
 
 
 def add_key(var: Path, name: str, *, tier: str, per_s: float | None, scopes: frozenset[str]) -> str:
     """Adds or replaces a caller and returns the key, which is not kept. The file is replaced whole."""
     key = "fsg_" + secrets.token_urlsafe(32)
-    made = Key(name=name, hash=_hashed(key, _secret(var)), tier=tier, per_s=per_s, scopes=scopes)
+    made = Key(name=name, hash=_hashed(key, _secret_of(var)), tier=tier, per_s=per_s, scopes=scopes)
     keys = [*(one for one in load_keys(var) if one.name != name), made]
     body = orjson.dumps([one.model_dump(mode="json") for one in keys], option=orjson.OPT_INDENT_2)
     _write_private(var / KEYS_FILE, body)
     return key
 
 
-def _secret(var: Path) -> bytes:
+def _secret_of(var: Path) -> bytes:
+    """The secret of this deployment, made where there is none."""
     path = var / SECRET_FILE
     if not path.exists():
         _write_private(path, secrets.token_bytes(32))

@@ -15,13 +15,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import orjson
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from gateway.errors import ArtifactError, Problem
-from gateway.policy import Policy, Strict
+from gateway.policy import Policy, SchemaOne, Strict
 
 CERTIFICATE_FILE = "certificate.json"
 GUARDS_FILE = "guards.npz"
@@ -59,10 +58,10 @@ class Digests(Strict):
     data: str
 
 
-class Certificate(Strict):
+class Certificate(Strict, populate_by_name=True):
     """The whole of `certificate.json`."""
 
-    schema_: Literal[1] = Field(alias="schema")
+    schema_: SchemaOne
     deployment: str
     population: str
     rows: dict[str, int]

@@ -145,8 +145,12 @@ class Gateway:
         self._retired.append(old.artifacts)
         self._apply(policy)
         log.info("policy %s replaced by %s", old.tag, loaded.tag)
-        asyncio.get_running_loop().call_later(2 * old.policy.deadline_s, old.artifacts.close)
+        asyncio.get_running_loop().call_later(2 * old.policy.deadline_s, self._retire)
         return True
+
+    def _retire(self) -> None:
+        """Ends the oldest of the models that a reload replaced; no row can need them any more."""
+        self._retired.pop(0).close()
 
     def _apply(self, policy: Policy) -> None:
         """What outlives a pipeline takes its limits from the policy in force."""

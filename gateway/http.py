@@ -8,12 +8,13 @@ health and the server's own metadata.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import orjson
@@ -24,7 +25,7 @@ from gateway.audit import Record
 from gateway.batch import Batch, now_s
 from gateway.callers import Caller
 from gateway.contract import MAX_BODY_BYTES
-from gateway.decision import Decision, Deferred
+from gateway.decision import Decision, Deferred, Reason, Refused
 from gateway.decisions import rows_anywhere
 from gateway.errors import InvalidRequest, Problem
 from gateway.gateway import Gateway
@@ -36,13 +37,19 @@ from gateway.wire import InferRequest, parse_header_length, parse_infer
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+T = TypeVar("T")
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 BODY_TIMEOUT_S = 10.0
 VERSION = version("failsafe-gateway")
-LONGEST_WAIT_S = 30.0
+LONGEST_WAIT_S = 30
 POLL_EVERY_S = 0.1
+log = logging.getLogger(__name__)
 EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "parameters", "schedule_policy")
+
+
+class _HungUp(Exception):
+    """The caller is gone: there is nobody to answer."""
 
 
 class _Ended(Exception):
@@ -65,7 +72,10 @@ class _Request:
 
     @classmethod
     def of(cls, scope: Scope, receive: Receive) -> _Request:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers: dict[str, str] = {}
+        for raw, value in scope["headers"]:
+            name, text = raw.decode("latin-1").lower(), value.decode("latin-1")
+            headers[name] = f"{headers[name]}, {text}" if name in headers else text
         client = scope.get("client")
         parts = tuple(part for part in scope["path"].split("/") if part)
         return cls(scope["method"], parts, headers, client[0] if client else "", receive)
@@ -81,8 +91,7 @@ class _Request:
         """The whole body. Raises _Ended if it is too large, too slow or encoded."""
         if self.headers.get("content-encoding", "identity").lower() != "identity":
             raise _Ended(Rejection.UNSUPPORTED, "Content-Encoding must be identity")
-        declared = self.headers.get("content-length", "0")
-        if declared.isdigit() and int(declared) > limit:
+        if _natural(self.headers.get("content-length", "0"), limit + 1) > limit:
             raise _Ended(Rejection.TOO_LARGE, f"the body may have at most {limit} bytes")
         parts: list[bytes] = []
         size = 0
@@ -91,7 +100,7 @@ class _Request:
                 while True:
                     message = await self.receive()
                     if message["type"] == "http.disconnect":
-                        raise asyncio.CancelledError
+                        raise _HungUp
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
                     if size > limit:
@@ -100,6 +109,11 @@ class _Request:
                         return parts[0] if len(parts) == 1 else b"".join(parts)
         except TimeoutError:
             raise _Ended(Rejection.TOO_SLOW) from None
+
+    async def gone(self) -> None:
+        """Returns when the caller hangs up; call it once the body is read."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
 
 
 class DataPlane:
@@ -110,6 +124,8 @@ class DataPlane:
         self.siblings = siblings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
         if scope["type"] != "http":
             return
         request = _Request.of(scope, receive)
@@ -120,13 +136,13 @@ class DataPlane:
             stamp = self._stamp(decision_id)
             headers = {name.replace("_", "-"): value for name, value in over.headers.items()}
             reply = reply_end(over.end, stamp, what=over.what, headers=headers)
-        except asyncio.CancelledError:
-            return  # the caller hung up: there is nobody to answer
+        except _HungUp:
+            return
         await _send(send, reply)
 
-    def _stamp(self, decision_id: str, policy: str = "") -> Stamp:
+    def _stamp(self, decision_id: str) -> Stamp:
         loaded = self.gateway.loaded
-        return Stamp(policy or loaded.tag, loaded.policy.mode, decision_id)
+        return Stamp(loaded.tag, loaded.policy.mode, decision_id)
 
     async def _route(self, request: _Request, decision_id: str) -> Reply:
         match request.parts:
@@ -200,20 +216,35 @@ class DataPlane:
         decisions = await self.gateway.decide(batch)
         elapsed_s = time.perf_counter() - start_s
         policy = decisions[0].policy or loaded.tag
-        record = Record(
-            decision_id, caller.principal, policy, loaded.policy.mode, received_s, elapsed_s, tuple(decisions)
+        judged = loaded if policy == loaded.tag else self.gateway.loaded  # a reload may have come between
+        stamp = Stamp(policy, judged.policy.mode, decision_id)
+        told = tuple(decisions)
+        self.gateway.record(
+            Record(decision_id, caller.principal, policy, stamp.mode, received_s, elapsed_s, told)
         )
-        self.gateway.record(record)
-        prefer = request.headers.get("prefer", "")
-        decisions = await self._wait_for_people(decisions, _wait_s(prefer))
+        prefer = request.headers.get("prefer", "").lower()
+        if wait_s := _wait_s(prefer):
+            decisions = await self._or_hung_up(request, self._wait_for_people(decisions, wait_s))
         return reply_infer(
             loaded.contract,
             asked,
             decisions,
-            self._stamp(decision_id, policy),
+            stamp,
             tier=loaded.tier(caller.tier),
             prefer_async="respond-async" in prefer,
         )
+
+    async def _or_hung_up(self, request: _Request, waiting: Coroutine[Any, Any, T]) -> T:
+        """What is waited for, unless the caller goes first: raises _HungUp, and nobody waits any more."""
+        work, gone = asyncio.ensure_future(waiting), asyncio.ensure_future(request.gone())
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise _HungUp
+            return work.result()
+        finally:
+            work.cancel()
+            gone.cancel()
 
     async def _wait_for_people(self, decisions: list[Decision], wait_s: float) -> list[Decision]:
         """The decisions with people's answers in place of deferrals, as far as they come within `wait_s`."""
@@ -226,7 +257,11 @@ class DataPlane:
                 break
             await asyncio.sleep(POLL_EVERY_S)
             for i in open_rows:
-                record = await review.queue.find(settled[i].id)
+                try:
+                    record = await review.queue.find(settled[i].id)
+                except Exception:
+                    log.exception("the review queue cannot be read; the deferral stands")
+                    return settled
                 outcome = outcome_of(record, contract) if record else None
                 if outcome is not None:
                     settled[i] = Decision(settled[i].id, outcome, settled[i].findings, settled[i].policy)
@@ -244,7 +279,11 @@ class DataPlane:
     async def _review(self, caller: Caller, case_id: str) -> Reply:
         """How the caller's deferred row stands; a person's answer has the form of the model's outputs."""
         review, contract = self.gateway.review, self.gateway.loaded.contract
-        record = await review.queue.find(case_id) if isinstance(review, People) else None
+        try:
+            record = await review.queue.find(case_id) if isinstance(review, People) else None
+        except Exception:
+            log.exception("the review queue cannot be read")
+            return reply_end(Refused(Reason.UNAVAILABLE), self._stamp(case_id))
         if record is None or record.principal != caller.principal:
             raise _Ended(Rejection.NOT_FOUND, "no such review of yours")
         outcome = outcome_of(record, contract)
@@ -287,9 +326,17 @@ def _wait_s(prefer: str) -> float:
     """The N of `Prefer: wait=N`, at most 30."""
     for part in prefer.replace(";", ",").split(","):
         name, _, value = part.strip().partition("=")
-        if name == "wait" and value.isdigit():
-            return min(float(value), LONGEST_WAIT_S)
+        if name == "wait":
+            return float(_natural(value, LONGEST_WAIT_S))
     return 0.0
+
+
+def _natural(text: str, most: int) -> int:
+    """A number in a header, at most `most`; 0 for what is no number."""
+    text = text.strip()
+    if not (text.isascii() and text.isdigit()):
+        return 0
+    return min(int(text), most) if len(text) <= 18 else most
 
 
 def _json(body: bytes) -> Reply:

@@ -190,6 +190,9 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
+SchemaOne: TypeAlias = Annotated[Literal[1], BeforeValidator(_no_bool), Field(alias="schema")]
+
+
 class Serving(Strict):
     """Where and how wide. A bind outside loopback needs `trusted_proxies`."""
 
@@ -203,7 +206,7 @@ class Serving(Strict):
 class Policy(Strict):
     """The whole of `gateway.yaml`."""
 
-    schema_: Annotated[Literal[1], BeforeValidator(_no_bool), Field(alias="schema")]
+    schema_: SchemaOne
     name: Name
     version: str = "1"
     mode: Literal["enforce", "observe"] = "enforce"

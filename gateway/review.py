@@ -109,14 +109,11 @@ def outcome_of(record: Record, contract: Contract) -> Outcome | None:
         return Refused(Reason.UNAVAILABLE)
     if record.state is not CaseState.DECIDED or record.answer is None:
         return None
-    answer = orjson.loads(record.answer)
-    if "label" not in answer:
+    label = orjson.loads(record.answer).get("label")
+    scored = [s for s in contract.outputs if s.dtype.kind == "f" and isinstance(s.shape[-1], int)]
+    if not isinstance(label, int) or not all(0 <= label < (spec.shape[-1] or 0) for spec in scored):
         return Refused(Reason.ABSTAINED)
-    outputs = {
-        spec.name: _one_hot(int(answer["label"]), spec.shape, spec.dtype)
-        for spec in contract.outputs
-        if spec.dtype.kind == "f" and isinstance(spec.shape[-1], int)
-    }
+    outputs = {spec.name: _one_hot(label, spec.shape, spec.dtype) for spec in scored}
     return Degraded(outputs, BY_REVIEW, Reason(orjson.loads(record.why)["reason"]))
 
 

@@ -70,7 +70,7 @@ class Telemetry:
                 ends[labels(decision.outcome)] += 1
                 verdicts.update((f.stage, f.verdict.name.lower()) for f in decision.findings)
                 errors.update(f.stage for f in decision.findings if f.error is not None)
-            for finding in record.decisions[0].findings:
+            for finding in max((decision.findings for decision in record.decisions), key=len):
                 self._stage_seconds.record(
                     finding.elapsed_s, {"replica": self._replica, "stage": finding.stage}
                 )
@@ -111,7 +111,7 @@ class Telemetry:
             "gateway.rows": str(len(record.decisions)),
         }
         span = tracer.start_span("infer", start_time=start_ns, attributes=about)
-        _stage_spans(tracer_span=span, decision=record.decisions[0], provider=self._spans, start_ns=start_ns)
+        _stage_spans(tracer_span=span, decision=worst, provider=self._spans, start_ns=start_ns)
         span.end(start_ns + int(record.elapsed_s * 1e9))
 
 

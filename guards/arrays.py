@@ -23,6 +23,7 @@ Arrays: TypeAlias = dict[str, NDArray[Any]]
 T = TypeVar("T")
 S = TypeVar("S", bound=np.generic)
 
+_BROKEN = (ValueError, EOFError, KeyError, IndexError, MemoryError, NotImplementedError)
 _SCALARS = {bool: "b", int: "i", float: "f", str: "U"}
 
 
@@ -130,6 +131,9 @@ def load(path: Path) -> Arrays:
     """
     try:
         with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+            held = {key: archive[key] for key in archive.files}
+            if not all(isinstance(array, np.ndarray) for array in held.values()):
+                raise ValueError("it holds files that are no arrays")
+            return held
+    except (*_BROKEN, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: not a readable .npz of plain arrays ({error}); calibrate again") from error

@@ -64,8 +64,8 @@ class Ood:
     def fit(cls, kinds: Sequence[str], fit: Signals, fit_y: I8, tail: Signals, seed: int) -> Self:
         """Fit the detectors on one fold and their tails on another.
 
-        Args:    kinds: `gen fdbd rmd residual knn noise raw_image raw_tabular`, or `raw`; each once. fit, tail:
-                 disjoint, held out from training. fit_y: int64[n], the true classes of fit.
+        Args:    kinds: `gen fdbd rmd residual knn noise raw_image raw_tabular`, or `raw`; each once.
+                 fit, tail: disjoint, held out from training. fit_y: int64[n], the true classes of fit.
         Raises:  ValueError from the detector that could not be fitted, or for no kinds, or one kind twice.
         """
         chosen = [detector(kind, fit.x.ndim) for kind in kinds]

@@ -59,7 +59,9 @@ def refused(folder: Path, error: type[Problems] = ArtifactError) -> tuple[Proble
     return caught.value.problems
 
 
-def table_model(inputs: str = "attributes", d: int = 16, k: int = 26, outputs: str = "probabilities") -> bytes:
+def table_model(
+    inputs: str = "attributes", d: int = 16, k: int = 26, outputs: str = "probabilities"
+) -> bytes:
     """A model of table rows: y = softmax(x W)."""
     return onnx.model(
         [onnx.node("MatMul", [inputs, "w"], ["z"]), onnx.node("Softmax", ["z"], [outputs], axis=1)],
@@ -85,9 +87,9 @@ def test_the_tag_names_the_policy_its_version_and_everything_that_decides(tmp_pa
     assert tag.startswith("letters@1#")
     assert len(tag) == len("letters@1#") + 12
     assert loaded(folder).tag == tag, "the same files give the same tag"
-    edit(folder, ("capacity: 10000", "capacity: 10001"))
+    edit(folder, ("capacity: *", "capacity: 10001"))
     assert loaded(folder).tag != tag
-    edit(folder, ("capacity: 10001", "capacity: 10000"))
+    edit(folder, ("capacity: *", "capacity: 10000"))
     path = folder / "certificate.json"
     path.write_bytes(path.read_bytes() + b"\n")
     assert loaded(folder).tag != tag, "another certificate is another promise"
@@ -188,7 +190,9 @@ def test_guards_that_are_no_npz_are_told_by_name(tmp_path: Path, content: bytes)
 
 
 def test_the_contract_has_the_names_ranges_and_row_limit_of_the_policy(tmp_path: Path) -> None:
-    contract = contract_in(letters(tmp_path, ("anonymous: loopback", "anonymous: loopback, max_batch_rows: 7")))
+    contract = contract_in(
+        letters(tmp_path, ("anonymous: loopback", "anonymous: loopback, max_batch_rows: 7"))
+    )
     (taken,) = contract.inputs
     assert (taken.name, taken.dtype, taken.shape) == ("attributes", F4, (None, 16))
     assert (taken.low, taken.high) == (0, 15)
@@ -204,10 +208,10 @@ def test_only_what_is_exposed_is_in_the_contract(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fallback", "field"),
     [
-        (table_model(inputs="rows"), "rungs.small"),
-        (table_model(d=15), "rungs.small"),
-        (table_model(k=25), "expose.probabilities"),
-        (table_model(outputs="scores"), "expose.probabilities"),
+        (table_model(inputs="rows"), "rungs[1].model"),
+        (table_model(d=15), "rungs[1].model"),
+        (table_model(k=25), "expose[0]"),
+        (table_model(outputs="scores"), "expose[0]"),
     ],
     ids=["another input", "another width", "other classes", "no probabilities"],
 )
@@ -215,7 +219,9 @@ def test_rungs_that_disagree_are_told(tmp_path: Path, fallback: bytes, field: st
     folder = letters(tmp_path)
     (folder / "fallback.onnx").write_bytes(fallback)
     bind(folder)
-    assert [problem.field for problem in refused(folder)] == [field]
+    (problem,) = refused(folder, PolicyError)
+    assert problem.field == field
+    assert problem.line > 1
 
 
 def test_what_was_loaded_ends_with_close_and_with_failure(tmp_path: Path) -> None:
@@ -235,7 +241,9 @@ def test_what_was_saved_scores_as_what_was_fitted(tmp_path: Path) -> None:
     fitted.save(tmp_path / "again.npz")
     again = arrays.load(tmp_path / "again.npz")
     committed = arrays.load(CONFIGS / "letters" / "guards.npz")
-    assert {key: a.tobytes() for key, a in again.items()} == {key: a.tobytes() for key, a in committed.items()}
+    assert {key: a.tobytes() for key, a in again.items()} == {
+        key: a.tobytes() for key, a in committed.items()
+    }
     signals = Signals(clean_rows(50))
     blind = fitted.ood[input_only("ood")]
     restored = arrays.unpack(type(blind), input_only("ood"), again)

@@ -32,7 +32,9 @@ class Pass:
         if self.raises:
             raise RuntimeError("a defect on purpose")
         x = batch.inputs["x"]
-        return [Decision(row, Served({"y": x[i : i + 1]}, "m"), policy="p") for i, row in enumerate(batch.ids)]
+        return [
+            Decision(row, Served({"y": x[i : i + 1]}, "m"), policy="p") for i, row in enumerate(batch.ids)
+        ]
 
     @property
     def sizes(self) -> list[int]:
@@ -50,7 +52,9 @@ def rows(name: str, *x: float, within_s: float = 100.0, inputs: Tensors | None =
     )
 
 
-def batcher(decide: Callable[[Batch], Awaitable[list[Decision]]], batch: int = 128, queue: int = 1000) -> Batcher:
+def batcher(
+    decide: Callable[[Batch], Awaitable[list[Decision]]], batch: int = 128, queue: int = 1000
+) -> Batcher:
     return Batcher(decide, max_batch_rows=batch, max_queued_rows=queue)
 
 
@@ -109,7 +113,10 @@ def test_a_request_is_never_split_and_a_batch_never_too_large() -> None:
         to = batcher(one.decide, batch=10)
         first = asyncio.create_task(to.decide(rows("a", 0.0)))
         await asyncio.sleep(0.5)
-        later = [asyncio.create_task(to.decide(rows(name, *[1.0] * n))) for name, n in zip("bcde", (4, 4, 4, 9))]
+        later = [
+            asyncio.create_task(to.decide(rows(name, *[1.0] * n)))
+            for name, n in zip("bcde", (4, 4, 4, 9), strict=True)
+        ]
         await asyncio.gather(first, *later)
         assert one.sizes == [1, 8, 4, 9]
 

@@ -209,7 +209,9 @@ def test_anonymous_callers_are_let_in_from_loopback_each_address_its_own_princip
     assert Known(tmp_path, anonymous=True)("", address) == Caller(f"anonymous@{address}")
 
 
-@pytest.mark.parametrize("address", ["192.0.2.7", "10.0.0.1", "0.0.0.0", "::", "fe80::1", "", "localhost", "unix:"])
+@pytest.mark.parametrize(
+    "address", ["192.0.2.7", "10.0.0.1", "0.0.0.0", "::", "fe80::1", "", "localhost", "unix:"]
+)
 def test_anonymous_callers_from_elsewhere_are_nobody(tmp_path: Path, address: str) -> None:
     assert Known(tmp_path, anonymous=True)(None, address) is None
 
@@ -240,7 +242,7 @@ def test_the_file_can_be_read_by_people(tmp_path: Path) -> None:
 
 
 def test_the_rate_of_a_key_reaches_the_rate_guard(tmp_path: Path) -> None:
-    folder = letters(tmp_path, ("per_s: 200, burst: 400", "per_s: 2, burst: 4"))
+    folder = letters(tmp_path, ("per_s: *, burst: *", "per_s: 2, burst: 4"))
     key_for(folder, "slow", per_s=0.5)
     key_for(folder, "quick", per_s=100.0)
 

@@ -1,4 +1,4 @@
-"""A certificate speaks of one policy, one set of models and one guard file; anything else refuses to start."""
+"""A certificate speaks of one policy, its models and one guard file; anything else refuses to start."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from gateway.policy import load_policy
 from gateway.review import People
 
 CERTIFICATE = "certificate.json"
+CHECK = "{name: confidence, kind: confidence, selective_error: "
 
 
 def refused(folder: Path) -> tuple[Problem, ...]:
@@ -87,10 +88,10 @@ def test_a_missing_certificate_refuses_to_start(tmp_path: Path) -> None:
 
 
 MATTERS = {
-    "the false-alarm budget": ("false_alarm_budget: 0.02", "false_alarm_budget: 0.01"),
-    "the error of everything answered": ("answered_error: 0.025", "answered_error: 0.02"),
-    "the confidence in it all": ("answered_error: 0.025", "answered_error: 0.025\ndelta: 0.01"),
-    "the error of one rung": ("selective_error: 0.02", "selective_error: 0.01"),
+    "the false-alarm budget": ("false_alarm_budget: *", "false_alarm_budget: 0.011"),
+    "the error of everything answered": ("answered_error: *", "answered_error: 0.021"),
+    "the confidence in it all": ("answered_error:", "delta: 0.01\nanswered_error:"),
+    "the error of one rung": (CHECK + "*", CHECK + "0.011"),
     "the detectors": ("residual, knn, raw", "residual, raw"),
     "the order of the detectors": ("[gen, fdbd", "[fdbd, gen"),
     "what takes over without features": ("without_features: input_only", "without_features: defer"),
@@ -119,13 +120,13 @@ def test_a_certified_guard_may_not_be_dropped(tmp_path: Path) -> None:
 
 
 DOES_NOT_MATTER = {
-    "the capacity of the review queue": ("capacity: 10000", "capacity: 3"),
-    "the rate": ("per_s: 200, burst: 400", "per_s: 1, burst: 2"),
+    "the capacity of the review queue": ("capacity: *", "capacity: 3"),
+    "the rate": ("per_s: *, burst: *", "per_s: 1, burst: 2"),
     "a guard that is only observed": ("kind: ood\n", "kind: ood\n    enforce: false\n"),
     "a rate that is only observed": ("kind: rate,", "kind: rate, enforce: false,"),
     "observing everything": ('version: "1"', 'version: "1"\nmode: observe'),
     "the version": ('version: "1"', 'version: "2"'),
-    "the deadline": ("deadline_s: 10", "deadline_s: 20"),
+    "the deadline": ("deadline_s: *", "deadline_s: 21"),
     "what happens on an error": ("on_error: allow", "on_error: refuse"),
     "what a caller sees": ("{rounded: 2}", "label"),
     "the labels": ("labels: [A,", "labels: [Ah,"),
@@ -178,7 +179,6 @@ def test_a_folder_in_place_of_the_certificate_is_refused(tmp_path: Path) -> None
 
 BY_HAND: dict[str, Callable[[dict[str, Any]], object]] = {
     "another schema": lambda c: c.update(schema=2),
-    "a schema that is true": lambda c: c.update(schema=True),
     "no schema": lambda c: c.pop("schema"),
     "an unknown field": lambda c: c.update(signature="x"),
     "an unknown field inside": lambda c: c["false_alarm"].update(sigma=2),
@@ -227,7 +227,7 @@ def test_a_check_without_a_cut_in_the_certificate_refuses_to_start(tmp_path: Pat
 
 
 def test_everything_stale_is_told_at_once(tmp_path: Path) -> None:
-    folder = letters(tmp_path, ("false_alarm_budget: 0.02", "false_alarm_budget: 0.03"))
+    folder = letters(tmp_path, ("false_alarm_budget: *", "false_alarm_budget: 0.031"))
     flip_last_byte(folder / "guards.npz")
     rewrite(folder, lambda c: c["digests"]["models"].clear())
     fields = {problem.field for problem in refused(folder)}

@@ -1,4 +1,4 @@
-"""From policy and certificate to stages: which cut, which verdict, which budget, enforced or only observed."""
+"""From policy and certificate to stages: which cut, verdict and budget, enforced or only observed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from gateway.stage import FeatureStage, Stage
 from guards.ood import OodGuard
 from guards.rate import RateGuard
 from guards.squeeze import Squeeze, SqueezeGuard
-
 
 
 @contextmanager
@@ -178,7 +177,9 @@ def test_a_squeeze_guard_is_cut_by_the_joint_certificate_and_falls_to_on_error_w
         h, p = answer["features"], answer["probabilities"]
         y = p.argmax(axis=1).astype(np.int64)
         half = slice(500), slice(500, None)
-        squeeze = Squeeze.fit(h[half[0]], y[half[0]], h[half[1]], p[half[1]], np.tile(p[half[1]], (2, 1)), seed=0)
+        squeeze = Squeeze.fit(
+            h[half[0]], y[half[0]], h[half[1]], p[half[1]], np.tile(p[half[1]], (2, 1)), seed=0
+        )
         fitted = replace(artifacts.fitted, squeeze={"perturbation": squeeze})
         more = policy.model_copy(update={"guards": [*policy.guards, guard]})
         pipeline = compile_policy(

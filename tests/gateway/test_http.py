@@ -31,7 +31,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from fallbacks.cases import WAITING
 from gateway import http
+from gateway.audit import Record
 from gateway.batch import Batch, Predictor, now_s
 from gateway.decision import Decision
 from gateway.gateway import VAR, Gateway
@@ -44,6 +46,7 @@ Rows = NDArray[np.float32]
 Headers = Mapping[str, str] | Sequence[tuple[str, str]]
 
 INFER = "/v2/models/letters/infer"
+QUICK = ("budget_s: 2\n", "budget_s: 0.4\n")  # of the primary, so that a hanging one costs little
 HOME = ("127.0.0.1", 50_000)
 AWAY = ("192.0.2.7", 50_000)
 PARAMETERS = ("outcome", "reason", "served_by", "policy", "mode", "decision_id")
@@ -101,8 +104,13 @@ class Client:
         body: bytes | Sequence[bytes] = b"",
         headers: Headers = (),
         then: Callable[[], Awaitable[dict[str, Any]]] | None = None,
+        whole: bool = False,
     ) -> Reply | None:
-        """The reply, or None if there was none. `then` is what the server says after the body's last chunk."""
+        """The reply, or None if there was none.
+
+        Args:    then: what the server says after these chunks, where they are not the whole body, or after it.
+                 whole: whether they are.
+        """
         pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
         if self.key is not None:
             pairs.append(("authorization", f"Bearer {self.key}"))
@@ -126,7 +134,8 @@ class Client:
         async def receive() -> dict[str, Any]:
             if chunks:
                 chunk = chunks.pop(0)
-                return {"type": "http.request", "body": chunk, "more_body": bool(chunks) or then is not None}
+                more = bool(chunks) or (then is not None and not whole)
+                return {"type": "http.request", "body": chunk, "more_body": more}
             if then is not None:
                 return await then()
             await asyncio.Event().wait()
@@ -258,6 +267,27 @@ class Plane:
         finally:
             self.gateway.loaded = before
 
+    async def cases(self) -> set[str]:
+        """The ids of the cases that wait for a person."""
+        assert isinstance(self.gateway.review, People)
+        return {record.id for record in await self.gateway.review.queue.listing(WAITING, 10_000)}
+
+    async def new_case(self, known: set[str]) -> str:
+        """The id of the one case that has come since."""
+        for _ in range(500):
+            if fresh := await self.cases() - known:
+                return fresh.pop()
+            await asyncio.sleep(0.01)
+        raise AssertionError("no case came")
+
+    @contextmanager
+    def recorded(self) -> Iterator[list[Record]]:
+        """The records that are made meanwhile."""
+        seen: list[Record] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.gateway, "record", seen.append)
+            yield seen
+
     async def answer(self, case_id: str, answer: str) -> None:
         """A person answers one case."""
         assert isinstance(self.gateway.review, People)
@@ -297,7 +327,7 @@ def keys_for(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
-    folder = letters(tmp_path_factory.mktemp("plane"), FULL_RATE)
+    folder = letters(tmp_path_factory.mktemp("plane"), FULL_RATE, QUICK)
     with plane_of(folder, **keys_for(folder)) as made:
         yield made
 
@@ -336,7 +366,10 @@ def test_a_trusted_caller_gets_the_models_answer_bit_for_bit(
 
 def test_json_and_binary_answers_are_the_same_bits_in_the_form_that_was_asked(plane: Plane) -> None:
     async def main() -> None:
-        as_json, as_binary = await plane.ada.infer(plane.good[:1]), await plane.ada.infer(plane.good[:1], binary=True)
+        as_json, as_binary = (
+            await plane.ada.infer(plane.good[:1]),
+            await plane.ada.infer(plane.good[:1], binary=True),
+        )
         assert as_json.headers["content-type"] == "application/json"
         assert as_binary.headers["content-type"] == "application/octet-stream"
         assert "inference-header-content-length" not in as_json.headers
@@ -393,7 +426,11 @@ def test_a_caller_gets_the_outputs_asked_for_in_order_and_form(plane: Plane) -> 
         ]
         reply = await plane.ada.infer(plane.good[:2], outputs=outputs)
         first, second = reply.json["outputs"]
-        assert (first["name"], first["datatype"], first["data"]) == ("fs_row_outcome", "BYTES", ["served"] * 2)
+        assert (first["name"], first["datatype"], first["data"]) == (
+            "fs_row_outcome",
+            "BYTES",
+            ["served"] * 2,
+        )
         assert (second["datatype"], second["shape"]) == ("BYTES", [2, 2])
         best = (await plane.ada.infer(plane.good[:1])).tensor().argmax()
         assert second["data"][0].endswith(f":{best}")
@@ -499,10 +536,9 @@ def test_deferred_is_a_202_only_for_those_who_asked_for_it(
 
 def test_who_waits_gets_the_persons_answer_as_a_200(plane: Plane) -> None:
     async def main() -> None:
-        assert isinstance(plane.gateway.review, People)
+        known = await plane.cases()
         waiting = asyncio.create_task(plane.ada.infer(plane.strange[:1], {"Prefer": "wait=20"}, id="mine"))
-        while not (case_id := newest_case(plane)):
-            await asyncio.sleep(0.01)
+        case_id = await plane.new_case(known)
         await plane.answer(case_id, answer_with_label(7))
         reply = stamped(await waiting)
         assert reply.outcome == (200, "degraded", "abstained")
@@ -511,22 +547,14 @@ def test_who_waits_gets_the_persons_answer_as_a_200(plane: Plane) -> None:
         assert reply.json["id"] == "mine"
         assert reply.tensor().tolist() == [np.eye(26)[7].tolist()]
 
-    remembered = set(plane.gateway.audit._kept)
-
-    def newest_case(plane: Plane) -> str:
-        fresh = [id_ for id_ in plane.gateway.audit._kept if id_ not in remembered]
-        return fresh[-1] if fresh else ""
-
     plane.run(main)
 
 
 def test_who_waits_for_a_person_who_cannot_tell_is_refused(plane: Plane) -> None:
     async def main() -> None:
-        before = set(plane.gateway.audit._kept)
+        known = await plane.cases()
         waiting = asyncio.create_task(plane.ada.infer(plane.strange[:1], {"Prefer": "wait=20"}))
-        while not (fresh := [id_ for id_ in plane.gateway.audit._kept if id_ not in before]):
-            await asyncio.sleep(0.01)
-        await plane.answer(fresh[-1], answer_unsure())
+        await plane.answer(await plane.new_case(known), answer_unsure())
         assert (await waiting).outcome == (422, "refused", "abstained")
 
     plane.run(main)
@@ -571,33 +599,11 @@ def test_who_hangs_up_while_waiting_is_not_waited_for(plane: Plane) -> None:
 
     async def main() -> None:
         body, _ = request_of(plane.strange[:1])
-        chunks, pending = [body], asyncio.create_task(asyncio.sleep(0))
-        await pending
         start_s = time.perf_counter()
-
-        async def receive() -> dict[str, Any]:
-            if chunks:
-                return {"type": "http.request", "body": chunks.pop(), "more_body": False}
-            return await gone()
-
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": INFER,
-            "headers": [
-                (b"prefer", b"wait=3"),
-                (b"authorization", f"Bearer {plane.keys['ada']}".encode()),
-            ],
-            "client": HOME,
-        }
-        await plane.app(scope, receive, ignore)
+        await plane.ada("POST", INFER, body, {"Prefer": "wait=3"}, then=gone, whole=True)
         assert time.perf_counter() - start_s < 1.5
 
     plane.run(main)
-
-
-async def ignore(message: Any) -> None:
-    pass
 
 
 def test_refused_for_the_rate_is_a_429_that_says_when_to_come_back(plane: Plane) -> None:
@@ -676,8 +682,9 @@ def test_a_deadline_can_only_be_shortened(
 
     async def main() -> None:
         headers = {} if header is None else {"x-request-timeout-seconds": header}
-        parameters = {} if timeout_us is None else {"parameters": {"timeout": timeout_us}}
-        assert (await plane.ada.infer(plane.good[:1], headers, **parameters)).status == 200
+        parameters: dict[str, Any] = {} if timeout_us is None else {"parameters": {"timeout": timeout_us}}
+        body, _ = request_of(plane.good[:1], **parameters)
+        assert (await plane.ada.post(body, headers)).status == 200
 
     plane.run(main)
     assert seen == [pytest.approx(within_s, abs=0.3)]
@@ -803,7 +810,13 @@ def test_what_is_another_callers_or_nobodys_is_the_same_404(plane: Plane) -> Non
         for kind in ("decisions", "reviews"):
             assert (await plane.ada.get(f"/{kind}/{id_}")).status == 200
             told = set()
-            for who, what in ((bob, id_), (plane.anyone, id_), (bob, "0" * 24), (bob, id_ + ".0"), (bob, "*")):
+            for who, what in (
+                (bob, id_),
+                (plane.anyone, id_),
+                (bob, "0" * 24),
+                (bob, id_ + ".0"),
+                (bob, "*"),
+            ):
                 reply = await who.get(f"/{kind}/{what}")
                 told.add((reply.status, reply.json["error"]))
             assert len(told) == 1
@@ -906,7 +919,11 @@ INVALID: dict[str, tuple[Any, str, str]] = {
     "too many rows": (document(shape=[129, 16]), "inputs[0].shape", "129 rows; from 1 to 128"),
     "no data": (document(data=None), "inputs[0].data", "is missing"),
     "too little data": (document(data=X16[:15]), "inputs[0].data", "must be a list of 16 values"),
-    "text for a number": (document(data=["a", *X16[1:]]), "inputs[0].data", "row 0: a string is not a number"),
+    "text for a number": (
+        document(data=["a", *X16[1:]]),
+        "inputs[0].data",
+        "row 0: a string is not a number",
+    ),
     "a value above the range": (document(data=[16, *X16[1:]]), "inputs[0].data", "row 0: 16.0 is above 15"),
     "a value below the range": (document(data=[-1, *X16[1:]]), "inputs[0].data", "row 0: -1.0 is below 0"),
     "NaN in JSON": (b'{"inputs": [{"data": [NaN]}]}', "body", "not JSON"),
@@ -914,9 +931,11 @@ INVALID: dict[str, tuple[Any, str, str]] = {
     "an id that is a number": (document() | {"id": 7}, "id", "must be a string"),
     "a negative timeout": (document() | {"parameters": {"timeout": -1}}, "parameters.timeout", "negative"),
     "nested too deep": (
-        document() | {"more": json.loads("[" * 17 + "]" * 17)}, "body", "nested deeper than 16",
+        document() | {"more": json.loads("[" * 17 + "]" * 17)},
+        "body",
+        "nested deeper than 16",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("body", "field", "rule"), INVALID.values(), ids=INVALID)
@@ -963,12 +982,12 @@ def test_a_header_length_that_is_none_is_a_400(plane: Plane, value: str) -> None
 
 def test_what_is_invalid_costs_nothing_and_leaves_no_record(plane: Plane) -> None:
     async def main() -> None:
-        before = list(plane.gateway.audit._kept)
         slow = Client(plane.app, key_for(plane.gateway.folder, "careful", "trusted", 0.001))
         await asyncio.sleep(0.6)
-        for _ in range(5):
-            assert (await slow.post(b"{}")).status == 400
-        assert list(plane.gateway.audit._kept) == before
+        with plane.recorded() as seen:
+            for _ in range(5):
+                assert (await slow.post(b"{}")).status == 400
+        assert seen == []
         assert (await slow.infer(plane.good[:1])).status == 200
 
     plane.run(main)
@@ -979,7 +998,12 @@ def test_what_is_invalid_costs_nothing_and_leaves_no_record(plane: Plane) -> Non
 
 @pytest.mark.parametrize(
     "path",
-    ["/v2/models/fashion/infer", "/v2/models/fashion", "/v2/models/fashion/ready", "/v2/models/letters/versions/2"],
+    [
+        "/v2/models/fashion/infer",
+        "/v2/models/fashion",
+        "/v2/models/fashion/ready",
+        "/v2/models/letters/versions/2",
+    ],
 )
 def test_an_unknown_model_is_a_404_in_the_words_that_clients_look_for(plane: Plane, path: str) -> None:
     async def main() -> None:
@@ -1001,7 +1025,16 @@ def test_a_strange_model_name_is_only_a_404(plane: Plane, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1/models/letters", "/v2/nothing", "/v2/models/letters/nothing", "/metrics", "/policy", "/review"]
+    "path",
+    [
+        "/",
+        "/v1/models/letters",
+        "/v2/nothing",
+        "/v2/models/letters/nothing",
+        "/metrics",
+        "/policy",
+        "/review",
+    ],
 )
 def test_what_is_not_there_is_a_404(plane: Plane, path: str) -> None:
     async def main() -> None:
@@ -1038,7 +1071,13 @@ def test_health_and_the_servers_own_metadata_need_no_key_and_nothing_else_goes_w
             assert (await stranger.get(path)).status == 200
         ready = (await stranger.get("/v2/health/ready")).json
         assert (ready["live"], ready["ready"]) == (True, True)
-        for path in ("/v2/models/letters", "/v2/models/other", "/v2/models/letters/config", "/decisions/x", "/reviews/x"):
+        for path in (
+            "/v2/models/letters",
+            "/v2/models/other",
+            "/v2/models/letters/config",
+            "/decisions/x",
+            "/reviews/x",
+        ):
             assert (await stranger.get(path)).outcome == (401, "refused", "unauthenticated")
 
     plane.run(main)
@@ -1052,7 +1091,9 @@ def test_the_model_is_described_as_clients_expect(plane: Plane) -> None:
             assert about["inputs"] == [{"name": "attributes", "datatype": "FP32", "shape": [-1, 16]}]
         assert (await plane.ada.get("/v2/models/letters/ready")).json["ready"] is True
         assert (await plane.ada.get("/v2/models/letters/config")).json["max_batch_size"] == 128
-        reply = _some(await plane.ada("POST", "/v2/models/letters/versions/1/infer", request_of(plane.good[:1])[0]))
+        reply = _some(
+            await plane.ada("POST", "/v2/models/letters/versions/1/infer", request_of(plane.good[:1])[0])
+        )
         assert reply.status == 200
 
     plane.run(main)
@@ -1149,9 +1190,6 @@ def test_a_decision_that_a_reload_overtook_keeps_the_mode_that_it_was_made_in(tm
         plane.run(main)
 
 
-QUICK = ("budget_s: 2\n", "budget_s: 0.3\n")
-
-
 # ---------------------------------------------------------------- bodies
 
 
@@ -1230,9 +1268,9 @@ def test_who_hangs_up_in_the_middle_of_a_body_is_not_answered_and_disturbs_nobod
         return {"type": "http.disconnect"}
 
     async def main() -> None:
-        before = list(plane.gateway.audit._kept)
-        assert await plane.ada("POST", INFER, b'{"inputs"', then=gone) is None
-        assert list(plane.gateway.audit._kept) == before
+        with plane.recorded() as seen:
+            assert await plane.ada("POST", INFER, b'{"inputs"', then=gone) is None
+        assert seen == []
         assert (await plane.ada.infer(plane.good[:1])).status == 200
 
     plane.run(main)
@@ -1335,10 +1373,23 @@ NAMES = st.sampled_from(
         "cookie",
     ]
 )
-NUMBERS = st.integers(-5, 700).map(str) | st.sampled_from(["\u00b2", "1e9", "nan", "inf", "9" * 30, "0x1", "1_0"])
-PREFERS = st.sampled_from(["respond-async", "wait=0", "wait=\u00b2", "wait=x", "wait", ";;", "wait=,respond-async"])
+NUMBERS = st.integers(-5, 700).map(str) | st.sampled_from(
+    ["\u00b2", "1e9", "nan", "inf", "9" * 30, "0x1", "1_0"]
+)
+PREFERS = st.sampled_from(
+    ["respond-async", "wait=0", "wait=\u00b2", "wait=x", "wait", ";;", "wait=,respond-async"]
+)
 PATHS = st.sampled_from(
-    [INFER, INFER, INFER, "/v2/models/letters/versions/1/infer", "/v2//models/letters/infer/", "/v2", "/decisions/x", "/reviews/x"]
+    [
+        INFER,
+        INFER,
+        INFER,
+        "/v2/models/letters/versions/1/infer",
+        "/v2//models/letters/infer/",
+        "/v2",
+        "/decisions/x",
+        "/reviews/x",
+    ]
 ) | st.text(max_size=20).map(lambda text: "/v2/models/" + text)
 
 
@@ -1367,7 +1418,9 @@ def test_nothing_malformed_ever_gets_a_5xx(
 
 def waits(prefer: str) -> bool:
     """Whether a preference would make the test itself wait."""
-    return any(part.strip().startswith("wait=") and any(c in "123456789" for c in part) for part in prefer.split(","))
+    return any(
+        part.strip().startswith("wait=") and any(c in "123456789" for c in part) for part in prefer.split(",")
+    )
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -5,19 +5,57 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 from deployments import CONFIGS, FILES, edit, letters, load
 
-from gateway.compile import Stores, compile_policy
 from gateway.artifacts import load_artifacts
+from gateway.compile import Stores, compile_policy
 from gateway.errors import ArtifactError, PolicyError, Problem
 from gateway.gateway import Gateway
 from gateway.policy import load_policy
 from gateway.review import Nobody
 
 READY = sorted(path.parent.name for path in CONFIGS.glob("*/gateway.yaml"))
-LETTERS = (CONFIGS / "letters" / "gateway.yaml").read_text()
+LETTERS = """\
+# Numbers of its own, so that configs/letters may be tuned without a change here.
+schema: 1
+name: letters
+version: "1"
+deadline_s: 0.5
+false_alarm_budget: 0.02
+answered_error: 0.025
+
+inputs: {attributes: {low: 0, high: 15}}
+labels: [A, B, C]
+
+guards:
+  - {name: rate, kind: rate, per_s: 200, burst: 400, budget_s: 0.002, on_error: allow}
+  - name: ood
+    kind: ood
+    detectors: [gen, fdbd, rmd, residual, knn, raw]
+    cuts: {defer: certified}
+    without_features: input_only
+    budget_s: 0.05
+    on_error: defer
+
+rungs:
+  - name: primary
+    model: {kind: onnx, path: primary.onnx}
+    budget_s: 0.1
+    checks:
+      - {name: confidence, kind: confidence, selective_error: 0.02, budget_s: 0.01, on_error: degrade}
+  - name: small
+    model: {kind: onnx, path: fallback.onnx}
+    budget_s: 0.05
+    checks:
+      - {name: small_confidence, kind: confidence, selective_error: 0.05, budget_s: 0.01, on_error: degrade}
+
+review: {store: "sqlite:///var/review.db", capacity: 10000, expire_after_s: 86400, budget_s: 0.2}
+
+expose: [probabilities]
+disclosure: {anonymous: {rounded: 2}, trusted: full}
+serving: {anonymous: loopback}
+"""
 RATE = "{name: rate, kind: rate, per_s: 200, burst: 400, budget_s: 0.002, on_error: allow}"
 CONFIDENCE = "{name: confidence, kind: confidence, selective_error: 0.02, budget_s: 0.01, on_error: degrade}"
 
@@ -46,147 +84,360 @@ def line_with(text: str, part: str) -> int:
 # The text is changed from `old` to `new`; the problem is at `field`, on the line where `at` stands.
 WRONG = {
     "an unknown field, nearly right": (
-        "disclosure: {anonymous", "disclosures: {anonymous", "disclosures", "disclosures:", "not a field", "disclosure",
+        "disclosure: {anonymous",
+        "disclosures: {anonymous",
+        "disclosures",
+        "disclosures:",
+        "not a field",
+        "disclosure",
     ),
     "an unknown field of a guard, nearly right": (
-        "burst: 400", "burts: 400, burst: 400", "guards[0].burts", RATE[:11], "not a field", "burst",
+        "burst: 400",
+        "burts: 400, burst: 400",
+        "guards[0].burts",
+        RATE[:11],
+        "not a field",
+        "burst",
     ),
     "an unknown field like nothing": (
-        "kind: ood\n", "kind: ood\n    zzqqxx: 1\n", "guards[1].zzqqxx", "zzqqxx", "not a field", "",
+        "kind: ood\n",
+        "kind: ood\n    zzqqxx: 1\n",
+        "guards[1].zzqqxx",
+        "zzqqxx",
+        "not a field",
+        "",
     ),
     "an unknown kind of guard": (
-        "kind: rate", "kind: rat", "guards[0].kind", "kind: rat,", "rate, ood, squeeze", "rate",
+        "kind: rate",
+        "kind: rat",
+        "guards[0].kind",
+        "kind: rat,",
+        "rate, ood, squeeze",
+        "rate",
     ),
     "a guard without a kind": (
-        "kind: rate, ", "", "guards[0]", "name: rate", "kind", "",
+        "kind: rate, ",
+        "",
+        "guards[0]",
+        "name: rate",
+        "kind",
+        "",
     ),
     "an unknown detector": (
-        "fdbd, rmd", "fbdb, rmd", "guards[1].detectors[1]", "fbdb", "not 'fbdb'", "fdbd",
+        "fdbd, rmd",
+        "fbdb, rmd",
+        "guards[1].detectors[1]",
+        "fbdb",
+        "not 'fbdb'",
+        "fdbd",
     ),
     "a detector twice": (
-        ", raw]", ", raw, gen]", "guards[1].detectors", ", raw, gen]", "names gen twice", "",
+        ", raw]",
+        ", raw, gen]",
+        "guards[1].detectors",
+        ", raw, gen]",
+        "names gen twice",
+        "",
     ),
     "no detectors": (
-        "[gen, fdbd, rmd, residual, knn, raw]", "[]", "guards[1].detectors", "detectors: []", "at least 1", "",
+        "[gen, fdbd, rmd, residual, knn, raw]",
+        "[]",
+        "guards[1].detectors",
+        "detectors: []",
+        "at least 1",
+        "",
     ),
     "an unknown verdict on error": (
-        "on_error: allow", "on_error: alow", "guards[0].on_error", "alow", "not 'alow'", "allow",
+        "on_error: allow",
+        "on_error: alow",
+        "guards[0].on_error",
+        "alow",
+        "not 'alow'",
+        "allow",
     ),
     "a check that could refuse": (
-        CONFIDENCE, CONFIDENCE.replace("on_error: degrade", "on_error: refuse"),
-        "rungs[0].checks[0].on_error", "on_error: refuse", "not 'refuse'", "",
+        CONFIDENCE,
+        CONFIDENCE.replace("on_error: degrade", "on_error: refuse"),
+        "rungs[0].checks[0].on_error",
+        "on_error: refuse",
+        "not 'refuse'",
+        "",
     ),
     "a guard without on_error": (
-        ", on_error: allow}", "}", "guards[0].on_error", "name: rate", "never inferred", "",
+        ", on_error: allow}",
+        "}",
+        "guards[0].on_error",
+        "name: rate",
+        "never inferred",
+        "",
     ),
     "a check without on_error": (
-        CONFIDENCE, CONFIDENCE.replace(", on_error: degrade", ""),
-        "rungs[0].checks[0].on_error", "name: confidence", "never inferred", "",
+        CONFIDENCE,
+        CONFIDENCE.replace(", on_error: degrade", ""),
+        "rungs[0].checks[0].on_error",
+        "name: confidence",
+        "never inferred",
+        "",
     ),
     "a cut that is not certified": (
-        "{defer: certified}", "{defer: 0.3}", "guards[1].cuts.defer", "{defer: 0.3}", "'certified', not 0.3", "",
+        "{defer: certified}",
+        "{defer: 0.3}",
+        "guards[1].cuts.defer",
+        "{defer: 0.3}",
+        "'certified', not 0.3",
+        "",
     ),
     "two cuts from one certificate": (
-        "{defer: certified}", "{defer: certified, refuse: certified}",
-        "guards[1].cuts", "cuts: {defer", "at most 1", "",
+        "{defer: certified}",
+        "{defer: certified, refuse: certified}",
+        "guards[1].cuts",
+        "cuts: {defer",
+        "at most 1",
+        "",
     ),
     "an input-only form without raw": (
-        ", raw]", "]", "guards[1].detectors", "detectors:", "needs raw or noise, or without_features: defer", "",
+        ", raw]",
+        "]",
+        "guards[1].detectors",
+        "detectors:",
+        "needs raw or noise, or without_features: defer",
+        "",
     ),
     "a text for a number": (
-        "deadline_s: 0.5", "deadline_s: soon", "deadline_s", "deadline_s", "not 'soon'", "",
+        "deadline_s: 0.5",
+        "deadline_s: soon",
+        "deadline_s",
+        "deadline_s",
+        "not 'soon'",
+        "",
     ),
     "a number for a text": (
-        'version: "1"', "version: 1", "version", "version", "valid string, not 1", "",
+        'version: "1"',
+        "version: 1",
+        "version",
+        "version",
+        "valid string, not 1",
+        "",
     ),
     "a number for a list": (
-        "labels: [A, B, C, D, E, F, G, H, I, J, K, L, M, N, O, P, Q, R, S, T, U, V, W, X, Y, Z]", "labels: 26",
-        "labels", "labels", "valid list, not 26", "",
+        "labels: [A, B, C]",
+        "labels: 26",
+        "labels",
+        "labels",
+        "valid list, not 26",
+        "",
     ),
     "a text for a guard": (
-        f"- {RATE}", "- rate", "guards[0]", "- rate\n", "valid dictionary", "",
+        f"- {RATE}",
+        "- rate",
+        "guards[0]",
+        "- rate\n",
+        "valid dictionary",
+        "",
     ),
     "a deadline of nothing": (
-        "deadline_s: 0.5", "deadline_s: 0", "deadline_s", "deadline_s", "greater than 0, not 0", "",
+        "deadline_s: 0.5",
+        "deadline_s: 0",
+        "deadline_s",
+        "deadline_s",
+        "greater than 0, not 0",
+        "",
     ),
     "a deadline of minutes": (
-        "deadline_s: 0.5", "deadline_s: 300", "deadline_s", "deadline_s", "less than or equal to 60, not 300", "",
+        "deadline_s: 0.5",
+        "deadline_s: 300",
+        "deadline_s",
+        "deadline_s",
+        "less than or equal to 60, not 300",
+        "",
     ),
     "a budget of everything": (
-        "false_alarm_budget: 0.02", "false_alarm_budget: 1", "false_alarm_budget", "false_alarm_budget",
-        "less than or equal to 0.5, not 1", "",
+        "false_alarm_budget: 0.02",
+        "false_alarm_budget: 1",
+        "false_alarm_budget",
+        "false_alarm_budget",
+        "less than or equal to 0.5, not 1",
+        "",
     ),
     "a share of everything": (
-        "selective_error: 0.02", "selective_error: 1.0", "rungs[0].checks[0].selective_error",
-        "selective_error: 1.0", "less than 1, not 1.0", "",
+        "selective_error: 0.02",
+        "selective_error: 1.0",
+        "rungs[0].checks[0].selective_error",
+        "selective_error: 1.0",
+        "less than 1, not 1.0",
+        "",
     ),
     "a rate that is not a number": (
-        "per_s: 200", "per_s: .nan", "guards[0].per_s", "per_s", "not nan", "",
+        "per_s: 200",
+        "per_s: .nan",
+        "guards[0].per_s",
+        "per_s",
+        "not nan",
+        "",
     ),
     "an infinite rate": (
-        "per_s: 200", "per_s: .inf", "guards[0].per_s", "per_s: .inf", "not inf", "",
+        "per_s: 200",
+        "per_s: .inf",
+        "guards[0].per_s",
+        "per_s: .inf",
+        "not inf",
+        "",
     ),
     "a case that never expires": (
-        "expire_after_s: 86400", "expire_after_s: .inf", "review.expire_after_s", "expire_after_s", "not inf", "",
+        "expire_after_s: 86400",
+        "expire_after_s: .inf",
+        "review.expire_after_s",
+        "expire_after_s",
+        "not inf",
+        "",
     ),
     "a yes for a number": (
-        "per_s: 200", "per_s: yes", "guards[0].per_s", "per_s: yes", "not True", "",
+        "per_s: 200",
+        "per_s: yes",
+        "guards[0].per_s",
+        "per_s: yes",
+        "not True",
+        "",
     ),
     "no rungs at all": (
-        LETTERS[LETTERS.index("rungs:") : LETTERS.index("review:")], "rungs: []\n",
-        "rungs", "rungs: []", "at least 1", "",
+        LETTERS[LETTERS.index("rungs:") : LETTERS.index("review:")],
+        "rungs: []\n",
+        "rungs",
+        "rungs: []",
+        "at least 1",
+        "",
     ),
     "nothing exposed": (
-        "expose: [probabilities]", "expose: []", "expose", "expose", "at least 1", "",
+        "expose: [probabilities]",
+        "expose: []",
+        "expose",
+        "expose",
+        "at least 1",
+        "",
     ),
     "a review store that is no file": (
-        "sqlite:///var/review.db", "postgres://somewhere", "review.store", "postgres", "pattern", "",
+        "sqlite:///var/review.db",
+        "postgres://somewhere",
+        "review.store",
+        "postgres",
+        "pattern",
+        "",
     ),
     "a review queue without room": (
-        "capacity: 10000", "capacity: 0", "review.capacity", "capacity: 0", "greater than or equal to 1", "",
+        "capacity: 10000",
+        "capacity: 0",
+        "review.capacity",
+        "capacity: 0",
+        "greater than or equal to 1",
+        "",
     ),
     "a name that no metric could have": (
-        "name: letters", "name: Letters!", "name", "Letters!", "pattern", "",
+        "name: letters",
+        "name: Letters!",
+        "name",
+        "Letters!",
+        "pattern",
+        "",
     ),
     "another schema": (
-        "schema: 1", "schema: 2", "schema", "schema: 2", "input should be 1, not 2", "",
+        "schema: 1",
+        "schema: 2",
+        "schema",
+        "schema: 2",
+        "input should be 1, not 2",
+        "",
     ),
     "a schema that is not a number": (
-        "schema: 1", "schema: true", "schema", "schema: true", "not True", "",
+        "schema: 1",
+        "schema: true",
+        "schema",
+        "schema: true",
+        "not True",
+        "",
     ),
     "a key twice": (
-        "answered_error: 0.03", "name: again", "name", "name: again", "appears twice", "",
+        "answered_error: 0.025",
+        "name: again",
+        "name",
+        "name: again",
+        "appears twice",
+        "",
     ),
     "a key twice in a guard": (
-        "burst: 400", "burst: 400, per_s: 7", "per_s", RATE[:11], "appears twice", "",
+        "burst: 400",
+        "burst: 400, per_s: 7",
+        "per_s",
+        RATE[:11],
+        "appears twice",
+        "",
     ),
     "budgets over the deadline": (
-        "deadline_s: 0.5", "deadline_s: 0.4", "deadline_s", "deadline_s", "0.4 s is less than the 0.422 s", "",
+        "deadline_s: 0.5",
+        "deadline_s: 0.4",
+        "deadline_s",
+        "deadline_s",
+        "0.4 s is less than the 0.422 s",
+        "",
     ),
     "an unknown tier": (
-        "trusted: full", "trusted: ful", "disclosure.trusted", "trusted: ful", "not 'ful'", "full",
+        "trusted: full",
+        "trusted: ful",
+        "disclosure.trusted",
+        "trusted: ful",
+        "not 'ful'",
+        "full",
     ),
     "a tier out of range": (
-        "rounded: 2", "rounded: 9", "disclosure.anonymous.rounded", "rounded: 9", "less than or equal to 6", "",
+        "rounded: 2",
+        "rounded: 9",
+        "disclosure.anonymous.rounded",
+        "rounded: 9",
+        "less than or equal to 6",
+        "",
     ),
     "a cut by an unknown verdict": (
-        "{defer: certified}", "{defre: certified}", "guards[1].cuts.defre", "{defre", "not 'defre'", "defer",
+        "{defer: certified}",
+        "{defre: certified}",
+        "guards[1].cuts.defre",
+        "{defre",
+        "not 'defre'",
+        "defer",
     ),
     "a rate guard without its cut": (
-        "burst: 400,", "burst: 400, cuts: {},", "guards[0].cuts", "cuts: {}", "", "",
+        "burst: 400,",
+        "burst: 400, cuts: {},",
+        "guards[0].cuts",
+        "cuts: {}",
+        "",
+        "",
     ),
     "an enforced guard that cuts nothing": (
-        "{defer: certified}", "{}", "guards[1].cuts", "cuts: {}", "", "",
+        "{defer: certified}",
+        "{}",
+        "guards[1].cuts",
+        "cuts: {}",
+        "",
+        "",
     ),
     "a second confidence check that nothing certifies": (
         CONFIDENCE,
-        CONFIDENCE + "\n      - " + CONFIDENCE.replace("name: confidence", "name: surer").replace("0.02", "0.001"),
-        "rungs[0].checks", "checks:", "at most 1", "",
+        CONFIDENCE
+        + "\n      - "
+        + CONFIDENCE.replace("name: confidence", "name: surer").replace("0.02", "0.001"),
+        "rungs[0].checks",
+        "checks:",
+        "at most 1",
+        "",
     ),
     "a range upside down": (
-        "{low: 0, high: 15}", "{low: 15, high: 0}", "inputs.attributes", "inputs:", "", "",
+        "{low: 0, high: 15}",
+        "{low: 15, high: 0}",
+        "inputs.attributes",
+        "inputs:",
+        "",
+        "",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("old", "new", "field", "at", "what", "nearest"), WRONG.values(), ids=WRONG)
@@ -335,11 +586,27 @@ def test_the_files_that_a_deployment_needs_are_enough(tmp_path: Path) -> None:
 
 
 MISNAMED = {
-    "a model that is not there": ("path: primary.onnx", "path: primry.onnx", "rungs[0].model.path", "primary.onnx"),
-    "an output that no model has": ("expose: [probabilities]", "expose: [probabilites]", "expose", "probabilities"),
+    "a model that is not there": (
+        "path: primary.onnx",
+        "path: primry.onnx",
+        "rungs[0].model.path",
+        "primary.onnx",
+    ),
+    "an output that no model has": (
+        "expose: [probabilities]",
+        "expose: [probabilites]",
+        "expose",
+        "probabilities",
+    ),
     "an output that only one rung has": ("expose: [probabilities]", "expose: [features]", "expose", ""),
-    "an input that the model does not take": ("{attributes: {low", "{attribute: {low", "inputs", "attributes"),
-}  # fmt: skip
+    "more labels than classes": ("labels: [A,", "labels: [A, Ä,", "labels", ""),
+    "an input that the model does not take": (
+        "{attributes: {low",
+        "{attribute: {low",
+        "inputs",
+        "attributes",
+    ),
+}
 
 
 @pytest.mark.parametrize(("old", "new", "field", "nearest"), MISNAMED.values(), ids=MISNAMED)
@@ -363,7 +630,7 @@ def test_numbers_are_finite_wherever_the_policy_has_one(tmp_path: Path) -> None:
     assert len(numbers) >= 20
     taken = []
     for found in numbers:
-        for bad in (".inf", ".nan", "-.inf"):
+        for bad in (".inf", ".nan"):
             text = LETTERS[: found.start()] + bad + LETTERS[found.end() :]
             (tmp_path / "gateway.yaml").write_text(text)
             try:
@@ -372,12 +639,11 @@ def test_numbers_are_finite_wherever_the_policy_has_one(tmp_path: Path) -> None:
                 continue
             taken.append(f"line {line_with(text, bad)}: {bad}")
     assert taken == []
-    assert np.isfinite(load_policy(CONFIGS / "letters").deadline_s)
 
 
 def test_edit_changes_exactly_what_it_says(tmp_path: Path) -> None:
     folder = letters(tmp_path, patient=False)
-    edit(folder, ("capacity: 10000", "capacity: 7"))
+    edit(folder, ("capacity: *", "capacity: 7"))
     policy = load_policy(folder)
     assert policy.review is not None
     assert policy.review.capacity == 7

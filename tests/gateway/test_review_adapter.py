@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from parts import run as on_a_fake_clock
 from deployments import run
+from parts import run as on_a_fake_clock
 
 from fallbacks.cases import CaseState, Record
 from fallbacks.payload import decode

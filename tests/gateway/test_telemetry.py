@@ -1,4 +1,4 @@
-"""Metrics and spans of finished records: right, bounded, and without anything that a caller may not be told."""
+"""Metrics and spans of finished records: right, bounded, and silent on what no caller may be told."""
 
 from __future__ import annotations
 
@@ -233,7 +233,9 @@ def test_the_spans_of_a_batch_are_those_of_the_row_that_it_is_told_by() -> None:
     assert attributes(spans["rate"])["gateway.verdict"] == "refuse"
 
 
-def test_a_row_that_ended_before_any_stage_does_not_hide_the_times_of_the_others(telemetry: Telemetry) -> None:
+def test_a_row_that_ended_before_any_stage_does_not_hide_the_times_of_the_others(
+    telemetry: Telemetry,
+) -> None:
     late = Decision("d.0", Refused(Reason.DEADLINE))
     telemetry([record_of(late, Decision("d.1", ENDS[0], FINDINGS))])
     assert "gateway_stage_seconds" in families(telemetry)
