@@ -178,6 +178,16 @@ def test_a_broken_file_keeps_the_known_callers_until_it_is_mended(tmp_path: Path
     assert known(key) is not None
 
 
+def test_a_secret_that_comes_back_opens_again(tmp_path: Path) -> None:
+    key = make(tmp_path)
+    (tmp_path / "secret").rename(tmp_path / "elsewhere")
+    known = Known(tmp_path)
+    assert known(key) is None
+    (tmp_path / "elsewhere").rename(tmp_path / "secret")
+    known.later()
+    assert known(key) is not None
+
+
 def test_a_folder_in_place_of_the_file_keeps_the_known_callers(tmp_path: Path) -> None:
     key = make(tmp_path)
     known = Known(tmp_path)

@@ -636,6 +636,23 @@ def test_what_a_reload_replaced_is_forgotten_once_no_row_can_need_it(tmp_path: P
     run(main)
 
 
+def test_a_reload_ends_only_the_models_whose_own_deadline_has_passed(tmp_path: Path) -> None:
+    """Rows of a patient policy may still need its models after a hasty one came and went."""
+    folder = letters(tmp_path, ("deadline_s: *", "deadline_s: 20"), patient=False)
+
+    async def main() -> None:
+        async with opened(folder) as gateway:
+            model = gateway.loaded.artifacts.models["primary"]
+            edit(folder, ("deadline_s: *", "deadline_s: 0.5"))
+            assert gateway.reload()
+            edit(folder, ('version: "1"', 'version: "2"'))
+            assert gateway.reload()
+            await asyncio.sleep(1.3)
+            assert "probabilities" in await model.predict(model.canary(1))
+
+    run(main)
+
+
 def test_closing_finishes_what_was_taken(tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(letters(tmp_path, FULL_RATE)) as gateway:

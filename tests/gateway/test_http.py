@@ -108,7 +108,7 @@ class Client:
     ) -> Reply | None:
         """The reply, or None if there was none.
 
-        Args:    then: what the server says after these chunks, where they are not the whole body, or after it.
+        Args:    then: what the server says after these chunks, be they the whole body or not.
                  whole: whether they are.
         """
         pairs = list(headers.items() if isinstance(headers, Mapping) else headers)

@@ -508,6 +508,10 @@ def test_a_file_that_refers_to_itself_is_refused_and_ends(tmp_path: Path) -> Non
     problems_of(tmp_path, LETTERS + "more: &a [*a]\n")
 
 
+def test_a_file_that_nests_too_deep_is_refused(tmp_path: Path) -> None:
+    problems_of(tmp_path, LETTERS + "more: " + "[" * 500 + "]" * 500 + "\n")
+
+
 def test_a_small_file_that_unfolds_to_billions_is_refused_in_no_time(tmp_path: Path) -> None:
     folds = [f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 10)}]\n" for i in range(1, 8)]
     problems_of(tmp_path, LETTERS + "x0: &x0 [0]\n" + "".join(folds))

@@ -40,7 +40,9 @@ class Load(threading.Thread):
 
     def run(self) -> None:
         rows = clean_rows(64)
-        body: dict[str, list[dict[str, object]]] = {"inputs": [{"name": "attributes", "datatype": "FP32", "shape": [1, 16]}]}
+        body: dict[str, list[dict[str, object]]] = {
+            "inputs": [{"name": "attributes", "datatype": "FP32", "shape": [1, 16]}]
+        }
         with self._client as client:
             for i in range(100_000):
                 if self.stop.wait(0.02):
