@@ -11,7 +11,7 @@ demo: $(READY)  ## serve configs/fashion on Ray Serve and show every outcome on 
 test: $(READY)  ## the whole test suite
 	$(BIN)/python -m pytest
 
-check: $(READY)  ## format, lint, types, layers, duplicates of meaning: everything but the tests
+check: $(READY)  ## format, lint, types, layers: everything but the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

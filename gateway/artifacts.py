@@ -35,7 +35,7 @@ class Fitted:
         arrays.save(path, {key: array for part in packed for key, array in part.items()})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Artifacts:
     """Everything that a policy names, loaded and verified."""
 
@@ -143,6 +143,12 @@ def contract_of(folder: Path, policy: Policy, models: Mapping[str, OnnxModel]) -
                 nearest = closest(output, set(given))
                 what = f"{output!r} is no such output of rung {name!r}"
                 problems.append(locate(folder, ("expose", j), what, nearest))
+    classes = {
+        spec.shape[-1] for spec in primary.outputs if spec.name in policy.expose and len(spec.shape) > 1
+    }
+    if not problems and policy.labels and classes and len(policy.labels) not in classes:
+        what = f"names {len(policy.labels)} labels, but the model has {min(c or 0 for c in classes)} classes"
+        problems.append(locate(folder, ("labels",), what))
     for name in policy.inputs.keys() - {spec.name for spec in primary.inputs}:
         nearest = closest(name, {spec.name for spec in primary.inputs})
         problems.append(locate(folder, ("inputs", name), "is not an input of the first rung", nearest))

@@ -90,7 +90,7 @@ class Callers:
             self._by_hash, self._rates, self._stamp = {}, {}, None
             return
         stamp = (stat.st_mtime_ns, stat.st_ino)
-        if stamp != self._stamp:
+        if stamp != self._stamp or not self._secret:
             self._stamp = stamp
             try:
                 keys = load_keys(self._var)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from gateway.errors import Problems
+
+if TYPE_CHECKING:
+    from gateway.replica import Address
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -44,9 +48,7 @@ def serve(
     token = admin_token()
 
     def ready() -> None:
-        say(f"serving {policy.name} at http://{host}:{port}/v2/models/{policy.name}")
-        say(f"status  http://127.0.0.1:{admin_port}/status   review  http://127.0.0.1:{admin_port}/review")
-        say(f"token   {token}")
+        _say_where(policy.name, address, token)
 
     if local:
         from gateway.local import serve_locally
@@ -59,9 +61,10 @@ def serve(
     options.replicas = replicas or policy.serving.replicas
     cluster = Cluster(options)
     try:
-        cluster.start()
-        ready()
-        wait_for_signal()
+        with suppress(KeyboardInterrupt):  # Ctrl-C before it serves is an orderly end as well
+            cluster.start()
+            ready()
+            wait_for_signal()
     finally:
         cluster.stop()
 
@@ -160,6 +163,13 @@ def bench(context: typer.Context) -> None:
     """Load test of a running gateway: `gateway bench URL [--key K]`; `gateway bench --help` says more."""
     # A process of its own: the load generator shares no interpreter, and nothing here imports upwards.
     sys.exit(subprocess.call([sys.executable, "-m", "bench", *context.args]))  # noqa: S603 (our own module)
+
+
+def _say_where(name: str, address: Address, token: str) -> None:
+    say(f"serving {name} at http://{address.host}:{address.port}/v2/models/{name}")
+    admin = f"http://127.0.0.1:{address.admin_port}"
+    say(f"status  {admin}/status   review  {admin}/review")
+    say(f"token   {token}")
 
 
 def say(line: str) -> None:

@@ -145,12 +145,13 @@ class Gateway:
         self._retired.append(old.artifacts)
         self._apply(policy)
         log.info("policy %s replaced by %s", old.tag, loaded.tag)
-        asyncio.get_running_loop().call_later(2 * old.policy.deadline_s, self._retire)
+        asyncio.get_running_loop().call_later(2 * old.policy.deadline_s, self._retire, old.artifacts)
         return True
 
-    def _retire(self) -> None:
-        """Ends the oldest of the models that a reload replaced; no row can need them any more."""
-        self._retired.pop(0).close()
+    def _retire(self, artifacts: Artifacts) -> None:
+        """Ends models that a reload replaced, once no row can need them any more."""
+        self._retired.remove(artifacts)
+        artifacts.close()
 
     def _apply(self, policy: Policy) -> None:
         """What outlives a pipeline takes its limits from the policy in force."""
@@ -182,7 +183,7 @@ class Gateway:
         self.audit.drain()
         self.telemetry.close()
         for artifacts in (*self._retired, self.loaded.artifacts):
-            artifacts.close()
+            artifacts.close()  # again where a timer is still to come: closing twice does nothing
         if isinstance(self.review, People):
             self.review.queue.close()
 

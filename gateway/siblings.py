@@ -20,7 +20,7 @@ import orjson
 
 ALONE = "x-fs-alone"
 TIMEOUT_S = 0.5
-FRESH_S = 10.0
+FRESH_S = 2.0
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used; httpx would read all authorities each time
 
 
