@@ -224,6 +224,18 @@ def test_rungs_that_disagree_are_told(tmp_path: Path, fallback: bytes, field: st
     assert problem.line > 1
 
 
+def test_labels_need_no_number_of_classes_that_the_model_leaves_open(tmp_path: Path) -> None:
+    folder = letters(tmp_path)
+    model = onnx.model(
+        [onnx.node("Softmax", ["attributes"], ["probabilities"], axis=1)],
+        inputs=[onnx.value("attributes", np.float32, ("n", "k"))],
+        outputs=[onnx.value("probabilities", np.float32, ("n", "k"))],
+    )
+    for name in ("primary.onnx", "fallback.onnx"):
+        (folder / name).write_bytes(model)
+    assert [spec.shape for spec in contract_in(folder).outputs] == [(None, None)]
+
+
 def test_what_was_loaded_ends_with_close_and_with_failure(tmp_path: Path) -> None:
     good, bad = letters(tmp_path / "good"), letters(tmp_path / "bad")
     (bad / "certificate.json").unlink()
