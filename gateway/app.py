@@ -120,7 +120,8 @@ class Cluster:
             log_to_driver=False,
             logging_level=logging.ERROR,
             _node_ip_address="127.0.0.1",
-            runtime_env={"env_vars": {TOKEN: admin_token()}},
+            # Guards multiply small matrices: BLAS threads would only wait for each other on shared cores.
+            runtime_env={"env_vars": {TOKEN: admin_token(), "OPENBLAS_NUM_THREADS": "1"}},
         )
         quiet = {"log_level": "ERROR", "enable_access_log": False}
         serve.start(proxy_location="Disabled", logging_config=quiet)

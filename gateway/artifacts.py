@@ -146,7 +146,7 @@ def contract_of(folder: Path, policy: Policy, models: Mapping[str, OnnxModel]) -
     classes = {
         spec.shape[-1] for spec in primary.outputs if spec.name in policy.expose and len(spec.shape) > 1
     }
-    if not problems and policy.labels and classes and len(policy.labels) not in classes:
+    if not problems and policy.labels and classes and not classes & {None, len(policy.labels)}:
         what = f"names {len(policy.labels)} labels, but the model has {min(c or 0 for c in classes)} classes"
         problems.append(locate(folder, ("labels",), what))
     for name in policy.inputs.keys() - {spec.name for spec in primary.inputs}:

@@ -59,7 +59,7 @@ class Callers:
         self.anonymous_loopback = anonymous_loopback
         self._clock = clock
         self._looked_s = -LOOK_EVERY_S
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: tuple[int, int, bool] | None = None
         self._secret = b""
         self._by_hash: dict[str, Key] = {}
         self._rates: dict[str, float] = {}
@@ -89,8 +89,8 @@ class Callers:
         except (FileNotFoundError, NotADirectoryError):
             self._by_hash, self._rates, self._stamp = {}, {}, None
             return
-        stamp = (stat.st_mtime_ns, stat.st_ino)
-        if stamp != self._stamp or not self._secret:
+        stamp = (stat.st_mtime_ns, stat.st_ino, (self._var / SECRET_FILE).exists())
+        if stamp != self._stamp:
             self._stamp = stamp
             try:
                 keys = load_keys(self._var)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -194,6 +195,8 @@ def _wrong(what: str) -> NoReturn:
 
 def main() -> None:
     """The console script. A problem with the deployment is told in its own words, never as a traceback."""
+    # Before numpy is imported: guards multiply small matrices, and BLAS threads would wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app()
     except Problems as error:

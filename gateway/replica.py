@@ -81,6 +81,7 @@ class Replica:
 
     async def start(self) -> None:
         """Listens and begins to answer on the running loop."""
+        await self.gateway.healthy()  # so that the first caller does not pay for what runs for the first time
         self.gateway.start()
         self._tasks = [asyncio.create_task(server.serve(sockets)) for server, sockets in self._servers]
         while not all(server.started for server, _ in self._servers):
