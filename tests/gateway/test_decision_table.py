@@ -251,3 +251,11 @@ def test_rows_that_stay_keep_their_forward_pass_when_their_neighbours_are_refuse
     outcomes = [d.outcome for d in run(lambda: pipeline.decide(batch_of([3.0, 0.0, 0.5])))]
     assert [type(o) for o in outcomes] == [Refused, Served, Served]
     assert big.calls == [3]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_model_that_returns_another_number_of_rows_has_failed(n: int) -> None:
+    """Or a row would get another row's answer."""
+    pipeline = Pipeline("p", (guard(),), ladder(FakeModel("shape"), WORKS), FakeReview(), 1.0)
+    outcomes = [d.outcome for d in run(lambda: pipeline.decide(batch_of([0.1, 0.2, 0.5][:n])))]
+    assert [type(o) for o in outcomes] == [Degraded] * n
