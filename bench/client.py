@@ -1,34 +1,47 @@
 """One keep-alive HTTP/1.1 connection on asyncio that costs the measuring side as little as may be.
 
-A request is bytes that were rendered before; a response is its status, the three headers that count, and its
-body. One request is in flight at a time. `httptools` parses, as it does in the server.
+A request is bytes that were rendered before; an answer is its status, the three headers that count, and its
+body. One request is in flight at a time, and whoever sent it is called back: no task, future or timer of
+its own. A whole reply of known length in one read is cut out of the bytes; any other is left to httptools.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 from urllib.parse import SplitResult
 
 import httptools
 
-OUTCOME, REASON, HEADER_LENGTH = (
-    b"x-failsafe-outcome",
-    b"x-failsafe-reason",
-    b"inference-header-content-length",
-)
+OUTCOME, REASON = b"x-failsafe-outcome", b"x-failsafe-reason"
+HEADER_LENGTH = b"inference-header-content-length"
+LENGTH, CHUNKED, STAYS = b"content-length", b"transfer-encoding", b"connection"
+_NAMES = b"|".join((LENGTH, CHUNKED, STAYS, OUTCOME, REASON, HEADER_LENGTH))
+_headers = re.compile(rb"\r\n(" + _NAMES + rb"):[ \t]*([^\r]*)").findall
 
 
 class Answer(NamedTuple):
-    """What came back. outcome and reason are empty where the gateway said neither."""
+    """What came back. outcome and reason are empty where the server said neither."""
 
     status: int
     outcome: str
     reason: str
     body: bytes
     header_bytes: int
+
+
+class Caller(Protocol):
+    """Whoever sends on connections: of each request it hears once, of one or the other."""
+
+    def answered(self, connection: Connection, answer: Answer) -> None:
+        """The connection is free again."""
+
+    def failed(self, connection: Connection, kind: str) -> None:
+        """No answer came, or none that is HTTP. The next request opens the connection anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,44 +64,65 @@ class Origin:
 
 
 class Connection(asyncio.Protocol):
-    """Opened by the first `ask`, and again by the next one after the server has closed it."""
+    """One TCP connection, opened by the first `send`; once `closed`, it stays so.
+
+    since_s: from when the latency of the request in flight counts. sent_s: when it was handed over.
+    """
 
     def __init__(self, origin: Origin) -> None:
+        self.since_s = self.sent_s = 0.0
+        self.closed = False
         self._origin = origin
         self._transport: asyncio.Transport | None = None
-        self._waiter: asyncio.Future[Answer] | None = None
+        self._caller: Caller | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._reply: _Reply | None = None
 
-    async def ask(self, request: bytes) -> Answer:
-        """The answer to one request. Raises OSError (also where the connection is lost) or ValueError."""
-        if self._transport is None or self._transport.is_closing():
-            await self._open()
-        assert self._transport is not None
-        self._begin()
-        waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiter = waiter
-        self._transport.write(request)
-        return await waiter
+    @property
+    def in_flight(self) -> bool:
+        """Whether somebody waits for an answer."""
+        return self._caller is not None
+
+    def send(self, request: bytes, caller: Caller, since_s: float, now_s: float) -> None:
+        """One whole request, while none is in flight."""
+        self._caller, self.since_s, self.sent_s = caller, since_s, now_s
+        if self._transport is None:
+            self._opening = asyncio.get_running_loop().create_task(self._open(request))
+        else:
+            self._transport.write(request)
 
     def close(self) -> None:
-        """Hangs up, whatever is in flight."""
+        """Hangs up, whatever is in flight: its caller hears nothing."""
+        self.closed, self._caller = True, None
+        if self._opening is not None:
+            self._opening.cancel()
         if self._transport is not None:
             self._transport.abort()
-            self._transport = None
 
-    async def _open(self) -> None:
+    def give_up(self, kind: str) -> None:
+        """Hangs up, and tells the caller of the request in flight."""
+        caller = self._caller
+        self.close()
+        if caller is not None:
+            caller.failed(self, kind)
+
+    async def _open(self, request: bytes) -> None:
         secure = ssl.create_default_context() if self._origin.tls else None
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: self, self._origin.host, self._origin.port, ssl=secure)
+        try:
+            await loop.create_connection(lambda: self, self._origin.host, self._origin.port, ssl=secure)
+        except OSError as error:
+            self._opening = None
+            self.give_up(str(error) or type(error).__name__)
+        else:
+            self._opening = None
+            assert self._transport is not None
+            self._transport.write(request)
 
-    def _begin(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
-        self._headers: dict[bytes, bytes] = {}
-        self._parts: list[bytes] = []
-
-    def _fail(self, error: Exception) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(error)
-        self._waiter = None
+    def _answered(self, answer: Answer) -> None:
+        caller, self._caller = self._caller, None
+        if caller is not None:
+            caller.answered(self, answer)
 
     # what asyncio calls
 
@@ -96,39 +130,103 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
 
     def data_received(self, data: bytes) -> None:
-        if self._waiter is None:
+        if self._caller is None:
             self.close()  # nobody asked: whatever this is, the connection is no longer in step
-            return
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._fail(ValueError(f"not HTTP: {error}"))
-            self.close()
+        elif self._reply is None and (answer := plain(data)) is not None:
+            self._answered(answer)
+        else:
+            self._piece(data)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._transport = None
-        self._fail(ConnectionResetError("the connection was closed before the answer"))
+        self.closed = True
+        if self._reply is not None and self._reply.ends_with_the_connection:
+            self._answered(self._reply.answer())
+        else:
+            self.give_up("the connection was closed before the answer")
+
+    def _piece(self, data: bytes) -> None:
+        """A read that is not a whole plain reply."""
+        reply = self._reply = self._reply or _Reply()
+        try:
+            reply.parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self.give_up(f"not HTTP: {error}")
+            return
+        if reply.complete:
+            self._reply = None
+            self.closed = not reply.parser.should_keep_alive()
+            self._answered(reply.answer())
+            if self.closed:
+                self.close()
+
+
+class _Once:
+    """The caller of a single request."""
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def answered(self, connection: Connection, answer: Answer) -> None:
+        self.answer.set_result(answer)
+
+    def failed(self, connection: Connection, kind: str) -> None:
+        self.answer.set_exception(ConnectionError(kind))
+
+
+async def ask(origin: Origin, request: bytes) -> Answer:
+    """The answer to one request on a connection of its own. Raises ConnectionError."""
+    connection, once = Connection(origin), _Once()
+    try:
+        connection.send(request, once, 0.0, 0.0)
+        return await once.answer
+    finally:
+        connection.close()
+
+
+def plain(data: bytes) -> Answer | None:
+    """The answer, if these bytes are one whole reply of stated length on a connection that stays open."""
+    end = data.find(b"\r\n\r\n")
+    if end < 0 or not data.startswith(b"HTTP/1.1 ") or not data[9:12].isdigit():
+        return None
+    headers = dict(_headers(data[:end].lower()))
+    length = headers.get(LENGTH, b"")
+    if not length.isdigit() or end + 4 + int(length) != len(data) or CHUNKED in headers:
+        return None
+    if headers.get(STAYS, b"keep-alive") != b"keep-alive":
+        return None
+    return _answer(int(data[9:12]), headers, data[end + 4 :])
+
+
+def _answer(status: int, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
+    outcome, reason = headers.get(OUTCOME, b""), headers.get(REASON, b"")
+    length = headers.get(HEADER_LENGTH, b"")
+    header_bytes = int(length) if length.isdigit() else 0
+    return Answer(status, outcome.decode("latin-1"), reason.decode("latin-1"), body, header_bytes)
+
+
+class _Reply:
+    """A reply in any other form, as httptools reads it: chunked, in several reads, the last one here."""
+
+    def __init__(self) -> None:
+        self.parser = httptools.HttpResponseParser(self)
+        self.complete = self.ends_with_the_connection = False
+        self._headers: dict[bytes, bytes] = {}
+        self._parts: list[bytes] = []
+
+    def answer(self) -> Answer:
+        """What came so far; all of it, once complete."""
+        return _answer(self.parser.get_status_code(), self._headers, b"".join(self._parts))
 
     # what httptools calls
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.lower()] = value
 
+    def on_headers_complete(self) -> None:
+        self.ends_with_the_connection = LENGTH not in self._headers and CHUNKED not in self._headers
+
     def on_body(self, body: bytes) -> None:
         self._parts.append(body)
 
     def on_message_complete(self) -> None:
-        if not self._parser.should_keep_alive():
-            self.close()
-        if self._waiter is None or self._waiter.done():
-            return
-        length = self._headers.get(HEADER_LENGTH, b"0")
-        answer = Answer(
-            self._parser.get_status_code(),
-            self._headers.get(OUTCOME, b"").decode("latin-1"),
-            self._headers.get(REASON, b"").decode("latin-1"),
-            b"".join(self._parts),
-            int(length) if length.isdigit() else 0,
-        )
-        self._waiter.set_result(answer)
-        self._waiter = None
+        self.complete = True

@@ -1,7 +1,7 @@
 """The load: a closed loop (as many callers as connections, each waits for its answer) or an open one.
 
-An open loop sends at random intended times, whether or not the gateway keeps up, as the world does. Latency
-counts from the *intended* time: a request that had to wait for a free connection because the gateway stalled
+An open loop sends at random intended times, whether or not the server keeps up, as the world does. Latency
+counts from the *intended* time: a request that had to wait for a free connection because the server stalled
 has waited, and leaving that out (coordinated omission) would hide just the worst moments. What could not be
 sent in the end is an error, not a gap.
 """
@@ -11,18 +11,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.client import Connection, Origin
+from bench.client import Answer, Connection, Origin
 from bench.tally import Tally
 from gateway.batch import F8
 
 TIMEOUT_S, DRAIN_S, PAUSE_S = 10.0, 30.0, 0.05
-TELL_EVERY_S = 0.2
+TELL_EVERY_S, SWEEP_EVERY_S = 0.2, 0.1
 clock_s = time.perf_counter  # a loop's own clock may be as coarse as a millisecond
 
 Told = Callable[[float, Tally], None]
@@ -30,7 +30,12 @@ Told = Callable[[float, Tally], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to ask. rate: requests a second, at Poisson times; None: closed loop. rows: of each request."""
+    """How to ask.
+
+    rate: requests a second, at Poisson times; None: closed loop. rows: of each request. peer: the server is
+    not ours, and whatever it answers with success counts as `answered`. drain_s: how long after the last
+    intended time an open loop waits for answers.
+    """
 
     origin: Origin
     requests: Sequence[bytes]
@@ -40,20 +45,25 @@ class Plan:
     rate: float | None = None
     seed: int = 0
     drain_s: float = DRAIN_S
+    peer: bool = False
 
 
 async def run(plan: Plan, warm_up_s: float, tell: Told = lambda done_s, tally: None) -> tuple[Tally, float]:
-    """Warms up, then measures: what came back, and in how many seconds."""
-    async with _connections(plan) as connections:
+    """Warms up, then measures: what came back, and in how many seconds.
+
+    `tell` hears now and then how long it has measured; below zero while it warms up.
+    """
+    connections = {Connection(plan.origin) for _ in range(plan.connections)}
+    try:
         if warm_up_s > 0:
-            await _load(replace(plan, seconds=warm_up_s, seed=plan.seed + 1), connections, Tally())
-        tally, begin_s = Tally(), clock_s()
-        telling = asyncio.create_task(_tell(tell, tally, begin_s))
-        try:
-            await _load(plan, connections, tally)
-        finally:
-            telling.cancel()
-        return tally, clock_s() - begin_s
+            warming = replace(plan, seconds=warm_up_s, seed=plan.seed + 1)
+            await _timed(warming, connections, Tally(plan.peer), lambda s, tally: tell(s - warm_up_s, tally))
+        tally = Tally(plan.peer)
+        return tally, await _timed(plan, connections, tally, tell)
+    finally:
+        for connection in connections:
+            connection.close()
+        await asyncio.sleep(0)
 
 
 def arrivals(rate: float, seconds: float, seed: int) -> F8:
@@ -63,82 +73,116 @@ def arrivals(rate: float, seconds: float, seed: int) -> F8:
     return times[times < seconds]
 
 
-async def _load(plan: Plan, connections: Sequence[Connection], tally: Tally) -> None:
-    if plan.rate is None:
-        until_s = clock_s() + plan.seconds
-        await asyncio.gather(*(_caller(plan, one, i, until_s, tally) for i, one in enumerate(connections)))
-    else:
-        await _open_loop(plan, connections, tally)
-
-
-async def _caller(plan: Plan, connection: Connection, number: int, until_s: float, tally: Tally) -> None:
-    """Asks, waits for the answer, and asks again; each caller begins elsewhere among the requests."""
-    start = number * len(plan.requests) // plan.connections
-    for request in itertools.islice(itertools.cycle(plan.requests), start, None):
-        now_s = clock_s()
-        if now_s >= until_s:
-            return
-        await _ask(plan, connection, request, now_s, tally)
-
-
-async def _open_loop(plan: Plan, connections: Sequence[Connection], tally: Tally) -> None:
-    assert plan.rate is not None
-    due: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
-    workers = [asyncio.create_task(_worker(plan, one, due, tally)) for one in connections]
+async def _timed(plan: Plan, connections: set[Connection], tally: Tally, tell: Told) -> float:
+    """How many seconds one load took."""
     begin_s = clock_s()
-    times = begin_s + arrivals(plan.rate, plan.seconds, plan.seed)
-    for at_s, request in zip(times.tolist(), itertools.cycle(plan.requests), strict=False):
-        while (wait_s := at_s - clock_s()) > 0:  # noqa: ASYNC110 (a time, which nobody signals)
-            await asyncio.sleep(wait_s)  # uvloop rounds to milliseconds: at the end this only yields
-        tally.late_s.append(clock_s() - at_s)
-        due.put_nowait((at_s, request))
+    telling = asyncio.create_task(_tell(tell, tally, begin_s))
     try:
-        async with asyncio.timeout(plan.drain_s):
-            await due.join()
-    except TimeoutError:
-        for _ in range(len(tally.late_s) - tally.requests):
-            tally.fail(
-                f"not answered {plan.drain_s:g} s after the end: the rate is more than the gateway takes"
-            )
-    for worker in workers:
-        worker.cancel()
-    await asyncio.gather(*workers, return_exceptions=True)
-
-
-async def _worker(
-    plan: Plan, connection: Connection, due: asyncio.Queue[tuple[float, bytes]], tally: Tally
-) -> None:
-    while True:
-        at_s, request = await due.get()
-        await _ask(plan, connection, request, at_s, tally)
-        due.task_done()
-
-
-async def _ask(plan: Plan, connection: Connection, request: bytes, since_s: float, tally: Tally) -> None:
-    """One request, counted however it ends."""
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            answer = await connection.ask(request)
-    except TimeoutError:
-        connection.close()
-        tally.fail(f"no answer in {TIMEOUT_S:g} s")
-    except (OSError, ValueError) as error:
-        connection.close()
-        tally.fail(str(error) or type(error).__name__)
-        await asyncio.sleep(PAUSE_S)  # a gateway that is gone is not asked a million times
-    else:
-        tally.take(answer, clock_s() - since_s, plan.rows)
-
-
-@asynccontextmanager
-async def _connections(plan: Plan) -> AsyncIterator[list[Connection]]:
-    connections = [Connection(plan.origin) for _ in range(plan.connections)]
-    try:
-        yield connections
+        await _Load(plan, connections, tally).run()
     finally:
-        for connection in connections:
+        telling.cancel()
+    return clock_s() - begin_s
+
+
+class _Load:
+    """The caller of all connections: gives each that is free the next request, and counts what comes back.
+
+    Requests that are due wait in line for a connection. In a closed loop one is due whenever a connection is
+    free, until the time is over.
+    """
+
+    def __init__(self, plan: Plan, connections: set[Connection], tally: Tally) -> None:
+        self._plan, self._connections, self._tally = plan, connections, tally
+        self._requests = itertools.cycle(plan.requests)
+        self._idle = deque(connections)
+        self._due: deque[float] = deque()
+        self._until_s = 0.0
+        self._over = False
+        self._all_idle = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until all is answered or given up."""
+        sweeping = asyncio.create_task(self._sweep())
+        try:
+            await (self._closed_loop() if self._plan.rate is None else self._open_loop(self._plan.rate))
+        finally:
+            self._over = True
+            sweeping.cancel()
+
+    async def _closed_loop(self) -> None:
+        now_s = clock_s()
+        self._until_s = now_s + self._plan.seconds
+        for _ in range(len(self._idle)):
+            self._free(self._idle.popleft(), now_s)
+        await self._all_idle.wait()
+
+    async def _open_loop(self, rate: float) -> None:
+        times = clock_s() + arrivals(rate, self._plan.seconds, self._plan.seed)
+        for at_s in times.tolist():
+            await _until(at_s)
+            now_s = clock_s()
+            self._tally.late_s.append(now_s - at_s)
+            self._due.append(at_s)
+            if self._idle:
+                self._free(self._idle.popleft(), now_s)
+        try:
+            async with asyncio.timeout(self._plan.drain_s):
+                while self._due or len(self._idle) < len(self._connections):
+                    self._all_idle.clear()
+                    await self._all_idle.wait()
+        except TimeoutError:
+            self._give_up(len(times))
+
+    def _give_up(self, asked: int) -> None:
+        for connection in self._connections:
             connection.close()
-        await asyncio.sleep(0)
+        kind = f"not answered {self._plan.drain_s:g} s after the end: the rate is more than the server takes"
+        for _ in range(asked - self._tally.requests):
+            self._tally.fail(kind)
+
+    def _free(self, connection: Connection, now_s: float) -> None:
+        if connection.closed:
+            self._connections.remove(connection)
+            connection = Connection(self._plan.origin)
+            self._connections.add(connection)
+        if self._due:
+            connection.send(next(self._requests), self, self._due.popleft(), now_s)
+        elif now_s < self._until_s:
+            connection.send(next(self._requests), self, now_s, now_s)
+        else:
+            self._idle.append(connection)
+            if len(self._idle) == len(self._connections):
+                self._all_idle.set()
+
+    async def _sweep(self) -> None:
+        """Timeouts, of all requests at once: a timer for each would cost more than the request."""
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            now_s = clock_s()
+            for connection in list(self._connections):
+                if connection.in_flight and now_s - connection.sent_s > TIMEOUT_S:
+                    connection.give_up(f"no answer in {TIMEOUT_S:g} s")
+
+    # what connections call
+
+    def answered(self, connection: Connection, answer: Answer) -> None:
+        now_s = clock_s()
+        self._tally.take(answer, connection.since_s, now_s, self._plan.rows)
+        self._free(connection, now_s)
+
+    def failed(self, connection: Connection, kind: str) -> None:
+        self._tally.fail(kind)
+        asyncio.get_running_loop().call_later(PAUSE_S, self._rested, connection)
+
+    def _rested(self, connection: Connection) -> None:
+        """After a pause: a server that is gone is not asked a million times."""
+        if not self._over:
+            self._free(connection, clock_s())
+
+
+async def _until(at_s: float) -> None:
+    while (wait_s := at_s - clock_s()) > 0:  # noqa: ASYNC110 (a time, which nobody signals)
+        await asyncio.sleep(wait_s)  # uvloop rounds to milliseconds: at the end this only yields
 
 
 async def _tell(tell: Told, tally: Tally, begin_s: float) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+
+GIT_S = 5.0
 
 
 def machine() -> dict[str, str]:
@@ -17,9 +20,22 @@ def machine() -> dict[str, str]:
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
+        "gateway": version("failsafe-gateway"),
+        "commit": commit() or "unknown",
         "numpy": np.__version__,
-        "onnxruntime": version("onnxruntime"),
+        **{name: version(name) for name in ("onnxruntime", "uvloop", "httptools", "ray")},
     }
+
+
+def commit() -> str | None:
+    """The commit of this source tree, with `-dirty` where files differ from it; None outside a repository."""
+    ask = ("git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12")
+    here = Path(__file__).parent
+    try:
+        told = subprocess.run(ask, cwd=here, check=True, capture_output=True, text=True, timeout=GIT_S)  # noqa: S603 (no input)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told.stdout.strip()
 
 
 def _cpu() -> str:

@@ -157,7 +157,7 @@ class Opened:
         for at in range(0, len(x), BATCH_ROWS):
             rows = x[at : at + BATCH_ROWS]
             ids = tuple(f"bench-{at + i}" for i in range(len(rows)))
-            yield Batch(ids, ids, {self.source: rows}, np.full(len(rows), until_s))
+            yield Batch(ids, ids, {self.source: rows}, (until_s,) * len(rows))
 
 
 def _patient(policy: Policy) -> Policy:

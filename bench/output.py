@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import NoReturn
+from types import TracebackType
+from typing import NoReturn, Self
 
 import orjson
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from bench.load import Told
+from bench.tally import Tally
 
 WIDE = 150
 
@@ -33,6 +38,48 @@ def wrong(what: str) -> NoReturn:
     """Says what the caller has to mend, and ends."""
     print(what, file=sys.stderr)
     sys.exit(2)
+
+
+class Steps:
+    """A bar over so many loads of `seconds` each after a warm-up: which it is, and how much time is left."""
+
+    def __init__(self, console: Console, count: int, seconds: float, warm_up_s: float) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(None),
+            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[left_s]:.0f} s left"),
+        )
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._count, self._each_s, self._warm_up_s = count, seconds + warm_up_s, warm_up_s
+        self._begun = 0
+        total_s = count * self._each_s
+        self._task = self._progress.add_task("", total=total_s, told="", left_s=total_s)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, at: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def begin(self, name: str) -> Told:
+        """The next load."""
+        before_s = self._begun * self._each_s
+        self._begun += 1
+        which = f"{name} ({self._begun} of {self._count})" if self._count > 1 else name
+
+        def tell(done_s: float, tally: Tally) -> None:
+            done = before_s + min(done_s + self._warm_up_s, self._each_s)
+            self._progress.update(
+                self._task,
+                description=f"{which}: {'warming up' if done_s < 0 else 'measuring'}",
+                completed=done,
+                told=f"{tally.requests} requests, {tally.errors.total()} errors",
+                left_s=self._count * self._each_s - done,
+            )
+
+        return tell
 
 
 def _is_stdout(out: Path | None) -> bool:

@@ -20,7 +20,7 @@ from bench import families
 from bench.client import Origin
 from gateway.contract import ROW_OUTCOME
 from gateway.errors import Problems
-from gateway.policy import load_policy
+from gateway.policy import Policy, load_policy
 from gateway.samples import Rows, Samples, load_samples
 
 MOST, MOST_BYTES = 512, 64 * 1024 * 1024
@@ -64,7 +64,7 @@ def find(url: str, folder: Path, key: str | None) -> Target:
         raise WrongInput(f"{url}: is not a URL such as http://127.0.0.1:8080")
     path = parts.path.rstrip("/")
     if "/v2/models/" not in path:
-        path += f"/v2/models/{_name_of(folder)}"
+        path += f"/v2/models/{_policy(folder).name}"
     told = _get(f"{parts.scheme}://{parts.netloc}{path}", {"x-api-key": key} if key else {})
     inputs = told["inputs"]
     if len(inputs) != 1 or inputs[0]["datatype"] != "FP32":
@@ -91,6 +91,11 @@ def render(target: Target, folder: Path, mix: Mix) -> list[bytes]:
     pools = [odd] * bad + [samples.clean] * (count - bad)
     requests = [_render(target, pool[rng.integers(0, len(pool), mix.rows)], mix.binary) for pool in pools]
     return [requests[i] for i in rng.permutation(count)]
+
+
+def deadline_ms(folder: Path) -> float:
+    """How long the deployment gives itself for one request, in milliseconds. Raises WrongInput."""
+    return _policy(folder).deadline_s * 1e3
 
 
 def _render(target: Target, x: Rows, binary: bool) -> bytes:
@@ -120,9 +125,9 @@ def _render(target: Target, x: Rows, binary: bool) -> bytes:
     return f"POST {target.path}/infer HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body
 
 
-def _name_of(folder: Path) -> str:
+def _policy(folder: Path) -> Policy:
     try:
-        return load_policy(folder).name
+        return load_policy(folder)
     except Problems as error:
         raise WrongInput(f"--dir {folder}: is no deployment folder: {error.problems[0]}") from error
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Self
 
 from rich.table import Table
 
+from bench.curve import KEPT_UP, Curve
 from bench.load import Plan
 from bench.machine import machine
-from bench.requests import Target
-from bench.tally import Spread, Tally
+from bench.tally import Bin, Point, Spread, Tally, bins, points
 
 COLOURS = {"served": "green", "degraded": "yellow", "deferred": "cyan", "refused": "red"}
 ANSWERED = ("served", "degraded")
@@ -31,16 +33,12 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
-    """All figures of one run. late_ms: how much later than intended the generator itself sent (open loop)."""
+class Figures:
+    """All figures of one load. late_ms: how much later than intended the generator sent (open loop)."""
 
-    model: str
-    machine: dict[str, str]
     loop: str
     rate: float | None
     connections: int
-    rows_a_request: int
-    request_bytes: int
     elapsed_s: float
     requests: int
     requests_per_s: float
@@ -48,78 +46,212 @@ class Results:
     rows: dict[str, int]
     ended: list[Ended]
     latency_ms: Spread
+    percentiles: list[Point]
+    histogram: list[Bin]
     late_ms: Spread
     errors: dict[str, int]
 
     @classmethod
-    def of(cls, target: Target, plan: Plan, tally: Tally, elapsed_s: float) -> Self:
-        """The results of one run that took so long, what was still in flight at its end included."""
+    def of(cls, plan: Plan, tally: Tally, elapsed_s: float) -> Self:
+        """The figures of one load that took so long, what was still in flight at its end included."""
+        latencies_s = tally.all_s()
         ended = [
             Ended(outcome, reason, len(part), len(part) / tally.requests, Spread.of(part))
             for (outcome, reason), part in sorted(tally.latencies_s.items())
+            if part
         ]
         return cls(
-            model=target.model,
-            machine=machine(),
             loop="closed" if plan.rate is None else "open",
             rate=plan.rate,
             connections=plan.connections,
-            rows_a_request=plan.rows,
-            request_bytes=sum(map(len, plan.requests)) // len(plan.requests),
             elapsed_s=elapsed_s,
             requests=tally.requests,
-            requests_per_s=(tally.requests - tally.errors.total()) / elapsed_s,
+            requests_per_s=len(latencies_s) / elapsed_s,
             rows_answered_per_s=sum(tally.rows[outcome] for outcome in ANSWERED) / elapsed_s,
             rows=dict(tally.rows),
             ended=ended,
-            latency_ms=Spread.of(tally.all_s()),
+            latency_ms=Spread.of(latencies_s),
+            percentiles=points(latencies_s),
+            histogram=bins(latencies_s),
             late_ms=Spread.of(tally.late_s),
             errors=dict(tally.errors),
         )
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What was measured, how and where. outliers: their share. request_bytes: the mean. Times in seconds."""
+
+    model: str
+    started: str
+    command: str
+    machine: dict[str, str]
+    rows_a_request: int
+    request_bytes: int
+    outliers: float
+    seconds: float
+    warm_up_s: float
+
+    @classmethod
+    def of(cls, model: str, command: str, plan: Plan, outliers: float, warm_up_s: float) -> Self:
+        """Of a load that starts now, on this machine."""
+        return cls(
+            model=model,
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=command,
+            machine=machine(),
+            rows_a_request=plan.rows,
+            request_bytes=sum(map(len, plan.requests)) // len(plan.requests),
+            outliers=outliers,
+            seconds=plan.seconds,
+            warm_up_s=warm_up_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Everything that one command measured.
+
+    callers: the load that was asked for; with a curve the closed loop that found the capacity. abusive: the
+    caller that took no heed of its budget meanwhile. alone: the callers without it, just before.
+    """
+
+    about: About
+    callers: Figures
+    alone: Figures | None = None
+    abusive: Figures | None = None
+    curve: Curve | None = None
+
+    @property
+    def loads(self) -> dict[str, Figures]:
+        """Every load, by what it is called."""
+        if self.abusive is None or self.alone is None:
+            return {"callers": self.callers}
+        return {
+            "callers alone": self.alone,
+            "callers beside an abusive one": self.callers,
+            "abusive caller": self.abusive,
+        }
+
+    @property
+    def clean(self) -> bool:
+        """Whether every request ended in one of the four outcomes, and some did."""
+        steps = self.curve.steps if self.curve else []
+        errors = [load.errors for load in self.loads.values()] + [step.errors for step in steps]
+        return not any(errors) and bool(self.callers.ended)
+
+
 def tables(results: Results) -> Iterator[Table | str]:
     """What a person wants to see, and what would lead them astray."""
-    how = "closed loop" if results.rate is None else f"open loop at {results.rate:g} requests/s"
-    title = (
-        f"{results.model}: {how}, {results.connections} connections, {results.elapsed_s:.1f} s, "
-        f"{results.rows_a_request} rows and {results.request_bytes} bytes a request"
+    for name, load in results.loads.items():
+        title = f"{results.about.model}, {name}" if len(results.loads) > 1 else results.about.model
+        yield _outcomes(title, load, results.about)
+    if results.curve is not None:
+        yield _curve(results.curve)
+    yield from (f"[yellow]{what}[/]" for what in warnings(results))
+
+
+def warnings(results: Results) -> Iterator[str]:
+    """What a reader of the figures should know first."""
+    limited = _limited(results.callers)
+    if limited > LIMITED:
+        yield (
+            f"{limited:.0%} met the caller's rate limit: to measure the gateway, give --key with the key of "
+            "gateway key DIR bench --per-s 1000000 --tier trusted"
+        )
+    if results.abusive is not None and _limited(results.abusive) == 0:
+        yield "the abusive caller met no limit: give it a key with a smaller budget, or more connections"
+    steps = results.curve.steps if results.curve else []
+    late_ms = max([results.callers.late_ms.p99, *(step.late_p99_ms for step in steps)], key=_known)
+    if late_ms > LATE_MS:
+        yield f"the generator itself was late, by {late_ms:.1f} ms at p99, which the latencies include"
+    if results.curve is not None and results.curve.steps[0].refused_for_load:
+        share = results.curve.steps[0].share
+        yield f"refused already at {share:.0%} of the capacity: is the queue to people full?"
+
+
+def curve_says(curve: Curve) -> str:
+    """The saturation point in words, with what it means."""
+    found = curve.saturation_per_s
+    point = "no step kept up" if found is None else f"saturation at {found:.0f} requests/s"
+    return (
+        f"{point}: the highest offered rate that achieves {KEPT_UP:.0%} of itself with p99 of at most "
+        f"{curve.p99_limit_ms:g} ms; capacity in a closed loop: {curve.capacity_per_s:.0f} requests/s"
     )
-    table = Table(title=title, title_justify="left", caption_justify="left", caption=_rates(results))
-    table.add_column("outcome", no_wrap=True)
-    table.add_column("reason", no_wrap=True)
-    for name in ("requests", "share", "p50 ms", "p90", "p99", "p99.9", "max"):
-        table.add_column(name, justify="right")
-    for one in results.ended:
-        counts = str(one.requests), f"{one.share:.1%}"
-        table.add_row(f"[{COLOURS[one.outcome]}]{one.outcome}[/]", one.reason, *counts, *_ms(one.latency_ms))
-    table.add_section()
-    judged = sum(one.requests for one in results.ended)
-    table.add_row("all", "", str(judged), "", *_ms(results.latency_ms))
-    for kind, count in results.errors.items():
-        table.add_row("[bold red]error[/]", kind, str(count), f"{count / results.requests:.1%}")
-    yield table
-    yield from _warnings(results)
 
 
-def _rates(results: Results) -> str:
-    told = f"{results.requests_per_s:.0f} requests/s; {results.rows_answered_per_s:.0f} rows/s answered"
-    if results.rows_a_request == 1:
+def rates(load: Figures, rows_a_request: int) -> str:
+    """Throughput in words."""
+    told = f"{load.requests_per_s:.0f} requests/s; {load.rows_answered_per_s:.0f} rows/s answered"
+    if rows_a_request == 1:
         return told
-    ends = ", ".join(f"{count} {outcome}" for outcome, count in sorted(results.rows.items()))
+    ends = ", ".join(f"{count} {outcome}" for outcome, count in sorted(load.rows.items()))
     return f"{told}\nrows: {ends}; a request ends as its worst row"
 
 
-def _warnings(results: Results) -> Iterator[str]:
-    limited = sum(one.share for one in results.ended if one.reason == "rate_limited")
-    if limited > LIMITED:
-        yield (
-            f"[yellow]{limited:.0%} met the caller's rate limit:[/] to measure the gateway, give --key with"
-            " the key of gateway key DIR bench --per-s 1000000 --tier trusted"
-        )
-    if results.late_ms.n and results.late_ms.p99 > LATE_MS:
-        late = f"by {results.late_ms.p99:.1f} ms at p99, which the latencies above include"
-        yield f"[yellow]the generator itself was late:[/] {late}"
+def how(load: Figures) -> str:
+    """What kind of load it was, in words."""
+    loop = "closed loop" if load.rate is None else f"open loop at {load.rate:g} requests/s"
+    return f"{loop}, {load.connections} connections, {load.elapsed_s:.1f} s"
+
+
+def _outcomes(title: str, load: Figures, about: About) -> Table:
+    size = f"{about.rows_a_request} rows and {about.request_bytes} bytes a request"
+    table = _table(f"{title}: {how(load)}, {size}", rates(load, about.rows_a_request))
+    table.add_column("outcome", no_wrap=True)
+    table.add_column("reason", no_wrap=True)
+    _numbers(table, "requests", "share", "p50 ms", "p90", "p99", "p99.9", "max")
+    for one in load.ended:
+        counts = str(one.requests), f"{one.share:.1%}"
+        table.add_row(f"[{COLOURS[one.outcome]}]{one.outcome}[/]", one.reason, *counts, *_ms(one.latency_ms))
+    table.add_section()
+    table.add_row("all", "", str(sum(one.requests for one in load.ended)), "", *_ms(load.latency_ms))
+    for kind, count in load.errors.items():
+        table.add_row("[bold red]error[/]", kind, str(count), f"{count / load.requests:.1%}")
+    return table
+
+
+def _curve(curve: Curve) -> Table:
+    table = _table("open loops at shares of the capacity, latency from the intended start", curve_says(curve))
+    _numbers(
+        table,
+        "share",
+        "offered/s",
+        "achieved/s",
+        "p50 ms",
+        "p90",
+        "p99",
+        "p99.9",
+        "late p99",
+        "refused",
+        "errors",
+    )
+    table.add_column("keeps up")
+    for step in curve.steps:
+        spread = step.latency_ms
+        ms = (f"{one:.2f}" for one in (spread.p50, spread.p90, spread.p99, spread.p99_9, step.late_p99_ms))
+        counts = str(step.refused_for_load), str(sum(step.errors.values()))
+        told = "[green]yes[/]" if step.keeps_up else "[red]no[/]"
+        rates_ = f"{step.offered_per_s:.0f}", f"{step.achieved_per_s:.0f}"
+        table.add_row(f"{step.share:.0%}", *rates_, *ms, *counts, told)
+    return table
+
+
+def _table(title: str, caption: str) -> Table:
+    return Table(title=title, title_justify="left", caption_justify="left", caption=caption)
+
+
+def _numbers(table: Table, *names: str) -> None:
+    for name in names:
+        table.add_column(name, justify="right")
+
+
+def _limited(load: Figures) -> float:
+    return sum(one.share for one in load.ended if one.reason == "rate_limited")
+
+
+def _known(ms: float) -> float:
+    return -math.inf if math.isnan(ms) else ms
 
 
 def _ms(spread: Spread) -> tuple[str, ...]:

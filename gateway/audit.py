@@ -12,9 +12,8 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any, NamedTuple, assert_never
 
 import orjson
 from cachetools import FIFOCache
@@ -26,8 +25,7 @@ ROTATE_BYTES = 64 * 2**20
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One request as it ended. `id` is what the caller got; `received_s` is wall time (Unix seconds)."""
 
     id: str

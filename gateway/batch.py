@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeAlias, TypeVar
+import types
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +37,26 @@ def now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
+async def within(part: Coroutine[Any, Any, T], until_s: float) -> T:
+    """Awaits a part until then at the latest (loop seconds). Raises TimeoutError, or what the part raises.
+
+    Most parts answer without waiting for anything, and a timer costs more than many a part: it is set only
+    once the part waits. Before that it could not fire anyway.
+    """
+    try:
+        waits_for = part.send(None)
+    except StopIteration as answer:
+        return answer.value  # type: ignore[no-any-return]
+    async with asyncio.timeout_at(until_s):
+        return await _go_on(part, waits_for)
+
+
 async def bounded(
-    name: str, call: Callable[[], Awaitable[T]], budget_s: float, until_s: float, failure: type[StageFailure]
+    name: str,
+    call: Callable[[], Coroutine[Any, Any, T]],
+    budget_s: float,
+    until_s: float,
+    failure: type[StageFailure],
 ) -> T:
     """Awaits a part for `budget_s`, `until_s` at the latest: the one place where failures become values.
 
@@ -46,8 +65,7 @@ async def bounded(
     """
     start_s = now_s()
     try:
-        async with asyncio.timeout_at(min(start_s + budget_s, until_s)):
-            return await call()
+        return await within(call(), min(start_s + budget_s, until_s))
     except TimeoutError as error:
         raise BudgetExceeded(f"{name}: no answer in {now_s() - start_s:.3f} s") from error
     except asyncio.CancelledError:
@@ -59,27 +77,61 @@ async def bounded(
         raise failure(f"{name}: {type(error).__name__}: {error}") from error
 
 
+@types.coroutine
+def _go_on(part: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
+    """What is left of a coroutine that has begun, and now waits for something."""
+    while True:
+        try:
+            try:
+                came = yield waits_for
+            except BaseException as error:  # noqa: BLE001 - the part's to handle, cancellation too
+                waits_for = part.throw(error)
+            else:
+                waits_for = part.send(came)
+        except StopIteration as answer:
+            return answer.value  # type: ignore[no-any-return]
+
+
 class Predictor(Protocol):
     async def predict(self, inputs: Tensors, /) -> Tensors: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """One model's answer for n rows: `outputs` are valid where `ok`; `error` says what failed elsewhere."""
+class Row(Mapping[str, NDArray[Any]]):
+    """One row of named arrays, cut out only where somebody looks: arrays with a first axis of one."""
+
+    __slots__ = ("_at", "_tensors")
+
+    def __init__(self, tensors: Tensors, at: int) -> None:
+        self._tensors = tensors
+        self._at = at
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._tensors[name][self._at : self._at + 1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+class Forward(NamedTuple):
+    """One model's answer for n rows: `outputs` are valid where `ok`; `error` says what failed elsewhere.
+
+    `whole`: every row is ok.
+    """
 
     outputs: Tensors
     ok: Mask
+    whole: bool
     elapsed_s: float
     error: str | None = None
 
     def take(self, rows: Rows) -> Forward:
         ok = self.ok[rows]
+        whole = bool(ok.all())
         outputs = {name: a[rows] for name, a in self.outputs.items()}
-        return Forward(outputs, ok, self.elapsed_s, None if ok.all() else self.error)
-
-    def row(self, i: int) -> Tensors:
-        """Row i alone, as views."""
-        return {name: a[i : i + 1] for name, a in self.outputs.items()}
+        return Forward(outputs, ok, whole, self.elapsed_s, None if whole else self.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +179,10 @@ class Model:
             outputs, ok, error = {}, np.zeros(n, bool), str(failure)
             if n > 1:
                 outputs, ok = await self._row_by_row(inputs, n, min(now_s() + self.budget_s, until_s))
-        if error is None and not ok.all():
+        whole = bool(ok.all())
+        if error is None and not whole:
             error = f"{self.name}: returned a number that is not finite"
-        return Forward(outputs, ok, time.perf_counter() - start_s, error)
+        return Forward(outputs, ok, whole, time.perf_counter() - start_s, error)
 
     async def _row_by_row(self, inputs: Tensors, n: int, until_s: float) -> tuple[Tensors, Mask]:
         answers: list[Tensors | None] = []
@@ -173,7 +226,7 @@ class Batch:
     ids: tuple[str, ...]
     principals: tuple[str, ...]
     inputs: Tensors
-    deadlines_s: F8
+    deadlines_s: tuple[float, ...]
     models: Mapping[str, Model] = field(default_factory=dict)
     _memo: dict[str, Forward] = field(default_factory=dict)
 
@@ -182,23 +235,21 @@ class Batch:
 
     def asking(self, models: Mapping[str, Model]) -> Batch:
         """These rows with the models that `run` may ask, and nothing computed yet."""
-        return replace(self, models=models, _memo={})
+        return Batch(self.ids, self.principals, self.inputs, self.deadlines_s, models)
 
     @property
     def until_s(self) -> float:
         """When the last of these rows stops waiting."""
-        return float(self.deadlines_s.max())
+        return max(self.deadlines_s)
 
     def take(self, rows: Rows) -> Batch:
         """The given rows, in the given order, with what was already computed for them."""
-        if len(rows) == len(self) and (rows == np.arange(len(self))).all():
-            return self
-        return replace(
-            self,
+        return Batch(
             ids=tuple(self.ids[i] for i in rows),
             principals=tuple(self.principals[i] for i in rows),
             inputs={name: a[rows] for name, a in self.inputs.items()},
-            deadlines_s=self.deadlines_s[rows],
+            deadlines_s=tuple(self.deadlines_s[i] for i in rows),
+            models=self.models,
             _memo={name: f.take(rows) for name, f in self._memo.items()},
         )
 
@@ -215,7 +266,7 @@ class Batch:
     async def forward(self, model: str, /) -> Tensors:
         """What guards read: the model's outputs for every row. Raises ModelFailed if any row has none."""
         answer = await self.run(model)
-        if not answer.ok.all():
+        if not answer.whole:
             raise ModelFailed(answer.error or f"{model}: no answer")
         return answer.outputs
 

@@ -1,8 +1,10 @@
-"""Natural micro-batching: while one batch is being decided, the next one collects.
+"""Natural micro-batching: while batches are being decided, the next one collects.
 
 There is no timer, so an idle gateway adds no wait, and a busy one shares each forward pass and each guard
-pass among all rows that came in the meantime. Requests are never split, rows never mixed up, and a caller
-who stops waiting, or whose deadline passes, does not disturb the batch that carries its rows.
+pass among all rows that came in the meantime. Two batches are under way at a time: while the model runs for
+one, the guards look at the other. Requests are never split, rows never mixed up, and a caller who stops
+waiting, or whose deadline passes, does not disturb the batch that carries its rows. A row that goes to a
+person waits for the disk; its neighbours do not.
 """
 
 from __future__ import annotations
@@ -17,66 +19,87 @@ import numpy as np
 
 from gateway.batch import Batch
 from gateway.decision import Decision, Reason, Refused
+from gateway.pipeline import Ended
 
-Decide: TypeAlias = Callable[[Batch], Awaitable[list[Decision]]]
+Answer: TypeAlias = Callable[[Batch], Awaitable[Ended]]
+Taken: TypeAlias = list[tuple[Batch, asyncio.Future[list[Decision]]]]
+LANES = 2
 log = logging.getLogger(__name__)
 
 
 class Batcher:
     """Decides rows of many requests together. At most `max_queued_rows` wait; more are refused at once.
 
-    Cost: one future a request; one concatenation a batch of more than one request.
+    Rows that wait for the review queue's disk count as waiting too.
+    Cost: one future and one timer a request; one concatenation a batch of more than one request.
     """
 
-    def __init__(self, decide: Decide, *, max_batch_rows: int, max_queued_rows: int) -> None:
-        self._decide = decide
+    def __init__(self, answer: Answer, *, max_batch_rows: int, max_queued_rows: int) -> None:
+        self._answer = answer
         self.max_batch_rows = max_batch_rows
         self.max_queued_rows = max_queued_rows
         self._waiting: deque[tuple[Batch, asyncio.Future[list[Decision]]]] = deque()
-        self._worker: asyncio.Task[None] | None = None
+        self._lanes: list[asyncio.Task[None]] = []
+        self._ends: set[asyncio.Task[None]] = set()
         self.queued_rows = 0
 
     async def decide(self, batch: Batch) -> list[Decision]:
         """The decisions for one request's rows by their deadline; total, our own cancellation aside."""
         if self.queued_rows + len(batch) > self.max_queued_rows:
             return _refuse(batch, Refused(Reason.UNAVAILABLE, retry_after_s=1.0))
-        answer: asyncio.Future[list[Decision]] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[list[Decision]] = loop.create_future()
         self._waiting.append((batch, answer))
         self.queued_rows += len(batch)
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work())
+        self._lanes = [lane for lane in self._lanes if not lane.done()]
+        if len(self._lanes) < LANES:
+            self._lanes.append(loop.create_task(self._work()))
+        alarm = loop.call_at(batch.until_s, _settle, batch, answer, Refused(Reason.DEADLINE))
         try:
-            async with asyncio.timeout_at(batch.until_s):
-                return await answer
-        except TimeoutError:
-            return _refuse(batch, Refused(Reason.DEADLINE))
+            return await answer
+        finally:
+            alarm.cancel()
 
     async def drain(self) -> None:
         """Waits until everything that has been taken is decided."""
-        if self._worker is not None:
-            await self._worker
+        while pending := [task for task in (*self._lanes, *self._ends) if not task.done()]:
+            await asyncio.wait(pending)
 
     async def _work(self) -> None:
         while taken := self._take():
             batch = taken[0][0] if len(taken) == 1 else concatenate([batch for batch, _ in taken])
-            try:
-                decisions = await self._decide(batch)
-                if [d.id for d in decisions] != list(batch.ids):
-                    raise RuntimeError(f"{len(decisions)} decisions for {len(batch)} rows, or for others")
-            except (
-                Exception
-            ):  # decide is total; should a defect ever break that, callers get a refusal, not silence
-                log.exception("the pipeline raised: this is a defect of the gateway")
-                decisions = _refuse(batch, Refused(Reason.UNAVAILABLE))
-            start = 0
-            for one, answer in taken:
-                if not answer.done():
-                    answer.set_result(decisions[start : start + len(one)])
-                start += len(one)
+            ended = await self._total(batch, self._answer(batch))
+            _tell(taken, ended.known)
+            if ended.rest is not None:
+                end = asyncio.create_task(self._end(taken, batch, ended))
+                self._ends.add(end)
+                end.add_done_callback(self._ends.discard)
 
-    def _take(self) -> list[tuple[Batch, asyncio.Future[list[Decision]]]]:
+    async def _end(self, taken: Taken, batch: Batch, ended: Ended) -> None:
+        """Waits for what a person has to take, while later batches are decided."""
+        assert ended.rest is not None
+        rows = sum(decision is None for decision in ended.known)
+        self.queued_rows += rows
+        try:
+            _tell(taken, (await self._total(batch, ended.rest())).known)
+        finally:
+            self.queued_rows -= rows
+
+    async def _total(self, batch: Batch, deciding: Awaitable[Ended]) -> Ended:
+        """What the pipeline says. It is total; should a defect break that, callers get a refusal, no silence."""
+        try:
+            ended = await deciding
+            told = [id_ if d is None else d.id for id_, d in zip(batch.ids, ended.known, strict=True)]
+            if told != list(batch.ids):
+                raise RuntimeError("decisions for other rows than those of the batch")
+        except Exception:
+            log.exception("the pipeline raised: this is a defect of the gateway")
+            return Ended(_refuse(batch, Refused(Reason.UNAVAILABLE)))
+        return ended
+
+    def _take(self) -> Taken:
         """The longest prefix of the queue that makes one batch of one form; callers that left are skipped."""
-        taken: list[tuple[Batch, asyncio.Future[list[Decision]]]] = []
+        taken: Taken = []
         rows = 0
         while self._waiting:
             batch, answer = self._waiting[0]
@@ -102,8 +125,23 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
         ids=tuple(row for batch in batches for row in batch.ids),
         principals=tuple(who for batch in batches for who in batch.principals),
         inputs={name: np.concatenate([b.inputs[name] for b in batches]) for name in batches[0].inputs},
-        deadlines_s=np.concatenate([b.deadlines_s for b in batches]),
+        deadlines_s=tuple(until_s for batch in batches for until_s in batch.deadlines_s),
     )
+
+
+def _tell(taken: Taken, decisions: Sequence[Decision | None]) -> None:
+    """Answers the requests of which every row is decided."""
+    start = 0
+    for batch, answer in taken:
+        mine = [one for one in decisions[start : start + len(batch)] if one is not None]
+        if len(mine) == len(batch) and not answer.done():
+            answer.set_result(mine)
+        start += len(batch)
+
+
+def _settle(batch: Batch, answer: asyncio.Future[list[Decision]], refused: Refused) -> None:
+    if not answer.done():
+        answer.set_result(_refuse(batch, refused))
 
 
 def _refuse(batch: Batch, refused: Refused) -> list[Decision]:

@@ -7,13 +7,13 @@ secret that lies beside it (`var/secret`, mode 0600), so the file alone lets nob
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import logging
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
@@ -61,15 +61,14 @@ class Callers:
         self._looked_s = -LOOK_EVERY_S
         self._stamp: tuple[int, int, bool] | None = None
         self._secret = b""
-        self._by_hash: dict[str, Key] = {}
+        self._by_hash: dict[str, Caller] = {}
         self._rates: dict[str, float] = {}
 
     def identify(self, key: str | None, address: str) -> Caller | None:
         """The caller behind a key, or an anonymous one from loopback if the policy allows; else None."""
         self._look()
         if key:
-            known = self._by_hash.get(_hashed(key, self._secret)) if self._secret else None
-            return Caller(known.name, known.tier, known.scopes) if known else None
+            return self._by_hash.get(_hashed(key, self._secret)) if self._secret else None
         if self.anonymous_loopback and _is_loopback(address):
             return Caller(f"anonymous@{address}")
         return None
@@ -98,7 +97,7 @@ class Callers:
             except (ArtifactError, OSError):
                 log.exception("the callers on file cannot be read; those already known stay")
                 return
-            self._by_hash = {key.hash: key for key in keys}
+            self._by_hash = {key.hash: Caller(key.name, key.tier, key.scopes) for key in keys}
             self._rates = {key.name: key.per_s for key in keys if key.per_s is not None}
 
 
@@ -132,7 +131,7 @@ def _secret_of(var: Path) -> bytes:
 
 
 def _hashed(key: str, secret: bytes) -> str:
-    return hmac.new(secret, key.encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(secret, key.encode(), "sha256").hex()
 
 
 def _write_private(path: Path, body: bytes) -> None:
@@ -144,6 +143,7 @@ def _write_private(path: Path, body: bytes) -> None:
     draft.replace(path)
 
 
+@lru_cache(maxsize=4096)
 def _is_loopback(address: str) -> bool:
     try:
         return ip_address(address).is_loopback

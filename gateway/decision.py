@@ -21,10 +21,10 @@ that handles outcomes ends in `assert_never`, so the type checker proves that it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Any, TypeAlias, assert_never
+from typing import Any, NamedTuple, TypeAlias, assert_never
 
 from numpy.typing import NDArray
 
@@ -102,8 +102,7 @@ def severity(outcome: Outcome) -> int:
             assert_never(outcome)
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """What one guard, check or rung said of one row. For the audit log, never for callers."""
 
     stage: str
@@ -115,11 +114,10 @@ class Finding:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """One row's outcome with everything needed to explain it, and the policy that judged it (if any did)."""
 
     id: str
     outcome: Outcome
-    findings: tuple[Finding, ...] = ()
+    findings: Sequence[Finding] = ()
     policy: str = ""

@@ -15,8 +15,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from fallbacks.breaker import Breaker, State
 from fallbacks.review import ReviewQueue, StoreError
 from gateway import disclosure
@@ -30,7 +28,7 @@ from gateway.contract import Contract
 from gateway.decision import Decision
 from gateway.disclosure import Tier
 from gateway.errors import ArtifactError, PolicyError, Problem
-from gateway.pipeline import Pipeline, Review
+from gateway.pipeline import Ended, Pipeline, Review
 from gateway.policy import Policy, Rounded, Top, load_policy, locate
 from gateway.review import Nobody, People
 from gateway.telemetry import Telemetry
@@ -83,7 +81,7 @@ class Gateway:
         self.audit = Audit(path, [self.telemetry])
         serving = policy.serving
         self.batcher = Batcher(
-            self._decide,
+            self._answer,
             max_batch_rows=serving.max_batch_rows,
             max_queued_rows=serving.max_queued_rows,
         )
@@ -118,8 +116,10 @@ class Gateway:
         """One decision a row, in order, by the rows' deadlines; rows of other requests share its passes."""
         return await self.batcher.decide(batch)
 
-    async def _decide(self, batch: Batch) -> list[Decision]:
-        return await self.loaded.pipeline.decide(batch)  # looked up now: a reload takes effect at once
+    async def _answer(self, batch: Batch) -> Ended:
+        ended = await self.loaded.pipeline.answer(batch)  # looked up now: a reload takes effect at once
+        self.telemetry.passed(ended.trail)
+        return ended
 
     def record(self, record: Record) -> None:
         """Takes a finished request for the audit log and telemetry; never blocks."""
@@ -170,7 +170,7 @@ class Gateway:
         pipeline = replace(loaded.pipeline, guards=guards, review=Nobody())
         now_s = asyncio.get_running_loop().time()
         deadline_s = now_s + loaded.policy.deadline_s
-        canary = Batch(("canary",), ("canary",), primary.canary(1), np.array([deadline_s]))
+        canary = Batch(("canary",), ("canary",), primary.canary(1), (deadline_s,))
         decisions: Sequence[Decision] = await pipeline.decide(canary)
         return len(decisions) == 1 and asyncio.get_running_loop().time() <= deadline_s
 

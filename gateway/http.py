@@ -11,18 +11,16 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
 from importlib.metadata import version
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-import numpy as np
 import orjson
 
 from fallbacks.cases import CaseState
 from gateway import metadata
 from gateway.audit import Record
-from gateway.batch import Batch, now_s
+from gateway.batch import Batch, now_s, within
 from gateway.callers import Caller
 from gateway.contract import MAX_BODY_BYTES
 from gateway.decision import Decision, Deferred, Reason, Refused
@@ -60,55 +58,60 @@ class _Ended(Exception):
         self.end, self.what, self.headers = end, what, headers
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """One HTTP request: its route in parts, and its headers with lower-case names."""
+class _Request(NamedTuple):
+    """One HTTP request: its route in parts, and its headers by lower-case name, as ASGI gives them."""
 
     method: str
     parts: tuple[str, ...]
-    headers: Mapping[str, str]
+    headers: Mapping[bytes, bytes]
     address: str
     receive: Receive
 
     @classmethod
     def of(cls, scope: Scope, receive: Receive) -> _Request:
-        headers: dict[str, str] = {}
-        for raw, value in scope["headers"]:
-            name, text = raw.decode("latin-1").lower(), value.decode("latin-1")
-            headers[name] = f"{headers[name]}, {text}" if name in headers else text
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        if len(headers) < len(scope["headers"]):
+            headers = _joined(scope["headers"])
         client = scope.get("client")
         parts = tuple(part for part in scope["path"].split("/") if part)
         return cls(scope["method"], parts, headers, client[0] if client else "", receive)
 
+    def header(self, name: bytes) -> str | None:
+        """The value of a header, by its lower-case name."""
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
     @property
     def key(self) -> str | None:
-        scheme, _, token = self.headers.get("authorization", "").partition(" ")
+        scheme, _, token = (self.header(b"authorization") or "").partition(" ")
         if scheme.lower() == "bearer":
             return token.strip()
-        return self.headers.get("x-api-key")
+        return self.header(b"x-api-key")
 
     async def body(self, limit: int) -> bytes:
         """The whole body. Raises _Ended if it is too large, too slow or encoded."""
-        if self.headers.get("content-encoding", "identity").lower() != "identity":
+        if (self.header(b"content-encoding") or "identity").lower() != "identity":
             raise _Ended(Rejection.UNSUPPORTED, "Content-Encoding must be identity")
-        if _natural(self.headers.get("content-length", "0"), limit + 1) > limit:
+        if _natural(self.header(b"content-length") or "0", limit + 1) > limit:
             raise _Ended(Rejection.TOO_LARGE, f"the body may have at most {limit} bytes")
-        parts: list[bytes] = []
-        size = 0
         try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                while True:
-                    message = await self.receive()
-                    if message["type"] == "http.disconnect":
-                        raise _HungUp
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if size > limit:
-                        raise _Ended(Rejection.TOO_LARGE, f"the body may have at most {limit} bytes")
-                    if not message.get("more_body"):
-                        return parts[0] if len(parts) == 1 else b"".join(parts)
+            return await within(self._body(limit), now_s() + BODY_TIMEOUT_S)
         except TimeoutError:
             raise _Ended(Rejection.TOO_SLOW) from None
+
+    async def _body(self, limit: int) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise _HungUp
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > limit:
+                raise _Ended(Rejection.TOO_LARGE, f"the body may have at most {limit} bytes")
+            if not message.get("more_body"):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def gone(self) -> None:
         """Returns when the caller hangs up; call it once the body is read."""
@@ -204,7 +207,7 @@ class DataPlane:
         try:
             asked = parse_infer(
                 body,
-                parse_header_length(request.headers.get("inference-header-content-length")),
+                parse_header_length(request.header(b"inference-header-content-length")),
                 loaded.contract,
             )
             deadline_s = now_s() + _deadline(request, asked, loaded.policy.deadline_s)
@@ -212,7 +215,7 @@ class DataPlane:
             raise _Ended(error) from None
         ids = (decision_id,) if asked.rows == 1 else tuple(f"{decision_id}.{i}" for i in range(asked.rows))
         principals = (caller.principal,) * asked.rows
-        batch = Batch(ids, principals, asked.inputs, np.full(asked.rows, deadline_s))
+        batch = Batch(ids, principals, asked.inputs, (deadline_s,) * asked.rows)
         decisions = await self.gateway.decide(batch)
         elapsed_s = time.perf_counter() - start_s
         policy = decisions[0].policy or loaded.tag
@@ -222,7 +225,7 @@ class DataPlane:
         self.gateway.record(
             Record(decision_id, caller.principal, policy, stamp.mode, received_s, elapsed_s, told)
         )
-        prefer = request.headers.get("prefer", "").lower()
+        prefer = (request.header(b"prefer") or "").lower()
         if wait_s := _wait_s(prefer):
             decisions = await self._or_hung_up(request, self._wait_for_people(decisions, wait_s))
         return reply_infer(
@@ -299,6 +302,14 @@ class DataPlane:
         return _json(orjson.dumps(told))
 
 
+def _joined(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Headers of which some come more than once: one value each, as RFC 9110 joins them."""
+    headers: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        headers[name] = headers[name] + b", " + value if name in headers else value
+    return headers
+
+
 def _only(request: _Request, method: str) -> None:
     if request.method != method:
         raise _Ended(Rejection.METHOD_NOT_ALLOWED, allow=method)
@@ -309,7 +320,7 @@ def _deadline(request: _Request, asked: InferRequest, longest_s: float) -> float
     limits_s = [longest_s]
     if asked.timeout_us:
         limits_s.append(asked.timeout_us / 1e6)
-    if (header := request.headers.get("x-request-timeout-seconds")) is not None:
+    if (header := request.header(b"x-request-timeout-seconds")) is not None:
         try:
             seconds = float(header)
         except ValueError:
@@ -344,7 +355,7 @@ def _json(body: bytes) -> Reply:
 
 
 async def _send(send: Send, reply: Reply) -> None:
-    headers = [(name.encode(), value.encode("latin-1")) for name, value in reply.headers.items()]
+    headers = [(name.encode(), value.encode()) for name, value in reply.headers.items()]
     headers.append((b"content-length", str(len(reply.body)).encode()))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})

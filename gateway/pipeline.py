@@ -18,13 +18,13 @@ enforced guard refuses skips every later stage, which can only matter to that ro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from gateway.batch import Answered, Batch, Forward, Model, Rows, bounded, now_s
+from gateway.batch import Answered, Batch, Forward, Model, Row, Rows, bounded, now_s
 from gateway.decision import (
     Decision,
     Deferred,
@@ -41,6 +41,8 @@ from gateway.errors import StageFailure, StoreFailed
 from gateway.stage import Assessment, FeatureStage, Stage
 
 AnyGuard: TypeAlias = Stage[Batch] | FeatureStage
+Trail: TypeAlias = Sequence[tuple[Rows, Assessment]]
+"""What each stage said, in order, with the rows of the batch that came so far: ascending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,45 +76,92 @@ class Review(Protocol):
 
 
 class _Run:
-    """What is known so far of one batch, by row of that batch: its fall, its outcome, and why."""
+    """What is known so far of one batch, by row of that batch: its fall, its outcome, and why.
+
+    Most rows of most batches meet no objection: `rows` then stays what it was, and nothing is copied.
+    """
 
     def __init__(self, batch: Batch) -> None:
+        self.batch = batch
         self.live = batch  # the rows that no guard has refused, with the forward passes computed for them
         self.rows: Rows = np.arange(len(batch))  # where the live rows stand in the batch
         self.fall = np.zeros(len(batch), np.int8)
-        self.outcomes: dict[int, Outcome] = {}
+        self.outcomes: list[Outcome | None] = [None] * len(batch)
+        self.open = len(batch)
+        self.objection = False  # whether any row has fallen or has an outcome
         self.reasons: dict[int, Reason] = {}
         self.suggestions: dict[int, Tensors] = {}
         self.trail: list[tuple[Rows, Assessment]] = []
 
+    def end(self, row: int, outcome: Outcome) -> None:
+        """Gives a row its one outcome."""
+        self.outcomes[row] = outcome
+        self.open -= 1
+        self.objection = True
+
     def open_rows(self, deepest: Verdict) -> tuple[Batch, Rows]:
         """The rows without an outcome that have fallen no further than `deepest`, and where they stand."""
+        if not self.objection:
+            return self.live, self.rows
         at = [
-            i
-            for i, row in enumerate(self.rows)
-            if int(row) not in self.outcomes and self.fall[row] <= deepest
+            i for i, row in enumerate(self.rows) if self.outcomes[row] is None and self.fall[row] <= deepest
         ]
+        if len(at) == len(self.rows):
+            return self.live, self.rows
         keep = np.array(at, np.intp)
         return self.live.take(keep), self.rows[keep]
 
     def join(self, rows: Rows, found: Assessment, reason: Reason) -> None:
         """Lets an enforced stage's verdicts lower the rows; the lowest verdict gives the reason."""
         self.trail.append((rows, found))
-        if not found.enforced:
+        if found.quiet or not found.enforced:
             return
         for at in np.flatnonzero(found.verdicts > self.fall[rows]):
             row = int(rows[at])
             self.fall[row] = found.verdicts[at]
+            self.objection = True
             self.reasons[row] = Reason.UNAVAILABLE if int(at) in found.errors else reason
 
-    def findings(self, row: int) -> tuple[Finding, ...]:
-        return tuple(self._found(row))
+    def decisions(self, policy: str) -> list[Decision | None]:
+        """One a row, in order; None for a row that is still open."""
+        return [
+            None if outcome is None else Decision(id_, outcome, Findings(self.trail, row), policy)
+            for row, (id_, outcome) in enumerate(zip(self.batch.ids, self.outcomes, strict=True))
+        ]
 
-    def _found(self, row: int) -> Iterator[Finding]:
-        for rows, found in self.trail:
-            at = int(np.searchsorted(rows, row))
-            if at < len(rows) and rows[at] == row:
-                yield found.finding(at)
+
+class Findings(Sequence[Finding]):
+    """What was said of one row, in order; put into words only where somebody reads it."""
+
+    __slots__ = ("_row", "_trail")
+
+    def __init__(self, trail: Trail, row: int) -> None:
+        self._trail = trail
+        self._row = row
+
+    def __iter__(self) -> Iterator[Finding]:
+        for rows, found in self._trail:
+            at = self._row
+            if at >= len(rows) or rows[at] != at:  # not all rows came so far
+                at = int(np.searchsorted(rows, at))
+                if at == len(rows) or rows[at] != self._row:
+                    continue
+            yield found.finding(at)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __getitem__(self, at: Any) -> Any:
+        return tuple(self)[at]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How rows ended, one decision a row in order: `known` now, with None for the rows that `rest` ends."""
+
+    known: Sequence[Decision | None]
+    rest: Callable[[], Awaitable[Ended]] | None = None
+    trail: Trail = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +176,28 @@ class Pipeline:
 
     async def decide(self, batch: Batch) -> list[Decision]:
         """Exactly one decision a row, in order. Raises nothing but our own cancellation."""
+        ended = await self.answer(batch)
+        if ended.rest is not None:
+            ended = await ended.rest()
+        return [decision for decision in ended.known if decision is not None]
+
+    async def answer(self, batch: Batch) -> Ended:
+        """All that guards and models can settle; what is left waits for a person, and neighbours need not."""
         run = _Run(batch.asking({rung.name: rung.model for rung in self.rungs}))
-        for late in np.flatnonzero(batch.deadlines_s <= now_s()):
-            run.outcomes[int(late)] = Refused(Reason.DEADLINE)
+        if (now := now_s()) >= min(batch.deadlines_s):
+            for row, deadline_s in enumerate(batch.deadlines_s):
+                if deadline_s <= now:
+                    run.end(row, Refused(Reason.DEADLINE))
         await self._judge(run)
         for depth, rung in enumerate(self.rungs):
-            await self._try_rung(run, rung, depth)
-        await self._defer(run)
-        return [
-            Decision(batch.ids[i], run.outcomes[i], run.findings(i), self.policy) for i in range(len(batch))
-        ]
+            if run.open:
+                await self._try_rung(run, rung, depth)
+
+        async def rest() -> Ended:
+            await self._defer(run)
+            return Ended(run.decisions(self.policy))
+
+        return Ended(run.decisions(self.policy), rest if run.open else None, run.trail)
 
     async def _judge(self, run: _Run) -> None:
         """Runs every guard on every row that none has refused yet, and joins what they say."""
@@ -146,9 +207,11 @@ class Pipeline:
                 return
             found = await stage.assess(run.live, run.live.until_s)
             run.join(run.rows, found, stage.reason)
+            if not run.objection:
+                continue
             for at in np.flatnonzero(run.fall[run.rows] == Verdict.REFUSE):
                 row = int(run.rows[at])
-                run.outcomes[row] = Refused(run.reasons[row], stage.retry_after_s(float(found.scores[at])))
+                run.end(row, Refused(run.reasons[row], stage.retry_after_s(float(found.scores[at]))))
 
     async def _try_rung(self, run: _Run, rung: Rung, depth: int) -> None:
         """Asks one rung for the rows that may have its answer; settles those that pass every check."""
@@ -157,25 +220,27 @@ class Pipeline:
             return
         answer = await batch.run(rung.name)
         run.trail.append((rows, _attempt(rung.name, answer)))
-        alive = np.flatnonzero(answer.ok)
-        for row in rows[~answer.ok]:
+        alive: Rows = np.arange(len(rows)) if answer.whole else np.flatnonzero(answer.ok)
+        for row in () if answer.whole else rows[~answer.ok]:
             run.reasons.setdefault(int(row), Reason.UNAVAILABLE)
         for check in rung.checks:
             if not alive.size:
                 return
-            found = await check.assess(Answered.of(batch, answer).take(alive), batch.until_s)
+            answered = Answered.of(batch, answer)
+            judged = answered if len(alive) == len(rows) else answered.take(alive)
+            found = await check.assess(judged, batch.until_s)
             run.trail.append((rows[alive], found))
-            if found.enforced:
+            if found.enforced and not found.quiet:
                 for at in alive[found.verdicts > Verdict.ALLOW]:
                     run.reasons.setdefault(int(rows[at]), check.reason)
-                    run.suggestions.setdefault(int(rows[at]), answer.row(int(at)))
+                    run.suggestions.setdefault(int(rows[at]), Row(answer.outputs, int(at)))
                 alive = alive[found.verdicts == Verdict.ALLOW]
-        for at in alive:
-            row, output = int(rows[at]), answer.row(int(at))
+        for at in alive.tolist():
+            row, output = int(rows[at]), Row(answer.outputs, at)
             if depth:
-                run.outcomes[row] = Degraded(output, rung.name, run.reasons.get(row, Reason.UNAVAILABLE))
+                run.end(row, Degraded(output, rung.name, run.reasons.get(row, Reason.UNAVAILABLE)))
             else:
-                run.outcomes[row] = Served(output, rung.name)
+                run.end(row, Served(output, rung.name))
 
     async def _defer(self, run: _Run) -> None:
         """Hands what is still open to a person, in row order; refuses what the queue does not take."""
@@ -193,23 +258,27 @@ class Pipeline:
         if len(took) != len(cases):
             took = [False] * len(cases)
         for row, case, held in zip(rows, cases, took, strict=True):
-            run.outcomes[int(row)] = Deferred(case.id, case.reason) if held else Refused(Reason.UNAVAILABLE)
+            run.end(int(row), Deferred(case.id, case.reason) if held else Refused(Reason.UNAVAILABLE))
 
     def _case(self, run: _Run, batch: Batch, i: int, row: int) -> Case:
         known = (batch.known(rung.name) for rung in self.rungs)
-        view = next((answer.row(i) for answer in known if answer is not None and answer.ok[i]), None)
+        view = next((Row(answer.outputs, i) for answer in known if answer is not None and answer.ok[i]), None)
         return Case(
             id=batch.ids[i],
             principal=batch.principals[i],
             reason=run.reasons.get(row, Reason.UNAVAILABLE),
             inputs={name: a[i : i + 1] for name, a in batch.inputs.items()},
-            findings=run.findings(row),
+            findings=tuple(Findings(run.trail, row)),
             suggestion=run.suggestions.get(row, view),
         )
 
 
 def _attempt(rung: str, answer: Forward) -> Assessment:
     """A rung's attempt as a line of the trail: no score, DEGRADE where it failed."""
+    n = len(answer.ok)
+    unscored = np.full(n, np.nan)
+    if answer.whole:
+        return Assessment(rung, unscored, np.zeros(n, np.int8), True, True, answer.elapsed_s)
     verdicts = np.where(answer.ok, np.int8(Verdict.ALLOW), np.int8(Verdict.DEGRADE))
     errors = {int(i): answer.error or "no answer" for i in np.flatnonzero(~answer.ok)}
-    return Assessment(rung, np.full(len(verdicts), np.nan), verdicts, True, answer.elapsed_s, errors)
+    return Assessment(rung, unscored, verdicts, False, True, answer.elapsed_s, errors)

@@ -10,6 +10,7 @@ At shutdown it stops accepting, finishes what is in flight, and only then goes.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -82,6 +83,7 @@ class Replica:
     async def start(self) -> None:
         """Listens and begins to answer on the running loop."""
         await self.gateway.healthy()  # so that the first caller does not pay for what runs for the first time
+        leave_alone_what_is_loaded()
         self.gateway.start()
         self._tasks = [asyncio.create_task(server.serve(sockets)) for server, sockets in self._servers]
         while not all(server.started for server, _ in self._servers):
@@ -136,6 +138,17 @@ def bind(host: str, port: int) -> socket.socket:
     listening.listen(BACKLOG)
     listening.setblocking(False)
     return listening
+
+
+def leave_alone_what_is_loaded() -> None:
+    """Tells the garbage collector that modules, models and policy stay, and to look at the rest less often.
+
+    They hold some 300,000 objects, which it would walk through every few hundred requests: a fifth of the
+    gateway's time (bench/README.md). Requests make next to no cycles, so memory does not grow.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def refuse_used_ports(address: Address) -> None:

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -48,14 +48,12 @@ _HEADERS = {
     "fs_served_by": "x-failsafe-served-by",
     "fs_policy": "x-failsafe-policy",
     "fs_mode": "x-failsafe-mode",
-    "fs_decision_id": "x-failsafe-decision-id",
 }
 _NOT_IN_A_HEADER = re.compile(r"[^\x20-\x7e]")
 _FULL = Full()
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """One HTTP response. Header names are lower case; Content-Length is the server's."""
 
     status: int
@@ -242,7 +240,16 @@ def reply_unknown_model(model: str, stamp: Stamp | None = None) -> Reply:
 
 
 def _headers(parameters: Mapping[str, str]) -> dict[str, str]:
-    return {header: _NOT_IN_A_HEADER.sub("?", parameters[name]) for name, header in _HEADERS.items()}
+    headers = {header: _printable(parameters[name]) for name, header in _HEADERS.items()}
+    # Never twice the same, so not for the cache; a review's is what the caller wrote into the path.
+    headers["x-failsafe-decision-id"] = _NOT_IN_A_HEADER.sub("?", parameters["fs_decision_id"])
+    return headers
+
+
+@lru_cache(maxsize=1024)
+def _printable(text: str) -> str:
+    """The text as a header may hold it."""
+    return _NOT_IN_A_HEADER.sub("?", text)
 
 
 def _error(

@@ -14,10 +14,11 @@ returns a verdict for every row, whatever the guard does.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Generic, Protocol, Self, TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from gateway.decision import Finding, Reason, Verdict
 from gateway.errors import BudgetExceeded, GuardFailed, StageFailure
 
 Verdicts: TypeAlias = NDArray[np.int8]
+VERDICTS = tuple(Verdict)  # a look-up is cheaper than the enum's own call
 
 
 class Judged(Protocol):
@@ -46,28 +48,35 @@ class Guard(Protocol[J_contra]):
     async def score(self, rows: J_contra, /) -> F8: ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Assessment:
-    """What one stage says of n rows, as columns. Where it failed, scores are NaN and `errors` speaks."""
+NO_ERRORS: Mapping[int, str] = {}
+
+
+class Assessment(NamedTuple):
+    """What one stage says of n rows, as columns. Where it failed, scores are NaN and `errors` speaks.
+
+    `quiet`: it allows every row, and nothing failed. `spare`: the rows that were judged without features.
+    """
 
     stage: str
     scores: F8
     verdicts: Verdicts
+    quiet: bool
     enforced: bool
     elapsed_s: float
-    errors: Mapping[int, str]
+    errors: Mapping[int, str] = NO_ERRORS
     spare: frozenset[int] = frozenset()
 
     def finding(self, i: int) -> Finding:
         """Row i in words."""
+        score = self.scores.item(i)
         return Finding(
-            stage=self.stage,
-            score=None if np.isnan(self.scores[i]) else float(self.scores[i]),
-            verdict=Verdict(int(self.verdicts[i])),
-            enforced=self.enforced,
-            elapsed_s=self.elapsed_s,
-            form="input_only" if i in self.spare else "full",
-            error=self.errors.get(i),
+            self.stage,
+            None if math.isnan(score) else score,
+            VERDICTS[self.verdicts.item(i)],
+            self.enforced,
+            self.elapsed_s,
+            "input_only" if i in self.spare else "full",
+            self.errors.get(i),
         )
 
 
@@ -97,16 +106,18 @@ class Stage(Generic[J]):
             scores, errors = np.full(n, np.nan), dict.fromkeys(range(n), str(failure))
             if n > 1:
                 scores, errors = await self._row_by_row(rows, n, min(now_s() + self.budget_s, until_s))
-        scores[np.isneginf(scores)] = np.nan
-        for i in np.flatnonzero(np.isnan(scores)):
-            errors.setdefault(int(i), f"{self.name}: score is not a number")
-        verdicts = self._judge(scores, errors)
-        return Assessment(self.name, scores, verdicts, self.enforce, time.perf_counter() - start_s, errors)
+        quiet = self._all_allowed(scores)
+        if quiet:
+            verdicts = np.zeros(n, np.int8)
+        else:
+            scores, verdicts = self._judge(scores, errors)
+        elapsed_s = time.perf_counter() - start_s
+        return Assessment(self.name, scores, verdicts, quiet, self.enforce, elapsed_s, errors)
 
     async def _ask(self, rows: J, n: int, until_s: float) -> F8:
         raw = await bounded(self.name, lambda: self.guard.score(rows), self.budget_s, until_s, GuardFailed)
         try:
-            scores = np.array(raw, dtype=np.float64)
+            scores = np.asarray(raw, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise GuardFailed(f"{self.name}: scores are not numbers") from error
         if scores.shape != (n,):
@@ -122,13 +133,22 @@ class Stage(Generic[J]):
                 errors[i] = str(failure)
         return scores, errors
 
-    def _judge(self, scores: F8, errors: Mapping[int, str]) -> Verdicts:
+    def _all_allowed(self, scores: F8) -> bool:
+        """Whether every score is a number below every cut: both are false as soon as one is NaN."""
+        least, most = np.minimum.reduce(scores), np.maximum.reduce(scores)
+        return bool(least > -math.inf and most < min(self.cuts.values(), default=math.inf))
+
+    def _judge(self, scores: F8, errors: dict[int, str]) -> tuple[F8, Verdicts]:
+        """The scores with NaN for what is none, each with a word in `errors`; and a verdict for each."""
+        scores = np.where(np.isneginf(scores), np.nan, scores)
+        for i in np.flatnonzero(np.isnan(scores)):
+            errors.setdefault(int(i), f"{self.name}: score is not a number")
         verdicts = np.zeros(len(scores), np.int8)
         for verdict, cut in self.cuts.items():
             np.maximum(verdicts, np.where(scores >= cut, np.int8(verdict), np.int8(0)), out=verdicts)
         if errors:
             verdicts[list(errors)] = self.on_error
-        return verdicts
+        return scores, verdicts
 
     def retry_after_s(self, score: float) -> float | None:
         """How long until a refused score is below the cut again, where the score fades with time."""
@@ -163,7 +183,7 @@ class FeatureStage:
     async def assess(self, batch: Batch, until_s: float) -> Assessment:
         """A verdict for every row; total."""
         answer = await batch.run(self.needs)
-        if answer.ok.all():
+        if answer.whole:
             return await self.full.assess(batch, until_s)
         blind = np.flatnonzero(~answer.ok)
         rest = await self._assess_without(batch.take(blind), answer.error or "no answer", until_s)
@@ -178,10 +198,10 @@ class FeatureStage:
         n = len(batch)
         if isinstance(self.without, Stage):
             found = await self.without.assess(batch, until_s)
-            return replace(found, spare=frozenset(range(n)))
+            return found._replace(spare=frozenset(range(n)))
         verdicts = np.full(n, self.without, np.int8)
         errors = dict.fromkeys(range(n), error)
-        return Assessment(self.name, np.full(n, np.nan), verdicts, self.full.enforce, 0.0, errors)
+        return Assessment(self.name, np.full(n, np.nan), verdicts, False, self.full.enforce, 0.0, errors)
 
 
 def _merge(n: int, *parts: tuple[Rows, Assessment]) -> Assessment:
@@ -194,5 +214,8 @@ def _merge(n: int, *parts: tuple[Rows, Assessment]) -> Assessment:
         errors |= {int(rows[i]): error for i, error in part.errors.items()}
         spare |= {int(rows[i]) for i in part.spare}
     first = parts[0][1]
+    quiet = all(part.quiet for _, part in parts)
     elapsed_s = sum(part.elapsed_s for _, part in parts)
-    return Assessment(first.stage, scores, verdicts, first.enforced, elapsed_s, errors, frozenset(spare))
+    return Assessment(
+        first.stage, scores, verdicts, quiet, first.enforced, elapsed_s, errors, frozenset(spare)
+    )

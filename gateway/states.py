@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
@@ -154,21 +154,20 @@ class Ending(NamedTuple):
 def ending(end: End) -> Ending:
     match end:
         case Served():
-            return Ending("served", Reason.OK.value, end.by)
+            return Ending("served", str(Reason.OK), end.by)
         case Degraded():
-            return Ending("degraded", end.reason.value, end.by)
+            return Ending("degraded", str(end.reason), end.by)
         case Deferred():
-            return Ending("deferred", end.reason.value, BY_REVIEW)
+            return Ending("deferred", str(end.reason), BY_REVIEW)
         case Refused():
-            return Ending("refused", end.reason.value, BY_NONE)
+            return Ending("refused", str(end.reason), BY_NONE)
         case Rejection():
-            return Ending("refused", end.value, BY_NONE)
+            return Ending("refused", str(end), BY_NONE)
         case InvalidRequest():
-            return Ending("refused", Rejection.INVALID.value, BY_NONE)
+            return Ending("refused", str(Rejection.INVALID), BY_NONE)
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(NamedTuple):
     """What every reply names: the policy that judged (name@version#hash), its mode, and the decision."""
 
     policy: str

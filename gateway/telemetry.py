@@ -1,18 +1,19 @@
-"""OpenTelemetry metrics and spans, made from finished records and never on the request path.
+"""OpenTelemetry metrics and spans, made from finished records and passes, never on the request path.
 
 Every stage already carries its own time, so spans are written after the fact with their true start and end.
 Metrics are read as Prometheus text; both also go out over OTLP when `OTEL_EXPORTER_OTLP_ENDPOINT` is set,
 and then one span a request with one child a stage. Labels are stage names, outcomes and reasons: bounded.
+A stage is timed once a pass, however many rows share the pass.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import Resource
@@ -22,8 +23,11 @@ from opentelemetry.trace import Span, set_span_in_context
 from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway.audit import Record
-from gateway.decision import Decision, Outcome, Served, severity
+from gateway.decision import Decision, Outcome, Served, Verdict, severity
+from gateway.pipeline import Trail
 
+VERDICT_NAMES = [verdict.name.lower() for verdict in Verdict]
+MOST_PASSES = 20_000
 BUCKETS_S = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5]
 
 
@@ -42,8 +46,14 @@ class Telemetry:
         histogram = View(
             instrument_name="*_seconds", aggregation=ExplicitBucketHistogramAggregation(BUCKETS_S)
         )
-        self._meters = MeterProvider(metric_readers=readers, resource=resource, views=[histogram])
+        self._meters = MeterProvider(
+            metric_readers=readers,
+            resource=resource,
+            views=[histogram],
+            exemplar_filter=AlwaysOffExemplarFilter(),
+        )
         meter = self._meters.get_meter("failsafe.gateway")
+        self._passes: deque[Trail] = deque(maxlen=MOST_PASSES)
         self._replica = replica
         self._rows = meter.create_counter("gateway_rows", description="rows by how they ended")
         self._stages = meter.create_counter("gateway_stage_rows", description="rows by stage and verdict")
@@ -61,24 +71,34 @@ class Telemetry:
             self._spans = TracerProvider(resource=resource)
             self._spans.add_span_processor(BatchSpanProcessor(exporter))
 
+    def passed(self, trail: Trail) -> None:
+        """Takes what the stages said of one batch; one append. Past 20,000 between two calls, the oldest go."""
+        self._passes.append(trail)
+
     def __call__(self, records: Sequence[Record]) -> None:
-        """Counts finished records; one call for many, so that each counter is touched once a label set."""
-        ends, verdicts, errors = Counter[tuple[str, str, str]](), Counter[tuple[str, str]](), Counter[str]()
-        for record in records:
-            self._seconds.record(record.elapsed_s, {"replica": self._replica})
-            for decision in record.decisions:
-                ends[labels(decision.outcome)] += 1
-                verdicts.update((f.stage, f.verdict.name.lower()) for f in decision.findings)
-                errors.update(f.stage for f in decision.findings if f.error is not None)
-            for finding in max((decision.findings for decision in record.decisions), key=len):
-                self._stage_seconds.record(
-                    finding.elapsed_s, {"replica": self._replica, "stage": finding.stage}
-                )
-            if self._spans is not None:
-                self._trace(record)
+        """Counts finished records and passes: each counter is touched once a label set."""
+        ends = Counter(labels(decision.outcome) for record in records for decision in record.decisions)
         for (outcome, by, reason), n in ends.items():
             told = {"replica": self._replica, "outcome": outcome, "served_by": by, "reason": reason}
             self._rows.add(n, told)
+        replica = {"replica": self._replica}
+        for record in records:
+            self._seconds.record(record.elapsed_s, replica)
+            if self._spans is not None:
+                self._trace(record)
+        self._count_passes()
+
+    def _count_passes(self) -> None:
+        verdicts, errors = Counter[tuple[str, str]](), Counter[str]()
+        while self._passes:
+            for rows, found in self._passes.popleft():
+                self._stage_seconds.record(found.elapsed_s, {"replica": self._replica, "stage": found.stage})
+                if found.quiet:
+                    verdicts[found.stage, "allow"] += len(rows)
+                else:
+                    verdicts.update((found.stage, VERDICT_NAMES[v]) for v in found.verdicts.tolist())
+                if found.errors:
+                    errors[found.stage] += len(found.errors)
         for (stage, verdict), n in verdicts.items():
             self._stages.add(n, {"replica": self._replica, "stage": stage, "verdict": verdict})
         for stage, n in errors.items():

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 import struct
+from array import array as Packed
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
@@ -36,7 +37,7 @@ Mask: TypeAlias = NDArray[np.bool_]
 
 _BINARY_ONLY = frozenset({"FP16", "BF16"})
 _LENGTH = struct.Struct("<I")
-_TWICE_ROUNDED = np.uint32(0x15AE43FD).view(np.float32)  # 7.038531e-26
+_TWICE_ROUNDED = b"\xfd\x43\xae"  # the low bytes of 7.038531e-26 and its negative
 _JSON_TYPES: dict[str, frozenset[type]] = {
     "b": frozenset({bool}),
     "i": frozenset({int}),
@@ -47,10 +48,13 @@ _JSON_TYPES: dict[str, frozenset[type]] = {
 _JSON_WORDS = {"b": "true or false", "i": "an integer", "u": "an integer", "f": "a number", "O": "a string"}
 
 
-def from_json(spec: TensorSpec, shape: Shape, data: object, at: str, faults: Faults) -> Array | None:
+def from_json(
+    spec: TensorSpec, shape: Shape, data: object, at: str, faults: Faults, *, booleans: bool = True
+) -> Array | None:
     """A tensor from parsed JSON, flat or nested exactly as its shape; otherwise None, and a fault.
 
-    Cost: FP32, flat: about 65 ns a value, half of it the look at every value's type.
+    Args: booleans: whether true or false may stand in the document; without, floats need no look at each type.
+    Cost: FP32, flat: about 25 ns a value, and twice that with `booleans`.
     """
     if spec.datatype in _BINARY_ONLY:
         faults.add(at, f"{spec.datatype} travels as binary only: give binary_data_size")
@@ -60,6 +64,9 @@ def from_json(spec: TensorSpec, shape: Shape, data: object, at: str, faults: Fau
         form = f"{math.prod(shape)} values, flat or nested as {list(shape)}"
         faults.add(at, f"must be a list of {form}")
         return None
+    if spec.dtype.kind == "f" and not booleans and (numbers := _numbers(flat)) is not None:
+        with np.errstate(over="ignore"):  # to infinity, which _checked refuses
+            return _checked(spec, numbers.astype(spec.dtype).reshape(shape), at, faults)
     what = _misfit(spec, flat, len(flat) // shape[0])
     if what:
         faults.add(at, what)
@@ -79,6 +86,14 @@ def _flatten(data: object, shape: Shape) -> list[Any] | None:
             return None
         level = list(chain.from_iterable(level))
     return level
+
+
+def _numbers(flat: list[Any]) -> NDArray[np.float64] | None:
+    """The values, if they are numbers or booleans alone: `array` takes nothing else, and numpy would."""
+    try:
+        return np.frombuffer(Packed("d", flat))
+    except (TypeError, OverflowError):
+        return None
 
 
 def _misfit(spec: TensorSpec, flat: list[Any], per_row: int) -> str:
@@ -198,7 +213,7 @@ def to_json(spec: TensorSpec, array: Array, withheld: Mask | None = None) -> Arr
     Raises:  InvalidRequest if BYTES are not UTF-8: the caller can ask for them in binary.
     """
     if spec.datatype != "BYTES" and (withheld is None or spec.dtype.kind == "f"):
-        if spec.datatype == "FP32" and (np.abs(array) == _TWICE_ROUNDED).any():
+        if spec.datatype == "FP32" and _TWICE_ROUNDED in array.tobytes():  # elsewhere it costs digits only
             return array.astype(np.float64).reshape(-1)
         return np.ascontiguousarray(array).reshape(-1)  # orjson writes NaN as null
     try:

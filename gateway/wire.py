@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,8 +47,7 @@ _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class InferRequest:
+class InferRequest(NamedTuple):
     """One valid request: `inputs` have the contract's dtypes and order and `rows` rows each; read-only."""
 
     id: str | None
@@ -86,7 +84,8 @@ def parse_infer(body: bytes, header_length: int | None, contract: Contract) -> I
     timeout_us = faults.natural(parameters, "timeout", "parameters.timeout")
     priority = faults.natural(parameters, "priority", "parameters.priority")
     binary = faults.member(parameters, "binary_data_output", bool, "parameters.binary_data_output")
-    inputs = _inputs(document, tail, contract, faults)
+    booleans = b"true" in body or b"false" in body
+    inputs = _inputs(document, tail, contract, booleans, faults)
     outputs = _outputs(document, binary or False, contract, faults)
     faults.settle()
     _hold_depth(document, body, header_length)
@@ -219,13 +218,15 @@ def _named(
     return None
 
 
-def _inputs(document: dict[str, Any], tail: _Tail, contract: Contract, faults: Faults) -> dict[str, Array]:
+def _inputs(
+    document: dict[str, Any], tail: _Tail, contract: Contract, booleans: bool, faults: Faults
+) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     seen: set[str] = set()
     for entry in _entries(document, "inputs", len(contract.inputs), faults):
         raw = tail.take(entry, faults)
         spec = _named(entry, contract.taken, seen, faults)
-        array = _input(spec, entry, raw, contract.max_rows, faults) if spec else None
+        array = _input(spec, entry, raw, contract.max_rows, booleans, faults) if spec else None
         if spec is None or array is None:
             continue
         rows = len(next(iter(arrays.values()), array))
@@ -241,7 +242,7 @@ def _inputs(document: dict[str, Any], tail: _Tail, contract: Contract, faults: F
 
 
 def _input(
-    spec: TensorSpec, entry: _Entry, raw: memoryview | None, max_rows: int, faults: Faults
+    spec: TensorSpec, entry: _Entry, raw: memoryview | None, max_rows: int, booleans: bool, faults: Faults
 ) -> Array | None:
     at, data = f"{entry.at}.data", entry.members.get("data")
     announced = entry.parameters.get("binary_data_size") is not None
@@ -256,7 +257,7 @@ def _input(
     elif shape is not None and raw is not None:
         return from_binary(spec, shape, raw, at, faults)
     elif shape is not None and not announced:
-        return from_json(spec, shape, data, at, faults)
+        return from_json(spec, shape, data, at, faults, booleans=booleans)
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from array import array
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 import uvloop
 
-from bench.client import Answer, Connection, Origin
+from bench.client import Answer, Origin
 from bench.load import Plan, arrivals, run
-from bench.tally import Tally
+from bench.tally import Tally, bins, points
 
 T = TypeVar("T")
 REQUEST = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{}"
@@ -25,10 +26,11 @@ Reply = Callable[[int], Awaitable[bytes]]
 
 async def _serving(reply: Reply, then: Callable[[Origin], Coroutine[Any, Any, T]]) -> T:
     """A real server that sends `reply(number)` to its number-th request; hangs up where that is empty."""
-    count = 0
+    count, handling = 0, set[asyncio.Task[Any] | None]()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal count
+        handling.add(asyncio.current_task())
         try:
             while await reader.readuntil(b"\r\n\r\n{}"):
                 count += 1
@@ -36,7 +38,7 @@ async def _serving(reply: Reply, then: Callable[[Origin], Coroutine[Any, Any, T]
                 writer.write(answer)
                 if not answer:
                     return
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             return
         finally:
             writer.close()
@@ -46,6 +48,10 @@ async def _serving(reply: Reply, then: Callable[[Origin], Coroutine[Any, Any, T]
         return await then(Origin("127.0.0.1", server.sockets[0].getsockname()[1], tls=False))
     finally:
         server.close()
+        for task in filter(None, handling):
+            task.cancel()
+        await asyncio.gather(*filter(None, handling))
+        await asyncio.sleep(0.01)  # uvloop closes in its next round
 
 
 async def _served(number: int) -> bytes:
@@ -111,6 +117,18 @@ def test_what_could_not_be_answered_in_time_is_an_error() -> None:
     assert all(kind.startswith("not answered") for kind in tally.errors)
 
 
+def test_a_warm_up_that_was_given_up_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
+    """Its connections still rest after their failures when the measured load takes them over."""
+
+    async def measure(origin: Origin) -> Tally:
+        plan = Plan(origin, [REQUEST], seconds=0.2, connections=2, rate=300, drain_s=0.01)
+        return (await run(plan, 0.1))[0]
+
+    tally = uvloop.run(_serving(_hangs_up, measure))
+    assert tally.requests == tally.errors.total() == len(arrivals(300, 0.2, 0))
+    assert not caplog.records
+
+
 async def _unmarked(number: int) -> bytes:
     return b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n"
 
@@ -160,24 +178,101 @@ def test_nothing_listens() -> None:
     assert tally.requests == tally.errors.total() > 0
 
 
-def test_a_connection_that_the_server_closes_is_opened_again() -> None:
+def test_a_connection_that_the_server_closes_is_opened_again_without_an_error() -> None:
     async def closing(number: int) -> bytes:
         return SERVED.replace(b"content-length", b"connection: close\r\ncontent-length")
 
-    async def thrice(origin: Origin) -> list[Answer]:
-        connection = Connection(origin)
-        answers = [await connection.ask(REQUEST) for _ in range(3)]
-        connection.close()
-        return answers
+    tally = _load(closing, seconds=0.1, connections=2)
+    assert tally.requests > 2 and not tally.errors
 
-    assert [a.outcome for a in uvloop.run(_serving(closing, thrice))] == ["served"] * 3
+
+def test_what_never_answers_is_given_up_after_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.load.TIMEOUT_S", 0.15)
+
+    async def never_again(number: int) -> bytes:
+        if number > 3:
+            await asyncio.sleep(30)
+        return SERVED
+
+    tally = _load(never_again, seconds=0.3, connections=1)
+    assert tally.errors.keys() == {"no answer in 0.15 s"}
+    assert len(tally.all_s()) == 3
+
+
+def test_connections_share_the_requests_and_never_have_two_in_flight() -> None:
+    waiting = most = 0
+
+    async def slowly(number: int) -> bytes:
+        nonlocal waiting, most
+        waiting += 1
+        most = max(most, waiting)
+        await asyncio.sleep(0.005)
+        waiting -= 1
+        return SERVED
+
+    tally = _load(slowly, seconds=0.3, connections=3, rate=3000, drain_s=5.0)
+    assert most == 3 and tally.requests == len(arrivals(3000, 0.3, 0))
+
+
+def test_what_was_warmed_up_with_is_not_counted_but_told_with_a_time_below_zero() -> None:
+    told: list[float] = []
+
+    async def measure(origin: Origin) -> int:
+        plan = Plan(origin, [REQUEST], seconds=0.1, connections=1, rate=200)
+        return (await run(plan, 0.3, lambda done_s, tally: told.append(done_s)))[0].requests
+
+    assert uvloop.run(_serving(_served, measure)) == len(arrivals(200, 0.1, 0))
+    assert told[0] == pytest.approx(-0.3, abs=0.1) and told[-1] >= 0
+
+
+async def _plainly(number: int) -> bytes:
+    return b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+
+
+def test_a_plain_answer_counts_only_where_the_server_is_said_not_to_be_ours() -> None:
+    ours, peer = (_load(_plainly, seconds=0.1, connections=1, peer=peer) for peer in (False, True))
+    assert ours.errors.keys() == {"HTTP 200 without an outcome"} and not ours.latencies_s
+    assert peer.latencies_s.keys() == {("answered", "")} and not peer.errors
+    assert dict(peer.rows) == {"answered": peer.requests}
+
+
+def test_a_failure_of_a_server_that_is_not_ours_is_an_error() -> None:
+    async def sometimes(number: int) -> bytes:
+        return await (_plainly(number) if number % 2 else _unmarked(number))
+
+    tally = _load(sometimes, seconds=0.2, connections=1, peer=True, rows=4)
+    assert tally.errors.keys() == {"HTTP 502"} and tally.latencies_s.keys() == {("answered", "")}
+    assert dict(tally.rows) == {"answered": 4 * len(tally.all_s())}
 
 
 def test_rows_are_counted_one_by_one_where_the_gateway_says_how_each_ended() -> None:
     body = b'{"outputs":[{"name":"p","data":[1]},{"name":"fs_row_outcome","data":["served","deferred"]}]}'
     tally = Tally()
-    tally.take(Answer(200, "deferred", "abstained", body + b"\0\0\0", len(body)), 0.1, rows=2)
-    tally.take(Answer(200, "deferred", "abstained", body, 0), 0.1, rows=2)
-    tally.take(Answer(429, "refused", "rate_limited", b"{}", 0), 0.1, rows=2)
+    for answer in (
+        Answer(200, "deferred", "abstained", body + b"\0\0\0", len(body)),
+        Answer(200, "deferred", "abstained", body, 0),
+        Answer(429, "refused", "rate_limited", b"{}", 0),
+    ):
+        tally.take(answer, 1.0, 1.1, rows=2)
     assert dict(tally.rows) == {"served": 2, "deferred": 2, "refused": 2}
     assert tally.requests == 3 and not tally.errors
+
+
+def test_an_answer_that_cannot_be_read_is_an_error_and_stops_nothing() -> None:
+    tally = Tally()
+    for body in (b"no JSON", b"[]", b'{"outputs": [{}]}'):
+        tally.take(Answer(200, "served", "ok", body, 0), 1.0, 1.1, rows=2)
+    assert tally.errors == {"the answer does not say how its rows ended": 3}
+    assert tally.requests == 3 and not tally.rows
+
+
+def test_the_histogram_and_the_percentiles_hold_every_latency() -> None:
+    latencies_s = array("d", np.random.default_rng(0).lognormal(-6, 1, 5000))
+    ms = np.array(latencies_s) * 1e3
+    for one in bins(latencies_s):
+        assert one.count == ((ms >= one.low_ms) & (ms < one.high_ms)).sum()
+    assert sum(one.count for one in bins(latencies_s)) == 5000
+    found = points(latencies_s)
+    assert [one.share for one in found[-3:]] == [0.995, 0.998, 1.0]  # of 0.999, five lie above
+    assert all((ms <= one.ms).mean() >= one.share for one in found)
+    assert not bins(array("d")) and not points(array("d"))

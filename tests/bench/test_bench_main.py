@@ -17,6 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.__main__ import app
+from bench.curve import SHARES
 from gateway.callers import add_key
 from gateway.gateway import VAR, Gateway
 from gateway.replica import Address, Replica
@@ -67,15 +68,25 @@ def _bench(*args: str) -> tuple[int, str, dict[str, Any]]:
     return result.exit_code, result.stderr, found
 
 
-def test_every_request_ends_in_an_outcome(url: str, letters: Path) -> None:
-    key = add_key(letters / VAR, "bench", tier="trusted", per_s=1e6, scopes=frozenset({"infer"}))
+@pytest.fixture(scope="module")
+def key(url: str, letters: Path) -> str:
+    made = add_key(letters / VAR, "bench", tier="trusted", per_s=1e6, scopes=frozenset({"infer"}))
     threading.Event().wait(0.6)  # a running gateway looks for new keys every half second
+    return made
+
+
+def _requests(load: dict[str, Any]) -> int:
+    return sum(one["requests"] for one in load["ended"])
+
+
+def test_every_request_ends_in_an_outcome(url: str, letters: Path, key: str) -> None:
     code, told, found = _bench(url, "--dir", str(letters), "--key", key, "--outliers", "0.5", *QUICK)
     assert code == 0, told
-    ends = {one["outcome"]: one["requests"] for one in found["ended"]}
-    assert {"served", "deferred"} <= ends.keys() and found["errors"] == {}
-    assert sum(ends.values()) == found["requests"] == sum(found["rows"].values())
-    assert 0 < found["latency_ms"]["p50"] <= found["latency_ms"]["p99"] <= found["latency_ms"]["max"]
+    load = found["callers"]
+    assert {"served", "deferred"} <= {one["outcome"] for one in load["ended"]} and load["errors"] == {}
+    assert _requests(load) == load["requests"] == sum(load["rows"].values())
+    assert sum(one["count"] for one in load["histogram"]) == load["requests"]
+    assert 0 < load["latency_ms"]["p50"] <= load["latency_ms"]["p99"] <= load["latency_ms"]["max"]
     assert "served" in told and "requests/s" in told
 
 
@@ -85,9 +96,43 @@ def test_every_request_ends_in_an_outcome(url: str, letters: Path) -> None:
 def test_it_speaks_every_form(url: str, letters: Path, options: tuple[str, ...]) -> None:
     code, told, found = _bench(f"{url}/v2/models/letters", "--dir", str(letters), *options, *QUICK)
     assert code == 0, told
-    rows = found["rows_a_request"]
-    assert sum(found["rows"].values()) == rows * found["requests"] > 0
-    assert (found["loop"] == "open") == (found["late_ms"]["n"] > 0) == ("--rate" in options)
+    rows, load = found["about"]["rows_a_request"], found["callers"]
+    assert sum(load["rows"].values()) == rows * load["requests"] > 0
+    assert (load["loop"] == "open") == (load["late_ms"]["n"] > 0) == ("--rate" in options)
+
+
+def test_an_abusive_caller_is_told_apart_from_the_others(url: str, letters: Path, key: str) -> None:
+    small = add_key(letters / VAR, "small", tier="trusted", per_s=1, scopes=frozenset({"infer"}))
+    threading.Event().wait(0.6)
+    asked = ("--dir", str(letters), "--key", key, "--abusive", "0.5", "--abusive-key", small, *QUICK)
+    code, told, found = _bench(url, *asked)
+    assert code == 0, told
+    assert [found[load]["connections"] for load in ("alone", "callers", "abusive")] == [2, 2, 2]
+    limited = {
+        load: sum(one["requests"] for one in found[load]["ended"] if one["reason"] == "rate_limited")
+        for load in ("alone", "callers", "abusive")
+    }
+    assert limited["alone"] == limited["callers"] == 0 < limited["abusive"]
+    assert _requests(found["callers"]) > 0 and "abusive caller" in told
+
+
+def test_the_curve_has_every_step_and_the_page_shows_it_without_the_key(
+    url: str, letters: Path, key: str, tmp_path: Path
+) -> None:
+    html = tmp_path / "page.html"
+    quick = ("--seconds", "0.3", "--warm-up", "0", "--connections", "4", "--p99-limit", "1e6")
+    args = (url, "--dir", str(letters), "--key", key, "--curve", "--html", str(html), *quick)
+    asked = [sys.executable, "-m", "bench", *args, "--json", "-"]
+    done = subprocess.run(asked, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    curve = json.loads(done.stdout)["curve"]
+    assert [step["share"] for step in curve["steps"]] == list(SHARES)
+    kept = [step["offered_per_s"] for step in curve["steps"] if step["keeps_up"]]
+    assert curve["saturation_per_s"] == max(kept, default=None) and curve["p99_limit_ms"] == 1e6
+    assert all(sum(step["outcomes"].values()) > 0 and not step["errors"] for step in curve["steps"])
+    text = html.read_text()
+    assert "110 %" in text and "Latency by throughput" in text and "--curve" in text
+    assert key not in text and key not in done.stdout
 
 
 def test_wrong_input_is_told_with_exit_code_2(url: str, letters: Path, tmp_path: Path) -> None:
@@ -98,6 +143,10 @@ def test_wrong_input_is_told_with_exit_code_2(url: str, letters: Path, tmp_path:
         (url, "--dir", str(letters), "--key", "fsg_wrong"): "needs a valid --key",
         (url, "--dir", str(letters), "--rows", "500"): "from 1 to 128 are taken",
         (f"{url}/v2/models/other", "--dir", str(letters)): "is not served there",
+        (url, "--dir", str(letters), "--abusive", "0.5"): "needs two callers",
+        (url, "--dir", str(letters), "--abusive", "0.9", "--abusive-key", "x"): "leaves none",
+        (url, "--dir", str(letters), "--curve", "--rate", "9"): "neither --rate nor --abusive",
+        (url, "--dir", str(letters), "--p99-limit", "9"): "is a limit of --curve",
         ("127.0.0.1:8080", "--dir", str(letters)): "is not a URL",
         (f"http://127.0.0.1:{_free_port()}", "--dir", str(letters)): "cannot be reached",
     }

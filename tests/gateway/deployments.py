@@ -93,7 +93,7 @@ def batch_of(x: Rows, who: str = "tester", within_s: float = 10.0, name: str = "
     """Rows of one caller, due in `within_s`."""
     n = len(x)
     ids = tuple(f"{name}{i}" for i in range(n))
-    return Batch(ids, (who,) * n, {"attributes": x}, np.full(n, now_s() + within_s))
+    return Batch(ids, (who,) * n, {"attributes": x}, (now_s() + within_s,) * n)
 
 
 def record_of(*decisions: Decision, name: str = "d", who: str = "tester") -> Record:

@@ -167,5 +167,5 @@ def batch_of(x: Sequence[float], deadline_s: float = 1e5) -> Batch:
         tuple(f"r{i}" for i in range(n)),
         tuple(f"caller{i % 2}" for i in range(n)),
         {"x": np.asarray(x, np.float64)},
-        np.full(n, deadline_s),
+        (deadline_s,) * n,
     )

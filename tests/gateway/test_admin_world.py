@@ -91,7 +91,7 @@ class World:
         ids = (id_,) if n == 1 else tuple(f"{id_}.{i}" for i in range(n))
         inputs = {"attributes": rows.astype(np.float32)}
         start_s = time.time()
-        decisions = await self.gateway.decide(Batch(ids, (who,) * n, inputs, np.full(n, loop.time() + 0.5)))
+        decisions = await self.gateway.decide(Batch(ids, (who,) * n, inputs, (loop.time() + 0.5,) * n))
         loaded = self.gateway.loaded
         self.gateway.record(Record(id_, who, loaded.tag, loaded.policy.mode, start_s, 0.01, tuple(decisions)))
         self.gateway.audit.drain()

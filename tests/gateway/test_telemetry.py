@@ -17,6 +17,8 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.decision import Decision, Deferred, Degraded, Finding, Outcome, Reason, Refused, Served, Verdict
+from gateway.pipeline import Trail
+from gateway.stage import Assessment
 from gateway.telemetry import Telemetry, labels
 
 SCORE = 5.4321
@@ -31,6 +33,21 @@ ENDS: list[Outcome] = [
     Degraded(OUTPUT, "small", Reason.UNAVAILABLE),
     Deferred("d", Reason.ABSTAINED),
     Refused(Reason.RATE_LIMITED, 2.0),
+]
+TRAIL: Trail = [
+    (
+        np.arange(len(ENDS)),
+        Assessment(
+            stage=found.stage,
+            scores=np.full(len(ENDS), np.nan if found.score is None else found.score),
+            verdicts=np.full(len(ENDS), found.verdict, np.int8),
+            quiet=found.verdict is Verdict.ALLOW,
+            enforced=True,
+            elapsed_s=found.elapsed_s,
+            errors=dict.fromkeys(range(len(ENDS)), found.error) if found.error else {},
+        ),
+    )
+    for found in FINDINGS
 ]
 RECORD = record_of(*(Decision(f"d.{i}", end, FINDINGS) for i, end in enumerate(ENDS)), who="principal-7")
 
@@ -74,6 +91,7 @@ def test_rows_are_counted_by_how_they_ended(telemetry: Telemetry) -> None:
 
 
 def test_stages_are_counted_by_verdict_and_errors_by_stage(telemetry: Telemetry) -> None:
+    telemetry.passed(TRAIL)
     telemetry([RECORD])
     found = families(telemetry)
     assert counts(found["gateway_stage_rows"], "stage", "verdict") == {
@@ -85,6 +103,7 @@ def test_stages_are_counted_by_verdict_and_errors_by_stage(telemetry: Telemetry)
 
 
 def test_times_are_histograms_in_seconds(telemetry: Telemetry) -> None:
+    telemetry.passed(TRAIL)
     telemetry([RECORD])
     found = families(telemetry)
     request = {sample.name: sample.value for sample in found["gateway_request_seconds"].samples}
@@ -125,6 +144,7 @@ def test_the_text_is_one_that_prometheus_reads_even_before_the_first_record(tele
 
 
 def test_neither_scores_nor_callers_nor_ids_nor_errors_are_in_the_metrics(telemetry: Telemetry) -> None:
+    telemetry.passed(TRAIL)
     telemetry([RECORD])
     text = telemetry.prometheus().decode()
     for secret in (str(SCORE), "principal-7", "d.0", "no answer in", "letters@1#0"):
@@ -135,8 +155,11 @@ def test_neither_scores_nor_callers_nor_ids_nor_errors_are_in_the_metrics(teleme
 
 
 def test_labels_do_not_grow_with_traffic(telemetry: Telemetry) -> None:
+    telemetry.passed(TRAIL)
     telemetry([RECORD])
     before = telemetry.prometheus().count(b"\n")
+    for _ in range(500):
+        telemetry.passed(TRAIL)
     telemetry([record_of(*RECORD.decisions, name=f"d{i}", who=f"caller-{i}") for i in range(500)])
     assert telemetry.prometheus().count(b"\n") == before
 
@@ -233,12 +256,18 @@ def test_the_spans_of_a_batch_are_those_of_the_row_that_it_is_told_by() -> None:
     assert attributes(spans["rate"])["gateway.verdict"] == "refuse"
 
 
-def test_a_row_that_ended_before_any_stage_does_not_hide_the_times_of_the_others(
-    telemetry: Telemetry,
-) -> None:
-    late = Decision("d.0", Refused(Reason.DEADLINE))
-    telemetry([record_of(late, Decision("d.1", ENDS[0], FINDINGS))])
-    assert "gateway_stage_seconds" in families(telemetry)
+def test_a_stage_is_timed_once_a_pass_and_counted_once_a_row(telemetry: Telemetry) -> None:
+    telemetry.passed(TRAIL)
+    telemetry.passed(TRAIL)
+    telemetry([RECORD])
+    found = families(telemetry)
+    passes = {
+        sample.labels["stage"]: sample.value
+        for sample in found["gateway_stage_seconds"].samples
+        if sample.name.endswith("_count")
+    }
+    assert passes == {"rate": 2, "ood": 2, "primary": 2}
+    assert counts(found["gateway_stage_rows"], "stage") == {("rate",): 8, ("ood",): 8, ("primary",): 8}
 
 
 def test_without_a_collector_no_span_is_made_and_no_thread_started() -> None:

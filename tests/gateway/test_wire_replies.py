@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -333,7 +332,7 @@ def test_classification_gives_the_largest_values_with_their_index() -> None:
     output = json_of(reply)["outputs"][0]
     assert (output["datatype"], output["shape"]) == ("BYTES", [2, 2])
     assert output["data"] == ["0.5:1", "0.25:0", None, None]
-    request = replace(request, outputs=(RequestedOutput("p", True, 9), outputs[1]))
+    request = request._replace(outputs=(RequestedOutput("p", True, 9), outputs[1]))
     got = tensors_of(reply_to(Served({"p": p}, "primary"), ABSTAINED, request=request))
     assert got["p"].tolist() == [[b"0.5:1", b"0.25:0", b"0.25:2"], [b"", b"", b""]]
 
@@ -345,7 +344,7 @@ def test_a_tier_is_applied_before_anything_leaves() -> None:
     assert tensors_of(reply_to(served, request=request, tier=Rounded(2)))["p"].tolist() == [
         [np.float32(v) for v in (0.12, 0.65, 0.22)]
     ]
-    classified = replace(request, outputs=(RequestedOutput("p", False, 2),))
+    classified = request._replace(outputs=(RequestedOutput("p", False, 2),))
     reply = reply_to(served, request=classified, tier=Label())
     assert json_of(reply)["outputs"][0]["data"] == ["1.0:1", "0.0:0"]
 

@@ -1,0 +1,95 @@
+"""Cost against how many cases wait for a person, in the real queue on this machine's disk."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from bench.growth.inside import Inside
+from bench.growth.interleaved import Call, Effort, compare
+from bench.growth.part import Curve, Part
+from fallbacks.cases import WAITING, Case
+from fallbacks.payload import encode
+from fallbacks.review import ReviewQueue
+from gateway.console import LISTED
+from gateway.review import People
+
+CAPACITY, CHUNK = 10**9, 1000
+EXPIRE_S = 86_400.0
+
+
+async def backlog(inside: Inside, sizes: Sequence[int], scratch: Path, effort: Effort) -> Part:
+    """To put one case, to list the console's page, to count, and whole requests that are served meanwhile."""
+    often = replace(effort, calls=max(1, effort.calls // 25))  # the disk is slow
+    async with _queues(inside, sizes, scratch) as queues:
+        asked = {
+            "put a case": {size: _putting(inside, queue) for size, queue in queues.items()},
+            "list a page": {size: _listing(queue) for size, queue in queues.items()},
+            "count": {size: _counting(queue) for size, queue in queues.items()},
+        }
+        curves = [Curve(what, await compare(calls, often)) for what, calls in asked.items()]
+        whole = {size: _serving(inside, queue) for size, queue in queues.items()}
+        curves.append(Curve("request", await compare(whole, effort, after=inside.settle)))
+    return Part("cases that wait for a person", "cases", curves)
+
+
+@asynccontextmanager
+async def _queues(
+    inside: Inside, sizes: Sequence[int], scratch: Path
+) -> AsyncIterator[dict[int, ReviewQueue]]:
+    queues: dict[int, ReviewQueue] = {}
+    try:
+        for size in sizes:
+            queues[size] = ReviewQueue.open(f"sqlite:///{scratch}/review-{size}.db", capacity=CAPACITY)
+            cases = _cases(inside, "waiting")
+            for start in range(0, size, CHUNK):
+                await queues[size].put([*itertools.islice(cases, min(CHUNK, size - start))])
+        yield queues
+    finally:
+        for queue in queues.values():
+            queue.close()
+
+
+def _cases(inside: Inside, name: str) -> Iterator[Case]:
+    """Real rows as cases, each one that has not been there before."""
+    now_s, why, view = time.time(), '{"reason":"abstained","raised":[]}', "[[3,0.52],[5,0.41],[1,0.03]]"
+    for i in itertools.count():
+        row = inside.served[i % len(inside.served)][None]
+        payload = encode({inside.opened.source: row})
+        yield Case(f"{name}-{i}", "bench", now_s, now_s + EXPIRE_S, payload, why, view)
+
+
+def _putting(inside: Inside, queue: ReviewQueue) -> Call:
+    cases = _cases(inside, "new")
+
+    async def put() -> None:
+        if not all(await queue.put([next(cases)])):
+            raise RuntimeError("the queue did not take a case")
+
+    return put
+
+
+def _listing(queue: ReviewQueue) -> Call:
+    async def first_page() -> None:
+        await queue.listing(WAITING, LISTED)
+
+    return first_page
+
+
+def _counting(queue: ReviewQueue) -> Call:
+    return queue.waiting
+
+
+def _serving(inside: Inside, queue: ReviewQueue) -> Call:
+    pipeline = replace(inside.opened.pipeline, review=People(queue, EXPIRE_S))
+    sent = inside.request(inside.served[:1], "bench")
+
+    async def serve() -> None:
+        inside.use(pipeline)
+        await inside.serve(sent)
+
+    return serve

@@ -1,0 +1,74 @@
+"""What one part of the growth test found: curves over one kind of size, and facts beside them."""
+
+from __future__ import annotations
+
+import gc
+import time
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from bench.growth.interleaved import Cost
+
+COLLECTIONS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One cost at every size."""
+
+    what: str
+    costs: list[Cost]
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One other figure at one size. `what` says the unit."""
+
+    what: str
+    size: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """counted: what the sizes count."""
+
+    title: str
+    counted: str
+    curves: list[Curve]
+    facts: list[Fact] = field(default_factory=list)
+
+
+@contextmanager
+def weighed(n: int, what: str, facts: list[Fact]) -> Iterator[None]:
+    """Notes how many bytes each of the n things takes that are made inside and kept."""
+    tracemalloc.start()
+    try:
+        yield
+        gc.collect()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    facts.append(Fact(f"bytes a {what}", n, held / n))
+
+
+@contextmanager
+def collected(n: int, facts: list[Fact]) -> Iterator[None]:
+    """Notes how much longer a full collection of garbage takes for what is made inside and kept.
+
+    It stops every request, and looks at each thing that is kept.
+    """
+    before_ms = _collection_ms()
+    yield
+    facts.append(Fact("more ms a full collection", n, max(0.0, _collection_ms() - before_ms)))
+
+
+def _collection_ms() -> float:
+    took_ms = []
+    for _ in range(COLLECTIONS):
+        start_s = time.thread_time()
+        gc.collect()
+        took_ms.append(1e3 * (time.thread_time() - start_s))
+    return min(took_ms)

@@ -1,0 +1,113 @@
+"""Cost against how many callers the gateway knows: principals in the rate guard, and keys on file."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from bench.growth.inside import Inside
+from bench.growth.interleaved import Call, Effort, compare
+from bench.growth.part import Curve, Fact, Part, collected, weighed
+from gateway.callers import KEYS_FILE, Callers, Key, add_key
+from gateway.pipeline import Pipeline
+from gateway.stage import Stage
+from guards.rate import RateGuard
+
+PERIOD_S, BURST = 3600.0, 1e6  # nobody's bucket empties while this runs, so that nobody is forgotten
+CHUNK = 10_000
+SEEN = 5000
+SECRET_BYTES = 32
+
+
+async def principals(inside: Inside, sizes: Sequence[int], effort: Effort) -> Part:
+    """The rate guard alone, and whole requests of one row, each from a random one of its principals."""
+    facts: list[Fact] = []
+    guards = {size: filled(size, facts) for size in sizes}
+    alone: dict[int, Call] = {size: _charging(guard, size) for size, guard in guards.items()}
+    whole: dict[int, Call] = {size: _serving(inside, guard, size) for size, guard in guards.items()}
+    curves = [
+        Curve("rate guard", await compare(alone, replace(effort, calls=20 * effort.calls))),
+        Curve("request", await compare(whole, effort, after=inside.settle)),
+    ]
+    return Part("principals that the rate guard remembers", "principals", curves, facts)
+
+
+def filled(size: int, facts: list[Fact]) -> RateGuard:
+    """A rate guard that remembers so many principals."""
+    guard = RateGuard(1 / PERIOD_S, BURST, time.monotonic)
+    with collected(size, facts), weighed(size, "principal", facts):
+        for start in range(0, size, CHUNK):
+            names = [_name(i) for i in range(start, min(start + CHUNK, size))]
+            guard.charge(names, time.monotonic())
+    return guard
+
+
+def _name(i: int) -> str:
+    return f"caller-{i:07d}"
+
+
+def _random_names(size: int) -> Iterator[str]:
+    return itertools.cycle([_name(i) for i in np.random.default_rng(size).integers(0, size, SEEN)])
+
+
+def _charging(guard: RateGuard, size: int) -> Call:
+    names = _random_names(size)
+
+    async def charge() -> None:
+        guard.charge((next(names),), time.monotonic())
+
+    return charge
+
+
+def _serving(inside: Inside, guard: RateGuard, size: int) -> Call:
+    names, pipeline = _random_names(size), limited_by(inside.opened.pipeline, guard)
+    sent = inside.request(inside.served[:1], "")
+
+    async def serve() -> None:
+        inside.use(pipeline)
+        await inside.serve(replace(sent, principal=next(names)))
+
+    return serve
+
+
+def limited_by(pipeline: Pipeline, guard: RateGuard) -> Pipeline:
+    """The same pipeline with another rate guard in place of its own."""
+    guards = tuple(
+        replace(one, guard=guard) if isinstance(one, Stage) and isinstance(one.guard, RateGuard) else one
+        for one in pipeline.guards
+    )
+    return replace(pipeline, guards=guards)
+
+
+async def keys(sizes: Sequence[int], scratch: Path, effort: Effort) -> Part:
+    """To know a caller by the key, and to read the file of keys again, which a changed file makes one do."""
+    facts: list[Fact] = []
+    calls: dict[int, Call] = {size: _knowing(scratch / f"keys-{size}", size, facts) for size in sizes}
+    curves = [Curve("who is it", await compare(calls, replace(effort, calls=20 * effort.calls)))]
+    return Part("callers with a key", "keys", curves, facts)
+
+
+def _knowing(var: Path, size: int, facts: list[Fact]) -> Call:
+    token = add_key(var, "bench", tier="trusted", per_s=1e6, scopes=frozenset({"infer"}))
+    own = orjson.loads((var / KEYS_FILE).read_bytes())
+    others = (Key(name=f"k{i}", hash=secrets.token_hex(SECRET_BYTES), per_s=1.0) for i in range(size - 1))
+    (var / KEYS_FILE).write_bytes(orjson.dumps([*own, *(key.model_dump(mode="json") for key in others)]))
+    callers = Callers(var, anonymous_loopback=False)
+    with weighed(size, "key", facts):
+        assert callers.identify(token, "127.0.0.1")
+    start_s = time.perf_counter()
+    Callers(var, anonymous_loopback=False).identify(token, "127.0.0.1")
+    facts.append(Fact("ms to read the file", size, 1e3 * (time.perf_counter() - start_s)))
+
+    async def know() -> None:
+        if callers.identify(token, "127.0.0.1") is None:
+            raise RuntimeError("a known key is not known any more")
+
+    return know

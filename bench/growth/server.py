@@ -1,0 +1,81 @@
+"""A gateway in a process of its own, over a copy of a deployment: started, asked for its memory, ended."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.requests import Target, WrongInput, find
+from gateway.callers import add_key
+from gateway.gateway import VAR
+
+START_S, STOP_S, LOOK_EVERY_S = 60.0, 15.0, 0.1
+PER_S = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A process that serves `folder`, and how its one model is reached."""
+
+    folder: Path
+    target: Target
+    pid: int
+
+    def resident_bytes(self) -> int:
+        """What of it lies in memory now (VmRSS of Linux)."""
+        status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
+        (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
+        return 1024 * int(line.split()[1])
+
+
+@contextmanager
+def serving(folder: Path, scratch: Path) -> Iterator[Server]:
+    """Serves a copy, with a caller who has no limit, and ends the process whatever happens.
+
+    Raises: WrongInput, with what the server said, if it does not answer within a minute.
+    """
+    copy, log = scratch / folder.name, scratch / "serve.log"
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(VAR))
+    key = add_key(copy / VAR, "bench", tier="trusted", per_s=PER_S, scopes=frozenset({"infer"}))
+    port, admin_port = _free_ports()
+    ports = ["--port", str(port), "--admin-port", str(admin_port)]
+    with log.open("wb") as file:
+        command = [sys.executable, "-m", "gateway", "serve", str(copy), "--local", *ports]
+        process = subprocess.Popen(command, stdout=file, stderr=file)  # noqa: S603 (our own command)
+    try:
+        target = _reach(process, f"http://127.0.0.1:{port}", copy, key, log)
+        yield Server(copy, target, process.pid)
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _reach(process: subprocess.Popen[bytes], url: str, copy: Path, key: str, log: Path) -> Target:
+    until_s = time.monotonic() + START_S
+    while process.poll() is None and time.monotonic() < until_s:
+        try:
+            return find(url, copy, key)
+        except WrongInput:
+            time.sleep(LOOK_EVERY_S)
+    raise WrongInput(f"the server did not answer: {log.read_text(errors='replace')[-2000:]}")
+
+
+def _free_ports() -> list[int]:
+    probes = [socket.socket() for _ in range(2)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports

@@ -1,0 +1,29 @@
+"""Every stage at every size, timed by pytest-benchmark. `python -m bench.micro` runs this."""
+
+from __future__ import annotations
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.micro.body import calls_a_round, repeat
+from bench.micro.stages import stages
+from bench.micro.world import FOLDER, MOST_ROWS, World
+from gateway.policy import load_policy
+
+ROUNDS, WARM_UP = 40, 2
+SIZES = (1, 8, 32, MOST_ROWS)
+STAGES = stages(load_policy(FOLDER))
+
+
+@pytest.mark.parametrize("rows", SIZES)
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage(benchmark: BenchmarkFixture, world: World, stage: str, rows: int) -> None:
+    """Times many calls at once: divide by `requests`, which says how many requests that were."""
+    body = STAGES[stage](world, rows)
+    calls = calls_a_round(body, world.loop)
+    benchmark.group = f"{rows} rows"
+    benchmark.extra_info.update(stage=stage, rows=rows, requests=calls * body.requests)
+    result = benchmark.pedantic(  # type: ignore[no-untyped-call]
+        repeat, (body, calls, world.loop), rounds=ROUNDS, warmup_rounds=WARM_UP, iterations=1
+    )
+    assert result is not None

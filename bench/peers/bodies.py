@@ -1,0 +1,34 @@
+"""What every server is sent: the same rows in the same form, whoever it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.client import Origin
+from bench.peers.cases import Case
+from bench.peers.verify import OUTPUT
+from bench.requests import Mix, Target, render
+from fallbacks.onnx import OnnxModel
+from gateway.policy import load_policy
+
+MODEL = "primary.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class Bodies:
+    """The rows of one deployment. outliers: the share of requests made of them. key: the caller's."""
+
+    folder: Path
+    outliers: float
+    key: str
+
+    def requests(self, origin: Origin, case: Case) -> list[bytes]:
+        """Whole HTTP requests, which differ between two servers in the port of their Host header alone."""
+        model = OnnxModel.load(self.folder / MODEL)
+        model.close()
+        (source,) = model.inputs
+        sizes = tuple(size or 1 for size in source.shape[1:])
+        name = load_policy(self.folder).name
+        target = Target(origin, f"/v2/models/{name}", name, source.name, sizes, (OUTPUT,), self.key)
+        return render(target, self.folder, Mix(case.rows, self.outliers, case.binary))

@@ -1,0 +1,49 @@
+"""What is asked of every server, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+GATEWAY, BARE = "gateway", "bare"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One kind of request. connections: None, as many as the caller of the benchmark says."""
+
+    name: str
+    rows: int = 1
+    binary: bool = False
+    connections: int | None = None
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("json1"),
+        Case("binary1", binary=True),
+        Case("binary32", rows=32, binary=True),
+        Case("alone", connections=1),
+    )
+}
+
+
+def groups(peers: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Who runs at the same time: the gateway, the yardstick if it is wanted, and one other peer at most.
+
+    A peer that idles still takes memory and a little time, so no two of them ever run together.
+    """
+    yardstick = (BARE,) if BARE in peers else ()
+    others = [peer for peer in peers if peer != BARE]
+    for peer in others:
+        yield (GATEWAY, *yardstick, peer)
+    if not others:
+        yield (GATEWAY, *yardstick)
+
+
+def turns(group: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
+    """Round and server, interleaved: A B C, A B C, so that a machine that drifts drifts for all."""
+    for number in range(rounds):
+        for server in group:
+            yield number, server

@@ -1,0 +1,119 @@
+"""How each server is started, in the way its own documentation says, and as it was fastest here.
+
+MLServer: parallel workers off, which are on by default; its CPU a request was 1.7 times as much with one.
+MLServer and LitServe: adaptive batching for many callers, none for a caller alone, who would only wait for
+the batch to fill. BentoML: no adaptive batching, which was slower in both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.peers.cases import BARE, GATEWAY
+from bench.peers.environment import SERVERS, own_python, python_of
+from bench.peers.process import free_port
+
+MODEL = "fashion"
+MAX_BATCH, BATCH_WAIT_S = 32, 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a server runs: its interpreter, its copy of the deployment, a folder of its own, its port.
+
+    crowd: many callers are to come, so that batches fill.
+    """
+
+    python: Path
+    deployment: Path
+    work: Path
+    port: int
+    crowd: bool
+
+    def tool(self, name: str) -> str:
+        """A command that a package installed beside the interpreter."""
+        return str(self.python.parent / name)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One row of the comparison.
+
+    environment: the requirements it is installed from; None: it runs in our own. binary: whether it takes
+    the binary tensor extension. ours: whether it says how each request ended. threads: that onnxruntime may
+    use for one operator.
+    """
+
+    name: str
+    command: Callable[[Site], list[str]]
+    environment: str | None = None
+    binary: bool = False
+    ours: bool = False
+    threads: int = 1
+
+    def python(self) -> Path:
+        return own_python() if self.environment is None else python_of(self.environment)
+
+    def variables(self, site: Site) -> dict[str, str]:
+        """What its script reads, and no more threads than ours."""
+        return {
+            "PEER_FOLDER": str(site.deployment),
+            "PEER_PORT": str(site.port),
+            "PEER_THREADS": str(self.threads),
+            "PEER_BATCH": str(MAX_BATCH if site.crowd else 1),
+            "PYTHONPATH": str(SERVERS),
+            "OPENBLAS_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+            "BENTOML_HOME": str(site.work),
+            "BENTOML_DO_NOT_TRACK": "true",
+        }
+
+
+def _gateway(site: Site) -> list[str]:
+    ports = ["--port", str(site.port), "--admin-port", str(free_port())]
+    return [str(site.python), "-m", "gateway", "serve", str(site.deployment), "--local", *ports]
+
+
+def _script(name: str) -> Callable[[Site], list[str]]:
+    return lambda site: [str(site.python), str(SERVERS / name)]
+
+
+def _mlserver(runtime: str) -> Callable[[Site], list[str]]:
+    def command(site: Site) -> list[str]:
+        model: dict[str, Any] = {"name": MODEL, "implementation": f"mlserver_runtime.{runtime}"}
+        if site.crowd:
+            model |= {"max_batch_size": MAX_BATCH, "max_batch_time": BATCH_WAIT_S}
+        ports = {"http_port": site.port, "grpc_port": free_port(), "metrics_port": free_port()}
+        server = {"debug": False, "host": "127.0.0.1", "parallel_workers": 0, **ports}
+        folder = site.work / MODEL
+        folder.mkdir()
+        (folder / "model-settings.json").write_text(json.dumps(model), encoding="utf-8")
+        (folder / "settings.json").write_text(json.dumps(server), encoding="utf-8")
+        return [site.tool("mlserver"), "start", str(folder)]
+
+    return command
+
+
+def _bentoml(site: Site) -> list[str]:
+    where = ["--host", "127.0.0.1", "--port", str(site.port), "--working-dir", str(SERVERS)]
+    return [site.tool("bentoml"), "serve", *where, "bentoml_service:Onnx"]
+
+
+ALL = {
+    server.name: server
+    for server in (
+        Server(GATEWAY, _gateway, binary=True, ours=True),
+        Server(BARE, _script("bare.py"), binary=True),
+        Server("bare_2_threads", _script("bare.py"), binary=True, threads=2),
+        Server("ray_proxy", _script("ray_proxy.py"), binary=True, ours=True),
+        Server("mlserver", _mlserver("Onnx"), "mlserver"),
+        Server("mlserver_detector", _mlserver("OnnxWithDetector"), "mlserver"),
+        Server("litserve", _script("litserve_api.py"), "litserve"),
+        Server("bentoml", _bentoml, "bentoml"),
+    )
+}
+PEERS = tuple(name for name in ALL if name != GATEWAY)

@@ -1,0 +1,73 @@
+"""Our own gateway, reached as Ray Serve serves by default: through its HTTP proxy, with its default settings.
+
+The same ASGI application over the same gateway as `gateway serve`, but Serve's proxy listens and hands each
+request on to the replica. What this costs is why the gateway's replicas listen by themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ.setdefault("RAY_AUTH_TOKEN", os.urandom(16).hex())
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+from onnx_session import folder
+from ray import serve
+from starlette.applications import Starlette
+
+from gateway.gateway import VAR, Gateway
+from gateway.http import DataPlane
+from gateway.siblings import Siblings
+
+
+def mounted() -> Starlette:
+    """The data plane under Starlette, which gives it a start and an end on the replica's event loop."""
+    gateway = Gateway.open(folder())
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await gateway.healthy()
+        gateway.start()
+        yield
+        await gateway.close()
+
+    app = Starlette(lifespan=lifespan)
+    siblings = Siblings(folder() / VAR / "run", gateway.replica, "")
+    app.mount("/", DataPlane(gateway, siblings))
+    return app
+
+
+@serve.deployment(ray_actor_options={"num_cpus": 0})
+@serve.ingress(mounted)
+class Mounted:
+    """Serve's own way to serve an ASGI application."""
+
+
+def main() -> None:
+    """Serves until SIGTERM, then ends Ray and all its processes."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    forwarded = {name: os.environ[name] for name in ("PEER_FOLDER", "OPENBLAS_NUM_THREADS", "PYTHONPATH")}
+    try:
+        ray.init(
+            include_dashboard=False,
+            object_store_memory=80 * 2**20,
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+            runtime_env={"env_vars": forwarded},
+        )
+        serve.start(http_options={"host": "127.0.0.1", "port": int(os.environ["PEER_PORT"])})
+        serve.run(Mounted.bind())
+        signal.pause()
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Two replicas beside one: `python -m bench.replicas`. How much throughput a second core brings.
+
+Each replica under Ray is pinned to a core of its own; the load generator may use every core both times. One
+cluster runs at a time, anew in each round, in turns: one replica, two, one, two.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from bench import output
+from bench.client import Origin
+from bench.load import Plan
+from bench.machine import machine
+from bench.peers.cases import CASES, Case
+from bench.peers.compare import deployment
+from bench.peers.measure import Round, measure
+from bench.peers.proc import tree
+from bench.peers.process import free_port, running
+from bench.peers.ratios import Spanned, ratios
+from bench.requests import WrongInput
+
+TITLE = b"ray::ServeReplica:"
+READY = "serving "
+COUNTS = (1, 2)
+START_S, POLL_S = 120.0, 0.1
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """rounds: of each number of replicas. throughput: of two over one, round by round."""
+
+    machine: dict[str, str]
+    case: str
+    connections: int
+    seconds: float
+    rounds: dict[str, list[Round]]
+    throughput: Spanned
+
+
+@app.command()
+def replicas(
+    rounds: Annotated[int, typer.Option(min=1, help="Clusters of each size.")] = 3,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long a round measures.")] = 8.0,
+    warm_up: Annotated[float, typer.Option(min=0.1, help="Seconds of the same load before that.")] = 2.0,
+    connections: Annotated[int, typer.Option(min=1, max=4096, help="Requests in flight.")] = 64,
+    case: Annotated[str, typer.Option(help=f"Of {', '.join(CASES)}.")] = "json1",
+    folder: Annotated[Path, typer.Option("--dir", help="The deployment.")] = Path("configs/fashion"),
+    out: Annotated[Path | None, typer.Option("--json", help="Everything as JSON; - for stdout.")] = None,
+) -> None:
+    """Measures one and two replicas in turns, and prints the ratio."""
+    console = output.console(out)
+    found: dict[str, list[Round]] = {str(count): [] for count in COUNTS}
+    try:
+        if case not in CASES:
+            raise WrongInput(f"--case: {case!r} is none of {', '.join(CASES)}")
+        with ProcessPoolExecutor(1, get_context("spawn")) as generator:
+            for count in COUNTS * rounds:
+                one = _round(count, CASES[case], folder, connections, seconds, warm_up, generator)
+                found[str(count)].append(one)
+                console.print(
+                    f"{count} replicas: {one.requests_per_s:.0f} requests/s, p99 {one.p99_ms:.1f} ms"
+                )
+    except WrongInput as error:
+        output.wrong(str(error))
+    single, double = ([one.requests_per_s for one in found[str(count)]] for count in COUNTS)
+    ratio = ratios(double, single)
+    console.print(f"two over one: {ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})")
+    output.write(out, Results(machine(), case, connections, seconds, found, ratio))
+
+
+def _round(
+    count: int,
+    case: Case,
+    folder: Path,
+    connections: int,
+    seconds: float,
+    warm_up_s: float,
+    generator: ProcessPoolExecutor,
+) -> Round:
+    """One cluster from its start to its end."""
+    everywhere = frozenset(os.sched_getaffinity(0))
+    with TemporaryDirectory(prefix="replicas-") as temporary:
+        bodies = deployment(folder, Path(temporary) / "deployment", outliers=0.0)
+        origin, log = Origin("127.0.0.1", free_port(), tls=False), Path(temporary) / "log"
+        ports = ["--port", str(origin.port), "--admin-port", str(free_port())]
+        serve = [sys.executable, "-m", "gateway", "serve", str(bodies.folder), "--replicas", str(count)]
+        requests = bodies.requests(origin, case)
+        with running([*serve, *ports], {}, everywhere, log) as child:
+            _wait(child, log)
+            pin(replica_pids(child.pid, count), sorted(everywhere))
+            many = case.connections or connections
+            plan = Plan(origin, requests, case.rows, many, seconds)
+            return generator.submit(measure, plan, warm_up_s, child.pid, everywhere).result()
+
+
+def _wait(child: subprocess.Popen[bytes], log: Path) -> None:
+    """Returns when every replica listens: then the gateway says where. Raises WrongInput with its log."""
+    until_s = time.monotonic() + START_S
+    while READY not in (told := log.read_text("utf-8", "replace")):
+        if child.poll() is not None or time.monotonic() > until_s:
+            raise WrongInput(f"the gateway does not serve: {told}")
+        time.sleep(POLL_S)
+
+
+def replica_pids(pid: int, count: int) -> list[int]:
+    """The processes below `pid` that Ray calls replicas. Raises WrongInput unless there are so many."""
+    pids = []
+    for one in tree(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if Path(f"/proc/{one.pid}/cmdline").read_bytes().startswith(TITLE):
+                pids.append(one.pid)
+    if len(pids) != count:
+        raise WrongInput(f"{len(pids)} replicas run, not {count}")
+    return pids
+
+
+def pin(pids: Sequence[int], cores: Sequence[int]) -> None:
+    """Each process with all its threads to a core of its own, in turn where there are fewer cores."""
+    for number, pid in enumerate(pids):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(ProcessLookupError):  # it ended meanwhile
+                os.sched_setaffinity(int(thread.name), {cores[number % len(cores)]})
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # servers end with us, however we end
+    app(prog_name="python -m bench.replicas")

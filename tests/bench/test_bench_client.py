@@ -1,0 +1,90 @@
+"""One HTTP connection: every form of a reply that a server may send, whole or in pieces, says the same."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+
+import pytest
+import uvloop
+
+from bench.client import Answer, Connection, Origin, ask, plain
+
+REQUEST = b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{}"
+JUDGED = b"X-Failsafe-Outcome: served\r\nx-failsafe-reason:ok\r\nInference-Header-Content-Length: 3\r\n"
+PLAIN = b"HTTP/1.1 200 OK\r\n" + JUDGED + b"Content-Length: 5\r\n\r\nhello"
+CHUNKED = (
+    b"HTTP/1.1 200 OK\r\n" + JUDGED + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
+)
+CLOSING = PLAIN.replace(b"Content-Length: 5", b"Content-Length: 5\r\nConnection: Close")
+OLD = PLAIN.replace(b"HTTP/1.1", b"HTTP/1.0")
+UNFRAMED = b"HTTP/1.1 200 OK\r\n" + JUDGED + b"\r\nhello"
+EXPECTED = Answer(200, "served", "ok", b"hello", 3)
+
+
+def _asked(pieces: Sequence[bytes], hang_up: bool = False) -> Answer:
+    """What a client makes of these pieces, sent one after the other."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(0.005)
+        if not hang_up:
+            await reader.read()
+        writer.close()
+        over.set()
+
+    async def once() -> Answer:
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        async with server:
+            origin = Origin("127.0.0.1", server.sockets[0].getsockname()[1], tls=False)
+            async with asyncio.timeout(10):
+                try:
+                    return await ask(origin, REQUEST)
+                finally:
+                    await over.wait()
+                    await asyncio.sleep(0.01)  # uvloop closes in its next round
+
+    over = asyncio.Event()
+    return uvloop.run(once())
+
+
+def test_a_plain_reply_in_one_read_needs_no_parser() -> None:
+    assert plain(PLAIN) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [CHUNKED, CLOSING, OLD, UNFRAMED, PLAIN[:-1], PLAIN + b"x", PLAIN[:40], b"no HTTP at all\r\n\r\n"],
+)
+def test_no_other_reply_passes_for_a_plain_one(reply: bytes) -> None:
+    assert plain(reply) is None
+
+
+@pytest.mark.parametrize("reply", [PLAIN, CHUNKED, CLOSING, OLD])
+@pytest.mark.parametrize("cuts", [(), (9,), (60, 61), (-3,)])
+def test_every_form_of_a_reply_says_the_same_in_any_pieces(reply: bytes, cuts: tuple[int, ...]) -> None:
+    edges = [0, *(cut % len(reply) for cut in cuts), len(reply)]
+    assert _asked([reply[a:b] for a, b in itertools.pairwise(edges)]) == EXPECTED
+
+
+def test_a_reply_without_length_ends_with_its_connection() -> None:
+    assert _asked([UNFRAMED[:-2], UNFRAMED[-2:]], hang_up=True) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [(b"", "closed before"), (PLAIN[:-1], "closed before"), (b"no HTTP at all\r\n\r\n", "not HTTP")],
+)
+def test_half_a_reply_or_none_is_a_connection_error(reply: bytes, kind: str) -> None:
+    with pytest.raises(ConnectionError, match=kind):
+        _asked([reply], hang_up=True)
+
+
+def test_bytes_that_nobody_asked_for_close_the_connection() -> None:
+    """Else they would pass for the answer to the next request."""
+    connection = Connection(Origin("127.0.0.1", 1, tls=False))
+    connection.data_received(PLAIN)
+    assert connection.closed

@@ -1,0 +1,209 @@
+"""The growth test at small sizes: it measures what it says, tells growth from none, ends what it starts."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import httptools
+import numpy as np
+import orjson
+import pytest
+import uvloop
+
+from bench.growth import server
+from bench.growth.inside import open_inside
+from bench.growth.interleaved import Effort, compare, costs
+from bench.growth.large import EVERY, with_large
+from bench.growth.memory import Asked, Memory, Sample, watch
+from bench.growth.part import Fact, Part, collected, weighed
+from bench.growth.principals import filled
+from bench.growth.report import Report, Sizes, measure
+from bench.growth.slope import slope
+from bench.growth.tables import memory_table, tables
+from bench.requests import WrongInput
+from gateway.callers import load_keys
+from gateway.gateway import VAR
+
+LETTERS = Path(__file__).parents[2] / "configs" / "letters"
+SMALL = Sizes((20, 300), (2, 30), (0, 30), (1, 8), (20, 300), Effort(3, 2))
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return uvloop.run(measure(LETTERS, SMALL, lambda what: None))
+
+
+def _part(report: Report, counted: str) -> Part:
+    (found,) = (part for part in report.parts if part.counted == counted)
+    return found
+
+
+def test_every_part_measures_every_size_and_compares_with_the_first(report: Report) -> None:
+    sizes = {"principals": (20, 300), "keys": (2, 30), "cases": (0, 30), "rows": (1, 8), "records": (20, 300)}
+    assert {part.counted for part in report.parts} == sizes.keys()
+    for part in report.parts:
+        for curve in part.curves:
+            assert tuple(cost.size for cost in curve.costs) == sizes[part.counted]
+            assert curve.costs[0].ratio == curve.costs[0].low == curve.costs[0].high == 1.0
+            assert all(cost.cpu_us > 0 and cost.low <= cost.ratio <= cost.high for cost in curve.costs)
+    assert report.machine.keys() >= {"cpu", "python", "onnxruntime", "commit"}
+
+
+def test_a_report_is_json_and_tables(report: Report) -> None:
+    told = orjson.loads(orjson.dumps(report))
+    assert [part["counted"] for part in told["parts"]] == [part.counted for part in report.parts]
+    rows = [len(part.curves) * 2 + len(part.facts) for part in report.parts]
+    assert [table.row_count for table in tables(report)] == rows
+
+
+def test_principals_and_keys_and_records_have_a_weight(report: Report) -> None:
+    weights = {
+        fact.what: fact.value for part in report.parts for fact in part.facts if fact.what.startswith("bytes")
+    }
+    assert 100 < weights["bytes a principal"] < 1000
+    assert weights["bytes a key"] > 100 and weights["bytes a record"] > 100
+    assert weights["bytes a record that was decided alone"] > 100
+
+
+def test_a_filled_rate_guard_remembers_all_its_principals_while_they_go_on_asking() -> None:
+    guard = filled(500, [])
+    assert len(guard.arrivals) == 500
+    guard.charge(["caller-0000007"] * 3, time.monotonic())
+    assert len(guard.arrivals) == 500
+
+
+def test_what_grows_is_told_from_what_does_not() -> None:
+    """Of made-up rounds in which the machine is now fast, now slow."""
+    speed = np.random.default_rng(1).uniform(1, 10, (60, 1))
+    noise = np.random.default_rng(2).normal(1, 0.02, (60, 3))
+    same, twice = costs((1, 2, 3), speed * noise * [1.0, 1.0, 2.0], speed * noise)[1:]
+    assert same.low < 1 < same.high < 1.05
+    assert 1.95 < twice.low < twice.ratio < twice.high < 2.05
+    assert twice.cpu_us == pytest.approx(np.median(speed * noise[:, 2:] * 2))
+
+
+def test_each_size_is_called_as_often_as_was_asked_and_takes_turns_at_being_first() -> None:
+    order: list[int] = []
+    settled: list[int] = []
+
+    async def call(size: int) -> None:
+        order.append(size)
+
+    calls = {size: (lambda size=size: call(size)) for size in (1, 2, 3)}
+    found = asyncio.run(compare(calls, Effort(3, 2), after=lambda: settled.append(1)))
+    assert order[:3] == [1, 2, 3]  # once, before anything is measured
+    assert [order[at] for at in (3, 9, 15)] == [1, 3, 2] and len(order) == 3 + 3 * 3 * 2
+    assert len(settled) == 3 + 3 * 3 and [cost.size for cost in found] == [1, 2, 3]
+
+
+def test_a_cost_can_be_told_per_part() -> None:
+    async def wait() -> None:
+        await asyncio.sleep(0.002)
+
+    whole, tenth = asyncio.run(compare({1: wait, 10: wait}, Effort(3, 1), {10: 10}))
+    assert whole.wall_us >= 2000 and tenth.wall_us == pytest.approx(whole.wall_us / 10, rel=0.9)
+    assert tenth.wall_us < whole.wall_us / 2
+
+
+def test_a_request_that_is_not_answered_ends_the_measurement(tmp_path: Path) -> None:
+    async def ask() -> None:
+        async with open_inside(LETTERS, tmp_path) as inside:
+            good = inside.request(inside.served[:2], "bench")
+            reply = await inside.serve(good)
+            assert orjson.loads(reply.body)["outputs"][0]["shape"] == [2, 26]
+            odd = inside.request(np.full_like(inside.served[:1], 7.5), "bench")
+            with pytest.raises(RuntimeError, match="ended with 422"):
+                await inside.serve(odd)
+
+    uvloop.run(ask())
+    assert not (LETTERS / VAR / "decisions.jsonl").exists()
+
+
+def test_weights_and_collections_count_what_is_kept() -> None:
+    facts: list[Fact] = []
+    gc.collect()
+    with collected(1000, facts), weighed(1000, "kilobyte", facts):
+        kept = [bytes(1024) for _ in range(1000)]
+    assert len(kept) == 1000
+    weight, pause = facts
+    assert (weight.what, weight.size) == ("bytes a kilobyte", 1000) and 1024 < weight.value < 1200
+    assert pause.what == "more ms a full collection" and pause.value >= 0
+
+
+def test_a_slope_is_found_in_noise_that_hangs_together() -> None:
+    x = np.arange(0, 200_000, 1000).astype(np.float64)
+    drift = np.cumsum(np.random.default_rng(3).normal(0, 50, len(x)))
+    grows, flat = slope(x, 100 * x + drift), slope(x, 5e7 + np.random.default_rng(4).normal(0, 1e4, len(x)))
+    assert grows.low < grows.value < grows.high and grows.value == pytest.approx(100, abs=0.1)
+    assert flat.low < 0 < flat.high
+    with pytest.raises(ValueError, match="at least 5"):
+        slope(x[:4], x[:4])
+
+
+def _body(request: bytes) -> bytes:
+    """What an HTTP parser sees of a request; fails if that is not the whole of it."""
+    parts: list[bytes] = []
+    done: list[bool] = []
+
+    class Seen:
+        def on_body(self, body: bytes) -> None:
+            parts.append(body)
+
+        def on_message_complete(self) -> None:
+            done.append(True)
+
+    httptools.HttpRequestParser(Seen()).feed_data(request)
+    assert done == [True]
+    return b"".join(parts)
+
+
+def test_one_request_in_two_hundred_is_large_and_every_second_of_these_too_large() -> None:
+    body = orjson.dumps({"inputs": [{"name": "x", "data": [1.0]}]})
+    small = b"POST /infer HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    requests = with_large([small] * 7, limit=300_000)
+    assert len(requests) == 2 * EVERY and sum(request != small for request in requests) == 2
+    taken, refused = _body(requests[0]), _body(requests[EVERY])
+    assert 290_000 < len(taken) <= 300_000 < len(refused) == 1_000_000
+    assert orjson.loads(taken)["inputs"] == orjson.loads(body)["inputs"]
+
+
+@pytest.fixture(scope="module")
+def memory() -> Memory:
+    return uvloop.run(watch(Asked(LETTERS, requests=900, connections=4, window_s=0.15), lambda sent: None))
+
+
+def test_a_server_of_its_own_is_watched_over_small_and_large_requests(memory: Memory) -> None:
+    assert memory.requests >= 900 and not memory.failed
+    assert sum(memory.ends.values()) == memory.requests
+    assert memory.ends["served ok"] > 800 and memory.ends["refused too_large"] >= 2
+    assert [one.requests for one in memory.samples] == sorted({one.requests for one in memory.samples})
+    assert all(10 * 2**20 < one.rss < 2**30 for one in memory.samples)
+    assert memory.slope.low <= memory.slope.value <= memory.slope.high
+    assert orjson.loads(orjson.dumps(memory))["samples"][0]["requests"] == 0
+    assert memory_table(memory).row_count == 7
+
+
+def test_the_first_fifth_is_warm_up_and_any_other_error_is_told(memory: Memory) -> None:
+    samples = [Sample(sent, 1000 + sent) for sent in (0, 100, 200, 500, 1000)]
+    assert replace(memory, samples=samples).warm_rss == 1200
+    assert replace(memory, ends={"error: no answer in 10 s": 1}).failed
+
+
+def test_the_server_ends_whatever_happens(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), server.serving(LETTERS, tmp_path) as running:
+        assert [key.name for key in load_keys(running.folder / VAR)] == ["bench"]
+        assert running.resident_bytes() > 10 * 2**20
+        raise KeyError
+    assert not Path(f"/proc/{running.pid}").exists()
+
+
+def test_a_server_that_does_not_start_is_told_in_its_own_words(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "gateway.yaml").write_text("schema: 1\nname: broken\n")
+    with pytest.raises(WrongInput, match="guards: is missing"), server.serving(broken, tmp_path / "scratch"):
+        pass

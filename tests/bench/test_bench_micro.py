@@ -1,0 +1,140 @@
+"""The body of every micro-benchmark runs once on one real row and computes what its name says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from bench.micro.body import Awaited, Body, Plain, calls_a_round, repeat
+from bench.micro.results import Cost, Report, table
+from bench.micro.stages import FORWARD, stages
+from bench.micro.world import FOLDER, World, open_world
+from gateway.batch import Forward
+from gateway.decision import Served, Verdict
+from gateway.policy import load_policy
+
+STAGES = stages(load_policy(FOLDER))
+CLASSES = 10
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    with open_world() as opened:
+        yield opened
+
+
+def _request(found: Any) -> bool:
+    array = found.inputs["image"]
+    return bool(found.rows == 1 and array.shape == (1, 1, 28, 28) and array.max() > 0.5)
+
+
+def _outputs(found: Any) -> bool:
+    arrays = list(found.values()) if isinstance(found, dict) else found
+    return sorted(array.shape for array in arrays) == [(1, CLASSES), (1, CLASSES), (1, 96)]
+
+
+def _forward(found: Forward) -> bool:
+    return bool(found.ok.all() and found.error is None and _outputs(dict(found.outputs)))
+
+
+def _score(found: Any) -> bool:
+    return bool(found.shape == (1,) and np.isfinite(found).all())
+
+
+def _allowed(found: Any) -> bool:
+    return bool(found.verdicts.tolist() == [Verdict.ALLOW] and not found.errors)
+
+
+def _served(found: Any) -> bool:
+    (decision,) = found
+    kept = [finding.error for finding in decision.findings] == [None] * 6  # four guards, one rung, one check
+    return isinstance(decision.outcome, Served) and kept
+
+
+def _answer(found: Any) -> bool:
+    body = orjson.loads(found.body[: int(found.headers.get("inference-header-content-length", 0)) or None])
+    return bool(found.status == 200 and body["outputs"][0]["shape"] == [1, CLASSES])
+
+
+def _line(found: Any) -> bool:
+    return len(found) == 1 and len(orjson.loads(found[0])["findings"]) == 6
+
+
+COMPUTES: dict[str, Callable[[Any], bool]] = {
+    "parse": _request,
+    FORWARD: _outputs,
+    "forward pass through": _outputs,
+    "the same with breaker": _forward,
+    "guard rate with": _allowed,
+    "guard": _score,
+    "detector": _score,
+    "check": _score,
+    "pipeline.decide": _served,
+    "reply": _answer,
+    "audit: take": lambda found: (
+        found is not None and found.id.endswith("2710")
+    ),  # the ten thousand and first
+    "audit: explain": _line,
+    "telemetry": lambda found: b'outcome="served"' in found.prometheus(),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_body_computes_what_its_name_says(world: World, stage: str) -> None:
+    body = STAGES[stage](world, 1)
+    computes = next(check for name, check in COMPUTES.items() if stage.startswith(name))
+    assert computes(repeat(body, 1, world.loop))
+
+
+def test_every_guard_and_detector_of_the_policy_is_measured(world: World) -> None:
+    fitted = world.opened.artifacts.fitted.ood
+    assert sum(name.startswith("detector ") for name in STAGES) == sum(
+        len(ood.detectors) for name, ood in fitted.items() if not name.endswith(".input_only")
+    )
+    for guard in world.opened.pipeline.guards:
+        assert any(name.startswith(f"guard {guard.name}") for name in STAGES)
+
+
+def test_only_triggered_rows_ask_the_model_again(world: World) -> None:
+    (squeeze,) = world.opened.artifacts.fitted.squeeze.values()
+    model = world.opened.artifacts.models[world.opened.primary]
+    for rows, woken in ((world.quiet, False), (world.triggered, True)):
+        features = model.run(world.inputs(rows[:128]))["features"]
+        assert len(rows) >= 128 and (squeeze.triggered(features) == woken).all()
+
+
+@pytest.mark.parametrize("kind", [Plain, Awaited])
+def test_a_body_is_called_as_often_as_the_timing_says(world: World, kind: type[Plain | Awaited]) -> None:
+    called: list[int] = []
+
+    def plain() -> int:
+        called.append(1)
+        return len(called)
+
+    async def awaited() -> int:
+        return plain()
+
+    body: Body = Plain(plain) if kind is Plain else Awaited(awaited)
+    assert repeat(body, 7, world.loop) == len(called) == 7
+    assert calls_a_round(body, world.loop) > 100
+
+
+def _found(stage: str, rows: int, seconds: float, requests: int) -> dict[str, Any]:
+    info = {"stage": stage, "rows": rows, "requests": requests}
+    return {"extra_info": info, "stats": {"median": seconds, "iqr": seconds / 10}}
+
+
+def test_costs_are_told_per_request_and_against_the_forward_pass_at_the_same_size() -> None:
+    benchmarks = [_found(FORWARD, 1, 0.02, 10), _found(FORWARD, 8, 0.02, 2), _found("parse", 8, 0.04, 8)]
+    report = Report.of({"benchmarks": benchmarks})
+    parse = report.costs[-1]
+    assert (parse.stage, parse.rows) == ("parse", 8)
+    assert parse.median_us == pytest.approx(5000) and parse.iqr_us == pytest.approx(500)
+    assert parse.share == pytest.approx(0.5)
+    whole = replace(report, costs=[*report.costs, Cost("parse", 1, 1.0, 0.1, 0.5)])
+    assert table(whole).row_count == 2
