@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Float,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from fallbacks.cases import (
     CASES,
@@ -23,11 +35,20 @@ from fallbacks.cases import (
 
 C = CASES.c
 
+# What `put` runs is built once: it is on the way of every request that goes to a person, and building a
+# statement costs as much as running it.
+_COUNT = select(func.count()).select_from(CASES).where(waiting_at(bindparam("now_s", type_=Float)))
+_KNOWN = (
+    select(C.id, C.principal, PAYLOADS.c.payload)
+    .join(PAYLOADS, C.id == PAYLOADS.c.id)
+    .where(C.id.in_(bindparam("ids", expanding=True)))
+)
+_INSERT_CASE, _INSERT_PAYLOAD = insert(CASES), insert(PAYLOADS)
+
 
 def put(connection: Connection, cases: Sequence[Case], capacity: int, now_s: float) -> list[bool]:
     """Takes cases in order, up to `capacity` waiting ones; whether each is in the queue."""
-    count = select(func.count()).select_from(CASES).where(waiting_at(now_s))
-    room = capacity - connection.execute(count).scalar_one()
+    room = capacity - connection.execute(_COUNT, {"now_s": now_s}).scalar_one()
     known = _known(connection, [one.id for one in cases])
     taken: list[bool] = []
     fresh: list[Case] = []
@@ -37,15 +58,15 @@ def put(connection: Connection, cases: Sequence[Case], capacity: int, now_s: flo
             fresh.append(one)
         taken.append(known.get(one.id) == (one.principal, one.payload))
     if fresh:
-        connection.execute(insert(CASES), [_row(one) for one in fresh])
-        connection.execute(insert(PAYLOADS), [{"id": one.id, "payload": one.payload} for one in fresh])
+        connection.execute(_INSERT_CASE, [_row(one) for one in fresh])
+        connection.execute(_INSERT_PAYLOAD, [{"id": one.id, "payload": one.payload} for one in fresh])
     return taken
 
 
 def _known(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, bytes]]:
     """Whose and what the cases with these ids are, where there are any."""
-    query = select(C.id, C.principal, PAYLOADS.c.payload).join(PAYLOADS, C.id == PAYLOADS.c.id)
-    return {row.id: (row.principal, row.payload) for row in connection.execute(query.where(C.id.in_(ids)))}
+    found = connection.execute(_KNOWN, {"ids": ids})
+    return {row.id: (row.principal, row.payload) for row in found}
 
 
 def _row(one: Case) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from sqlalchemy import (
+    BindParameter,
     Column,
     ColumnElement,
     Float,
@@ -131,7 +132,7 @@ PAYLOADS: Final = Table(
 )
 
 
-def waiting_at(now_s: float) -> ColumnElement[bool]:
+def waiting_at(now_s: float | BindParameter[float]) -> ColumnElement[bool]:
     """Open or leased, and not past its expiry."""
     return and_(CASES.c.state.in_(WAITING), CASES.c.expires_s > now_s)
 

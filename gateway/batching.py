@@ -86,7 +86,7 @@ class Batcher:
             self.queued_rows -= rows
 
     async def _total(self, batch: Batch, deciding: Awaitable[Ended]) -> Ended:
-        """What the pipeline says. It is total; should a defect break that, callers get a refusal, no silence."""
+        """What the pipeline says. It is total; should a defect break that, a refusal, not silence."""
         try:
             ended = await deciding
             told = [id_ if d is None else d.id for id_, d in zip(batch.ids, ended.known, strict=True)]

@@ -72,7 +72,7 @@ class Telemetry:
             self._spans.add_span_processor(BatchSpanProcessor(exporter))
 
     def passed(self, trail: Trail) -> None:
-        """Takes what the stages said of one batch; one append. Past 20,000 between two calls, the oldest go."""
+        """Takes what the stages said of one batch: one append. Of more than 20,000 the oldest go."""
         self._passes.append(trail)
 
     def __call__(self, records: Sequence[Record]) -> None:

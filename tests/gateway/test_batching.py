@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from parts import run
 
 from gateway.batch import Batch, now_s
-from gateway.batching import Batcher, concatenate
+from gateway.batching import LANES, Batcher, concatenate
 from gateway.decision import Decision, Outcome, Reason, Refused, Served, Tensors
 from gateway.pipeline import Ended
 
@@ -61,6 +61,18 @@ def batcher(
     return Batcher(answer, max_batch_rows=batch, max_queued_rows=queue)
 
 
+async def busy(to: Batcher) -> list[asyncio.Task[list[Decision]]]:
+    """One request in each lane, 0.1 s ago: what comes now has to wait."""
+    tasks = []
+    for lane in range(LANES):
+        tasks.append(asyncio.create_task(to.decide(rows(f"first{lane}.", 0.0))))
+        await asyncio.sleep(0.1 / LANES)
+    return tasks
+
+
+FIRST = [(f"first{lane}.0",) for lane in range(LANES)]
+
+
 def answers(decisions: Sequence[Decision]) -> list[float]:
     told = []
     for decision in decisions:
@@ -101,11 +113,10 @@ def test_a_batch_has_the_rows_of_its_requests_in_the_order_they_came() -> None:
     async def main() -> None:
         one = Pass()
         to = batcher(one.decide)
-        first = asyncio.create_task(to.decide(rows("a", 0.0)))
-        await asyncio.sleep(0.5)
+        first = await busy(to)
         later = [asyncio.create_task(to.decide(rows(name, 1.0, 2.0))) for name in "bcd"]
-        await asyncio.gather(first, *later)
-        assert one.seen == [("a0",), ("b0", "b1", "c0", "c1", "d0", "d1")]
+        await asyncio.gather(*first, *later)
+        assert one.seen == [*FIRST, ("b0", "b1", "c0", "c1", "d0", "d1")]
 
     run(main)
 
@@ -114,14 +125,13 @@ def test_a_request_is_never_split_and_a_batch_never_too_large() -> None:
     async def main() -> None:
         one = Pass()
         to = batcher(one.decide, batch=10)
-        first = asyncio.create_task(to.decide(rows("a", 0.0)))
-        await asyncio.sleep(0.5)
+        first = await busy(to)
         later = [
             asyncio.create_task(to.decide(rows(name, *[1.0] * n)))
             for name, n in zip("bcde", (4, 4, 4, 9), strict=True)
         ]
-        await asyncio.gather(first, *later)
-        assert one.sizes == [1, 8, 4, 9]
+        await asyncio.gather(*first, *later)
+        assert one.sizes == [*[1] * LANES, 8, 4, 9]
 
     run(main)
 
@@ -170,15 +180,14 @@ def test_a_deadline_that_passes_in_the_queue_ends_there_and_costs_no_pass() -> N
     async def main() -> None:
         one = Pass(takes_s=5.0)
         to = batcher(one.decide)
-        first = asyncio.create_task(to.decide(rows("a", 1.0)))
-        await asyncio.sleep(0.1)
+        first = await busy(to)
         start_s = now_s()
         late = await to.decide(rows("b", 2.0, 3.0, within_s=1.0))
         assert now_s() - start_s == pytest.approx(1.0)
         assert outcomes(late) == [Refused(Reason.DEADLINE)] * 2
-        assert answers(await first) == [1.0]
+        assert [answers(await task) for task in first] == [[0.0]] * LANES
         await to.drain()
-        assert one.seen == [("a0",)]
+        assert one.seen == FIRST
         assert to.queued_rows == 0
 
     run(main)
@@ -197,14 +206,14 @@ def test_a_deadline_that_passes_while_its_batch_is_decided_disturbs_nobody() -> 
     async def main() -> None:
         one = Pass(takes_s=5.0)
         to = batcher(one.decide)
-        first = asyncio.create_task(to.decide(rows("a", 0.0)))
-        await asyncio.sleep(0.1)
+        first = await busy(to)
         patient = asyncio.create_task(to.decide(rows("b", 1.0)))
         hasty = asyncio.create_task(to.decide(rows("c", 2.0, within_s=6.0)))
         also = asyncio.create_task(to.decide(rows("d", 3.0)))
         assert outcomes(await hasty) == [Refused(Reason.DEADLINE)]
-        assert [answers(await task) for task in (first, patient, also)] == [[0.0], [1.0], [3.0]]
-        assert one.seen == [("a0",), ("b0", "c0", "d0")]
+        told = [answers(await task) for task in (*first, patient, also)]
+        assert told == [[0.0]] * LANES + [[1.0], [3.0]]
+        assert one.seen == [*FIRST, ("b0", "c0", "d0")]
 
     run(main)
 
@@ -214,14 +223,14 @@ def test_a_caller_who_goes_disturbs_nobody(when: str) -> None:
     async def main() -> None:
         one = Pass()
         to = batcher(one.decide)
-        first = asyncio.create_task(to.decide(rows("a", 0.0)))
-        await asyncio.sleep(0.1)
+        first = await busy(to)
         stays, goes, also = (asyncio.create_task(to.decide(rows(name, 7.0))) for name in "bcd")
         await asyncio.sleep(0.1 if when == "waits" else 1.0)
         goes.cancel()
-        assert [answers(await task) for task in (first, stays, also)] == [[0.0], [7.0], [7.0]]
+        told = [answers(await task) for task in (*first, stays, also)]
+        assert told == [[0.0]] * LANES + [[7.0], [7.0]]
         assert goes.cancelled()
-        assert one.seen[1] == (("b0", "d0") if when == "waits" else ("b0", "c0", "d0"))
+        assert one.seen[LANES] == (("b0", "d0") if when == "waits" else ("b0", "c0", "d0"))
         assert to.queued_rows == 0
 
     run(main)
@@ -341,6 +350,37 @@ def test_draining_waits_for_everything_that_was_taken() -> None:
         await to.drain()
         assert [task.done() for task in tasks] == [True] * 3 or one.sizes == [1, 1, 1]
         assert [answers(await task) for task in tasks] == [[1.0]] * 3
+
+    run(main)
+
+
+def test_rows_that_go_to_a_person_keep_no_neighbour_waiting_and_count_as_queued_until_they_are_taken() -> (
+    None
+):
+    async def answer(batch: Batch) -> Ended:
+        """Odd values go to people, which takes ten seconds."""
+        told = [
+            Decision(row, Served({"y": batch.inputs["x"][i : i + 1]}, "m")) for i, row in enumerate(batch.ids)
+        ]
+
+        async def rest() -> Ended:
+            await asyncio.sleep(10.0)
+            return Ended(told)
+
+        return Ended([None if x % 2 else one for x, one in zip(batch.inputs["x"], told, strict=True)], rest)
+
+    async def main() -> None:
+        to = Batcher(answer, max_batch_rows=8, max_queued_rows=8)
+        odd = asyncio.create_task(to.decide(rows("a", 1.0, 2.0)))
+        start_s = now_s()
+        assert answers(await to.decide(rows("b", 4.0))) == [4.0]
+        assert answers(await to.decide(rows("c", 6.0))) == [6.0]
+        assert now_s() == start_s, "nobody waits for another's deferral"
+        assert to.queued_rows == 1
+        assert answers(await odd) == [1.0, 2.0]
+        assert now_s() - start_s == pytest.approx(10.0)
+        await to.drain()
+        assert to.queued_rows == 0
 
     run(main)
 
