@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check bench mutants lock clean
+.PHONY: demo test check bench peers growth gate mutants lock clean
 
 demo: $(READY)  ## serve configs/fashion on Ray Serve and show every outcome on real inputs; ONCE=1 exits after that
 	$(BIN)/gateway demo configs/fashion $(if $(ONCE),--once)
@@ -20,8 +20,21 @@ check: $(READY)  ## format, lint, types, layers: everything but the tests
 mutants: $(READY)  ## break the heart on purpose; every mutant must be killed
 	$(BIN)/python tests/mutants.py
 
-bench: $(READY)  ## what the guards stop, measured on configs/fashion
+bench: $(READY)  ## what the guards stop, what a request costs and where, how fast it starts: about five minutes
 	$(BIN)/python -m bench.quality configs/fashion
+	$(BIN)/python -m bench.micro
+	$(BIN)/python -m bench.peers --peers bare
+	$(BIN)/python -m bench.start --rounds 1
+
+peers: $(READY)  ## beside MLServer, LitServe, BentoML and Ray Serve's proxy, each in an environment of its own
+	$(BIN)/python -m bench.peers
+
+growth: $(READY)  ## cost against principals, backlog and rows; memory over 200,000 requests
+	$(BIN)/python -m bench.growth
+	$(BIN)/python -m bench.growth memory
+
+gate: $(READY)  ## fails if a request has become half as expensive again, beside the yardstick
+	$(BIN)/python -m bench.gate
 
 lock:  ## after editing dependencies in pyproject.toml; needs uv
 	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
