@@ -18,7 +18,7 @@ that holds it is written with the digits of a double. Only BF16 output can round
 
 from __future__ import annotations
 
-import array as c
+import array as arrays
 import math
 import struct
 from collections.abc import Sequence
@@ -91,7 +91,7 @@ def _flatten(data: object, shape: Shape) -> list[Any] | None:
 def _numbers(flat: list[Any]) -> NDArray[np.float64] | None:
     """The values, if they are numbers or booleans alone: `array` takes nothing else, and numpy would."""
     try:
-        return np.frombuffer(c.array("d", flat))
+        return np.frombuffer(arrays.array("d", flat))
     except (TypeError, OverflowError):
         return None
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
+
+# As the gateway's own Ray: or the two starts would not be of the same thing.
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ.setdefault("RAY_AUTH_TOKEN", os.urandom(16).hex())
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 from ray import serve
