@@ -8,12 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
+import numpy as np
+
 from fallbacks.breaker import Breaker
 from gateway.artifacts import Artifacts, input_only
 from gateway.batch import Answered, Batch, Model
-from gateway.certificate import CERTIFICATE_FILE, FalseAlarm
+from gateway.certificate import CERTIFICATE_FILE, GUARDS_FILE, FalseAlarm
 from gateway.decision import Reason, Verdict
 from gateway.errors import ArtifactError, Problem
+from gateway.graph import Graph, record
 from gateway.pipeline import AnyGuard, Pipeline, Review, Rung
 from gateway.policy import (
     ConfidencePolicy,
@@ -28,10 +31,12 @@ from gateway.stage import FeatureStage, Stage
 from guards.confidence import Confidence
 from guards.ood import OodGuard
 from guards.rate import RateGuard
+from guards.rows import Signals
 from guards.squeeze import SqueezeGuard
 
 VERDICTS = {verdict.name.lower(): verdict for verdict in Verdict}
 FAILURES_TO_OPEN, RESET_S = 5, 5.0
+CANARIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +72,11 @@ def _guard(guard: GuardPolicy, policy: Policy, artifacts: Artifacts, stores: Sto
             return Stage(guard.name, rate, cuts, reason, budget_s, on_error, enforce, fades_s)
         case OodPolicy(name=name):
             certified = _cuts(guard, certificate.false_alarm, guard.share)
-            ood = OodGuard(artifacts.fitted.ood[name], primary, source)
+            ood = OodGuard(_graph(name, artifacts), primary, source)
             full: Stage[Batch] = Stage(name, ood, certified, Reason.ABSTAINED, budget_s, on_error, enforce)
             if guard.without_features == "defer":
                 return FeatureStage(full, primary, Verdict.DEFER)
-            blind = OodGuard(artifacts.fitted.ood[input_only(name)], primary, source)
+            blind = OodGuard(_graph(input_only(name), artifacts), primary, source)
             return FeatureStage(
                 full,
                 primary,
@@ -79,13 +84,31 @@ def _guard(guard: GuardPolicy, policy: Policy, artifacts: Artifacts, stores: Sto
             )
         case SqueezePolicy(name=name):
             certified = _cuts(guard, certificate.false_alarm, guard.share)
-            squeeze = SqueezeGuard(artifacts.fitted.squeeze[name], primary, source)
+            fitted = artifacts.fitted.squeeze[name]
+            squeeze = SqueezeGuard(fitted, _graph(name, artifacts).score, primary, source)
             stage: Stage[Batch] = Stage(
                 name, squeeze, certified, Reason.ABSTAINED, budget_s, on_error, enforce
             )
             return FeatureStage(stage, primary, on_error)
         case _:
             assert_never(guard)
+
+
+def _graph(name: str, artifacts: Artifacts) -> Graph:
+    """A fitted guard's formula, recorded on rows that the primary has answered. Raises ArtifactError."""
+    primary = next(iter(artifacts.models.values()))
+    rows = primary.canary(CANARIES)
+    rng = np.random.default_rng(0)
+    x = rng.random(rows[primary.inputs[0].name].shape, np.float32)
+    answer = primary.run(rows | {primary.inputs[0].name: x.astype(primary.inputs[0].dtype)})
+    try:
+        if name in artifacts.fitted.squeeze:
+            squeeze = artifacts.fitted.squeeze[name]
+            return record(name, squeeze.look, Signals(x, answer["features"], answer["probabilities"]))
+        signals = Signals(x, answer.get("features"), answer.get("logits"))
+        return record(name, artifacts.fitted.ood[name].score, signals)
+    except (ValueError, KeyError) as error:
+        raise ArtifactError([Problem(f"guards.{name}", str(error), GUARDS_FILE)]) from error
 
 
 def _cuts(

@@ -57,4 +57,5 @@ def labelled(owner: str, x: NDArray[Any], y: I8, least: int) -> None:
 def unit(h: F8) -> F8:
     """Rows at length one; a row of zeros stays zero."""
     length = np.sqrt(np.vecdot(h, h))[:, None]
-    return np.asarray(h / np.maximum(length, 1e-30), np.float64)
+    at_one: F8 = h / np.maximum(length, 1e-30)
+    return at_one

@@ -67,12 +67,13 @@ class Fdbd:
                  millionth of the median radius.
         """
         h, z = matrix("fdbd", "features", s.h, len(self.mu)), matrix("fdbd", "logits", s.z, len(self.weights))
-        if len(h) != len(z):
+        if h.shape[0] != z.shape[0]:
             raise ValueError(
-                f"fdbd: {len(h)} rows of features but {len(z)} of logits; check the model's outputs"
+                f"fdbd: {h.shape[0]} rows of features but {z.shape[0]} of logits; check the model's outputs"
             )
-        h -= self.mu
-        top = z.argmax(1)
-        boundary = np.vecdot(z.max(1, keepdims=True) - z, self.weights[top])
+        h = h - self.mu
+        weights = np.take_along_axis(self.weights, z.argmax(1)[:, None], 0)
+        boundary = np.vecdot(z.max(1, keepdims=True) - z, weights)
         radius = np.maximum(np.sqrt(np.vecdot(h, h)), self.least_radius)
-        return np.asarray(-boundary / radius, np.float64)
+        score: F8 = -boundary / radius
+        return score

@@ -68,10 +68,11 @@ class Knn:
         """
         unit_h, close = self._closeness(h)
         own = self.labels == predicted[:, None]
-        seen = own.any(1, keepdims=True)
+        seen = own.sum(1, keepdims=True) > 0
         theirs = np.where(seen, np.where(own, close, -np.inf), -close).argmax(1)
         nearest = distance(unit_h, self.centres, close.argmax(1))
-        return np.asarray(np.maximum(distance(unit_h, self.centres, theirs) - nearest, 0.0), np.float64)
+        nearer: F8 = np.maximum(distance(unit_h, self.centres, theirs) - nearest, 0.0)
+        return nearer
 
     def _closeness(self, h: NDArray[Any] | None) -> tuple[F8, NDArray[np.float32]]:
         unit_h = unit(matrix("knn", "features", h, self.centres.shape[1]))

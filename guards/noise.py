@@ -8,6 +8,7 @@ quiet pixels alone, at the price of a smaller or a more visible disturbance else
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -60,7 +61,8 @@ class Noise:
         x = s.x.astype(np.float64)
         middle = x[..., 1:-1, 1:-1]
         around = x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:]
-        rough = np.abs(4 * middle - around).reshape(len(x), middle[0].size if len(x) else 1)
+        rough = np.abs(4 * middle - around).reshape(-1, math.prod(middle.shape[1:]))
         quiet = max(1, int(QUIET * rough.shape[1]))
         floor = np.partition(rough, quiet - 1, axis=1)[:, :quiet].mean(1)
-        return np.asarray(np.log(floor / self.span + LEAST), np.float64)
+        score: F8 = np.log(floor / self.span + LEAST)
+        return score

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Self, TypeAlias
+from typing import Protocol, Self, TypeAlias
 
 import numpy as np
 
@@ -84,11 +84,19 @@ class Ood:
         return self.composite.rarity([one.score(s) for one in self.detectors])
 
 
+class Scorer(Protocol):
+    """What gives rows their number: an `Ood`, or what computes the same."""
+
+    @property
+    def needs_features(self) -> bool: ...
+    def score(self, s: Signals, /) -> F8: ...
+
+
 @dataclass(frozen=True, slots=True)
 class OodGuard:
     """The guard: reads the named model's `features` and `logits` only if a detector needs them."""
 
-    ood: Ood
+    ood: Scorer
     model: str
     input_name: str
 

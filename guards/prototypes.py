@@ -60,10 +60,12 @@ def half_squares(centres: NDArray[Any]) -> NDArray[Any]:
 
 def closeness(x: NDArray[Any], centres: NDArray[Any], halves: NDArray[Any]) -> NDArray[Any]:
     """x.c - |c|^2/2 for every row and centre: the nearest centre has the largest. One matmul."""
-    return np.asarray(x @ centres.T - halves)
+    close: NDArray[Any] = x @ centres.T - halves
+    return close
 
 
 def distance(x: F8, centres: NDArray[Any], which: NDArray[np.intp]) -> F8:
     """float64[n] from each row to its own centre, by subtraction, so that nothing cancels."""
-    apart = x - centres[which]
-    return np.asarray(np.sqrt(np.vecdot(apart, apart)), np.float64)
+    apart = x - np.take_along_axis(centres, which[:, None], 0)
+    far: F8 = np.sqrt(np.vecdot(apart, apart))
+    return far

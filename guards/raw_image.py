@@ -49,7 +49,8 @@ class Pooled:
         """The squared Mahalanobis distance, residual included, as one projection: float64[n]."""
         cells = _pool(x, self.down, self.across) - self.mu
         inside = cells @ self.basis.T
-        return np.asarray((np.vecdot(cells, cells) - np.vecdot(inside, inside)) / self.variance, np.float64)
+        far: F8 = (np.vecdot(cells, cells) - np.vecdot(inside, inside)) / self.variance
+        return far
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +87,7 @@ class RawImage:
         first, second = x[order[::2]], x[order[1::2]]
         pooled, low, high = Pooled.fit(first), float(x.min()), float(x.max())
         centre = np.median(_statistics(first, low, high), 1)
-        scores = [pooled.distance(second), *np.abs(_statistics(second, low, high) - centre[:, None])]
+        scores = [pooled.distance(second), *_apart(second, low, high, centre)]
         tails = tuple(Tail.fit(score, floor=floor) for score, floor in zip(scores, FLOORS, strict=True))
         return cls(frozen(np.array(x.shape[1:], np.int64)), pooled, low, high, frozen(centre), tails)
 
@@ -104,29 +105,31 @@ class RawImage:
                 f"raw_image: x has shape {list(s.x.shape)}, expected {expected}; fit it on this model"
             )
         x = s.x.astype(np.float64)
-        apart = np.abs(_statistics(x, self.low, self.high) - self.centre[:, None])
-        return blend(self.tails, (self.pooled.distance(x), *apart))
+        return blend(self.tails, [self.pooled.distance(x), *_apart(x, self.low, self.high, self.centre)])
 
 
-def _statistics(x: F8, low: float, high: float) -> F8:
-    """float64[2, n]: share of black and white pixels, log of high-frequency over whole energy."""
-    n, span = len(x), max(high - low, 1e-12)
-    flat = _flat(x)
-    edge, every = span / 512, np.ones(flat.shape[1])
+def _apart(x: F8, low: float, high: float, centre: F8) -> tuple[F8, F8]:
+    """How far each statistic lies from its centre, to either side."""
+    extreme, fine = _statistics(x, low, high)
+    return np.abs(extreme - centre[0]), np.abs(fine - centre[1])
+
+
+def _statistics(x: F8, low: float, high: float) -> tuple[F8, F8]:
+    """float64[n] each: share of black and white pixels, log of high-frequency over whole energy."""
+    span = max(high - low, 1e-12)
+    edge, flat = span / 512, _flat(x)
     right = _flat(x[..., 1:] - x[..., :-1])
     below = _flat(x[..., 1:, :] - x[..., :-1, :])
     fine = np.vecdot(right, right) / right.shape[1] + np.vecdot(below, below) / below.shape[1]
-    whole = np.vecdot(flat, flat) / len(every) - np.square(flat @ every / len(every))
+    whole = np.vecdot(flat, flat) / flat.shape[1] - np.square(flat.mean(1))
     least = 1e-4 * span**2
-    found = np.empty((2, n))
-    found[0] = ((flat <= low + edge) | (flat >= high - edge)) @ every / len(every)
-    found[1] = np.log((fine + least) / (np.maximum(whole, 0.0) + least))
-    return found
+    extreme: F8 = ((flat <= low + edge) | (flat >= high - edge)).mean(1)
+    return extreme, np.log((fine + least) / (np.maximum(whole, 0.0) + least))
 
 
 def _flat(x: F8) -> F8:
     """float64[n, everything else]; also for no rows at all."""
-    return x.reshape(len(x), math.prod(x.shape[1:]))
+    return x.reshape(-1, math.prod(x.shape[1:]))
 
 
 def _bins(size: int) -> F8:
@@ -140,6 +143,6 @@ def _bins(size: int) -> F8:
 
 def _pool(x: NDArray[Any], down: F8, across: F8) -> F8:
     """float64[n, c * 64]: one matmul over all rows at once for the width, then one for the height."""
-    n, c, h, w = x.shape
-    narrow = (x.reshape(-1, w) @ across).reshape(n, c, h, across.shape[1])
+    _, c, h, w = x.shape
+    narrow = (x.reshape(-1, w) @ across).reshape(-1, c, h, across.shape[1])
     return _flat(np.matmul(down, narrow))

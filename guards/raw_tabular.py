@@ -18,6 +18,7 @@ LEAST = 80
 RIDGE = 1e-3
 FLOORS = (0.0, 0.0, 0.05, 0.02, 1.0)
 WHOLE_UP_TO = 2.0**23
+LARGEST = float(np.finfo(np.float64).max)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,10 +69,8 @@ class Columns:
 
     def filled(self, x: F8) -> tuple[F8, F8]:
         """(x without gaps, float64[n] nats of what was missing)."""
-        known = np.isfinite(x)
-        if known.all():
-            return x, np.zeros(len(x))
-        return np.where(known, x, self.fill), ~known @ self.missing
+        known = np.abs(x) <= LARGEST
+        return np.where(known, x, self.fill), np.where(known, 0.0, 1.0) @ self.missing
 
 
 @dataclass(frozen=True, slots=True, eq=False)

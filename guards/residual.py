@@ -51,8 +51,9 @@ class Residual:
                  origin; r by explained variance.
         """
         h = matrix("residual", "features", s.h, len(self.mu))
-        h -= self.mu
+        h = h - self.mu
         inside = h @ self.basis.T
         whole = np.vecdot(h, h)
         left = whole - np.vecdot(inside, inside)
-        return np.asarray(np.sqrt(np.where(left > 1e-12 * whole, left, 0.0)), np.float64)
+        score: F8 = np.sqrt(np.where(left <= 1e-12 * whole, 0.0, left))
+        return score

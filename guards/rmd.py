@@ -72,4 +72,5 @@ class Rmd:
         h = unit(matrix("rmd", "features", s.h, self.rows.shape[1]))
         numbers = h @ self.rows.T + self.offset
         shared = numbers[:, self.k :]
-        return np.asarray(np.vecdot(shared, shared) + numbers[:, : self.k].min(1), np.float64)
+        score: F8 = np.vecdot(shared, shared) + numbers[:, : self.k].min(1)
+        return score

@@ -9,6 +9,7 @@ detection to 0-3 % (guards.md).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -71,31 +72,50 @@ class Squeeze:
         return cls(bits, trigger, cut, prototypes, change, disagreement, Tail.fit(worse))
 
     def triggered(self, h: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """bool[n]: the rows that are worth squeezing. About 10 us at n=1."""
+        """bool[n]: the rows that are worth squeezing."""
         return np.asarray(self.trigger.score(Signals(h, h)) >= self.trigger_cut, np.bool_)
 
+    def look(self, s: Signals, /) -> F8:
+        """All that needs no further forward pass.
+
+        Args:    s.h: float32[n, d]; s.z: float[n, k] whose largest is the prediction: here probabilities.
+        Returns: float64[n, 3]: the oddness that triggers, the rarity of the disagreement, and the score of
+                 a row that is not squeezed.
+        """
+        p = matrix("squeeze", "probabilities", s.z)
+        h = np.empty((0, 0), np.float32) if s.h is None else s.h
+        disagreement = self.disagreement.rarity(self.prototypes.disagreement(h, p.argmax(1)))
+        steady = self.outer.rarity(np.maximum(self.change.rarity(np.zeros(1)), disagreement))
+        return np.stack([self.trigger.score(s), disagreement, steady], axis=1)
+
+    def moved(self, disagreement: F8, changes: F8) -> F8:
+        """The score of squeezed rows: float64[n] nats, >= 0.
+
+        Args:    disagreement: float64[n] nats, from `look`; changes: float64[n] from `distance`.
+        """
+        return self.outer.rarity(np.maximum(self.change.rarity(changes), disagreement))
+
     def score(self, h: NDArray[np.float32], p: NDArray[Any], changes: F8) -> F8:
-        """The rarity of the worse of the two signals.
+        """The rarity of the worse of the two signals, for rows that are all known at once.
 
         Args:    h: float32[n, d], p: float[n, k] of the rows as they came; changes: float64[n] from
                  `distance`, 0 for rows that are not triggered.
         Returns: float64[n] nats, >= 0.
-        Cost:    about 45 us at n=1, beside two forward passes for a triggered row.
         Source:  Xu et al., NDSS 2018, section 4; combined with prototype agreement (guards.md,
                  "Perturbation").
         """
-        predicted = matrix("squeeze", "probabilities", p).argmax(1)
-        disagreements = self.prototypes.disagreement(h, predicted)
-        return self.outer.rarity(
-            np.maximum(self.change.rarity(changes), self.disagreement.rarity(disagreements))
-        )
+        return self.moved(self.look(Signals(h, h, p))[:, 1], changes)
 
 
 @dataclass(frozen=True, slots=True)
 class SqueezeGuard:
-    """The guard: one predict call for all variants of the triggered rows, none if there are none."""
+    """The guard: one predict call for all variants of the triggered rows, none if there are none.
+
+    look: `squeeze.look`, or what computes the same.
+    """
 
     squeeze: Squeeze
+    look: Callable[[Signals], F8]
     model: str
     input_name: str
 
@@ -110,12 +130,17 @@ class SqueezeGuard:
                 f"squeeze: {self.model} gives {sorted(answer)}; it needs features and probabilities"
             )
         h, p = answer["features"], answer["probabilities"]
-        changes = np.zeros(len(batch))
-        rows = np.flatnonzero(self.squeeze.triggered(h))
+        found = self.look(Signals(h, h, p))
+        scores = found[:, 2].copy()
+        rows = np.flatnonzero(found[:, 0] >= self.squeeze.trigger_cut)
         if rows.size:
-            twice = {name: np.concatenate([value[rows]] * SQUEEZERS) for name, value in batch.inputs.items()}
-            x = np.asarray(batch.inputs[self.input_name], np.float32)[rows]
-            inputs = twice | {self.input_name: variants(x, self.squeeze.bits)}
-            squeezed = await batch.predict(self.model, inputs)
-            changes[rows] = distance(p[rows], squeezed["probabilities"])
-        return self.squeeze.score(h, p, changes)
+            scores[rows] = self.squeeze.moved(found[rows, 1], await self._changes(batch, rows, p[rows]))
+        return scores
+
+    async def _changes(self, batch: Rows, rows: NDArray[np.intp], p: NDArray[Any]) -> F8:
+        """How far the answers to these rows move when their pictures are squeezed."""
+        twice = {name: np.concatenate([value[rows]] * SQUEEZERS) for name, value in batch.inputs.items()}
+        x = np.asarray(batch.inputs[self.input_name], np.float32)[rows]
+        inputs = twice | {self.input_name: variants(x, self.squeeze.bits)}
+        squeezed = await batch.predict(self.model, inputs)
+        return distance(p, squeezed["probabilities"])

@@ -127,7 +127,7 @@ def test_the_blend_is_the_rarest_voice_plus_a_tenth_of_the_mean() -> None:
     tails = [Tail(np.array([0.0]), np.array([0.0]), scale) for scale in (1.0, 2.0, 4.0)]
     scores = [np.array([1.0, 0.0]), np.array([6.0, 4.0]), np.array([8.0, 0.0])]
     np.testing.assert_allclose(blend(tails, scores), [3 + 0.1 * (1 + 3 + 2) / 3, 2 + 0.1 * 2 / 3])
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="rarity: 2 scores for 3 tails"):
         blend(tails, scores[:2])
 
 

@@ -143,7 +143,7 @@ def test_the_guard_squeezes_all_triggered_rows_in_one_call_and_no_others() -> No
     asked = batch(20)
     hit = SQUEEZE.triggered(asked.answer["features"])
     assert 0 < hit.sum() < 20
-    found = asyncio.run(SqueezeGuard(SQUEEZE, "primary", "image").score(asked))
+    found = asyncio.run(SqueezeGuard(SQUEEZE, SQUEEZE.look, "primary", "image").score(asked))
     assert asked.forwards == ["primary"]
     (inputs,) = asked.predicts
     np.testing.assert_array_equal(inputs["image"], variants(asked.inputs["image"][hit], 4))
@@ -156,7 +156,7 @@ def test_the_guard_squeezes_all_triggered_rows_in_one_call_and_no_others() -> No
 
 def test_a_batch_of_n_equals_n_batches_of_one() -> None:
     whole = batch(12)
-    guard = SqueezeGuard(SQUEEZE, "primary", "image")
+    guard = SqueezeGuard(SQUEEZE, SQUEEZE.look, "primary", "image")
     found = asyncio.run(guard.score(whole))
     for i in range(12):
         one = FakeBatch(
@@ -172,7 +172,7 @@ def test_the_guard_makes_no_call_if_nothing_is_odd() -> None:
     h = h[~SQUEEZE.triggered(h)]
     answer = {"features": h, "probabilities": softmax(logits(h))}
     asked = FakeBatch({"image": np.zeros((len(h), 1, 12, 12), np.float32)}, answer, scripted)
-    found = asyncio.run(SqueezeGuard(SQUEEZE, "primary", "image").score(asked))
+    found = asyncio.run(SqueezeGuard(SQUEEZE, SQUEEZE.look, "primary", "image").score(asked))
     assert asked.predicts == []
     assert len(found) == len(h) > 100
 
@@ -182,4 +182,4 @@ def test_a_model_without_what_it_needs_is_an_error(name: str) -> None:
     asked = batch(4)
     asked.answer = {k: v for k, v in asked.answer.items() if k != name}
     with pytest.raises(ValueError, match=r"squeeze: primary gives .* it needs features and probabilities"):
-        asyncio.run(SqueezeGuard(SQUEEZE, "primary", "image").score(asked))
+        asyncio.run(SqueezeGuard(SQUEEZE, SQUEEZE.look, "primary", "image").score(asked))
