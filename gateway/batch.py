@@ -11,10 +11,12 @@ fails its own row alone. A pass that ran out of time is not tried again.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import types
 from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -26,6 +28,7 @@ from gateway.errors import BudgetExceeded, ModelFailed, StageFailure
 F8: TypeAlias = NDArray[np.float64]
 Rows: TypeAlias = NDArray[np.intp]
 Mask: TypeAlias = NDArray[np.bool_]
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -53,7 +56,8 @@ async def within(part: Coroutine[Any, Any, T], until_s: float) -> T:
 
 async def bounded(
     name: str,
-    call: Callable[[], Coroutine[Any, Any, T]],
+    call: Callable[[A], Coroutine[Any, Any, T]],
+    given: A,
     budget_s: float,
     until_s: float,
     failure: type[StageFailure],
@@ -65,7 +69,7 @@ async def bounded(
     """
     start_s = now_s()
     try:
-        return await within(call(), min(start_s + budget_s, until_s))
+        return await within(call(given), min(start_s + budget_s, until_s))
     except TimeoutError as error:
         raise BudgetExceeded(f"{name}: no answer in {now_s() - start_s:.3f} s") from error
     except asyncio.CancelledError:
@@ -146,7 +150,7 @@ class Model:
     async def ask(self, inputs: Tensors, n: int, until_s: float) -> Tensors:
         """The raw outputs for n rows, shape-checked. Raises a StageFailure, whatever the predictor does."""
         outputs = await bounded(
-            self.name, lambda: self.predictor.predict(inputs), self.budget_s, until_s, ModelFailed
+            self.name, self.predictor.predict, inputs, self.budget_s, until_s, ModelFailed
         )
         self._hold_to_contract(outputs, n)
         return outputs
@@ -161,9 +165,7 @@ class Model:
             if name not in outputs:
                 raise ModelFailed(f"{self.name}: output {name!r} is missing")
             got = outputs[name].shape[1:]
-            if len(got) != len(shape) or any(
-                want not in (None, dim) for want, dim in zip(shape, got, strict=True)
-            ):
+            if got != shape and not _fits(shape, got):
                 raise ModelFailed(f"{self.name}: output {name!r} has shape {got} a row, not {shape}")
 
     async def forward(self, inputs: Tensors, n: int, until_s: float) -> Forward:
@@ -179,7 +181,7 @@ class Model:
             outputs, ok, error = {}, np.zeros(n, bool), str(failure)
             if n > 1:
                 outputs, ok = await self._row_by_row(inputs, n, min(now_s() + self.budget_s, until_s))
-        whole = bool(ok.all())
+        whole = ok is yes(n) or bool(ok.all())
         if error is None and not whole:
             error = f"{self.name}: returned a number that is not finite"
         return Forward(outputs, ok, whole, time.perf_counter() - start_s, error)
@@ -194,12 +196,35 @@ class Model:
         return stack(answers)
 
 
+def _fits(wanted: tuple[int | None, ...], got: tuple[int, ...]) -> bool:
+    """Whether a shape is one of those wanted; None is any size."""
+    return len(got) == len(wanted) and all(
+        want in (None, size) for want, size in zip(wanted, got, strict=True)
+    )
+
+
+@lru_cache(maxsize=256)
+def every(n: int) -> Rows:
+    """0 to n - 1, read-only and made once."""
+    rows = np.arange(n)
+    rows.flags.writeable = False
+    return rows
+
+
+@lru_cache(maxsize=256)
+def yes(n: int) -> Mask:
+    """n times true, read-only and made once."""
+    mask = np.ones(n, bool)
+    mask.flags.writeable = False
+    return mask
+
+
 def finite(outputs: Tensors, n: int) -> Mask:
     """bool[n]: rows in which every floating output is finite. NaN is an error, never a number."""
-    ok = np.ones(n, bool)
+    ok = yes(n)
     for array in outputs.values():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            ok &= np.isfinite(array.reshape(n, -1)).all(axis=1)
+        if array.dtype.kind == "f" and not np.logical_and.reduce(np.isfinite(array), axis=None):
+            ok = ok & np.isfinite(array.reshape(n, -1)).all(axis=1)
     return ok
 
 
@@ -229,6 +254,11 @@ class Batch:
     deadlines_s: tuple[float, ...]
     models: Mapping[str, Model] = field(default_factory=dict)
     _memo: dict[str, Forward] = field(default_factory=dict)
+    until_s: float = field(init=False)
+    """When the last of these rows stops waiting."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "until_s", max(self.deadlines_s, default=-math.inf))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -236,11 +266,6 @@ class Batch:
     def asking(self, models: Mapping[str, Model]) -> Batch:
         """These rows with the models that `run` may ask, and nothing computed yet."""
         return Batch(self.ids, self.principals, self.inputs, self.deadlines_s, models)
-
-    @property
-    def until_s(self) -> float:
-        """When the last of these rows stops waiting."""
-        return max(self.deadlines_s)
 
     def take(self, rows: Rows) -> Batch:
         """The given rows, in the given order, with what was already computed for them."""
@@ -256,7 +281,7 @@ class Batch:
     async def run(self, model: str) -> Forward:
         """The model's pass over these rows, computed once; total."""
         if model not in self._memo:
-            self._memo[model] = await self.models[model].forward(self.inputs, len(self), self.until_s)
+            self._memo[model] = await self.models[model].forward(self.inputs, len(self.ids), self.until_s)
         return self._memo[model]
 
     def known(self, model: str) -> Forward | None:

@@ -18,13 +18,13 @@ enforced guard refuses skips every later stage, which can only matter to that ro
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from gateway.batch import Answered, Batch, Forward, Model, Row, Rows, bounded, now_s
+from gateway.batch import Answered, Batch, Forward, Model, Row, Rows, bounded, every, now_s
 from gateway.decision import (
     Decision,
     Deferred,
@@ -38,7 +38,7 @@ from gateway.decision import (
     Verdict,
 )
 from gateway.errors import StageFailure, StoreFailed
-from gateway.stage import Assessment, FeatureStage, Stage
+from gateway.stage import Assessment, FeatureStage, Stage, allowed, unscored
 
 AnyGuard: TypeAlias = Stage[Batch] | FeatureStage
 Trail: TypeAlias = Sequence[tuple[Rows, Assessment]]
@@ -84,7 +84,7 @@ class _Run:
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.live = batch  # the rows that no guard has refused, with the forward passes computed for them
-        self.rows: Rows = np.arange(len(batch))  # where the live rows stand in the batch
+        self.rows: Rows = every(len(batch))  # where the live rows stand in the batch
         self.fall = np.zeros(len(batch), np.int8)
         self.outcomes: list[Outcome | None] = [None] * len(batch)
         self.open = len(batch)
@@ -173,6 +173,10 @@ class Pipeline:
     rungs: tuple[Rung, ...]
     review: Review
     review_budget_s: float
+    models: Mapping[str, Model] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "models", {rung.name: rung.model for rung in self.rungs})
 
     async def decide(self, batch: Batch) -> list[Decision]:
         """Exactly one decision a row, in order. Raises nothing but our own cancellation."""
@@ -183,7 +187,7 @@ class Pipeline:
 
     async def answer(self, batch: Batch) -> Ended:
         """All that guards and models can settle; what is left waits for a person, and neighbours need not."""
-        run = _Run(batch.asking({rung.name: rung.model for rung in self.rungs}))
+        run = _Run(batch.asking(self.models))
         if (now := now_s()) >= min(batch.deadlines_s):
             for row, deadline_s in enumerate(batch.deadlines_s):
                 if deadline_s <= now:
@@ -220,7 +224,7 @@ class Pipeline:
             return
         answer = await batch.run(rung.name)
         run.trail.append((rows, _attempt(rung.name, answer)))
-        alive: Rows = np.arange(len(rows)) if answer.whole else np.flatnonzero(answer.ok)
+        alive: Rows = every(len(rows)) if answer.whole else np.flatnonzero(answer.ok)
         for row in () if answer.whole else rows[~answer.ok]:
             run.reasons.setdefault(int(row), Reason.UNAVAILABLE)
         for check in rung.checks:
@@ -235,8 +239,8 @@ class Pipeline:
                     run.reasons.setdefault(int(rows[at]), check.reason)
                     run.suggestions.setdefault(int(rows[at]), Row(answer.outputs, int(at)))
                 alive = alive[found.verdicts == Verdict.ALLOW]
-        for at in alive.tolist():
-            row, output = int(rows[at]), Row(answer.outputs, at)
+        for at, row in zip(alive.tolist(), rows[alive].tolist(), strict=True):
+            output = Row(answer.outputs, at)
             if depth:
                 run.end(row, Degraded(output, rung.name, run.reasons.get(row, Reason.UNAVAILABLE)))
             else:
@@ -250,7 +254,7 @@ class Pipeline:
         cases = [self._case(run, batch, i, int(row)) for i, row in enumerate(rows)]
         try:
             taken = await bounded(
-                "review", lambda: self.review.put(cases), self.review_budget_s, batch.until_s, StoreFailed
+                "review", self.review.put, cases, self.review_budget_s, batch.until_s, StoreFailed
             )
             took = [bool(one) for one in taken]
         except (StageFailure, TypeError, ValueError):
@@ -276,9 +280,8 @@ class Pipeline:
 def _attempt(rung: str, answer: Forward) -> Assessment:
     """A rung's attempt as a line of the trail: no score, DEGRADE where it failed."""
     n = len(answer.ok)
-    unscored = np.full(n, np.nan)
     if answer.whole:
-        return Assessment(rung, unscored, np.zeros(n, np.int8), True, True, answer.elapsed_s)
+        return Assessment(rung, unscored(n), allowed(n), True, True, answer.elapsed_s)
     verdicts = np.where(answer.ok, np.int8(Verdict.ALLOW), np.int8(Verdict.DEGRADE))
     errors = {int(i): answer.error or "no answer" for i in np.flatnonzero(~answer.ok)}
-    return Assessment(rung, unscored, verdicts, False, True, answer.elapsed_s, errors)
+    return Assessment(rung, unscored(n), verdicts, False, True, answer.elapsed_s, errors)

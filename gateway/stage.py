@@ -17,7 +17,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
@@ -48,7 +50,23 @@ class Guard(Protocol[J_contra]):
     async def score(self, rows: J_contra, /) -> F8: ...
 
 
-NO_ERRORS: Mapping[int, str] = {}
+NO_ERRORS: Mapping[int, str] = MappingProxyType({})
+
+
+@lru_cache(maxsize=256)
+def allowed(n: int) -> Verdicts:
+    """n times ALLOW, read-only and made once."""
+    verdicts = np.zeros(n, np.int8)
+    verdicts.flags.writeable = False
+    return verdicts
+
+
+@lru_cache(maxsize=256)
+def unscored(n: int) -> F8:
+    """n times no score, read-only and made once."""
+    scores = np.full(n, np.nan)
+    scores.flags.writeable = False
+    return scores
 
 
 class Assessment(NamedTuple):
@@ -92,12 +110,16 @@ class Stage(Generic[J]):
     on_error: Verdict
     enforce: bool = True
     retry_scale_s: float | None = None
+    lowest_cut: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lowest_cut", min(self.cuts.values(), default=math.inf))
 
     async def assess(self, rows: J, until_s: float) -> Assessment:
         """A verdict for every row by `until_s` at the latest; total."""
         start_s = time.perf_counter()
         n = len(rows)
-        errors: dict[int, str] = {}
+        errors: Mapping[int, str] = NO_ERRORS
         try:
             scores = await self._ask(rows, n, until_s)
         except BudgetExceeded as failure:
@@ -108,14 +130,14 @@ class Stage(Generic[J]):
                 scores, errors = await self._row_by_row(rows, n, min(now_s() + self.budget_s, until_s))
         quiet = self._all_allowed(scores)
         if quiet:
-            verdicts = np.zeros(n, np.int8)
+            verdicts = allowed(n)
         else:
-            scores, verdicts = self._judge(scores, errors)
+            scores, verdicts, errors = self._judge(scores, dict(errors))
         elapsed_s = time.perf_counter() - start_s
         return Assessment(self.name, scores, verdicts, quiet, self.enforce, elapsed_s, errors)
 
     async def _ask(self, rows: J, n: int, until_s: float) -> F8:
-        raw = await bounded(self.name, lambda: self.guard.score(rows), self.budget_s, until_s, GuardFailed)
+        raw = await bounded(self.name, self.guard.score, rows, self.budget_s, until_s, GuardFailed)
         try:
             scores = np.asarray(raw, dtype=np.float64)
         except (TypeError, ValueError) as error:
@@ -136,9 +158,9 @@ class Stage(Generic[J]):
     def _all_allowed(self, scores: F8) -> bool:
         """Whether every score is a number below every cut: both are false as soon as one is NaN."""
         least, most = np.minimum.reduce(scores), np.maximum.reduce(scores)
-        return bool(least > -math.inf and most < min(self.cuts.values(), default=math.inf))
+        return bool(least > -math.inf and most < self.lowest_cut)
 
-    def _judge(self, scores: F8, errors: dict[int, str]) -> tuple[F8, Verdicts]:
+    def _judge(self, scores: F8, errors: dict[int, str]) -> tuple[F8, Verdicts, dict[int, str]]:
         """The scores with NaN for what is none, each with a word in `errors`; and a verdict for each."""
         scores = np.where(np.isneginf(scores), np.nan, scores)
         for i in np.flatnonzero(np.isnan(scores)):
@@ -148,7 +170,7 @@ class Stage(Generic[J]):
             np.maximum(verdicts, np.where(scores >= cut, np.int8(verdict), np.int8(0)), out=verdicts)
         if errors:
             verdicts[list(errors)] = self.on_error
-        return scores, verdicts
+        return scores, verdicts, errors
 
     def retry_after_s(self, score: float) -> float | None:
         """How long until a refused score is below the cut again, where the score fades with time."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -83,6 +84,15 @@ class Tail:
         return np.stack([start, rarity, np.pad(np.append(slope, 1 / self.scale), (0, spare), "edge")])
 
 
+@lru_cache(maxsize=64)
+def _pieces_of(tails: tuple[Tail, ...]) -> tuple[F8, F8, F8, F8]:
+    """The knots of each tail, float64[t, m], and the pieces between them, float64[m + 1, t] each."""
+    most = max(len(tail.values) for tail in tails)
+    knots = [np.pad(tail.values, (0, most - len(tail.values)), constant_values=np.inf) for tail in tails]
+    start, rarity, slope = np.stack([tail._pieces(most) for tail in tails], axis=2)
+    return np.stack(knots), start, rarity, slope
+
+
 def _rarities(tails: Sequence[Tail], scores: Sequence[F8]) -> F8:
     """float64[n, t]: score j by tail j; all tails in the same few steps, which is what they cost when served.
 
@@ -90,11 +100,9 @@ def _rarities(tails: Sequence[Tail], scores: Sequence[F8]) -> F8:
     """
     if len(tails) != len(scores):
         raise ValueError(f"rarity: {len(scores)} scores for {len(tails)} tails; calibrate again")
-    knots = max(len(tail.values) for tail in tails)
-    beyond = [np.pad(tail.values, (0, knots - len(tail.values)), constant_values=np.inf) for tail in tails]
-    start, rarity, slope = np.stack([tail._pieces(knots) for tail in tails], axis=2)
+    knots, start, rarity, slope = _pieces_of(tuple(tails))
     s = np.maximum(np.stack(scores, axis=1), start[0])
-    piece = (s[:, :, None] >= np.stack(beyond)).sum(2)
+    piece = (s[:, :, None] >= knots).sum(2)
     along = s - np.take_along_axis(start, piece, 0)
     found: F8 = np.take_along_axis(rarity, piece, 0) + along * np.take_along_axis(slope, piece, 0)
     return found
