@@ -45,12 +45,13 @@ class Batcher:
 
     async def decide(self, batch: Batch) -> list[Decision]:
         """The decisions for one request's rows by their deadline; total, our own cancellation aside."""
-        if self.queued_rows + len(batch) > self.max_queued_rows:
+        rows = len(batch)
+        if self.queued_rows + rows > self.max_queued_rows:
             return _refuse(batch, Refused(Reason.UNAVAILABLE, retry_after_s=1.0))
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[Decision]] = loop.create_future()
         self._waiting.append((batch, answer))
-        self.queued_rows += len(batch)
+        self.queued_rows += rows
         self._lanes = [lane for lane in self._lanes if not lane.done()]
         if len(self._lanes) < LANES:
             self._lanes.append(loop.create_task(self._work()))
@@ -100,17 +101,18 @@ class Batcher:
     def _take(self) -> Taken:
         """The longest prefix of the queue that makes one batch of one form; callers that left are skipped."""
         taken: Taken = []
-        rows = 0
+        rows, form = 0, None
         while self._waiting:
             batch, answer = self._waiting[0]
-            if taken and (rows + len(batch) > self.max_batch_rows or form_of(batch) != form_of(taken[0][0])):
+            n, its_form = len(batch), form_of(batch)
+            if taken and (rows + n > self.max_batch_rows or its_form != form):
                 break
             self._waiting.popleft()
-            self.queued_rows -= len(batch)
+            self.queued_rows -= n
             if answer.done():
                 continue
             taken.append((batch, answer))
-            rows += len(batch)
+            rows, form = rows + n, its_form
         return taken
 
 
@@ -133,10 +135,11 @@ def _tell(taken: Taken, decisions: Sequence[Decision | None]) -> None:
     """Answers the requests of which every row is decided."""
     start = 0
     for batch, answer in taken:
-        mine = [one for one in decisions[start : start + len(batch)] if one is not None]
-        if len(mine) == len(batch) and not answer.done():
+        rows = len(batch)
+        mine = [one for one in decisions[start : start + rows] if one is not None]
+        if len(mine) == rows and not answer.done():
             answer.set_result(mine)
-        start += len(batch)
+        start += rows
 
 
 def _settle(batch: Batch, answer: asyncio.Future[list[Decision]], refused: Refused) -> None:

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from wire_parts import IMAGE, Array, binary_request, contract_of, json_request, same_bits, spec_of
 
+from gateway import wire
 from gateway.contract import MAX_BODY_BYTES, Contract, RequestedOutput, TensorSpec
 from gateway.errors import ArtifactError, InvalidRequest
 from gateway.wire import InferRequest, parse_header_length, parse_infer
@@ -198,3 +201,9 @@ def test_a_contract_without_distinct_names_is_refused_at_load(fields: dict[str, 
     }
     with pytest.raises(ArtifactError):
         Contract(**(parts | fields))
+
+
+@given(st.lists(st.sampled_from([b"tr", b"ue", b"fal", b"se", b"true", b"u", b"s", b"0.5,", b'"'])))
+def test_booleans_are_seen_wherever_they_stand(parts: list[bytes]) -> None:
+    body = b"".join(parts)
+    assert wire._booleans(body) == (b"true" in body or b"false" in body)
