@@ -28,6 +28,7 @@ from gateway.errors import BudgetExceeded, ModelFailed, StageFailure
 F8: TypeAlias = NDArray[np.float64]
 Rows: TypeAlias = NDArray[np.intp]
 Mask: TypeAlias = NDArray[np.bool_]
+_Begun: TypeAlias = "tuple[Coroutine[Any, Any, Forward], Any]"
 A = TypeVar("A")
 T = TypeVar("T")
 
@@ -94,6 +95,12 @@ def _go_on(part: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, 
                 waits_for = part.send(came)
         except StopIteration as answer:
             return answer.value  # type: ignore[no-any-return]
+
+
+class Measure(Protocol):
+    """A pure function of some rows' arrays, told apart by identity."""
+
+    def run(self, given: Mapping[str, NDArray[Any]], /) -> NDArray[Any]: ...
 
 
 class Predictor(Protocol):
@@ -254,6 +261,8 @@ class Batch:
     deadlines_s: tuple[float, ...]
     models: Mapping[str, Model] = field(default_factory=dict)
     _memo: dict[str, Forward] = field(default_factory=dict)
+    _measured: dict[Measure, NDArray[Any]] = field(default_factory=dict)
+    _begun: dict[str, _Begun] = field(default_factory=dict)
     until_s: float = field(init=False)
     """When the last of these rows stops waiting."""
 
@@ -276,12 +285,25 @@ class Batch:
             deadlines_s=tuple(self.deadlines_s[i] for i in rows),
             models=self.models,
             _memo={name: f.take(rows) for name, f in self._memo.items()},
+            _measured={measure: found[rows] for measure, found in self._measured.items()},
         )
+
+    def begin(self, model: str) -> None:
+        """Sets the model's pass to work without waiting for it; `run`, which must follow, waits."""
+        if model in self._memo or model in self._begun:
+            return
+        part = self.models[model].forward(self.inputs, len(self.ids), self.until_s)
+        try:
+            self._begun[model] = part, part.send(None)
+        except StopIteration as answer:
+            self._memo[model] = answer.value
 
     async def run(self, model: str) -> Forward:
         """The model's pass over these rows, computed once; total."""
         if model not in self._memo:
-            self._memo[model] = await self.models[model].forward(self.inputs, len(self.ids), self.until_s)
+            self.begin(model)
+        if model in self._begun:
+            self._memo[model] = await _go_on(*self._begun.pop(model))
         return self._memo[model]
 
     def known(self, model: str) -> Forward | None:
@@ -294,6 +316,12 @@ class Batch:
         if not answer.whole:
             raise ModelFailed(answer.error or f"{model}: no answer")
         return answer.outputs
+
+    def once(self, measure: Measure, given: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """What a measure gives for these rows, a number or more a row, computed once. Raises as it does."""
+        if measure not in self._measured:
+            self._measured[measure] = measure.run(given)
+        return self._measured[measure]
 
     async def predict(self, model: str, inputs: Tensors, /) -> Tensors:
         """What guards read for other inputs, any number of rows: one more bounded pass. May raise."""

@@ -16,7 +16,7 @@ from gateway.batch import Answered, Batch, Model
 from gateway.certificate import CERTIFICATE_FILE, GUARDS_FILE, FalseAlarm
 from gateway.decision import Reason, Verdict
 from gateway.errors import ArtifactError, Problem
-from gateway.graph import Graph, record
+from gateway.measures import Column, Measures, measures, span
 from gateway.pipeline import AnyGuard, Pipeline, Review, Rung
 from gateway.policy import (
     ConfidencePolicy,
@@ -29,9 +29,7 @@ from gateway.policy import (
 )
 from gateway.stage import FeatureStage, Stage
 from guards.confidence import Confidence
-from guards.ood import OodGuard
 from guards.rate import RateGuard
-from guards.rows import Signals
 from guards.squeeze import SqueezeGuard
 
 VERDICTS = {verdict.name.lower(): verdict for verdict in Verdict}
@@ -50,20 +48,22 @@ class Stores:
 
 def compile_policy(policy: Policy, artifacts: Artifacts, stores: Stores) -> Pipeline:
     """The pipeline that the policy describes. Raises ArtifactError if a cut or an output is missing."""
+    measured = measures_of(artifacts)
     return Pipeline(
         policy=artifacts.tag,
-        guards=tuple(_guard(guard, policy, artifacts, stores) for guard in policy.guards),
+        guards=tuple(_guard(guard, policy, artifacts, stores, measured) for guard in policy.guards),
         rungs=tuple(_rung(rung, policy, artifacts, stores) for rung in policy.rungs),
         review=stores.review,
         review_budget_s=policy.review.budget_s if policy.review else 0.001,
     )
 
 
-def _guard(guard: GuardPolicy, policy: Policy, artifacts: Artifacts, stores: Stores) -> AnyGuard:
+def _guard(
+    guard: GuardPolicy, policy: Policy, artifacts: Artifacts, stores: Stores, measured: Measures
+) -> AnyGuard:
     enforce = guard.enforce and policy.mode == "enforce"
     certificate, primary = artifacts.certificate, policy.rungs[0].name
     on_error, budget_s = VERDICTS[guard.on_error], guard.budget_s
-    source = artifacts.models[primary].inputs[0].name
     match guard:
         case RatePolicy(per_s=per_s, burst=burst):
             rate = RateGuard(per_s, burst, time.monotonic, stores.rate_of)
@@ -72,43 +72,39 @@ def _guard(guard: GuardPolicy, policy: Policy, artifacts: Artifacts, stores: Sto
             return Stage(guard.name, rate, cuts, reason, budget_s, on_error, enforce, fades_s)
         case OodPolicy(name=name):
             certified = _cuts(guard, certificate.false_alarm, guard.share)
-            ood = OodGuard(_graph(name, artifacts), primary, source)
-            full: Stage[Batch] = Stage(name, ood, certified, Reason.ABSTAINED, budget_s, on_error, enforce)
+            column = Column(measured.full, measured.columns[name])
+            full: Stage[Batch] = Stage(name, column, certified, Reason.ABSTAINED, budget_s, on_error, enforce)
             if guard.without_features == "defer":
-                return FeatureStage(full, primary, Verdict.DEFER)
-            blind = OodGuard(_graph(input_only(name), artifacts), primary, source)
-            return FeatureStage(
-                full,
-                primary,
-                replace(full, guard=blind, cuts=_cuts(guard, certificate.without_features, 1.0)),
-            )
+                return FeatureStage(full, primary, Verdict.DEFER, measured.ahead)
+            alone = Column(measured.without_features, measured.columns[input_only(name)])
+            cuts = _cuts(guard, certificate.without_features, 1.0)
+            return FeatureStage(full, primary, replace(full, guard=alone, cuts=cuts), measured.ahead)
         case SqueezePolicy(name=name):
             certified = _cuts(guard, certificate.false_alarm, guard.share)
-            fitted = artifacts.fitted.squeeze[name]
-            squeeze = SqueezeGuard(fitted, _graph(name, artifacts).score, primary, source)
+            look = span(measured.full, measured.columns[name], 3)
+            squeeze = SqueezeGuard(artifacts.fitted.squeeze[name], look, primary, measured.source)
             stage: Stage[Batch] = Stage(
                 name, squeeze, certified, Reason.ABSTAINED, budget_s, on_error, enforce
             )
-            return FeatureStage(stage, primary, on_error)
+            return FeatureStage(stage, primary, on_error, measured.ahead)
         case _:
             assert_never(guard)
 
 
-def _graph(name: str, artifacts: Artifacts) -> Graph:
-    """A fitted guard's formula, recorded on rows that the primary has answered. Raises ArtifactError."""
-    primary = next(iter(artifacts.models.values()))
+def measures_of(artifacts: Artifacts) -> Measures:
+    """What the fitted guards measure, recorded on a few rows that the primary has answered.
+
+    Raises ArtifactError where the model's outputs do not suit a guard.
+    """
+    name, primary = next(iter(artifacts.models.items()))
+    source = primary.inputs[0]
     rows = primary.canary(CANARIES)
-    rng = np.random.default_rng(0)
-    x = rng.random(rows[primary.inputs[0].name].shape, np.float32)
-    answer = primary.run(rows | {primary.inputs[0].name: x.astype(primary.inputs[0].dtype)})
+    x = np.random.default_rng(0).random(rows[source.name].shape, np.float32)
+    answer = primary.run(rows | {source.name: x.astype(source.dtype)})
     try:
-        if name in artifacts.fitted.squeeze:
-            squeeze = artifacts.fitted.squeeze[name]
-            return record(name, squeeze.look, Signals(x, answer["features"], answer["probabilities"]))
-        signals = Signals(x, answer.get("features"), answer.get("logits"))
-        return record(name, artifacts.fitted.ood[name].score, signals)
-    except (ValueError, KeyError) as error:
-        raise ArtifactError([Problem(f"guards.{name}", str(error), GUARDS_FILE)]) from error
+        return measures(name, source.name, artifacts.fitted, {**answer, "x": x})
+    except ValueError as error:
+        raise ArtifactError([Problem("guards", str(error), GUARDS_FILE)]) from error
 
 
 def _cuts(

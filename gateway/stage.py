@@ -14,9 +14,10 @@ returns a verdict for every row, whatever the guard does.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
@@ -179,17 +180,24 @@ class Stage(Generic[J]):
         return max(0.0, (score - self.cuts[Verdict.REFUSE]) * self.retry_scale_s)
 
 
+def _idle(batch: Batch) -> None:
+    """Nothing can be measured before the model has answered."""
+
+
 @dataclass(frozen=True, slots=True)
 class FeatureStage:
     """A guard that reads model `needs`, with what judges the rows for which that model gave nothing.
 
     `without` is a second stage that needs the input alone, or a verdict to assume. The model's pass runs
     before the guard's own budget starts, under the model's budget: it is shared, so it is nobody's cost.
+    `meanwhile` is what can be measured while the model is at work; what fails there fails again, and counts,
+    when the guard asks for it.
     """
 
     full: Stage[Batch]
     needs: str
     without: Stage[Batch] | Verdict
+    meanwhile: Callable[[Batch], None] = _idle
 
     @property
     def name(self) -> str:
@@ -204,6 +212,10 @@ class FeatureStage:
 
     async def assess(self, batch: Batch, until_s: float) -> Assessment:
         """A verdict for every row; total."""
+        if batch.known(self.needs) is None:
+            batch.begin(self.needs)
+            with contextlib.suppress(Exception):
+                self.meanwhile(batch)
         answer = await batch.run(self.needs)
         if answer.whole:
             return await self.full.assess(batch, until_s)

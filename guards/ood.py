@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Protocol, Self, TypeAlias
-
-import numpy as np
+from typing import Self, TypeAlias
 
 from guards.detector import I8
 from guards.fdbd import Fdbd
@@ -23,7 +21,7 @@ from guards.raw_image import RawImage
 from guards.raw_tabular import RawTabular
 from guards.residual import Residual
 from guards.rmd import Rmd
-from guards.rows import F8, Rows, Signals
+from guards.rows import F8, Signals
 
 AnyDetector: TypeAlias = Gen | Fdbd | Rmd | Residual | Knn | Noise | RawImage | RawTabular
 
@@ -82,31 +80,3 @@ class Ood:
     def score(self, s: Signals, /) -> F8:
         """The composite rarity: float64[n] nats, >= 0. Raises ValueError as the detectors do."""
         return self.composite.rarity([one.score(s) for one in self.detectors])
-
-
-class Scorer(Protocol):
-    """What gives rows their number: an `Ood`, or what computes the same."""
-
-    @property
-    def needs_features(self) -> bool: ...
-    def score(self, s: Signals, /) -> F8: ...
-
-
-@dataclass(frozen=True, slots=True)
-class OodGuard:
-    """The guard: reads the named model's `features` and `logits` only if a detector needs them."""
-
-    ood: Scorer
-    model: str
-    input_name: str
-
-    async def score(self, batch: Rows) -> F8:
-        """float64[n] nats.
-
-        Raises ValueError if the model gives no features or logits, or what its forward raises.
-        """
-        x = np.asarray(batch.inputs[self.input_name], np.float32)
-        if not self.ood.needs_features:
-            return self.ood.score(Signals(x))
-        answer = await batch.forward(self.model)
-        return self.ood.score(Signals(x, answer.get("features"), answer.get("logits")))

@@ -12,7 +12,7 @@ an attacker who knows it drives its detection to 0-3 % (guards.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -78,18 +78,18 @@ class Squeeze:
         """bool[n]: the rows that are worth squeezing."""
         return np.asarray(self.trigger.score(Signals(h, h)) >= self.trigger_cut, np.bool_)
 
-    def look(self, s: Signals, /) -> F8:
+    def look(self, s: Signals, /) -> tuple[F8, F8, F8]:
         """All that needs no further forward pass.
 
         Args:    s.h: float32[n, d]; s.z: float[n, k] whose largest is the prediction: here probabilities.
-        Returns: float64[n, 3]: the oddness that triggers, the rarity of the disagreement, and the score of
-                 a row that is not squeezed.
+        Returns: float64[n] each: the oddness that triggers, the rarity of the disagreement, and the score
+                 of a row that is not squeezed.
         """
         p = matrix("squeeze", "probabilities", s.z)
         h = np.empty((0, 0), np.float32) if s.h is None else s.h
         disagreement = self.disagreement.rarity(self.prototypes.disagreement(h, p.argmax(1)))
         steady = self.outer.rarity(np.maximum(self.change.rarity(np.zeros(1)), disagreement))
-        return np.stack([self.trigger.score(s), disagreement, steady], axis=1)
+        return self.trigger.score(s), disagreement, steady
 
     def moved(self, disagreement: F8, changes: F8) -> F8:
         """The score of squeezed rows: float64[n] nats, >= 0.
@@ -107,41 +107,36 @@ class Squeeze:
         Source:  Xu et al., NDSS 2018, section 4; combined with prototype agreement (guards.md,
                  "Perturbation").
         """
-        return self.moved(self.look(Signals(h, h, p))[:, 1], changes)
+        return self.moved(self.look(Signals(h, h, p))[1], changes)
 
 
 @dataclass(frozen=True, slots=True)
 class SqueezeGuard:
     """The guard: one predict call for all variants of the triggered rows, none if there are none.
 
-    look: `squeeze.look`, or what computes the same.
+    look: the three columns of `squeeze.look` for a batch, float64[n, 3].
     """
 
     squeeze: Squeeze
-    look: Callable[[Signals], F8]
+    look: Callable[[Any], Awaitable[F8]]
     model: str
     input_name: str
 
     async def score(self, batch: Rows) -> F8:
         """float64[n] nats.
 
-        Raises ValueError if the model gives no features, or what forward and predict raise.
+        Raises what `look`, forward and predict raise.
         """
-        answer = await batch.forward(self.model)
-        if not {"features", "probabilities"} <= answer.keys():
-            raise ValueError(
-                f"squeeze: {self.model} gives {sorted(answer)}; it needs features and probabilities"
-            )
-        h, p = answer["features"], answer["probabilities"]
-        found = self.look(Signals(h, h, p))
+        found = await self.look(batch)
         scores = found[:, 2].copy()
         rows = np.flatnonzero(found[:, 0] >= self.squeeze.trigger_cut)
         if rows.size:
-            scores[rows] = self.squeeze.moved(found[rows, 1], await self._changes(batch, rows, p[rows]))
+            scores[rows] = self.squeeze.moved(found[rows, 1], await self._changes(batch, rows))
         return scores
 
-    async def _changes(self, batch: Rows, rows: NDArray[np.intp], p: NDArray[Any]) -> F8:
+    async def _changes(self, batch: Rows, rows: NDArray[np.intp]) -> F8:
         """How far the answers to these rows move when their pictures are squeezed."""
+        p = (await batch.forward(self.model))["probabilities"][rows]
         twice = {name: np.concatenate([value[rows]] * SQUEEZERS) for name, value in batch.inputs.items()}
         x = np.asarray(batch.inputs[self.input_name], np.float32)[rows]
         inputs = twice | {self.input_name: variants(x, self.squeeze.bits)}

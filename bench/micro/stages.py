@@ -10,11 +10,11 @@ from bench.micro.ends import ends
 from bench.micro.requests import binary_body, json_body
 from bench.micro.world import World
 from gateway.batch import Answered, Batch
-from gateway.policy import OodPolicy, Policy, SqueezePolicy
+from gateway.measures import EARLY
+from gateway.policy import Policy, SqueezePolicy
 from gateway.samples import Rows
 from gateway.stage import FeatureStage, Stage
 from gateway.wire import parse_infer
-from guards.rows import Signals
 
 FORWARD = "forward pass, onnxruntime alone"
 Make: TypeAlias = Callable[[World, int], Body]
@@ -27,7 +27,6 @@ def stages(policy: Policy) -> Bodies:
         **_parsing(),
         **_forward(),
         **dict(_guards(policy)),
-        **dict(_detectors(policy)),
         **_judging(),
         **ends(),
     }
@@ -66,6 +65,9 @@ def _forward() -> Bodies:
 
 
 def _guards(policy: Policy) -> Iterator[tuple[str, Make]]:
+    """What all guards share, then what each does beyond reading its column."""
+    yield "measured ahead, of the input", _ahead
+    yield "measured with the model's answer", _late
     for i, guard in enumerate(policy.guards):
         if isinstance(guard, SqueezePolicy):
             yield f"guard {guard.name}, no row triggered", _scoring(i, lambda world: world.quiet)
@@ -75,8 +77,23 @@ def _guards(policy: Policy) -> Iterator[tuple[str, Make]]:
     yield f"guard {policy.guards[0].name} with budget and verdicts", _assess_first
 
 
+def _ahead(world: World, n: int) -> Body:
+    early, given = world.measures.early, {"x": world.served[:n]}
+    assert early is not None
+    return Plain(lambda: early.run(given))
+
+
+def _late(world: World, n: int) -> Body:
+    early, late = world.measures.early, world.measures.late
+    assert early is not None and late is not None
+    x = world.served[:n]
+    answer = world.opened.artifacts.models[world.opened.primary].run(world.inputs(x))
+    given = {**answer, EARLY: early.run({"x": x})}
+    return Plain(lambda: late.run(given))
+
+
 def _scoring(i: int, rows_of: Callable[[World], Rows]) -> Make:
-    """The measure alone: no budget, no cut."""
+    """One guard by itself, what all share already measured: no budget, no cut."""
 
     def make(world: World, n: int) -> Body:
         guard, batch = world.opened.pipeline.guards[i], world.answered(rows_of(world)[:n])
@@ -89,26 +106,6 @@ def _scoring(i: int, rows_of: Callable[[World], Rows]) -> Make:
 def _assess_first(world: World, n: int) -> Body:
     guard, batch = world.opened.pipeline.guards[0], world.answered(world.served[:n])
     return Awaited(lambda: guard.assess(batch, batch.until_s))
-
-
-def _detectors(policy: Policy) -> Iterator[tuple[str, Make]]:
-    for guard in policy.guards:
-        if isinstance(guard, OodPolicy):
-            for i, kind in enumerate(guard.detectors):
-                yield f"detector {kind}", _detecting(guard.name, i)
-
-
-def _detecting(guard: str, i: int) -> Make:
-    def make(world: World, n: int) -> Body:
-        detector, batch = (
-            world.opened.artifacts.fitted.ood[guard].detectors[i],
-            world.answered(world.served[:n]),
-        )
-        answer = world.loop.run_until_complete(batch.forward(world.opened.primary))
-        signals = Signals(batch.inputs[world.opened.source], answer["features"], answer["logits"])
-        return Plain(lambda: detector.score(signals))
-
-    return make
 
 
 def _judging() -> Bodies:

@@ -13,14 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import onnxruntime
 import uvloop
 
 from bench.opened import Opened
 from fallbacks.onnx_file import open_session, read_once
 from gateway.batch import Batch
+from gateway.compile import measures_of
 from gateway.contract import Contract
 from gateway.decision import Tensors
+from gateway.measures import Measures
 from gateway.samples import Rows, load_samples
 
 FOLDER = Path(__file__).parents[2] / "configs" / "fashion"
@@ -31,9 +34,10 @@ PRINCIPAL = "bench"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class World:
-    """served: float32[n, 1, 28, 28]; of these, the quiet ones trigger no second pass."""
+    """served: float32[n, 1, 28, 28]; of these, the quiet ones trigger no second pass, the others repeated."""
 
     opened: Opened
+    measures: Measures
     contract: Contract
     session: onnxruntime.InferenceSession
     served: Rows
@@ -53,7 +57,9 @@ class World:
         path = FOLDER / opened.policy.rungs[0].model.path
         session = open_session(path.name, read_once(path), threads=1)
         contract = replace(opened.artifacts.contract, max_rows=MOST_ROWS)  # the deployment takes fewer
-        return cls(opened, contract, session, served, served[~woken], served[woken], loop)
+        triggered = np.resize(served[woken], (MOST_ROWS, *served.shape[1:]))  # they are few
+        measured = measures_of(opened.artifacts)
+        return cls(opened, measured, contract, session, served, served[~woken], triggered, loop)
 
     def inputs(self, rows: Rows) -> Tensors:
         return {self.opened.source: rows}

@@ -72,7 +72,8 @@ COMPUTES: dict[str, Callable[[Any], bool]] = {
     "the same with breaker": _forward,
     "guard rate with": _allowed,
     "guard": _score,
-    "detector": _score,
+    "measured ahead": lambda found: found.shape == (1, 2),
+    "measured with": lambda found: found.shape == (1, 5),
     "check": _score,
     "pipeline.decide": _served,
     "reply": _answer,
@@ -91,11 +92,8 @@ def test_a_body_computes_what_its_name_says(world: World, stage: str) -> None:
     assert computes(repeat(body, 1, world.loop))
 
 
-def test_every_guard_and_detector_of_the_policy_is_measured(world: World) -> None:
-    fitted = world.opened.artifacts.fitted.ood
-    assert sum(name.startswith("detector ") for name in STAGES) == sum(
-        len(ood.detectors) for name, ood in fitted.items() if not name.endswith(".input_only")
-    )
+def test_what_all_guards_share_and_every_guard_of_the_policy_are_measured(world: World) -> None:
+    assert sum(name.startswith("measured ") for name in STAGES) == 2
     for guard in world.opened.pipeline.guards:
         assert any(name.startswith(f"guard {guard.name}") for name in STAGES)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deployments import clean_rows, letters
+from deployments import batch_of, clean_rows, letters, run
 
 from fallbacks.breaker import Breaker, State
-from gateway.artifacts import Artifacts, Fitted, load_artifacts
+from gateway.artifacts import Artifacts, Fitted, input_only, load_artifacts
 from gateway.certificate import load_certificate
 from gateway.compile import Stores, compile_policy
 from gateway.decision import Reason, Verdict
@@ -21,8 +21,8 @@ from gateway.pipeline import Pipeline
 from gateway.policy import Policy, SqueezePolicy, load_policy
 from gateway.review import Nobody
 from gateway.stage import FeatureStage, Stage
-from guards.ood import OodGuard
 from guards.rate import RateGuard
+from guards.rows import Signals
 from guards.squeeze import Squeeze, SqueezeGuard
 
 
@@ -70,15 +70,23 @@ def test_a_certified_cut_comes_from_the_certificate_each_form_from_its_own_part(
     assert stage.full.cuts != stage.without.cuts
 
 
-def test_the_input_only_form_reads_no_model(tmp_path: Path) -> None:
-    stage = ood_of(compiled(letters(tmp_path)))
-    assert isinstance(stage.full.guard, OodGuard)
-    assert stage.full.guard.ood.needs_features
-    assert stage.needs == "primary"
-    assert isinstance(stage.without, Stage)
-    assert isinstance(stage.without.guard, OodGuard)
-    assert not stage.without.guard.ood.needs_features
-    assert (stage.without.on_error, stage.without.enforce) == (Verdict.DEFER, True)
+def test_the_input_only_form_reads_no_model_and_the_full_form_does(tmp_path: Path) -> None:
+    with artifacts_of(letters(tmp_path)) as (policy, artifacts):
+        stores = Stores(Nobody(), lambda principal: None, {})
+        stage = ood_of(compile_policy(policy, artifacts, stores))
+        assert stage.needs == "primary"
+        assert isinstance(stage.without, Stage)
+        assert (stage.without.on_error, stage.without.enforce) == (Verdict.DEFER, True)
+        full, blind = stage.full.guard, stage.without.guard
+
+        async def alone() -> None:
+            batch = batch_of(clean_rows(8))  # there is no model that it could ask
+            expected = artifacts.fitted.ood[input_only("ood")].score(Signals(batch.inputs["attributes"]))
+            np.testing.assert_allclose(await blind.score(batch), expected, rtol=1e-9)
+            with pytest.raises(KeyError, match="primary"):
+                await full.score(batch)
+
+        run(alone)
 
 
 @pytest.mark.parametrize("verdict", [Verdict.DEGRADE, Verdict.DEFER, Verdict.REFUSE])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from fallbacks.onnx_file import open_session
 from gateway import graph
-from gateway.graph import record
+from gateway.graph import Formula, record
 from gateway.recorded import Recorded, Tape
 from guards.fdbd import Fdbd
 from guards.gen import Gen
@@ -52,11 +53,22 @@ def table_rows(n: int, seed: int = 1) -> tuple[Signals, NDArray[np.int64]]:
 
 PICTURES, Y = pictures(400)
 KINDS = (Gen, Fdbd, Rmd, Residual, Knn, Noise, RawImage)
+
+
+def named(s: Signals) -> dict[str, Any]:
+    return {name: array for name in ("x", "h", "z") if (array := getattr(s, name)) is not None}
+
+
+def formula(score: Callable[[Signals], F8]) -> Formula:
+    return lambda given: score(Signals(given["x"], given.get("h"), given.get("z")))
+
+
 FITTED: dict[str, Callable[[Signals], F8]] = {}
 for kind in KINDS:
     FITTED[kind.kind] = kind.fit(PICTURES, Y, seed=0).score
 FITTED["ood"] = Ood.fit(["gen", "rmd", "knn", "raw"], PICTURES, Y, pictures(400, 2)[0], 0).score
-RECORDED = {name: record(name, score, pictures(3, 9)[0]) for name, score in FITTED.items()}
+LIKE = named(pictures(3, 9)[0])
+RECORDED = {name: record(name, formula(score), LIKE) for name, score in FITTED.items()}
 
 
 @pytest.mark.parametrize("name", FITTED)
@@ -66,16 +78,16 @@ def test_every_detector_recorded_equals_itself_in_numpy(name: str, n: int, seed:
     assert rows.h is not None
     h = (scale * rows.h).astype(np.float32)
     odd = Signals((scale * rows.x).astype(np.float32), h, h @ HEAD)
-    np.testing.assert_allclose(RECORDED[name].score(odd), FITTED[name](odd), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(RECORDED[name].run(named(odd)), FITTED[name](odd), rtol=1e-6, atol=1e-6)
 
 
 def test_a_table_guard_recorded_equals_itself_also_where_values_are_missing() -> None:
     rows, y = table_rows(400)
     score = RawTabular.fit(rows, y, seed=0).score
-    recorded = record("raw", score, table_rows(3, 2)[0])
+    recorded = record("raw", formula(score), named(table_rows(3, 2)[0]))
     fresh, _ = table_rows(300, 3)
     assert np.isnan(fresh.x).any()
-    np.testing.assert_allclose(recorded.score(fresh), score(fresh), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(recorded.run(named(fresh)), score(fresh), rtol=1e-9, atol=1e-9)
 
 
 def test_the_first_look_of_squeeze_recorded_has_all_three_columns() -> None:
@@ -84,15 +96,16 @@ def test_the_first_look_of_squeeze_recorded_has_all_three_columns() -> None:
     p = np.exp(tail.z) / np.exp(tail.z).sum(1, keepdims=True)
     squeeze = Squeeze.fit(PICTURES.h, Y, tail.h, p, np.concatenate([p, np.roll(p, 1, 0)]), seed=0)
     fresh, _ = pictures(50, 3)
-    found = record("perturbation", squeeze.look, pictures(3, 9)[0]).score(fresh)
+    looked = formula(lambda s: np.stack(squeeze.look(s), axis=1))
+    found = record("perturbation", looked, LIKE).run(named(fresh))
     assert found.shape == (50, 3)
-    np.testing.assert_allclose(found, squeeze.look(fresh), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found, looked(named(fresh)), rtol=1e-6, atol=1e-6)
 
 
-def test_reads_only_the_signals_that_the_formula_uses() -> None:
-    assert RECORDED["noise"].signals == ("x",) and not RECORDED["noise"].needs_features
-    assert RECORDED["gen"].signals == ("z",) and RECORDED["gen"].needs_features
-    assert RECORDED["fdbd"].signals == ("h", "z")
+def test_reads_only_what_the_formula_uses() -> None:
+    assert RECORDED["noise"].reads == ("x",)
+    assert RECORDED["gen"].reads == ("z",)
+    assert RECORDED["fdbd"].reads == ("h", "z")
 
 
 @pytest.mark.parametrize("name", ["gen", "rmd", "residual", "knn", "fdbd"])
@@ -101,7 +114,7 @@ def test_a_feature_that_is_not_a_number_gives_a_score_that_is_not_a_number(name:
     assert rows.h is not None and rows.z is not None
     h, z = rows.h.copy(), rows.z.copy()
     h[0, 3] = z[0, 1] = np.nan
-    first, second = RECORDED[name].score(Signals(rows.x, h, z))
+    first, second = RECORDED[name].run({"x": rows.x, "h": h, "z": z})
     assert np.isnan(first)
     assert second == pytest.approx(FITTED[name](rows)[1], rel=1e-6)
 
@@ -110,7 +123,7 @@ def test_another_width_is_an_error_and_not_a_number() -> None:
     rows, _ = pictures(2, 3)
     assert rows.h is not None
     with pytest.raises(Exception, match="dimension"):
-        RECORDED["rmd"].score(Signals(rows.x, rows.h[:, 1:], rows.z))
+        RECORDED["rmd"].run({"h": rows.h[:, 1:]})
 
 
 def test_a_graph_that_gives_other_numbers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,11 +136,11 @@ def test_a_graph_that_gives_other_numbers_is_refused(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(graph, "open_session", lambda *args, **options: Off(open_session(*args, **options)))
     with pytest.raises(ValueError, match="ood: onnxruntime does not reproduce its formula"):
-        record("ood", FITTED["ood"], pictures(3, 9)[0])
+        record("ood", formula(FITTED["ood"]), LIKE)
 
 
 @pytest.mark.parametrize(
-    ("formula", "error"),
+    ("score", "error"),
     [
         (lambda s: np.zeros(3), "does not depend on the row"),
         (lambda s: np.cumsum(s.h, axis=1), "cumsum is not recorded"),
@@ -139,16 +152,15 @@ def test_a_graph_that_gives_other_numbers_is_refused(monkeypatch: pytest.MonkeyP
         (lambda s: np.sort(s.h, axis=0), "sort along axis 0 is not recorded"),
     ],
 )
-def test_what_cannot_be_recorded_is_refused_at_once(formula: Callable[[Signals], F8], error: str) -> None:
+def test_what_cannot_be_recorded_is_refused_at_once(score: Callable[[Signals], F8], error: str) -> None:
     with pytest.raises((TypeError, NotImplementedError), match=error):
-        record("odd", formula, pictures(3, 9)[0])
+        record("odd", formula(score), LIKE)
 
 
 @pytest.mark.parametrize("key", ["[:, 0]", "[:, -1]", "[:, 1:3]", "[..., 2:]", "[:, None, -2:]", "[:, :-1]"])
 def test_every_index_that_formulas_use_is_recorded(key: str) -> None:
-    formula = eval(f"lambda s: s.h{key}")
-    rows, _ = pictures(4, 9)
-    np.testing.assert_array_equal(record("index", formula, rows).score(rows), formula(rows))
+    cut = formula(eval(f"lambda s: s.h{key}"))
+    np.testing.assert_array_equal(record("index", cut, LIKE).run(LIKE), cut(LIKE))
 
 
 def test_constants_are_kept_once() -> None:

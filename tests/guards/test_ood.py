@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import numpy as np
 import pytest
-from guard_world import FakeBatch, far, row, world
+from guard_world import far, row, world
 
 from guards.arrays import load, pack, save, unpack
-from guards.ood import KINDS, Ood, OodGuard, detector
+from guards.ood import KINDS, Ood, detector
 from guards.raw_image import RawImage
 from guards.raw_tabular import RawTabular
 from guards.rows import Signals
@@ -89,29 +88,3 @@ def test_an_unknown_kind_gets_a_suggestion() -> None:
 def test_no_kinds_or_one_kind_twice_are_refused(kinds: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="name at least one, and each once"):
         Ood.fit(kinds, FIT, Y, TAIL, 0)
-
-
-def test_the_guard_asks_the_model_once_for_features_and_logits() -> None:
-    s = world(6, 5)[0]
-    assert s.h is not None
-    assert s.z is not None
-    batch = FakeBatch({"image": s.x}, {"features": s.h, "logits": s.z})
-    found = asyncio.run(OodGuard(OOD, "primary", "image").score(batch))
-    np.testing.assert_array_equal(found, OOD.score(s))
-    assert batch.forwards == ["primary"]
-
-
-def test_the_input_only_guard_never_asks_the_model() -> None:
-    s = world(6, 5)[0]
-    batch = FakeBatch({"image": s.x.astype(np.float64)})
-    found = asyncio.run(OodGuard(BLIND, "primary", "image").score(batch))
-    np.testing.assert_array_equal(found, BLIND.score(s))
-    assert batch.forwards == []
-
-
-def test_a_model_without_features_is_an_error_not_a_low_score() -> None:
-    s = world(6, 5)[0]
-    assert s.z is not None
-    batch = FakeBatch({"image": s.x}, {"logits": s.z})
-    with pytest.raises(ValueError, match="needs features"):
-        asyncio.run(OodGuard(OOD, "primary", "image").score(batch))

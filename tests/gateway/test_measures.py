@@ -1,0 +1,146 @@
+"""All guards are measured together: of the input while the model works, of its answer once it is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from deployments import CONFIGS, batch_of, clean_rows, letters, outlier_rows, run
+from numpy.typing import NDArray
+
+from gateway.artifacts import Artifacts, input_only, load_artifacts
+from gateway.batch import Batch, Model, now_s
+from gateway.compile import Stores, compile_policy
+from gateway.decision import Tensors, Verdict
+from gateway.errors import ArtifactError
+from gateway.pipeline import Pipeline
+from gateway.policy import load_policy
+from gateway.review import Nobody
+from gateway.stage import FeatureStage
+from guards.rows import Signals
+from guards.squeezers import distance, variants
+
+
+@contextmanager
+def compiled(folder: Path) -> Iterator[tuple[Pipeline, Artifacts]]:
+    policy = load_policy(folder)
+    artifacts = load_artifacts(folder, policy)
+    try:
+        yield compile_policy(policy, artifacts, Stores(Nobody(), lambda principal: None, {})), artifacts
+    finally:
+        artifacts.close()
+
+
+def feature_stages(pipeline: Pipeline) -> dict[str, FeatureStage]:
+    return {guard.name: guard for guard in pipeline.guards if isinstance(guard, FeatureStage)}
+
+
+def pictures(n: int) -> NDArray[np.float32]:
+    with np.load(CONFIGS / "fashion" / "samples.npz") as held:
+        return np.asarray(held["image"][:n] * held["scale"], np.float32)
+
+
+def test_every_guard_of_fashion_gives_what_its_own_formula_gives() -> None:
+    with compiled(CONFIGS / "fashion") as (pipeline, artifacts):
+        x = pictures(200)
+        answer = artifacts.models["primary"].run({"image": x})
+        h, p = answer["features"], answer["probabilities"]
+        squeeze = artifacts.fitted.squeeze["perturbation"]
+        signals = Signals(x, h, answer["logits"])
+        expected = {name: artifacts.fitted.ood[name].score(signals) for name in ("ood", "noise")}
+        squeezed = artifacts.models["primary"].run({"image": variants(x, squeeze.bits)})["probabilities"]
+        hit = squeeze.triggered(h)
+        assert 5 < hit.sum() < 60
+        expected["perturbation"] = squeeze.score(h, p, np.where(hit, distance(p, squeezed), 0.0))
+
+        async def score() -> dict[str, NDArray[np.float64]]:
+            ids = tuple(f"r{i}" for i in range(len(x)))
+            batch = Batch(ids, ids, {"image": x}, (now_s() + 60,) * len(x), pipeline.models)
+            return {name: await s.full.guard.score(batch) for name, s in feature_stages(pipeline).items()}
+
+        found = run(score)
+        for name, scores in expected.items():
+            np.testing.assert_allclose(found[name], scores, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_a_slice_keeps_what_was_measured_and_measures_nothing_again() -> None:
+    class Doubled:
+        runs = 0
+
+        def run(self, given: Tensors, /) -> NDArray[Any]:
+            self.runs += 1
+            return 2 * given["x"]
+
+    async def twice() -> None:
+        measure, batch = Doubled(), batch_of(clean_rows(4))
+        given = {"x": np.arange(4.0)}
+        np.testing.assert_array_equal(batch.once(measure, given), [0, 2, 4, 6])
+        np.testing.assert_array_equal(batch.take(np.array([3, 1])).once(measure, given), [6, 2])
+        assert measure.runs == 1
+
+    run(twice)
+
+
+def test_the_input_is_measured_while_the_model_is_at_work(tmp_path: Path) -> None:
+    with compiled(letters(tmp_path)) as (pipeline, artifacts):
+        events: list[str] = []
+
+        class Slow:
+            async def predict(self, inputs: Tensors, /) -> Tensors:
+                events.append("model begins")
+                await asyncio.sleep(0.01)
+                events.append("model ends")
+                return artifacts.models["primary"].run(inputs)
+
+        stage = feature_stages(pipeline)["ood"]
+
+        def ahead(batch: Batch) -> None:
+            events.append("input measured")
+            stage.meanwhile(batch)
+
+        async def assess() -> None:
+            models = {"primary": Model("primary", Slow(), 5.0)}
+            batch = batch_of(clean_rows(3)).asking(models)
+            found = await replace(stage, meanwhile=ahead).assess(batch, now_s() + 5)
+            assert found.quiet
+
+        run(assess)
+        assert events == ["model begins", "input measured", "model ends"]
+
+
+def test_what_fails_ahead_of_time_counts_only_if_the_guard_fails_too(tmp_path: Path) -> None:
+    def broken(batch: Batch) -> None:
+        raise RuntimeError("broken on purpose")
+
+    with compiled(letters(tmp_path)) as (pipeline, _):
+        stage = replace(feature_stages(pipeline)["ood"], meanwhile=broken)
+
+        async def assess() -> None:
+            found = await stage.assess(batch_of(outlier_rows(3)).asking(pipeline.models), now_s() + 5)
+            assert not found.errors
+            assert (found.verdicts == Verdict.DEFER).all()
+
+        run(assess)
+
+
+def test_a_guard_that_the_models_outputs_do_not_suit_is_refused_at_load(tmp_path: Path) -> None:
+    folder = letters(tmp_path)
+    policy = load_policy(folder)
+    artifacts = load_artifacts(folder, policy)
+    try:
+        only = artifacts.fitted.ood[input_only("ood")]
+        model = artifacts.models["small"]  # gives no features
+        without = replace(artifacts, models={**artifacts.models, "primary": model})
+        stores = Stores(Nobody(), lambda principal: None, {})
+        with pytest.raises(ArtifactError, match="needs features, and the model's answer holds none"):
+            compile_policy(policy, without, stores)
+        fitted = replace(artifacts.fitted, ood={"ood": only, input_only("ood"): only})
+        assert compile_policy(policy, replace(without, fitted=fitted), stores).guards
+    finally:
+        artifacts.close()
