@@ -300,8 +300,7 @@ class Batch:
 
     async def run(self, model: str) -> Forward:
         """The model's pass over these rows, computed once; total."""
-        if model not in self._memo:
-            self.begin(model)
+        self.begin(model)
         if model in self._begun:
             self._memo[model] = await _go_on(*self._begun.pop(model))
         return self._memo[model]

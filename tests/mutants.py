@@ -52,7 +52,7 @@ MUTANTS = (
     Mutant("a fallback is as good as the primary", "pipeline.py", "if depth:\n                run.end", "if False:\n                run.end"),
     Mutant("a late row is still welcome", "pipeline.py", "if deadline_s <= now:", "if deadline_s <= 0:"),
     Mutant("a model's NaN is an answer", "batch.py", "not np.logical_and.reduce(np.isfinite(array), axis=None)", "False"),
-    Mutant("a pass is not remembered", "batch.py", "if model not in self._memo:", "if True:"),
+    Mutant("a pass is not remembered", "batch.py", "if model in self._memo or model in self._begun:", "if False:"),
     Mutant("a slice forgets its passes", "batch.py", "_memo={name: f.take(rows) for name, f in self._memo.items()}", "_memo={}"),
     Mutant("a part may take its time", "batch.py", "within(call(given), min(start_s + budget_s, until_s))", "within(call(given), until_s)"),
     Mutant("a budget outlives the deadline", "batch.py", "within(call(given), min(start_s + budget_s, until_s))", "within(call(given), start_s + budget_s)"),
