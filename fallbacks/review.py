@@ -82,8 +82,8 @@ class ReviewQueue:
         case. An id that stands for this very case is True, full or not, and changes nothing.
 
         Raises: ValueError, before anything is taken, if a payload is larger than `max_payload_bytes`.
-        Cost:   one wait for the disk (half a millisecond measured), shared by all puts that wait with it; 0.35 ms
-                of CPU alone, 0.1 in a group of sixteen, most of it in SQLite, outside the interpreter lock.
+        Cost:   one wait for the disk (half a millisecond measured), shared by all puts that wait meanwhile;
+                0.35 ms of CPU alone, 0.1 among sixteen, most of it in SQLite, outside the interpreter lock.
         """
         for one in cases:
             if len(one.payload) > self._max_payload_bytes:
