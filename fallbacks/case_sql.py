@@ -1,27 +1,38 @@
-"""The statements that move cases from state to state. Each takes an open transaction, and the time."""
+"""The statements that move cases from state to state. Each takes an open transaction, and the time.
+
+Each finds its rows by an index and touches no others: none costs more because many cases wait, or are kept.
+How cases come in is in `intake.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection
+from dataclasses import fields
+from typing import Any, Final
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Float,
+    Integer,
+    Row,
+    Select,
+    Text,
     and_,
     bindparam,
     case,
     delete,
     func,
-    insert,
-    or_,
+    literal_column,
     select,
     update,
 )
 
 from fallbacks.cases import (
     CASES,
+    COUNTS,
     PAYLOADS,
+    UNSETTLED,
     WAITING,
     Case,
     CaseState,
@@ -29,65 +40,86 @@ from fallbacks.cases import (
     Record,
     StaleLease,
     Waiting,
-    state_at,
-    waiting_at,
 )
 
 C = CASES.c
+NOW: Final = bindparam("now_s", type_=Float)
+_ID, _LIMIT = bindparam("id", type_=Text), bindparam("limit", type_=Integer)
 
-# What `put` runs is built once: it is on the way of every request that goes to a person, and building a
-# statement costs as much as running it.
-_COUNT = select(func.count()).select_from(CASES).where(waiting_at(bindparam("now_s", type_=Float)))
-_KNOWN = (
-    select(C.id, C.principal, PAYLOADS.c.payload)
-    .join(PAYLOADS, C.id == PAYLOADS.c.id)
-    .where(C.id.in_(bindparam("ids", expanding=True)))
+# States stand in the statements as they are, not as parameters: SQLite must see that a partial index serves.
+_OPEN, _LEASED, _, _EXPIRED = (C.state == literal_column(f"'{state}'") for state in CaseState)
+_DECIDED = C.decided_s.is_not(None)
+STORED_WAITING: Final = C.state.in_([literal_column(f"'{state}'") for state in WAITING])
+_DUE, LATE = C.expires_s > NOW, C.expires_s <= NOW
+_HELD, _LAPSED = C.lease_until_s > NOW, C.lease_until_s <= NOW
+
+TRULY: Final[dict[CaseState, tuple[ColumnElement[bool], ...]]] = {
+    CaseState.OPEN: (and_(_OPEN, _DUE), and_(_LEASED, _DUE, _LAPSED)),
+    CaseState.LEASED: (and_(_LEASED, _DUE, _HELD),),
+    CaseState.DECIDED: (_DECIDED,),
+    CaseState.EXPIRED: (_EXPIRED, and_(_OPEN, LATE), and_(_LEASED, LATE)),
+}
+"""What is stored of the cases that are truly in each state now: together every case, and none twice."""
+
+
+# Built once: to build a statement costs three times what it costs to run it.
+def _count(*where: ColumnElement[bool]) -> Any:
+    return select(func.count()).select_from(CASES).where(*where).scalar_subquery()
+
+
+def _counted(state: CaseState) -> Any:
+    return select(COUNTS.c.n).where(COUNTS.c.state == literal_column(f"'{state}'")).scalar_subquery()
+
+
+def _records(state: ColumnElement[Any]) -> Select[Any]:
+    return select(*(state.label(f.name) if f.name == "state" else C[f.name] for f in fields(Record)))
+
+
+def _listed(state: CaseState, where: ColumnElement[bool]) -> Select[Any]:
+    """The first of the cases that meet one condition of TRULY, as an index gives them."""
+    final_s = {CaseState.DECIDED: C.decided_s.desc(), CaseState.EXPIRED: C.expires_s.desc()}
+    first = final_s.get(state, C.expires_s.asc())
+    return (
+        _records(literal_column(f"'{state}'")).where(where).order_by(first, C.created_s, C.id).limit(_LIMIT)
+    )
+
+
+_LISTING = {state: [_listed(state, where) for where in TRULY[state]] for state in CaseState}
+_NOW_IN = case(
+    (and_(STORED_WAITING, LATE), CaseState.EXPIRED.value),
+    (and_(_LEASED, _LAPSED), CaseState.OPEN.value),
+    else_=C.state,
 )
-_INSERT_CASE, _INSERT_PAYLOAD = insert(CASES), insert(PAYLOADS)
-
-
-def put(connection: Connection, cases: Sequence[Case], capacity: int, now_s: float) -> list[bool]:
-    """Takes cases in order, up to `capacity` waiting ones; whether each is in the queue."""
-    room = capacity - connection.execute(_COUNT, {"now_s": now_s}).scalar_one()
-    known = _known(connection, [one.id for one in cases])
-    taken: list[bool] = []
-    fresh: list[Case] = []
-    for one in cases:
-        if one.id not in known and len(fresh) < room and one.expires_s > now_s:
-            known[one.id] = one.principal, one.payload
-            fresh.append(one)
-        taken.append(known.get(one.id) == (one.principal, one.payload))
-    if fresh:
-        connection.execute(_INSERT_CASE, [_row(one) for one in fresh])
-        connection.execute(_INSERT_PAYLOAD, [{"id": one.id, "payload": one.payload} for one in fresh])
-    return taken
-
-
-def _known(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, bytes]]:
-    """Whose and what the cases with these ids are, where there are any."""
-    found = connection.execute(_KNOWN, {"ids": ids})
-    return {row.id: (row.principal, row.payload) for row in found}
-
-
-def _row(one: Case) -> dict[str, Any]:
-    names = ("id", "principal", "created_s", "expires_s", "why", "model_view")
-    return {**{name: getattr(one, name) for name in names}, "state": CaseState.OPEN, "fence": 0}
+_FIND = _records(_NOW_IN).where(C.id == _ID)
+_PAYLOAD = select(PAYLOADS.c.payload).where(PAYLOADS.c.id == _ID)
+_STATUS = select(
+    *(_counted(state).label(state.value) for state in CaseState),
+    _count(_OPEN, LATE).label("late_open"),
+    _count(_LEASED, LATE).label("late_leased"),
+    _count(_LEASED, _DUE, _LAPSED).label("lapsed"),
+    select(C.created_s)
+    .where(UNSETTLED, _DUE)
+    .order_by(C.created_s)
+    .limit(1)
+    .scalar_subquery()
+    .label("first_s"),
+)
 
 
 def claim(connection: Connection, reviewer: str, lease_s: float, limit: int, now_s: float) -> list[Claim]:
     """Leases the waiting cases that nobody holds, the one that expires first first."""
-    lapsed = and_(C.state == CaseState.LEASED, C.lease_until_s <= now_s)
-    connection.execute(update(CASES).where(lapsed).values(state=CaseState.OPEN))
+    now = {"now_s": now_s}
+    connection.execute(update(CASES).where(_LEASED, _LAPSED).values(state=CaseState.OPEN), now)
     # One state and its index's order: the first rows are found without a sort, however long the queue is.
     query = (
         select(CASES, PAYLOADS.c.payload)
         .join(PAYLOADS, C.id == PAYLOADS.c.id)
-        .where(C.state == CaseState.OPEN, C.expires_s > now_s)
+        .where(_OPEN, _DUE)
         .order_by(C.expires_s, C.created_s, C.id)
         .limit(limit)
     )
     claims = []
-    for row in connection.execute(query).all():
+    for row in connection.execute(query, now).all():
         one = Case(row.id, row.principal, row.created_s, row.expires_s, row.payload, row.why, row.model_view)
         held = Claim(one, row.fence + 1, min(now_s + lease_s, one.expires_s))
         lease = {"reviewer": reviewer, "lease_until_s": held.until_s, "fence": held.fence}
@@ -105,71 +137,65 @@ def change_held(
     reviewer: str | None = None,
 ) -> None:
     """Changes a case that is held under this fence (and by this reviewer, where given), else StaleLease."""
-    held = and_(
-        waiting_at(now_s),
-        C.id == case_id,
-        C.fence == fence,
-        C.state == CaseState.LEASED,
-        C.lease_until_s > now_s,
-    )
+    held = and_(C.id == case_id, C.fence == fence, *TRULY[CaseState.LEASED])
     if reviewer is not None:
         held = and_(held, C.reviewer == reviewer)
-    if connection.execute(update(CASES).where(held).values(values)).rowcount != 1:
+    if connection.execute(update(CASES).where(held).values(values), {"now_s": now_s}).rowcount != 1:
         raise StaleLease(f"case {case_id} is not held under fence {fence}")
 
 
-def expire(connection: Connection, now_s: float) -> int:
-    """Stores `expired` for every overdue case; how many."""
-    overdue = and_(C.state.in_(WAITING), C.expires_s <= now_s)
-    return connection.execute(update(CASES).where(overdue).values(state=CaseState.EXPIRED)).rowcount
+def expire(connection: Connection, now_s: float, limit: int) -> int:
+    """Stores `expired` for up to `limit` overdue cases; how many."""
+    overdue = select(C.id).where(STORED_WAITING, LATE).limit(limit)
+    statement = update(CASES).where(C.id.in_(overdue)).values(state=CaseState.EXPIRED)
+    return connection.execute(statement, {"now_s": now_s}).rowcount
 
 
-def purge(connection: Connection, before_s: float, now_s: float) -> int:
-    """Deletes the cases that became final before a time, payloads included; how many."""
-    decided = and_(C.state == CaseState.DECIDED, C.decided_s < before_s)
-    expired = and_(C.state != CaseState.DECIDED, C.expires_s < before_s, C.expires_s <= now_s)
-    return connection.execute(delete(CASES).where(or_(decided, expired))).rowcount
+def purge(connection: Connection, before_s: float, limit: int, now_s: float) -> int:
+    """Deletes up to `limit` of the cases that became final before a time, payloads included; how many."""
+    decided = select(C.id).where(C.decided_s < before_s)
+    never = [CaseState.EXPIRED, *WAITING]
+    expired = select(C.id).where(C.state.in_(never), C.expires_s < before_s, LATE)
+    statement = delete(CASES).where(C.id.in_(decided.union_all(expired).limit(limit)))
+    return connection.execute(statement, {"now_s": now_s}).rowcount
 
 
 def listing(connection: Connection, states: Collection[CaseState], limit: int, now_s: float) -> list[Record]:
     """Cases in these states: what expires first first, then the final ones, the latest first."""
-    final_s = func.coalesce(C.decided_s, C.expires_s)
-    final = case((waiting_at(now_s), 0), else_=1)
-    query = _records(now_s).where(state_at(now_s).in_(states))
-    rows = connection.execute(
-        query.order_by(final, case((final == 0, C.expires_s), else_=-final_s), C.created_s, C.id).limit(limit)
-    )
-    return [_record(row) for row in rows]
+    given = {"now_s": now_s, "limit": limit}
+    parts = [part for state in set(states) for part in _LISTING[state]]
+    found = [_record(row) for part in parts for row in connection.execute(part, given)]
+    return sorted(found, key=_place)[:limit]
+
+
+def _place(one: Record) -> tuple[bool, float, float, str]:
+    if one.state in WAITING:
+        return False, one.expires_s, one.created_s, one.id
+    return True, -(one.expires_s if one.decided_s is None else one.decided_s), one.created_s, one.id
 
 
 def find(connection: Connection, case_id: str, now_s: float) -> Record | None:
-    row = connection.execute(_records(now_s).where(C.id == case_id)).one_or_none()
+    row = connection.execute(_FIND, {"id": case_id, "now_s": now_s}).one_or_none()
     return None if row is None else _record(row)
 
 
 def payload(connection: Connection, case_id: str) -> bytes | None:
-    found: bytes | None = connection.execute(
-        select(PAYLOADS.c.payload).where(PAYLOADS.c.id == case_id)
-    ).scalar()
+    found: bytes | None = connection.execute(_PAYLOAD, {"id": case_id}).scalar()
     return found
 
 
 def waiting(connection: Connection, now_s: float) -> Waiting:
     """Every state's count, and the age of the oldest case that still waits."""
-    state = state_at(now_s).label("now")
-    rows = connection.execute(
-        select(state, func.count().label("n"), func.min(C.created_s).label("first")).group_by(state)
-    )
-    found = {CaseState(row.now): row for row in rows}
-    oldest = [found[name].first for name in WAITING if name in found]
-    counts = {name: found[name].n if name in found else 0 for name in CaseState}
-    return Waiting(counts, now_s - min(oldest) if oldest else None)
+    is_ = connection.execute(_STATUS, {"now_s": now_s}).one()
+    counts = {
+        CaseState.OPEN: is_.open - is_.late_open + is_.lapsed,
+        CaseState.LEASED: is_.leased - is_.late_leased - is_.lapsed,
+        CaseState.DECIDED: is_.decided,
+        CaseState.EXPIRED: is_.expired + is_.late_open + is_.late_leased,
+    }
+    return Waiting(counts, None if is_.first_s is None else now_s - is_.first_s)
 
 
-def _records(now_s: float) -> Any:
-    return select(*(column for column in CASES.c if column is not C.state), state_at(now_s).label("state"))
-
-
-def _record(row: Any) -> Record:
-    fields = row._asdict()
-    return Record(**{**fields, "state": CaseState(fields["state"])})
+def _record(row: Row[Any]) -> Record:
+    values = row._asdict()
+    return Record(**{**values, "state": CaseState(values["state"])})

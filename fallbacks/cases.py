@@ -17,12 +17,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import (
-    BindParameter,
+    DDL,
     Column,
-    ColumnElement,
     Float,
     ForeignKey,
     Index,
@@ -31,8 +30,8 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    and_,
-    case,
+    event,
+    text,
 )
 
 
@@ -106,6 +105,8 @@ class StaleLease(Exception):
 
 VERSION: Final = 1
 TABLES: Final = MetaData()
+UNSETTLED: Final = text("state NOT IN ('decided', 'expired')")
+"""Stored as open or leased, in the words of the index that serves only those."""
 CASES: Final = Table(
     "cases",
     TABLES,
@@ -122,6 +123,8 @@ CASES: Final = Table(
     Column("answer", Text),
     Column("decided_s", Float),
     Index("cases_by_state", "state", "expires_s", "created_s", "id"),
+    Index("cases_by_age", "created_s", sqlite_where=UNSETTLED),
+    Index("cases_by_decision", "decided_s", sqlite_where=text("decided_s IS NOT NULL")),
 )
 # Apart from the case, because SQLite rewrites a whole row to change one field of it.
 PAYLOADS: Final = Table(
@@ -130,16 +133,30 @@ PAYLOADS: Final = Table(
     Column("id", Text, ForeignKey(CASES.c.id, ondelete="CASCADE"), primary_key=True),
     Column("payload", LargeBinary, nullable=False),
 )
+COUNTS: Final = Table(
+    "case_counts",
+    TABLES,
+    Column("state", Text, primary_key=True),
+    Column("n", Integer, nullable=False),
+)
+"""How many cases are stored in each state: to count them would cost more the more there are."""
 
-
-def waiting_at(now_s: float | BindParameter[float]) -> ColumnElement[bool]:
-    """Open or leased, and not past its expiry."""
-    return and_(CASES.c.state.in_(WAITING), CASES.c.expires_s > now_s)
-
-
-def state_at(now_s: float) -> ColumnElement[Any]:
-    """The state that a case is truly in, whatever is stored."""
-    c = CASES.c
-    lapsed = and_(c.state == CaseState.LEASED, c.lease_until_s <= now_s)
-    overdue = and_(c.state.in_(WAITING), c.expires_s <= now_s)
-    return case((overdue, CaseState.EXPIRED.value), (lapsed, CaseState.OPEN.value), else_=c.state)
+# The database itself keeps the counts, in whoever's transaction changes a case, so they are exact across
+# processes, an older release included; and each opening counts afresh, which mends whatever went past that.
+_COUNTING: Final = (
+    """CREATE TRIGGER IF NOT EXISTS case_added AFTER INSERT ON cases BEGIN
+        UPDATE case_counts SET n = n + 1 WHERE state = NEW.state; END""",
+    """CREATE TRIGGER IF NOT EXISTS case_moved AFTER UPDATE OF state ON cases
+        WHEN NEW.state <> OLD.state BEGIN
+        UPDATE case_counts SET n = n - 1 WHERE state = OLD.state;
+        UPDATE case_counts SET n = n + 1 WHERE state = NEW.state; END""",
+    """CREATE TRIGGER IF NOT EXISTS case_deleted AFTER DELETE ON cases BEGIN
+        UPDATE case_counts SET n = n - 1 WHERE state = OLD.state; END""",
+    "DELETE FROM case_counts",
+    *(
+        f"INSERT INTO case_counts SELECT '{state}', count(*) FROM cases WHERE state = '{state}'"  # noqa: S608
+        for state in CaseState
+    ),
+)
+for _statement in _COUNTING:
+    event.listen(TABLES, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]

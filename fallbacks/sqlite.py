@@ -10,13 +10,15 @@
 | journal_size_limit | 64 MB | one burst of large payloads does not keep the disk for ever             |
 
 A transaction that may write begins IMMEDIATE: it takes the write lock first, so that what it reads stays true
-until it commits, across processes, and so that it can wait for the lock instead of failing half-way.
+until it commits, across processes, and so that it can wait for the lock instead of failing half-way. Whoever
+only reads has a connection of their own (`open_reader`), and neither waits for a writer nor lets one wait.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,8 +46,6 @@ PRAGMAS: Final = (
     "PRAGMA secure_delete = ON",
     "PRAGMA journal_size_limit = 67108864",
 )
-READING: Final = {"begin": "BEGIN"}
-"""Execution options of a transaction that only reads."""
 
 
 class StoreError(Exception):
@@ -66,9 +66,9 @@ def open_sqlite(url: str, tables: MetaData, version: int) -> Engine:
         _create(path)
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}; give a folder that this user may write to") from error
-    engine = _engine(path)
+    engine = _engine(path, "BEGIN IMMEDIATE", PRAGMAS)
     try:
-        with engine.connect().execution_options(**READING) as connection, connection.begin():
+        with engine.connect() as connection:
             _check(path, connection)
         with engine.begin() as connection:
             _settle_schema(path, connection, tables, version)
@@ -82,6 +82,11 @@ def open_sqlite(url: str, tables: MetaData, version: int) -> Engine:
         engine.dispose()
         raise
     return engine
+
+
+def open_reader(writer: Engine) -> Engine:
+    """An engine over the file of `open_sqlite` that only reads. Holds one connection, as that does."""
+    return _engine(Path(str(writer.url.database)), "BEGIN", ["PRAGMA query_only = ON"])
 
 
 def _path(url: str) -> Path:
@@ -104,7 +109,7 @@ def _create(path: Path) -> None:
         path.chmod(0o600)
 
 
-def _engine(path: Path) -> Engine:
+def _engine(path: Path, begin: str, pragmas: Sequence[str]) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         poolclass=StaticPool,
@@ -114,12 +119,12 @@ def _engine(path: Path) -> Engine:
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:
         _use_wal(connection)
-        for pragma in PRAGMAS:
+        for pragma in pragmas:
             connection.execute(pragma)
 
     @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN IMMEDIATE"))
+    def begin_so(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
 
     return engine
 
@@ -147,18 +152,23 @@ def _check(path: Path, connection: Connection) -> None:
 
 
 def _settle_schema(path: Path, connection: Connection, tables: MetaData, version: int) -> None:
-    """Makes the tables in an empty file; refuses a file whose tables are not ours, or not of this version."""
+    """Refuses a file whose tables are not ours, or not of this version; makes what is missing in any other.
+
+    A release may add tables and indexes without a new version, if older releases can go on as they did.
+    """
     schema = Table("schema_version", MetaData(), Column("version", Integer, nullable=False))
     present = set(connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars())
     if not present:
         schema.create(connection)
         connection.execute(insert(schema).values(version=version))
-        tables.create_all(connection)
-        return
-    if schema.name not in present:
+    elif schema.name not in present:
         raise StoreError(f"{path}: another program's database; give the queue a file of its own")
     found = connection.execute(select(schema.c.version)).scalar()
     if found != version:
         raise StoreError(
             f"{path}: schema {found}, but this program knows {version}; use the release that wrote it"
         )
+    tables.create_all(connection)
+    for table in tables.sorted_tables:
+        for index in table.indexes:
+            index.create(connection, checkfirst=True)

@@ -1,8 +1,9 @@
 """One JSON line a row, with everything needed to explain it; off the request path, bounded, never silent.
 
-The request path only appends to a bounded buffer. A task drains it to the log file and to telemetry. When
-the buffer is full the record is counted as a gap, and the next line that is written says so: an audit log
-with a hole says where the hole is.
+The request path only appends to a bounded buffer. A task puts what is buffered into words, a few rows at a
+time so that requests go on in between, hands them to telemetry, and lets a thread write them to the log file:
+a disk that hangs holds up the log and nothing else. When the buffer is full the record is counted as a gap,
+and the next line that is written says so: an audit log with a hole says where the hole is.
 """
 
 from __future__ import annotations
@@ -10,18 +11,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, assert_never
+from typing import Any, NamedTuple, TypeAlias, assert_never
 
 import orjson
-from cachetools import FIFOCache
 
-from gateway.decision import Decision, Deferred, Degraded, Finding, Outcome, Refused, Served
+from fallbacks.worker import Worker
+from gateway.decision import Decision, Deferred, Degraded, Finding, Outcome, Refused, Served, Verdict
+from gateway.line_file import LineFile
+from gateway.pipeline import Findings, Trail
+from gateway.stage import Assessment
 
 DRAIN_EVERY_S = 0.1
-ROTATE_BYTES = 64 * 2**20
+SLICE_ROWS = 64
+"""So many rows are put into words before whatever else waits on the event loop has its turn."""
+WRITE_LINES = 2000
+VERDICT_NAMES = [verdict.name.lower() for verdict in Verdict]
+Passes: TypeAlias = dict[int, tuple[Trail, list[list[dict[str, Any]]]]]
+"""What was said in each pass, by the identity of its trail: of each of its rows, by every stage."""
 log = logging.getLogger(__name__)
 
 
@@ -48,93 +57,113 @@ class Audit:
         buffer: int = 20_000,
         keep: int = 10_000,
     ) -> None:
-        self._path = path
+        self._file = LineFile(path)
         self._sinks = sinks
-        self._size = buffer
+        self._size, self._keep = buffer, keep
         self._buffer: deque[Record] = deque()
-        self._kept: FIFOCache[str, Record] = FIFOCache(keep)
-        self._gap = 0
-        self._torn = False
-        self._rotated = 0
-        self.lost = 0
+        self._kept: OrderedDict[str, Record] = OrderedDict()
+        self._lines: list[bytes] = []  # in words, not yet in the file; of so many records:
+        self._worded = 0
+        self._passes: Passes = {}
+        # Counted apart, because one is counted on the event loop and the other in the thread that writes.
+        self._overflowed = self._unwritten = 0
+        self._admitted = 0  # how many of them the log itself says are missing
+
+    @property
+    def lost(self) -> int:
+        """How many records are in no log."""
+        return self._overflowed + self._unwritten
 
     def take(self, record: Record) -> None:
-        """Never blocks and never raises. Cost: two appends."""
+        """Never blocks and never raises. Cost: 0.5 us."""
         self._kept[record.id] = record
+        if len(self._kept) > self._keep:
+            self._kept.popitem(last=False)
         if len(self._buffer) >= self._size:
-            self._gap += 1
-            self.lost += 1
+            self._overflowed += 1
             return
         self._buffer.append(record)
 
     def find(self, record_id: str) -> Record | None:
         """One of the latest records, by the id the caller got."""
-        found: Record | None = self._kept.get(record_id)
-        return found
+        return self._kept.get(record_id)
 
     async def run(self) -> None:
-        """Drains until cancelled, then drains what is left."""
+        """Drains until cancelled, then drains what is left. Holds the event loop half a ms at a time."""
+        writer = Worker("audit")
         try:
             while True:
                 await asyncio.sleep(DRAIN_EVERY_S)
-                self.drain()
+                while self._buffer:
+                    while self._buffer and len(self._lines) < WRITE_LINES:
+                        self._put_into_words()
+                        await asyncio.sleep(0)
+                    self._passes.clear()
+                    await writer.call(self._write, lambda: None)
         finally:
+            writer.close()
             self.drain()
 
     def drain(self) -> None:
-        """Writes what is buffered. A disk that refuses becomes a gap, not an error of the request."""
-        records = list(self._buffer)
-        self._buffer.clear()
-        if not records:
-            return
-        gap, self._gap = self._gap, 0
-        lines = [orjson.dumps({"gap": gap, "t": time.time()})] if gap else []
-        lines += [line for record in records for line in explain(record)]
-        try:
-            self._append(b"\n".join(lines) + b"\n")
-        except OSError:
-            self._gap += gap + len(records)
-            self.lost += len(records)
-            self._torn = True
+        """Writes what is buffered. A disk that refuses becomes a gap, not an error of the request. Blocks."""
+        while self._buffer:
+            self._put_into_words()
+        self._passes.clear()
+        self._write()
+
+    def _put_into_words(self) -> None:
+        """Takes a slice of what is buffered."""
+        records: list[Record] = []
+        rows = 0
+        while self._buffer and rows < SLICE_ROWS:
+            records.append(self._buffer.popleft())
+            rows += len(records[-1].decisions)
+        self._lines += _explain(records, self._passes)
+        self._worded += len(records)
         for sink in self._sinks:
             try:
                 sink(records)
             except Exception:
                 log.exception("a sink of the audit log failed; the log goes on")
 
-    def _append(self, text: bytes) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        if self._path.exists() and self._path.stat().st_size > ROTATE_BYTES:
-            self._rotated += 1
-            self._path.replace(self._path.with_suffix(f".{self._rotated}.jsonl"))
-            self._torn = False
-        with self._path.open("ab+") as file:
-            if self._torn and file.tell():
-                file.seek(-1, 2)
-                text = (
-                    text if file.read(1) == b"\n" else b"\n" + text
-                )  # end the line that a full disk cut short
-            file.write(text)
-        self._torn = False
+    def _write(self) -> None:
+        lines, self._lines = self._lines, []
+        records, self._worded = self._worded, 0
+        if not lines:
+            return
+        lost = self.lost
+        if gap := lost - self._admitted:
+            lines.insert(0, orjson.dumps({"gap": gap, "t": time.time()}))
+        try:
+            self._file.append(lines)
+        except OSError:
+            self._unwritten += records
+        else:
+            self._admitted = lost
 
 
-def explain(record: Record) -> Iterable[bytes]:
-    """The record as JSON lines, one a row."""
-    for row, decision in enumerate(record.decisions):
-        yield orjson.dumps(
-            {
-                "id": decision.id,
-                "request": record.id,
-                "row": row,
-                "t": record.received_s,
-                "elapsed_ms": round(record.elapsed_s * 1e3, 3),
-                "principal": record.principal,
-                "policy": record.policy,
-                "mode": record.mode,
-                **_ended(decision.outcome),
-                "findings": [_finding(f) for f in decision.findings],
-            }
-        )
+def explain(*records: Record) -> Iterator[bytes]:
+    """The records as JSON lines, one a row. Cost: 6 us a row of a batch, 14 a row that was decided alone."""
+    return _explain(records, {})
+
+
+def _explain(records: Sequence[Record], passes: Passes) -> Iterator[bytes]:
+    for record in records:
+        for row, decision in enumerate(record.decisions):
+            yield orjson.dumps(
+                {
+                    "id": decision.id,
+                    "request": record.id,
+                    "row": row,
+                    "t": record.received_s,
+                    "elapsed_ms": round(record.elapsed_s * 1e3, 3),
+                    "principal": record.principal,
+                    "policy": record.policy,
+                    "mode": record.mode,
+                    **_ended(decision.outcome),
+                    "findings": _said(decision.findings, passes),
+                }
+            )
 
 
 def _ended(outcome: Outcome) -> dict[str, Any]:
@@ -151,18 +180,56 @@ def _ended(outcome: Outcome) -> dict[str, Any]:
             assert_never(outcome)
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "stage": finding.stage,
-        "verdict": finding.verdict.name.lower(),
-        "us": round(finding.elapsed_s * 1e6),
-    }
-    if finding.score is not None:
-        told["score"] = finding.score
-    if finding.form != "full":
-        told["form"] = finding.form
-    if not finding.enforced:
+def _said(findings: Sequence[Finding], passes: Passes) -> list[dict[str, Any]]:
+    """What was said of one row. What a pass said of all its rows is put into words once, by column."""
+    if not isinstance(findings, Findings):
+        return [_told(*finding) for finding in findings]
+    trail = findings._trail
+    if id(trail) not in passes:
+        passes[id(trail)] = trail, _by_row(trail)
+    _, rows = passes[id(trail)]
+    return rows[findings._row] if findings._row < len(rows) else []
+
+
+def _by_row(trail: Trail) -> list[list[dict[str, Any]]]:
+    n = max((int(rows[-1]) + 1 for rows, _ in trail if len(rows)), default=0)
+    said: list[list[dict[str, Any]]] = [[] for _ in range(n)]
+    for rows, found in trail:
+        reached = said if len(rows) == n else [said[row] for row in rows.tolist()]
+        for row, told in zip(reached, _column(found), strict=True):
+            row.append(told)
+    return said
+
+
+def _column(found: Assessment) -> list[dict[str, Any]]:
+    """What one stage said of each of its rows."""
+    scores, stage, us = found.scores.tolist(), found.stage, round(found.elapsed_s * 1e6)
+    if found.quiet and found.enforced and not found.spare:
+        return [
+            {"stage": stage, "verdict": "allow", "us": us, "score": score}
+            if score == score
+            else {"stage": stage, "verdict": "allow", "us": us}
+            for score in scores
+        ]
+    return [_told(*found.finding(i)) for i in range(len(scores))]
+
+
+def _told(
+    stage: str,
+    score: float | None,
+    verdict: Verdict,
+    enforced: bool,
+    elapsed_s: float,
+    form: str,
+    error: str | None,
+) -> dict[str, Any]:
+    told: dict[str, Any] = {"stage": stage, "verdict": VERDICT_NAMES[verdict], "us": round(elapsed_s * 1e6)}
+    if score is not None:
+        told["score"] = score
+    if form != "full":
+        told["form"] = form
+    if not enforced:
         told["enforced"] = False
-    if finding.error is not None:
-        told["error"] = finding.error.encode("utf-8", "replace").decode()
+    if error is not None:
+        told["error"] = error.encode("utf-8", "replace").decode()
     return told

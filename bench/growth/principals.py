@@ -99,8 +99,8 @@ def _knowing(var: Path, size: int, facts: list[Fact]) -> Call:
     own = orjson.loads((var / KEYS_FILE).read_bytes())
     others = (Key(name=f"k{i}", hash=secrets.token_hex(SECRET_BYTES), per_s=1.0) for i in range(size - 1))
     (var / KEYS_FILE).write_bytes(orjson.dumps([*own, *(key.model_dump(mode="json") for key in others)]))
-    callers = Callers(var, anonymous_loopback=False)
     with weighed(size, "key", facts):
+        callers = Callers(var, anonymous_loopback=False)
         assert callers.identify(token, "127.0.0.1")
     start_s = time.perf_counter()
     Callers(var, anonymous_loopback=False).identify(token, "127.0.0.1")

@@ -185,6 +185,11 @@ class TwoReplicas(RuleBasedStateMachine):
             name: (one.state(now_s), one.fence, one.answer, one.case.expires_s)
             for name, one in self.paper.items()
         }
+        waiting = self.on_paper(OPEN, LEASED)
+        oldest_s = min((one.case.created_s for one in waiting), default=None)
+        told = self.ask(self.turn % 2, lambda q: q.waiting())
+        assert told.counts == {state: len(self.on_paper(state)) for state in CaseState}
+        assert told.oldest_age_s == (None if oldest_s is None else now_s - oldest_s)
 
 
 def test_any_history_of_two_replicas_agrees_with_cases_kept_on_paper() -> None:

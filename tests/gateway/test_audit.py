@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 import pytest
-from deployments import record_of
-from parts import run
+from deployments import record_of, run
+from hypothesis import given
+from test_laws import decide, pipelines, xs
 
-from gateway import audit as audit_module
-from gateway.audit import DRAIN_EVERY_S, Audit, Record, explain
+from gateway import line_file
+from gateway.audit import DRAIN_EVERY_S, SLICE_ROWS, Audit, Record, explain
 from gateway.decision import Decision, Deferred, Degraded, Finding, Outcome, Reason, Refused, Served, Verdict
+from gateway.line_file import LineFile
+from gateway.pipeline import Pipeline
 
 OUTPUT = {"probabilities": np.array([[0.25, 0.75]], np.float32)}
 SERVED = Decision("d", Served(OUTPUT, "primary"))
@@ -90,6 +95,17 @@ def test_a_line_has_what_every_stage_said() -> None:
         },
         {"stage": "infinite", "verdict": "refuse", "us": 0, "score": None},
     ]
+
+
+@given(pipelines(), xs)
+def test_a_pass_put_into_words_by_column_says_of_each_row_what_its_findings_say(
+    pipeline: Pipeline, x: list[float]
+) -> None:
+    decisions = decide(pipeline, x)
+    by_row = [decision._replace(findings=tuple(decision.findings)) for decision in decisions]
+    assert list(explain(record_of(*decisions))) == list(explain(record_of(*by_row)))
+    alone = [record_of(decision) for decision in reversed(decisions)]
+    assert list(explain(*alone)) == [line for record in alone for line in explain(record)]
 
 
 def test_no_answer_is_in_the_log() -> None:
@@ -241,7 +257,7 @@ def test_a_sink_that_raises_stops_neither_the_log_nor_the_other_sinks(tmp_path: 
 
 
 def test_the_log_rotates_and_loses_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_module, "ROTATE_BYTES", 1000)
+    monkeypatch.setattr(line_file, "ROTATE_BYTES", 1000)
     audit = Audit(tmp_path / "log.jsonl")
     names = [f"{i:02}" for i in range(40)]
     for name in names:
@@ -253,6 +269,68 @@ def test_the_log_rotates_and_loses_no_line(tmp_path: Path, monkeypatch: pytest.M
     kept = [line for path in files for line in lines_of(path)]
     gaps = sum(line.get("gap", 0) for line in kept)
     assert len({line["request"] for line in kept if "request" in line}) + gaps == len(names)
+
+
+def test_whoever_waits_on_the_event_loop_has_a_turn_after_every_few_rows(tmp_path: Path) -> None:
+    async def main() -> None:
+        audit = Audit(tmp_path / "log.jsonl")
+        left: list[int] = []
+        task = asyncio.create_task(audit.run())
+        await asyncio.sleep(DRAIN_EVERY_S / 2)
+        for i in range(50 * SLICE_ROWS):
+            audit.take(record_of(SERVED, name=str(i)))
+        while not left or left[-1]:
+            await asyncio.sleep(0)
+            if not left or left[-1] != len(audit._buffer):
+                left.append(len(audit._buffer))
+        assert max(a - b for a, b in pairwise(left)) == SLICE_ROWS
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    run(main)
+    assert [line["request"] for line in lines_of(tmp_path / "log.jsonl")] == [
+        str(i) for i in range(50 * SLICE_ROWS)
+    ]
+
+
+def test_a_disk_that_hangs_holds_up_the_log_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, hangs = tmp_path / "log.jsonl", threading.Event()
+    append = LineFile.append
+
+    def late(self: LineFile, lines: list[bytes]) -> None:
+        assert hangs.wait(10.0)
+        append(self, lines)
+
+    monkeypatch.setattr(LineFile, "append", late)
+
+    async def main() -> None:
+        audit = Audit(path, buffer=3)
+        task = asyncio.create_task(audit.run())
+        audit.take(record_of(SERVED, name="first"))
+        await asyncio.sleep(2 * DRAIN_EVERY_S)
+        for i in range(5):
+            audit.take(record_of(SERVED, name=str(i)))
+            await asyncio.sleep(0)
+        assert (audit.lost, path.exists()) == (2, False)
+        hangs.set()
+        await asyncio.sleep(2 * DRAIN_EVERY_S)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    run(main)
+    lines = lines_of(path)
+    assert [line.get("request") or line["gap"] for line in lines] == ["first", 2, "0", "1", "2"]
+
+
+def test_a_log_that_is_moved_away_goes_on_in_a_new_file(tmp_path: Path) -> None:
+    audit = Audit(tmp_path / "log.jsonl")
+    for name in "ab":
+        audit.take(record_of(SERVED, name=name))
+        audit.drain()
+        (tmp_path / "log.jsonl").rename(tmp_path / name)
+    assert [lines_of(tmp_path / name)[0]["request"] for name in "ab"] == ["a", "b"]
 
 
 def test_it_writes_soon_by_itself_and_what_is_left_at_the_end(tmp_path: Path) -> None:

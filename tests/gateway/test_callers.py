@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import pytest
 from deployments import batch_of, clean_rows, key_for, letters, opened, run
 from pydantic import ValidationError
 
-from gateway.callers import LOOK_EVERY_S, Caller, Callers, add_key, load_keys
+from gateway import callers, keys
+from gateway.callers import LOOK_EVERY_S, Caller, Callers, Key, add_key, load_keys
 from gateway.decision import Reason, Refused, Served
 from gateway.errors import ArtifactError
 
@@ -203,6 +206,156 @@ def test_a_file_in_place_of_the_folder_means_nobody_is_known(tmp_path: Path) -> 
     var.write_text("")
     assert Known(var)("fsg_x") is None
     assert Known(var, anonymous=True)(None, HOME) == Caller(f"anonymous@{HOME}")
+
+
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """From where the file was read, each time that it was."""
+    told: list[int] = []
+
+    def keys_in(content: bytes, start: int = 0) -> Iterator[Key]:
+        told.append(start)
+        return keys.keys_in(content, start)
+
+    monkeypatch.setattr(callers, "keys_in", keys_in)
+    return told
+
+
+def test_of_a_file_that_has_only_grown_only_the_new_keys_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = starts(monkeypatch)
+    made = {name: make(tmp_path, name, per_s=1.0) for name in ("ada", "bob")}
+    known = Known(tmp_path)
+    end = (tmp_path / "keys.json").read_bytes().rfind(b"}") + 1
+    made["eve"] = make(tmp_path, "eve", per_s=2.0)
+    known.later()
+    assert {name: getattr(known(key), "principal", None) for name, key in made.items()} == {
+        "ada": "ada",
+        "bob": "bob",
+        "eve": "eve",
+    }
+    assert told == [0, end]
+    assert [known.callers.rate_of(name) for name in ("bob", "eve")] == [1.0, 2.0]
+
+
+def test_a_file_that_has_changed_before_its_end_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = starts(monkeypatch)
+    old, bob = make(tmp_path, "ada", per_s=5.0), make(tmp_path, "bob")
+    known = Known(tmp_path)
+    assert known(old) is not None
+    new = make(tmp_path, "ada")
+    known.later()
+    assert [known(key) is not None for key in (old, bob, new)] == [False, True, True]
+    assert known.callers.rate_of("ada") is None
+    (tmp_path / "keys.json").write_bytes(b"[]")
+    known.later()
+    assert [known(key) for key in (bob, new)] == [None, None]
+    assert told == [0, 0, 0]
+
+
+def test_a_caller_that_was_seen_is_never_out_of_date(tmp_path: Path) -> None:
+    """By hand, the same hash again at the end of the file: the last one counts."""
+    key = make(tmp_path)
+    known = Known(tmp_path)
+    assert known(key) == known(key) == Caller("ada", "trusted")
+    rows = orjson.loads((tmp_path / "keys.json").read_bytes())
+    rows.append(rows[0] | {"tier": "anonymous"})
+    (tmp_path / "keys.json").write_bytes(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
+    known.later()
+    assert known(key) == Caller("ada", "anonymous")
+
+
+def test_only_so_many_callers_that_were_seen_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callers, "MOST_SEEN", 2)
+    made = {name: make(tmp_path, name) for name in ("ada", "bob", "eve")}
+    known = Known(tmp_path)
+    for _ in range(3):
+        for name, key in made.items():
+            assert known(key) == Caller(name, "trusted")
+            assert known(key + "x") is None
+            assert len(known.callers._book.seen) <= 2
+
+
+def test_a_large_file_is_read_by_a_thread_while_requests_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callers, "AT_ONCE_BYTES", 0)
+    go_on, readers = threading.Event(), list[str]()
+    key = make(tmp_path)
+    known = Known(tmp_path)
+    assert known(key) is not None, "at the start it waits for the file, however large"
+
+    def keys_in(content: bytes, start: int = 0) -> Iterator[Key]:
+        readers.append(threading.current_thread().name)
+        assert go_on.wait(10.0)
+        return keys.keys_in(content, start)
+
+    monkeypatch.setattr(callers, "keys_in", keys_in)
+    new = make(tmp_path, "bob")
+    for _ in range(3):
+        known.later()
+        assert (known(key), known(new)) == (Caller("ada", "trusted"), None)
+    go_on.set()
+    settle(known)
+    assert known(new) == Caller("bob", "trusted")
+    assert readers == ["callers"]
+
+
+def settle(known: Known) -> None:
+    """Waits for the thread that reads, if there is one."""
+    for thread in threading.enumerate():
+        if thread.name == "callers":
+            thread.join(10.0)
+    known.later()
+
+
+def test_keys_that_are_removed_while_the_file_is_read_do_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callers, "AT_ONCE_BYTES", 0)
+    known = Known(tmp_path)
+    go_on, reached = threading.Event(), threading.Event()
+
+    def keys_in(content: bytes, start: int = 0) -> Iterator[Key]:
+        reached.set()
+        assert go_on.wait(10.0)
+        return keys.keys_in(content, start)
+
+    monkeypatch.setattr(callers, "keys_in", keys_in)
+    key = make(tmp_path)
+    assert known(key) is None
+    assert reached.wait(10.0)
+    (tmp_path / "keys.json").unlink()
+    known.later()
+    assert known(key) is None
+    go_on.set()
+    settle(known)
+    assert known(key) is None
+
+
+def test_a_large_file_that_is_broken_keeps_the_known_callers_until_it_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callers, "AT_ONCE_BYTES", 0)
+    key = make(tmp_path)
+    known = Known(tmp_path)
+    good = (tmp_path / "keys.json").read_bytes()
+    for content in (good[:-3], good.rstrip()[:-1] + b", {}]"):
+        (tmp_path / "keys.json").write_bytes(content)
+        known.later()
+        assert known(key) is not None
+        settle(known)
+        assert known(key) is not None
+    (tmp_path / "keys.json").write_bytes(good)
+    new = make(tmp_path, "bob")
+    known.later()
+    known(None)
+    settle(known)
+    assert [known(one) is not None for one in (key, new)] == [True, True]
 
 
 def test_asking_writes_nothing(tmp_path: Path) -> None:

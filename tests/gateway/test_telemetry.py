@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from deployments import record_of
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import Metric
@@ -19,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.decision import Decision, Deferred, Degraded, Finding, Outcome, Reason, Refused, Served, Verdict
 from gateway.pipeline import Trail
 from gateway.stage import Assessment
+from gateway.tally import BUCKETS_S
 from gateway.telemetry import Telemetry, labels
 
 SCORE = 5.4321
@@ -131,6 +133,47 @@ def test_counts_go_on_from_call_to_call(telemetry: Telemetry) -> None:
     telemetry([])
     found = counts(families(telemetry)["gateway_rows"], "outcome")
     assert found == {("served",): 3, ("degraded",): 3, ("deferred",): 3, ("refused",): 3}
+
+
+def test_to_look_changes_nothing(telemetry: Telemetry) -> None:
+    telemetry.passed(TRAIL)
+    telemetry([RECORD])
+    assert telemetry.prometheus() == telemetry.prometheus()
+
+
+def test_nothing_is_lost_or_counted_twice_while_somebody_looks_all_the_time(telemetry: Telemetry) -> None:
+    """An exporter collects in a thread of its own."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            telemetry.prometheus()
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for _ in range(300):
+        telemetry.passed(TRAIL)
+        telemetry([RECORD] * 5)
+    over.set()
+    looking.join()
+    found = families(telemetry)
+    assert set(counts(found["gateway_rows"], "outcome").values()) == {1500}
+    assert set(counts(found["gateway_stage_rows"], "stage").values()) == {1200}
+    samples = [*found["gateway_request_seconds"].samples, *found["gateway_stage_seconds"].samples]
+    counted = {(s.name, s.labels.get("stage")): s.value for s in samples if s.name.endswith("_count")}
+    assert counted.pop(("gateway_request_seconds_count", None)) == 1500
+    assert set(counted.values()) == {300}
+
+
+def test_a_time_stands_in_its_bucket_and_in_every_larger_one(telemetry: Telemetry) -> None:
+    times_s = [0.0, *BUCKETS_S, 0.003, 7.0]
+    telemetry([RECORD._replace(elapsed_s=one) for one in times_s])
+    buckets = {
+        float(sample.labels["le"]): sample.value
+        for sample in families(telemetry)["gateway_request_seconds"].samples
+        if sample.name.endswith("_bucket")
+    }
+    assert buckets == {le: sum(one <= le for one in times_s) for le in (*BUCKETS_S, float("inf"))}
 
 
 def test_the_text_is_one_that_prometheus_reads_even_before_the_first_record(telemetry: Telemetry) -> None:
@@ -287,12 +330,11 @@ def test_two_deployments_in_one_process_do_not_mix(telemetry: Telemetry) -> None
 
 
 def test_with_a_collector_metrics_and_spans_go_out_over_otlp(monkeypatch: pytest.MonkeyPatch) -> None:
-    got: list[str] = []
+    got: list[tuple[str, bytes]] = []
 
     class Collector(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            got.append(self.path)
+            got.append((self.path, self.rfile.read(int(self.headers["content-length"]))))
             self.send_response(200)
             self.end_headers()
 
@@ -305,13 +347,31 @@ def test_with_a_collector_metrics_and_spans_go_out_over_otlp(monkeypatch: pytest
     try:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         telemetry = Telemetry("letters", "replica-1")
+        telemetry.passed(TRAIL)
         telemetry([RECORD])
+        assert b"gateway_rows" in telemetry.prometheus(), "one reader takes nothing from the other"
         telemetry.close()
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
-    assert set(got) == {"/v1/metrics", "/v1/traces"}
+    assert {path for path, _ in got} == {"/v1/metrics", "/v1/traces"}
+    (body,) = [body for path, body in got if path == "/v1/metrics"]
+    (resource,) = ExportMetricsServiceRequest.FromString(body).resource_metrics
+    sent = {metric.name: metric for scope in resource.scope_metrics for metric in scope.metrics}
+    assert {name: sum(point.as_int for point in metric.sum.data_points) for name, metric in sent.items()} == {
+        "gateway_rows": 4,
+        "gateway_stage_rows": 12,
+        "gateway_stage_errors": 4,
+        "gateway_request_seconds": 0,
+        "gateway_stage_seconds": 0,
+    }
+    (took,) = sent["gateway_request_seconds"].histogram.data_points
+    assert (took.count, took.sum, took.min, took.max) == (1, 0.0125, 0.0125, 0.0125)
+    assert list(took.explicit_bounds) == BUCKETS_S
+    assert took.bucket_counts[BUCKETS_S.index(0.025)] == 1
+    stages = sent["gateway_stage_seconds"].histogram.data_points
+    assert sorted(point.sum for point in stages) == [0.001, 0.002, 0.004]
 
 
 def test_a_collector_that_is_gone_disturbs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
