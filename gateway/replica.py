@@ -15,7 +15,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -28,6 +28,8 @@ from gateway.errors import PolicyError, Problem
 from gateway.gateway import VAR, Gateway
 from gateway.http import DataPlane
 from gateway.policy import Policy, locate
+from gateway.proxies import Proxies
+from gateway.server import Server
 from gateway.siblings import Siblings
 
 GRACE_S = 5.0
@@ -59,17 +61,12 @@ class Replica:
     def __init__(self, gateway: Gateway, address: Address, token: str) -> None:
         self.gateway = gateway
         siblings = Siblings(gateway.folder / VAR / "run", gateway.replica, token)
-        self._servers = [
-            (
-                _server(DataPlane(gateway, siblings), gateway.loaded.policy),
-                [bind(address.host, address.port)],
-            ),
-            (
-                _server(admin_app(gateway, token), None),
-                [bind("127.0.0.1", address.admin_port), self._sibling()],
-            ),
-        ]
-        self._tasks: list[asyncio.Task[None]] = []
+        trusted = gateway.loaded.policy.serving.trusted_proxies
+        self._data = Server(DataPlane(gateway, siblings), proxies=Proxies(trusted) if trusted else None)
+        self._data_socket = bind(address.host, address.port)
+        self._admin = _admin_server(admin_app(gateway, token))
+        self._admin_sockets = [bind("127.0.0.1", address.admin_port), self._sibling()]
+        self._serving: asyncio.Task[None] | None = None
 
     def _sibling(self) -> socket.socket:
         folder = self.gateway.folder / VAR / "run"
@@ -85,27 +82,26 @@ class Replica:
         await self.gateway.healthy()  # so that the first caller does not pay for what runs for the first time
         leave_alone_what_is_loaded()
         self.gateway.start()
-        self._tasks = [asyncio.create_task(server.serve(sockets)) for server, sockets in self._servers]
-        while not all(server.started for server, _ in self._servers):
-            for task in self._tasks:
-                if task.done():
-                    task.result()
-                    raise RuntimeError("a listener ended before it started")
+        self._serving = asyncio.create_task(self._admin.serve(self._admin_sockets))
+        while not self._admin.started:
+            if self._serving.done():
+                self._serving.result()
+                raise RuntimeError("a listener ended before it started")
             await asyncio.sleep(0.005)
+        await self._data.start(self._data_socket, BACKLOG)
 
     async def stop(self) -> None:
         """Stops accepting, finishes what is in flight, writes what was recorded. Idempotent."""
-        for server, _ in self._servers:
-            server.should_exit = True
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._tasks:
+        self._admin.should_exit = True
+        await self._data.stop(GRACE_S)
+        if self._serving is not None:
+            await asyncio.gather(self._serving, return_exceptions=True)
             await self.gateway.close()
-        self._tasks = []
+        self._serving = None
         self._socket_path.unlink(missing_ok=True)
 
 
-def _server(app: object, policy: Policy | None) -> _Server:
-    proxies: Sequence[str] = policy.serving.trusted_proxies if policy else ()
+def _admin_server(app: object) -> _Server:
     return _Server(
         uvicorn.Config(
             app,  # type: ignore[arg-type]
@@ -116,8 +112,7 @@ def _server(app: object, policy: Policy | None) -> _Server:
             log_config=None,
             server_header=False,
             date_header=False,
-            proxy_headers=bool(proxies),
-            forwarded_allow_ips=list(proxies),
+            proxy_headers=False,
             backlog=BACKLOG,
             timeout_graceful_shutdown=int(GRACE_S),
         )

@@ -25,6 +25,8 @@ from gateway.decision import Decision, Deferred, Degraded, Outcome, Reason, Refu
 from gateway.disclosure import Full, Tier, disclose
 from gateway.errors import InvalidRequest
 from gateway.states import (
+    BY_NONE,
+    Ending,
     Rejection,
     Stamp,
     Unanswered,
@@ -38,27 +40,34 @@ from gateway.states import (
 from gateway.tensors import Mask, blank, classify, to_binary, to_json
 from gateway.wire import InferRequest
 
-JSON = "application/json"
-OCTETS = "application/octet-stream"
 REVIEWS = "/reviews/"
 
-_HEADERS = {
-    "fs_outcome": "x-failsafe-outcome",
-    "fs_reason": "x-failsafe-reason",
-    "fs_served_by": "x-failsafe-served-by",
-    "fs_policy": "x-failsafe-policy",
-    "fs_mode": "x-failsafe-mode",
-}
+_JSON_LINE = b"content-type: application/json\r\n"
+_OCTETS_LINES = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
 _NOT_IN_A_HEADER = re.compile(r"[^\x20-\x7e]")
 _FULL = Full()
 
 
 class Reply(NamedTuple):
-    """One HTTP response. Header names are lower case; Content-Length is the server's."""
+    """One HTTP response.
+
+    headers: as they travel, `name: value` with the name in lower case, each ended by CR LF, so that what
+    many replies share is made once. Content-Length is the server's.
+    """
 
     status: int
-    headers: Mapping[str, str]
+    headers: bytes
     body: bytes
+
+    def pairs(self) -> list[tuple[bytes, bytes]]:
+        """The headers one by one, for servers that want them so."""
+        lines = [line.partition(b": ") for line in self.headers.split(b"\r\n") if line]
+        return [(name, value) for name, _, value in lines]
+
+
+def reply_json(body: bytes) -> Reply:
+    """The 200 of what is told, not inferred."""
+    return Reply(200, _JSON_LINE, body)
 
 
 def render_infer(
@@ -130,28 +139,12 @@ def reply_infer(
     if request.wants_row_outcome:
         outputs[ROW_OUTCOME.name] = np.array([end.outcome.encode() for end in ends], np.object_)
     by = ",".join(dict.fromkeys(end.by for end in ends))
-    parameters = parameters_of(ending(worst)._replace(by=by), stamp)
-    if urls:
-        parameters["fs_review_urls"] = ",".join(urls)
+    headers, parameters = _told(ending(worst)._replace(by=by), stamp, urls)
     try:
-        return _reply_answered(contract, request, outputs, parameters, withheld)
+        body, length = render_infer(contract, request, outputs, parameters, withheld=withheld)
     except InvalidRequest as error:
         return reply_end(error, stamp, request_id=request.id)
-
-
-def _reply_answered(
-    contract: Contract,
-    request: InferRequest,
-    outputs: Mapping[str, Array],
-    parameters: dict[str, str],
-    withheld: Mask | None,
-) -> Reply:
-    body, length = render_infer(contract, request, outputs, parameters, withheld=withheld)
-    headers = _headers(parameters)
-    headers["content-type"] = JSON if length is None else OCTETS
-    if length is not None:
-        headers["inference-header-content-length"] = str(length)
-    return Reply(200, headers, body)
+    return Reply(200, headers + (_JSON_LINE if length is None else _OCTETS_LINES % length), body)
 
 
 def _withheld(outcomes: Sequence[Outcome]) -> Mask:
@@ -214,22 +207,20 @@ def reply_end(
              what: the error in words, if not the usual; urls: of the reviews of a deferred request.
              headers: more of them, such as Allow.
     """
-    parameters = parameters_of(ending(end), stamp) if stamp else {}
-    sent = {"content-type": JSON, **(_headers(parameters) if stamp else {}), **(headers or {})}
+    lines, parameters = _told(ending(end), stamp, urls) if stamp else (b"", {})
+    sent = dict(headers or {})
     wait_s = retry_after_s(end)
     if wait_s is not None:
         sent["retry-after"] = str(wait_s)
     if end is Rejection.UNAUTHENTICATED:
         sent["www-authenticate"] = "Bearer"
-    if urls:
-        parameters["fs_review_urls"] = ",".join(urls)
     extra: dict[str, str] = {}
     if isinstance(end, Deferred):
         extra["review_url"] = urls[0] if urls else REVIEWS + quote(end.ticket, safe="")
         if prefer_async:
             sent |= {"location": extra["review_url"], "preference-applied": "respond-async"}
     body = _error(what or words_of(end), parameters, request_id, extra)
-    return Reply(status_of(end, prefer_async), sent, body)
+    return Reply(status_of(end, prefer_async), b"".join((_JSON_LINE, lines, _lines(sent))), body)
 
 
 def reply_unknown_model(model: str, stamp: Stamp | None = None) -> Reply:
@@ -239,17 +230,33 @@ def reply_unknown_model(model: str, stamp: Stamp | None = None) -> Reply:
     )
 
 
-def _headers(parameters: Mapping[str, str]) -> dict[str, str]:
-    headers = {header: _printable(parameters[name]) for name, header in _HEADERS.items()}
-    # Never twice the same, so not for the cache; a review's is what the caller wrote into the path.
-    headers["x-failsafe-decision-id"] = _NOT_IN_A_HEADER.sub("?", parameters["fs_decision_id"])
-    return headers
+def _told(end: Ending, stamp: Stamp, urls: Sequence[str] = ()) -> tuple[bytes, dict[str, str]]:
+    """The headers and the parameters that say how a request ended: all but the decision id made before."""
+    headers, parameters = _shared(end, stamp.policy, stamp.mode)
+    id_ = stamp.decision_id or BY_NONE
+    parameters = {**parameters, "fs_decision_id": id_}
+    if urls:
+        parameters["fs_review_urls"] = ",".join(urls)
+    return b"%bx-failsafe-decision-id: %b\r\n" % (headers, _printable(id_)), parameters
 
 
 @lru_cache(maxsize=1024)
-def _printable(text: str) -> str:
-    """The text as a header may hold it."""
-    return _NOT_IN_A_HEADER.sub("?", text)
+def _shared(end: Ending, policy: str, mode: str) -> tuple[bytes, dict[str, str]]:
+    """What every reply of one end, under one policy, tells. Not to be changed: the cache has the same."""
+    parameters = parameters_of(end, policy, mode)
+    named = {name.replace("fs_", "x-failsafe-").replace("_", "-"): v for name, v in parameters.items()}
+    return _lines(named), parameters
+
+
+def _lines(headers: Mapping[str, str]) -> bytes:
+    return b"".join(b"%b: %b\r\n" % (name.encode(), _printable(value)) for name, value in headers.items())
+
+
+def _printable(text: str) -> bytes:
+    """The text as a header may hold it: a review's id is what the caller wrote into the path."""
+    if not (text.isascii() and text.isprintable()):
+        text = _NOT_IN_A_HEADER.sub("?", text)
+    return text.encode()
 
 
 def _error(

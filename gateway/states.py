@@ -42,6 +42,8 @@ class Rejection(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     TOO_SLOW = "too_slow"
     UNSUPPORTED = "unsupported"
+    UNEXPECTED = "expectation_failed"
+    HEAD_TOO_LARGE = "head_too_large"
 
 
 Unanswered: TypeAlias = Deferred | Refused | Rejection | InvalidRequest
@@ -72,6 +74,8 @@ _CODES: dict[Reason | Rejection, Code] = {
     Rejection.METHOD_NOT_ALLOWED: Code(405, "UNIMPLEMENTED"),
     Rejection.TOO_SLOW: Code(408, "DEADLINE_EXCEEDED"),
     Rejection.UNSUPPORTED: Code(501, "UNIMPLEMENTED"),
+    Rejection.UNEXPECTED: Code(417, "INVALID_ARGUMENT"),
+    Rejection.HEAD_TOO_LARGE: Code(431, "INVALID_ARGUMENT"),
 }
 _WORDS: dict[Reason | Rejection, str] = {
     Reason.OK: "no answer is available now",
@@ -87,6 +91,8 @@ _WORDS: dict[Reason | Rejection, str] = {
     Rejection.METHOD_NOT_ALLOWED: "this method is not allowed here",
     Rejection.TOO_SLOW: "the request did not arrive in time",
     Rejection.UNSUPPORTED: "this gateway does not support that",
+    Rejection.UNEXPECTED: "what the request expects cannot be met",
+    Rejection.HEAD_TOO_LARGE: "the headers are too large or too many",
 }
 
 
@@ -175,13 +181,12 @@ class Stamp(NamedTuple):
     decision_id: str
 
 
-def parameters_of(end: Ending, stamp: Stamp) -> dict[str, str]:
-    """The six flat fs_ parameters, none of them empty."""
+def parameters_of(end: Ending, policy: str, mode: str) -> dict[str, str]:
+    """Five of the six flat fs_ parameters, none of them empty; the sixth is the decision id."""
     return {
         "fs_outcome": end.outcome,
         "fs_reason": end.reason,
         "fs_served_by": end.by or BY_NONE,
-        "fs_policy": stamp.policy or BY_NONE,
-        "fs_mode": stamp.mode or BY_NONE,
-        "fs_decision_id": stamp.decision_id or BY_NONE,
+        "fs_policy": policy or BY_NONE,
+        "fs_mode": mode or BY_NONE,
     }

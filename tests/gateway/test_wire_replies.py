@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire_parts import Array, contract_of, json_of, same_bits, spec_of, tensors_of
+from wire_parts import Array, contract_of, headers_of, json_of, same_bits, spec_of, tensors_of
 
 from gateway.contract import RequestedOutput
 from gateway.decision import (
@@ -95,6 +95,8 @@ TABLE: list[tuple[End, int, str, str, str]] = [
     (Rejection.METHOD_NOT_ALLOWED, 405, "UNIMPLEMENTED", "refused", "method_not_allowed"),
     (Rejection.TOO_SLOW, 408, "DEADLINE_EXCEEDED", "refused", "too_slow"),
     (Rejection.UNSUPPORTED, 501, "UNIMPLEMENTED", "refused", "unsupported"),
+    (Rejection.UNEXPECTED, 417, "INVALID_ARGUMENT", "refused", "expectation_failed"),
+    (Rejection.HEAD_TOO_LARGE, 431, "INVALID_ARGUMENT", "refused", "head_too_large"),
 ]
 
 
@@ -104,7 +106,7 @@ def full_set(reply: Reply) -> dict[str, str]:
     assert sorted(parameters) == SIX
     assert all(parameters.values())
     for name, value in parameters.items():
-        assert reply.headers["x-failsafe-" + name.removeprefix("fs_").replace("_", "-")] == value
+        assert headers_of(reply)["x-failsafe-" + name.removeprefix("fs_").replace("_", "-")] == value
     return dict(parameters)
 
 
@@ -134,7 +136,7 @@ def test_the_table_leaves_no_rejection_and_no_reason_out() -> None:
 @pytest.mark.parametrize("end", [row[0] for row in TABLE if row[1] != 200], ids=lambda v: str(v)[:24])
 def test_an_error_is_a_json_object_with_a_string_and_the_exact_content_type(end: Any) -> None:
     for reply in (reply_end(end, STAMP), reply_end(end)):
-        assert reply.headers["content-type"] == "application/json"
+        assert headers_of(reply)["content-type"] == "application/json"
         assert isinstance(json.loads(reply.body)["error"], str)
         assert json.loads(reply.body)["error"]
         assert "outputs" not in json.loads(reply.body)
@@ -143,7 +145,7 @@ def test_an_error_is_a_json_object_with_a_string_and_the_exact_content_type(end:
 def test_before_there_is_a_decision_id_a_reply_has_no_stamp() -> None:
     reply = reply_end(Rejection.TOO_LARGE)
     assert json_of(reply) == {"error": "the request is too large"}
-    assert not any(name.startswith("x-failsafe") for name in reply.headers)
+    assert not any(name.startswith("x-failsafe") for name in headers_of(reply))
 
 
 def test_retry_after_is_whole_seconds_from_1_where_waiting_helps() -> None:
@@ -160,18 +162,18 @@ def test_retry_after_is_whole_seconds_from_1_where_waiting_helps() -> None:
         1,
         1,
     ]
-    assert reply_to(Refused(Reason.RATE_LIMITED, 2.5)).headers["retry-after"] == "3"
-    assert reply_to(Refused(Reason.UNAVAILABLE)).headers["retry-after"] == "1"
+    assert headers_of(reply_to(Refused(Reason.RATE_LIMITED, 2.5)))["retry-after"] == "3"
+    assert headers_of(reply_to(Refused(Reason.UNAVAILABLE)))["retry-after"] == "1"
     for outcome in (ABSTAINED, Refused(Reason.DEADLINE, 5.0), DEFERRED, SERVED):
-        assert "retry-after" not in reply_to(outcome).headers
+        assert "retry-after" not in headers_of(reply_to(outcome))
 
 
 def test_deferred_says_where_the_answer_will_be_and_is_202_only_on_request() -> None:
     reply = reply_to(DEFERRED)
     assert (reply.status, json_of(reply)["review_url"]) == (422, "/reviews/T-1")
-    assert "location" not in reply.headers
+    assert "location" not in headers_of(reply)
     accepted = reply_to(DEFERRED, prefer_async=True)
-    assert (accepted.status, accepted.headers["location"]) == (202, "/reviews/T-1")
+    assert (accepted.status, headers_of(accepted)["location"]) == (202, "/reviews/T-1")
     assert isinstance(json_of(accepted)["error"], str)
     assert reply_to(ABSTAINED, prefer_async=True).status == 422
     assert reply_to(SERVED, prefer_async=True).status == 200
@@ -186,7 +188,7 @@ def test_a_ticket_is_quoted_and_the_path_is_the_doors_to_choose() -> None:
 
 
 def test_unauthenticated_says_how_to_authenticate() -> None:
-    assert reply_end(Rejection.UNAUTHENTICATED).headers["www-authenticate"] == "Bearer"
+    assert headers_of(reply_end(Rejection.UNAUTHENTICATED))["www-authenticate"] == "Bearer"
 
 
 def test_an_unknown_model_is_a_404_in_the_words_that_clients_look_for() -> None:
@@ -207,15 +209,15 @@ def test_invalid_names_fields_and_rules_and_stays_short(n: int, last: str) -> No
 
 
 def test_more_headers_can_be_added() -> None:
-    assert reply_end(Rejection.METHOD_NOT_ALLOWED, headers={"allow": "GET"}).headers["allow"] == "GET"
+    assert headers_of(reply_end(Rejection.METHOD_NOT_ALLOWED, headers={"allow": "GET"}))["allow"] == "GET"
 
 
 def test_no_text_can_break_out_of_a_header_or_the_body() -> None:
     stamp = Stamp("p\r\nset-cookie: x", "enforcé", "")
     reply = reply_end(Rejection.INVALID, stamp, what="lone \ud800 surrogate")
-    assert reply.headers["x-failsafe-policy"] == "p??set-cookie: x"
-    assert reply.headers["x-failsafe-mode"] == "enforc?"
-    assert reply.headers["x-failsafe-decision-id"] == "none"
+    assert headers_of(reply)["x-failsafe-policy"] == "p??set-cookie: x"
+    assert headers_of(reply)["x-failsafe-mode"] == "enforc?"
+    assert headers_of(reply)["x-failsafe-decision-id"] == "none"
     assert json_of(reply)["error"] == "lone ? surrogate"
 
 
@@ -253,10 +255,10 @@ def test_what_is_not_exposed_never_leaves() -> None:
 
 def test_json_and_binary_differ_in_content_type_and_length() -> None:
     as_json, as_binary = (reply_to(SERVED, request=asking(1, binary)) for binary in (False, True))
-    assert as_json.headers["content-type"] == "application/json"
-    assert "inference-header-content-length" not in as_json.headers
-    assert as_binary.headers["content-type"] == "application/octet-stream"
-    assert json.loads(as_binary.body[: int(as_binary.headers["inference-header-content-length"])])
+    assert headers_of(as_json)["content-type"] == "application/json"
+    assert "inference-header-content-length" not in headers_of(as_json)
+    assert headers_of(as_binary)["content-type"] == "application/octet-stream"
+    assert json.loads(as_binary.body[: int(headers_of(as_binary)["inference-header-content-length"])])
 
 
 def test_a_body_names_its_model_and_echoes_only_an_id_that_was_given() -> None:
@@ -270,7 +272,7 @@ def test_one_row_unanswered_gives_the_worst_rows_state_and_no_outputs() -> None:
     reply = reply_to(
         SERVED, DEFERRED, Refused(Reason.RATE_LIMITED, 2.0), ABSTAINED, Refused(Reason.RATE_LIMITED, 9.0)
     )
-    assert (reply.status, reply.headers["retry-after"]) == (429, "9")
+    assert (reply.status, headers_of(reply)["retry-after"]) == (429, "9")
     assert "outputs" not in json_of(reply)
     assert full_set(reply)["fs_served_by"] == "none"
     assert json_of(reply)["parameters"]["fs_review_urls"] == "/reviews/T-1"
@@ -417,7 +419,7 @@ def test_every_batch_has_one_reply_and_it_keeps_the_rules(
     else:
         assert reply.status == status_of(worst_row(outcomes), prefer_async) != 200
         assert "outputs" not in json_of(reply)
-        assert reply.headers["content-type"] == "application/json"
+        assert headers_of(reply)["content-type"] == "application/json"
 
 
 @given(batches)
@@ -431,5 +433,5 @@ def test_no_finding_ever_reaches_a_caller(outcome: Outcome, partial: bool) -> No
     finding = Finding("canary-stage", 0.123454321, Verdict.REFUSE, True, 1.0, "canary-form", "canary-error")
     names = ["p", *(["fs_row_outcome"] if partial else [])]
     reply = reply_infer(CONTRACT, asking(1, names=names), [Decision("i", outcome, (finding,))], STAMP)
-    sent = reply.body.decode() + str(reply.headers)
+    sent = reply.body.decode() + str(headers_of(reply))
     assert not any(word in sent for word in ("canary", "123454321", "cut", "score"))

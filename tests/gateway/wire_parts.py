@@ -89,14 +89,25 @@ def binary_request(sent: Mapping[TensorSpec, Array], pad: int = 0, **members: An
     return head + b"".join(tail), len(head)
 
 
+def headers_of(reply: Reply) -> dict[str, str]:
+    """The headers by name, each of which is there once, in lower case, and ended as HTTP wants it."""
+    lines = reply.headers.decode("ascii").split("\r\n")
+    assert lines.pop() == ""
+    pairs = [line.split(": ", 1) for line in lines]
+    headers = {line[0]: line[1] for line in pairs}
+    assert len(headers) == len(pairs)
+    assert all(name == name.lower() and value.isprintable() for name, value in pairs)
+    return headers
+
+
 def json_of(reply: Reply) -> Any:
-    length = reply.headers.get("inference-header-content-length")
+    length = headers_of(reply).get("inference-header-content-length")
     return json.loads(reply.body if length is None else reply.body[: int(length)])
 
 
 def tensors_of(reply: Reply) -> dict[str, Array]:
     """What tritonclient's as_numpy gives for every output of a 200."""
-    length = reply.headers.get("inference-header-content-length")
+    length = headers_of(reply).get("inference-header-content-length")
     document = json_of(reply)
     rest = reply.body[int(length) :] if length else b""
     found = {}

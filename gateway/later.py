@@ -1,0 +1,83 @@
+"""What callers hear after the fact: their own decisions, their own reviews, and answers of people.
+
+Everything here is the caller's own: what belongs to another, or to nobody, is the same 404.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import orjson
+
+from fallbacks.cases import CaseState
+from gateway.batch import now_s
+from gateway.callers import Caller
+from gateway.decision import Decision, Deferred, Reason, Refused
+from gateway.decisions import rows_anywhere
+from gateway.gateway import Gateway
+from gateway.replies import Reply, reply_end, reply_infer, reply_json
+from gateway.review import People, outcome_of
+from gateway.siblings import Siblings
+from gateway.states import Rejection, Stamp
+from gateway.wire import InferRequest
+
+POLL_EVERY_S = 0.1
+log = logging.getLogger(__name__)
+
+
+async def reply_decision(
+    gateway: Gateway, siblings: Siblings, caller: Caller, id_: str, stamp: Stamp
+) -> Reply:
+    """How a request of the caller ended, coarse: scores are read on the administration port."""
+    rows = await rows_anywhere(gateway.audit, siblings, id_)
+    if not rows or rows[0]["principal"] != caller.principal:
+        return reply_end(Rejection.NOT_FOUND, stamp, what="no such decision of yours is kept")
+    told = {name: rows[0][name] for name in ("policy", "mode")}
+    told["rows"] = [{name: row.get(name) for name in ("id", "outcome", "reason", "by")} for row in rows]
+    return reply_json(orjson.dumps({"id": id_, "received": rows[0]["t"], **told}))
+
+
+async def reply_review(gateway: Gateway, caller: Caller, case_id: str, stamp: Stamp) -> Reply:
+    """How the caller's deferred row stands; a person's answer has the form of the model's outputs."""
+    review, loaded = gateway.review, gateway.loaded
+    own = stamp._replace(decision_id=case_id)
+    try:
+        record = await review.queue.find(case_id) if isinstance(review, People) else None
+    except Exception:
+        log.exception("the review queue cannot be read")
+        return reply_end(Refused(Reason.UNAVAILABLE), own)
+    if record is None or record.principal != caller.principal:
+        return reply_end(Rejection.NOT_FOUND, stamp, what="no such review of yours")
+    outcome = outcome_of(record, loaded.contract)
+    told: dict[str, Any] = {"id": case_id, "state": "waiting", "expires": record.expires_s}
+    if outcome is not None:
+        told["state"] = "expired" if record.state is CaseState.EXPIRED else "decided"
+        asked = InferRequest(None, {}, 1, loaded.contract.everything[False])
+        decided = [Decision(case_id, outcome)]
+        reply = reply_infer(loaded.contract, asked, decided, own, tier=loaded.tier(caller.tier))
+        told["answer"] = orjson.loads(reply.body)
+    return reply_json(orjson.dumps(told))
+
+
+async def wait_for_people(gateway: Gateway, decisions: list[Decision], wait_s: float) -> list[Decision]:
+    """The decisions with people's answers in place of deferrals, as far as they come within `wait_s`."""
+    review, contract = gateway.review, gateway.loaded.contract
+    until_s = now_s() + wait_s
+    settled = list(decisions)
+    while isinstance(review, People) and now_s() < until_s:
+        open_rows = [i for i, d in enumerate(settled) if isinstance(d.outcome, Deferred)]
+        if not open_rows:
+            break
+        await asyncio.sleep(POLL_EVERY_S)
+        for i in open_rows:
+            try:
+                record = await review.queue.find(settled[i].id)
+            except Exception:
+                log.exception("the review queue cannot be read; the deferral stands")
+                return settled
+            outcome = outcome_of(record, contract) if record else None
+            if outcome is not None:
+                settled[i] = Decision(settled[i].id, outcome, settled[i].findings, settled[i].policy)
+    return settled

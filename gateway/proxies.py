@@ -1,0 +1,78 @@
+"""Who is at the other end of a trusted proxy: the rightmost address of X-Forwarded-For that is no proxy.
+
+Each proxy appends the address it was asked from, so what stands to the left of the first stranger is only
+what the stranger claims. The rules are uvicorn's, which stood here before, to the letter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+LONGEST_KEPT = 253
+"""The longest DNS name: what is longer is no address, and would only fill the memory."""
+
+
+class Proxies:
+    """trusted: addresses, networks (`10.0.0.0/8`) and names, or only `*`: everybody, whatever they claim."""
+
+    def __init__(self, trusted: Sequence[str]) -> None:
+        self._all = list(trusted) == ["*"]
+        self._addresses: set[IPv4Address | IPv6Address] = set()
+        self._networks: list[IPv4Network | IPv6Network] = []
+        self._names: set[str] = set()
+        for one in trusted:
+            try:
+                if "/" in one:
+                    self._networks.append(ip_network(one))
+                else:
+                    self._addresses.add(ip_address(one))
+            except ValueError:
+                self._names.add(one)
+        self._kept = lru_cache(maxsize=4096)(self._found)
+
+    def client(self, peer: str, forwarded: bytes | None) -> str:
+        """The address of whoever asks.
+
+        Args:    peer: the other end of the connection; forwarded: X-Forwarded-For, repeated ones joined.
+        Cost:    0.3 us for peers without the header; about 2 us for one address that was seen lately.
+        """
+        if forwarded is None or not self._trusts(peer):
+            return peer
+        hops = [hop.strip() for hop in forwarded.decode("latin-1").split(",")]
+        if not self._all:
+            for hop in reversed(hops):
+                if not self._trusts(host := host_of(hop)):
+                    return host or peer
+        return host_of(hops[0]) or peer  # all are proxies: the first is the client too
+
+    def _trusts(self, host: str) -> bool:
+        if self._all or not host:
+            return self._all
+        return self._kept(host) if len(host) <= LONGEST_KEPT else host in self._names
+
+    def _found(self, host: str) -> bool:
+        try:
+            address = ip_address(host)
+        except ValueError:
+            return host in self._names
+        return address in self._addresses or any(address in network for network in self._networks)
+
+
+def host_of(hop: str) -> str:
+    """The address of one hop without its port: `A.B.C.D:port`, `[v6]:port` or bare.
+
+    What has no such form stays as it is, so that nothing becomes trusted by being tidied up.
+    """
+    if hop.startswith("["):
+        host, bracket, rest = hop[1:].partition("]")
+        return host if bracket and rest[:1] in ("", ":") else hop
+    host, colon, port = hop.rpartition(":")
+    if not colon or ":" in host:
+        return hop
+    try:
+        int(port)
+    except ValueError:
+        return hop
+    return host

@@ -1,0 +1,113 @@
+"""The head of one HTTP request, whoever read it: our own server or an ASGI server.
+
+Nothing is parsed that nobody asks for, and a body is not read before the head has been let in: `admit`
+gives either the reply to a request or how much body it may have and what then answers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import unquote
+
+import httptools
+
+from gateway.replies import Reply
+from gateway.states import Unanswered
+
+Headers = Mapping[bytes, bytes]
+LONGEST_KEPT = 256
+"""Longer targets are parsed each time, so that nobody fills the memory with them."""
+
+
+class Request:
+    """One request without its body.
+
+    parts: the path's, decoded, empty ones left out; headers: by lower-case name, repeated ones joined;
+    address: of the client, empty where it has none; gone: returns when the client has hung up.
+    """
+
+    __slots__ = ("address", "gone", "headers", "method", "parts")
+
+    def __init__(
+        self,
+        method: str,
+        parts: tuple[str, ...],
+        headers: Headers,
+        address: str,
+        gone: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.method = method
+        self.parts = parts
+        self.headers = headers
+        self.address = address
+        self.gone = gone
+
+    def header(self, name: bytes) -> str | None:
+        """The value of a header, by its lower-case name."""
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    @property
+    def key(self) -> str | None:
+        """The caller's key, from `Authorization: Bearer` or `x-api-key`."""
+        scheme, _, token = (self.header(b"authorization") or "").partition(" ")
+        if scheme.lower() == "bearer":
+            return token.strip()
+        return self.header(b"x-api-key")
+
+
+class Admitted(NamedTuple):
+    """A request that may go on.
+
+    body_limit: in bytes; at 0 nobody looks at the body. answer: takes the body and gives the reply, or None
+    if the caller has hung up. It may be called once, and raises nothing on purpose.
+    """
+
+    body_limit: int
+    answer: Callable[[bytes], Coroutine[Any, Any, Reply | None]]
+
+
+class Handler(Protocol):
+    """What stands behind a server: the data plane."""
+
+    def admit(self, request: Request, /) -> Admitted | Reply:
+        """What is to become of a request, told from its head alone."""
+        ...
+
+    def refuse(self, end: Unanswered, what: str = "", /) -> Reply:
+        """The reply to what cannot even be asked; `what`: the error in words, if not the usual."""
+        ...
+
+
+def joined(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Headers by name, of which some come more than once: one value each, as RFC 9110 joins them."""
+    headers: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        headers[name] = headers[name] + b", " + value if name in headers else value
+    return headers
+
+
+def parts_of(path: str) -> tuple[str, ...]:
+    """The parts of a decoded path."""
+    return tuple(part for part in path.split("/") if part)
+
+
+def parts_of_target(target: bytes) -> tuple[str, ...]:
+    """The parts of the path in a request line. Raises ValueError if there is none.
+
+    Cost: 0.1 us for one that was seen lately; 3 us else.
+    """
+    return _kept(target) if len(target) <= LONGEST_KEPT else _parsed(target)
+
+
+def _parsed(target: bytes) -> tuple[str, ...]:
+    try:
+        path = httptools.parse_url(target).path or b""
+    except httptools.HttpParserInvalidURLError:
+        raise ValueError("the target of a request must be a path") from None
+    return parts_of(unquote(path.decode("ascii")))
+
+
+_kept = lru_cache(maxsize=512)(_parsed)

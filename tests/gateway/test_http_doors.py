@@ -1,0 +1,452 @@
+"""Who and what the data plane lets in, and what it says to everybody and everything else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from deployments import (
+    FULL_RATE,
+    Hangs,
+    edit,
+    key_for,
+    letters,
+    swap,
+)
+from planes import (
+    AWAY,
+    HOME,
+    INFER,
+    QUICK,
+    X16,
+    Client,
+    Plane,
+    plane_of,
+    request_of,
+    some,
+    stamped,
+    whole_plane,
+)
+
+from gateway import http
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    with whole_plane(tmp_path_factory) as made:
+        yield made
+
+
+# ---------------------------------------------------------------- what a caller can mend
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    """A valid request in JSON, with members of its only input replaced; None takes a member away."""
+    entry = {"name": "attributes", "datatype": "FP32", "shape": [1, 16], "data": X16} | changes
+    return {"inputs": [{k: v for k, v in entry.items() if v is not None}]}
+
+
+INVALID: dict[str, tuple[Any, str, str]] = {
+    "not JSON": (b"{", "body", "not JSON"),
+    "nothing": (b"", "body", "must not be empty"),
+    "a list": ([], "body", "must be a JSON object"),
+    "no inputs": ({}, "inputs", "'attributes' is missing"),
+    "inputs of another kind": ({"inputs": 7}, "inputs", "must be a list"),
+    "an unknown input": (document(name="attribute"), "inputs[0].name", "did you mean 'attributes'?"),
+    "another datatype": (document(datatype="FP64"), "inputs[0].datatype", "must be FP32"),
+    "a shape of another width": (document(shape=[1, 15]), "inputs[0].shape", "does not match [-1, 16]"),
+    "no rows": (document(shape=[0, 16], data=[]), "inputs[0].shape", "0 rows"),
+    "too many rows": (document(shape=[129, 16]), "inputs[0].shape", "129 rows; from 1 to 128"),
+    "no data": (document(data=None), "inputs[0].data", "is missing"),
+    "too little data": (document(data=X16[:15]), "inputs[0].data", "must be a list of 16 values"),
+    "text for a number": (
+        document(data=["a", *X16[1:]]),
+        "inputs[0].data",
+        "row 0: a string is not a number",
+    ),
+    "a value above the range": (document(data=[16, *X16[1:]]), "inputs[0].data", "row 0: 16.0 is above 15"),
+    "a value below the range": (document(data=[-1, *X16[1:]]), "inputs[0].data", "row 0: -1.0 is below 0"),
+    "NaN in JSON": (b'{"inputs": [{"data": [NaN]}]}', "body", "not JSON"),
+    "an unknown output": (document() | {"outputs": [{"name": "x"}]}, "outputs[0].name", "has no 'x'"),
+    "an id that is a number": (document() | {"id": 7}, "id", "must be a string"),
+    "a negative timeout": (document() | {"parameters": {"timeout": -1}}, "parameters.timeout", "negative"),
+    "nested too deep": (
+        document() | {"more": json.loads("[" * 17 + "]" * 17)},
+        "body",
+        "nested deeper than 16",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "field", "rule"), INVALID.values(), ids=INVALID)
+def test_a_400_names_the_field_and_the_rule(plane: Plane, body: Any, field: str, rule: str) -> None:
+    async def main() -> None:
+        reply = await plane.ada.post(body if isinstance(body, bytes) else json.dumps(body).encode())
+        assert reply.outcome == (400, "refused", "invalid")
+        assert f"{field}: " in reply.json["error"]
+        assert rule in reply.json["error"]
+
+    plane.run(main)
+
+
+def test_a_binary_number_that_is_none_is_a_400_that_names_its_row(plane: Plane) -> None:
+    async def main() -> None:
+        x = np.repeat(plane.good[:1], 3, axis=0)
+        x[2, 5] = np.nan
+        reply = await plane.ada.infer(x, binary=True)
+        assert reply.outcome == (400, "refused", "invalid")
+        assert "inputs[0].data: row 2: not a finite FP32" in reply.json["error"]
+
+    plane.run(main)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "soon", "", "nan", "1,5", "\u00b2", "0x10"])
+def test_a_timeout_that_is_none_is_a_400(plane: Plane, value: str) -> None:
+    async def main() -> None:
+        reply = await plane.ada.infer(plane.good[:1], {"x-request-timeout-seconds": value})
+        assert reply.outcome == (400, "refused", "invalid")
+        assert "x-request-timeout-seconds: must be a positive number of seconds" in reply.json["error"]
+
+    plane.run(main)
+
+
+@pytest.mark.parametrize("value", ["-1", "x", "", "1e3", "\u00b2", "9" * 40, "999999"])
+def test_a_header_length_that_is_none_is_a_400(plane: Plane, value: str) -> None:
+    async def main() -> None:
+        reply = await plane.ada.infer(plane.good[:1], {"inference-header-content-length": value})
+        assert reply.outcome == (400, "refused", "invalid")
+        assert "Inference-Header-Content-Length: " in reply.json["error"]
+
+    plane.run(main)
+
+
+def test_what_is_invalid_costs_nothing_and_leaves_no_record(plane: Plane) -> None:
+    async def main() -> None:
+        slow = Client(plane.app, key_for(plane.gateway.folder, "careful", "trusted", 0.001))
+        await asyncio.sleep(0.6)
+        with plane.recorded() as seen:
+            for _ in range(5):
+                assert (await slow.post(b"{}")).status == 400
+        assert seen == []
+        assert (await slow.infer(plane.good[:1])).status == 200
+
+    plane.run(main)
+
+
+# ---------------------------------------------------------------- doors
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/models/fashion/infer",
+        "/v2/models/fashion",
+        "/v2/models/fashion/ready",
+        "/v2/models/letters/versions/2",
+    ],
+)
+def test_an_unknown_model_is_a_404_in_the_words_that_clients_look_for(plane: Plane, path: str) -> None:
+    async def main() -> None:
+        reply = some(await plane.ada("POST" if path.endswith("infer") else "GET", path))
+        assert reply.outcome == (404, "refused", "not_found")
+        assert reply.json["error"].startswith("Request for unknown model")
+
+    plane.run(main)
+
+
+@pytest.mark.parametrize("name", ["\r\nx-evil: 1", "é☃", "x" * 5000, "%00", "'\"<script>"])
+def test_a_strange_model_name_is_only_a_404(plane: Plane, name: str) -> None:
+    async def main() -> None:
+        reply = await plane.ada.get(f"/v2/models/{name}")
+        assert reply.status == 404
+        assert len(reply.body) < 2000
+
+    plane.run(main)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/v1/models/letters",
+        "/v2/nothing",
+        "/v2/models/letters/nothing",
+        "/metrics",
+        "/policy",
+        "/review",
+    ],
+)
+def test_what_is_not_there_is_a_404(plane: Plane, path: str) -> None:
+    async def main() -> None:
+        assert (await plane.ada.get(path)).outcome == (404, "refused", "not_found")
+
+    plane.run(main)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("GET", INFER, "POST"),
+        ("PUT", INFER, "POST"),
+        ("POST", "/v2/models/letters", "GET"),
+        ("DELETE", "/v2", "GET"),
+        ("POST", "/v2/health/ready", "GET"),
+        ("POST", "/decisions/x", "GET"),
+        ("DELETE", "/reviews/x", "GET"),
+    ],
+)
+def test_another_method_is_a_405_that_says_which(plane: Plane, method: str, path: str, allow: str) -> None:
+    async def main() -> None:
+        reply = some(await plane.ada(method, path))
+        assert reply.outcome == (405, "refused", "method_not_allowed")
+        assert reply.headers["allow"] == allow
+
+    plane.run(main)
+
+
+def test_health_and_the_servers_own_metadata_need_no_key_and_nothing_else_goes_without(plane: Plane) -> None:
+    async def main() -> None:
+        stranger = Client(plane.app, None, AWAY)
+        for path in ("/v2", "/v2/", "/v2/health/live", "/v2/health/ready"):
+            assert (await stranger.get(path)).status == 200
+        ready = (await stranger.get("/v2/health/ready")).json
+        assert (ready["live"], ready["ready"]) == (True, True)
+        for path in (
+            "/v2/models/letters",
+            "/v2/models/other",
+            "/v2/models/letters/config",
+            "/decisions/x",
+            "/reviews/x",
+        ):
+            assert (await stranger.get(path)).outcome == (401, "refused", "unauthenticated")
+
+    plane.run(main)
+
+
+def test_the_model_is_described_as_clients_expect(plane: Plane) -> None:
+    async def main() -> None:
+        for path in ("/v2/models/letters", "/v2/models/letters/versions/1"):
+            about = (await plane.ada.get(path)).json
+            assert about["name"] == "letters"
+            assert about["inputs"] == [{"name": "attributes", "datatype": "FP32", "shape": [-1, 16]}]
+        assert (await plane.ada.get("/v2/models/letters/ready")).json["ready"] is True
+        assert (await plane.ada.get("/v2/models/letters/config")).json["max_batch_size"] == 128
+        reply = some(
+            await plane.ada("POST", "/v2/models/letters/versions/1/infer", request_of(plane.good[:1])[0])
+        )
+        assert reply.status == 200
+
+    plane.run(main)
+
+
+@pytest.mark.parametrize(
+    ("headers", "address", "status"),
+    [
+        ({}, HOME, 200),
+        ({}, ("::1", 1), 200),
+        ({}, AWAY, 401),
+        ({}, None, 401),
+        ({"authorization": "Bearer {ada}"}, AWAY, 200),
+        ({"authorization": "bearer  {ada} "}, AWAY, 200),
+        ({"x-api-key": "{ada}"}, AWAY, 200),
+        ({"authorization": "Bearer wrong"}, HOME, 401),
+        ({"x-api-key": "wrong"}, HOME, 401),
+        ({"authorization": "Bearer é"}, AWAY, 401),
+        ({"authorization": "Basic {ada}"}, AWAY, 401),
+        ({"authorization": "Bearer wrong", "x-api-key": "{ada}"}, AWAY, 401),
+        ({"authorization": "Bearer {reader}"}, HOME, 403),
+        ({"x-forwarded-for": "127.0.0.1"}, AWAY, 401),
+    ],
+)
+def test_who_is_let_in(
+    plane: Plane, headers: dict[str, str], address: tuple[str, int] | None, status: int
+) -> None:
+    async def main() -> None:
+        sent = {name: value.format(**plane.keys) for name, value in headers.items()}
+        reply = await Client(plane.app, None, address).infer(plane.good[:1], sent)
+        assert reply.status == status
+        if status == 401:
+            assert reply.headers["www-authenticate"] == "Bearer"
+            assert reply.parameters["fs_reason"] == "unauthenticated"
+        assert plane.keys["ada"].encode() not in reply.body
+
+    plane.run(main)
+
+
+def test_where_anonymous_is_nobody_not_even_loopback_is_let_in(tmp_path: Path) -> None:
+    folder = letters(tmp_path, FULL_RATE, ("anonymous: loopback", "anonymous: nobody"))
+    with plane_of(folder, ada=key_for(folder, "ada")) as plane:
+
+        async def main() -> None:
+            assert (await plane.anyone.infer(plane.good[:1])).status == 401
+            assert (await plane.ada.infer(plane.good[:1])).status == 200
+
+        plane.run(main)
+
+
+def test_a_new_key_is_honoured_within_a_second(plane: Plane) -> None:
+    async def main() -> None:
+        await plane.ada.infer(plane.good[:1])
+        late = Client(plane.app, key_for(plane.gateway.folder, "late"), AWAY)
+        start_s = time.perf_counter()
+        while (await late.infer(plane.good[:1])).status != 200:
+            await asyncio.sleep(0.02)
+            assert time.perf_counter() - start_s < 1.0
+
+    plane.run(main)
+
+
+def test_replies_name_the_policy_in_force_and_its_mode(tmp_path: Path) -> None:
+    folder = letters(tmp_path, FULL_RATE)
+    with plane_of(folder, ada=key_for(folder, "ada")) as plane:
+
+        async def main() -> None:
+            old = plane.gateway.loaded.tag
+            edit(folder, ('version: "1"', 'version: "2"\nmode: observe'))
+            assert plane.gateway.reload()
+            reply = stamped(await plane.ada.infer(plane.strange[:1]))
+            assert reply.outcome == (200, "served", "ok")
+            assert reply.parameters["fs_policy"] == plane.gateway.loaded.tag != old
+            assert reply.parameters["fs_mode"] == "observe"
+            assert (await plane.ada.get("/nowhere")).parameters["fs_mode"] == "observe"
+
+        plane.run(main)
+
+
+def test_a_decision_that_a_reload_overtook_keeps_the_mode_that_it_was_made_in(tmp_path: Path) -> None:
+    folder = letters(tmp_path, FULL_RATE, QUICK)
+    with plane_of(folder, ada=key_for(folder, "ada")) as plane:
+        old = plane.gateway.loaded.tag
+        swap(plane.gateway, Hangs())
+
+        async def main() -> None:
+            flying = asyncio.create_task(plane.ada.infer(plane.good[:1]))
+            await asyncio.sleep(0.05)
+            edit(folder, ('version: "1"', 'version: "2"\nmode: observe'))
+            assert plane.gateway.reload()
+            told = (await flying).parameters
+            assert (told["fs_policy"], told["fs_mode"]) == (old, "enforce")
+
+        plane.run(main)
+
+
+# ---------------------------------------------------------------- bodies
+
+
+def test_a_body_in_pieces_is_one_body(plane: Plane) -> None:
+    async def main() -> None:
+        body, _ = request_of(plane.good[:1])
+        pieces = [body[i : i + 7] for i in range(0, len(body), 7)]
+        assert (await plane.ada.post([b"", *pieces, b""])).status == 200
+
+    plane.run(main)
+
+
+def test_a_body_over_the_limit_is_a_413_whether_it_says_so_or_not(plane: Plane) -> None:
+    limit = plane.gateway.loaded.contract.body_limit_bytes
+    taken: list[int] = []
+
+    async def more() -> dict[str, Any]:
+        taken.append(1)
+        return {"type": "http.request", "body": b" " * 10_000, "more_body": True}
+
+    async def main() -> None:
+        honest = await plane.ada.post(b"{}", {"content-length": str(limit + 1)})
+        assert honest.outcome == (413, "refused", "too_large")
+        assert str(limit) in honest.json["error"]
+        liar = some(await plane.ada("POST", INFER, b"{}", {"content-length": "2"}, then=more))
+        assert liar.outcome == (413, "refused", "too_large")
+        assert len(taken) <= limit / 10_000 + 2, "it read on"
+        exact = await plane.ada.post(b" " * limit)
+        assert exact.status == 400
+
+    plane.run(main)
+
+
+@pytest.mark.parametrize("value", ["\u00b2", "x", "-5", "9" * 5000, ""])
+def test_a_content_length_that_is_none_never_breaks_anything(plane: Plane, value: str) -> None:
+    async def main() -> None:
+        reply = await plane.ada.infer(plane.good[:1], {"content-length": value})
+        assert reply.status in (200, 400, 413)
+
+    plane.run(main)
+
+
+def test_the_largest_batch_fits_the_limit_in_json(plane: Plane) -> None:
+    async def main() -> None:
+        x = np.repeat(plane.good[:1], 128, axis=0) + np.float32(1 / 3)
+        reply = await plane.ada.infer(np.minimum(x, np.float32(15)), outputs=[{"name": "fs_row_outcome"}])
+        assert reply.status == 200
+
+    plane.run(main)
+
+
+def test_an_encoding_that_is_not_known_is_refused(plane: Plane) -> None:
+    async def main() -> None:
+        reply = await plane.ada.post(b"\x1f\x8b", {"content-encoding": "br"})
+        assert reply.outcome == (501, "refused", "unsupported")
+
+    plane.run(main)
+
+
+def test_a_body_that_does_not_come_is_a_408(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "BODY_TIMEOUT_S", 0.05)
+
+    async def never() -> dict[str, Any]:
+        await asyncio.sleep(3600)
+        return {}
+
+    async def main() -> None:
+        reply = some(await plane.ada("POST", INFER, b"{", then=never))
+        assert reply.outcome == (408, "refused", "too_slow")
+
+    plane.run(main)
+
+
+def test_who_hangs_up_in_the_middle_of_a_body_is_not_answered_and_disturbs_nobody(plane: Plane) -> None:
+    async def gone() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def main() -> None:
+        with plane.recorded() as seen:
+            assert await plane.ada("POST", INFER, b'{"inputs"', then=gone) is None
+        assert seen == []
+        assert (await plane.ada.infer(plane.good[:1])).status == 200
+
+    plane.run(main)
+
+
+def test_a_cancelled_request_is_cancelled_and_disturbs_nobody(plane: Plane) -> None:
+    async def main() -> None:
+        with plane.spoiled(Hangs()):
+            goes = asyncio.create_task(plane.ada.infer(plane.good[:1]))
+            await asyncio.sleep(0.05)
+            goes.cancel()
+            await asyncio.gather(goes, return_exceptions=True)
+            assert goes.cancelled(), "a server that cancels a request must see it end as cancelled"
+        assert (await plane.ada.infer(plane.good[:1])).status == 200
+
+    plane.run(main)
+
+
+def test_a_websocket_is_turned_away_in_so_many_words(plane: Plane) -> None:
+    """An application that only returns makes the server answer 500."""
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(dict(message))
+
+    async def main() -> None:
+        await plane.app({"type": "websocket", "path": INFER, "headers": []}, receive, send)
+        assert [message["type"] for message in sent] == ["websocket.close"]
+
+    plane.run(main)

@@ -1,0 +1,147 @@
+"""What a caller of the data plane hears afterwards: its own decisions and reviews, and nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from deployments import (
+    FULL_RATE,
+    key_for,
+    letters,
+)
+from planes import (
+    Client,
+    Plane,
+    mixed,
+    plane_of,
+    whole_plane,
+)
+
+from gateway.review import People, answer_unsure, answer_with_label
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    with whole_plane(tmp_path_factory) as made:
+        yield made
+
+
+def test_a_caller_can_read_how_a_request_ended_but_neither_scores_nor_guards(plane: Plane) -> None:
+    async def main() -> None:
+        asked = await plane.ada.infer(mixed(plane))
+        reply = await plane.ada.get(f"/decisions/{asked.parameters['fs_decision_id']}")
+        assert reply.status == 200
+        told = reply.json
+        assert told["policy"] == plane.gateway.loaded.tag
+        assert told["mode"] == "enforce"
+        id_ = asked.parameters["fs_decision_id"]
+        ends = [(row["id"], row["outcome"], row["reason"], row["by"]) for row in told["rows"]]
+        assert ends == [
+            (f"{id_}.0", "served", "ok", "primary"),
+            (f"{id_}.1", "deferred", "abstained", None),
+            (f"{id_}.2", "served", "ok", "primary"),
+        ]
+        one = (await plane.ada.get(f"/decisions/{id_}.1")).json
+        assert one["rows"] == told["rows"][1:2]
+        for secret in (b"ood", b"score", b"rate", b"confidence"):
+            assert secret not in reply.body
+
+    plane.run(main)
+
+
+def test_what_is_another_callers_or_nobodys_is_the_same_404(plane: Plane) -> None:
+    async def main() -> None:
+        asked = await plane.ada.infer(plane.strange[:1])
+        id_ = asked.parameters["fs_decision_id"]
+        bob = Client(plane.app, plane.keys["bob"])
+        for kind in ("decisions", "reviews"):
+            assert (await plane.ada.get(f"/{kind}/{id_}")).status == 200
+            told = set()
+            for who, what in (
+                (bob, id_),
+                (plane.anyone, id_),
+                (bob, "0" * 24),
+                (bob, id_ + ".0"),
+                (bob, "*"),
+            ):
+                reply = await who.get(f"/{kind}/{what}")
+                told.add((reply.status, reply.json["error"]))
+            assert len(told) == 1
+            assert told.pop()[0] == 404
+
+    plane.run(main)
+
+
+def test_a_review_can_be_polled_until_a_person_has_answered(plane: Plane) -> None:
+    async def main() -> None:
+        asked = await plane.ada.infer(plane.strange[:1])
+        url, id_ = asked.json["review_url"], asked.parameters["fs_decision_id"]
+        waits = await plane.ada.get(url)
+        assert (waits.status, waits.json["state"], waits.json["id"]) == (200, "waiting", id_)
+        assert waits.json["expires"] > time.time()
+        assert "answer" not in waits.json
+        await plane.answer(id_, answer_with_label(3))
+        reply = await plane.ada.get(url)
+        assert reply.json["state"] == "decided"
+        (output,) = reply.json["answer"]["outputs"]
+        assert (output["name"], output["shape"]) == ("probabilities", [1, 26])
+        assert output["data"] == np.eye(26)[3].tolist()
+        assert reply.json["answer"]["parameters"]["fs_served_by"] == "review"
+        assert b"ood" not in reply.body
+
+    plane.run(main)
+
+
+def test_a_row_of_a_batch_has_a_review_of_its_own(plane: Plane) -> None:
+    async def main() -> None:
+        asked = await plane.ada.infer(plane.strange[:2])
+        urls = asked.parameters["fs_review_urls"].split(",")
+        assert len(urls) == 2
+        assert [(await plane.ada.get(url)).json["state"] for url in urls] == ["waiting"] * 2
+
+    plane.run(main)
+
+
+def test_a_persons_refusal_is_told_in_the_review(plane: Plane) -> None:
+    async def main() -> None:
+        asked = await plane.ada.infer(plane.strange[:1])
+        await plane.answer(asked.parameters["fs_decision_id"], answer_unsure())
+        told = (await plane.ada.get(asked.json["review_url"])).json
+        assert told["state"] == "decided"
+        assert told["answer"]["parameters"]["fs_reason"] == "abstained"
+        assert "outputs" not in told["answer"]
+
+    plane.run(main)
+
+
+def test_an_answer_that_no_class_has_is_no_500(plane: Plane) -> None:
+    async def main() -> None:
+        asked = await plane.ada.infer(plane.strange[:1])
+        await plane.answer(asked.parameters["fs_decision_id"], answer_with_label(26))
+        told = (await plane.ada.get(asked.json["review_url"])).json
+        assert "outputs" not in told["answer"]
+
+    plane.run(main)
+
+
+def test_a_review_store_that_is_gone_is_a_503_for_those_who_ask_and_a_deferral_for_those_who_wait(
+    tmp_path: Path,
+) -> None:
+    folder = letters(tmp_path, FULL_RATE)
+    with plane_of(folder, ada=key_for(folder, "ada")) as plane:
+
+        async def main() -> None:
+            assert isinstance(plane.gateway.review, People)
+            asked = await plane.ada.infer(plane.strange[:1])
+            waiting = asyncio.create_task(plane.ada.infer(plane.strange[:1], {"Prefer": "wait=2"}))
+            await asyncio.sleep(0.25)
+            plane.gateway.review.queue.close()
+            assert (await plane.ada.get(asked.json["review_url"])).status == 503
+            assert (await waiting).outcome == (422, "deferred", "abstained")
+
+        plane.run(main)

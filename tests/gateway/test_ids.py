@@ -1,0 +1,20 @@
+"""Decision ids: never twice the same, and no pattern in them."""
+
+from __future__ import annotations
+
+import re
+
+from gateway.ids import AT_A_TIME, Ids
+
+
+def test_ids_differ_across_refills_and_sources_and_fit_a_header() -> None:
+    one, other = Ids(), Ids()
+    made = [one.new() for _ in range(5 * AT_A_TIME)] + [other.new() for _ in range(5 * AT_A_TIME)]
+    assert len(set(made)) == 10 * AT_A_TIME
+    assert all(re.fullmatch("[0-9a-f]{24}", id_) for id_ in made)
+
+
+def test_every_digit_of_an_id_takes_every_value() -> None:
+    ids = Ids()
+    made = [ids.new() for _ in range(1000)]
+    assert all(len({id_[at] for id_ in made}) == 16 for at in range(24))

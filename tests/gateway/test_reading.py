@@ -1,0 +1,112 @@
+"""Requests come out of bytes in one way, however the bytes were cut; and no bytes break anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from raw_http import QUICK, chunked, get, post
+
+from gateway.limits import Limits, Violation
+from gateway.reading import REQUEST, Reader
+from gateway.replies import Reply, reply_json
+from gateway.request import Admitted, Request
+
+NOW, LIMIT = reply_json(b"{}"), 1000
+
+
+async def nobody() -> None:
+    raise AssertionError("nobody asks")
+
+
+class Heard:
+    """A reader and all that came out of it."""
+
+    def __init__(self, limits: Limits = QUICK) -> None:
+        self.heads: list[Any] = []
+        self.reader = Reader(self._admit, limits, "192.0.2.7", None, nobody)
+        self.refused: str | None = None
+
+    def _admit(self, request: Request) -> Admitted | Reply:
+        headers = sorted(request.headers.items())
+        self.heads.append((request.method, request.parts, headers, request.address))
+        return NOW if "now" in request.parts else Admitted(LIMIT, lambda body: self._never())
+
+    async def _never(self) -> Reply | None:
+        raise AssertionError("nobody asks")
+
+    def feed(self, pieces: Sequence[bytes]) -> Any:
+        for piece in pieces:
+            if not self.reader.over:
+                try:
+                    self.reader.feed(piece)
+                except Violation as broken:
+                    self.refused = broken.end
+        turns = [(turn.body, turn.keep, turn.bare, turn.whole) for turn in self.reader.turns]
+        return self.heads, turns, self.reader.stage, self.reader.over, self.refused
+
+
+REQUESTS = st.sampled_from(
+    [
+        get("/now").encode(),
+        get("/x/%20", "A: b", "a:c ").encode(),
+        get("/x", "Connection: close").encode(),
+        get("/x", version="1.0").encode(),
+        get("/now").replace("GET", "HEAD").encode(),
+        post("/x", b"0123456789"),
+        post("/now", b"0123456789"),
+        post("/x", b"x" * LIMIT, "Expect: 100-continue"),
+        post("/x", b"x" * (LIMIT + 1)),
+        chunked("/x", b"one", b"two", last=b"0\r\nX: y\r\n\r\n"),
+        chunked("/x", b"x" * LIMIT, b"x"),
+        b"\r\n\r\n",
+        b"GET /x HTTP/1.1\r\nA : b\r\n\r\n",
+        b"\xff",
+    ]
+)
+
+
+def pieces_of(sent: bytes, cuts: Sequence[int]) -> list[bytes]:
+    at = [0, *sorted(cut % (len(sent) + 1) for cut in cuts), len(sent)]
+    return [sent[i:j] for i, j in pairwise(at) if i < j]
+
+
+@given(st.lists(REQUESTS, min_size=1, max_size=5).map(b"".join), st.lists(st.integers(0, 5000), max_size=8))
+def test_it_does_not_matter_where_the_bytes_are_cut(sent: bytes, cuts: list[int]) -> None:
+    whole, cut, each = Heard().feed([sent]), Heard().feed(pieces_of(sent, cuts)), Heard()
+    assert cut == whole
+    assert each.feed([sent[i : i + 1] for i in range(len(sent))]) == whole
+
+
+@given(st.binary(max_size=300), REQUESTS, st.integers(0, 200))
+def test_whatever_comes_is_read_or_refused(noise: bytes, request_: bytes, at: int) -> None:
+    for sent in (noise, request_[:at] + noise + request_[at:]):
+        heard = Heard()
+        heads, turns, stage, over, refused = heard.feed([sent])
+        assert over or refused is None
+        assert len(turns) <= len(heads)
+        assert all(len(body) <= LIMIT for body, *_ in turns)
+        assert stage is REQUEST or not over or refused is not None
+
+
+def test_what_admit_raises_is_raised_and_ends_the_reading() -> None:
+    def broken(request: Request) -> Reply:
+        raise RuntimeError("broken on purpose")
+
+    reader = Reader(broken, QUICK, "", None, nobody)
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        reader.feed(get("/now").encode())
+    assert reader.over
+
+
+def test_a_reader_that_is_closed_lets_go_of_its_parser_and_of_what_waits() -> None:
+    heard = Heard()
+    heard.feed([get("/now").encode()])
+    heard.reader.close()
+    assert heard.reader.over
+    assert not heard.reader.turns
+    assert heard.reader._parser is None

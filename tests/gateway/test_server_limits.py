@@ -1,0 +1,428 @@
+"""The listener as whoever means ill sees it: what breaks a limit ends in a 4xx and a closed connection."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+
+import pytest
+import uvloop
+from raw_http import BODY_LIMIT, LARGE, QUICK, Door, Got, Run, Told, Wire, chunked, get, post, runner
+
+LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+PATIENT = replace(QUICK, head_s=30, body_s=30, idle_s=30, stuck_s=30)
+
+
+@pytest.fixture(params=LOOPS)
+def run(request: pytest.FixtureRequest) -> Run:
+    return runner(LOOPS[request.param])
+
+
+async def refused(door: Door, wire: Wire, status: int) -> Got:
+    """The reply that ends a connection, after which everything is as before."""
+    got = await wire.reply()
+    assert (got.status, got.closes) == (status, True)
+    assert await wire.ended()
+    assert await door.forgotten()
+    assert await door.well()
+    return got
+
+
+async def trickle(wire: Wire, sent: str | bytes, every_s: float = 0.02) -> None:
+    """Byte by byte, for as long as the other end takes it."""
+    for i in range(len(sent)):
+        try:
+            await wire.send(sent[i : i + 1])
+        except OSError:
+            return
+        await asyncio.sleep(every_s)
+
+
+# ---------------------------------------------------------------- time
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "G",
+        "GET /now HTTP/1.1\r\nHost: x\r\n",
+        "\r\n\r\nGET /now HTTP/1.1\r\n",
+        get("/now") + "GET /now HTTP/1.1\r\nHo",
+    ],
+    ids=["a letter", "no end", "empty lines before", "after a good one"],
+)
+def test_a_head_that_does_not_come_is_a_408(run: Run, sent: str) -> None:
+    async def main(door: Door, told: Told) -> None:
+        wire = await door.connect()
+        start_s = time.perf_counter()
+        await wire.send(sent)
+        if sent.startswith("GET /now HTTP/1.1\r\nHost: x\r\n\r\n"):
+            assert (await wire.reply()).status == 200
+        got = await refused(door, wire, 408)
+        assert 0.15 < time.perf_counter() - start_s < 1.0
+        assert "headers" in got.json["error"]
+        assert got.headers["x-failsafe-reason"] == "too_slow"
+
+    run(main)
+
+
+def test_a_head_that_comes_byte_by_byte_has_no_more_time(run: Run) -> None:
+    async def main(door: Door, told: Told) -> None:
+        wire = await door.connect()
+        dripping = asyncio.create_task(trickle(wire, get("/now", "X-A: " + "a" * 1000)))
+        start_s = time.perf_counter()
+        assert (await wire.reply()).status == 408
+        assert time.perf_counter() - start_s < 1.5
+        dripping.cancel()
+        assert await door.well()
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        post("/echo", b"body")[:-1],
+        chunked("/echo", b"body", last=b""),
+        chunked("/echo", b"body", last=b"0\r\nX-Tra"),
+        post("/echo", b"first") + post("/echo", b"body")[:-1],
+    ],
+    ids=["a byte is missing", "a chunk is missing", "half a trailer", "after a good one"],
+)
+def test_a_body_that_does_not_come_is_a_408(run: Run, sent: bytes) -> None:
+    async def main(door: Door, told: Told) -> None:
+        wire = await door.connect()
+        await wire.send(sent)
+        if b"first" in sent:
+            assert (await wire.reply()).json["body"] == "first"
+        assert "body" in (await refused(door, wire, 408)).json["error"]
+
+    run(main)
+
+
+def test_a_body_that_comes_byte_by_byte_has_no_more_time(run: Run) -> None:
+    async def main(door: Door, told: Told) -> None:
+        wire = await door.connect()
+        await wire.send(post("/echo", b"b" * 1000)[:-1000])
+        dripping = asyncio.create_task(trickle(wire, "b" * 1000))
+        start_s = time.perf_counter()
+        assert (await wire.reply()).status == 408
+        assert time.perf_counter() - start_s < 1.5
+        dripping.cancel()
+        assert await door.well()
+
+    run(main)
+
+
+def test_who_sends_many_requests_slowly_is_never_late_as_long_as_each_is_in_time(run: Run) -> None:
+    async def main(door: Door, told: Told) -> None:
+        wire = await door.connect()
+        text = get("/now") * 20
+        for at in range(0, len(text), 10):  # cut anywhere but between two requests
+            await wire.send(text[at : at + 10])
+            await asyncio.sleep(0.01)
+        for _ in range(20):
+            assert (await wire.reply()).status == 200
+
+    run(main)
+
+
+@pytest.mark.parametrize("before", ["", get("/now"), "\r\n" * 40])
+def test_a_connection_that_nobody_uses_is_closed_without_a_word(run: Run, before: str) -> None:
+    async def main(door: Door, told: Told) -> None:
+        wire = await door.connect()
+        await wire.send(before)
+        if "GET" in before:
+            await wire.reply()
+        start_s = time.perf_counter()
+        assert await wire.ended()
+        assert 0.4 < time.perf_counter() - start_s < 1.5
+        assert await door.forgotten()
+
+    run(main)
+
+
+def test_a_request_under_way_may_take_longer_than_anything_else_may(run: Run) -> None:
+    async def main(door: Door, told: Told) -> None:
+        wire = await door.connect()
+        await wire.send(get("/slow"), get("/now"), "GET /now")
+        await asyncio.sleep(1.0)
+        told.release.set()
+        assert [(await wire.reply()).status for _ in range(2)] == [200, 200]
+        await wire.send(" HTTP/1.1\r\n\r\n")
+        assert (await wire.reply()).status == 200
+
+    run(main)
+
+
+# ---------------------------------------------------------------- the size of a head
+
+FILL = 16 * 1024 - len("/now") - len("Host: x\r\n") - len("X-A: \r\n")
+
+
+def test_a_head_may_have_16_kib_in_all_and_not_a_byte_more(run: Run) -> None:
+    async def main(door: Door, told: Told) -> None:
+        assert (await door.ask(get("/now", "X-A: " + "a" * FILL))).status == 200
+        for head in (get("/now", "X-A: " + "a" * (FILL + 1)), get("/now/a", "X-A: " + "a" * FILL)):
+            wire = await door.connect()
+            await wire.send(head)
+            got = await refused(door, wire, 431)
+            assert got.headers["x-failsafe-reason"] == "head_too_large"
+
+    run(main)
+
+
+def test_64_headers_are_taken_and_65_are_not(run: Run) -> None:
+    async def main(door: Door, told: Told) -> None:
+        assert (await door.ask(get("/now", *(f"X-{i}: a" for i in range(63))))).status == 200
+        for names in ([f"X-{i}" for i in range(64)], ["X-Same"] * 64):
+            wire = await door.connect()
+            await wire.send(get("/now", *(f"{name}: a" for name in names)))
+            assert "64 headers" in (await refused(door, wire, 431)).json["error"]
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        get("/now", "X-A: " + "a" * 200_000),
+        get("/now", *(f"X-{i}: {'a' * 10_000}" for i in range(20))),
+        get("/now", "X" * 200_000 + ": a"),
+        get("/" + "a" * 200_000),
+        "GET /now HTTP/1.1\r\nX-A: " + "a" * 200_000,
+        "GET /now HTTP/1.1\r\n" + "X" * 200_000,
+        "GET /" + "a" * 200_000,
+    ],
+    ids=["a value", "many values", "a name", "a target", "an open value", "an open name", "an open target"],
+)
+@pytest.mark.parametrize("piece", [2**20, 5000])
+def test_200_kb_of_head_are_a_431(run: Run, sent: str, piece: int) -> None:
+    async def main(door: Door, told: Told) -> None:
+        wire = await door.connect()
+        for at in range(0, len(sent), piece):
+            await wire.send(sent[at : at + piece])
+            await asyncio.sleep(0)
+        await refused(door, wire, 431)
+
+    run(main, replace(PATIENT, linger_s=0.3))
+
+
+def test_trailers_count_as_headers_do(run: Run) -> None:
+    async def main(door: Door, told: Told) -> None:
+        few = b"0\r\n" + b"".join(b"X-%d: a\r\n" % i for i in range(62)) + b"\r\n"
+        assert (await door.ask(chunked("/echo", b"body", last=few))).status == 200
+        for trailers, status in (
+            (b"X: a\r\n" * 63, 431),
+            (b"X: " + b"a" * 16_500 + b"\r\n", 431),
+            (b"X: " + b"a" * 200_000, 400),
+        ):
+            wire = await door.connect()
+            await wire.send(chunked("/echo", b"body", last=b"0\r\n" + trailers), b"a")
+            await asyncio.sleep(0.02)
+            await wire.send(b"a")
+            got = await wire.reply()
+            assert (got.status, got.closes) == (status, True)
+            assert await wire.ended()
+        assert told.begun == ["echo"]
+        assert await door.well()
+
+    run(main, PATIENT)
+
+
+# ---------------------------------------------------------------- the size of a body
+
+
+def test_a_body_in_chunks_over_the_limit_is_a_413_as_soon_as_it_is(run: Run) -> None:
+    async def main(door: Door, told: Told) -> None:
+        exact = await door.ask(chunked("/echo", b"x" * BODY_LIMIT))
+        assert len(exact.json["body"]) == BODY_LIMIT
+        for chunks in ([b"x" * BODY_LIMIT, b"x"], [b"x" * (BODY_LIMIT + 1)]):
+            wire = await door.connect()
+            await wire.send(chunked("/echo", *chunks, last=b""))
+            got = await refused(door, wire, 413)
+            assert str(BODY_LIMIT) in got.json["error"]
+        assert told.begun == ["echo", "echo", "echo"], "only the exact one and the good ones after"
+
+    run(main)
+
+
+def head_of(*headers: str) -> bytes:
+    return ("POST /echo HTTP/1.1\r\nHost: x\r\n" + "".join(f"{h}\r\n" for h in headers) + "\r\n").encode(
+        "latin-1"
+    )
+
+
+CHUNKED = head_of("Transfer-Encoding: chunked")
+ABUSE: dict[str, tuple[bytes, int]] = {
+    "a size that is none": (CHUNKED + b"zz\r\nxx\r\n0\r\n\r\n", 400),
+    "a negative size": (CHUNKED + b"-1\r\nx\r\n0\r\n\r\n", 400),
+    "an empty size": (CHUNKED + b"\r\nx\r\n0\r\n\r\n", 400),
+    "a size in another notation": (CHUNKED + b"0x1\r\nx\r\n0\r\n\r\n", 400),
+    "a size beyond 64 bits": (CHUNKED + b"1" * 17 + b"\r\nx\r\n", 400),
+    "a size of all bits": (CHUNKED + b"f" * 16 + b"\r\n" + b"x" * 150_000, 413),
+    "more data than the size": (CHUNKED + b"1\r\nxx\r\n0\r\n\r\n", 400),
+    "no end of line": (CHUNKED + b"1\nx\n0\n\n", 400),
+    "space before the size": (CHUNKED + b" 1\r\nx\r\n0\r\n\r\n", 400),
+    "space after the size": (CHUNKED + b"1 \r\nx\r\n0\r\n\r\n", 400),
+    "an endless extension": (CHUNKED + b"1;a=" + b"b" * 300_000, 400),
+    "extensions for ever": (CHUNKED + (b"1;a=" + b"b" * 5000 + b"\r\nx\r\n") * 60, 400),
+    "too many chunks": (CHUNKED + b"1\r\nx\r\n" * 20_000, 400),
+    "two lengths": (head_of("Content-Length: 1", "Content-Length: 1") + b"x", 400),
+    "two lengths that differ": (head_of("Content-Length: 1", "Content-Length: 2") + b"x", 400),
+    "a list of lengths": (head_of("Content-Length: 1, 1") + b"x", 400),
+    "a negative length": (head_of("Content-Length: -1") + b"x", 400),
+    "a length with a sign": (head_of("Content-Length: +1") + b"x", 400),
+    "a length in another notation": (head_of("Content-Length: 0x1") + b"x", 400),
+    "an empty length": (head_of("Content-Length:") + b"x", 400),
+    "a length beyond 64 bits": (head_of("Content-Length: " + "9" * 30) + b"x", 400),
+    "length and chunks": (head_of("Content-Length: 5", "Transfer-Encoding: chunked") + b"0\r\n\r\n", 400),
+    "chunks and length": (head_of("Transfer-Encoding: chunked", "Content-Length: 5") + b"0\r\n\r\n", 400),
+    "chunked twice": (head_of("Transfer-Encoding: chunked, chunked") + b"0\r\n\r\n", 400),
+    "chunked in two headers": (CHUNKED.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n"), 400),
+    "gzip in transit": (head_of("Transfer-Encoding: gzip, chunked") + b"0\r\n\r\n", 501),
+    "chunked before gzip": (head_of("Transfer-Encoding: chunked, gzip") + b"0\r\n\r\n", 400),
+    "an unknown coding": (head_of("Transfer-Encoding: xchunked") + b"0\r\n\r\n", 501),
+    "identity in transit": (head_of("Transfer-Encoding: identity") + b"0\r\n\r\n", 501),
+    "chunks before they were invented": (CHUNKED.replace(b"HTTP/1.1", b"HTTP/1.0") + b"0\r\n\r\n", 400),
+    "another expectation": (head_of("Expect: 200-ok", "Content-Length: 1"), 417),
+    "a websocket": (head_of("Connection: Upgrade", "Upgrade: websocket"), 501),
+    "HTTP/2 by upgrade": (head_of("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c"), 501),
+    "a tunnel": (b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: x\r\n\r\n", 501),
+    "HTTP/2 by its preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(50), 400),
+    "HTTP/0.9": (b"GET /now\r\n\r\n", 400),
+    "HTTP/2 without its preface": (b"GET /now HTTP/2.0\r\nConnection: keep-alive\r\n\r\n", 400),
+    "a version of the future": (b"GET /now HTTP/7.7\r\n\r\n", 400),
+    "an unknown method": (b"FOO /now HTTP/1.1\r\n\r\n", 400),
+    "a method in small letters": (b"get /now HTTP/1.1\r\n\r\n", 400),
+    "a folded header": (head_of("X-A: 1", " 2"), 400),
+    "a space before the colon": (head_of("X-A : 1"), 400),
+    "a header without a name": (head_of(": 1"), 400),
+    "a header without a colon": (head_of("X-A"), 400),
+    "NUL in a value": (head_of("X-A: \0"), 400),
+    "a bare CR in a value": (head_of("X-A: a\rb"), 400),
+    "a path beyond ASCII": (b"GET /\xc3\xa9 HTTP/1.1\r\n\r\n", 400),
+    "a target without a path": (b"GET now HTTP/1.1\r\n\r\n", 400),
+    "nothing but noise": (bytes(range(256)) * 4, 400),
+}
+
+
+@pytest.mark.parametrize(("sent", "status"), ABUSE.values(), ids=ABUSE)
+def test_what_is_not_plain_http_is_refused_and_only_that(run: Run, sent: bytes, status: int) -> None:
+    async def main(door: Door, told: Told) -> None:
+        wire = await door.connect()
+        await wire.send(sent)
+        got = await wire.reply()
+        assert (got.status, got.closes) == (status, True)
+        assert await wire.ended()
+        assert told.begun == [], "it went on to the handler"
+        assert await door.well()
+
+    run(main, replace(PATIENT, linger_s=0.3))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        head_of("Transfer-Encoding: CHUNKED") + b"4\r\nbody\r\n0\r\n\r\n",
+        head_of("Transfer-Encoding: chunked ") + b"4\r\nbody\r\n0\r\n\r\n",
+        head_of("Content-Length: 4 ") + b"body",
+        head_of("Upgrade: websocket", "Content-Length: 4") + b"body",
+        head_of("Connection: keep-alive, x", "Content-Length: 0004") + b"body",
+        CHUNKED + b"0004\r\nbody\r\n000\r\n\r\n",
+    ],
+)
+def test_what_is_only_unusual_is_served(run: Run, sent: bytes) -> None:
+    async def main(door: Door, told: Told) -> None:
+        wire = await door.connect()
+        got = await wire.ask(sent)
+        assert (got.json["body"], got.closes) == ("body", False)
+        assert (await wire.ask(get("/now"))).status == 200
+
+    run(main)
+
+
+def test_a_request_hidden_in_a_body_is_not_seen(run: Run) -> None:
+    async def main(door: Door, told: Told) -> None:
+        wire = await door.connect()
+        hidden = get("/echo/hidden").encode()
+        assert (await wire.ask(post("/echo/outer", hidden))).json["body"] == hidden.decode()
+        await wire.send(post("/nowhere", hidden * 9)[:-10])
+        assert (await wire.reply()).status == 404
+        assert await wire.ended()
+        assert told.begun == ["echo/outer"]
+
+    run(main)
+
+
+# ---------------------------------------------------------------- too much at once
+
+
+def test_who_sends_too_much_ahead_is_answered_so_far_and_then_cut_off(run: Run) -> None:
+    async def main(door: Door, told: Told) -> None:
+        wire = await door.connect()
+        await wire.send(get("/now") * 1000)
+        got = [await wire.reply() for _ in range(QUICK.ahead + 1)]
+        assert [one.status for one in got] == [200] * QUICK.ahead + [400]
+        assert got[-1].closes
+        assert await wire.ended()
+        assert await door.well()
+
+    run(main)
+
+
+def test_a_reply_that_nobody_takes_holds_up_the_next_and_then_ends_the_connection(run: Run) -> None:
+    async def main(door: Door, told: Told) -> None:
+        wire = await door.connect(limit=1)
+        start_s = time.perf_counter()
+        await wire.send(get("/large/1"), get("/large/2"))
+        assert await door.forgotten()
+        assert 0.15 < time.perf_counter() - start_s < 2.0
+        assert told.begun == ["large/1"]
+        assert await door.well()
+
+    run(main)
+
+
+def test_a_reply_that_is_taken_slowly_is_taken_whole(run: Run) -> None:
+    async def main(door: Door, told: Told) -> None:
+        wire = await door.connect(limit=1024)
+        await wire.send(get("/large/1", "Connection: close"))
+        await wire.head()
+        got = 0
+        start_s = time.perf_counter()
+        while part := await wire.reader.read(LARGE // 25):
+            got += len(part)
+            await asyncio.sleep(0.02)
+        assert got == LARGE
+        assert time.perf_counter() - start_s > 2 * QUICK.stuck_s, "it was taken too fast to tell"
+
+    run(main)
+
+
+def test_who_is_refused_and_does_not_hang_up_is_cut_off(run: Run) -> None:
+    async def main(door: Door, told: Told) -> None:
+        wire = await door.connect()
+        start_s = time.perf_counter()
+        await wire.send(b"noise\r\n\r\n")
+        assert (await wire.reply()).status == 400
+        pouring = asyncio.create_task(trickle(wire, b"x" * 1000, 0.01))
+        assert await door.forgotten()
+        assert 0.2 < time.perf_counter() - start_s < 1.5
+        pouring.cancel()
+
+    run(main)
+
+
+def test_many_who_are_slow_keep_nobody_from_being_served(run: Run) -> None:
+    async def main(door: Door, told: Told) -> None:
+        wires = [await door.connect() for _ in range(200)]
+        for wire in wires:
+            await wire.send("GET /now HTTP/1.1\r\nX-A: a")
+        for _ in range(10):
+            assert await door.well()
+        assert [(await wire.reply()).status for wire in wires] == [408] * 200
+
+    run(main, replace(QUICK, head_s=0.5))

@@ -1,0 +1,240 @@
+"""The data plane behind its own listener: what a caller of port 8080 gets, over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from deployments import FULL_RATE, Hangs, key_for, letters, swap
+from planes import INFER, PARAMETERS, Plane, Rows, request_of, whole_plane
+from raw_http import QUICK, Door, Got, Wire, chunked, get, listening, post
+from served import free_port
+
+from gateway.gateway import Gateway
+from gateway.replica import Address, Replica
+
+TOKEN = "token"
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    with whole_plane(tmp_path_factory) as made:
+        yield made
+
+
+def infer(plane: Plane, x: Rows, *headers: str, binary: bool = False, **members: Any) -> bytes:
+    body, more = request_of(x, binary, **members)
+    lines = [f"{name}: {value}" for name, value in more]
+    return post(INFER, body, f"Authorization: Bearer {plane.keys['ada']}", *lines, *headers)
+
+
+def outcome(got: Got) -> tuple[int, str]:
+    """The status and the reason, with the six parameters as headers and, but for binary, in the body."""
+    told = {name: got.headers[f"x-failsafe-{name.replace('_', '-')}"] for name in PARAMETERS}
+    length = int(got.headers.get("inference-header-content-length", len(got.body)))
+    parameters = json.loads(got.body[:length])["parameters"]
+    assert all(parameters[f"fs_{name}"] == value != "" for name, value in told.items())
+    return got.status, told["reason"]
+
+
+def test_json_and_binary_are_answered_bit_for_bit_as_through_the_other_door(plane: Plane) -> None:
+    async def main() -> None:
+        async with listening(plane.app) as door:
+            wire = await door.connect()
+            x = plane.good[:3]
+            known = (await plane.ada.infer(x)).tensor()
+            as_json = await wire.ask(infer(plane, x))
+            assert outcome(as_json) == (200, "ok")
+            assert as_json.headers["content-type"] == "application/json"
+            assert np.array(as_json.json["outputs"][0]["data"], np.float32).tobytes() == known.tobytes()
+            as_binary = await wire.ask(infer(plane, x, binary=True))
+            assert outcome(as_binary) == (200, "ok")
+            assert as_binary.headers["content-type"] == "application/octet-stream"
+            assert as_binary.body.endswith(known.tobytes())
+            parts = request_of(x)[0]
+            cut = chunked(INFER, parts[:100], parts[100:])
+            got = await wire.ask(cut.replace(b"Host: x", f"X-Api-Key: {plane.keys['ada']}".encode()))
+            assert got.json["outputs"] == as_json.json["outputs"]
+
+    plane.run(main)
+
+
+def test_many_callers_at_once_get_their_own_answers(plane: Plane) -> None:
+    async def main() -> None:
+        x = plane.good[:40]
+        known = np.concatenate([(await plane.ada.infer(x[i : i + 1])).tensor() for i in range(40)])
+
+        async def ask(wire: Wire, i: int) -> None:
+            for round_ in range(3):
+                got = await wire.ask(infer(plane, x[i : i + 1], id=f"{i}.{round_}"))
+                assert got.json["id"] == f"{i}.{round_}"
+                shown = np.array(got.json["outputs"][0]["data"], np.float32)
+                assert np.abs(shown - known[i]).max() < 1e-5
+
+        async with listening(plane.app) as door:
+            wires = [await door.connect() for _ in range(40)]
+            await asyncio.gather(*(ask(wire, i) for i, wire in enumerate(wires)))
+
+    plane.run(main)
+
+
+def test_whoever_is_refused_is_refused_before_its_body_is_read(plane: Plane) -> None:
+    limit = plane.gateway.loaded.contract.body_limit_bytes
+    key = f"X-Api-Key: {plane.keys['ada']}"
+    heads: list[tuple[bytes, tuple[int, str]]] = [
+        (post(INFER, b"x" * limit, "X-Api-Key: wrong"), (401, "unauthenticated")),
+        (post(INFER, b"x" * limit, f"X-Api-Key: {plane.keys['reader']}"), (403, "forbidden")),
+        (post("/nowhere", b"x" * limit, key), (404, "not_found")),
+        (post(INFER.replace("letters", "other"), b"x" * limit, key), (404, "not_found")),
+        (post("/v2", b"x" * limit), (405, "method_not_allowed")),
+        (post(INFER, b"x" * limit, key, "Content-Encoding: gzip"), (501, "unsupported")),
+        (post(INFER, b"x" * (limit + 1), key), (413, "too_large")),
+        (post(INFER, b"x" * limit, key, "Expect: 200-ok"), (417, "expectation_failed")),
+    ]
+
+    async def main() -> None:
+        async with listening(plane.app, replace(QUICK, head_s=30, body_s=30, idle_s=30)) as door:
+            for sent, end in heads:
+                wire = await door.connect()
+                got = await wire.ask(sent[: sent.index(b"\r\n\r\n") + 4])
+                assert (outcome(got), got.closes) == (end, True)
+                assert await wire.ended()
+            got = await door.ask(infer(plane, plane.good[:1]))
+            assert got.status == 200
+
+    plane.run(main)
+
+
+def test_every_limit_of_the_door_ends_in_a_reply_that_names_policy_and_decision(plane: Plane) -> None:
+    limit = plane.gateway.loaded.contract.body_limit_bytes
+    key = f"X-Api-Key: {plane.keys['ada']}".encode()
+
+    async def main() -> None:
+        async with listening(plane.app) as door:
+            for sent, end in (
+                (b"noise\r\n\r\n", (400, "invalid")),
+                (get("/v2", "X-A: " + "a" * 20_000).encode(), (431, "head_too_large")),
+                (b"GET /v2", (408, "too_slow")),
+                (infer(plane, plane.good[:1])[:-1], (408, "too_slow")),
+                (chunked(INFER, b"x" * limit, b"x").replace(b"Host: x", key), (413, "too_large")),
+                (get("/v2", "Connection: upgrade", "Upgrade: websocket").encode(), (501, "unsupported")),
+            ):
+                wire = await door.connect()
+                got = await wire.ask(sent)
+                assert (outcome(got), got.closes) == (end, True)
+                assert got.headers["x-failsafe-policy"] == plane.gateway.loaded.tag
+                assert (await door.ask(infer(plane, plane.good[:1]))).status == 200
+
+    plane.run(main)
+
+
+def test_who_hangs_up_while_waiting_for_a_person_is_not_waited_for(plane: Plane) -> None:
+    async def main() -> None:
+        async with listening(plane.app) as door:
+            for half in (False, True):
+                wire = await door.connect()
+                await wire.send(infer(plane, plane.strange[:1], "Prefer: wait=20"))
+                await asyncio.sleep(0.3)
+                assert len(door.server.connections) == 1
+                start_s = time.perf_counter()
+                wire.writer.write_eof() if half else await wire.close()
+                assert await door.forgotten()
+                assert time.perf_counter() - start_s < 1.0
+
+    plane.run(main)
+
+
+def test_who_hangs_up_while_it_is_judged_is_still_in_the_log(plane: Plane) -> None:
+    async def main() -> None:
+        async with listening(plane.app) as door:
+            with plane.recorded() as seen, plane.spoiled(Hangs()):
+                wire = await door.connect()
+                await wire.send(infer(plane, plane.good[:1]))
+                await asyncio.sleep(0.05)
+                wire.reset()
+                assert await door.forgotten()
+            assert len(seen) == 1
+
+    plane.run(main)
+
+
+def test_a_review_and_a_decision_are_told_over_the_same_connection(plane: Plane) -> None:
+    async def main() -> None:
+        async with listening(plane.app) as door:
+            wire = await door.connect()
+            asked = await wire.ask(infer(plane, plane.strange[:1]))
+            assert outcome(asked) == (422, "abstained")
+            key = f"X-Api-Key: {plane.keys['ada']}"
+            assert (await wire.ask(get(asked.json["review_url"], key))).json["state"] == "waiting"
+            id_ = asked.headers["x-failsafe-decision-id"]
+            assert (await wire.ask(get(f"/decisions/{id_}", key))).json["rows"][0]["outcome"] == "deferred"
+            assert (await wire.ask(get(f"/decisions/{id_}", "X-Api-Key: x"))).status == 401
+
+    plane.run(main)
+
+
+# ---------------------------------------------------------------- a whole replica
+
+
+@asynccontextmanager
+async def replica_of(folder: Path) -> AsyncIterator[tuple[Replica, Door]]:
+    address = Address(port=free_port(), admin_port=free_port())
+    replica = Replica(Gateway.open(folder), address, TOKEN)
+    await replica.start()
+    door = Door(replica._data, ("127.0.0.1", address.port))
+    try:
+        yield replica, door
+    finally:
+        for wire in door.wires:
+            await wire.close()
+        await replica.stop()
+
+
+def test_a_replica_that_stops_finishes_what_it_was_asked_and_writes_it_down(
+    tmp_path: Path, plane: Plane
+) -> None:
+    folder = letters(tmp_path, FULL_RATE)
+    body, _ = request_of(plane.good[:1])
+    sent = post(INFER, body, f"X-Api-Key: {key_for(folder, 'ada')}")
+
+    async def main() -> None:
+        async with replica_of(folder) as (replica, door):
+            swap(replica.gateway, Hangs())
+            busy, idle = await door.connect(), await door.connect()
+            assert (await idle.ask(get("/v2/health/ready"))).status == 200
+            await busy.send(sent)
+            await asyncio.sleep(0.1)
+            stopping = asyncio.create_task(replica.stop())
+            assert await idle.ended()
+            got = await busy.reply()
+            assert got.closes
+            assert got.headers["x-failsafe-outcome"] in ("degraded", "deferred")
+            await stopping
+            written = [p.read_text() for p in (folder / "var").glob("decisions-*.jsonl")]
+            assert got.headers["x-failsafe-decision-id"] in "".join(written)
+
+    asyncio.run(main())
+
+
+def test_a_replica_behind_a_trusted_proxy_believes_it_and_nobody_else(tmp_path: Path, plane: Plane) -> None:
+    folder = letters(
+        tmp_path, FULL_RATE, ("anonymous: loopback", "anonymous: loopback, trusted_proxies: [127.0.0.1]")
+    )
+
+    async def main() -> None:
+        body, _ = request_of(plane.good[:1])
+        async with replica_of(folder) as (_, door):
+            for forwarded, status in (("192.0.2.7", 401), ("127.0.0.1", 200), ("127.0.0.1, 192.0.2.7", 401)):
+                got = await door.ask(post(INFER, body, f"X-Forwarded-For: {forwarded}"))
+                assert got.status == status
+            assert (await door.ask(post(INFER, body))).status == 200
+
+    asyncio.run(main())
