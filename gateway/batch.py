@@ -41,20 +41,6 @@ def now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def within(part: Coroutine[Any, Any, T], until_s: float) -> T:
-    """Awaits a part until then at the latest (loop seconds). Raises TimeoutError, or what the part raises.
-
-    Most parts answer without waiting for anything, and a timer costs more than many a part: it is set only
-    once the part waits. Before that it could not fire anyway.
-    """
-    try:
-        waits_for = part.send(None)
-    except StopIteration as answer:
-        return answer.value  # type: ignore[no-any-return]
-    async with asyncio.timeout_at(until_s):
-        return await _go_on(part, waits_for)
-
-
 async def bounded(
     name: str,
     call: Callable[[A], Coroutine[Any, Any, T]],
@@ -65,12 +51,21 @@ async def bounded(
 ) -> T:
     """Awaits a part for `budget_s`, `until_s` at the latest: the one place where failures become values.
 
+    Most parts answer without waiting for anything, and a timer costs more than many a part: it is set only
+    once the part waits. Before that it could not fire anyway.
+
     Raises BudgetExceeded when the time is up, `failure` for whatever else the part raises, and
     CancelledError only if somebody cancelled *us*: a part that raises it of its own accord has failed.
     """
-    start_s = now_s()
+    start_s = asyncio.get_running_loop().time()
     try:
-        return await within(call(given), min(start_s + budget_s, until_s))
+        part = call(given)
+        try:
+            waits_for = part.send(None)
+        except StopIteration as answer:
+            return answer.value  # type: ignore[no-any-return]
+        async with asyncio.timeout_at(min(start_s + budget_s, until_s)):
+            return await _go_on(part, waits_for)
     except TimeoutError as error:
         raise BudgetExceeded(f"{name}: no answer in {now_s() - start_s:.3f} s") from error
     except asyncio.CancelledError:
@@ -311,16 +306,21 @@ class Batch:
 
     async def forward(self, model: str, /) -> Tensors:
         """What guards read: the model's outputs for every row. Raises ModelFailed if any row has none."""
-        answer = await self.run(model)
+        answer = self._memo.get(model) or await self.run(model)
         if not answer.whole:
             raise ModelFailed(answer.error or f"{model}: no answer")
         return answer.outputs
 
     def once(self, measure: Measure, given: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """What a measure gives for these rows, a number or more a row, computed once. Raises as it does."""
-        if measure not in self._measured:
-            self._measured[measure] = measure.run(given)
-        return self._measured[measure]
+        found = self._measured.get(measure)
+        if found is None:
+            found = self._measured[measure] = measure.run(given)
+        return found
+
+    def measured(self, measure: Measure) -> NDArray[Any] | None:
+        """What `once` gave for these rows, if somebody has asked for it."""
+        return self._measured.get(measure)
 
     async def predict(self, model: str, inputs: Tensors, /) -> Tensors:
         """What guards read for other inputs, any number of rows: one more bounded pass. May raise."""

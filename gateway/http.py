@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from gateway import metadata
 from gateway.audit import Record
-from gateway.batch import Batch, now_s, within
+from gateway.batch import Batch, now_s
 from gateway.callers import Caller
 from gateway.contract import MAX_BODY_BYTES
 from gateway.errors import InvalidRequest, Problem
@@ -100,7 +100,8 @@ class DataPlane:
 
     async def _read_and_answer(self, admitted: Admitted, receive: Receive) -> Reply | None:
         try:
-            body = await within(_body_of(receive, admitted.body_limit), now_s() + BODY_TIMEOUT_S)
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                body = await _body_of(receive, admitted.body_limit)
         except TimeoutError:
             return self.refuse(Rejection.TOO_SLOW)
         except _Ended as over:

@@ -51,10 +51,10 @@ class Rung:
 
     model: Model
     checks: tuple[Stage[Answered], ...] = ()
+    name: str = field(init=False)
 
-    @property
-    def name(self) -> str:
-        return self.model.name
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.model.name)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -26,7 +26,7 @@ from typing import Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch import F8, Batch, Rows, bounded, now_s
+from gateway.batch import F8, Batch, Forward, Rows, bounded, now_s
 from gateway.decision import Finding, Reason, Verdict
 from gateway.errors import BudgetExceeded, GuardFailed, StageFailure
 
@@ -198,25 +198,19 @@ class FeatureStage:
     needs: str
     without: Stage[Batch] | Verdict
     meanwhile: Callable[[Batch], None] = _idle
+    name: str = field(init=False)
+    reason: Reason = field(init=False)
 
-    @property
-    def name(self) -> str:
-        return self.full.name
-
-    @property
-    def reason(self) -> Reason:
-        return self.full.reason
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.full.name)
+        object.__setattr__(self, "reason", self.full.reason)
 
     def retry_after_s(self, score: float) -> float | None:
         return self.full.retry_after_s(score)
 
     async def assess(self, batch: Batch, until_s: float) -> Assessment:
         """A verdict for every row; total."""
-        if batch.known(self.needs) is None:
-            batch.begin(self.needs)
-            with contextlib.suppress(Exception):
-                self.meanwhile(batch)
-        answer = await batch.run(self.needs)
+        answer = batch.known(self.needs) or await self._ask(batch)
         if answer.whole:
             return await self.full.assess(batch, until_s)
         blind = np.flatnonzero(~answer.ok)
@@ -227,6 +221,12 @@ class FeatureStage:
         return _merge(
             len(batch), (seeing, await self.full.assess(batch.take(seeing), until_s)), (blind, rest)
         )
+
+    async def _ask(self, batch: Batch) -> Forward:
+        batch.begin(self.needs)
+        with contextlib.suppress(Exception):
+            self.meanwhile(batch)
+        return await batch.run(self.needs)
 
     async def _assess_without(self, batch: Batch, error: str, until_s: float) -> Assessment:
         n = len(batch)

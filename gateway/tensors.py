@@ -64,9 +64,8 @@ def from_json(
         form = f"{math.prod(shape)} values, flat or nested as {list(shape)}"
         faults.add(at, f"must be a list of {form}")
         return None
-    if spec.dtype.kind == "f" and not booleans and (numbers := _numbers(flat)) is not None:
-        with np.errstate(over="ignore"):  # to infinity, which _checked refuses
-            return _checked(spec, numbers.astype(spec.dtype).reshape(shape), at, faults)
+    if spec.dtype.kind == "f" and not booleans and (numbers := _numbers(spec, flat)) is not None:
+        return _checked(spec, numbers.reshape(shape), at, faults)
     what = _misfit(spec, flat, len(flat) // shape[0])
     if what:
         faults.add(at, what)
@@ -88,10 +87,13 @@ def _flatten(data: object, shape: Shape) -> list[Any] | None:
     return level
 
 
-def _numbers(flat: list[Any]) -> NDArray[np.float64] | None:
-    """The values, if they are numbers or booleans alone: `array` takes nothing else, and numpy would."""
+def _numbers(spec: TensorSpec, flat: list[Any]) -> Array | None:
+    """The values, if they are numbers or booleans alone: `array` takes nothing else, and numpy would.
+
+    What is too large for a float32 becomes infinite, which `_checked` refuses.
+    """
     try:
-        return np.frombuffer(arrays.array("d", flat))
+        return np.frombuffer(arrays.array(spec.dtype.char, flat), spec.dtype)
     except (TypeError, OverflowError):
         return None
 
