@@ -80,10 +80,11 @@ def parse_infer(body: bytes, header_length: int | None, contract: Contract) -> I
     document, tail = _split(body, header_length)
     faults = Faults()
     identity = faults.member(document, "id", str, "id")
-    parameters = faults.member(document, "parameters", dict, "parameters") or {}
-    timeout_us = faults.natural(parameters, "timeout", "parameters.timeout")
-    priority = faults.natural(parameters, "priority", "parameters.priority")
-    binary = faults.member(parameters, "binary_data_output", bool, "parameters.binary_data_output")
+    timeout_us = priority = binary = None
+    if parameters := faults.member(document, "parameters", dict, "parameters"):
+        timeout_us = faults.natural(parameters, "timeout", "parameters.timeout")
+        priority = faults.natural(parameters, "priority", "parameters.priority")
+        binary = faults.member(parameters, "binary_data_output", bool, "parameters.binary_data_output")
     inputs = _inputs(document, tail, contract, _booleans(body), faults)
     outputs = _outputs(document, binary or False, contract, faults)
     faults.settle()
@@ -272,6 +273,8 @@ def _input(
 def _outputs(
     document: dict[str, Any], binary: bool, contract: Contract, faults: Faults
 ) -> tuple[RequestedOutput, ...]:
+    if document.get("outputs") is None:
+        return contract.everything[binary]
     asked: list[RequestedOutput] = []
     seen: set[str] = set()
     for entry in _entries(document, "outputs", len(contract.given), faults):
