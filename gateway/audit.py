@@ -25,7 +25,7 @@ from gateway.pipeline import Findings, Trail
 from gateway.stage import Assessment
 
 DRAIN_EVERY_S = 0.1
-SLICE_ROWS = 64
+SLICE_ROWS = 32
 """So many rows are put into words before whatever else waits on the event loop has its turn."""
 WRITE_LINES = 2000
 VERDICT_NAMES = [verdict.name.lower() for verdict in Verdict]
@@ -89,7 +89,7 @@ class Audit:
         return self._kept.get(record_id)
 
     async def run(self) -> None:
-        """Drains until cancelled, then drains what is left. Holds the event loop half a ms at a time."""
+        """Drains until cancelled, then drains what is left. Holds the event loop a quarter ms at a time."""
         writer = Worker("audit")
         try:
             while True:
