@@ -184,11 +184,11 @@ def _said(findings: Sequence[Finding], passes: Passes) -> list[dict[str, Any]]:
     """What was said of one row. What a pass said of all its rows is put into words once, by column."""
     if not isinstance(findings, Findings):
         return [_told(*finding) for finding in findings]
-    trail = findings._trail
+    trail = findings.trail
     if id(trail) not in passes:
         passes[id(trail)] = trail, _by_row(trail)
     _, rows = passes[id(trail)]
-    return rows[findings._row] if findings._row < len(rows) else []
+    return rows[findings.row] if findings.row < len(rows) else []
 
 
 def _by_row(trail: Trail) -> list[list[dict[str, Any]]]:

@@ -133,18 +133,18 @@ class _Run:
 class Findings(Sequence[Finding]):
     """What was said of one row, in order; put into words only where somebody reads it."""
 
-    __slots__ = ("_row", "_trail")
+    __slots__ = ("row", "trail")
 
     def __init__(self, trail: Trail, row: int) -> None:
-        self._trail = trail
-        self._row = row
+        self.trail = trail
+        self.row = row
 
     def __iter__(self) -> Iterator[Finding]:
-        for rows, found in self._trail:
-            at = self._row
+        for rows, found in self.trail:
+            at = self.row
             if at >= len(rows) or rows[at] != at:  # not all rows came so far
                 at = int(np.searchsorted(rows, at))
-                if at == len(rows) or rows[at] != self._row:
+                if at == len(rows) or rows[at] != self.row:
                     continue
             yield found.finding(at)
 
