@@ -21,6 +21,7 @@ Array: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
 
 MAX_RANK = 8
+_INTEGERS = {int}  # true is none
 MAX_BODY_BYTES = 8 * 1024 * 1024
 
 _DATATYPES: dict[np.dtype[Any], str] = {
@@ -111,18 +112,22 @@ def read_shape(spec: TensorSpec, shape: object, max_rows: int, at: str, faults: 
         what = "must be a list of integers"
     elif len(shape) > MAX_RANK:
         what = f"has rank {len(shape)}; at most {MAX_RANK} is taken"
-    elif not all(type(d) is int for d in shape):
+    elif set(map(type, shape)) != _INTEGERS:
         what = "must be a list of integers"
     elif len(shape) != len(spec.shape):
         what = f"{shape} does not have the rank of {spec.wire_shape}"
     elif not 1 <= shape[0] <= max_rows:
         what = f"{shape[0]} rows; from 1 to {max_rows} are taken"
-    elif any(d < 1 if want is None else d != want for d, want in zip(shape, spec.shape, strict=True)):
+    elif tuple(shape[1:]) != spec.shape[1:] and not _suits(spec.shape, shape):
         what = f"{shape} does not match {spec.wire_shape}"
     else:
         return tuple(shape)
     faults.add(at, what)
     return None
+
+
+def _suits(wanted: tuple[int | None, ...], shape: list[int]) -> bool:
+    return all(d >= 1 if want is None else d == want for d, want in zip(shape, wanted, strict=True))
 
 
 ROW_OUTCOME = TensorSpec("fs_row_outcome", np.dtype(np.object_), (None,))
