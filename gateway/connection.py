@@ -120,7 +120,10 @@ class Connection(asyncio.Protocol):
         self._proceed()
 
     async def gone(self) -> None:
-        """Returns when the caller has hung up, or has said that it will send no more."""
+        """Returns when the caller has hung up, or has said that it will send no more.
+
+        Behind what it has sent ahead that cannot be seen: nothing is read while anything waits.
+        """
         if not self._eof and self._transport is not None:
             self._gone = self._loop.create_future()
             await self._gone
@@ -174,6 +177,9 @@ class Connection(asyncio.Protocol):
     async def _answer(self, turn: Turn, admitted: Admitted) -> None:
         try:
             reply = await admitted.answer(turn.body)
+        except asyncio.CancelledError:  # who waits would wait for ever
+            self.abandon()
+            raise
         except Exception:
             log.exception("a request could not be answered: this is a defect of the gateway")
             reply = self._server.handler.refuse(Refused(Reason.UNAVAILABLE))
@@ -191,8 +197,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
-        more = not self._eof or self._reader.turns
-        keep = turn.keep and turn.whole and more and not self._server.draining
+        keep = turn.keep and turn.whole and not self._eof and not self._server.draining
         transport.write(
             b"%b%bcontent-length: %d\r\n%b\r\n%b"
             % (
@@ -225,7 +230,8 @@ class Connection(asyncio.Protocol):
     def expire(self, now_s: float) -> None:
         """What the deadline was for has not come: a 408 for half a request, the end for all else."""
         transport = self._transport
-        assert transport is not None
+        if transport is None:
+            return
         if self._awaits in _LATE:
             self._refuse(Rejection.TOO_SLOW, _LATE[self._awaits])
             self._proceed()
@@ -241,7 +247,8 @@ class Connection(asyncio.Protocol):
 
     def drain(self) -> None:
         """Hangs up unless a request is under way, whose reply then ends the connection."""
-        under_way = self._task is not None or self._reader.turns or self._reader.stage is BODY
+        reader = self._reader
+        under_way = self._task is not None or reader.turns or (reader.stage is BODY and not reader.over)
         if not under_way and self._transport is not None:
             self._transport.close()
 

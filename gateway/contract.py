@@ -7,7 +7,7 @@ to it. Only exposed outputs are in it, so an output that exists for guards alone
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -81,9 +81,13 @@ class TensorSpec:
 
     def fits(self, array: Array) -> bool:
         """Whether an answer keeps to this form, so that it may leave under this name."""
-        same = array.dtype.kind in "OSU" if self.datatype == "BYTES" else array.dtype == self.dtype
-        sizes = zip(self.shape[1:], array.shape[1:], strict=False)
-        return same and array.ndim == len(self.shape) and all(want in (None, size) for want, size in sizes)
+        if not (array.dtype.kind in "OSU" if self.datatype == "BYTES" else array.dtype == self.dtype):
+            return False
+        wanted, got = self.shape[1:], array.shape[1:]
+        if wanted == got:  # nearly always, and a tenth of the work
+            return array.ndim > 0
+        sizes = zip(wanted, got, strict=False)
+        return array.ndim == len(self.shape) and all(want in (None, size) for want, size in sizes)
 
 
 def _bounds(spec: TensorSpec) -> tuple[Any, Any] | None:
@@ -145,7 +149,7 @@ class RequestedOutput:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """One model on the wire. `outputs` are the exposed ones only.
+    """One model on the wire. `outputs` are the exposed ones only; `body_limit_bytes`: worth reading.
 
     Raises:  ArtifactError for names that repeat or are reserved, or nothing to take or give.
     """
@@ -158,6 +162,7 @@ class Contract:
     taken: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
     given: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
     everything: Mapping[bool, tuple[RequestedOutput, ...]] = field(init=False, compare=False, repr=False)
+    body_limit_bytes: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         taken = {spec.name: spec for spec in self.inputs}
@@ -173,15 +178,16 @@ class Contract:
         asked = {
             binary: tuple(RequestedOutput(s.name, binary) for s in self.outputs) for binary in (False, True)
         }
+        object.__setattr__(self, "body_limit_bytes", _body_limit(self.inputs, self.max_rows))
         for name, value in (("taken", taken), ("given", given), ("everything", asked)):
             object.__setattr__(self, name, value)
 
-    @property
-    def body_limit_bytes(self) -> int:
-        """The largest body worth reading: 32 bytes a JSON number and 64 KiB for the rest, at most 8 MiB."""
-        values = 0
-        for spec in self.inputs:
-            if spec.datatype == "BYTES" or None in spec.shape[1:]:
-                return MAX_BODY_BYTES
-            values += self.max_rows * math.prod(d for d in spec.shape[1:] if d is not None)
-        return min(MAX_BODY_BYTES, 65536 + 32 * values)
+
+def _body_limit(inputs: Sequence[TensorSpec], max_rows: int) -> int:
+    """The largest body worth reading: 32 bytes a JSON number and 64 KiB for the rest, at most 8 MiB."""
+    values = 0
+    for spec in inputs:
+        if spec.datatype == "BYTES" or None in spec.shape[1:]:
+            return MAX_BODY_BYTES
+        values += max_rows * math.prod(d for d in spec.shape[1:] if d is not None)
+    return min(MAX_BODY_BYTES, 65536 + 32 * values)

@@ -28,6 +28,7 @@ from gateway.errors import InvalidRequest
 
 BY_REVIEW = "review"
 BY_NONE = "none"
+_OK = str(Reason.OK)
 LONGEST_RETRY_S = 86_400
 
 
@@ -132,7 +133,7 @@ def words_of(end: Unanswered) -> str:
 
 def worst_row(outcomes: Sequence[Outcome]) -> Outcome:
     """The first of the rows that fell furthest; a refusal asks to wait as long as the longest of its kind."""
-    worst = max(outcomes, key=severity)
+    worst = outcomes[0] if len(outcomes) == 1 else max(outcomes, key=severity)
     if not isinstance(worst, Refused):
         return worst
     alike = [o.retry_after_s for o in outcomes if isinstance(o, Refused) and o.reason == worst.reason]
@@ -160,7 +161,7 @@ class Ending(NamedTuple):
 def ending(end: End) -> Ending:
     match end:
         case Served():
-            return Ending("served", str(Reason.OK), end.by)
+            return Ending("served", _OK, end.by)
         case Degraded():
             return Ending("degraded", str(end.reason), end.by)
         case Deferred():

@@ -30,7 +30,8 @@ class Told:
     """A handler. What a request's first part says is done with it; the rest is for asking afterwards.
 
     echo: takes a body and tells what came; now: replies at once; slow: when `release` is set; bodiless: looks
-    at no body; large: a large reply; wait: until the caller is gone; raise, raise-at-once: breaks.
+    at no body; large: a large reply; wait: until the caller is gone; late: the same once `release` is set;
+    raise, raise-at-once, cancel: breaks.
     """
 
     release: asyncio.Event = field(default_factory=asyncio.Event)
@@ -50,7 +51,7 @@ class Told:
             return reply_json(json.dumps(about).encode())
         if what == "raise-at-once":
             raise RuntimeError("broken on purpose")
-        if what in ("echo", "slow", "bodiless", "large", "wait", "raise"):
+        if what in ("echo", "slow", "bodiless", "large", "wait", "late", "raise", "cancel"):
             limit = 0 if what == "bodiless" else BODY_LIMIT
             return Admitted(limit, lambda body: self._answer(what, request, about, body))
         return self.refuse(Rejection.NOT_FOUND)
@@ -63,9 +64,15 @@ class Told:
             match what:
                 case "raise":
                     raise RuntimeError("broken on purpose")
+                case "cancel":
+                    raise asyncio.CancelledError
                 case "slow":
                     await self.release.wait()
                 case "wait":
+                    await request.gone()
+                    return None
+                case "late":
+                    await self.release.wait()
                     await request.gone()
                     return None
                 case "large":

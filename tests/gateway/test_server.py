@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+from dataclasses import replace
 
 import pytest
 import uvloop
-from raw_http import BODY_LIMIT, LARGE, Door, Run, Told, chunked, get, post, runner
+from raw_http import BODY_LIMIT, LARGE, QUICK, Door, Run, Told, chunked, get, post, runner
+
+from gateway.connection import Connection
+from gateway.reading import Reader
+from gateway.request import Request
 
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 
@@ -104,18 +110,19 @@ def test_a_connection_ends_where_the_client_says_so_or_speaks_http_1_0(run: Run,
         assert await door.forgotten()
         assert "echo/more" not in told.begun
 
-    run(main)
+    run(main, replace(QUICK, linger_s=30))
 
 
-def test_who_has_sent_all_and_closes_that_half_still_gets_the_answers(run: Run) -> None:
+@pytest.mark.parametrize("paths", [["/slow/1"], ["/slow/1", "/now/2"], ["/slow/1", "/echo/2"], ["/now/1"]])
+def test_who_has_sent_all_and_closes_that_half_still_gets_the_answers(run: Run, paths: list[str]) -> None:
     async def main(door: Door, told: Told) -> None:
         wire = await door.connect()
-        await wire.send(get("/slow/1"), get("/now/2"))
+        await wire.send(*map(get, paths))
         wire.writer.write_eof()
         await asyncio.sleep(0.05)
         told.release.set()
-        assert (await wire.reply()).json["parts"] == ["slow", "1"]
-        assert (await wire.reply()).json["parts"] == ["now", "2"]
+        for path in paths:
+            assert "/" + "/".join((await wire.reply()).json["parts"]) == path
         assert await wire.ended()
 
     run(main)
@@ -182,13 +189,17 @@ def test_a_handler_that_asks_learns_that_its_caller_has_gone(run: Run, how: str)
     run(main)
 
 
-def test_a_caller_that_went_before_it_was_asked_for_is_gone(run: Run) -> None:
+@pytest.mark.parametrize("how", ["reset", "half"])
+def test_a_caller_that_went_before_anybody_asked_is_gone(run: Run, how: str) -> None:
     async def main(door: Door, told: Told) -> None:
         wire = await door.connect()
-        wire.writer.write(get("/wait").encode())
-        wire.writer.write_eof()
-        assert await wire.ended()
-        assert told.ended == ["wait"]
+        await wire.send(get("/late"))
+        await told.busy.wait()
+        wire.reset() if how == "reset" else wire.writer.write_eof()
+        await asyncio.sleep(0.05)
+        told.release.set()
+        assert await door.forgotten()
+        assert told.ended == ["late"]
 
     run(main)
 
@@ -216,7 +227,9 @@ def test_who_expects_a_go_ahead_gets_it_before_it_sends_and_not_if_it_is_refused
         for _ in range(2):
             await wire.send(request[:-4])
             assert await wire.head() == (100, {})
-            assert (await wire.ask(b"body")).json["body"] == "body"
+            await wire.send(b"bo")
+            assert await wire.silent(0.02), "once is enough"
+            assert (await wire.ask(b"dy")).json["body"] == "body"
         assert (await wire.ask(request)).status == 200, "who does not wait for it is not told"
         await wire.send(post("/nowhere", b"body", "Expect: 100-continue")[:-4])
         got = await wire.reply()
@@ -285,6 +298,19 @@ def test_a_body_that_nobody_asked_for_is_dropped(run: Run) -> None:
         assert (await wire.ask(chunked("/now", b"x" * 50))).closes is False
 
     run(main)
+
+
+def test_who_hangs_up_once_it_has_read_why_is_waited_for_no_longer(run: Run) -> None:
+    async def main(door: Door, told: Told) -> None:
+        for path in ("/bodiless", "/nowhere"):
+            wire = await door.connect()
+            assert (await wire.ask(post(path, b"x" * 50_000)[:-1])).closes
+            assert await wire.ended()
+            assert len(door.server.connections) == 1
+            await wire.close()
+            assert await door.forgotten()
+
+    run(main, replace(QUICK, linger_s=30))
 
 
 def test_a_large_reply_arrives_whole(run: Run) -> None:
@@ -388,6 +414,42 @@ def test_a_handler_that_breaks_is_a_503_in_json_a_line_in_the_log_and_no_more(
     assert "broken on purpose" in caplog.text
 
 
+def test_who_waits_for_work_that_is_cancelled_is_hung_up_on(run: Run) -> None:
+    async def main(door: Door, told: Told) -> None:
+        wire = await door.connect()
+        await wire.send(get("/cancel"))
+        assert await wire.ended()
+        assert await door.forgotten()
+        assert await door.well()
+
+    run(main)
+
+
+def test_a_connection_that_is_over_is_freed_without_the_collector(run: Run) -> None:
+    """Which `gateway.replica` makes a rare guest."""
+
+    async def main(door: Door, told: Told) -> None:
+        gc.collect()
+        gc.disable()
+        for path in ("/now", "/echo", "/wait", "/nowhere", "/large"):
+            wire = await door.connect()
+            await wire.send(get(path))
+            if path != "/wait":
+                await wire.reply()
+            wire.writer.write_eof()
+            await wire.reader.read()
+            await wire.close()
+        door.wires.clear()
+        assert await door.forgotten()
+        await asyncio.sleep(0.01)
+        assert [one for one in gc.get_objects() if isinstance(one, Connection | Reader | Request)] == []
+
+    try:
+        run(main)
+    finally:
+        gc.enable()
+
+
 # ---------------------------------------------------------------- shutdown
 
 
@@ -429,6 +491,17 @@ def test_a_shutdown_waits_no_longer_than_it_is_given(run: Run) -> None:
         assert await wire.ended()
 
     run(main)
+
+
+def test_a_shutdown_does_not_wait_for_who_only_has_to_read_why_it_was_refused(run: Run) -> None:
+    async def main(door: Door, told: Told) -> None:
+        wire, other = await door.connect(), await door.connect()
+        assert (await wire.ask(b"noise\r\n\r\n")).status == 400
+        assert (await other.ask(post("/nowhere", b"body")[:-1])).status == 404
+        async with asyncio.timeout(1):
+            await door.server.stop(30)
+
+    run(main, replace(QUICK, linger_s=30))
 
 
 def test_a_shutdown_without_connections_and_a_second_one_return_at_once(run: Run) -> None:

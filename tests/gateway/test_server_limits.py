@@ -391,6 +391,7 @@ def test_a_reply_that_is_taken_slowly_is_taken_whole(run: Run) -> None:
         wire = await door.connect(limit=1024)
         await wire.send(get("/large/1", "Connection: close"))
         await wire.head()
+        await asyncio.sleep(0.1)
         got = 0
         start_s = time.perf_counter()
         while part := await wire.reader.read(LARGE // 25):
@@ -399,7 +400,7 @@ def test_a_reply_that_is_taken_slowly_is_taken_whole(run: Run) -> None:
         assert got == LARGE
         assert time.perf_counter() - start_s > 2 * QUICK.stuck_s, "it was taken too fast to tell"
 
-    run(main)
+    run(main, replace(QUICK, linger_s=0.01))
 
 
 def test_who_is_refused_and_does_not_hang_up_is_cut_off(run: Run) -> None:
