@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
             return
         if reply.complete:
             self._reply = None
-            self.closed = not reply.parser.should_keep_alive()
+            self.closed = not reply.stays
             self._answered(reply.answer())
             if self.closed:
                 self.close()
@@ -209,7 +209,7 @@ class _Reply:
 
     def __init__(self) -> None:
         self.parser = httptools.HttpResponseParser(self)
-        self.complete = self.ends_with_the_connection = False
+        self.complete = self.ends_with_the_connection = self.stays = False
         self._headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
 
@@ -230,3 +230,4 @@ class _Reply:
 
     def on_message_complete(self) -> None:
         self.complete = True
+        self.stays = self.parser.should_keep_alive()  # later it has forgotten the headers, and says no

@@ -1,7 +1,12 @@
 """Two replicas beside one: `python -m bench.replicas`. How much throughput a second core brings.
 
-Each replica under Ray is pinned to a core of its own; the load generator may use every core both times. One
-cluster runs at a time, anew in each round, in turns: one replica, two, one, two.
+N replicas get N cores for everything: each replica is pinned to one of its own, and the rest of Ray and the
+load generator share the same N. If they had every core both times, a single replica would have its whole core
+to itself while two would share theirs with a generator and Ray's daemons (a tenth of a core each), and the
+ratio would compare 1 core with 1.8.
+
+One cluster runs at a time, anew in each round, in turns: one replica, two, one, two. `busy` tells whether the
+load reached every replica: the kernel spreads connections, not requests.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ from bench.machine import machine
 from bench.peers.cases import CASES, Case
 from bench.peers.compare import deployment
 from bench.peers.measure import Round, measure
-from bench.peers.proc import tree
+from bench.peers.proc import Process, tree
 from bench.peers.process import free_port, running
 from bench.peers.ratios import Spanned, ratios
 from bench.requests import WrongInput
@@ -43,6 +48,14 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """One round. busy: the share of its core that each replica used in the middle half of it."""
+
+    round: Round
+    busy: list[float]
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """rounds: of each number of replicas. throughput: of two over one, round by round."""
 
@@ -50,7 +63,7 @@ class Results:
     case: str
     connections: int
     seconds: float
-    rounds: dict[str, list[Round]]
+    rounds: dict[str, list[Measured]]
     throughput: Spanned
 
 
@@ -66,23 +79,29 @@ def replicas(
 ) -> None:
     """Measures one and two replicas in turns, and prints the ratio."""
     console = output.console(out)
-    found: dict[str, list[Round]] = {str(count): [] for count in COUNTS}
+    found: dict[str, list[Measured]] = {str(count): [] for count in COUNTS}
     try:
         if case not in CASES:
             raise WrongInput(f"--case: {case!r} is none of {', '.join(CASES)}")
+        if len(os.sched_getaffinity(0)) < max(COUNTS):
+            raise WrongInput(f"{max(COUNTS)} replicas need {max(COUNTS)} cores")
         with ProcessPoolExecutor(1, get_context("spawn")) as generator:
             for count in COUNTS * rounds:
                 one = _round(count, CASES[case], folder, connections, seconds, warm_up, generator)
                 found[str(count)].append(one)
-                console.print(
-                    f"{count} replicas: {one.requests_per_s:.0f} requests/s, p99 {one.p99_ms:.1f} ms"
-                )
+                console.print(_told(count, one))
     except WrongInput as error:
         output.wrong(str(error))
-    single, double = ([one.requests_per_s for one in found[str(count)]] for count in COUNTS)
+    single, double = ([one.round.requests_per_s for one in found[str(count)]] for count in COUNTS)
     ratio = ratios(double, single)
     console.print(f"two over one: {ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})")
     output.write(out, Results(machine(), case, connections, seconds, found, ratio))
+
+
+def _told(count: int, one: Measured) -> str:
+    busy = ", ".join(f"{share:.2f}" for share in one.busy)
+    found = one.round
+    return f"{count} replicas: {found.requests_per_s:.0f} requests/s, p99 {found.p99_ms:.1f} ms, busy {busy}"
 
 
 def _round(
@@ -93,21 +112,24 @@ def _round(
     seconds: float,
     warm_up_s: float,
     generator: ProcessPoolExecutor,
-) -> Round:
+) -> Measured:
     """One cluster from its start to its end."""
-    everywhere = frozenset(os.sched_getaffinity(0))
+    cores = sorted(os.sched_getaffinity(0))[:count]
     with TemporaryDirectory(prefix="replicas-") as temporary:
         bodies = deployment(folder, Path(temporary) / "deployment", outliers=0.0)
         origin, log = Origin("127.0.0.1", free_port(), tls=False), Path(temporary) / "log"
         ports = ["--port", str(origin.port), "--admin-port", str(free_port())]
         serve = [sys.executable, "-m", "gateway", "serve", str(bodies.folder), "--replicas", str(count)]
         requests = bodies.requests(origin, case)
-        with running([*serve, *ports], {}, everywhere, log) as child:
+        with running([*serve, *ports], {}, frozenset(cores), log) as child:
             _wait(child, log)
-            pin(replica_pids(child.pid, count), sorted(everywhere))
-            many = case.connections or connections
-            plan = Plan(origin, requests, case.rows, many, seconds)
-            return generator.submit(measure, plan, warm_up_s, child.pid, everywhere).result()
+            pids = replica_pids(child.pid, count)
+            pin(pids, cores)
+            plan = Plan(origin, requests, case.rows, case.connections or connections, seconds)
+            asked = generator.submit(measure, plan, warm_up_s, child.pid, frozenset(cores))
+            time.sleep(warm_up_s + seconds / 4)
+            busy = busy_shares(pids, seconds / 2)
+            return Measured(asked.result(), busy)
 
 
 def _wait(child: subprocess.Popen[bytes], log: Path) -> None:
@@ -132,11 +154,22 @@ def replica_pids(pid: int, count: int) -> list[int]:
 
 
 def pin(pids: Sequence[int], cores: Sequence[int]) -> None:
-    """Each process with all its threads to a core of its own, in turn where there are fewer cores."""
-    for number, pid in enumerate(pids):
+    """Each process with all its threads to a core of its own."""
+    for pid, core in zip(pids, cores, strict=True):
         for thread in Path(f"/proc/{pid}/task").iterdir():
             with suppress(ProcessLookupError):  # it ended meanwhile
-                os.sched_setaffinity(int(thread.name), {cores[number % len(cores)]})
+                os.sched_setaffinity(int(thread.name), {core})
+
+
+def busy_shares(pids: Sequence[int], seconds: float) -> list[float]:
+    """The share of one core that each process uses in the next seconds. Raises WrongInput where one ends."""
+    begin_s, before = time.perf_counter(), [Process.read(pid) for pid in pids]
+    time.sleep(seconds)
+    elapsed_s, after = time.perf_counter() - begin_s, [Process.read(pid) for pid in pids]
+    shares = [(b.cpu_s - a.cpu_s) / elapsed_s for a, b in zip(before, after, strict=True) if a and b]
+    if len(shares) != len(pids):
+        raise WrongInput("a replica ended under load")
+    return shares
 
 
 if __name__ == "__main__":

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import pytest
 import uvloop
 
 from bench.client import Answer, Connection, Origin, ask, plain
 
+T = TypeVar("T")
 REQUEST = b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{}"
 JUDGED = b"X-Failsafe-Outcome: served\r\nx-failsafe-reason:ok\r\nInference-Header-Content-Length: 3\r\n"
 PLAIN = b"HTTP/1.1 200 OK\r\n" + JUDGED + b"Content-Length: 5\r\n\r\nhello"
@@ -23,8 +25,37 @@ UNFRAMED = b"HTTP/1.1 200 OK\r\n" + JUDGED + b"\r\nhello"
 EXPECTED = Answer(200, "served", "ok", b"hello", 3)
 
 
+async def _ask(origin: Origin) -> Answer:
+    return await ask(origin, REQUEST)
+
+
+async def _stays(origin: Origin) -> bool:
+    """Whether the connection may carry another request after the first answer."""
+    connection, heard = Connection(origin), _Heard()
+    connection.send(REQUEST, heard, 0.0, 0.0)
+    await heard.answer
+    stays = not connection.closed
+    connection.close()
+    return stays
+
+
+class _Heard:
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def answered(self, connection: Connection, answer: Answer) -> None:
+        self.answer.set_result(answer)
+
+    def failed(self, connection: Connection, kind: str) -> None:
+        raise AssertionError(kind)
+
+
 def _asked(pieces: Sequence[bytes], hang_up: bool = False) -> Answer:
     """What a client makes of these pieces, sent one after the other."""
+    return _sent(pieces, _ask, hang_up)
+
+
+def _sent(pieces: Sequence[bytes], asking: Callable[[Origin], Awaitable[T]], hang_up: bool = False) -> T:
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"{}")
@@ -36,13 +67,13 @@ def _asked(pieces: Sequence[bytes], hang_up: bool = False) -> Answer:
         writer.close()
         over.set()
 
-    async def once() -> Answer:
+    async def once() -> T:
         server = await asyncio.start_server(handle, "127.0.0.1", 0)
         async with server:
             origin = Origin("127.0.0.1", server.sockets[0].getsockname()[1], tls=False)
             async with asyncio.timeout(10):
                 try:
-                    return await ask(origin, REQUEST)
+                    return await asking(origin)
                 finally:
                     await over.wait()
                     await asyncio.sleep(0.01)  # uvloop closes in its next round
@@ -68,6 +99,16 @@ def test_no_other_reply_passes_for_a_plain_one(reply: bytes) -> None:
 def test_every_form_of_a_reply_says_the_same_in_any_pieces(reply: bytes, cuts: tuple[int, ...]) -> None:
     edges = [0, *(cut % len(reply) for cut in cuts), len(reply)]
     assert _asked([reply[a:b] for a, b in itertools.pairwise(edges)]) == EXPECTED
+
+
+@pytest.mark.parametrize(("reply", "stays"), [(PLAIN, True), (CHUNKED, True), (CLOSING, False), (OLD, False)])
+@pytest.mark.parametrize("cuts", [(), (9,), (-5,)])
+def test_a_connection_is_used_again_unless_the_reply_ends_it(
+    reply: bytes, stays: bool, cuts: tuple[int, ...]
+) -> None:
+    """Else a server that sends head and body apart would pay for a new connection, and others would not."""
+    edges = [0, *(cut % len(reply) for cut in cuts), len(reply)]
+    assert _sent([reply[a:b] for a, b in itertools.pairwise(edges)], _stays) is stays
 
 
 def test_a_reply_without_length_ends_with_its_connection() -> None:

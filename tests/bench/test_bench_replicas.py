@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bench.replicas import app, pin, replica_pids
+from bench.replicas import app, busy_shares, pin, replica_pids
 from bench.requests import WrongInput
 
 IDLE = (
@@ -41,6 +41,23 @@ def test_all_threads_of_a_process_are_pinned(idle: subprocess.Popen[bytes]) -> N
     threads = [int(path.name) for path in Path(f"/proc/{idle.pid}/task").iterdir()]
     assert len(threads) == 2 and all(os.sched_getaffinity(thread) == {core} for thread in threads)
     assert threading.get_native_id() not in threads
+
+
+def test_busy_is_the_share_of_a_core_that_each_process_uses(idle: subprocess.Popen[bytes]) -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as spinning:
+        try:
+            still, spins = busy_shares([idle.pid, spinning.pid], 0.5)
+        finally:
+            spinning.kill()
+    assert still < 0.05 < spins < 1.1
+    with pytest.raises(WrongInput, match="ended under load"):
+        busy_shares([idle.pid, spinning.pid], 0.0)
+
+
+def test_a_core_for_each_replica_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    told = CliRunner().invoke(app, [])
+    assert told.exit_code == 2 and "2 replicas need 2 cores" in told.stderr
 
 
 def test_an_unknown_case_is_wrong_input() -> None:

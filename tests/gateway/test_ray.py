@@ -100,6 +100,12 @@ def test_a_pulled_primary_is_replaced_by_the_fallback_at_every_replica(served: S
     assert back.count("primary") > 20
 
 
+def test_replicas_have_the_environment_of_the_command(served: Served) -> None:
+    """No runtime_env says it: guards multiply small matrices, and BLAS threads would wait for each other."""
+    environments = [Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in replicas(served)]
+    assert environments and all(b"OPENBLAS_NUM_THREADS=1" in one for one in environments)
+
+
 def test_one_scrape_shows_every_replica(served: Served) -> None:
     for row in clean_rows(20):
         served.ask(row[None])
