@@ -1,9 +1,9 @@
 """The listener of the data plane: a lean HTTP/1.1 server over one handler.
 
 It is our own because the door is where limits must hold, whoever is at the other end: uvicorn's httptools
-has no timeout for a head or a body and no bound on headers. It also takes half the time, 16 us a request where
-uvicorn takes 29 (a handler that replies at once): no ASGI messages, one write, and nothing made anew that can
-be made once. llhttp (httptools) still does the parsing.
+has no timeout for a head or a body and no bound on headers. It also takes half the time, 16 us a request
+where uvicorn takes 29 (a handler that replies at once): no ASGI messages, one write, and nothing made anew
+that can be made once. llhttp (httptools) still does the parsing.
 
     Server ── Connection (answers in turn) ── Reader (bytes to requests) ── Handler (the data plane)
 

@@ -57,7 +57,8 @@ def _served(found: Any) -> bool:
 
 
 def _answer(found: Any) -> bool:
-    body = orjson.loads(found.body[: int(found.headers.get("inference-header-content-length", 0)) or None])
+    length = int(dict(found.pairs()).get(b"inference-header-content-length", 0)) or None
+    body = orjson.loads(found.body[:length])
     return bool(found.status == 200 and body["outputs"][0]["shape"] == [1, CLASSES])
 
 

@@ -61,7 +61,8 @@ def test_every_guard_of_fashion_gives_what_its_own_formula_gives() -> None:
 
         async def score() -> dict[str, NDArray[np.float64]]:
             ids = tuple(f"r{i}" for i in range(len(x)))
-            batch = Batch(ids, ids, {"image": x}, (now_s() + 60,) * len(x), pipeline.models)
+            patient = {name: replace(model, budget_s=60.0) for name, model in pipeline.models.items()}
+            batch = Batch(ids, ids, {"image": x}, (now_s() + 60,) * len(x), patient)
             return {name: await s.full.guard.score(batch) for name, s in feature_stages(pipeline).items()}
 
         found = run(score)
