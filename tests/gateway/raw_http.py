@@ -40,23 +40,17 @@ class Told:
     ended: list[str] = field(default_factory=list)
 
     def admit(self, request: Request, /) -> Admitted | Reply:
-        about = {
-            "method": request.method,
-            "parts": list(request.parts),
-            "address": request.address,
-            "headers": {k.decode(): v.decode("latin-1") for k, v in request.headers.items()},
-        }
         what = request.parts[0] if request.parts else ""
         if what == "now":
-            return reply_json(json.dumps(about).encode())
+            return reply_json(json.dumps(_about(request)).encode())
         if what == "raise-at-once":
             raise RuntimeError("broken on purpose")
         if what in ("echo", "slow", "bodiless", "large", "wait", "late", "raise", "cancel"):
             limit = 0 if what == "bodiless" else BODY_LIMIT
-            return Admitted(limit, lambda body: self._answer(what, request, about, body))
+            return Admitted(limit, lambda body: self._answer(what, request, body))
         return self.refuse(Rejection.NOT_FOUND)
 
-    async def _answer(self, what: str, request: Request, about: dict[str, Any], body: bytes) -> Reply | None:
+    async def _answer(self, what: str, request: Request, body: bytes) -> Reply | None:
         name = "/".join(request.parts)
         self.begun.append(name)
         self.busy.set()
@@ -77,12 +71,21 @@ class Told:
                     return None
                 case "large":
                     return reply_json(b"x" * LARGE)
-            return reply_json(json.dumps({**about, "body": body.decode("latin-1")}).encode())
+            return reply_json(json.dumps({**_about(request), "body": body.decode("latin-1")}).encode())
         finally:
             self.ended.append(name)
 
     def refuse(self, end: Unanswered, what: str = "", /) -> Reply:
         return reply_end(end, Stamp("letters@1#0", "enforce", "01"), what=what)
+
+
+def _about(request: Request) -> dict[str, Any]:
+    return {
+        "method": request.method,
+        "parts": list(request.parts),
+        "address": request.address,
+        "headers": {k.decode(): v.decode("latin-1") for k, v in request.headers.items()},
+    }
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,30 @@ def test_whatever_comes_is_read_or_refused(noise: bytes, request_: bytes, at: in
         assert stage is REQUEST or not over or refused is not None
 
 
+@pytest.mark.parametrize(
+    "last",
+    [
+        get("/x", "Connection: close"),
+        get("/x", version="1.0"),
+        get("/x", "Connection: keep-alive", version="1.0"),
+        get("/now", "Connection: close"),
+    ],
+)
+def test_nothing_is_read_after_the_last_request_of_a_connection(last: str) -> None:
+    for pieces in ([last + get("/x/more")], [last, get("/x/more")], [last + "\xff"]):
+        heard = Heard()
+        heads, turns, stage, over, refused = heard.feed([piece.encode("latin-1") for piece in pieces])
+        assert (len(heads), len(turns), stage, over, refused) == (1, 1, REQUEST, True, None)
+
+
+def test_what_came_before_a_head_does_not_count_to_its_size() -> None:
+    heard = Heard(Limits(head_bytes=200))
+    half = get("/x").encode()[:10]
+    heads, turns, *_, refused = heard.feed([post("/x", b"x" * 900) + half, get("/x").encode()[10:]])
+    assert (len(heads), len(turns), refused) == (2, 2, None)
+    assert heard.feed([half] * 30)[-1] is not None
+
+
 def test_what_admit_raises_is_raised_and_ends_the_reading() -> None:
     def broken(request: Request) -> Reply:
         raise RuntimeError("broken on purpose")

@@ -29,7 +29,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 def test_a_connection_serves_one_request_after_another(run: Run) -> None:
     async def main(door: Door, told: Told) -> None:
         wire = await door.connect()
-        for i in range(20):
+        for i in range(100):
             got = await wire.ask(post(f"/echo/{i}", b"body %d" % i), "" if i % 2 else "\r\n")
             assert (got.status, got.json["body"], got.closes) == (200, f"body {i}", False)
             assert (await wire.ask(get("/now"))).json["parts"] == ["now"]
