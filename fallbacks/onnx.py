@@ -1,12 +1,8 @@
-"""An ONNX model in threads of its own: the event loop stays alive even while the model hangs.
+"""An ONNX model in its own thread: the event loop stays alive even while the model hangs.
 
 A model that ran out of time must not only be left alone but really stop, or a few hung requests would eat
 every core. A cancelled `predict` therefore terminates its run. onnxruntime notices between two operators;
-until then its thread takes nothing more, and a model whose threads all hang refuses at once instead of
-queueing behind them: a bulkhead.
-
-Several threads, each with one run at a time, instead of one run over several threads: that brought nothing
-(bench/README.md), while two runs beside each other use a second core that the event loop leaves idle.
+until then the model refuses at once instead of queueing behind the hung run: a bulkhead of one.
 """
 
 from __future__ import annotations
@@ -26,14 +22,12 @@ from fallbacks.worker import Worker
 
 
 class OnnxModel:
-    """A predictor over one onnxruntime session on the CPU. Immutable but for its threads, which `close` ends.
+    """A predictor over one onnxruntime session on the CPU. Immutable but for its thread, which `close` ends.
 
     `digest` is the sha256 (hex) of the bytes that were loaded; `inputs` and `outputs` are in declared order.
     """
 
-    def __init__(
-        self, name: str, digest: str, session: onnxruntime.InferenceSession, *, at_once: int = 1
-    ) -> None:
+    def __init__(self, name: str, digest: str, session: onnxruntime.InferenceSession) -> None:
         if not session.get_inputs():
             raise ValueError(f"{name}: the model has no input; export it with its batch as an input")
         self.name = name
@@ -42,34 +36,31 @@ class OnnxModel:
         self.outputs = tuple(TensorSpec.of(name, arg) for arg in session.get_outputs())
         self._session = session
         self._names = [spec.name for spec in self.outputs]
-        self._workers = tuple(Worker(f"onnx {Path(name).name}") for _ in range(at_once))
+        self._worker = Worker(f"onnx {Path(name).name}")
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, threads: int = 1, at_once: int = 1) -> OnnxModel:
-        """The model in a file. `threads` is how many cores one operator may use; `at_once`: how many runs.
+    def load(cls, path: str | os.PathLike[str], *, threads: int = 1) -> OnnxModel:
+        """The model in a file. `threads` is how many cores one operator may use.
 
         Raises: ValueError (file, what is wrong, how to mend it) if the file is missing, not a regular file,
                 over 512 MiB, refused by onnxruntime, or has a batch axis of fixed size.
         Cost:   a few times the file in memory for a moment. Runs no operators but those that fold constants.
         """
         name = os.fspath(path)
-        if threads < 1 or at_once < 1:
-            raise ValueError(f"{name}: {threads} threads, {at_once} runs at once; give 1 or more")
+        if threads < 1:
+            raise ValueError(f"{name}: {threads} threads; give 1 or more")
         content = read_once(path)
-        digest = hashlib.sha256(content).hexdigest()
-        return cls(name, digest, open_session(name, content, threads), at_once=at_once)
+        return cls(name, hashlib.sha256(content).hexdigest(), open_session(name, content, threads))
 
     async def predict(self, inputs: Tensors, /) -> Tensors:
         """All outputs, by name. Inputs that the model does not declare are ignored.
 
         Raises: ValueError for a missing input or a wrong dtype, what onnxruntime raises, or RuntimeError
-                while abandoned runs still hold every thread.
+                while an abandoned run still holds the thread.
         Cost:   33 us over onnxruntime itself on uvloop, for the hop to the thread and back (batch of 1).
         """
-        able = [worker for worker in self._workers if not worker.stuck]
-        if not able:
+        if self._worker.stuck:
             raise RuntimeError(f"{self.name}: still busy with an abandoned run")
-        worker = min(able, key=_load)
         feed = self._feed(inputs)
         options = onnxruntime.RunOptions()
         options.log_severity_level = 4  # its errors are raised; a copy of each on stderr helps nobody
@@ -77,7 +68,7 @@ class OnnxModel:
         def stop() -> None:
             options.terminate = True
 
-        outputs = await worker.call(lambda: self._session.run(self._names, feed, options), stop)
+        outputs = await self._worker.call(lambda: self._session.run(self._names, feed, options), stop)
         return dict(zip(self._names, outputs, strict=True))
 
     def run(self, inputs: Tensors, *, chunk: int = 256) -> dict[str, NDArray[Any]]:
@@ -104,9 +95,8 @@ class OnnxModel:
         }
 
     def close(self) -> None:
-        """Ends the threads: lets a run finish for a second, then stops it. Blocks meanwhile. Idempotent."""
-        for worker in self._workers:
-            worker.close()
+        """Ends the thread: lets a run finish for a second, then stops it. Blocks meanwhile. Idempotent."""
+        self._worker.close()
 
     def _feed(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
         feed = {}
@@ -118,7 +108,3 @@ class OnnxModel:
             if array.dtype != spec.dtype:
                 raise ValueError(f"{self.name}: input {spec.name!r} is {array.dtype}, not {spec.dtype}")
         return feed
-
-
-def _load(worker: Worker) -> int:
-    return worker.load

@@ -65,11 +65,6 @@ class Worker:
             raise
 
     @property
-    def load(self) -> int:
-        """How many jobs it has, the one that runs included."""
-        return self._calls.qsize() + len(self._running)
-
-    @property
     def stuck(self) -> bool:
         """Whether the thread is still inside a job that nobody waits for any more."""
         return any(call.future.cancelled() for call in tuple(self._running))

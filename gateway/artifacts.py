@@ -14,7 +14,6 @@ from typing import assert_never
 import orjson
 
 from fallbacks.onnx import OnnxModel
-from gateway.batching import LANES
 from gateway.certificate import CERTIFICATE_FILE, GUARDS_FILE, Certificate, load_certificate, sha256, verify
 from gateway.contract import Contract, TensorSpec
 from gateway.errors import ArtifactError, PolicyError, Problem, Problems
@@ -64,7 +63,7 @@ def load_models(folder: Path, policy: Policy) -> dict[str, OnnxModel]:
             problems.append(locate(folder, at, f"{rung.model.path!r} does not exist", nearest))
             continue
         try:
-            models[rung.name] = OnnxModel.load(path, at_once=LANES)
+            models[rung.name] = OnnxModel.load(path)
         except ValueError as error:
             problems.append(locate(folder, at, str(error)))
             continue
