@@ -87,6 +87,7 @@ class _Run:
         self.rows: Rows = every(len(batch))  # where the live rows stand in the batch
         self.fall = np.zeros(len(batch), np.int8)
         self.outcomes: list[Outcome | None] = [None] * len(batch)
+        self.ended = np.zeros(len(batch), bool)
         self.open = len(batch)
         self.objection = False  # whether any row has fallen or has an outcome
         self.reasons: dict[int, Reason] = {}
@@ -96,6 +97,7 @@ class _Run:
     def end(self, row: int, outcome: Outcome) -> None:
         """Gives a row its one outcome."""
         self.outcomes[row] = outcome
+        self.ended[row] = True
         self.open -= 1
         self.objection = True
 
@@ -103,12 +105,9 @@ class _Run:
         """The rows without an outcome that have fallen no further than `deepest`, and where they stand."""
         if not self.objection:
             return self.live, self.rows
-        at = [
-            i for i, row in enumerate(self.rows) if self.outcomes[row] is None and self.fall[row] <= deepest
-        ]
-        if len(at) == len(self.rows):
+        keep = np.flatnonzero(~self.ended[self.rows] & (self.fall[self.rows] <= deepest))
+        if len(keep) == len(self.rows):
             return self.live, self.rows
-        keep = np.array(at, np.intp)
         return self.live.take(keep), self.rows[keep]
 
     def join(self, rows: Rows, found: Assessment, reason: Reason) -> None:

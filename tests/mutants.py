@@ -57,7 +57,7 @@ MUTANTS = (
     Mutant("a part may take its time", "batch.py", "asyncio.timeout_at(min(start_s + budget_s, until_s))", "asyncio.timeout_at(until_s)"),
     Mutant("a budget outlives the deadline", "batch.py", "asyncio.timeout_at(min(start_s + budget_s, until_s))", "asyncio.timeout_at(start_s + budget_s)"),
     Mutant("what waits needs no timer", "batch.py", "async with asyncio.timeout_at(min(start_s + budget_s, until_s)):", "if True:"),
-    Mutant("a row that has ended is still open", "pipeline.py", "self.outcomes[row] is None and", ""),
+    Mutant("a row that has ended is still open", "pipeline.py", "~self.ended[self.rows] & ", ""),
     Mutant("nobody ever objected", "pipeline.py", "        self.objection = True\n", ""),
     Mutant("our cancellation is a failure", "batch.py", "if task is not None and task.cancelling():", "if False:"),
     Mutant("a part's cancellation is ours", "batch.py", "if task is not None and task.cancelling():", "if True:"),
