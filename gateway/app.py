@@ -112,7 +112,7 @@ class Cluster:
         self._options = options
 
     def start(self) -> None:
-        """Returns when every replica listens: 14 to 21 s, nearly all Ray's. Raises what a replica raised."""
+        """Returns when every replica listens: 6 to 15 s, nearly all Ray's. Raises what a replica raised."""
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         # No runtime_env: replicas have our environment anyway, and with one they could not be the processes
         # that Ray starts ahead of need (1.5 s from start to first answer).
