@@ -24,7 +24,7 @@ from guards.ood import Ood
 from guards.rows import F8, Signals
 
 EARLY = "early"
-Formula: TypeAlias = Mapping[str, Any]
+Given: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +41,7 @@ class Measures:
     def ahead(self, batch: Batch) -> None:
         """Measures the input, if that is to be measured; worth doing while the model is at work."""
         if self.early is not None:
-            batch.once(self.early, {"x": batch.inputs[self.source]})
+            batch.once(self.early, self._input(batch))
 
     async def full(self, batch: Batch) -> F8:
         """float64[n, columns]. Raises what the model's pass or a graph raises."""
@@ -51,13 +51,17 @@ class Measures:
             return found
         given = dict(await batch.forward(self.model))
         if self.early is not None:
-            given[EARLY] = batch.once(self.early, {"x": batch.inputs[self.source]})
+            given[EARLY] = batch.once(self.early, self._input(batch))
         return batch.once(self.late, given)
 
     async def without_features(self, batch: Batch) -> F8:
         """float64[n, columns] from the input alone."""
         assert self.blind is not None
-        return batch.once(self.blind, {"x": batch.inputs[self.source]})
+        return batch.once(self.blind, self._input(batch))
+
+    def _input(self, batch: Batch) -> Tensors:
+        """What the guards see of the input, as float32 whatever the model takes."""
+        return {"x": np.asarray(batch.inputs[self.source], np.float32)}
 
 
 class Read(Protocol):
@@ -98,17 +102,17 @@ def measures(model: str, source: str, fitted: Fitted, like: Tensors) -> Measures
     columns = {name: i for i, name in enumerate(full)} | {name: i for i, name in enumerate(blind)}
     columns |= {name: len(full) + 3 * i for i, name in enumerate(fitted.squeeze)}
 
-    def early(given: Formula) -> F8:
+    def early(given: Given) -> F8:
         return np.stack([full[n].detectors[i].score(Signals(given["x"])) for n, i in ahead], axis=1)
 
-    def late(given: Formula) -> F8:
+    def late(given: Given) -> F8:
         signals = Signals(given["x"], given.get("features"), given.get("logits"))
         scores = [_combined(n, ood, signals, ahead, given.get(EARLY)) for n, ood in full.items()]
         for squeeze in fitted.squeeze.values():
             scores += squeeze.look(Signals(given["x"], given.get("features"), given.get("probabilities")))
         return np.stack(scores, axis=1)
 
-    def alone(given: Formula) -> F8:
+    def alone(given: Given) -> F8:
         return np.stack([ood.score(Signals(given["x"])) for ood in blind.values()], axis=1)
 
     first = record("guards", early, like) if ahead else None

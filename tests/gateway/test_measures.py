@@ -22,7 +22,7 @@ from gateway.errors import ArtifactError
 from gateway.pipeline import Pipeline
 from gateway.policy import load_policy
 from gateway.review import Nobody
-from gateway.stage import FeatureStage
+from gateway.stage import FeatureStage, Stage
 from guards.rows import Signals
 from guards.squeezers import distance, variants
 
@@ -68,6 +68,20 @@ def test_every_guard_of_fashion_gives_what_its_own_formula_gives() -> None:
         found = run(score)
         for name, scores in expected.items():
             np.testing.assert_allclose(found[name], scores, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_an_input_of_another_width_is_measured_as_float32(tmp_path: Path) -> None:
+    with compiled(letters(tmp_path)) as (pipeline, artifacts):
+        without = feature_stages(pipeline)["ood"].without
+        assert isinstance(without, Stage)
+
+        async def score() -> None:
+            x = clean_rows(4)
+            wide = batch_of(x.astype(np.float64))  # type: ignore[arg-type]
+            expected = artifacts.fitted.ood[input_only("ood")].score(Signals(x))
+            np.testing.assert_allclose(await without.guard.score(wide), expected, rtol=1e-9)
+
+        run(score)
 
 
 def test_a_slice_keeps_what_was_measured_and_measures_nothing_again() -> None:
