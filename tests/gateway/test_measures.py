@@ -77,7 +77,7 @@ def test_an_input_of_another_width_is_measured_as_float32(tmp_path: Path) -> Non
 
         async def score() -> None:
             x = clean_rows(4)
-            wide = batch_of(x.astype(np.float64))  # type: ignore[arg-type]
+            wide = batch_of(x.astype(np.float64))
             expected = artifacts.fitted.ood[input_only("ood")].score(Signals(x))
             np.testing.assert_allclose(await without.guard.score(wide), expected, rtol=1e-9)
 
