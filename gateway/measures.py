@@ -96,7 +96,7 @@ def measures(model: str, source: str, fitted: Fitted, like: Tensors) -> Measures
              answer to them.
     Raises:  ValueError from the guard that the model's outputs do not suit, or as `record`.
     """
-    full = {name: ood for name, ood in fitted.ood.items() if input_only("") not in name}
+    full = {name: ood for name, ood in fitted.ood.items() if not name.endswith(input_only(""))}
     blind = {name: ood for name, ood in fitted.ood.items() if name not in full}
     ahead = [(n, i) for n, ood in full.items() for i, d in enumerate(ood.detectors) if not d.needs_features]
     columns = {name: i for i, name in enumerate(full)} | {name: i for i, name in enumerate(blind)}

@@ -26,14 +26,13 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Span, set_span_in_context
 from prometheus_client import CollectorRegistry, generate_latest
 
-from gateway.audit import Record
-from gateway.decision import Decision, Outcome, Served, Verdict, severity
+from gateway.audit import VERDICT_NAMES, Record
+from gateway.decision import Decision, Outcome, Served, severity
 from gateway.pipeline import Trail
 from gateway.tally import Tally, TallyAggregation, Times
 
 Labels: TypeAlias = tuple[str, ...]
 Callback: TypeAlias = Callable[[CallbackOptions], Iterable[Observation]]
-VERDICT_NAMES = [verdict.name.lower() for verdict in Verdict]
 MOST_PASSES = 20_000
 
 
