@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check bench peers growth gate mutants lock clean
+.PHONY: demo test check bench peers growth gate mutants lock proto clean
 
 demo: $(READY)  ## serve configs/fashion on Ray Serve and show every outcome on real inputs; ONCE=1 exits after that
 	$(BIN)/gateway demo configs/fashion $(if $(ONCE),--once)
@@ -39,6 +39,10 @@ gate: $(READY)  ## fails if a request has become half as expensive again, beside
 lock:  ## after editing dependencies in pyproject.toml; needs uv
 	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 		--group dev pyproject.toml -o requirements.lock
+
+proto:  ## after editing open_inference.proto; needs uv. The oldest generator whose stubs protobuf 6 and 7 both take
+	uv run --no-project --with grpcio-tools==1.76.0 --with 'protobuf<6.32' python -m grpc_tools.protoc -I. \
+		--python_out=. --pyi_out=. fallbacks/oip/open_inference.proto
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
@@ -171,7 +171,7 @@ class Tape:
         given = [_declared(one.name, one.value) for one in inputs]
         graph = helper.make_graph(self.nodes, "guard", given, told, list(self.constants.values()))
         version = [helper.make_opsetid("", OPSET)]
-        return cast(bytes, helper.make_model(graph, opset_imports=version, ir_version=IR).SerializeToString())
+        return helper.make_model(graph, opset_imports=version, ir_version=IR).SerializeToString()
 
 
 def _declared(name: str, array: Array) -> ValueInfoProto:
