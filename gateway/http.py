@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import orjson
 
-from gateway import metadata
+from gateway import metadata, openapi
 from gateway.callers import Caller
 from gateway.coding import TooLong, accepted, decoded, encoded
 from gateway.contract import MAX_BODY_BYTES
@@ -142,6 +142,12 @@ def _statistics(asked: Asked) -> Any:
     return metadata.statistics(contract, gateway.statistics)
 
 
+def _openapi(asked: Asked) -> Any:
+    loaded = asked.plane.gateway.loaded
+    serving = loaded.policy.serving
+    return DESCRIBED(loaded.contract, serving.base_path, serving.anonymous == "loopback")
+
+
 def _index(asked: Asked) -> Admitted:
     """Which models there are. The body may ask for the ready ones alone, and there are no others."""
     contract = asked.plane.gateway.loaded.contract
@@ -234,6 +240,7 @@ ROUTES = (
     Route("GET", "v2", ANYBODY, _told(lambda _: metadata.server())),
     Route("GET", "v2/health/live", ANYBODY, _told(lambda _: metadata.health())),
     Route("GET", "v2/health/ready", ANYBODY, _told(lambda _: metadata.health())),
+    Route("GET", "openapi.json", METADATA, _told(_openapi)),
     Route("GET", "v2/models/stats", METADATA, _told(_statistics)),
     *versioned("GET", "", METADATA, _of_model(metadata.model)),
     *versioned("GET", "/ready", METADATA, _of_model(metadata.model_ready)),
@@ -263,6 +270,7 @@ ROUTES = (
     Route("GET", "reviews/{id}", INFERENCE, _review),
 )
 """Every route of the data plane."""
+DESCRIBED = openapi.described(ROUTES)
 
 
 async def _unless_gone(request: Request, waiting: Coroutine[Any, Any, T]) -> T | None:

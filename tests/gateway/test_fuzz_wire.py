@@ -111,7 +111,7 @@ def comes_back(got: InferRequest, contract: Contract) -> None:
         assert len(array) == got.rows <= contract.max_rows
         assert not array.flags.writeable
         assert spec.dtype.kind != "f" or np.isfinite(array).all()
-    forms = [binary_request(sent)]
+    forms: list[tuple[bytes, int | None]] = [binary_request(sent)]
     if all(spec.datatype not in BINARY_ONLY for spec in sent) and texts(sent.values()):
         forms += [json_request(sent), json_request(sent, nested=True)]
     for body, header_length in forms:
@@ -342,10 +342,11 @@ FUZZ = (
 def main(seconds: float) -> None:
     """Runs every target in turn, with other examples each time, for so long. A failure ends it."""
     until_s = time.monotonic() + seconds
-    rounds = 0
+    many = settings(max_examples=1500, deadline=None, database=None)
+    targets, rounds = [many(target) for target in FUZZ], 0
     while time.monotonic() < until_s:
-        for target in FUZZ:
-            settings(max_examples=1500, deadline=None, database=None)(target)()
+        for target in targets:
+            target()
         rounds += 1
         told = (
             f"{rounds} rounds, {seen.examples} requests, {seen.read} read, slowest {seen.slowest_s:.4f} s\n"
