@@ -123,16 +123,15 @@ def _edges(spec: TensorSpec) -> Schema:
     if spec.dtype == np.float64:
         return {"minimum": float(low), "maximum": float(high)}
     found: Schema = {}
-    for edge, way, inclusive, exclusive in (
-        (low, -math.inf, "minimum", "exclusiveMinimum"),
-        (high, math.inf, "maximum", "exclusiveMaximum"),
-    ):
-        beyond = np.nextafter(edge, spec.dtype.type(way))
-        step = float(beyond) - float(edge)
-        if math.isinf(step):  # as far as the one before
-            step = float(edge) - float(np.nextafter(edge, spec.dtype.type(0)))
-        middle = float(edge) + step / 2
-        with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):
+        for edge, way, inclusive, exclusive in (
+            (low, -np.inf, "minimum", "exclusiveMinimum"),
+            (high, np.inf, "maximum", "exclusiveMaximum"),
+        ):
+            step = np.float64(np.nextafter(edge, spec.dtype.type(way))) - np.float64(edge)
+            if np.isinf(step):  # as long as the one before
+                step = np.float64(edge) - np.float64(np.nextafter(edge, spec.dtype.type(0)))
+            middle = float(edge + step / 2)
             found[inclusive if spec.dtype.type(middle) == edge else exclusive] = middle
     return found
 

@@ -1,0 +1,196 @@
+"""The document that the gateway gives of itself: complete, well formed, and as strict as the parser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jsonschema_rs
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
+from test_wire_malformed import GOOD, MALFORMED, edited
+from wire_parts import IMAGE, contract_of, spec_of
+
+from gateway.contract import Contract
+from gateway.errors import InvalidRequest
+from gateway.http import DESCRIBED, ROUTES
+from gateway.openapi import ALWAYS, described, path_of
+from gateway.routes import Route
+from gateway.schemas import infer_request, number_of
+from gateway.wire import parse_infer
+
+MIXED = contract_of(
+    spec_of("BYTES", (None,), "a"),
+    spec_of("BOOL", (None, None, 2), "b"),
+    spec_of("UINT8", (None, 3), "c", low=1.0, high=9.0),
+    outputs=[spec_of("FP32", (None, 3), "p"), spec_of("BOOL", (None, None), "q")],
+)
+HALVES = contract_of(spec_of("BF16", (None, 2)))
+GAPS = {
+    "timeout is a fraction",  # 5.0 is an integer to a schema
+    "shape holds a fraction",
+    "one value short",  # a schema cannot multiply
+    "one value more",
+}
+
+
+def document(contract: Contract, base: str = "", anonymous: bool = False) -> dict[str, Any]:
+    """The document as a client has it."""
+    held: dict[str, Any] = json.loads(json.dumps(DESCRIBED(contract, base, anonymous)))
+    return held
+
+
+def valid(schema: dict[str, Any]) -> Callable[[Any], bool]:
+    return jsonschema_rs.Draft202012Validator(schema).is_valid
+
+
+def read(body: bytes, contract: Contract) -> bool:
+    try:
+        parse_infer(body, None, contract)
+    except InvalidRequest:
+        return False
+    return True
+
+
+def places(of: Any) -> Any:
+    """Every object in a document."""
+    if isinstance(of, dict):
+        yield of
+    for item in of.values() if isinstance(of, dict) else of if isinstance(of, list) else ():
+        yield from places(item)
+
+
+def test_every_route_is_in_it_and_nothing_else() -> None:
+    paths = document(IMAGE)["paths"]
+    told = [(method.upper(), path) for path, item in paths.items() for method in item]
+    assert sorted(told) == sorted((route.method, path_of(route)) for route in ROUTES)
+
+
+def test_a_route_that_nothing_is_said_of_is_refused() -> None:
+    new = Route("DELETE", "v2/models/{model}", None, ROUTES[0].step)
+    with pytest.raises(ValueError, match=r"differ in \[\('DELETE', 'v2/models/\{model\}'\)\]"):
+        described((*ROUTES, new))
+
+
+def test_what_is_said_of_a_route_that_is_gone_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"reviews/\{id\}"):
+        described(ROUTES[:-1])
+
+
+@pytest.mark.parametrize("contract", [IMAGE, MIXED, HALVES], ids=["image", "mixed", "halves"])
+def test_it_keeps_to_openapi_3_1(contract: Contract) -> None:
+    told = document(contract, "/models", anonymous=True)
+    OPENAPI_31_VALIDATOR.validate(told)
+    for schema in told["components"]["schemas"].values():
+        jsonschema_rs.meta.validate(schema)
+    for place in places(told):
+        if isinstance(place.get("$ref"), str):
+            target: Any = told
+            for part in place["$ref"].removeprefix("#/").split("/"):
+                target = target[part]
+    names = [one["operationId"] for item in told["paths"].values() for one in item.values()]
+    assert len(set(names)) == len(names)
+    assert [server["url"] for server in told["servers"]] == ["/models", "/"]
+
+
+def test_every_part_of_a_path_is_a_parameter_of_it() -> None:
+    for path, item in document(IMAGE)["paths"].items():
+        for operation in item.values():
+            named = {one["name"] for one in operation["parameters"] if one.get("in") == "path"}
+            assert named == {part[1:-1] for part in path.split("/") if part.startswith("{")}
+
+
+def test_a_key_is_asked_for_exactly_where_a_route_says_so() -> None:
+    told = document(IMAGE)
+    for route in ROUTES:
+        operation = told["paths"][path_of(route)][route.method.lower()]
+        is_open = route.needs is None
+        assert operation.get("security", told["security"]) == (
+            [] if is_open else [{"bearer": []}, {"key": []}]
+        )
+        assert ({"401", "403"} <= operation["responses"].keys()) == (not is_open)
+        assert {str(status) for status in ALWAYS} <= operation["responses"].keys()
+
+
+def test_where_anonymous_callers_are_let_in_no_key_is_an_answer() -> None:
+    assert {} in document(IMAGE, anonymous=True)["security"]
+    assert {} not in document(IMAGE)["security"]
+
+
+def test_members_have_the_names_of_the_protocol() -> None:
+    told = document(IMAGE)["components"]["schemas"]
+    names = {name: set(schema.get("properties", ())) for name, schema in told.items()}
+    tensor = told["InferRequest"]["properties"]["inputs"]["items"]["properties"]
+    output = told["InferReply"]["properties"]["outputs"]["items"]["anyOf"][0]["properties"]
+    assert names["Server"] == {"name", "version", "extensions"}
+    assert names["Health"] == {"live", "ready"}
+    assert names["Model"] == {"name", "versions", "platform", "inputs", "outputs"}
+    assert names["InferRequest"] == {"id", "parameters", "inputs", "outputs"}
+    assert names["InferReply"] == {"model_name", "model_version", "id", "parameters", "outputs"}
+    assert set(tensor) == {"name", "shape", "datatype", "parameters", "data"}
+    assert set(output) == {"name", "shape", "datatype", "data"}
+    assert names["Error"] == {"error", "id", "parameters"}
+
+
+@pytest.mark.parametrize("contract", [IMAGE, MIXED], ids=["image", "mixed"])
+def test_its_example_is_valid_and_is_read(contract: Contract) -> None:
+    schema = infer_request(contract)
+    for shown in schema["examples"]:
+        assert valid(schema)(shown)
+        assert read(json.dumps(shown).encode(), contract)
+
+
+def test_a_model_that_takes_binary_only_has_no_json_form() -> None:
+    body = document(HALVES)["paths"]["/v2/models/{model}/infer"]["post"]["requestBody"]
+    assert list(body["content"]) == ["application/octet-stream"]
+
+
+def test_a_good_request_is_valid_flat_and_nested() -> None:
+    nested = json.loads(json.dumps(GOOD))
+    nested["inputs"][0]["data"] = np.zeros((2, 1, 2, 2)).tolist()
+    for sent in (GOOD, nested):
+        assert valid(infer_request(IMAGE))(sent)
+        assert read(json.dumps(sent).encode(), IMAGE)
+
+
+@pytest.mark.parametrize(("name", "edit"), [row[:2] for row in MALFORMED], ids=[row[0] for row in MALFORMED])
+def test_what_the_parser_refuses_is_not_valid(name: str, edit: Callable[[dict[str, Any]], object]) -> None:
+    assert valid(infer_request(IMAGE))(json.loads(edited(edit))) == (name in GAPS)
+
+
+ANY_NUMBER = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**65), 2**65)
+SPECS = [
+    *(spec_of(name, (None,)) for name in ("FP32", "FP64", "INT8", "INT64", "UINT64", "BOOL", "BYTES")),
+    spec_of("FP32", (None,), low=0.0, high=15.0),
+    spec_of("FP32", (None,), low=0.1, high=0.3),
+    spec_of("FP64", (None,), low=-0.1, high=0.1),
+    spec_of("INT32", (None,), low=-1.5, high=2.5),
+]
+
+
+@given(
+    st.sampled_from(SPECS),
+    ANY_NUMBER
+    | st.floats(-1e-44, 15.1)
+    | st.floats(0.09, 0.31)
+    | st.booleans()
+    | st.text(max_size=2)
+    | st.none(),
+)
+@example(SPECS[7], 15.000000476837158)
+@example(SPECS[7], 15.00000047683716)
+@example(SPECS[7], -7e-46)
+@example(SPECS[7], -7.1e-46)
+@example(SPECS[0], 3.4028235677973366e38)
+@example(SPECS[0], 3.4028235677973362e38)
+@example(SPECS[4], 2**64)
+def test_a_value_is_valid_exactly_where_it_is_read(spec: Any, value: Any) -> None:
+    if spec.dtype.kind in "iu" and isinstance(value, float):
+        return  # 5.0 is an integer to a schema
+    entry = {"name": "x", "datatype": spec.datatype, "shape": [1], "data": [value]}
+    body = json.dumps({"inputs": [entry]}).encode()
+    assert valid(number_of(spec))(value) == read(body, contract_of(spec))
