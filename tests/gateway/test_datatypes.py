@@ -10,30 +10,15 @@ import numpy as np
 import pytest
 from deployments import run
 from planes import Reply, some
-from typed import (
-    DATATYPES,
-    INFER,
-    Sent,
-    Typed,
-    deployed,
-    half,
-    held_out,
-    one_input,
-    own_run,
-    packed,
-    request_of,
-    rows,
-    same,
-    tensors_of,
-    texts,
-    three_inputs,
-    typed,
-)
+from typed import INFER, Sent, Typed, deployed, held_out, packed, request_of, same, tensors_of, typed
+from typed_models import DATATYPES, half, one_input, own_run, rows, texts, three_inputs
 
 from fallbacks.breaker import State
 from fallbacks.payload import decode
 
 EVERY = pytest.mark.parametrize("datatype", DATATYPES)
+UNSURE = pytest.mark.parametrize("datatype", [name for name in DATATYPES if name != "BOOL"])
+"""Those of which a model can be unsure here."""
 Folders = dict[str, Path]
 
 
@@ -133,10 +118,8 @@ def test_classification_names_the_largest_value_and_its_place(folders: Folders, 
     run(main)
 
 
-@EVERY
+@UNSURE
 def test_a_row_that_is_withheld_is_blank_among_its_neighbours(folders: Folders, datatype: str) -> None:
-    if datatype == "BOOL":
-        pytest.skip("a boolean model is always sure")
     x = np.concatenate([rows(datatype, 1, 4), rows(datatype, 1, unsure=True), rows(datatype, 1, 5)])
     wanted = own_run(one_input(datatype), {"x": (datatype, x)})
 
@@ -180,10 +163,8 @@ async def deferred(to: Typed, sent: Sent) -> str:
     return id_
 
 
-@EVERY
+@UNSURE
 def test_a_deferred_row_is_kept_shown_and_answered(folders: Folders, datatype: str) -> None:
-    if datatype == "BOOL":
-        pytest.skip("a boolean model is always sure")
     x = rows(datatype, 1, seed=6, unsure=True)
 
     async def main() -> None:
