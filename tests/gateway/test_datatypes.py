@@ -11,10 +11,11 @@ import pytest
 from deployments import run
 from planes import Reply, some
 from typed import INFER, Sent, Typed, deployed, held_out, packed, request_of, same, tensors_of, typed
-from typed_models import DATATYPES, half, one_input, own_run, rows, texts, three_inputs
+from typed_models import DATATYPES, half, long_rows, one_input, own_run, rows, texts, three_inputs
 
 from fallbacks.breaker import State
 from fallbacks.payload import decode
+from gateway.contract import MAX_BODY_BYTES
 
 EVERY = pytest.mark.parametrize("datatype", DATATYPES)
 UNSURE = pytest.mark.parametrize("datatype", [name for name in DATATYPES if name != "BOOL"])
@@ -185,6 +186,29 @@ def test_a_deferred_row_is_kept_shown_and_answered(folders: Folders, datatype: s
             assert outputs["y"]["datatype"] == datatype
             scored = outputs["y"]["data"] if DATATYPES[datatype].dtype.kind == "f" else [0, 1]
             assert (outputs["probabilities"]["data"], scored[:2]) == ([0, 1], [0, 1])
+
+    run(main)
+
+
+@pytest.mark.parametrize("datatype", ["BF16", "INT64"])
+def test_the_longest_row_that_can_be_asked_can_be_deferred(tmp_path: Path, datatype: str) -> None:
+    """It takes more room in the queue than in the request: twice as much as BF16, four times as JSON."""
+    folder = deployed(tmp_path, long_rows(datatype), ["probabilities"], held_out(datatype))
+    longest = 2**22 - 500
+    x = np.zeros((1, longest), DATATYPES[datatype].dtype)
+    x[0, 0] = 50
+    body, headers = request_of({"x": Sent(datatype, x, datatype == "BF16")})
+    body = body.replace(b", 0", b",0")
+
+    async def main() -> None:
+        async with typed(folder) as to:
+            assert MAX_BODY_BYTES - 1000 < len(body) <= MAX_BODY_BYTES
+            reply = some(await to.ada("POST", INFER, body, headers))
+            assert reply.parameters["fs_outcome"] == "deferred"
+            case = reply.parameters["fs_decision_id"]
+            same(decode(await to.people.queue.payload(case) or b""), {"x": x})
+            shown = (await to.admin.get(f"/review/{case}")).json()["shown"]
+            assert shown[0]["facts"]["type"] == datatype
 
     run(main)
 

@@ -76,7 +76,7 @@ def with_probabilities(element: int, *shape: int | str) -> bytes:
 )
 def test_a_check_without_probabilities_to_read_is_told(tmp_path: Path, content: bytes) -> None:
     problem = refused(tmp_path, content, POLICY)
-    assert (problem.field, problem.line) == ("rungs[0].checks[0]", 11)
+    assert (problem.field, problem.line) == ("rungs[0].checks[0]", 12)
     assert "'probabilities', a float for each class" in problem.what
 
 

@@ -107,6 +107,17 @@ def sureness(numbers: str) -> list[NodeProto]:
     ]
 
 
+def long_rows(datatype: str) -> bytes:
+    """As `one_input`, for rows of any length, and without y."""
+    value, kind = helper.make_tensor_value_info, DATATYPES[datatype]
+    nodes = [helper.make_node("Cast", ["x"], ["numbers"], to=TensorProto.FLOAT), *sureness("numbers")]
+    inputs, outputs = (
+        value("x", kind.element, ["n", "m"]),
+        value("probabilities", TensorProto.FLOAT, ["n", 2]),
+    )
+    return model(nodes, [inputs], [outputs], np.float32(0.01))
+
+
 def three_inputs() -> bytes:
     """Text, pictures and a series of any length in; each comes back, and `probabilities` beside them."""
     made = helper.make_tensor_value_info
