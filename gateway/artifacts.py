@@ -165,7 +165,9 @@ def contract_of(folder: Path, policy: Policy, models: Mapping[str, OnnxModel]) -
     outputs = tuple(
         TensorSpec(s.name, s.dtype, s.shape, bf16=s.bf16) for s in primary.outputs if s.name in policy.expose
     )
-    return Contract(policy.name, inputs, outputs, policy.serving.max_batch_rows, policy.version)
+    return Contract(
+        policy.name, inputs, outputs, policy.serving.max_batch_rows, policy.version, tuple(policy.labels)
+    )
 
 
 def _unreadable(folder: Path, policy: Policy, models: Mapping[str, OnnxModel]) -> Iterator[Problem]:

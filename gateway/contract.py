@@ -151,7 +151,8 @@ class RequestedOutput:
 class Contract:
     """One model on the wire. `outputs` are the exposed ones only; `body_limit_bytes`: worth reading.
 
-    `bf16`: the outputs that travel as BF16.
+    labels: the names of the classes, for outputs whose last axis is so long.
+    bf16: the outputs that travel as BF16.
 
     Raises:  ArtifactError for names that repeat or are reserved, or nothing to take or give.
     """
@@ -161,6 +162,7 @@ class Contract:
     outputs: tuple[TensorSpec, ...]
     max_rows: int
     version: str
+    labels: tuple[str, ...] = ()
     taken: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
     given: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
     everything: Mapping[bool, tuple[RequestedOutput, ...]] = field(init=False, compare=False, repr=False)

@@ -23,6 +23,7 @@ from gateway.admin import admin_app
 from gateway.calibrate import calibrate
 from gateway.gateway import VAR, Gateway
 from gateway.http import DataPlane
+from gateway.plane import Plane
 from gateway.review import People
 from gateway.siblings import Siblings
 from guards import arrays
@@ -182,7 +183,7 @@ async def typed(folder: Path) -> AsyncIterator[Typed]:
     """Serves a folder; the caller `ada` gets a key, once."""
     key = key_for(folder, "ada")
     async with opened(folder) as gateway:
-        plane = DataPlane(gateway, Siblings(folder / VAR / "run", gateway.replica, "no token"))
+        plane = DataPlane(Plane(gateway, Siblings(folder / VAR / "run", gateway.replica, "no token")))
         wire = httpx.ASGITransport(admin_app(gateway, TOKEN), raise_app_exceptions=False)
         bearer = {"authorization": f"Bearer {TOKEN}"}
         async with httpx.AsyncClient(
