@@ -7,6 +7,9 @@ and what still comes in is dropped for a while, because a plain close could dest
 
 There are neither messages nor timers per request: a connection has one deadline, which `Server` compares
 with the clock now and then.
+
+Over TLS (`handshake.py`) the transport is asyncio's TLS, which cannot close one half and hides what the
+transport below it has still to send: where that matters, the one below is asked as well.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Protocol
 
@@ -28,6 +31,7 @@ from gateway.states import Rejection, Unanswered
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLOSE = b"connection: close\r\n"
+FULL = Refused(Reason.UNAVAILABLE, retry_after_s=1.0)
 STATUS = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in HTTPStatus}
 _LATE = {HEAD: "the headers did not arrive in time", BODY: "the body did not arrive in time"}
 log = logging.getLogger(__name__)
@@ -39,25 +43,54 @@ class Owner(Protocol):
     @property
     def patience_s(self) -> Sequence[float]: ...
 
+    @property
+    def overrun(self) -> bool: ...
+
     handler: Handler
     limits: Limits
     proxies: Proxies | None
     draining: bool
 
-    def remember(self, one: Connection, /) -> None: ...
+    def remember(self, one: Guest, /) -> bool: ...
 
-    def forget(self, one: Connection, /) -> None: ...
+    def forget(self, one: Guest, /) -> None: ...
+
+    def seat(self, principal: str, /) -> bool: ...
+
+    def unseat(self, principals: Iterable[str], /) -> None: ...
+
+
+class Guest(Protocol):
+    """What a server needs of whoever holds one of its connections.
+
+    deadline_s: when, on the loop's clock, `expire` is to be called; idle_since_s: since when nothing is under
+    way, None if something is; drain: to hang up unless something is under way, which then ends the
+    connection; abandon: to hang up whatever is under way.
+    """
+
+    deadline_s: float
+
+    @property
+    def idle_since_s(self) -> float | None: ...
+
+    def expire(self, now_s: float, /) -> None: ...
+
+    def drain(self) -> None: ...
+
+    def abandon(self) -> None: ...
 
 
 class Connection(asyncio.Protocol):
-    """One connection of a server. deadline_s: when, on the loop's clock, `expire` is to be called."""
+    """One connection of a server, a `Guest`. below: the transport under TLS, where there is TLS."""
 
     __slots__ = (
         "_awaits",
+        "_below",
         "_eof",
         "_gone",
         "_loop",
         "_paused",
+        "_principals",
         "_reader",
         "_server",
         "_stuck",
@@ -67,22 +100,29 @@ class Connection(asyncio.Protocol):
         "deadline_s",
     )
 
-    def __init__(self, server: Owner, loop: asyncio.AbstractEventLoop) -> None:
-        self._server, self._loop = server, loop
+    def __init__(
+        self, server: Owner, loop: asyncio.AbstractEventLoop, below: asyncio.Transport | None = None
+    ) -> None:
+        self._server, self._loop, self._below = server, loop, below
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
         self._gone: asyncio.Future[None] | None = None
         self._awaits = ANSWER
         self._eof = self._paused = self._stuck = False
         self._unsent_bytes = 0
+        self._principals: frozenset[str] = frozenset()
         self.deadline_s = math.inf
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         server, self._transport = self._server, transport  # type: ignore[assignment]
         peer = transport.get_extra_info("peername")
         address = str(peer[0]) if isinstance(peer, tuple) else ""
-        self._reader = Reader(server.handler.admit, server.limits, address, server.proxies, self.gone)
-        server.remember(self)
+        self._reader = Reader(
+            server.handler.admit, server.limits, address, server.proxies, self.gone, self.claim
+        )
+        if not server.remember(self):
+            self._refuse(FULL)
+            self._reader.turns[-1].whole = server.overrun  # then there is no time for it to read why
         self._proceed()
 
     def data_received(self, data: bytes) -> None:
@@ -102,18 +142,21 @@ class Connection(asyncio.Protocol):
         """Half a hang-up, or a whole one: who waits for an answer still gets it."""
         self._eof = True
         self._wake()
+        if self._below is not None:  # asyncio's TLS hangs up now, whatever we say
+            return False
         return self._task is not None or bool(self._reader.turns)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        self._transport = self._below = None
         self._reader.close()
+        self._server.unseat(self._principals)
         self._wake()
         if self._task is None:
             self._server.forget(self)
 
     def pause_writing(self) -> None:
         assert self._transport is not None
-        self._stuck, self._unsent_bytes = True, self._transport.get_write_buffer_size()
+        self._stuck, self._unsent_bytes = True, self._unsent()
 
     def resume_writing(self) -> None:
         self._stuck = False
@@ -127,6 +170,16 @@ class Connection(asyncio.Protocol):
         if not self._eof and self._transport is not None:
             self._gone = self._loop.create_future()
             await self._gone
+
+    def claim(self, principal: str) -> bool:
+        """Counts this connection as one of the principal's, once. False, and its end: there are too many."""
+        if principal in self._principals:
+            return True
+        if self._server.seat(principal):
+            self._principals |= {principal}
+            return True
+        self._reader.last = True
+        return False
 
     def _wake(self) -> None:
         if self._gone is not None and not self._gone.done():
@@ -219,13 +272,26 @@ class Connection(asyncio.Protocol):
         self._reader.over = True
         self._reader.turns.clear()
         self._pause(False)
-        self._unsent_bytes = transport.get_write_buffer_size()
+        self._unsent_bytes = self._unsent()
         self._await(TAKING if self._unsent_bytes else END)
         self._awaits = END
         if whole or self._eof:
-            transport.close()
-        else:
+            self._close()
+        elif self._below is None:
             transport.write_eof()
+
+    def _unsent(self) -> int:
+        """How many bytes wait until the caller takes what was sent before."""
+        assert self._transport is not None
+        below_bytes = 0 if self._below is None else self._below.get_write_buffer_size()
+        return self._transport.get_write_buffer_size() + below_bytes
+
+    def _close(self) -> None:
+        """Hangs up once all has been sent. Nobody waits for the caller's own farewell, which TLS would."""
+        assert self._transport is not None
+        self._transport.close()
+        if self._below is not None and not self._transport.get_write_buffer_size():
+            self._below.close()
 
     def expire(self, now_s: float) -> None:
         """What the deadline was for has not come: a 408 for half a request, the end for all else."""
@@ -236,21 +302,27 @@ class Connection(asyncio.Protocol):
             self._refuse(Rejection.TOO_SLOW, _LATE[self._awaits])
             self._proceed()
             return
-        unsent_bytes = transport.get_write_buffer_size()
+        unsent_bytes = self._unsent()
         if unsent_bytes and unsent_bytes != self._unsent_bytes:  # it is taken, slowly
             self._unsent_bytes = unsent_bytes
             self.deadline_s = now_s + self._server.patience_s[TAKING]
-        elif unsent_bytes or self._awaits is END:
+        elif unsent_bytes or (self._awaits is END and (self._below is None or transport.is_closing())):
             transport.abort()
         else:
-            transport.close()
+            self._close()
+
+    @property
+    def idle_since_s(self) -> float | None:
+        """Since when it waits for a request, on the loop's clock."""
+        patience_s = self._server.patience_s[REQUEST]
+        return self.deadline_s - patience_s if self._awaits is REQUEST else None
 
     def drain(self) -> None:
         """Hangs up unless a request is under way, whose reply then ends the connection."""
         reader = self._reader
         under_way = self._task is not None or reader.turns or (reader.stage is BODY and not reader.over)
         if not under_way and self._transport is not None:
-            self._transport.close()
+            self._end(whole=True)
 
     def abandon(self) -> None:
         """Hangs up on whatever is under way."""

@@ -24,6 +24,7 @@ from gateway.audit import Record
 from gateway.batch import Batch, now_s
 from gateway.callers import Caller
 from gateway.contract import MAX_BODY_BYTES
+from gateway.decision import Reason, Refused
 from gateway.errors import InvalidRequest, Problem
 from gateway.gateway import Gateway, Loaded
 from gateway.ids import Ids
@@ -48,7 +49,7 @@ EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "pa
 class _Ended(Exception):
     """The request is over before a decision; carries its reply."""
 
-    def __init__(self, end: Rejection, what: str = "", **headers: str) -> None:
+    def __init__(self, end: Rejection | Refused, what: str = "", **headers: str) -> None:
         super().__init__(str(end))
         self.end, self.what, self.headers = end, what, headers
 
@@ -139,6 +140,8 @@ class DataPlane:
             raise _Ended(Rejection.UNAUTHENTICATED)
         if scope not in caller.scopes:
             raise _Ended(Rejection.FORBIDDEN)
+        if not request.claim(caller.principal):
+            raise _Ended(Refused(Reason.RATE_LIMITED, 1.0), "too many connections of this caller")
         return caller
 
     def _model(

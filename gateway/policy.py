@@ -193,14 +193,28 @@ def _no_bool(value: Any) -> Any:
 SchemaOne: TypeAlias = Annotated[Literal[1], BeforeValidator(_no_bool), Field(alias="schema")]
 
 
+class TlsFiles(Strict):
+    """Two PEM files, relative to the deployment folder; the certificate's may hold its chain."""
+
+    certificate: Annotated[str, Field(min_length=1)]
+    key: Annotated[str, Field(min_length=1)]
+
+
 class Serving(Strict):
-    """Where and how wide. A bind outside loopback needs `trusted_proxies`."""
+    """Where and how wide. A bind outside loopback needs `tls` or `trusted_proxies`.
+
+    max_connections: open at once, for each replica; max_connections_per_caller: of one caller, for each
+    replica; behind `trusted_proxies` the connections are the proxies' and only the first holds.
+    """
 
     replicas: Annotated[int, Field(ge=1, le=64)] = 1
     max_batch_rows: Annotated[int, Field(ge=1, le=1024)] = 128
     max_queued_rows: Annotated[int, Field(ge=1)] = 4096
+    max_connections: Annotated[int, Field(ge=1, le=65_536)] = 2048
+    max_connections_per_caller: Annotated[int, Field(ge=1, le=65_536)] = 256
     anonymous: Literal["loopback", "nobody"] = "nobody"
     trusted_proxies: list[str] = []
+    tls: TlsFiles | None = None
 
 
 class Policy(Strict):
