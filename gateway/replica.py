@@ -27,10 +27,12 @@ from gateway.admin import admin_app
 from gateway.errors import PolicyError, Problem
 from gateway.gateway import VAR, Gateway
 from gateway.http import DataPlane
+from gateway.limits import Limits
 from gateway.policy import Policy, locate
 from gateway.proxies import Proxies
 from gateway.server import Server
 from gateway.siblings import Siblings
+from gateway.tls import load_tls
 
 GRACE_S = 5.0
 BACKLOG = 2048
@@ -45,6 +47,11 @@ class Address:
     host: str = "127.0.0.1"
     port: int = 8080
     admin_port: int = 8082
+
+    def url(self, *, secure: bool) -> str:
+        """Where the data plane is reached; `secure`: whether over TLS."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http{'s' * secure}://{host}:{self.port}"
 
 
 class _Server(uvicorn.Server):
@@ -61,8 +68,8 @@ class Replica:
     def __init__(self, gateway: Gateway, address: Address, token: str) -> None:
         self.gateway = gateway
         siblings = Siblings(gateway.folder / VAR / "run", gateway.replica, token)
-        trusted = gateway.loaded.policy.serving.trusted_proxies
-        self._data = Server(DataPlane(gateway, siblings), proxies=Proxies(trusted) if trusted else None)
+        refuse_public_bind(gateway.folder, gateway.loaded.policy, address)
+        self._data = _data_server(DataPlane(gateway, siblings), gateway)
         self._data_socket = bind(address.host, address.port)
         self._admin = _admin_server(admin_app(gateway, token))
         self._admin_sockets = [bind("127.0.0.1", address.admin_port), self._sibling()]
@@ -99,6 +106,16 @@ class Replica:
             await self.gateway.close()
         self._serving = None
         self._socket_path.unlink(missing_ok=True)
+
+
+def _data_server(plane: DataPlane, gateway: Gateway) -> Server:
+    serving = gateway.loaded.policy.serving
+    tls = load_tls(gateway.folder, gateway.loaded.policy)
+    limits = Limits(
+        connections=serving.max_connections, connections_per_caller=serving.max_connections_per_caller
+    )
+    proxies = Proxies(serving.trusted_proxies) if serving.trusted_proxies else None
+    return Server(plane, limits, proxies, None if tls is None else tls.context)
 
 
 def _admin_server(app: object) -> _Server:
@@ -160,11 +177,22 @@ def refuse_used_ports(address: Address) -> None:
 
 
 def refuse_public_bind(folder: Path, policy: Policy, address: Address) -> None:
-    """Outside loopback there must be a proxy that ends TLS. Raises PolicyError."""
-    if address.host == "localhost" or ip_address(address.host).is_loopback or policy.serving.trusted_proxies:
+    """Outside loopback there must be TLS, our own or that of a proxy. Raises PolicyError.
+
+    Of names only `localhost` is taken for loopback, since what the others mean is up to a resolver.
+    """
+    if _is_loopback(address.host) or policy.serving.tls or policy.serving.trusted_proxies:
         return
-    what = f"{address.host} is not loopback: name the proxies that end TLS in serving.trusted_proxies"
-    raise PolicyError([locate(folder, ("serving", "trusted_proxies"), what)])
+    what = f"{address.host} is not loopback: name the files for TLS here"
+    what += ", or in serving.trusted_proxies the proxies that end it"
+    raise PolicyError([locate(folder, ("serving", "tls"), what)])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def admin_token() -> str:
