@@ -7,9 +7,6 @@ and what still comes in is dropped for a while, because a plain close could dest
 
 There are neither messages nor timers per request: a connection has one deadline, which `Server` compares
 with the clock now and then.
-
-Over TLS (`handshake.py`) the transport is asyncio's TLS, which cannot close one half and hides what the
-transport below it has still to send: where that matters, the one below is asked as well.
 """
 
 from __future__ import annotations
@@ -81,11 +78,10 @@ class Guest(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """One connection of a server, a `Guest`. below: the transport under TLS, where there is TLS."""
+    """One connection of a server, a `Guest`. Its transport may be of TLS (`secured.py`): it makes no odds."""
 
     __slots__ = (
         "_awaits",
-        "_below",
         "_eof",
         "_gone",
         "_loop",
@@ -100,10 +96,8 @@ class Connection(asyncio.Protocol):
         "deadline_s",
     )
 
-    def __init__(
-        self, server: Owner, loop: asyncio.AbstractEventLoop, below: asyncio.Transport | None = None
-    ) -> None:
-        self._server, self._loop, self._below = server, loop, below
+    def __init__(self, server: Owner, loop: asyncio.AbstractEventLoop) -> None:
+        self._server, self._loop = server, loop
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
         self._gone: asyncio.Future[None] | None = None
@@ -142,12 +136,10 @@ class Connection(asyncio.Protocol):
         """Half a hang-up, or a whole one: who waits for an answer still gets it."""
         self._eof = True
         self._wake()
-        if self._below is not None:  # asyncio's TLS hangs up now, whatever we say
-            return False
         return self._task is not None or bool(self._reader.turns)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = self._below = None
+        self._transport = None
         self._reader.close()
         self._server.unseat(self._principals)
         self._wake()
@@ -156,7 +148,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         assert self._transport is not None
-        self._stuck, self._unsent_bytes = True, self._unsent()
+        self._stuck, self._unsent_bytes = True, self._transport.get_write_buffer_size()
 
     def resume_writing(self) -> None:
         self._stuck = False
@@ -272,26 +264,13 @@ class Connection(asyncio.Protocol):
         self._reader.over = True
         self._reader.turns.clear()
         self._pause(False)
-        self._unsent_bytes = self._unsent()
+        self._unsent_bytes = transport.get_write_buffer_size()
         self._await(TAKING if self._unsent_bytes else END)
         self._awaits = END
         if whole or self._eof:
-            self._close()
-        elif self._below is None:
+            transport.close()
+        else:
             transport.write_eof()
-
-    def _unsent(self) -> int:
-        """How many bytes wait until the caller takes what was sent before."""
-        assert self._transport is not None
-        below_bytes = 0 if self._below is None else self._below.get_write_buffer_size()
-        return self._transport.get_write_buffer_size() + below_bytes
-
-    def _close(self) -> None:
-        """Hangs up once all has been sent. Nobody waits for the caller's own farewell, which TLS would."""
-        assert self._transport is not None
-        self._transport.close()
-        if self._below is not None and not self._transport.get_write_buffer_size():
-            self._below.close()
 
     def expire(self, now_s: float) -> None:
         """What the deadline was for has not come: a 408 for half a request, the end for all else."""
@@ -302,14 +281,14 @@ class Connection(asyncio.Protocol):
             self._refuse(Rejection.TOO_SLOW, _LATE[self._awaits])
             self._proceed()
             return
-        unsent_bytes = self._unsent()
+        unsent_bytes = transport.get_write_buffer_size()
         if unsent_bytes and unsent_bytes != self._unsent_bytes:  # it is taken, slowly
             self._unsent_bytes = unsent_bytes
             self.deadline_s = now_s + self._server.patience_s[TAKING]
-        elif unsent_bytes or (self._awaits is END and (self._below is None or transport.is_closing())):
+        elif unsent_bytes or self._awaits is END:
             transport.abort()
         else:
-            self._close()
+            transport.close()
 
     @property
     def idle_since_s(self) -> float | None:

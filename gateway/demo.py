@@ -100,7 +100,7 @@ class Client:
 
 def _trusting(tls: Tls) -> ssl.SSLContext:
     """For a client that trusts this very certificate, whoever signed it and whatever name it is for."""
-    context = ssl.create_default_context(cadata=tls.certificate.decode("latin-1"))
+    context = ssl.create_default_context(cadata=tls.certificate.decode("ascii", "ignore"))
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context

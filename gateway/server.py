@@ -6,7 +6,7 @@ where uvicorn takes 29 (a handler that replies at once): no ASGI messages, one w
 that can be made once. llhttp (httptools) still does the parsing.
 
     Server ── Connection (answers in turn) ── Reader (bytes to requests) ── Handler (the data plane)
-         └── Handshake (until TLS is up)
+         └─ Secured (TLS) ─┘
 
 There are only so many connections: a new one beyond that takes the place of the one that has been idle
 longest, or is told that there is no room.
@@ -24,10 +24,10 @@ from collections.abc import Iterable
 from heapq import nsmallest
 
 from gateway.connection import Connection, Guest
-from gateway.handshake import Handshake
 from gateway.limits import SPARE_CONNECTIONS, Limits, room_for
 from gateway.proxies import Proxies
 from gateway.request import Handler
+from gateway.secured import Secured
 
 LIMITS = Limits()
 LOOKED_UP = 64
@@ -71,7 +71,7 @@ class Server:
         """Begins to accept."""
         loop, tls = asyncio.get_running_loop(), self._tls
         self._room = room_for(self.limits.connections)
-        made = (lambda: Connection(self, loop)) if tls is None else (lambda: Handshake(self, loop, tls))
+        made = (lambda: Connection(self, loop)) if tls is None else (lambda: Secured(self, loop, tls))
         self._listener = await loop.create_server(made, sock=listening, backlog=backlog)
         self._sweeper = loop.call_later(self.limits.sweep_s, self._sweep, loop)
 

@@ -36,6 +36,7 @@ def load_tls(folder: Path, policy: Policy) -> Tls | None:
     _hold_certificate(folder, certificate)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     try:
         # The empty password, because OpenSSL would ask on the terminal for that of an encrypted key.
@@ -55,7 +56,7 @@ def _read(folder: Path, name: str, path: str) -> bytes:
 
 def _hold_certificate(folder: Path, pem: bytes) -> None:
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("latin-1"))
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError):
         raise PolicyError([locate(folder, (*AT, "certificate"), "is no PEM file of a certificate")]) from None
 

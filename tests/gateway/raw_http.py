@@ -23,6 +23,8 @@ from gateway.states import Rejection, Stamp, Unanswered
 QUICK = Limits(head_s=0.2, body_s=0.2, idle_s=0.6, stuck_s=0.2, linger_s=0.3, sweep_s=0.02)
 BODY_LIMIT = 100_000
 LARGE = 8 * 2**20
+Pair = tuple[ssl.SSLContext, ssl.SSLContext]
+"""Of the listener and of its clients."""
 SOON_S = 5.0
 """Long enough for anything that is to happen; nothing waits as long unless it is to fail."""
 
@@ -184,14 +186,18 @@ class Wire:
 
 @dataclass
 class Door:
-    """A listener, and the way to it."""
+    """A listener, and the way to it. trust: of clients, where the listener speaks TLS."""
 
     server: Server
     address: tuple[str, int]
+    trust: ssl.SSLContext | None = None
     wires: list[Wire] = field(default_factory=list)
 
     async def connect(self, limit: int = 2**24) -> Wire:
-        wire = Wire(*await asyncio.open_connection(*self.address, limit=limit))
+        return await self.connect_by(self.trust, limit)
+
+    async def connect_by(self, trust: ssl.SSLContext | None, limit: int = 2**24) -> Wire:
+        wire = Wire(*await asyncio.open_connection(*self.address, limit=limit, ssl=trust))
         self.wires.append(wire)
         return wire
 
@@ -221,13 +227,14 @@ async def listening(
     handler: Handler,
     limits: Limits = QUICK,
     proxies: Proxies | None = None,
-    tls: ssl.SSLContext | None = None,
+    tls: Pair | None = None,
 ) -> AsyncIterator[Door]:
     """A listener on a port of its own; at the end it has let go of everything."""
     own = socket.create_server(("127.0.0.1", 0))
     own.setblocking(False)
     address = own.getsockname()
-    door = Door(Server(handler, limits, proxies, tls), address)
+    ours, theirs = tls or (None, None)
+    door = Door(Server(handler, limits, proxies, ours), address, theirs)
     await door.server.start(own)
     try:
         yield door
@@ -249,7 +256,7 @@ def runner(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> Run:
         main: Main,
         limits: Limits = QUICK,
         proxies: Proxies | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: Pair | None = None,
     ) -> None:
         async def serve() -> None:
             told = Told()
