@@ -29,8 +29,8 @@ from gateway.limits import BODY_TIMEOUT_S, Limits
 from gateway.plane import ANYBODY, Over, Plane
 from gateway.proxies import Proxies, host_of
 from gateway.states import Rejection
+from gateway.tls import Tls
 
-CONNECTIONS = 1024
 STREAMS = 256
 """So many calls of one connection at a time."""
 LIMITS = Limits()
@@ -118,7 +118,9 @@ def _key(headers: dict[str, str]) -> str | None:
     return headers.get("x-api-key")
 
 
-def grpc_server(listener: Listener, host: str, port: int, max_calls: int) -> grpc.aio.Server:
+def grpc_server(
+    listener: Listener, place: str, max_connections: int, max_calls: int, tls: Tls | None = None
+) -> grpc.aio.Server:
     """A server that will listen there, beside others (SO_REUSEPORT). Raises RuntimeError if it cannot."""
     server = grpc.aio.server(
         options=[
@@ -127,12 +129,15 @@ def grpc_server(listener: Listener, host: str, port: int, max_calls: int) -> grp
             ("grpc.max_metadata_size", LIMITS.head_bytes),
             ("grpc.absolute_max_metadata_size", LIMITS.head_bytes),
             ("grpc.max_concurrent_streams", STREAMS),
-            ("grpc.max_allowed_incoming_connections", CONNECTIONS),
+            ("grpc.max_allowed_incoming_connections", max_connections),
             ("grpc.max_connection_idle_ms", int(LIMITS.idle_s * 1000)),
             ("grpc.server_handshake_timeout_ms", int(LIMITS.head_s * 1000)),
         ],
         maximum_concurrent_rpcs=max_calls,
     )
     server.add_generic_rpc_handlers((listener,))
-    server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    if tls is None:
+        server.add_insecure_port(place)
+    else:
+        server.add_secure_port(place, grpc.ssl_server_credentials([(tls.key, tls.certificate)]))
     return server

@@ -193,20 +193,32 @@ def _no_bool(value: Any) -> Any:
 SchemaOne: TypeAlias = Annotated[Literal[1], BeforeValidator(_no_bool), Field(alias="schema")]
 
 
-class Serving(Strict):
-    """Where and how wide, each limit for one replica. A bind outside loopback needs `trusted_proxies`.
+class TlsFiles(Strict):
+    """Two PEM files, relative to the deployment folder; the certificate's may hold its chain."""
 
-    base_path: what may stand before `/v2` in a URL, such as `/models`; paths without it work as well.
+    certificate: Annotated[str, Field(min_length=1)]
+    key: Annotated[str, Field(min_length=1)]
+
+
+class Serving(Strict):
+    """Where and how wide, each limit for one replica. A public bind needs `tls` or `trusted_proxies`.
+
+    max_connections: of HTTP, and as many again of gRPC; max_connections_per_caller: of HTTP; behind
+    `trusted_proxies` the connections are the proxies' and only the first holds. max_in_flight: requests of
+    either. base_path: what may stand before `/v2` in a URL, such as `/models`; paths without it work as well.
     """
 
     replicas: Annotated[int, Field(ge=1, le=64)] = 1
     max_batch_rows: Annotated[int, Field(ge=1, le=1024)] = 128
     max_queued_rows: Annotated[int, Field(ge=1)] = 4096
+    max_connections: Annotated[int, Field(ge=1, le=65_536)] = 2048
+    max_connections_per_caller: Annotated[int, Field(ge=1, le=65_536)] = 256
     max_in_flight: Annotated[int, Field(ge=1)] = 4096
     max_in_flight_per_caller: Annotated[int, Field(ge=1)] = 256
     base_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
     anonymous: Literal["loopback", "nobody"] = "nobody"
     trusted_proxies: list[str] = []
+    tls: TlsFiles | None = None
 
 
 class Policy(Strict):

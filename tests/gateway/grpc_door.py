@@ -107,12 +107,12 @@ def message_of(
 @contextmanager
 def grpc_door(plane: Plane, proxies: Proxies | None = None, max_calls: int = 1000) -> Iterator[GrpcDoor]:
     """Serves a plane's gRPC on a free port of loopback."""
-    port = free_port()
+    place = f"127.0.0.1:{free_port()}"
 
     async def start() -> tuple[Any, GrpcDoor]:
-        server = grpc_server(Listener(plane.app.plane, proxies), "127.0.0.1", port, max_calls)
+        server = grpc_server(Listener(plane.app.plane, proxies), place, 1000, max_calls)
         await server.start()
-        return server, GrpcDoor(grpc.aio.insecure_channel(f"127.0.0.1:{port}"), f"127.0.0.1:{port}")
+        return server, GrpcDoor(grpc.aio.insecure_channel(place), place)
 
     server, door = plane.run(start)
 

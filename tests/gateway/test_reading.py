@@ -23,12 +23,16 @@ async def nobody() -> None:
     raise AssertionError("nobody asks")
 
 
+def anybody(principal: str) -> bool:
+    raise AssertionError("nobody claims")
+
+
 class Heard:
     """A reader and all that came out of it."""
 
     def __init__(self, limits: Limits = QUICK) -> None:
         self.heads: list[Any] = []
-        self.reader = Reader(self._admit, limits, "192.0.2.7", None, nobody)
+        self.reader = Reader(self._admit, limits, "192.0.2.7", None, nobody, anybody)
         self.refused: str | None = None
 
     def _admit(self, request: Request) -> Admitted | Reply:
@@ -121,7 +125,7 @@ def test_what_admit_raises_is_raised_and_ends_the_reading() -> None:
     def broken(request: Request) -> Reply:
         raise RuntimeError("broken on purpose")
 
-    reader = Reader(broken, QUICK, "", None, nobody)
+    reader = Reader(broken, QUICK, "", None, nobody, anybody)
     with pytest.raises(RuntimeError, match="broken on purpose"):
         reader.feed(get("/now").encode())
     assert reader.over
