@@ -10,15 +10,17 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from fallbacks.onnx_file import TensorSpec, open_session, read_once
-from fallbacks.predictor import Tensors
+from fallbacks.onnx_file import open_session, read_once, spec_of
+from fallbacks.predictor import Tensors, zeros
 from fallbacks.worker import Worker
+
+EXAMPLES: Final = 3
 
 
 class OnnxModel:
@@ -32,8 +34,8 @@ class OnnxModel:
             raise ValueError(f"{name}: the model has no input; export it with its batch as an input")
         self.name = name
         self.digest = digest
-        self.inputs = tuple(TensorSpec.of(name, arg) for arg in session.get_inputs())
-        self.outputs = tuple(TensorSpec.of(name, arg) for arg in session.get_outputs())
+        self.inputs = tuple(spec_of(name, arg) for arg in session.get_inputs())
+        self.outputs = tuple(spec_of(name, arg) for arg in session.get_outputs())
         self._session = session
         self._names = [spec.name for spec in self.outputs]
         self._worker = Worker(f"onnx {Path(name).name}")
@@ -89,14 +91,21 @@ class OnnxModel:
 
     def canary(self, n: int) -> dict[str, NDArray[Any]]:
         """n rows of zeros in the declared shapes, unknown sizes taken as 1: to try a model at load."""
-        return {
-            spec.name: np.zeros((n, *(1 if dim is None else dim for dim in spec.shape[1:])), spec.dtype)
-            for spec in self.inputs
-        }
+        return zeros(self.inputs, n)
+
+    def example(self) -> tuple[Tensors, Tensors]:
+        """A few rows, random in the first input, and the answer to them. Raises what `run` raises."""
+        rows, first = self.canary(EXAMPLES), self.inputs[0]
+        x = np.random.default_rng(0).random(rows[first.name].shape, np.float32)
+        rows[first.name] = x.astype(first.dtype)
+        return rows, self.run(rows)
 
     def close(self) -> None:
         """Ends the thread: lets a run finish for a second, then stops it. Blocks meanwhile. Idempotent."""
         self._worker.close()
+
+    async def closed(self) -> None:
+        """Nothing is left to wait for: `close` has waited."""
 
     def _feed(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
         feed = {}
