@@ -11,6 +11,7 @@ fails its own row alone. A pass that ran out of time is not tried again.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import time
 import types
@@ -31,6 +32,10 @@ Mask: TypeAlias = NDArray[np.bool_]
 _Begun: TypeAlias = "tuple[Coroutine[Any, Any, Forward], Any]"
 A = TypeVar("A")
 T = TypeVar("T")
+
+
+DUE_S: contextvars.ContextVar[float] = contextvars.ContextVar("due_s", default=math.inf)
+"""The loop time by which the model that is being asked must answer: what `predict` may pass on."""
 
 
 def now_s() -> float:
@@ -151,6 +156,8 @@ class Model:
 
     async def ask(self, inputs: Tensors, n: int, until_s: float) -> Tensors:
         """The raw outputs for n rows, shape-checked. Raises a StageFailure, whatever the predictor does."""
+        due_s = now_s() + self.budget_s
+        DUE_S.set(min(until_s, due_s))
         outputs = await bounded(
             self.name, self.predictor.predict, inputs, self.budget_s, until_s, ModelFailed
         )

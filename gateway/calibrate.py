@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fallbacks.onnx import OnnxModel
-from gateway.artifacts import Fitted, contract_of, input_only, load_models
+from fallbacks.predictor import LoadedModel
+from gateway.artifacts import Fitted, contract_of, input_only
 from gateway.certificate import (
     GUARDS_FILE,
     Certificate,
@@ -36,7 +36,9 @@ from gateway.certificate import (
 from gateway.contract import Contract
 from gateway.decision import Tensors
 from gateway.errors import ArtifactError, PolicyError, Problem
+from gateway.models import load_models
 from gateway.policy import OodPolicy, Policy, SqueezePolicy, load_policy, locate
+from gateway.upstreams import record_upstreams, write_upstreams
 from guards import arrays
 from guards.confidence import unsureness
 from guards.ood import Ood
@@ -81,21 +83,27 @@ class Fold:
 def calibrate(folder: Path, data: Path, progress: Progress = lambda step: None) -> Certificate:
     """Fits, certifies and writes `guards.npz` and `certificate.json` into `folder`.
 
+    Of models that live elsewhere it keeps what identifies them, in `upstreams.json`.
+
     Args:    data: an .npz with one array a model input (or `x`) and integer labels `y`, rows in any order.
     Raises:  PolicyError, ArtifactError: what cannot be read, fitted or certified, and what would help.
     Cost:    two passes of each model over the data; about half a minute for 15,000 small images.
     """
     policy = load_policy(folder)
-    models = load_models(folder, policy)
+    upstreams = record_upstreams(folder, policy)
+    models = load_models(folder, policy, upstreams)
     try:
-        return _calibrate(folder, policy, models, data, progress)
+        certificate = _calibrate(folder, policy, models, data, progress)
+        write_upstreams(folder, upstreams)
+        certificate.write(folder)
+        return certificate
     finally:
         for model in models.values():
             model.close()
 
 
 def _calibrate(
-    folder: Path, policy: Policy, models: Mapping[str, OnnxModel], data: Path, progress: Progress
+    folder: Path, policy: Policy, models: Mapping[str, LoadedModel], data: Path, progress: Progress
 ) -> Certificate:
     progress("reading the data")
     everything = _everything(contract_of(folder, policy, models), policy, models, data, progress)
@@ -114,7 +122,7 @@ def _calibrate(
     except ValueError as error:
         raise ArtifactError([Problem("", str(error), str(data))]) from error
     fitted.save(folder / GUARDS_FILE)
-    certificate = Certificate(
+    return Certificate(
         schema_=1,
         deployment=policy.name,
         population=f"rows exchangeable with the {len(rows)} labelled rows of {data.name}",
@@ -130,12 +138,10 @@ def _calibrate(
             data=hashlib.sha256(data.read_bytes()).hexdigest(),
         ),
     )
-    certificate.write(folder)
-    return certificate
 
 
 def _everything(
-    contract: Contract, policy: Policy, models: Mapping[str, OnnxModel], data: Path, progress: Progress
+    contract: Contract, policy: Policy, models: Mapping[str, LoadedModel], data: Path, progress: Progress
 ) -> Fold:
     primary = policy.rungs[0].name
     try:
@@ -179,13 +185,13 @@ def _read(held: Mapping[str, NDArray[Any]], contract: Contract) -> tuple[Tensors
     return x, y
 
 
-def _ask(model: OnnxModel, x: Tensors) -> Tensors:
+def _ask(model: LoadedModel, x: Tensors) -> Tensors:
     n = len(next(iter(x.values())))
     parts = [model.run({k: a[i : i + CHUNK] for k, a in x.items()}) for i in range(0, n, CHUNK)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _fit(policy: Policy, fit: Fold, tail: Fold, primary: OnnxModel, progress: Progress) -> Fitted:
+def _fit(policy: Policy, fit: Fold, tail: Fold, primary: LoadedModel, progress: Progress) -> Fitted:
     ood: dict[str, Ood] = {}
     squeeze: dict[str, Squeeze] = {}
     for guard in policy.guards:
@@ -207,7 +213,7 @@ def _fit(policy: Policy, fit: Fold, tail: Fold, primary: OnnxModel, progress: Pr
     return Fitted(ood, squeeze)
 
 
-def joint_risk(policy: Policy, fitted: Fitted, fold: Fold, primary: OnnxModel) -> F8 | None:
+def joint_risk(policy: Policy, fitted: Fitted, fold: Fold, primary: LoadedModel) -> F8 | None:
     """float64[n]: the largest shared rarity that any calibrated guard gives a row; None without guards."""
     risks: list[F8] = []
     for guard in policy.guards:
@@ -225,7 +231,7 @@ def input_risk(fitted: Fitted, fold: Fold) -> F8 | None:
     return np.max(risks, axis=0) if risks else None
 
 
-def _squeeze_risk(squeeze: Squeeze, fold: Fold, primary: OnnxModel) -> F8:
+def _squeeze_risk(squeeze: Squeeze, fold: Fold, primary: LoadedModel) -> F8:
     """As `SqueezeGuard.score`, for a whole fold."""
     answer = fold.answers[fold.primary]
     h, p = answer["features"], answer["probabilities"]
@@ -251,7 +257,7 @@ def _kept(
     policy: Policy,
     fitted: Fitted,
     fold: Fold,
-    primary: OnnxModel,
+    primary: LoadedModel,
     alarm: FalseAlarm | None,
     without: FalseAlarm | None,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -184,6 +184,7 @@ class Gateway:
         self.telemetry.close()
         for artifacts in (*self._retired, self.loaded.artifacts):
             artifacts.close()  # again where a timer is still to come: closing twice does nothing
+            await artifacts.closed()
         if isinstance(self.review, People):
             self.review.queue.close()
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
+
+import numpy as np
 
 from fallbacks.oip.address import Remote
 from fallbacks.oip.described import Described
@@ -25,6 +28,20 @@ class Client(Protocol):
         """Every declared output for these rows, each exactly of the declared form."""
 
     async def close(self) -> None: ...
+
+
+async def ask(
+    client: Client, inputs: Tensors, like: Described, most_rows: int, left_s: Callable[[], float]
+) -> dict[str, Array]:
+    """As `infer` for any number of rows, at most `most_rows` at a time, while time is left."""
+    rows = len(inputs[like.inputs[0].name])
+    parts = []
+    for at in range(0, max(rows, 1), most_rows):
+        some = {name: array[at : at + most_rows] for name, array in inputs.items()}
+        parts.append(await client.infer(some, like, left_s()))
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def connect(remote: Remote, answer_bytes: int = MAX_BYTES) -> Client:

@@ -59,7 +59,9 @@ class GrpcClient:
 
     def _method(self, name: str, request: Any, response: Any) -> Callable[..., Any]:
         method: Callable[..., Any] = self._channel.unary_unary(
-            SERVICE + name, request_serializer=request.SerializeToString, response_deserializer=response.FromString
+            SERVICE + name,
+            request_serializer=request.SerializeToString,
+            response_deserializer=response.FromString,
         )
         return method
 

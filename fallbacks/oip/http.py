@@ -81,7 +81,9 @@ class HttpClient:
         self._binary = True
         return found
 
-    async def _ask(self, inputs: Tensors, like: Described, until_s: float, *, binary: bool) -> dict[str, Array]:
+    async def _ask(
+        self, inputs: Tensors, like: Described, until_s: float, *, binary: bool
+    ) -> dict[str, Array]:
         left_s, asked = until_s - asyncio.get_running_loop().time(), str(next(self._ids))
         body, head_bytes = documents.question(inputs, like, asked, left_s, binary=binary)
         headers = {"content-type": "application/json"}

@@ -13,16 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
-from typing import Any, Final
-
-import numpy as np
+from typing import Final
 
 from fallbacks.oip.address import Remote
 from fallbacks.oip.apart import apart
-from fallbacks.oip.client import Client, connect
+from fallbacks.oip.client import Client, ask, connect
 from fallbacks.oip.errors import Unreachable
 from fallbacks.oip.stored import Stored
 from fallbacks.oip.tensors import Array, limit_bytes
@@ -64,7 +60,7 @@ class Upstream:
             self.digest = hashlib.sha256(f"{stored.digest} {encoder.digest}".encode()).hexdigest()
         self._remote, self._stored, self._encoder = remote, stored, encoder
         self._max_rows, self._due_s = max_rows, due_s
-        self._answer_bytes = limit_bytes(described.outputs, max(max_rows, len(_first(stored.probes))))
+        self._answer_bytes = limit_bytes(described.outputs, max_rows)
         self._known = False
         self._client: Client | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -104,20 +100,16 @@ class Upstream:
         return self._client
 
     async def _ask(self, client: Client, inputs: Tensors, due_s: float) -> dict[str, Array]:
-        rows = {theirs: _given(inputs, name) for name, theirs in self._theirs.items()}
-        clock = asyncio.get_running_loop().time
+        rows = {self._theirs[spec.name]: _given(inputs, spec) for spec in self.inputs}
         try:
             if not self._known:
-                await self._stored.hold(client, _left(due_s, clock()))
+                await self._stored.hold(client, self._max_rows, _until(due_s))
                 self._known = True
-            parts = []
-            for at in range(0, max(len(_first(rows)), 1), self._max_rows):
-                some = {name: array[at : at + self._max_rows] for name, array in rows.items()}
-                parts.append(await client.infer(some, self._stored.described, _left(due_s, clock())))
+            found = await ask(client, rows, self._stored.described, self._max_rows, _until(due_s))
         except Unreachable:
             self._known = False
             raise
-        return {ours: _joined([part[name] for part in parts]) for name, ours in self._ours.items()}
+        return {ours: found[theirs] for theirs, ours in self._ours.items()}
 
     async def check(self, timeout_s: float) -> None:
         """Whether the upstream is the one that was calibrated, asked over connections of its own.
@@ -126,8 +118,8 @@ class Upstream:
         """
         client = connect(self._remote, self._answer_bytes)
         try:
-            async with asyncio.timeout(timeout_s):
-                await self._stored.hold(client, timeout_s)
+            due_s = asyncio.get_running_loop().time() + timeout_s
+            await self._stored.hold(client, self._max_rows, _until(due_s))
             self._known = True
         finally:
             await client.close()
@@ -137,22 +129,18 @@ class Upstream:
 
         Raises: as `predict`.
         """
-        rows = len(_first(inputs))
-        step = min(chunk, self._max_rows)
+        rows = {self._theirs[spec.name]: _given(inputs, spec) for spec in self.inputs}
 
         async def everything() -> dict[str, Array]:
             client = connect(self._remote, self._answer_bytes)
+            step = min(chunk, self._max_rows)
             try:
-                parts = []
-                for at in range(0, max(rows, 1), step):
-                    some = {name: array[at : at + step] for name, array in inputs.items()}
-                    due_s = asyncio.get_running_loop().time() + LONGEST_S
-                    parts.append(await self._ask(client, some, due_s))
+                return await ask(client, rows, self._stored.described, step, lambda: LONGEST_S)
             finally:
                 await client.close()
-            return {name: _joined([part[name] for part in parts]) for name in parts[0]}
 
-        answer = apart(everything)
+        found = apart(everything)
+        answer = {ours: found[theirs] for theirs, ours in self._ours.items()}
         return answer if self._encoder is None else {**answer, **self._encoder.run(inputs, chunk=chunk)}
 
     def canary(self, n: int) -> dict[str, Array]:
@@ -194,9 +182,7 @@ def _renamed(names: Mapping[str, str], theirs: list[str]) -> dict[str, str]:
     return ours
 
 
-def _suits(
-    encoder: OnnxModel, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
-) -> None:
+def _suits(encoder: OnnxModel, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
     for spec in encoder.inputs:
         if spec not in inputs:
             raise ValueError(f"encoder: its input {spec.name!r} is not one that the upstream takes")
@@ -204,22 +190,22 @@ def _suits(
         raise ValueError(f"encoder: the upstream has an output {min(twice)!r} too; rename one: names")
 
 
-def _first(rows: Tensors) -> Array:
-    return next(iter(rows.values()))
+def _given(inputs: Tensors, spec: TensorSpec) -> Array:
+    if spec.name not in inputs:
+        raise ValueError(f"input {spec.name!r} is missing")
+    if inputs[spec.name].dtype != spec.dtype:
+        raise ValueError(f"input {spec.name!r} is {inputs[spec.name].dtype}, not {spec.dtype}")
+    return inputs[spec.name]
 
 
-def _given(inputs: Tensors, name: str) -> Array:
-    if name not in inputs:
-        raise ValueError(f"input {name!r} is missing")
-    return inputs[name]
+def _until(due_s: float) -> Callable[[], float]:
+    """How much time is left until `due_s` of the running loop. Raises TimeoutError if none is."""
+    clock = asyncio.get_running_loop().time
 
+    def left_s() -> float:
+        left = min(due_s - clock(), LONGEST_S)
+        if left <= 0:
+            raise TimeoutError("no time is left to ask")
+        return left
 
-def _joined(parts: list[Array]) -> Array:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _left(due_s: float, now_s: float) -> float:
-    left_s = min(due_s - now_s, LONGEST_S)
-    if left_s <= 0:
-        raise TimeoutError("no time is left to ask")
     return left_s
