@@ -34,16 +34,23 @@ A = TypeVar("A")
 T = TypeVar("T")
 
 
-DUE_S: contextvars.ContextVar[float] = contextvars.ContextVar("due_s", default=math.inf)
-"""The loop time by which the model that is being asked must answer: what `predict` may pass on."""
-
-
 def now_s() -> float:
     """The one clock that decides anything: the running loop's, so that tests can run on a fake one.
 
     It may be as coarse as a millisecond (uvloop's is), so times that are only told are measured apart.
     """
     return asyncio.get_running_loop().time()
+
+
+_UNTIL_S: contextvars.ContextVar[float] = contextvars.ContextVar("until_s", default=math.inf)
+
+
+def due_s(budget_s: float) -> float:
+    """The loop time by which the model that is asked now must answer, for `predict` before it waits.
+
+    Only the deadline is noted beforehand: few models ask, and a look at the clock costs more than the note.
+    """
+    return min(now_s() + budget_s, _UNTIL_S.get())
 
 
 async def bounded(
@@ -156,8 +163,7 @@ class Model:
 
     async def ask(self, inputs: Tensors, n: int, until_s: float) -> Tensors:
         """The raw outputs for n rows, shape-checked. Raises a StageFailure, whatever the predictor does."""
-        due_s = now_s() + self.budget_s
-        DUE_S.set(min(until_s, due_s))
+        _UNTIL_S.set(until_s)
         outputs = await bounded(
             self.name, self.predictor.predict, inputs, self.budget_s, until_s, ModelFailed
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 
@@ -10,7 +11,7 @@ from fallbacks.oip.stored import Stored
 from fallbacks.oip.upstream import Upstream
 from fallbacks.onnx import OnnxModel
 from fallbacks.predictor import LoadedModel
-from gateway.batch import DUE_S
+from gateway.batch import due_s
 from gateway.errors import PolicyError, Problem
 from gateway.places import Loc
 from gateway.policy import OipPolicy, OnnxPolicy, Policy, closest, locate
@@ -32,14 +33,12 @@ def load_models(folder: Path, policy: Policy, upstreams: Mapping[str, Stored]) -
     models: dict[str, LoadedModel] = {}
     problems: list[Problem] = []
     for i, rung in enumerate(policy.rungs):
-        at = ("rungs", i, "model")
         try:
             match rung.model:
                 case OnnxPolicy(path=path):
-                    models[rung.name] = _file(folder, (*at, "path"), path)
+                    models[rung.name] = _file(folder, ("rungs", i, "model", "path"), path)
                 case OipPolicy():
-                    stored = upstreams.get(rung.name)
-                    models[rung.name] = _upstream(folder, at, policy, rung.model, stored)
+                    models[rung.name] = _upstream(folder, policy, i, rung.model, upstreams.get(rung.name))
                 case _:
                     assert_never(rung.model)
         except _Unfit as unfit:
@@ -69,7 +68,8 @@ def _file(folder: Path, at: Loc, name: str) -> OnnxModel:
     return model
 
 
-def _upstream(folder: Path, at: Loc, policy: Policy, named: OipPolicy, stored: Stored | None) -> Upstream:
+def _upstream(folder: Path, policy: Policy, i: int, named: OipPolicy, stored: Stored | None) -> Upstream:
+    at = ("rungs", i, "model")
     if stored is None:
         what = f"{UPSTREAMS_FILE} does not hold this model: run `gateway calibrate`"
         raise _Unfit(locate(folder, at, what))
@@ -85,7 +85,7 @@ def _upstream(folder: Path, at: Loc, policy: Policy, named: OipPolicy, stored: S
             names=named.names,
             encoder=encoder,
             max_rows=policy.serving.max_batch_rows,
-            due_s=DUE_S.get,
+            due_s=partial(due_s, policy.rungs[i].budget_s),
         )
     except ValueError as error:
         if encoder is not None:
