@@ -87,7 +87,7 @@ class Stored:
             stored = cls(Described.of(inputs, outputs), probes, answers)
             for given, declared in ((probes, stored.described.inputs), (answers, stored.described.outputs)):
                 _held(given, declared)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"is no description of an upstream: {error!r}") from error
         return stored
 
