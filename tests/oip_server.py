@@ -1,4 +1,4 @@
-"""A server that answers the Open Inference Protocol over HTTP as a test wants it: well, or as no honest one does."""
+"""A server of the Open Inference Protocol over HTTP that answers as a test wants: well, or as none should."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ class OipServer:
     extensions: list[str] = field(default_factory=list)
     metadata: Any = field(default_factory=lambda: METADATA)
     asked: list[Asked] = field(default_factory=list)
+    infers: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
     listening: asyncio.Server = field(init=False)
@@ -87,10 +88,9 @@ class OipServer:
             self.connections.pop(writer)
             writer.close()
 
-    async def _infer(
-        self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _infer(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answers, unless the caller leaves first."""
+        self.infers.set()
         answer, gone = asyncio.ensure_future(self.infer(asked, writer)), asyncio.ensure_future(reader.read(1))
         await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
         if answer.done():
@@ -111,9 +111,7 @@ async def _read(reader: asyncio.StreamReader) -> Asked:
     return Asked(first[0], first[1], headers, body)
 
 
-async def send(
-    writer: asyncio.StreamWriter, content: Any, status: str = "200 OK", **headers: str
-) -> None:
+async def send(writer: asyncio.StreamWriter, content: Any, status: str = "200 OK", **headers: str) -> None:
     """One response; what is not bytes is sent as JSON."""
     body = content if isinstance(content, bytes) else orjson.dumps(content)
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}"]

@@ -87,8 +87,8 @@ class Stored:
             stored = cls(Described.of(inputs, outputs), probes, answers)
             for given, declared in ((probes, stored.described.inputs), (answers, stored.described.outputs)):
                 _held(given, declared)
-        except (LookupError, TypeError, AttributeError) as error:
-            raise ValueError(f"is no description of an upstream: {error!r}") from error
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"is no description of an upstream: {error}") from error
         return stored
 
 
@@ -110,8 +110,8 @@ def _told(one: Declared) -> list[Any]:
 
 def _held(given: Tensors, declared: tuple[Declared, ...]) -> None:
     if set(given) != {one.name for one in declared}:
-        raise ValueError(f"is no description of an upstream: {', '.join(given)} are not what it declares")
+        raise ValueError(f"{', '.join(given)} are not what it declares")
     for one in declared:
         one.fits(one.datatype, given[one.name].shape, PROBES)
         if given[one.name].dtype != DATATYPES[one.datatype]:
-            raise ValueError(f"is no description of an upstream: {one.name!r} is {given[one.name].dtype}")
+            raise ValueError(f"{one.name!r} is {given[one.name].dtype}")

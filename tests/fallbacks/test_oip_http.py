@@ -1,4 +1,4 @@
-"""An upstream over HTTP that answers well, and ones that answer as nobody should: each is an error, never more."""
+"""An upstream over HTTP that answers well, and ones that answer as nobody should: an error, never more."""
 
 from __future__ import annotations
 
@@ -43,11 +43,13 @@ honest = with_output()
 
 
 async def honest_binary(asked: Asked, writer: asyncio.StreamWriter) -> None:
-    if not asked.binary:
-        return await honest(asked, writer)
     size = int(asked.headers["inference-header-content-length"])
     y = (2 * np.frombuffer(asked.body[size:], "<f4")).tobytes()
-    told = {**SPEC[0], "shape": asked.document["inputs"][0]["shape"], "parameters": {"binary_data_size": len(y)}}
+    told = {
+        **SPEC[0],
+        "shape": asked.document["inputs"][0]["shape"],
+        "parameters": {"binary_data_size": len(y)},
+    }
     await send_binary(writer, [told], y)
 
 
@@ -333,8 +335,7 @@ def test_a_cancelled_call_is_cancelled_at_the_server_too() -> None:
     async def main() -> None:
         async with asking(silent) as (server, client):
             call = asyncio.create_task(client.infer({"x": X}, LIKE, 60))
-            while not server.inferred:
-                await asyncio.sleep(0.01)
+            await asyncio.wait_for(server.infers.wait(), 5)
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call

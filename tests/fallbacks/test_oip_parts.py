@@ -174,7 +174,7 @@ RAW = [b"\xff\x07", Y.tobytes()]
 def test_typed_and_raw_contents_are_the_same_answer(answer: ModelInferResponse) -> None:
     found = read_answer(answer, "1", LIKE, 2)
     assert found["y"].tobytes() == Y.tobytes() and found["k"].tolist() == [-1, 7]
-    assert (found["y"].dtype, found["k"].dtype) == (np.float32, np.int8)
+    assert [array.dtype for array in (found["y"], found["k"])] == [np.dtype(np.float32), np.dtype(np.int8)]
 
 
 @pytest.mark.parametrize(
@@ -199,8 +199,12 @@ def test_a_wrong_answer_over_grpc_is_an_error(answer: ModelInferResponse) -> Non
 
 def test_half_precision_is_taken_raw_alone() -> None:
     like = Described.of([GOOD], [("y", "FP16", [-1])])
-    told = [Output(name="y", datatype="FP16", shape=[1], contents=InferTensorContents(bytes_contents=[b"\0<"]))]
-    raw = ModelInferResponse(outputs=[Output(name="y", datatype="FP16", shape=[1])], raw_output_contents=[b"\0<"])
+    told = [
+        Output(name="y", datatype="FP16", shape=[1], contents=InferTensorContents(bytes_contents=[b"\0<"]))
+    ]
+    raw = ModelInferResponse(
+        outputs=[Output(name="y", datatype="FP16", shape=[1])], raw_output_contents=[b"\0<"]
+    )
     assert read_answer(raw, "1", like, 1)["y"].tolist() == [1.0]
     with pytest.raises(WrongAnswer, match="without raw"):
         read_answer(ModelInferResponse(outputs=told), "1", like, 1)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import runpy
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,14 +18,10 @@ from deployments import CONFIGS, FULL_RATE, batch_of, clean_rows, edit, letters,
 from mlserver import MODEL, MLServer, mlserver
 
 from bench.peers.process import free_port
-from fallbacks.oip.open_inference_pb2 import InferTensorContents, ModelInferRequest
-from fallbacks.oip.upstream import Upstream
-from gateway.artifacts import load_artifacts
 from gateway.calibrate import calibrate
-from gateway.decision import Decision, Deferred, Degraded, Served
+from gateway.decision import Decision, Degraded, Served
 from gateway.errors import ArtifactError, PolicyError, Problem, Problems
 from gateway.gateway import Gateway
-from gateway.policy import load_policy
 
 pytestmark = pytest.mark.stock
 LETTERS = CONFIGS / "letters"
@@ -185,9 +179,7 @@ def test_another_model_at_the_same_place_refuses_to_start(
     assert "kind: oip" in (folder / "gateway.yaml").read_text().splitlines()[problem.line - 1]
 
 
-def test_another_model_that_comes_later_never_answers(
-    folder: Path, server: MLServer, tmp_path: Path
-) -> None:
+def test_another_model_that_comes_later_never_answers(folder: Path, server: MLServer, tmp_path: Path) -> None:
     ports = free_port(), free_port()
     move(folder, server, f"http://127.0.0.1:{ports[0]}")
 
@@ -209,7 +201,13 @@ def test_a_server_that_hangs_costs_its_budget_and_no_more(
 ) -> None:
     with mlserver(LETTERS, tmp_path / "mlserver") as own:
         move(folder, server, getattr(own, protocol))
-        edit(folder, ("budget_s: 2\n    checks:\n      - {name: confidence", "budget_s: 0.3\n    checks:\n      - {name: confidence"))
+        edit(
+            folder,
+            (
+                "budget_s: 2\n    checks:\n      - {name: confidence",
+                "budget_s: 0.3\n    checks:\n      - {name: confidence",
+            ),
+        )
 
         async def main() -> None:
             async with opened(folder) as gateway:

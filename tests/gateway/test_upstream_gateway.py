@@ -1,4 +1,4 @@
-"""A gateway whose first rung is another gateway: binary tensors, and the time that is left, over real sockets."""
+"""A gateway whose first rung is another gateway: binary tensors, and the time that is left."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -21,7 +22,7 @@ from fallbacks.oip.client import connect
 from fallbacks.oip.errors import Unanswered
 from fallbacks.onnx import OnnxModel
 from gateway.calibrate import calibrate
-from gateway.decision import Degraded, Served
+from gateway.decision import Served
 
 LOCAL = "model: {kind: onnx, path: primary.onnx}"
 ROWS = 1500
@@ -73,13 +74,13 @@ class Relay:
     sent: bytearray = field(default_factory=bytearray)
 
     @property
-    def heads(self) -> list[dict[str, str]]:
+    def heads(self) -> list[dict[str, Any]]:
         """The headers of each question to the model, and its JSON under `document`."""
         found = []
         for part in bytes(self.sent).split(b"POST /v2/models/letters/infer")[1:]:
             head, _, body = part.partition(b"\r\n\r\n")
             lines = [line.decode().lower().partition(": ") for line in head.split(b"\r\n")[1:]]
-            headers = {name: value for name, _, value in lines}
+            headers: dict[str, Any] = {name: value for name, _, value in lines}
             size = int(headers["inference-header-content-length"])
             found.append({**headers, "document": orjson.loads(body[:size])})
         return found
@@ -118,7 +119,10 @@ def calibrated(behind: Running, data: Path, tmp_path_factory: pytest.TempPathFac
     folder = letters(tmp_path_factory.mktemp("front"), (LOCAL, f"model: {url}"), FULL_RATE)
     (folder / "primary.onnx").unlink()
     without_guards(folder)
-    lenient = [("selective_error: 0.02", "selective_error: 0.4"), ("selective_error: 0.04", "selective_error: 0.9")]
+    lenient = [
+        ("selective_error: 0.02", "selective_error: 0.4"),
+        ("selective_error: 0.04", "selective_error: 0.9"),
+    ]
     edit(folder, *lenient, ("answered_error: *", "answered_error: 0.9"))
     calibrate(folder, data)
     return folder
@@ -177,7 +181,7 @@ def test_a_gateway_behind_that_refuses_a_row_is_a_failure_to_the_one_in_front(be
         described = await client.describe(5)
         rows = clean_rows(1)
         assert (await client.infer({"attributes": rows}, described, 5))["features"].shape == (1, 96)
-        with pytest.raises(Unanswered, match="400: .*above 15"):
+        with pytest.raises(Unanswered, match=r"400: .*above 15"):
             await client.infer({"attributes": rows + 100}, described, 5)
         await client.close()
 
