@@ -1,9 +1,9 @@
 """A model that lives in another server, as a predictor like any other.
 
-It is asked only once it is known to be the model that was calibrated: the first call on a loop, and the first
-one after nobody was there, begins with the probe rows. So a server that is down when the gateway starts, or
-that comes back with another model, degrades the ladder and never answers unseen. A model that is exchanged
-behind a server that stays up is noticed at the next start or reload.
+It is asked only once it is known to be the model that was calibrated: the first call, and the first one after
+nobody was there, begins with the probe rows. So a server that is down when the gateway starts, or that comes
+back with another model, degrades the ladder and never answers unseen. A model that is exchanged while no call
+finds the server away is noticed within a minute: the probe rows are asked again beside a later call.
 
 Each call runs in a task of its own. The gateway begins a pass before it waits for it, and timeouts of asyncio
 and of httpx interrupt the task in which they were set, wherever that then waits.
@@ -13,19 +13,22 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from fallbacks.oip.address import Remote
 from fallbacks.oip.apart import apart
 from fallbacks.oip.client import Client, ask, connect
-from fallbacks.oip.errors import Unreachable
+from fallbacks.oip.errors import Unanswered, Unreachable, WrongAnswer
 from fallbacks.oip.stored import Stored
 from fallbacks.oip.tensors import Array, limit_bytes
 from fallbacks.onnx import OnnxModel
 from fallbacks.predictor import Tensors, TensorSpec, zeros
 
 LONGEST_S: Final = 60.0
+AGAIN_S: Final = 60.0
 
 
 class Upstream:
@@ -61,7 +64,8 @@ class Upstream:
         self._remote, self._stored, self._encoder = remote, stored, encoder
         self._max_rows, self._due_s = max_rows, due_s
         self._answer_bytes = limit_bytes(described.outputs, max_rows)
-        self._known = False
+        self._known, self._again_s = False, math.inf
+        self._looking: asyncio.Task[None] | None = None
         self._client: Client | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -104,12 +108,29 @@ class Upstream:
         try:
             if not self._known:
                 await self._stored.hold(client, self._max_rows, _until(due_s))
-                self._known = True
+                self._note_known()
+            elif time.monotonic() > self._again_s:
+                self._again_s = math.inf
+                self._looking = asyncio.create_task(self._look_again(client))
             found = await ask(client, rows, self._stored.described, self._max_rows, _until(due_s))
         except Unreachable:
             self._known = False
             raise
         return {ours: found[theirs] for theirs, ours in self._ours.items()}
+
+    def _note_known(self) -> None:
+        self._known, self._again_s = True, time.monotonic() + AGAIN_S
+
+    async def _look_again(self, client: Client) -> None:
+        """Asks the probe rows beside the calls, which do not wait for it."""
+        try:
+            await self._stored.hold(client, self._max_rows, lambda: AGAIN_S)
+        except WrongAnswer:
+            self._known = False  # the next call asks once more, and says so
+        except (Unanswered, TimeoutError):
+            self._again_s = time.monotonic() + AGAIN_S
+        else:
+            self._note_known()
 
     async def check(self, timeout_s: float) -> None:
         """Whether the upstream is the one that was calibrated, asked over connections of its own.
@@ -120,7 +141,7 @@ class Upstream:
         try:
             due_s = asyncio.get_running_loop().time() + timeout_s
             await self._stored.hold(client, self._max_rows, _until(due_s))
-            self._known = True
+            self._note_known()
         finally:
             await client.close()
 
@@ -160,12 +181,19 @@ class Upstream:
             self._encoder.close()
         client, self._client = self._client, None
         if client is not None and self._loop is not None and self._loop.is_running():
-            self._closing = self._loop.create_task(client.close())
+            self._closing = self._loop.create_task(_end(client, self._looking))
 
     async def closed(self) -> None:
         """Waits until the connections that `close` ended are gone."""
         if self._closing is not None:
             await self._closing
+
+
+async def _end(client: Client, looking: asyncio.Task[None] | None) -> None:
+    if looking is not None:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+    await client.close()
 
 
 def _renamed(names: Mapping[str, str], theirs: list[str]) -> dict[str, str]:

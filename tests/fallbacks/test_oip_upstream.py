@@ -149,6 +149,29 @@ def test_who_comes_back_is_held_to_the_probes_again() -> None:
     run(main)
 
 
+def test_a_model_exchanged_while_nobody_looked_is_noticed_beside_a_later_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fallbacks.oip.upstream.AGAIN_S", 0.2)
+
+    async def main() -> None:
+        model = Doubles()
+        async with upstream(model) as (server, one):
+            await one.predict({"x": X})
+            await asyncio.sleep(0.3)
+            await one.predict({"x": X})
+            await asyncio.sleep(0.1)
+            assert sorted(sizes(server)) == sorted([PROBES, 3, 3, PROBES])
+            model.factor = 3.0
+            await asyncio.sleep(0.3)
+            assert (await one.predict({"x": X}))["y"][0, 0] == 3, "the price of not waiting for the probes"
+            await asyncio.sleep(0.1)
+            with pytest.raises(WrongAnswer, match=CHANGED):
+                await one.predict({"x": X})
+
+    run(main)
+
+
 def test_no_more_rows_at_once_than_the_server_takes() -> None:
     async def main() -> None:
         async with upstream(Doubles(most_rows=2), max_rows=2) as (server, one):

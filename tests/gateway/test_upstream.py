@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
 import numpy as np
 import onnx
 import orjson
@@ -18,6 +19,10 @@ from deployments import CONFIGS, FULL_RATE, batch_of, clean_rows, edit, letters,
 from mlserver import MODEL, MLServer, mlserver
 
 from bench.peers.process import free_port
+from fallbacks.oip.described import Described
+from fallbacks.oip.grpc import read_answer
+from fallbacks.oip.open_inference_pb2 import InferTensorContents, ModelInferRequest, ModelInferResponse
+from fallbacks.onnx import OnnxModel
 from gateway.calibrate import calibrate
 from gateway.decision import Decision, Degraded, Served
 from gateway.errors import ArtifactError, PolicyError, Problem, Problems
@@ -107,6 +112,36 @@ def test_it_answers_as_the_same_model_in_this_process_does(
         if isinstance(one.outcome, Served) and isinstance(other.outcome, Served):
             for name, array in other.outcome.output.items():
                 assert np.allclose(one.outcome.output[name], array, rtol=1e-4, atol=1e-5)
+
+
+def test_typed_contents_of_a_real_server_are_read(server: MLServer) -> None:
+    """MLServer answers in the form in which it was asked; a proxy before it may ask in the other."""
+    rows = clean_rows(3)
+    tensor = ModelInferRequest.InferInputTensor(
+        name="attributes",
+        datatype="FP32",
+        shape=rows.shape,
+        contents=InferTensorContents(fp32_contents=rows.ravel().tolist()),
+    )
+    output = ModelInferRequest.InferRequestedOutputTensor(name="probabilities")
+    question = ModelInferRequest(model_name=MODEL, inputs=[tensor], outputs=[output])
+    model = OnnxModel.load(LETTERS / "primary.onnx")
+    wanted = model.run({"attributes": rows})["probabilities"]
+    model.close()
+
+    async def main() -> None:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            ask = channel.unary_unary(
+                "/inference.GRPCInferenceService/ModelInfer",
+                request_serializer=ModelInferRequest.SerializeToString,
+                response_deserializer=ModelInferResponse.FromString,
+            )
+            answer = await ask(question, timeout=5)
+        assert not answer.raw_output_contents
+        like = Described.of([("attributes", "FP32", [-1, 16])], [("probabilities", "FP32", [-1, 26])])
+        assert read_answer(answer, answer.id, like, 3)["probabilities"].tobytes() == wanted.tobytes()
+
+    run(main)
 
 
 def test_it_degrades_when_the_server_is_killed_and_recovers_with_it(
