@@ -195,18 +195,24 @@ WRONG: dict[str, Answer] = {
     "a text": sends(b"<html>hello</html>"),
     "nothing": sends(b""),
     "deep nesting": sends(b"[" * 100_000),
-    "another request's answer": sends({"id": "77", "outputs": []}),
-    "gzip": sends(b"\x1f\x8b" + bytes(30), Content_Encoding="gzip"),
     "a header longer than all": sends({"outputs": []}, Inference_Header_Content_Length="1000000"),
     "a header that is no length": sends({"outputs": []}, Inference_Header_Content_Length="-1"),
 }
+
+
+async def crossed(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    await send(writer, {"id": "77", "outputs": [output(asked)]})
+
+
+async def encoded(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    await send(writer, {"outputs": [output(asked)]}, Content_Encoding="gzip")
 
 
 async def twice(asked: Asked, writer: asyncio.StreamWriter) -> None:
     await send(writer, {"outputs": [output(asked)] * 2})
 
 
-WRONG["an output twice"] = twice
+WRONG |= {"another request's answer": crossed, "an encoding": encoded, "an output twice": twice}
 
 
 def binary_of(size: Any, tail: bytes, **changes: Any) -> Answer:

@@ -98,6 +98,14 @@ def test_no_number_is_converted_into_another(datatype: str, data: list[Any]) -> 
         Declared("x", datatype, (None,)).from_list(data, (1,))
 
 
+@pytest.mark.parametrize("shape", [[3, -2], [3, True], [3, 2.0], [3, "2"], [3, None], [3], []])
+def test_a_size_that_is_left_open_must_be_one(shape: list[Any]) -> None:
+    one = Declared("y", "FP32", (None, None))
+    assert one.fits("FP32", [3, 2], 3) == (3, 2)
+    with pytest.raises(WrongAnswer):
+        one.fits("FP32", shape, 3)
+
+
 def test_bytes_that_are_neither_true_nor_false_are_refused() -> None:
     with pytest.raises(WrongAnswer, match="neither"):
         Declared("x", "BOOL", (None,)).from_bytes(b"\x02", (1,))

@@ -60,6 +60,8 @@ async def upstream(
         client = connect(server.remote)
         stored = await Stored.record(client, {}, max_rows, 5)
         await client.close()
+        await asyncio.wait_for(server.left.wait(), 5)
+        server.left.clear()
         server.asked.clear()
         one = Upstream(
             server.remote, stored, names=names or {}, encoder=encoder, max_rows=max_rows, due_s=due_s
