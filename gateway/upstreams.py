@@ -17,7 +17,7 @@ import orjson
 from fallbacks.oip.address import Address, Remote
 from fallbacks.oip.apart import apart
 from fallbacks.oip.client import connect
-from fallbacks.oip.errors import Unanswered, WrongAnswer
+from fallbacks.oip.errors import Unanswered
 from fallbacks.oip.stored import Stored
 from fallbacks.oip.upstream import Upstream
 from fallbacks.onnx_file import read_once
@@ -111,7 +111,7 @@ def check_upstreams(folder: Path, policy: Policy, models: Mapping[str, LoadedMod
         match ended.get(rung.name):
             case None:
                 pass
-            case WrongAnswer() as error:
+            case ValueError() as error:
                 problems.append(locate(folder, ("rungs", i, "model"), str(error)))
             case Unanswered() | TimeoutError() as error:
                 log.warning(

@@ -42,10 +42,14 @@ Answer: TypeAlias = Callable[[Asked, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class OipServer:
-    """Answers metadata as it should, and everything else by `infer`; remembers what was asked."""
+    """Answers metadata as it should, and everything else by `infer`; remembers what was asked.
+
+    about: what it says of itself, None for 404; empty: that it has these extensions.
+    """
 
     infer: Answer
     extensions: list[str] = field(default_factory=list)
+    about: bytes | None = b""
     metadata: Any = field(default_factory=lambda: METADATA)
     asked: list[Asked] = field(default_factory=list)
     infers: asyncio.Event = field(default_factory=asyncio.Event)
@@ -76,7 +80,7 @@ class OipServer:
                 asked = await _read(reader)
                 self.asked.append(asked)
                 if asked.path == "/v2":
-                    await send(writer, {"name": "test", "version": "0", "extensions": self.extensions})
+                    await self._tell_of_itself(writer)
                 elif asked.method == "GET":
                     await send(writer, self.metadata)
                 else:
@@ -87,6 +91,12 @@ class OipServer:
             self.left.set()
             self.connections.pop(writer)
             writer.close()
+
+    async def _tell_of_itself(self, writer: asyncio.StreamWriter) -> None:
+        if self.about is None:
+            await send(writer, {"error": "not found"}, "404 Not Found")
+        else:
+            await send(writer, self.about or {"name": "test", "extensions": self.extensions})
 
     async def _infer(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answers, unless the caller leaves first."""

@@ -130,6 +130,19 @@ def test_it_is_asked_in_binary_where_the_server_lists_it(extension: str) -> None
     run(main)
 
 
+@pytest.mark.parametrize("server", [b"<html>", None])
+def test_a_server_that_says_nothing_of_itself_is_asked_in_json(server: bytes | None) -> None:
+    async def main() -> None:
+        async with asking(honest) as (one, client):
+            one.about = server
+            for _ in range(2):
+                await client.infer({"x": X}, LIKE, 5)
+            assert [asked.binary for asked in one.inferred] == [False, False]
+            assert [asked.path for asked in one.asked].count("/v2") == 1
+
+    run(main)
+
+
 @pytest.mark.parametrize("status", ["400 Bad Request", "415 Unsupported", "422 Unprocessable"])
 def test_a_server_that_refuses_binary_is_asked_in_json_from_then_on(status: str) -> None:
     async def infer(asked: Asked, writer: asyncio.StreamWriter) -> None:
@@ -197,6 +210,7 @@ WRONG: dict[str, Answer] = {
     "deep nesting": sends(b"[" * 100_000),
     "a header longer than all": sends({"outputs": []}, Inference_Header_Content_Length="1000000"),
     "a header that is no length": sends({"outputs": []}, Inference_Header_Content_Length="-1"),
+    "a header of endless digits": sends({"outputs": []}, Inference_Header_Content_Length="9" * 5000),
 }
 
 
