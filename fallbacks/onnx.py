@@ -11,16 +11,18 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from fallbacks.edges import octets, texts, with_float_edges
-from fallbacks.onnx_file import TensorSpec, open_session, read_once
-from fallbacks.predictor import Tensors
+from fallbacks.onnx_file import open_session, read_once, spec_of
+from fallbacks.predictor import Tensors, zeros
 from fallbacks.worker import Worker
+
+EXAMPLES: Final = 3
 
 
 class OnnxModel:
@@ -36,8 +38,8 @@ class OnnxModel:
             raise ValueError(f"{name}: the model has no input; export it with its batch as an input")
         self.name = name
         self.digest = hashlib.sha256(content).hexdigest()
-        self.inputs = tuple(TensorSpec.of(name, arg) for arg in session.get_inputs())
-        self.outputs = tuple(TensorSpec.of(name, arg) for arg in session.get_outputs())
+        self.inputs = tuple(spec_of(name, arg) for arg in session.get_inputs())
+        self.outputs = tuple(spec_of(name, arg) for arg in session.get_outputs())
         if any(spec.bf16 for spec in (*self.inputs, *self.outputs)):
             session = open_session(name, with_float_edges(content), threads)
         self._session = session
@@ -97,15 +99,22 @@ class OnnxModel:
 
     def canary(self, n: int) -> dict[str, NDArray[Any]]:
         """n rows of zeros and empty texts in the declared shapes, unknown sizes 1: to try a model at load."""
-        rows = {}
-        for spec in self.inputs:
-            shape = (n, *(1 if dim is None else dim for dim in spec.shape[1:]))
-            rows[spec.name] = np.full(shape, b"" if spec.dtype.kind == "O" else 0, spec.dtype)
-        return rows
+        return zeros(self.inputs, n)
+
+    def example(self) -> tuple[Tensors, Tensors]:
+        """A few rows, random in the first input unless that is text, and the answer. Raises as `run`."""
+        rows, first = self.canary(EXAMPLES), self.inputs[0]
+        if first.dtype.kind != "O":
+            x = np.random.default_rng(0).random(rows[first.name].shape, np.float32)
+            rows[first.name] = x.astype(first.dtype)
+        return rows, self.run(rows)
 
     def close(self) -> None:
         """Ends the thread: lets a run finish for a second, then stops it. Blocks meanwhile. Idempotent."""
         self._worker.close()
+
+    async def closed(self) -> None:
+        """Nothing is left to wait for: `close` has waited."""
 
     def _feed(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
         feed = {}

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fallbacks.onnx import OnnxModel
-from gateway.artifacts import Fitted, contract_of, input_only, load_models
+from fallbacks.predictor import LoadedModel
+from gateway.artifacts import Fitted, contract_of, input_only
 from gateway.certificate import (
     GUARDS_FILE,
     Certificate,
@@ -36,7 +36,9 @@ from gateway.contract import Contract
 from gateway.decision import Tensors
 from gateway.errors import ArtifactError, PolicyError, Problem
 from gateway.heldout import Labels, read
+from gateway.models import load_models
 from gateway.policy import OodPolicy, Policy, SqueezePolicy, load_policy, locate
+from gateway.upstreams import record_upstreams, write_upstreams
 from guards import arrays
 from guards.confidence import unsureness
 from guards.ood import Ood
@@ -80,21 +82,27 @@ class Fold:
 def calibrate(folder: Path, data: Path, progress: Progress = lambda step: None) -> Certificate:
     """Fits, certifies and writes `guards.npz` and `certificate.json` into `folder`.
 
+    Of models that live elsewhere it keeps what identifies them, in `upstreams.json`.
+
     Args:    data: an .npz of labelled rows in any order, as `heldout` reads it.
     Raises:  PolicyError, ArtifactError: what cannot be read, fitted or certified, and what would help.
     Cost:    two passes of each model over the data; about half a minute for 15,000 small images.
     """
     policy = load_policy(folder)
-    models = load_models(folder, policy)
+    upstreams = record_upstreams(folder, policy)
+    models = load_models(folder, policy, upstreams)
     try:
-        return _calibrate(folder, policy, models, data, progress)
+        certificate = _calibrate(folder, policy, models, data, progress)
+        write_upstreams(folder, upstreams)
+        certificate.write(folder)
+        return certificate
     finally:
         for model in models.values():
             model.close()
 
 
 def _calibrate(
-    folder: Path, policy: Policy, models: Mapping[str, OnnxModel], data: Path, progress: Progress
+    folder: Path, policy: Policy, models: Mapping[str, LoadedModel], data: Path, progress: Progress
 ) -> Certificate:
     progress("reading the data")
     everything = _everything(contract_of(folder, policy, models), policy, models, data, progress)
@@ -113,7 +121,7 @@ def _calibrate(
     except ValueError as error:
         raise ArtifactError([Problem("", str(error), str(data))]) from error
     fitted.save(folder / GUARDS_FILE)
-    certificate = Certificate(
+    return Certificate(
         schema_=1,
         deployment=policy.name,
         population=f"rows exchangeable with the {len(rows)} labelled rows of {data.name}",
@@ -129,12 +137,10 @@ def _calibrate(
             data=hashlib.sha256(data.read_bytes()).hexdigest(),
         ),
     )
-    certificate.write(folder)
-    return certificate
 
 
 def _everything(
-    contract: Contract, policy: Policy, models: Mapping[str, OnnxModel], data: Path, progress: Progress
+    contract: Contract, policy: Policy, models: Mapping[str, LoadedModel], data: Path, progress: Progress
 ) -> Fold:
     primary = policy.rungs[0].name
     try:
@@ -153,13 +159,13 @@ def _everything(
     return Fold(x, y, answers, primary, contract.inputs[0].name)
 
 
-def _ask(model: OnnxModel, x: Tensors) -> Tensors:
+def _ask(model: LoadedModel, x: Tensors) -> Tensors:
     n = len(next(iter(x.values())))
     parts = [model.run({k: a[i : i + CHUNK] for k, a in x.items()}) for i in range(0, n, CHUNK)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _fit(policy: Policy, fit: Fold, tail: Fold, primary: OnnxModel, progress: Progress) -> Fitted:
+def _fit(policy: Policy, fit: Fold, tail: Fold, primary: LoadedModel, progress: Progress) -> Fitted:
     ood: dict[str, Ood] = {}
     squeeze: dict[str, Squeeze] = {}
     for guard in policy.guards:
@@ -181,7 +187,7 @@ def _fit(policy: Policy, fit: Fold, tail: Fold, primary: OnnxModel, progress: Pr
     return Fitted(ood, squeeze)
 
 
-def joint_risk(policy: Policy, fitted: Fitted, fold: Fold, primary: OnnxModel) -> F8 | None:
+def joint_risk(policy: Policy, fitted: Fitted, fold: Fold, primary: LoadedModel) -> F8 | None:
     """float64[n]: the largest shared rarity that any calibrated guard gives a row; None without guards."""
     risks: list[F8] = []
     for guard in policy.guards:
@@ -205,7 +211,7 @@ def _squeezed(x: Tensors, source: str, bits: int) -> Tensors:
     return same | {source: variants(x[source], bits)}
 
 
-def _squeeze_risk(squeeze: Squeeze, fold: Fold, primary: OnnxModel) -> F8:
+def _squeeze_risk(squeeze: Squeeze, fold: Fold, primary: LoadedModel) -> F8:
     """As `SqueezeGuard.score`, for a whole fold."""
     answer = fold.answers[fold.primary]
     h, p = answer["features"], answer["probabilities"]
@@ -232,7 +238,7 @@ def _kept(
     policy: Policy,
     fitted: Fitted,
     fold: Fold,
-    primary: OnnxModel,
+    primary: LoadedModel,
     alarm: FalseAlarm | None,
     without: FalseAlarm | None,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -16,7 +16,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from fallbacks.edges import with_float_edges
 from fallbacks.onnx import OnnxModel
-from fallbacks.onnx_file import TensorSpec
+from fallbacks.predictor import TensorSpec
 from fallbacks.predictor import UnfitInput
 
 Load = Callable[[bytes], OnnxModel]

@@ -21,7 +21,8 @@ from onnx import TensorProto, helper
 from onnx_bytes import classifier, external, identity, loop, model, node, not_a_number, value
 
 from fallbacks.onnx import OnnxModel
-from fallbacks.onnx_file import TensorSpec, read_once
+from fallbacks.onnx_file import read_once
+from fallbacks.predictor import TensorSpec
 
 F4 = np.dtype(np.float32)
 RNG = np.random.default_rng(7)
