@@ -1,0 +1,185 @@
+"""What tritonclient's HTTP clients can ask besides inference, and what they must be refused and survive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from cases import Case, Target, hold, refused, same, same_bits, settle, text_of
+from tritonclient.http import InferInput, InferRequestedOutput
+from tritonclient.utils import InferenceServerException
+from triton_http_answers import asks, given
+
+EXTENSIONS = {
+    "binary_tensor_data", "classification", "model_configuration", "model_repository", "parameters",
+    "schedule_policy", "statistics",
+}
+NOBODY = "nobody"
+
+
+def told(client: Any, on: Target) -> Iterator[Case]:
+    """Every call that only asks, with and without a version and a key."""
+    for version in ("", on.version):
+        at = partial(tells, client, on, version)
+        yield f"is_model_ready, version {version!r}", partial(at, "is_model_ready", lambda ready: ready is True)
+        yield f"get_model_metadata, version {version!r}", partial(at, "get_model_metadata", partial(metadata, on))
+        yield f"get_model_config, version {version!r}", partial(at, "get_model_config", partial(config, on))
+        yield f"get_inference_statistics, version {version!r}", partial(statistics, client, on, version)
+    for call in ("is_server_live", "is_server_ready"):
+        yield call, partial(tells, client, on, None, call, lambda answer: answer is True)
+    yield "get_server_metadata", partial(tells, client, on, None, "get_server_metadata", server)
+    yield "get_inference_statistics of all models", partial(statistics, client, on, None)
+    index = partial(tells, client, on, None, "get_model_repository_index", partial(listed, on))
+    yield "get_model_repository_index", index
+
+
+async def tells(
+    client: Any, on: Target, version: str | None, call: str, right: Callable[[Any], object]
+) -> None:
+    of = () if version is None else (on.model, version)
+    for more in ({}, {"headers": on.auth}, {"query_params": {"a": "b"}}):
+        answer = await settle(getattr(client, call)(*of, **more))
+        hold(right(answer) is not False, f"{call} told {answer!r}")
+
+
+def server(told: Any) -> None:
+    hold(told["name"] and told["version"], "no name or version")
+    same("extensions", set(told["extensions"]), EXTENSIONS)
+
+
+def metadata(on: Target, told: Any) -> None:
+    same("name", told["name"], on.model)
+    same("versions", told["versions"], [on.version])
+    hold(told["platform"], "no platform")
+    sizes = (list(on.rows.shape[1:]), list(on.expected.shape[1:]))
+    for tensor, name, size in zip((*told["inputs"], *told["outputs"]), (on.input, on.output), sizes, strict=True):
+        same("tensor", (tensor["name"], tensor["datatype"], tensor["shape"]), (name, "FP32", [-1, *size]))
+
+
+def config(on: Target, told: Any) -> None:
+    same("name and rows", (told["name"], told["max_batch_size"]), (on.model, on.most))
+    sizes = (list(on.rows.shape[1:]), list(on.expected.shape[1:]))
+    for tensor, name, size in zip((*told["input"], *told["output"]), (on.input, on.output), sizes, strict=True):
+        same("tensor", (tensor["name"], tensor["data_type"], tensor["dims"]), (name, "TYPE_FP32", size))
+
+
+def listed(on: Target, told: Any) -> None:
+    seen = [(one["name"], one["version"], one["state"]) for one in told]
+    hold((on.model, on.version, "READY") in seen, f"the index is {told}")
+
+
+async def statistics(client: Any, on: Target, version: str | None) -> None:
+    """Counts grow by the rows of a request, and by one success."""
+    of = () if version is None else (on.model, version)
+
+    async def counts() -> tuple[int, int]:
+        told = await settle(client.get_inference_statistics(*of, headers=on.auth))
+        [one] = [one for one in told["model_stats"] if one["name"] == on.model]
+        same("version", one["version"], on.version)
+        hold(one["execution_count"] > 0 and one["last_inference"] > 0, f"told {one}")
+        return int(one["inference_count"]), int(one["inference_stats"]["success"]["count"])
+
+    await asks(client, on, sent="binary", wanted="binary", rows=1)
+    rows, requests = await counts()
+    await asks(client, on, sent="binary", wanted="binary", rows=32)
+    same("rows and requests", await counts(), (rows + 32, requests + 1))
+
+
+def refusals(client: Any, on: Target) -> Iterator[Case]:
+    """Every call that must end in the client's own exception; the gateway answers afterwards as before."""
+    for name, call, status, *words in (*administration(client), *wrong(client, on), *ended(client, on)):
+        yield f"{name} is refused with {status}", partial(survives, client, on, call, status, *words)
+    yield "an unknown model is not ready", partial(not_ready, client, on.auth, NOBODY, "")
+    yield "an unknown version is not ready", partial(not_ready, client, on.auth, on.model, "9")
+    yield "partial answers tell the odd row from the others", partial(in_part, client, on, True)
+    yield "partial answers in JSON have null for the odd row", partial(in_part, client, on, False)
+
+
+async def survives(client: Any, on: Target, call: Callable[[], Any], status: str, *words: str) -> None:
+    await refused(call, InferenceServerException, status, *words)
+    hold(await settle(client.is_server_live()), "the gateway is down")
+    await asks(client, on, sent="json", wanted="binary", rows=1)
+
+
+async def not_ready(client: Any, auth: dict[str, str], model: str, version: str) -> None:
+    same("ready", await settle(client.is_model_ready(model, version, headers=auth)), False)
+
+
+def administration(client: Any) -> Iterator[tuple[str, Callable[[], Any], str]]:
+    """Loading is for administrators; memory, traces and logs are nobody's."""
+    yield "load_model", partial(client.load_model, "letters"), "403"
+    yield "load_model with a file", partial(client.load_model, "x", config="{}", files={"file:1/m.onnx": b"x"}), "403"
+    yield "unload_model", partial(client.unload_model, "letters"), "403"
+    for kind in ("system", "cuda"):
+        yield f"{kind} memory status", getattr(client, f"get_{kind}_shared_memory_status"), "501"
+        status_of_one = partial(getattr(client, f"get_{kind}_shared_memory_status"), "region")
+        yield f"{kind} memory status of a region", status_of_one, "501"
+        unregister = getattr(client, f"unregister_{kind}_shared_memory")
+        yield f"{kind} memory unregister", partial(unregister, "region"), "501"
+        yield f"{kind} memory unregister of all", unregister, "501"
+    yield "system memory register", partial(client.register_system_shared_memory, "region", "/k", 64), "501"
+    yield "cuda memory register", partial(client.register_cuda_shared_memory, "region", "aGFuZGxl", 0, 64), "501"
+    for model in (None, "letters"):
+        yield f"trace settings of {model}", partial(client.get_trace_settings, model), "501"
+        yield f"a change of trace settings of {model}", partial(client.update_trace_settings, model), "501"
+    yield "log settings", client.get_log_settings, "501"
+    yield "a change of log settings", partial(client.update_log_settings, {"log_info": True}), "501"
+
+
+def wrong(client: Any, on: Target) -> Iterator[tuple[Any, ...]]:
+    """What the caller can mend."""
+    one = on.rows[:1]
+
+    def ask(*of: Any, **more: Any) -> Callable[[], Any]:
+        return lambda: client.infer(*of, headers=on.auth, **more)
+
+    unknown = "Request for unknown model"
+    for model, version in ((NOBODY, ""), (on.model, "9")):
+        at = f"of {model}/{version}"
+        yield f"infer {at}", ask(model, given(on, one), version), "404", unknown
+        for call in ("get_model_metadata", "get_model_config", "get_inference_statistics"):
+            yield f"{call} {at}", partial(getattr(client, call), model, version, headers=on.auth), "404", unknown
+    for header in ("x-api-key", "Authorization"):
+        key = {header: f"{'Bearer ' * (header == 'Authorization')}fsg_wrong"}
+        yield f"infer with a wrong {header}", partial(client.infer, on.model, given(on, one), headers=key), "401"
+    many = np.repeat(one, on.most + 1, axis=0)
+    for sent in ("json", "binary"):
+        yield f"one row too many in {sent}", ask(on.model, given(on, many, sent)), "400", str(on.most)
+    yield "a body far too large", ask(on.model, given(on, np.repeat(one, 200_000, axis=0))), "413"
+    narrow = InferInput(on.input, [1, 3], "FP32").set_data_from_numpy(np.zeros((1, 3), np.float32))
+    yield "a wrong shape", ask(on.model, [narrow]), "400", "shape"
+    whole = InferInput(on.input, list(one.shape), "INT64").set_data_from_numpy(one.astype(np.int64))
+    yield "a wrong type", ask(on.model, [whole]), "400", "FP32"
+    yield "an unknown output", ask(on.model, given(on, one), outputs=[InferRequestedOutput("x")]), "400", "x"
+    shared = InferInput(on.input, list(one.shape), "FP32").set_shared_memory("region", one.nbytes)
+    yield "an input in shared memory", ask(on.model, [shared]), "400", "shared memory"
+    there = InferRequestedOutput(on.output)
+    there.set_shared_memory("region", 64)
+    yield "an output in shared memory", ask(on.model, given(on, one), outputs=[there]), "400", "shared memory"
+
+
+def ended(client: Any, on: Target) -> Iterator[tuple[Any, ...]]:
+    """What the gateway ends otherwise than with an answer."""
+    ask = partial(client.infer, on.model)
+    for packed in (None, "gzip", "deflate"):
+        pack = {"request_compression_algorithm": packed, "response_compression_algorithm": packed}
+        odd = partial(ask, given(on, on.odd), headers=on.auth, **pack)
+        yield f"an odd row, compressed with {packed}", odd, "422", "deferred"
+    mixed = np.concatenate([on.rows[:3], on.odd])
+    yield "a batch with one odd row", partial(ask, given(on, mixed), headers=on.auth), "422", "deferred"
+    yield "a deadline of a microsecond", partial(ask, given(on, on.rows), headers=on.auth, timeout=1), "504"
+    many = {"x-api-key": on.slow_key}
+    yield "a caller who is too fast", partial(ask, given(on, on.rows), headers=many), "429"
+
+
+async def in_part(client: Any, on: Target, binary: bool) -> None:
+    x = np.concatenate([on.rows[:2], on.odd, on.rows[2:3]])
+    outputs = [InferRequestedOutput(name, binary_data=binary) for name in (on.output, "fs_row_outcome")]
+    result = await settle(client.infer(on.model, given(on, x), outputs=outputs, headers=on.auth))
+    ends = [text_of(end) for end in result.as_numpy("fs_row_outcome")]
+    same("row outcomes", ends, ["served", "served", "deferred", "served"])
+    got = result.as_numpy(on.output)
+    hold(np.isnan(got[2]).all(), "the withheld row is not blank")
+    same_bits(got[[0, 1, 3]], on.expected[:3])
