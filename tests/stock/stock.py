@@ -8,24 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
-from deployments import letters
-from numpy.typing import NDArray
-from served import Served, clean_rows, outlier_rows, serving
+from deployments import be_patient, key_for
+from served import Served, copy_of, serving
 
 from bench.environment import python_of
-from gateway.callers import add_key
-from gateway.gateway import VAR
 from gateway.policy import load_policy
+from gateway.samples import Rows, Samples, load_samples
 
 HERE = Path(__file__).parent
 CLIENTS, REQUIREMENTS, ENVIRONMENTS = HERE / "clients", HERE / "requirements", HERE / "var"
 SCRIPT_WITHIN_S = 120
 ROWS = 32
-ONE_A_DAY = 1 / 86_400
+RATES = {"ada": 1e6, "sloth": 1 / 86_400}
+"""Rows a second of the two callers: one is never too fast, one has a row a day."""
 
 
 @dataclass(frozen=True)
@@ -38,24 +36,24 @@ class Case:
 
 
 @contextmanager
-def target(folder: Path) -> Iterator[Path]:
-    """A running copy of configs/letters; gives the folder in which scripts find what they must know."""
-    deployment = letters(folder)
-    keys = {
-        name: add_key(deployment / VAR, name, tier="trusted", per_s=per_s, scopes=frozenset({"infer"}))
-        for name, per_s in (("ada", 1e6), ("sloth", ONE_A_DAY))
-    }
+def target(name: str, folder: Path) -> Iterator[Path]:
+    """A running copy of a deployment; gives the folder in which scripts find what they must know."""
+    deployment = copy_of(name, folder)
+    be_patient(deployment)
+    policy = load_policy(deployment)
+    [taken], [given] = policy.inputs, policy.expose
+    keys = {who: key_for(deployment, who, "trusted", per_s) for who, per_s in RATES.items()}
     with serving(deployment, "--local") as served:
-        rows, odd = _rows(served, keys["ada"])
-        np.savez(folder / "truth.npz", rows=rows, odd=odd, expected=_truth(deployment / "primary.onnx", rows))
-        policy = load_policy(deployment)
+        rows, odd = _rows(served, load_samples(deployment, taken), keys["ada"])
+        expected = _truth(deployment / "primary.onnx", taken, given, rows)
+        np.savez(folder / "truth.npz", rows=rows, odd=odd, expected=expected)
         told = {
             "http": f"127.0.0.1:{served.data.base_url.port}",
             "grpc": "",
             "model": policy.name,
             "version": policy.version,
-            "input": "attributes",
-            "output": "probabilities",
+            "input": taken,
+            "output": given,
             "labels": policy.labels,
             "most": policy.serving.max_batch_rows,
             "key": keys["ada"],
@@ -65,25 +63,30 @@ def target(folder: Path) -> Iterator[Path]:
         yield folder
 
 
-def _rows(served: Served, key: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _rows(served: Served, samples: Samples, key: str) -> tuple[Rows, Rows]:
     """Rows that the primary answers, and one that goes to a person; each is asked alone."""
 
-    def ends(row: NDArray[Any]) -> str:
-        return served.ask(row, **{"x-api-key": key}).headers["x-failsafe-outcome"]
+    def ends(row: Rows, outcome: str) -> bool:
+        raw = {"x-api-key": key, "inference-header-content-length": "0"}
+        reply = served.data.post(f"/v2/models/{served.model}/infer", content=row.tobytes(), headers=raw)
+        return reply.headers["x-failsafe-outcome"] == outcome
 
-    good = [row for i in range(4 * ROWS) if ends(row := clean_rows(4 * ROWS)[i : i + 1]) == "served"][:ROWS]
-    odd = next(row for i in range(ROWS) if ends(row := outlier_rows(ROWS)[i : i + 1]) == "deferred")
+    good = [row for row in _alone(samples.clean[: 2 * ROWS]) if ends(row, "served")][:ROWS]
     assert len(good) == ROWS
-    return np.concatenate(good), odd
+    family = samples.families[min(samples.families)]
+    return np.concatenate(good), next(row for row in _alone(family) if ends(row, "deferred"))
 
 
-def _truth(model: Path, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def _alone(rows: Rows) -> list[Rows]:
+    return [rows[i : i + 1] for i in range(len(rows))]
+
+
+def _truth(model: Path, taken: str, given: str, rows: Rows) -> Rows:
     """What onnxruntime says of each row alone, without the gateway."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    alone = [session.run(["probabilities"], {"attributes": rows[i : i + 1]})[0] for i in range(len(rows))]
-    return np.concatenate(alone)
+    return np.concatenate([session.run([given], {taken: row})[0] for row in _alone(rows)])
 
 
 def client(environment: str) -> Path:

@@ -17,6 +17,7 @@ EXTENSIONS = {
     "schedule_policy", "statistics",
 }
 NOBODY = "nobody"
+FAR_TOO_LARGE = 2**24
 
 
 def told(client: Any, on: Target) -> Iterator[Case]:
@@ -147,7 +148,8 @@ def wrong(client: Any, on: Target) -> Iterator[tuple[Any, ...]]:
     many = np.repeat(one, on.most + 1, axis=0)
     for sent in ("json", "binary"):
         yield f"one row too many in {sent}", ask(on.model, given(on, many, sent)), "400", str(on.most)
-    yield "a body far too large", ask(on.model, given(on, np.repeat(one, 200_000, axis=0))), "413"
+    far = np.repeat(one, FAR_TOO_LARGE // one.nbytes, axis=0)
+    yield "a body far too large", ask(on.model, given(on, far)), "413"
     narrow = InferInput(on.input, [1, 3], "FP32").set_data_from_numpy(np.zeros((1, 3), np.float32))
     yield "a wrong shape", ask(on.model, [narrow]), "400", "shape"
     whole = InferInput(on.input, list(one.shape), "INT64").set_data_from_numpy(one.astype(np.int64))
