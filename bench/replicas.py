@@ -118,7 +118,8 @@ def _round(
     with TemporaryDirectory(prefix="replicas-") as temporary:
         bodies = deployment(folder, Path(temporary) / "deployment", outliers=0.0)
         origin, log = Origin("127.0.0.1", free_port(), tls=False), Path(temporary) / "log"
-        ports = ["--port", str(origin.port), "--admin-port", str(free_port())]
+        ports = ["--port", str(origin.port), "--grpc-port", str(free_port())]
+        ports += ["--admin-port", str(free_port())]
         serve = [sys.executable, "-m", "gateway", "serve", str(bodies.folder), "--replicas", str(count)]
         requests = bodies.requests(origin, case)
         with running([*serve, *ports], {}, frozenset(cores), log) as child:

@@ -47,7 +47,7 @@ def first_answer_s(what: str, folder: Path) -> float:
     with TemporaryDirectory(prefix="start-") as temporary:
         work = Path(temporary)
         bodies = deployment(folder, work / "deployment", 0.0)
-        port, admin = free_port(), free_port()
+        port, grpc, admin = free_port(), free_port(), free_port()
         command = [sys.executable, str(EMPTY_APP), str(port)]
         if what != EMPTY:
             serve = [
@@ -57,6 +57,8 @@ def first_answer_s(what: str, folder: Path) -> float:
                 str(bodies.folder),
                 "--port",
                 str(port),
+                "--grpc-port",
+                str(grpc),
                 "--admin-port",
                 str(admin),
             ]

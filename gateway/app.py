@@ -47,6 +47,7 @@ class Options(BaseModel):
     folder: str
     host: str = "127.0.0.1"
     port: int = 8080
+    grpc_port: int = 8081
     admin_port: int = 8082
     replicas: int = 1
 
@@ -91,7 +92,7 @@ class GatewayReplica:
 
 def build(options: Options) -> serve.Application:
     """The application for `serve run` and `serve.run`."""
-    address = {"host": options.host, "port": options.port, "admin_port": options.admin_port}
+    address = options.model_dump(include={"host", "port", "grpc_port", "admin_port"})
     deployment: serve.Deployment = serve.deployment(
         name="gateway",
         num_replicas=options.replicas,

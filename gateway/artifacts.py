@@ -159,4 +159,6 @@ def contract_of(folder: Path, policy: Policy, models: Mapping[str, OnnxModel]) -
         TensorSpec(s.name, s.dtype, s.shape, *ranges.get(s.name, (None, None))) for s in primary.inputs
     )
     outputs = tuple(TensorSpec(s.name, s.dtype, s.shape) for s in primary.outputs if s.name in policy.expose)
-    return Contract(policy.name, inputs, outputs, policy.serving.max_batch_rows, policy.version)
+    return Contract(
+        policy.name, inputs, outputs, policy.serving.max_batch_rows, policy.version, tuple(policy.labels)
+    )

@@ -24,6 +24,8 @@ from gateway.pipeline import Ended
 Answer: TypeAlias = Callable[[Batch], Awaitable[Ended]]
 Taken: TypeAlias = list[tuple[Batch, asyncio.Future[list[Decision]]]]
 LANES = 2
+LEVELS = 4
+"""How many priorities are told apart; whatever is lower than the last counts as the last."""
 log = logging.getLogger(__name__)
 
 
@@ -38,19 +40,23 @@ class Batcher:
         self._answer = answer
         self.max_batch_rows = max_batch_rows
         self.max_queued_rows = max_queued_rows
-        self._waiting: deque[tuple[Batch, asyncio.Future[list[Decision]]]] = deque()
+        self._waiting: tuple[deque[tuple[Batch, asyncio.Future[list[Decision]]]], ...]
+        self._waiting = tuple(deque() for _ in range(LEVELS))
         self._lanes: list[asyncio.Task[None]] = []
         self._ends: set[asyncio.Task[None]] = set()
         self.queued_rows = 0
 
-    async def decide(self, batch: Batch) -> list[Decision]:
-        """The decisions for one request's rows by their deadline; total, our own cancellation aside."""
+    async def decide(self, batch: Batch, priority: int = 1) -> list[Decision]:
+        """The decisions for one request's rows by their deadline; total, our own cancellation aside.
+
+        Args:    priority: from 1, the highest.
+        """
         rows = len(batch)
         if self.queued_rows + rows > self.max_queued_rows:
             return _refuse(batch, Refused(Reason.UNAVAILABLE, retry_after_s=1.0))
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[Decision]] = loop.create_future()
-        self._waiting.append((batch, answer))
+        self._waiting[min(priority, LEVELS) - 1].append((batch, answer))
         self.queued_rows += rows
         self._lanes = [lane for lane in self._lanes if not lane.done()]
         if len(self._lanes) < LANES:
@@ -102,12 +108,12 @@ class Batcher:
         """The longest prefix of the queue that makes one batch of one form; callers that left are skipped."""
         taken: Taken = []
         rows, form = 0, None
-        while self._waiting:
-            batch, answer = self._waiting[0]
+        while waiting := next(filter(None, self._waiting), None):
+            batch, answer = waiting[0]
             n, its_form = len(batch), form_of(batch)
             if taken and (rows + n > self.max_batch_rows or its_form != form):
                 break
-            self._waiting.popleft()
+            waiting.popleft()
             self.queued_rows -= n
             if answer.done():
                 continue

@@ -39,6 +39,14 @@ class Caller:
     principal: str
     tier: str = "anonymous"
     scopes: frozenset[str] = frozenset({"infer"})
+    models: frozenset[str] | None = None
+
+    def may(self, needs: frozenset[str]) -> bool:
+        """Whether any of these scopes is the caller's; of none, nobody's is."""
+        return not needs.isdisjoint(self.scopes)
+
+    def may_ask(self, model: str) -> bool:
+        return self.models is None or model in self.models
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,7 +149,7 @@ def _read_on(book: _Book, content: bytes, secret: bytes) -> _Book:
     callers: dict[str, Caller] = {}
     rates: dict[str, float] = {}
     for n, key in enumerate(keys_in(content, start), start=1):
-        made, known = Caller(key.name, key.tier, key.scopes), book.by_hash.get(key.hash)
+        made, known = Caller(key.name, key.tier, key.scopes, key.models), book.by_hash.get(key.hash)
         callers[key.hash] = known if made == known else made  # else the old ones would go all at once
         if key.per_s is not None:
             rates[key.name] = key.per_s

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -23,6 +24,7 @@ Folder = Annotated[Path, typer.Argument(help="A deployment folder, such as confi
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Host = Annotated[str, typer.Option(help="Where the data plane listens.")]
 Port = Annotated[int, typer.Option(help="HTTP port of the data plane.")]
+GrpcPort = Annotated[int, typer.Option(help="gRPC port of the data plane.")]
 AdminPort = Annotated[int, typer.Option(help="HTTP port of the administration plane, on loopback.")]
 
 
@@ -32,6 +34,7 @@ def serve(
     local: Annotated[bool, typer.Option("--local", help="In one process, without Ray.")] = False,
     host: Host = "127.0.0.1",
     port: Port = 8080,
+    grpc_port: GrpcPort = 8081,
     admin_port: AdminPort = 8082,
     replicas: Annotated[int | None, typer.Option(help="Default: what the policy says.")] = None,
 ) -> None:
@@ -43,7 +46,7 @@ def serve(
     policy = load_policy(folder)
     if not local:
         load_artifacts(folder, policy).close()  # what is wrong is told here, not in a replica's log
-    address = Address(host, port, admin_port)
+    address = Address(host, port, grpc_port, admin_port)
     refuse_public_bind(folder, policy, address)
     refuse_used_ports(address)
     token = admin_token()
@@ -58,8 +61,7 @@ def serve(
         return
     from gateway.app import Cluster, Options, wait_for_signal  # imports ray: two seconds
 
-    options = Options(folder=str(folder), host=host, port=port, admin_port=admin_port)
-    options.replicas = replicas or policy.serving.replicas
+    options = Options(folder=str(folder), **asdict(address), replicas=replicas or policy.serving.replicas)
     cluster = Cluster(options)
     try:
         with suppress(KeyboardInterrupt):  # Ctrl-C before it serves is an orderly end as well
@@ -75,12 +77,14 @@ def demo(
     folder: Folder,
     once: Annotated[bool, typer.Option("--once", help="Exit after the walk-through.")] = False,
     port: Port = 8080,
+    grpc_port: GrpcPort = 8081,
     admin_port: AdminPort = 8082,
 ) -> None:
     """Serves a deployment on Ray and shows every outcome on real inputs."""
     from gateway.demo import run
+    from gateway.replica import Address
 
-    sys.exit(run(folder, once=once, port=port, admin_port=admin_port))
+    sys.exit(run(folder, once=once, address=Address("127.0.0.1", port, grpc_port, admin_port)))
 
 
 @app.command()
@@ -132,26 +136,36 @@ def key(
     name: Annotated[str, typer.Argument(help="Who the key is for: a lower-case name.")],
     tier: Annotated[str, typer.Option(help="A tier of the policy's `disclosure`.")] = "anonymous",
     per_s: Annotated[float | None, typer.Option(help="Rows a second; default: what the policy says.")] = None,
-    scope: Annotated[list[str] | None, typer.Option(help="What the key allows.")] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="What the key allows: infer (default), metadata, explain.")
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Models that it may ask; default: all.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Makes a caller's key and prints it once; only its keyed hash is kept."""
     from gateway.callers import add_key
     from gateway.gateway import VAR
-    from gateway.policy import closest, load_policy
+    from gateway.keys import SCOPES
+    from gateway.policy import load_policy
 
     try:
         policy = load_policy(folder)
     except Problems as error:
         _fail(error, as_json)
-    if tier not in {"anonymous", *policy.disclosure}:
-        nearest = closest(tier, {"anonymous", *policy.disclosure})
-        _wrong(
-            f"--tier: {tier!r} is not in the policy's disclosure"
-            + (f"; did you mean {nearest!r}?" * bool(nearest))
-        )
+    _hold("--tier", tier, {"anonymous", *policy.disclosure}, "in the policy's disclosure")
+    for one in scope or ():
+        _hold("--scope", one, set(SCOPES), "a scope")
+    for one in model or ():
+        _hold("--model", one, {policy.name}, "served here")
     try:
-        made = add_key(folder / VAR, name, tier=tier, per_s=per_s, scopes=frozenset(scope or ["infer"]))
+        made = add_key(
+            folder / VAR,
+            name,
+            tier=tier,
+            per_s=per_s,
+            scopes=frozenset(scope or ["infer"]),
+            models=frozenset(model) if model else None,
+        )
     except ValueError as error:
         _wrong(f"NAME: {error}")
     say(json.dumps({"name": name, "key": made}) if as_json else made)
@@ -168,6 +182,7 @@ def bench(context: typer.Context) -> None:
 
 def _say_where(name: str, address: Address, token: str) -> None:
     say(f"serving {name} at http://{address.host}:{address.port}/v2/models/{name}")
+    say(f"grpc    {address.host}:{address.grpc_port}")
     admin = f"http://127.0.0.1:{address.admin_port}"
     say(f"status  {admin}/status   review  {admin}/review")
     say(f"token   {token}")
@@ -186,6 +201,15 @@ def _fail(error: Problems, as_json: bool) -> NoReturn:
         for problem in error.problems:
             print(problem, file=sys.stderr)  # noqa: T201
     sys.exit(2)
+
+
+def _hold(option: str, value: str, known: set[str], what: str) -> None:
+    """Ends the command unless the value is one that is known."""
+    from gateway.places import closest
+
+    if value not in known:
+        nearest = closest(value, known)
+        _wrong(f"{option}: {value!r} is not {what}" + f"; did you mean {nearest!r}?" * bool(nearest))
 
 
 def _wrong(what: str) -> NoReturn:

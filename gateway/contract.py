@@ -151,6 +151,8 @@ class RequestedOutput:
 class Contract:
     """One model on the wire. `outputs` are the exposed ones only; `body_limit_bytes`: worth reading.
 
+    labels: the names of the classes, for outputs whose last axis is so long.
+
     Raises:  ArtifactError for names that repeat or are reserved, or nothing to take or give.
     """
 
@@ -159,6 +161,7 @@ class Contract:
     outputs: tuple[TensorSpec, ...]
     max_rows: int
     version: str
+    labels: tuple[str, ...] = ()
     taken: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
     given: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
     everything: Mapping[bool, tuple[RequestedOutput, ...]] = field(init=False, compare=False, repr=False)

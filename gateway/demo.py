@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -102,15 +102,14 @@ def _end(reply: httpx.Response) -> tuple[str, str, str]:
 _TOLD = ("outcome", "reason", "served-by")
 
 
-def run(folder: Path, *, once: bool, port: int, admin_port: int) -> int:
+def run(folder: Path, *, once: bool, address: Address) -> int:
     """Serves on Ray, walks through, prints the table; 0 if every scene ended as it should."""
     console = Console() if sys.stdout.isatty() else Console(width=110)
     policy = load_policy(folder)
     load_artifacts(folder, policy).close()  # what is wrong is told here, not in a replica's log
-    address = Address(port=port, admin_port=admin_port)
     refuse_used_ports(address)
     token = admin_token()
-    cluster = Cluster(Options(folder=str(folder), port=port, admin_port=admin_port))
+    cluster = Cluster(Options(folder=str(folder), **asdict(address)))
     try:
         with console.status("starting Ray and the gateway (15 to 25 s, nearly all of it Ray's own)"):
             cluster.start()
@@ -123,9 +122,10 @@ def run(folder: Path, *, once: bool, port: int, admin_port: int) -> int:
             console.print(f"[red]not as it should be:[/red] {title}")
         if not once and not wrong:
             console.print(
-                f"still serving at http://127.0.0.1:{port}/v2/models/{policy.name}   (Ctrl-C ends it)"
+                f"still serving at http://127.0.0.1:{address.port}/v2/models/{policy.name}   (Ctrl-C ends it)"
             )
-            console.print(f"status http://127.0.0.1:{admin_port}/status   token {token}", soft_wrap=True)
+            admin = f"http://127.0.0.1:{address.admin_port}"
+            console.print(f"status {admin}/status   token {token}", soft_wrap=True)
             wait_for_signal()
         return 1 if wrong else 0
     finally:

@@ -28,9 +28,11 @@ from gateway.contract import Contract
 from gateway.decision import Decision
 from gateway.disclosure import Tier
 from gateway.errors import ArtifactError, PolicyError, Problem
+from gateway.in_flight import InFlight
 from gateway.pipeline import Ended, Pipeline, Review
 from gateway.policy import Policy, Rounded, Top, load_policy, locate
 from gateway.review import Nobody, People
+from gateway.statistics import Statistics
 from gateway.telemetry import Telemetry
 
 VAR = "var"
@@ -78,8 +80,10 @@ class Gateway:
         self.loaded = self._load(policy)
         self.telemetry = Telemetry(policy.name, self.replica)
         path = folder / VAR / f"decisions-{self.replica}.jsonl"
-        self.audit = Audit(path, [self.telemetry])
+        self.statistics = Statistics(lambda: self.loaded.pipeline.models)
+        self.audit = Audit(path, [self.telemetry, self.statistics])
         serving = policy.serving
+        self.in_flight = InFlight(serving.max_in_flight, serving.max_in_flight_per_caller)
         self.batcher = Batcher(
             self._answer,
             max_batch_rows=serving.max_batch_rows,
@@ -112,13 +116,17 @@ class Gateway:
         if isinstance(self.review, People):
             self._tasks.append(loop.create_task(self.review.tend()))
 
-    async def decide(self, batch: Batch) -> list[Decision]:
-        """One decision a row, in order, by the rows' deadlines; rows of other requests share its passes."""
-        return await self.batcher.decide(batch)
+    async def decide(self, batch: Batch, priority: int = 1) -> list[Decision]:
+        """One decision a row, in order, by the rows' deadlines; rows of other requests share its passes.
+
+        Args:    priority: 1 is the highest, and what is not said; others wait behind.
+        """
+        return await self.batcher.decide(batch, priority)
 
     async def _answer(self, batch: Batch) -> Ended:
         ended = await self.loaded.pipeline.answer(batch)  # looked up now: a reload takes effect at once
         self.telemetry.passed(ended.trail)
+        self.statistics.executions += 1
         return ended
 
     def record(self, record: Record) -> None:
@@ -158,6 +166,8 @@ class Gateway:
         self.callers.anonymous_loopback = policy.serving.anonymous == "loopback"
         self.batcher.max_batch_rows = policy.serving.max_batch_rows
         self.batcher.max_queued_rows = policy.serving.max_queued_rows
+        self.in_flight.most = policy.serving.max_in_flight
+        self.in_flight.most_per_caller = policy.serving.max_in_flight_per_caller
         if isinstance(self.review, People) and policy.review is not None:
             self.review.queue.capacity = policy.review.capacity
             self.review.expire_after_s = policy.review.expire_after_s
@@ -193,7 +203,7 @@ def _needs_restart(folder: Path, old: Policy, new: Policy) -> Iterator[Problem]:
     stores = [policy.review and policy.review.store for policy in (old, new)]
     if stores[0] != stores[1]:
         yield locate(folder, ("review", "store"), "a change of the review store needs a restart")
-    for field in ("replicas", "trusted_proxies"):
+    for field in ("replicas", "trusted_proxies", "base_path"):
         if getattr(old.serving, field) != getattr(new.serving, field):
             yield locate(folder, ("serving", field), f"a change of {field} needs a restart")
     if old.name != new.name:

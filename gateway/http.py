@@ -7,85 +7,102 @@ health and the server's own metadata, nor has its body read.
     admit(head) ── Reply: refused, or nothing more is needed
                 └─ Admitted: so much body may be read, and this answers it
 
-Our own server calls that directly (`server.py`); an ASGI server gets the same through `__call__`.
+Our own server calls that directly (`server.py`); an ASGI server gets the same through `__call__`. `ROUTES` is
+all that there is: each route says who may, and none can be written without saying so.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from functools import partial
-from importlib.metadata import version
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+import orjson
+
 from gateway import metadata
-from gateway.audit import Record
-from gateway.batch import Batch, now_s
 from gateway.callers import Caller
+from gateway.coding import TooLong, accepted, decoded, encoded
 from gateway.contract import MAX_BODY_BYTES
-from gateway.errors import InvalidRequest, Problem
-from gateway.gateway import Gateway, Loaded
-from gateway.ids import Ids
+from gateway.errors import InvalidRequest
 from gateway.later import reply_decision, reply_review, wait_for_people
 from gateway.limits import BODY_TIMEOUT_S
-from gateway.replies import Reply, reply_end, reply_infer, reply_json, reply_unknown_model
+from gateway.plane import (
+    ANYBODY,
+    INFERENCE,
+    METADATA,
+    NOBODY,
+    OWN,
+    TIMEOUT_HEADER,
+    Call,
+    Over,
+    Plane,
+    natural,
+    wait_s,
+    within_s,
+)
+from gateway.replies import Reply, reply_end, reply_infer, reply_json
 from gateway.request import Admitted, Request, joined, parts_of
-from gateway.siblings import Siblings
-from gateway.states import Rejection, Stamp, Unanswered
-from gateway.wire import InferRequest, parse_header_length, parse_infer
+from gateway.routes import Route, Routes, versioned
+from gateway.states import Rejection, Unanswered
+from gateway.wire import parse_header_length, parse_infer
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-T = TypeVar("T")
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+T = TypeVar("T")
 
-VERSION = version("failsafe-gateway")
-LONGEST_WAIT_S = 30
-EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "parameters", "schedule_policy")
-
-
-class _Ended(Exception):
-    """The request is over before a decision; carries its reply."""
-
-    def __init__(self, end: Rejection, what: str = "", **headers: str) -> None:
-        super().__init__(str(end))
-        self.end, self.what, self.headers = end, what, headers
+SMALL_BODY_BYTES = 64 * 1024
+"""Of a request that says nothing but which of a few things it wants."""
+WORTH_CODING_BYTES = 1024
+"""A smaller reply fits one packet as it is."""
+ANYONE = Caller("anyone")
+CODINGS = ("identity", "gzip", "deflate")
 
 
-class _Asked(NamedTuple):
-    """A caller and its request for inference, whose body is still to come."""
+class Asked(NamedTuple):
+    """One request on its route: `args` from its path, and who asks."""
 
+    plane: Plane
     request: Request
-    caller: Caller
-    loaded: Loaded
     decision_id: str
-    received_s: float
-    start_s: float
+    args: dict[str, str]
+    caller: Caller
+
+    def begin(self) -> Call:
+        args = self.args
+        return self.plane.begin(self.caller, args["model"], args.get("version"), self.decision_id)
 
 
 class DataPlane:
     """What port 8080 serves: a `Handler` of our server, and an ASGI application."""
 
-    def __init__(self, gateway: Gateway, siblings: Siblings) -> None:
-        self.gateway = gateway
-        self.siblings = siblings
-        self._ids = Ids()
+    def __init__(self, plane: Plane) -> None:
+        self.plane = plane
+        base = plane.gateway.loaded.policy.serving.base_path
+        self._routes = Routes(ROUTES, parts_of(base))
 
     def admit(self, request: Request) -> Admitted | Reply:
         """The reply to a request that needs no body or is refused; else what may come and what answers it.
 
         Cost: 6 us for an inference request with a key.
         """
-        decision_id = self._ids.new()
+        decision_id = self.plane.ids.new()
         try:
-            return self._route(request, decision_id)
-        except _Ended as over:
-            return reply_end(over.end, self._stamp(decision_id), what=over.what, headers=over.headers)
+            route, args = self._routes.find(request)
+            caller = ANYONE
+            if route.needs is not ANYBODY:
+                caller = self.plane.identify(request.key, request.address, route.needs)
+            return route.step(Asked(self.plane, request, decision_id, args, caller))
+        except Over as over:
+            return self._ended(over, decision_id)
 
     def refuse(self, end: Unanswered, what: str = "") -> Reply:
         """The reply to what never became a request that can be routed."""
-        return reply_end(end, self._stamp(self._ids.new()), what=what)
+        return reply_end(end, self.plane.stamp(self.plane.ids.new()), what=what)
+
+    def _ended(self, over: Over, decision_id: str) -> Reply:
+        return reply_end(over.end, self.plane.stamp(decision_id), what=over.what, headers=over.headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI door."""
@@ -104,100 +121,148 @@ class DataPlane:
                 body = await _body_of(receive, admitted.body_limit)
         except TimeoutError:
             return self.refuse(Rejection.TOO_SLOW)
-        except _Ended as over:
-            return self.refuse(over.end, over.what)
+        except Over as over:
+            return self._ended(over, self.plane.ids.new())
         return None if body is None else await admitted.answer(body)
 
-    def _stamp(self, decision_id: str) -> Stamp:
-        loaded = self.gateway.loaded
-        return Stamp(loaded.tag, loaded.policy.mode, decision_id)
 
-    def _route(self, request: Request, decision_id: str) -> Admitted | Reply:
-        match request.parts:
-            case ("v2", "models", model, "versions", number, *rest):
-                return self._model(request, decision_id, model, number, tuple(rest))
-            case ("v2", "models", model, *rest):
-                return self._model(request, decision_id, model, None, tuple(rest))
-            case ("v2",):
-                _only(request, "GET")
-                return reply_json(metadata.render_server("failsafe-gateway", VERSION, EXTENSIONS))
-            case ("v2", "health", "live" | "ready"):
-                _only(request, "GET")
-                return reply_json(metadata.render_health(live=True, ready=True))
-            case ("decisions" | "reviews" as kind, id_):
-                _only(request, "GET")
-                caller, stamp = self._caller(request), self._stamp(decision_id)
-                if kind == "reviews":
-                    return Admitted(0, lambda _: reply_review(self.gateway, caller, id_, stamp))
-                return Admitted(0, lambda _: reply_decision(self.gateway, self.siblings, caller, id_, stamp))
-            case _:
-                raise _Ended(Rejection.NOT_FOUND)
+def _told(what: Callable[[Asked], Any]) -> Callable[[Asked], Reply]:
+    """A route that only tells something."""
+    return lambda asked: reply_json(orjson.dumps(what(asked)))
 
-    def _caller(self, request: Request, scope: str = "infer") -> Caller:
-        caller = self.gateway.callers.identify(request.key, request.address)
-        if caller is None:
-            raise _Ended(Rejection.UNAUTHENTICATED)
-        if scope not in caller.scopes:
-            raise _Ended(Rejection.FORBIDDEN)
-        return caller
 
-    def _model(
-        self, request: Request, decision_id: str, model: str, number: str | None, rest: tuple[str, ...]
-    ) -> Admitted | Reply:
-        received_s, start_s = time.time(), time.perf_counter()
-        caller, loaded = self._caller(request), self.gateway.loaded
-        contract = loaded.contract
-        if model != contract.model or number not in (None, contract.version):
-            asked_for = model if number is None else f"{model}/{number}"
-            return reply_unknown_model(asked_for, self._stamp(decision_id))
-        match rest:
-            case ("infer",):
-                _only(request, "POST")
-                limit = min(MAX_BODY_BYTES, contract.body_limit_bytes)
-                _hold_body(request, limit)
-                asked = _Asked(request, caller, loaded, decision_id, received_s, start_s)
-                return Admitted(limit, partial(self._infer, asked))
-            case ():
-                body = metadata.render_model(contract)
-            case ("ready",):
-                body = metadata.render_model_ready(contract, ready=True)
-            case ("config",):
-                body = metadata.render_config(contract)
-            case _:
-                raise _Ended(Rejection.NOT_FOUND)
-        _only(request, "GET")
-        return reply_json(body)
+def _of_model(what: Callable[[Any], Any]) -> Callable[[Asked], Reply]:
+    """A route that tells something of a model: of its contract."""
+    return _told(lambda asked: what(asked.begin().loaded.contract))
 
-    async def _infer(self, of: _Asked, body: bytes) -> Reply | None:
-        request, loaded, id_ = of.request, of.loaded, of.decision_id
-        try:
-            header_length = parse_header_length(request.header(b"inference-header-content-length"))
-            asked = parse_infer(body, header_length, loaded.contract)
-            deadline_s = now_s() + _deadline(request, asked, loaded.policy.deadline_s)
-        except InvalidRequest as error:
-            return reply_end(error, self._stamp(id_))
-        ids = (id_,) if asked.rows == 1 else tuple(f"{id_}.{i}" for i in range(asked.rows))
-        principals = (of.caller.principal,) * asked.rows
-        decisions = await self.gateway.decide(
-            Batch(ids, principals, asked.inputs, (deadline_s,) * asked.rows)
+
+def _statistics(asked: Asked) -> Any:
+    gateway = asked.plane.gateway
+    contract = asked.begin().loaded.contract if asked.args else gateway.loaded.contract
+    return metadata.statistics(contract, gateway.statistics)
+
+
+def _index(asked: Asked) -> Admitted:
+    """Which models there are. The body may ask for the ready ones alone, and there are no others."""
+    contract = asked.plane.gateway.loaded.contract
+
+    async def answer(_: bytes) -> Reply:
+        return reply_json(orjson.dumps(metadata.index(contract)))
+
+    return Admitted(SMALL_BODY_BYTES, answer)
+
+
+def _administration(_: Asked) -> Reply:
+    raise Over(Rejection.FORBIDDEN)
+
+
+def _unsupported(_: Asked) -> Reply:
+    raise Over(Rejection.UNSUPPORTED)
+
+
+def _decision(asked: Asked) -> Admitted:
+    plane, stamp = asked.plane, asked.plane.stamp(asked.decision_id)
+    id_ = asked.args["id"]
+    return Admitted(0, lambda _: reply_decision(plane.gateway, plane.siblings, asked.caller, id_, stamp))
+
+
+def _review(asked: Asked) -> Admitted:
+    plane, stamp = asked.plane, asked.plane.stamp(asked.decision_id)
+    return Admitted(0, lambda _: reply_review(plane.gateway, asked.caller, asked.args["id"], stamp))
+
+
+def _infer(asked: Asked) -> Admitted:
+    call, request = asked.begin(), asked.request
+    limit = min(MAX_BODY_BYTES, call.loaded.contract.body_limit_bytes)
+    coding = (request.header(b"content-encoding") or "identity").strip().lower()
+    if coding not in CODINGS:
+        raise Over(Rejection.UNSUPPORTED, f"Content-Encoding must be one of {', '.join(CODINGS)}")
+    if natural(request.header(b"content-length") or "0", limit + 1) > limit:
+        raise _too_large(limit)
+    return Admitted(limit, partial(_answer, asked.plane, request, call, coding, limit))
+
+
+async def _answer(
+    plane: Plane, request: Request, call: Call, coding: str, limit: int, body: bytes
+) -> Reply | None:
+    stamp = plane.stamp(call.decision_id)
+    try:
+        with plane.seat(call.caller):
+            if coding != "identity":
+                body = decoded(body, coding, limit)
+            return await _judged(plane, request, call, body)
+    except InvalidRequest as error:
+        return reply_end(error, stamp)
+    except TooLong:
+        over = _too_large(limit)
+        return reply_end(over.end, stamp, what=over.what)
+    except Over as over:
+        return reply_end(over.end, stamp, what=over.what)
+
+
+async def _judged(plane: Plane, request: Request, call: Call, body: bytes) -> Reply | None:
+    loaded = call.loaded
+    header_length = parse_header_length(request.header(b"inference-header-content-length"))
+    asked = parse_infer(body, header_length, loaded.contract)
+    timeout = request.header(TIMEOUT_HEADER.encode())
+    decisions, stamp = await plane.judge(
+        call, asked, within_s(loaded.policy.deadline_s, asked.timeout_us, timeout)
+    )
+    prefer = (request.header(b"prefer") or "").lower()
+    if seconds := wait_s(prefer):
+        waited = await _unless_gone(request, wait_for_people(plane.gateway, decisions, seconds))
+        if waited is None:
+            return None
+        decisions = waited
+    tier, prefer_async = loaded.tier(call.caller.tier), "respond-async" in prefer
+    reply = reply_infer(loaded.contract, asked, decisions, stamp, tier=tier, prefer_async=prefer_async)
+    return _coded(reply, request.header(b"accept-encoding"))
+
+
+def _coded(reply: Reply, accept_encoding: str | None) -> Reply:
+    """The reply in a coding that the caller asked for, if it is worth it."""
+    if accept_encoding is None or reply.status != 200 or len(reply.body) < WORTH_CODING_BYTES:
+        return reply
+    coding = accepted(accept_encoding)
+    if coding is None:
+        return reply
+    headers = b"%bcontent-encoding: %b\r\nvary: accept-encoding\r\n" % (reply.headers, coding.encode())
+    return Reply(reply.status, headers, encoded(reply.body, coding))
+
+
+ROUTES = (
+    Route("GET", "v2", ANYBODY, _told(lambda _: metadata.server())),
+    Route("GET", "v2/health/live", ANYBODY, _told(lambda _: metadata.health())),
+    Route("GET", "v2/health/ready", ANYBODY, _told(lambda _: metadata.health())),
+    Route("GET", "v2/models/stats", METADATA, _told(_statistics)),
+    *versioned("GET", "", METADATA, _of_model(metadata.model)),
+    *versioned("GET", "/ready", METADATA, _of_model(metadata.model_ready)),
+    *versioned("GET", "/config", METADATA, _of_model(metadata.config)),
+    *versioned("GET", "/stats", METADATA, _told(_statistics)),
+    *versioned("POST", "/infer", INFERENCE, _infer),
+    *(
+        route
+        for method in ("GET", "POST")
+        for rest in ("/trace/setting", "/generate", "/generate_stream", "/infer_stream")
+        for route in versioned(method, rest, METADATA, _unsupported)
+    ),
+    Route("POST", "v2/repository/index", METADATA, _index),
+    Route("POST", "v2/repository/models/{model}/load", NOBODY, _administration),
+    Route("POST", "v2/repository/models/{model}/unload", NOBODY, _administration),
+    *(
+        Route(method, f"v2/{what}", METADATA, _unsupported)
+        for method in ("GET", "POST")
+        for what in (
+            "logging",
+            "trace/setting",
+            "systemsharedmemory/{rest*}",
+            "cudasharedmemory/{rest*}",
         )
-        elapsed_s = time.perf_counter() - of.start_s
-        policy = decisions[0].policy or loaded.tag
-        judged = loaded if policy == loaded.tag else self.gateway.loaded  # a reload may have come between
-        stamp = Stamp(policy, judged.policy.mode, id_)
-        told = tuple(decisions)
-        self.gateway.record(
-            Record(id_, of.caller.principal, policy, stamp.mode, of.received_s, elapsed_s, told)
-        )
-        prefer = (request.header(b"prefer") or "").lower()
-        if wait_s := _wait_s(prefer):
-            waited = await _unless_gone(request, wait_for_people(self.gateway, decisions, wait_s))
-            if waited is None:
-                return None
-            decisions = waited
-        tier = loaded.tier(of.caller.tier)
-        prefer_async = "respond-async" in prefer
-        return reply_infer(loaded.contract, asked, decisions, stamp, tier=tier, prefer_async=prefer_async)
+    ),
+    Route("GET", "decisions/{id}", OWN, _decision),
+    Route("GET", "reviews/{id}", INFERENCE, _review),
+)
+"""Every route of the data plane."""
 
 
 async def _unless_gone(request: Request, waiting: Coroutine[Any, Any, T]) -> T | None:
@@ -211,56 +276,8 @@ async def _unless_gone(request: Request, waiting: Coroutine[Any, Any, T]) -> T |
         gone.cancel()
 
 
-def _only(request: Request, method: str) -> None:
-    if request.method != method:
-        raise _Ended(Rejection.METHOD_NOT_ALLOWED, allow=method)
-
-
-def _hold_body(request: Request, limit: int) -> None:
-    """Refuses a body that is encoded, or that says that it is too large."""
-    if (request.header(b"content-encoding") or "identity").lower() != "identity":
-        raise _Ended(Rejection.UNSUPPORTED, "Content-Encoding must be identity")
-    if _natural(request.header(b"content-length") or "0", limit + 1) > limit:
-        raise _too_large(limit)
-
-
-def _too_large(limit: int) -> _Ended:
-    return _Ended(Rejection.TOO_LARGE, f"the body may have at most {limit} bytes")
-
-
-def _deadline(request: Request, asked: InferRequest, longest_s: float) -> float:
-    """Seconds until the caller stops waiting: a client may only shorten the policy's deadline."""
-    limits_s = [longest_s]
-    if asked.timeout_us:
-        limits_s.append(asked.timeout_us / 1e6)
-    if (header := request.header(b"x-request-timeout-seconds")) is not None:
-        try:
-            seconds = float(header)
-        except ValueError:
-            seconds = 0.0
-        if not seconds > 0:
-            raise InvalidRequest(
-                [Problem("x-request-timeout-seconds", "must be a positive number of seconds")]
-            )
-        limits_s.append(seconds)
-    return min(limits_s)
-
-
-def _wait_s(prefer: str) -> float:
-    """The N of `Prefer: wait=N`, at most 30."""
-    for part in prefer.replace(";", ",").split(","):
-        name, _, value = part.strip().partition("=")
-        if name == "wait":
-            return float(_natural(value, LONGEST_WAIT_S))
-    return 0.0
-
-
-def _natural(text: str, most: int) -> int:
-    """A number in a header, at most `most`; 0 for what is no number."""
-    text = text.strip()
-    if not (text.isascii() and text.isdigit()):
-        return 0
-    return min(int(text), most) if len(text) <= 18 else most
+def _too_large(limit: int) -> Over:
+    return Over(Rejection.TOO_LARGE, f"the body may have at most {limit} bytes")
 
 
 def _request_of(scope: Scope, receive: Receive) -> Request:
@@ -274,7 +291,7 @@ def _request_of(scope: Scope, receive: Receive) -> Request:
 
 
 async def _body_of(receive: Receive, limit: int) -> bytes | None:
-    """The whole body; None if the caller hangs up in its middle. Raises _Ended if it is too large."""
+    """The whole body; None if the caller hangs up in its middle. Raises Over if it is too large."""
     body = bytearray()
     more = limit > 0
     while more:

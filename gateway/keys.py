@@ -26,14 +26,20 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 _DECODE = json.JSONDecoder().raw_decode
 
 
+SCOPES = ("explain", "infer", "metadata")
+"""What a key may allow: everything found of the caller's own decisions; inference, and all of the caller's
+own that comes of it; what the gateway says of its models. `infer` includes `metadata`."""
+
+
 class Key(Strict):
-    """One caller as it is kept. `hash` is hexadecimal HMAC-SHA256."""
+    """One caller as it is kept. `hash` is hexadecimal HMAC-SHA256; `models` that it may ask, None for all."""
 
     name: Name
     hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     tier: str = "anonymous"
     per_s: Annotated[float, Field(ge=0)] | None = None
     scopes: Annotated[frozenset[str], Field(strict=False)] = frozenset({"infer"})
+    models: Annotated[frozenset[str], Field(strict=False)] | None = None
 
 
 def load_keys(var: Path) -> list[Key]:
@@ -77,10 +83,19 @@ def _past(text: str, at: int, mark: str) -> int:
     return _skip(text, at + 1)
 
 
-def add_key(var: Path, name: str, *, tier: str, per_s: float | None, scopes: frozenset[str]) -> str:
+def add_key(
+    var: Path,
+    name: str,
+    *,
+    tier: str,
+    per_s: float | None,
+    scopes: frozenset[str],
+    models: frozenset[str] | None = None,
+) -> str:
     """Adds or replaces a caller and returns the key, which is not kept. The file is replaced whole."""
     key = "fsg_" + secrets.token_urlsafe(32)
-    made = Key(name=name, hash=hashed(key, _secret_of(var)), tier=tier, per_s=per_s, scopes=scopes)
+    hash_ = hashed(key, _secret_of(var))
+    made = Key(name=name, hash=hash_, tier=tier, per_s=per_s, scopes=scopes, models=models)
     keys = [*(one for one in load_keys(var) if one.name != name), made]
     body = orjson.dumps([one.model_dump(mode="json") for one in keys], option=orjson.OPT_INDENT_2)
     _write_private(var / KEYS_FILE, body)

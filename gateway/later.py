@@ -30,12 +30,14 @@ log = logging.getLogger(__name__)
 async def reply_decision(
     gateway: Gateway, siblings: Siblings, caller: Caller, id_: str, stamp: Stamp
 ) -> Reply:
-    """How a request of the caller ended, coarse: scores are read on the administration port."""
+    """How a request of the caller ended, coarse; what was found of it only with the scope `explain`."""
     rows = await rows_anywhere(gateway.audit, siblings, id_)
     if not rows or rows[0]["principal"] != caller.principal:
         return reply_end(Rejection.NOT_FOUND, stamp, what="no such decision of yours is kept")
     told = {name: rows[0][name] for name in ("policy", "mode")}
-    told["rows"] = [{name: row.get(name) for name in ("id", "outcome", "reason", "by")} for row in rows]
+    coarse = ("id", "outcome", "reason", "by")
+    explain = "explain" in caller.scopes
+    told["rows"] = rows if explain else [{name: row.get(name) for name in coarse} for row in rows]
     return reply_json(orjson.dumps({"id": id_, "received": rows[0]["t"], **told}))
 
 

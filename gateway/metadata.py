@@ -1,13 +1,17 @@
-"""What the gateway says of itself: server, health and model metadata of the Open Inference Protocol."""
+"""What the gateway says of itself: server, health, models, statistics, in the words of the protocol.
+
+Everything here is plain data, which is both the JSON of a reply and, member by member, a message of gRPC.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import orjson
+from importlib.metadata import version
+from typing import Any
 
 from gateway.contract import Contract, TensorSpec
+from gateway.statistics import Statistics
 
+NAME, VERSION = "failsafe-gateway", version("failsafe-gateway")
 EXTENSIONS = (
     "binary_tensor_data",
     "classification",
@@ -20,52 +24,58 @@ EXTENSIONS = (
 PLATFORM = "onnxruntime_onnx"
 
 
-def render_server(name: str, version: str, extensions: Sequence[str] = EXTENSIONS) -> bytes:
-    """The body of GET v2."""
-    return orjson.dumps({"name": name, "version": version, "extensions": list(extensions)})
+def server() -> dict[str, Any]:
+    """Of GET v2."""
+    return {"name": NAME, "version": VERSION, "extensions": list(EXTENSIONS)}
 
 
-def render_health(live: bool, ready: bool) -> bytes:
-    """The body of GET v2/health/live and v2/health/ready: clients look for either member in either."""
-    return orjson.dumps({"live": live, "ready": ready})
+def health(live: bool = True, ready: bool = True) -> dict[str, Any]:
+    """Of GET v2/health/live and v2/health/ready: clients look for either member in either."""
+    return {"live": live, "ready": ready}
 
 
-def render_model(contract: Contract, platform: str = PLATFORM) -> bytes:
-    """The body of GET v2/models/{m}. The first size is -1: any number of rows up to the limit."""
-    return orjson.dumps(
-        {
-            "name": contract.model,
-            "versions": [contract.version],
-            "platform": platform,
-            "inputs": [_tensor(spec) for spec in contract.inputs],
-            "outputs": [_tensor(spec) for spec in contract.outputs],
-        }
-    )
+def model(contract: Contract, platform: str = PLATFORM) -> dict[str, Any]:
+    """Of GET v2/models/{m}. The first size is -1: any number of rows up to the limit."""
+    return {
+        "name": contract.model,
+        "versions": [contract.version],
+        "platform": platform,
+        "inputs": [_tensor(spec) for spec in contract.inputs],
+        "outputs": [_tensor(spec) for spec in contract.outputs],
+    }
 
 
-def render_model_ready(contract: Contract, ready: bool) -> bytes:
-    """The body of GET v2/models/{m}/ready."""
-    return orjson.dumps({"name": contract.model, "ready": ready})
+def model_ready(contract: Contract) -> dict[str, Any]:
+    """Of GET v2/models/{m}/ready: whatever is loaded is ready."""
+    return {"name": contract.model, "ready": True}
 
 
-def render_config(contract: Contract, platform: str = PLATFORM) -> bytes:
-    """The body of GET v2/models/{m}/config, which perf_analyzer needs. Sizes are without the row."""
-    return orjson.dumps(
-        {
-            "name": contract.model,
-            "platform": platform,
-            "backend": platform.partition("_")[0],
-            "max_batch_size": contract.max_rows,
-            "input": [_config(spec) for spec in contract.inputs],
-            "output": [_config(spec) for spec in contract.outputs],
-        }
-    )
+def config(contract: Contract, platform: str = PLATFORM) -> dict[str, Any]:
+    """Of GET v2/models/{m}/config, which perf_analyzer needs. Sizes are without the row."""
+    return {
+        "name": contract.model,
+        "platform": platform,
+        "backend": platform.partition("_")[0],
+        "max_batch_size": contract.max_rows,
+        "input": [_config(spec) for spec in contract.inputs],
+        "output": [_config(spec) for spec in contract.outputs],
+    }
 
 
-def _tensor(spec: TensorSpec) -> dict[str, object]:
+def statistics(contract: Contract, counted: Statistics) -> dict[str, Any]:
+    """Of GET v2/models/{m}/stats, of the replica that is asked: requests, and nanoseconds in all."""
+    return {"model_stats": [{"name": contract.model, "version": contract.version, **counted.told()}]}
+
+
+def index(contract: Contract) -> list[dict[str, Any]]:
+    """Of POST v2/repository/index: the one model that a deployment has."""
+    return [{"name": contract.model, "version": contract.version, "state": "READY", "reason": ""}]
+
+
+def _tensor(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": spec.wire_shape}
 
 
-def _config(spec: TensorSpec) -> dict[str, object]:
+def _config(spec: TensorSpec) -> dict[str, Any]:
     kind = "TYPE_STRING" if spec.datatype == "BYTES" else f"TYPE_{spec.datatype}"
     return {"name": spec.name, "data_type": kind, "dims": spec.wire_shape[1:]}

@@ -194,11 +194,17 @@ SchemaOne: TypeAlias = Annotated[Literal[1], BeforeValidator(_no_bool), Field(al
 
 
 class Serving(Strict):
-    """Where and how wide. A bind outside loopback needs `trusted_proxies`."""
+    """Where and how wide, each limit for one replica. A bind outside loopback needs `trusted_proxies`.
+
+    base_path: what may stand before `/v2` in a URL, such as `/models`; paths without it work as well.
+    """
 
     replicas: Annotated[int, Field(ge=1, le=64)] = 1
     max_batch_rows: Annotated[int, Field(ge=1, le=1024)] = 128
     max_queued_rows: Annotated[int, Field(ge=1)] = 4096
+    max_in_flight: Annotated[int, Field(ge=1)] = 4096
+    max_in_flight_per_caller: Annotated[int, Field(ge=1)] = 256
+    base_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
     anonymous: Literal["loopback", "nobody"] = "nobody"
     trusted_proxies: list[str] = []
 

@@ -21,12 +21,15 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+import grpc
 import uvicorn
 
 from gateway.admin import admin_app
 from gateway.errors import PolicyError, Problem
 from gateway.gateway import VAR, Gateway
+from gateway.grpc import Listener, grpc_server
 from gateway.http import DataPlane
+from gateway.plane import Plane
 from gateway.policy import Policy, locate
 from gateway.proxies import Proxies
 from gateway.server import Server
@@ -44,6 +47,7 @@ class Address:
 
     host: str = "127.0.0.1"
     port: int = 8080
+    grpc_port: int = 8081
     admin_port: int = 8082
 
 
@@ -61,9 +65,12 @@ class Replica:
     def __init__(self, gateway: Gateway, address: Address, token: str) -> None:
         self.gateway = gateway
         siblings = Siblings(gateway.folder / VAR / "run", gateway.replica, token)
+        self._plane, self._address = Plane(gateway, siblings), address
         trusted = gateway.loaded.policy.serving.trusted_proxies
-        self._data = Server(DataPlane(gateway, siblings), proxies=Proxies(trusted) if trusted else None)
+        self._proxies = Proxies(trusted) if trusted else None
+        self._data = Server(DataPlane(self._plane), proxies=self._proxies)
         self._data_socket = bind(address.host, address.port)
+        self._grpc: grpc.aio.Server | None = None
         self._admin = _admin_server(admin_app(gateway, token))
         self._admin_sockets = [bind("127.0.0.1", address.admin_port), self._sibling()]
         self._serving: asyncio.Task[None] | None = None
@@ -89,11 +96,20 @@ class Replica:
                 raise RuntimeError("a listener ended before it started")
             await asyncio.sleep(0.005)
         await self._data.start(self._data_socket, BACKLOG)
+        self._grpc = self._grpc_server()
+        await self._grpc.start()
+
+    def _grpc_server(self) -> grpc.aio.Server:
+        """Made on the loop that serves, to which grpc binds it."""
+        address, serving = self._address, self.gateway.loaded.policy.serving
+        listener = Listener(self._plane, self._proxies)
+        return grpc_server(listener, address.host, address.grpc_port, 2 * serving.max_in_flight)
 
     async def stop(self) -> None:
         """Stops accepting, finishes what is in flight, writes what was recorded. Idempotent."""
         self._admin.should_exit = True
-        await self._data.stop(GRACE_S)
+        if self._grpc is not None:
+            await asyncio.gather(self._grpc.stop(GRACE_S), self._data.stop(GRACE_S))
         if self._serving is not None:
             await asyncio.gather(self._serving, return_exceptions=True)
             await self.gateway.close()
@@ -148,7 +164,8 @@ def leave_alone_what_is_loaded() -> None:
 
 def refuse_used_ports(address: Address) -> None:
     """SO_REUSEPORT would let two deployments share a port unnoticed. Raises PolicyError naming the port."""
-    for host, port in ((address.host, address.port), ("127.0.0.1", address.admin_port)):
+    data = [(address.host, port) for port in (address.port, address.grpc_port)]
+    for host, port in (*data, ("127.0.0.1", address.admin_port)):
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -1,9 +1,7 @@
 """Replies of the HTTP door: answers exactly as the model gave them, and every other end as JSON.
 
-A batch with every row answered is a 200. If some are not, it ends as its worst row and gives no outputs,
-unless the client asked for the output `fs_row_outcome`: then it is a 200 in which each row says how it
-ended and withheld rows are blank (binary: NaN, the type's minimum, empty; JSON: null). An answer that
-breaks the model's contract does not leave: its request ends as unavailable.
+What may leave of a batch is settled in `answers.py`. Withheld rows are blank: in binary NaN, the type's
+minimum or empty, in JSON null.
 
 Success is exactly 200, and an error's Content-Type exactly `application/json` with a string `error`,
 because tritonclient and the KServe SDK compare for that.
@@ -17,12 +15,12 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-import numpy as np
 import orjson
 
-from gateway.contract import ROW_OUTCOME, Array, Contract, TensorSpec
-from gateway.decision import Decision, Deferred, Degraded, Outcome, Reason, Refused, Served, Tensors
-from gateway.disclosure import Full, Tier, disclose
+from gateway.answers import REVIEWS, NoAnswer, answer_of, shown
+from gateway.contract import Array, Contract
+from gateway.decision import Decision, Deferred
+from gateway.disclosure import Full, Tier
 from gateway.errors import InvalidRequest
 from gateway.states import (
     BY_NONE,
@@ -31,16 +29,14 @@ from gateway.states import (
     Stamp,
     Unanswered,
     ending,
+    header_of,
     parameters_of,
     retry_after_s,
     status_of,
     words_of,
-    worst_row,
 )
-from gateway.tensors import Mask, blank, classify, to_binary, to_json
+from gateway.tensors import Mask, to_binary, to_json
 from gateway.wire import InferRequest
-
-REVIEWS = "/reviews/"
 
 _JSON_LINE = b"content-type: application/json\r\n"
 _OCTETS_LINES = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
@@ -87,11 +83,7 @@ def render_infer(
     """
     tensors: list[dict[str, Any]] = []
     tail: list[bytes | memoryview] = []
-    for asked in request.outputs:
-        spec, array = contract.given[asked.name], outputs[asked.name]
-        hidden = None if spec.name == ROW_OUTCOME.name else withheld
-        if asked.classification is not None:
-            spec, array = classify(spec, array, asked.classification, hidden)
+    for asked, spec, array, hidden in shown(contract, request, outputs, withheld):
         tensor: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": array.shape}
         if asked.binary:
             tail.append(part := to_binary(spec, array))
@@ -122,81 +114,17 @@ def reply_infer(
     Args:    prefer_async: whether the client sent Prefer: respond-async; reviews: where tickets are polled.
     Cost:    FP32[1,10], full: about 7 us in JSON or binary.
     """
-    if len(decisions) != request.rows:
-        return reply_end(Refused(Reason.UNAVAILABLE), stamp, request_id=request.id)
-    outcomes = [decision.outcome for decision in decisions]
-    answers = [outcome.output for outcome in outcomes if isinstance(outcome, (Served, Degraded))]
-    worst, withheld = worst_row(outcomes), None
-    urls: tuple[str, ...] = ()
-    if len(answers) < len(outcomes):
-        urls, withheld = _urls(outcomes, reviews), _withheld(outcomes)
-        if not request.wants_row_outcome:
-            assert isinstance(worst, (Deferred, Refused))
-            return reply_end(worst, stamp, request_id=request.id, prefer_async=prefer_async, urls=urls)
-    outputs = _gather(contract, request, answers, withheld, tier)
-    if outputs is None:
-        return reply_end(Refused(Reason.UNAVAILABLE), stamp, request_id=request.id)
-    if request.wants_row_outcome:
-        ends = [ending(outcome).outcome.encode() for outcome in outcomes]
-        outputs[ROW_OUTCOME.name] = np.array(ends, np.object_)
-    headers, parameters = _told(_ending_of_all(outcomes, worst), stamp, urls)
+    answer = answer_of(contract, request, decisions, tier, reviews)
+    if isinstance(answer, NoAnswer):
+        return reply_end(
+            answer.end, stamp, request_id=request.id, prefer_async=prefer_async, urls=answer.urls
+        )
+    headers, parameters = _told(answer.ending, stamp, answer.urls)
     try:
-        body, length = render_infer(contract, request, outputs, parameters, withheld=withheld)
+        body, length = render_infer(contract, request, answer.outputs, parameters, withheld=answer.withheld)
     except InvalidRequest as error:
         return reply_end(error, stamp, request_id=request.id)
     return Reply(200, headers + (_JSON_LINE if length is None else _OCTETS_LINES % length), body)
-
-
-def _ending_of_all(outcomes: Sequence[Outcome], worst: Outcome) -> Ending:
-    """How a request ends: as its worst row, and by everybody who had a part in it."""
-    end = ending(worst)
-    if len(outcomes) == 1:
-        return end
-    return end._replace(by=",".join(dict.fromkeys(ending(outcome).by for outcome in outcomes)))
-
-
-def _withheld(outcomes: Sequence[Outcome]) -> Mask:
-    return np.array([not isinstance(outcome, (Served, Degraded)) for outcome in outcomes])
-
-
-def _urls(outcomes: Sequence[Outcome], reviews: str) -> tuple[str, ...]:
-    """Where the deferred rows will be answered, in row order."""
-    return tuple(reviews + quote(o.ticket, safe="") for o in outcomes if isinstance(o, Deferred))
-
-
-def _gather(
-    contract: Contract, request: InferRequest, answers: Sequence[Tensors], withheld: Mask | None, tier: Tier
-) -> dict[str, Array] | None:
-    """The requested outputs, rows in order, as the tier shows them; None if an answer breaks the contract."""
-    stacked: dict[str, Array] = {}
-    for asked in request.outputs:
-        spec = contract.given[asked.name]
-        if spec is not ROW_OUTCOME:
-            array = _stack(spec, [answer.get(spec.name) for answer in answers])
-            if array is None:
-                return None
-            stacked[spec.name] = array
-    shown = dict(disclose(stacked, tier))
-    if withheld is None:
-        return shown
-    return {name: _spread(contract.given[name], array, withheld) for name, array in shown.items()}
-
-
-def _stack(spec: TensorSpec, rows: Sequence[Array | None]) -> Array | None:
-    """Answers of one row each as one array, if all have the form that the contract promises."""
-    if not rows:
-        return blank(spec, (0, *(size or 0 for size in spec.shape[1:])))
-    held = [row for row in rows if row is not None and row.shape[:1] == (1,) and spec.fits(row)]
-    if len(held) != len(rows) or len({row.shape for row in held}) != 1:
-        return None
-    return held[0] if len(held) == 1 else np.concatenate(held)
-
-
-def _spread(spec: TensorSpec, answered: Array, withheld: Mask) -> Array:
-    """The answered rows where they belong, and blank ones between."""
-    spread = blank(spec, (len(withheld), *answered.shape[1:]))
-    spread[~withheld] = answered
-    return spread
 
 
 def reply_end(
@@ -252,8 +180,7 @@ def _told(end: Ending, stamp: Stamp, urls: Sequence[str] = ()) -> tuple[bytes, d
 def _shared(end: Ending, policy: str, mode: str) -> tuple[bytes, dict[str, str]]:
     """What every reply of one end, under one policy, tells. Not to be changed: the cache has the same."""
     parameters = parameters_of(end, policy, mode)
-    named = {name.replace("fs_", "x-failsafe-").replace("_", "-"): v for name, v in parameters.items()}
-    return _lines(named), parameters
+    return _lines({header_of(name): value for name, value in parameters.items()}), parameters
 
 
 def _lines(headers: Mapping[str, str]) -> bytes:

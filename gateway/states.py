@@ -191,3 +191,8 @@ def parameters_of(end: Ending, policy: str, mode: str) -> dict[str, str]:
         "fs_policy": policy or BY_NONE,
         "fs_mode": mode or BY_NONE,
     }
+
+
+def header_of(parameter: str) -> str:
+    """What a parameter is called as a header and as a trailer: `fs_mode` is `x-failsafe-mode`."""
+    return parameter.replace("fs_", "x-failsafe-", 1).replace("_", "-")

@@ -162,6 +162,24 @@ def from_binary(spec: TensorSpec, shape: Shape, raw: memoryview, at: str, faults
     return _checked(spec, _view(spec, raw).reshape(shape), at, faults)
 
 
+def from_values(
+    spec: TensorSpec, shape: Shape, values: Sequence[Any], at: str, faults: Faults
+) -> Array | None:
+    """A tensor from typed values, as a protobuf message holds them; otherwise None, and a fault."""
+    count = math.prod(shape)
+    if len(values) != count:
+        faults.add(at, f"{len(values)} values; {list(shape)} takes {count}")
+        return None
+    if spec.dtype.kind in "iu":
+        wide = np.array(values, np.uint64 if spec.dtype.kind == "u" else np.int64)
+        whole = np.iinfo(spec.dtype)
+        if wide.min() < whole.min or wide.max() > whole.max:
+            faults.add(at, f"holds a number that is not {spec.datatype}, from {whole.min} to {whole.max}")
+            return None
+        return _checked(spec, wide.astype(spec.dtype).reshape(shape), at, faults)
+    return _checked(spec, _to_array(spec, values).reshape(shape), at, faults)
+
+
 def _view(spec: TensorSpec, raw: memoryview) -> Array:
     if spec.bf16:
         return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
@@ -268,15 +286,20 @@ def blank(spec: TensorSpec, shape: Shape) -> Array:
     return np.full(shape, fill, spec.dtype)
 
 
-def classify(spec: TensorSpec, array: Array, count: int, withheld: Mask | None) -> tuple[TensorSpec, Array]:
-    """The `count` largest values of each row as BYTES[n, count] `value:index`, the first of equals first."""
+def classify(
+    spec: TensorSpec, array: Array, count: int, withheld: Mask | None, labels: Sequence[str] = ()
+) -> tuple[TensorSpec, Array]:
+    """The `count` largest values of each row as BYTES[n, count], the first of equals first.
+
+    Each is `value:index`, or `value:index:label` where there are as many labels as values in a row.
+    """
     flat = array.reshape(len(array), -1)
     last = flat.shape[1] - 1
     order = last - np.argsort(flat[:, ::-1], axis=1, kind="stable")[:, ::-1][:, :count]
+    named = [f":{label}" for label in labels] if len(labels) == last + 1 else [""] * (last + 1)
     texts = np.full(order.shape, b"", np.object_)
     for row in range(len(flat)):
         if withheld is None or not withheld[row]:
-            texts[row] = [f"{flat[row, i]!s}:{i}".encode() for i in order[row]]
-    return replace(
-        spec, dtype=np.dtype(np.object_), shape=(None, None), low=None, high=None, bf16=False
-    ), texts
+            texts[row] = [f"{flat[row, i]!s}:{i}{named[i]}".encode() for i in order[row]]
+    told = replace(spec, dtype=np.dtype(np.object_), shape=(None, None), low=None, high=None, bf16=False)
+    return told, texts

@@ -44,8 +44,8 @@ def serving(folder: Path, scratch: Path) -> Iterator[Server]:
     copy, log = scratch / folder.name, scratch / "serve.log"
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(VAR))
     key = add_key(copy / VAR, "bench", tier="trusted", per_s=PER_S, scopes=frozenset({"infer"}))
-    port, admin_port = _free_ports()
-    ports = ["--port", str(port), "--admin-port", str(admin_port)]
+    port, grpc_port, admin_port = _free_ports()
+    ports = ["--port", str(port), "--grpc-port", str(grpc_port), "--admin-port", str(admin_port)]
     with log.open("wb") as file:
         command = [sys.executable, "-m", "gateway", "serve", str(copy), "--local", *ports]
         process = subprocess.Popen(command, stdout=file, stderr=file)  # noqa: S603 (our own command)
@@ -72,7 +72,7 @@ def _reach(process: subprocess.Popen[bytes], url: str, copy: Path, key: str, log
 
 
 def _free_ports() -> list[int]:
-    probes = [socket.socket() for _ in range(2)]
+    probes = [socket.socket() for _ in range(3)]
     for probe in probes:
         probe.bind(("127.0.0.1", 0))
     ports = [int(probe.getsockname()[1]) for probe in probes]

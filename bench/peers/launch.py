@@ -74,7 +74,7 @@ class Server:
 
 
 def _gateway(site: Site) -> list[str]:
-    ports = ["--port", str(site.port), "--admin-port", str(free_port())]
+    ports = ["--port", str(site.port), "--grpc-port", str(free_port()), "--admin-port", str(free_port())]
     return [str(site.python), "-m", "gateway", "serve", str(site.deployment), "--local", *ports]
 
 

@@ -34,7 +34,8 @@ def _free_port() -> int:
 
 
 async def _serve(folder: Path, port: int, ready: threading.Event, stop: threading.Event) -> None:
-    replica = Replica(Gateway.open(folder), Address(port=port, admin_port=_free_port()), "token")
+    address = Address(port=port, grpc_port=_free_port(), admin_port=_free_port())
+    replica = Replica(Gateway.open(folder), address, "token")
     await replica.start()
     ready.set()
     while not stop.is_set():  # noqa: ASYNC110 (the other side is a thread)

@@ -24,6 +24,7 @@ from deployments import (
 from numpy.typing import NDArray
 
 from fallbacks.cases import WAITING
+from gateway import plane
 from gateway.audit import Record
 from gateway.batch import Predictor
 from gateway.gateway import VAR, Gateway
@@ -301,7 +302,7 @@ def plane_of(folder: Path, **keys: str) -> Iterator[Plane]:
         gateway = runner.run(start())
         try:
             siblings = Siblings(folder / VAR / "run", gateway.replica, "no token")
-            yield Plane(runner, gateway, DataPlane(gateway, siblings), keys)
+            yield Plane(runner, gateway, DataPlane(plane.Plane(gateway, siblings)), keys)
         finally:
             runner.run(gateway.close())
 

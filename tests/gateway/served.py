@@ -38,10 +38,11 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Served:
-    """A running gateway: its process, and clients for both ports."""
+    """A running gateway: its process, clients for both ports of HTTP, and where it speaks gRPC."""
 
     process: subprocess.Popen[str]
     model: str
+    grpc: str
     data: httpx.Client
     admin: httpx.Client
 
@@ -65,7 +66,7 @@ class Served:
 @contextmanager
 def serving(folder: Path, *flags: str, up_within_s: float = 90.0) -> Iterator[Served]:
     """`gateway serve FOLDER FLAGS`, ended by Ctrl-C."""
-    port, admin_port = free_port(), free_port()
+    port, grpc_port, admin_port = free_port(), free_port(), free_port()
     command = [
         sys.executable,
         "-m",
@@ -74,6 +75,8 @@ def serving(folder: Path, *flags: str, up_within_s: float = 90.0) -> Iterator[Se
         str(folder),
         "--port",
         str(port),
+        "--grpc-port",
+        str(grpc_port),
         "--admin-port",
         str(admin_port),
         *flags,
@@ -89,7 +92,7 @@ def serving(folder: Path, *flags: str, up_within_s: float = 90.0) -> Iterator[Se
     admin = httpx.Client(base_url=f"http://127.0.0.1:{admin_port}", headers=bearer, timeout=10)
     try:
         _wait_until_up(process, data, log, up_within_s)
-        yield Served(process, folder.name, data, admin)
+        yield Served(process, folder.name, f"127.0.0.1:{grpc_port}", data, admin)
     finally:
         data.close()
         admin.close()

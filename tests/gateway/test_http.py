@@ -33,9 +33,9 @@ from planes import (
     whole_plane,
 )
 
-from gateway import http
 from gateway.batch import Batch, now_s
 from gateway.decision import Decision
+from gateway.plane import LONGEST_WAIT_S, wait_s
 from gateway.review import answer_unsure, answer_with_label
 
 
@@ -146,7 +146,8 @@ def test_a_caller_gets_the_outputs_asked_for_in_order_and_form(plane: Plane) -> 
         )
         assert (second["datatype"], second["shape"]) == ("BYTES", [2, 2])
         best = (await plane.ada.infer(plane.good[:1])).tensor().argmax()
-        assert second["data"][0].endswith(f":{best}")
+        label = plane.gateway.loaded.policy.labels[best]
+        assert second["data"][0].endswith(f":{best}:{label}")
 
     plane.run(main)
 
@@ -284,9 +285,9 @@ def test_who_waits_in_vain_gets_the_deferral_after_so_long(plane: Plane) -> None
 
 
 def test_nobody_waits_longer_than_half_a_minute(plane: Plane) -> None:
-    assert http.LONGEST_WAIT_S <= 30
-    assert http._wait_s("wait=86400") == 30
-    assert http._wait_s("wait=" + "9" * 5000) == 30
+    assert LONGEST_WAIT_S <= 30
+    assert wait_s("wait=86400") == 30
+    assert wait_s("wait=" + "9" * 5000) == 30
 
 
 @pytest.mark.parametrize(
@@ -386,9 +387,9 @@ def test_a_deadline_can_only_be_shortened(
     seen: list[float] = []
     decide = plane.gateway.decide
 
-    async def spy(batch: Batch) -> list[Decision]:
+    async def spy(batch: Batch, priority: int) -> list[Decision]:
         seen.append(batch.until_s - now_s())
-        return await decide(batch)
+        return await decide(batch, priority)
 
     monkeypatch.setattr(plane.gateway, "decide", spy)
     assert plane.gateway.loaded.policy.deadline_s == 10.0

@@ -95,7 +95,7 @@ def test_whoever_is_refused_is_refused_before_its_body_is_read(plane: Plane) -> 
         (post("/nowhere", b"x" * limit, key), (404, "not_found")),
         (post(INFER.replace("letters", "other"), b"x" * limit, key), (404, "not_found")),
         (post("/v2", b"x" * limit), (405, "method_not_allowed")),
-        (post(INFER, b"x" * limit, key, "Content-Encoding: gzip"), (501, "unsupported")),
+        (post(INFER, b"x" * limit, key, "Content-Encoding: br"), (501, "unsupported")),
         (post(INFER, b"x" * (limit + 1), key), (413, "too_large")),
         (post(INFER, b"x" * limit, key, "Expect: 200-ok"), (417, "expectation_failed")),
     ]
@@ -186,7 +186,7 @@ def test_a_review_and_a_decision_are_told_over_the_same_connection(plane: Plane)
 
 @asynccontextmanager
 async def replica_of(folder: Path) -> AsyncIterator[tuple[Replica, Door]]:
-    address = Address(port=free_port(), admin_port=free_port())
+    address = Address(port=free_port(), grpc_port=free_port(), admin_port=free_port())
     replica = Replica(Gateway.open(folder), address, TOKEN)
     await replica.start()
     door = Door(replica._data, ("127.0.0.1", address.port))

@@ -23,6 +23,7 @@ from starlette.applications import Starlette
 
 from gateway.gateway import VAR, Gateway
 from gateway.http import DataPlane
+from gateway.plane import Plane
 from gateway.siblings import Siblings
 
 
@@ -39,7 +40,7 @@ def mounted() -> Starlette:
 
     app = Starlette(lifespan=lifespan)
     siblings = Siblings(folder() / VAR / "run", gateway.replica, "")
-    app.mount("/", DataPlane(gateway, siblings))
+    app.mount("/", DataPlane(Plane(gateway, siblings)))
     return app
 
 

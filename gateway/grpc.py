@@ -1,0 +1,138 @@
+"""The data plane over gRPC: `inference.GRPCInferenceService` and `grpc.health.v1.Health`, in the replica.
+
+The same steps as over HTTP (`plane.py`), with what clients of gRPC expect: status codes, the deadline of the
+call, trailing metadata that says how it ended. What is served, and to whom, stands in `grpc_methods.py`.
+
+Every method is served as one that may send a stream, of which one message is read. So the caller is known
+before any of its message is taken in, and a message that does not come in time ends the call; a plain unary
+handler would be called only once the whole message has arrived. Clients cannot tell: the bytes are the same.
+
+grpc itself (its C core) holds the limits below this: headers, message size also after decompression, streams
+of a connection, connections. What it refuses by itself carries no trailing metadata of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+from urllib.parse import unquote
+
+import grpc
+
+from gateway.callers import Caller
+from gateway.contract import MAX_BODY_BYTES
+from gateway.decision import Reason, Refused
+from gateway.errors import InvalidRequest
+from gateway.grpc_methods import METHODS, Asked, Method, Told, ended
+from gateway.limits import BODY_TIMEOUT_S, Limits
+from gateway.plane import ANYBODY, Over, Plane
+from gateway.proxies import Proxies, host_of
+from gateway.states import Rejection
+
+CONNECTIONS = 1024
+STREAMS = 256
+"""So many calls of one connection at a time."""
+LIMITS = Limits()
+log = logging.getLogger(__name__)
+
+
+class Listener(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """What stands behind one grpc server."""
+
+    def __init__(self, plane: Plane, proxies: Proxies | None) -> None:
+        self._plane, self._proxies = plane, proxies
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        """Whatever is asked is answered here: what is not in the table, as unsupported."""
+        method = METHODS.get(details.method)
+        headers = {name: value for name, value in details.invocation_metadata if isinstance(value, str)}
+
+        async def handle(_: Any, context: grpc.aio.ServicerContext) -> bytes | None:
+            told = await self._total(method, headers, context)
+            if told.message is not None:
+                context.set_trailing_metadata(told.trailers)
+                return told.message.SerializeToString()  # type: ignore[no-any-return]
+            await context.abort(grpc.StatusCode[told.code], told.words, told.trailers)
+            return None
+
+        return grpc.stream_unary_rpc_method_handler(handle)
+
+    async def _total(
+        self, method: Method | None, headers: dict[str, str], context: grpc.aio.ServicerContext
+    ) -> Told:
+        """The answer; whatever breaks ends as unavailable, not as a traceback."""
+        plane = self._plane
+        id_ = plane.ids.new()
+        try:
+            if method is None:
+                raise Over(Rejection.UNSUPPORTED)
+            if method.needs is ANYBODY:
+                return await method.answer(await self._asked(Caller("anyone"), id_, headers, context))
+            caller = plane.identify(_key(headers), self._address(headers, context), method.needs)
+            with plane.seat(caller):  # before its message is read
+                return await method.answer(await self._asked(caller, id_, headers, context))
+        except Over as over:
+            return ended(over.end, plane.stamp(id_), over.what)
+        except InvalidRequest as error:
+            return ended(error, plane.stamp(id_))
+        except Exception:
+            log.exception("a call could not be answered: this is a defect of the gateway")
+            return ended(Refused(Reason.UNAVAILABLE), plane.stamp(id_))
+
+    async def _asked(
+        self, caller: Caller, id_: str, headers: dict[str, str], context: grpc.aio.ServicerContext
+    ) -> Asked:
+        message = await _read(context, self._plane)
+        return Asked(self._plane, caller, id_, headers, context.time_remaining(), message)
+
+    def _address(self, headers: dict[str, str], context: grpc.aio.ServicerContext) -> str:
+        """Of the client: `ipv4:127.0.0.1:5000`, `ipv6:%5B::1%5D:5000`."""
+        kind, _, place = unquote(context.peer()).partition(":")
+        peer = host_of(place) if kind in ("ipv4", "ipv6") else ""
+        if self._proxies is None:
+            return peer
+        forwarded = headers.get("x-forwarded-for")
+        return self._proxies.client(peer, None if forwarded is None else forwarded.encode("latin-1"))
+
+
+async def _read(context: grpc.aio.ServicerContext, plane: Plane) -> bytes:
+    """The message of a call. Raises Over if it does not come in time, or is too large."""
+    limit = min(MAX_BODY_BYTES, plane.gateway.loaded.contract.body_limit_bytes)
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            message = await context.read()
+    except TimeoutError:
+        raise Over(Rejection.TOO_SLOW) from None
+    if message is grpc.aio.EOF:
+        raise Over(Rejection.INVALID, "a call without a message")
+    if len(message) > limit:
+        raise Over(Rejection.TOO_LARGE, f"a message may have at most {limit} bytes")
+    return bytes(message)
+
+
+def _key(headers: dict[str, str]) -> str | None:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    return headers.get("x-api-key")
+
+
+def grpc_server(listener: Listener, host: str, port: int, max_calls: int) -> grpc.aio.Server:
+    """A server that will listen there, beside others (SO_REUSEPORT). Raises RuntimeError if it cannot."""
+    server = grpc.aio.server(
+        options=[
+            ("grpc.so_reuseport", 1),
+            ("grpc.max_receive_message_length", 2 * MAX_BODY_BYTES),  # ours is told in our own words
+            ("grpc.max_metadata_size", LIMITS.head_bytes),
+            ("grpc.absolute_max_metadata_size", LIMITS.head_bytes),
+            ("grpc.max_concurrent_streams", STREAMS),
+            ("grpc.max_allowed_incoming_connections", CONNECTIONS),
+            ("grpc.max_connection_idle_ms", int(LIMITS.idle_s * 1000)),
+            ("grpc.server_handshake_timeout_ms", int(LIMITS.head_s * 1000)),
+        ],
+        maximum_concurrent_rpcs=max_calls,
+    )
+    server.add_generic_rpc_handlers((listener,))
+    server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    return server

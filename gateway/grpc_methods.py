@@ -1,0 +1,173 @@
+"""What the data plane does for each method of gRPC, and who may ask it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, TypeAlias
+
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
+
+from fallbacks.oip import open_inference_pb2 as pb
+from gateway import metadata
+from gateway.answers import NoAnswer, answer_of
+from gateway.callers import Caller
+from gateway.errors import InvalidRequest, Problem
+from gateway.grpc_wire import parse_infer, read_message, render_infer
+from gateway.later import wait_for_people
+from gateway.plane import ANYBODY, INFERENCE, METADATA, NOBODY, TIMEOUT_HEADER, Over, Plane, wait_s, within_s
+from gateway.states import (
+    BY_NONE,
+    Ending,
+    Rejection,
+    Stamp,
+    Unanswered,
+    code_of,
+    ending,
+    header_of,
+    parameters_of,
+    retry_after_s,
+    words_of,
+)
+
+Trailers: TypeAlias = tuple[tuple[str, str], ...]
+SERVICE, HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
+
+
+class Asked(NamedTuple):
+    """One call: who asks, for what, and how long it will wait. message: as it came."""
+
+    plane: Plane
+    caller: Caller
+    decision_id: str
+    headers: dict[str, str]
+    left_s: float | None
+    message: bytes
+
+
+class Told(NamedTuple):
+    """What goes back: a message, or None with the status and the words of an error."""
+
+    message: Any | None
+    trailers: Trailers
+    code: str = "OK"
+    words: str = ""
+
+
+class Method(NamedTuple):
+    """One method. needs: the scopes of which one must be the caller's; None lets anybody in."""
+
+    needs: frozenset[str] | None
+    answer: Callable[[Asked], Awaitable[Told]]
+
+
+def ended(end: Unanswered, stamp: Stamp, what: str = "", urls: tuple[str, ...] = ()) -> Told:
+    """The status, the words and the trailing metadata of whatever is not answered."""
+    more = {} if (wait := retry_after_s(end)) is None else {"retry-after": str(wait)}
+    words = (what or words_of(end)).encode("ascii", "replace").decode()
+    return Told(None, _trailers(ending(end), stamp, urls, more), code_of(end).grpc, words)
+
+
+def _trailers(
+    end: Ending, stamp: Stamp, urls: tuple[str, ...] = (), more: dict[str, str] | None = None
+) -> Trailers:
+    """What every call tells of its end, and where the rows that people have will be answered."""
+    told = {**parameters_of(end, stamp.policy, stamp.mode), "fs_decision_id": stamp.decision_id or BY_NONE}
+    if urls:
+        told["fs_review_urls"] = ",".join(urls)
+    named = {header_of(name): value for name, value in told.items()}
+    return tuple((named | (more or {})).items())
+
+
+async def _infer(asked: Asked) -> Told:
+    plane, message = asked.plane, read_message(asked.message)
+    call = plane.begin(asked.caller, message.model_name, message.model_version, asked.decision_id)
+    loaded = call.loaded
+    request = parse_infer(message, loaded.contract)
+    timeout = asked.headers.get(TIMEOUT_HEADER)
+    seconds = within_s(loaded.policy.deadline_s, request.timeout_us, timeout, asked.left_s)
+    judging = asyncio.ensure_future(plane.judge(call, request, seconds))
+    decisions, stamp = await asyncio.shield(judging)  # who hangs up is judged to the end, and recorded
+    if waits_s := wait_s(asked.headers.get("prefer", "").lower()):
+        decisions = await wait_for_people(plane.gateway, decisions, waits_s)
+    answer = answer_of(loaded.contract, request, decisions, loaded.tier(asked.caller.tier))
+    if isinstance(answer, NoAnswer):
+        return ended(answer.end, stamp, urls=answer.urls)
+    response = render_infer(loaded.contract, request, answer, stamp)
+    return Told(response, _trailers(answer.ending, stamp, answer.urls))
+
+
+def _telling(message: Any, what: Callable[[Asked], dict[str, Any]]) -> Callable[[Asked], Awaitable[Told]]:
+    """A method that only tells something."""
+
+    async def answer(asked: Asked) -> Told:
+        return Told(ParseDict(what(asked), message(), ignore_unknown_fields=True), ())
+
+    return answer
+
+
+def _asked_of(kind: Any, asked: Asked) -> Any:
+    try:
+        return kind.FromString(asked.message)
+    except DecodeError:
+        raise InvalidRequest([Problem("", f"this is no {kind.DESCRIPTOR.name}")]) from None
+
+
+def _of_model(kind: Any, message: Any, what: Callable[[Any], Any]) -> Callable[[Asked], Awaitable[Told]]:
+    """A method that tells something of a model: of its contract."""
+
+    def told(asked: Asked) -> dict[str, Any]:
+        of = _asked_of(kind, asked)
+        return what(asked.plane.model(asked.caller, of.name, of.version).contract)  # type: ignore[no-any-return]
+
+    return _telling(message, told)
+
+
+def _statistics(asked: Asked) -> dict[str, Any]:
+    of, gateway = _asked_of(pb.ModelStatisticsRequest, asked), asked.plane.gateway
+    loaded = asked.plane.model(asked.caller, of.name, of.version) if of.name else gateway.loaded
+    return metadata.statistics(loaded.contract, gateway.statistics)
+
+
+def _index(asked: Asked) -> dict[str, Any]:
+    return {"models": metadata.index(asked.plane.gateway.loaded.contract)}
+
+
+def _check(asked: Asked) -> dict[str, Any]:
+    """Health of the server, the service or the model; to watch it is refused, as the protocol allows."""
+    service = _asked_of(health_pb2.HealthCheckRequest, asked).service
+    if service not in ("", SERVICE, asked.plane.gateway.loaded.contract.model):
+        raise Over(Rejection.NOT_FOUND)
+    return {"status": "SERVING"}
+
+
+async def _administration(_: Asked) -> Told:
+    raise Over(Rejection.FORBIDDEN)
+
+
+METHODS = {
+    f"/{SERVICE}/ServerLive": Method(ANYBODY, _telling(pb.ServerLiveResponse, lambda _: metadata.health())),
+    f"/{SERVICE}/ServerReady": Method(ANYBODY, _telling(pb.ServerReadyResponse, lambda _: metadata.health())),
+    f"/{SERVICE}/ServerMetadata": Method(
+        ANYBODY, _telling(pb.ServerMetadataResponse, lambda _: metadata.server())
+    ),
+    f"/{SERVICE}/ModelReady": Method(
+        METADATA, _of_model(pb.ModelReadyRequest, pb.ModelReadyResponse, metadata.model_ready)
+    ),
+    f"/{SERVICE}/ModelMetadata": Method(
+        METADATA, _of_model(pb.ModelMetadataRequest, pb.ModelMetadataResponse, metadata.model)
+    ),
+    f"/{SERVICE}/ModelConfig": Method(
+        METADATA,
+        _of_model(pb.ModelConfigRequest, pb.ModelConfigResponse, lambda c: {"config": metadata.config(c)}),
+    ),
+    f"/{SERVICE}/ModelStatistics": Method(METADATA, _telling(pb.ModelStatisticsResponse, _statistics)),
+    f"/{SERVICE}/ModelInfer": Method(INFERENCE, _infer),
+    f"/{SERVICE}/RepositoryIndex": Method(METADATA, _telling(pb.RepositoryIndexResponse, _index)),
+    f"/{SERVICE}/RepositoryModelLoad": Method(NOBODY, _administration),
+    f"/{SERVICE}/RepositoryModelUnload": Method(NOBODY, _administration),
+    f"/{HEALTH}/Check": Method(ANYBODY, _telling(health_pb2.HealthCheckResponse, _check)),
+}
+"""Every method that is served. Streams, shared memory, tracing, log settings are refused as unknown ones."""

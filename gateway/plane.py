@@ -1,0 +1,191 @@
+"""The data plane without a protocol: who asks, whether they may, what is decided, and what is recorded.
+
+Both doors, HTTP and gRPC, take the same steps here, so that the same row ends the same way by either:
+
+    identify ── begin ── seat ── (the door reads the tensors) ── judge ── (the door writes the answer)
+
+Whatever ends a request before it is judged is raised as `Over`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from types import TracebackType
+from typing import Final, NamedTuple
+
+from gateway.audit import Record
+from gateway.batch import Batch, now_s
+from gateway.callers import Caller
+from gateway.decision import Decision, Refused
+from gateway.errors import InvalidRequest, Problem
+from gateway.gateway import Gateway, Loaded
+from gateway.ids import Ids
+from gateway.in_flight import InFlight
+from gateway.siblings import Siblings
+from gateway.states import Rejection, Stamp
+from gateway.wire import InferRequest
+
+LONGEST_WAIT_S = 30
+TIMEOUT_HEADER = "x-request-timeout-seconds"
+
+ANYBODY: Final = None
+NOBODY: frozenset[str] = frozenset()
+INFERENCE = frozenset({"infer"})
+METADATA = frozenset({"infer", "metadata"})
+OWN = frozenset({"infer", "explain"})
+
+
+class Over(Exception):
+    """The request has ended before it was judged. `headers`: more of them for its reply, such as Allow."""
+
+    def __init__(self, end: Rejection | Refused, what: str = "", **headers: str) -> None:
+        super().__init__(str(end))
+        self.end, self.what, self.headers = end, what, headers
+
+
+class Call(NamedTuple):
+    """One request for inference: who asks, of which policy, and since when.
+
+    received_s: Unix seconds; start_s: on the clock that measures.
+    """
+
+    caller: Caller
+    loaded: Loaded
+    decision_id: str
+    received_s: float
+    start_s: float
+
+
+class Plane:
+    """One gateway as callers see it. `ids` gives decision ids."""
+
+    def __init__(self, gateway: Gateway, siblings: Siblings) -> None:
+        self.gateway = gateway
+        self.siblings = siblings
+        self.ids = Ids()
+
+    def stamp(self, decision_id: str) -> Stamp:
+        """What a reply to something that was not judged names."""
+        loaded = self.gateway.loaded
+        return Stamp(loaded.tag, loaded.policy.mode, decision_id)
+
+    def identify(self, key: str | None, address: str, needs: frozenset[str]) -> Caller:
+        """Who asks, if any of the scopes is theirs. Raises Over."""
+        caller = self.gateway.callers.identify(key, address)
+        if caller is None:
+            raise Over(Rejection.UNAUTHENTICATED)
+        if not caller.may(needs):
+            raise Over(Rejection.FORBIDDEN)
+        return caller
+
+    def model(self, caller: Caller, name: str, version: str | None) -> Loaded:
+        """What is in force, if it is the model that is asked for and the caller may ask it. Raises Over."""
+        loaded = self.gateway.loaded
+        contract = loaded.contract
+        if name != contract.model or (version and version != contract.version):
+            asked_for = f"{name}/{version}" if version else name
+            what = f"Request for unknown model: {asked_for[:256]!r} is not found"
+            raise Over(Rejection.NOT_FOUND, what)
+        if not caller.may_ask(name):
+            raise Over(Rejection.FORBIDDEN)
+        return loaded
+
+    def begin(self, caller: Caller, name: str, version: str | None, decision_id: str) -> Call:
+        """A request for inference, timed from here. Raises Over."""
+        received_s, start_s = time.time(), time.perf_counter()
+        return Call(caller, self.model(caller, name, version), decision_id, received_s, start_s)
+
+    def seat(self, caller: Caller) -> Seat:
+        """A place among what is under way, for a `with` block. Raises Over if there is none."""
+        refused = self.gateway.in_flight.enter(caller.principal)
+        if refused is not None:
+            raise Over(refused)
+        return Seat(self.gateway.in_flight, caller.principal)
+
+    async def judge(self, call: Call, asked: InferRequest, within_s: float) -> tuple[list[Decision], Stamp]:
+        """One decision a row, recorded, and what the reply names."""
+        id_, loaded = call.decision_id, call.loaded
+        deadline_s = now_s() + within_s
+        ids = (id_,) if asked.rows == 1 else tuple(f"{id_}.{i}" for i in range(asked.rows))
+        principals = (call.caller.principal,) * asked.rows
+        batch = Batch(ids, principals, asked.inputs, (deadline_s,) * asked.rows)
+        decisions = await self.gateway.decide(batch, asked.priority or 1)
+        elapsed_s = time.perf_counter() - call.start_s
+        policy = decisions[0].policy or loaded.tag
+        judged = loaded if policy == loaded.tag else self.gateway.loaded  # a reload may have come between
+        stamp = Stamp(policy, judged.policy.mode, id_)
+        self.gateway.record(
+            Record(
+                id_,
+                call.caller.principal,
+                policy,
+                stamp.mode,
+                call.received_s,
+                elapsed_s,
+                tuple(decisions),
+            )
+        )
+        return decisions, stamp
+
+
+class Seat:
+    """A place among what is under way, given up at the end of the block."""
+
+    __slots__ = ("_in_flight", "_principal")
+
+    def __init__(self, in_flight: InFlight, principal: str) -> None:
+        self._in_flight, self._principal = in_flight, principal
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._in_flight.leave(self._principal)
+
+
+def within_s(
+    longest_s: float, timeout_us: int | None, header: str | None, left_s: float | None = None
+) -> float:
+    """Seconds until the caller stops waiting: a client may only shorten the policy's deadline.
+
+    Args:    timeout_us: of the protocol; header: X-Request-Timeout-Seconds; left_s: of a gRPC deadline.
+    Raises:  InvalidRequest for a header that is no positive number.
+    """
+    limits_s = [longest_s]
+    if timeout_us:
+        limits_s.append(timeout_us / 1e6)
+    if left_s is not None:
+        limits_s.append(max(left_s, 0.0))
+    if header is not None:
+        limits_s.append(_seconds(header))
+    return min(limits_s)
+
+
+def _seconds(header: str) -> float:
+    try:
+        seconds = float(header)
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:
+        raise InvalidRequest([Problem(TIMEOUT_HEADER, "must be a positive number of seconds")])
+    return seconds
+
+
+def wait_s(prefer: str) -> float:
+    """The N of `Prefer: wait=N`, at most 30."""
+    for part in prefer.replace(";", ",").split(","):
+        name, _, value = part.strip().partition("=")
+        if name == "wait":
+            return float(natural(value, LONGEST_WAIT_S))
+    return 0.0
+
+
+def natural(text: str, most: int) -> int:
+    """A number in a header, at most `most`; 0 for what is no number."""
+    text = text.strip()
+    if not (text.isascii() and text.isdigit()):
+        return 0
+    return min(int(text), most) if len(text) <= 18 else most

@@ -1,0 +1,88 @@
+"""How much one replica has done, as the protocol's statistics extension tells it.
+
+It says nothing of why a request was not answered: `fail` is every end but an answer. Of a request's time,
+`compute_infer` is that of the models' passes over its batch, `compute_output` that of guards and checks, and
+`queue` the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from typing import Any
+
+from gateway.audit import Record
+from gateway.decision import Degraded, Served
+from gateway.pipeline import Findings
+
+NOTHING = {"count": 0, "ns": 0}
+
+
+class _Duration:
+    """So many times, so long in all."""
+
+    __slots__ = ("count", "seconds")
+
+    def __init__(self) -> None:
+        self.count, self.seconds = 0, 0.0
+
+    def add(self, seconds: float) -> None:
+        self.count += 1
+        self.seconds += seconds
+
+    def told(self) -> dict[str, int]:
+        return {"count": self.count, "ns": int(max(self.seconds, 0.0) * 1e9)}
+
+
+class Statistics:
+    """A sink for records, off the request path. Counts since the replica started.
+
+    models: the names of the rungs in force; executions: how many batches were judged.
+    """
+
+    def __init__(self, models: Callable[[], Container[str]]) -> None:
+        self.executions = 0
+        self._names = models
+        self._rows = 0
+        self._last_s = 0.0
+        self._answered, self._failed = _Duration(), _Duration()
+        self._models, self._guards, self._rest = _Duration(), _Duration(), _Duration()
+
+    def __call__(self, records: Sequence[Record]) -> None:
+        """Counts finished requests. Cost: 2 us a request."""
+        for record in records:
+            self._rows += len(record.decisions)
+            self._last_s = max(self._last_s, record.received_s + record.elapsed_s)
+            if all(isinstance(one.outcome, (Served, Degraded)) for one in record.decisions):
+                self._answered.add(record.elapsed_s)
+                self._split(record)
+            else:
+                self._failed.add(record.elapsed_s)
+
+    def _split(self, record: Record) -> None:
+        findings = record.decisions[0].findings
+        trail = findings.trail if isinstance(findings, Findings) else ()
+        names = self._names()
+        models_s = sum(found.elapsed_s for _, found in trail if found.stage in names)
+        guards_s = sum(found.elapsed_s for _, found in trail if found.stage not in names)
+        self._models.add(models_s)
+        self._guards.add(guards_s)
+        self._rest.add(record.elapsed_s - models_s - guards_s)
+
+    def told(self) -> dict[str, Any]:
+        """The members that a model's statistics have. `last_inference` is in milliseconds since 1970."""
+        return {
+            "last_inference": int(self._last_s * 1e3),
+            "inference_count": self._rows,
+            "execution_count": self.executions,
+            "inference_stats": {
+                "success": self._answered.told(),
+                "fail": self._failed.told(),
+                "queue": self._rest.told(),
+                "compute_input": NOTHING,
+                "compute_infer": self._models.told(),
+                "compute_output": self._guards.told(),
+                "cache_hit": NOTHING,
+                "cache_miss": NOTHING,
+            },
+            "batch_stats": [],
+        }
