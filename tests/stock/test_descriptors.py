@@ -18,8 +18,8 @@ KSERVE = ("kserve.protocol.grpc.grpc_predict_v2_pb2",)
 IN_PART = {"ModelConfig", "ModelInput", "ModelOutput", "ModelStatistics"}
 """Messages of which we write the part that is true of a gateway; the rest of Triton's is left out."""
 TRITON_ALONE = (
-    "ModelConfig", "ModelInput", "ModelOutput", "ModelStatistics", "Statistic", "InferStatistics", "InferBatch",
-    "RepositoryIndex", "DataType",
+    "ModelConfig", "ModelInput", "ModelOutput", "ModelStatistics", "Statistic", "InferStatistics",
+    "InferBatch", "RepositoryIndex", "DataType",
 )  # fmt: skip
 FOUR_AND_FIVE = {"4": "double_param", "5": "uint64_param"}
 """What KServe's InferParameter lacks: we read them, and never write them."""

@@ -26,13 +26,15 @@ HEADERS = tuple(name.replace("fs_", "x-failsafe-").replace("_", "-") for name in
 class Target:
     """A running gateway and what is known of its model.
 
-    http, grpc: host:port. key: of a caller who sees everything and is never too fast; slow_key: of one who may
-    send one row a day. rows: that the model answers, expected: what onnxruntime says of each, to the bit;
-    odd: a row that goes to a person. most: rows of the largest batch.
+    http, grpc: host:port. base_path: that may stand before every path. most: rows of the largest batch.
+    key: of a caller who sees everything and is never too fast; slow_key: of one who may send one row a day.
+    rows: that the model answers, expected: what onnxruntime says of each, to the bit; odd: a row that goes to
+    a person.
     """
 
     http: str
     grpc: str
+    base_path: str
     model: str
     version: str
     input: str
@@ -90,12 +92,14 @@ def same_bits(got: np.ndarray | None, expected: np.ndarray) -> None:
     hold(got is not None, "the output is missing")
     same("dtype", got.dtype, expected.dtype)
     same("shape", got.shape, expected.shape)
-    differ = (got.view(np.uint8) != expected.view(np.uint8)).sum() if got.tobytes() != expected.tobytes() else 0
+    differ = (
+        (got.view(np.uint8) != expected.view(np.uint8)).sum() if got.tobytes() != expected.tobytes() else 0
+    )
     same("bytes that differ from onnxruntime", int(differ), 0)
 
 
 def same_classes(got: np.ndarray | None, expected: np.ndarray, labels: list[str], top: int) -> None:
-    """`value:index` or `value:index:label` of the largest values of each row, largest first; equal values in any order."""
+    """`value:index` or `value:index:label` of each row's largest values in order; equal ones in any."""
     hold(got is not None, "the output is missing")
     same("shape", got.shape, (len(expected), top))
     for row, values in zip(got, expected, strict=True):
@@ -117,9 +121,7 @@ def answered(parameters: dict[str, Any]) -> None:
     same("outcome", (parameters["fs_outcome"], parameters["fs_served_by"]), ("served", "primary"))
 
 
-async def refused(
-    call: Callable[[], Any], raised: type[Exception], status: str, *words: str
-) -> Exception:
+async def refused(call: Callable[[], Any], raised: type[Exception], status: str, *words: str) -> Exception:
     """The client's own exception, with this status and these words in it."""
     try:
         got = await settle(call())

@@ -19,7 +19,9 @@ WANTED = ("unspecified", "asked", "top3")
 TOP = 3
 
 
-def request_of(on: Target, x: np.ndarray, sent: str, wanted: str = "unspecified", id_: str | None = None) -> Any:
+def request_of(
+    on: Target, x: np.ndarray, sent: str, wanted: str = "unspecified", id_: str | None = None
+) -> Any:
     """Numbers in a numpy array go as raw bytes, with a `binary_data_size` beside them; a list goes typed."""
     tensor = InferInput(on.input, list(x.shape), "FP32", data=x if sent == "raw" else x.ravel().tolist())
     asked = RequestedOutput(on.output, {"classification": TOP} if wanted == "top3" else None)
@@ -65,7 +67,10 @@ def refusals(client: Any, on: Target) -> Iterator[Case]:
     many = np.repeat(one, on.most + 1, axis=0)
     for sent in SENT:
         ask = partial(says_no, client, on, sent)
-        yield f"an odd row, {sent}, is an error", partial(ask, on.odd, on.key, "FAILED_PRECONDITION", "deferred")
+        yield (
+            f"an odd row, {sent}, is an error",
+            partial(ask, on.odd, on.key, "FAILED_PRECONDITION", "deferred"),
+        )
         four = partial(ask, mixed, on.key, "FAILED_PRECONDITION", "deferred")
         yield f"one odd row of four, {sent}, is an error", four
         most = partial(ask, many, on.key, "INVALID_ARGUMENT", str(on.most))

@@ -20,7 +20,9 @@ WANTED = ("json", "binary", "unspecified", "all binary", "top3")
 TOP = 3
 
 
-def request_of(on: Target, x: np.ndarray, sent: str, wanted: str = "unspecified", id_: str | None = None) -> Any:
+def request_of(
+    on: Target, x: np.ndarray, sent: str, wanted: str = "unspecified", id_: str | None = None
+) -> Any:
     tensor = InferInput(on.input, list(x.shape), "FP32", data=x.ravel().tolist() if sent == "list" else None)
     if sent != "list":
         tensor.set_data_from_numpy(x, binary_data=sent == "binary")
@@ -81,13 +83,22 @@ def refusals(client: Any, on: Target) -> Iterator[Case]:
     for sent in SENT:
         ask = partial(says_no, client, on, sent)
         yield f"an odd row in {sent} is an error", partial(ask, on.odd, on.model, on.key, "422", "deferred")
-        yield f"one odd row of four in {sent} is an error", partial(ask, mixed, on.model, on.key, "422", "deferred")
-        yield f"one row too many in {sent} is an error", partial(ask, many, on.model, on.key, "400", str(on.most))
+        yield (
+            f"one odd row of four in {sent} is an error",
+            partial(ask, mixed, on.model, on.key, "422", "deferred"),
+        )
+        yield (
+            f"one row too many in {sent} is an error",
+            partial(ask, many, on.model, on.key, "400", str(on.most)),
+        )
     ask = partial(says_no, client, on, "json")
     unknown = partial(ask, one, "nobody", on.key, "404", "Request for unknown model")
     yield "an unknown model is an error", unknown
     yield "a wrong key is an error", partial(ask, one, on.model, "fsg_wrong", "401", "key")
-    yield "a caller who is too fast sees an error", partial(ask, on.rows, on.model, on.slow_key, "429", "too many")
+    yield (
+        "a caller who is too fast sees an error",
+        partial(ask, on.rows, on.model, on.slow_key, "429", "too many"),
+    )
 
 
 async def says_no(
@@ -95,9 +106,7 @@ async def says_no(
 ) -> None:
     """The client's error has the words of the gateway, which it takes only from JSON that says it is JSON."""
     request = request_of(on, x, sent)
-    call = partial(
-        client.infer, f"http://{on.http}", request, model_name=model, headers={"x-api-key": key}
-    )
+    call = partial(client.infer, f"http://{on.http}", request, model_name=model, headers={"x-api-key": key})
     await refused(call, httpx.HTTPStatusError, status, word)
     await asks(client, on, sent=sent, wanted="json", rows=1, id_=None, key=on.auth)
 

@@ -7,7 +7,8 @@ from functools import partial
 from itertools import chain
 
 import triton_grpc_answers as answers
-import triton_grpc_calls as calls
+import triton_grpc_refused as refusing
+import triton_grpc_told as telling
 from cases import target, walk
 from tritonclient.grpc import InferenceServerClient
 
@@ -15,14 +16,14 @@ from tritonclient.grpc import InferenceServerClient
 async def main() -> None:
     on = target()
     with InferenceServerClient(on.grpc) as client:
-        stream = partial(calls.called_back, client, on)
-        refused = partial(calls.survives, client, on, stream, "UNIMPLEMENTED")
+        stream = partial(refusing.called_back, client, on)
+        refused = partial(refusing.survives, client, on, stream, "UNIMPLEMENTED")
         await walk(
             chain(
-                calls.told(client, on),
+                telling.told(client, on),
                 answers.extras(client, on),
                 answers.grid(client, on),
-                calls.refusals(client, on),
+                refusing.refusals(client, on),
                 [("a stream is refused with UNIMPLEMENTED", refused)],
             )
         )

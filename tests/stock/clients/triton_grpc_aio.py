@@ -8,14 +8,15 @@ from itertools import chain
 
 import grpc
 import triton_grpc_answers as answers
-import triton_grpc_calls as calls
+import triton_grpc_refused as refusing
+import triton_grpc_told as telling
 from cases import Case, Target, refused, target, walk
 from tritonclient.grpc.aio import InferenceServerClient
 
 
 async def stream_is_refused(client: InferenceServerClient, on: Target) -> None:
     """gRPC's own exception: this client wraps nothing on a stream."""
-    await refused(partial(calls.streamed, client, on), grpc.RpcError, "UNIMPLEMENTED")
+    await refused(partial(refusing.streamed, client, on), grpc.RpcError, "UNIMPLEMENTED")
     await answers.asks(client, on)
 
 
@@ -25,10 +26,10 @@ async def main() -> None:
         stream: Case = ("a stream is refused with UNIMPLEMENTED", partial(stream_is_refused, client, on))
         await walk(
             chain(
-                calls.told(client, on),
+                telling.told(client, on),
                 answers.extras(client, on),
                 answers.grid(client, on),
-                calls.refusals(client, on),
+                refusing.refusals(client, on),
                 [stream],
             )
         )

@@ -1,4 +1,4 @@
-"""Every way in which tritonclient's gRPC clients can ask for inference; all must give the model's own bits.
+"""Every way in which tritonclient can ask for inference over gRPC; all must give the model's own bits.
 
 The clients send raw contents alone; typed contents go over the stub that they hold, in their own messages.
 """
@@ -16,7 +16,11 @@ from cases import HEADERS, Case, Target, answered, hold, same, same_bits, same_c
 from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult, service_pb2
 
 WANTED = ("unspecified", "asked", "top3")
-PACKED = {None: grpc.Compression.NoCompression, "gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}
+PACKED = {
+    None: grpc.Compression.NoCompression,
+    "gzip": grpc.Compression.Gzip,
+    "deflate": grpc.Compression.Deflate,
+}
 TOP = 3
 PLENTY_US = 5_000_000
 
@@ -56,7 +60,9 @@ def values_of(response: Any, on: Target, raw: bool) -> np.ndarray:
 async def asks(client: Any, on: Target, *, wanted: str = "asked", rows: int = 1, **more: Any) -> None:
     """One inference with raw contents, and everything that its answer must be."""
     more = {"headers": on.auth, "client_timeout": 10, **more}
-    result = await settle(client.infer(on.model, given(on, on.rows[:rows]), outputs=wanted_of(on, wanted), **more))
+    result = await settle(
+        client.infer(on.model, given(on, on.rows[:rows]), outputs=wanted_of(on, wanted), **more)
+    )
     holds(result.get_response(), on, wanted, rows, more.get("request_id", ""), raw=True)
 
 
@@ -104,7 +110,9 @@ def extras(client: Any, on: Target) -> Iterator[Case]:
     parameters = (None, {"text": "a", "number": 3, "real": 1.5, "truth": True})
     every = product(metadata, keys, (0, 1), (None, PLENTY_US), (None, 10.0), parameters)
     for header, key, priority, timeout, client_timeout, parameter in every:
-        told = f"metadata {bool(header)}, {min(key)}, priority {priority}, timeout {timeout}, {client_timeout} s"
+        told = (
+            f"metadata {bool(header)}, {min(key)}, priority {priority}, timeout {timeout}, {client_timeout} s"
+        )
         case = partial(
             asks,
             client,

@@ -6,7 +6,8 @@ import asyncio
 from itertools import chain
 
 import triton_http_answers as answers
-import triton_http_calls as calls
+import triton_http_refused as refusing
+import triton_http_told as telling
 from cases import target, walk
 from tritonclient.http import InferenceServerClient
 
@@ -16,11 +17,11 @@ async def main() -> None:
     client = InferenceServerClient(on.http, connection_timeout=10, network_timeout=10)
     await walk(
         chain(
-            calls.told(client, on),
+            telling.told(client, on),
             answers.plain(on),
             answers.extras(client, on),
             answers.grid(client, on),
-            calls.refusals(client, on),
+            refusing.refusals(client, on),
         )
     )
     client.close()

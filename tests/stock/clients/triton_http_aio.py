@@ -6,7 +6,8 @@ import asyncio
 from itertools import chain
 
 import triton_http_answers as answers
-import triton_http_calls as calls
+import triton_http_refused as refusing
+import triton_http_told as telling
 from cases import target, walk
 from tritonclient.http.aio import InferenceServerClient
 
@@ -16,10 +17,10 @@ async def main() -> None:
     async with InferenceServerClient(on.http, conn_timeout=10) as client:
         await walk(
             chain(
-                calls.told(client, on),
+                telling.told(client, on),
                 answers.extras(client, on),
                 answers.grid(client, on),
-                calls.refusals(client, on),
+                refusing.refusals(client, on),
             )
         )
 

@@ -1,9 +1,9 @@
-"""Every way in which tritonclient's HTTP clients can ask for inference; all must give the model's own bits."""
+"""Every way in which tritonclient can ask for inference over HTTP; all must give the model's own bits."""
 
 from __future__ import annotations
 
-import http.client
 import gzip
+import http.client
 import json
 import zlib
 from collections.abc import Iterator
@@ -61,7 +61,9 @@ def grid(client: Any, on: Target) -> Iterator[Case]:
     """Formats, compressions, sizes, ids and versions, each with each."""
     every = product(SENT, WANTED, PACKED, PACKED, (1, 32), ("", "id-7"), ("", on.version))
     for sent, wanted, packed, unpacked, rows, id_, version in every:
-        name = f"infer {sent} to {wanted}, {packed} to {unpacked}, {rows} rows, id {id_!r}, version {version!r}"
+        name = (
+            f"infer {sent} to {wanted}, {packed} to {unpacked}, {rows} rows, id {id_!r}, version {version!r}"
+        )
         yield (
             name,
             partial(
@@ -82,15 +84,27 @@ def grid(client: Any, on: Target) -> Iterator[Case]:
 def extras(client: Any, on: Target) -> Iterator[Case]:
     """What may come along: queries, headers, priorities, timeouts, parameters, both ways to send a key."""
     queries = (None, {"a": [1, 2], "b c": "x&y"})
-    headers: tuple[dict[str, str], ...] = ({}, {"X-Unknown": "1", "Content-Type": "text/plain", "Accept": "*/*"})
+    headers: tuple[dict[str, str], ...] = (
+        {},
+        {"X-Unknown": "1", "Content-Type": "text/plain", "Accept": "*/*"},
+    )
     keys = ({"x-api-key": on.key}, {"Authorization": f"Bearer {on.key}"})
     parameters = (None, {"text": "a", "number": 3, "real": 1.5, "truth": True})
     every = product(SENT, queries, headers, keys, (0, 1), (None, PLENTY_US), parameters)
     for sent, query, header, key, priority, timeout, parameter in every:
-        told = f"query {bool(query)}, headers {bool(header)}, {min(key)}, priority {priority}, timeout {timeout}"
+        told = (
+            f"query {bool(query)}, headers {bool(header)}, {min(key)}, priority {priority}, timeout {timeout}"
+        )
         case = partial(
-            with_extras, client, on, sent, {**header, **key}, query_params=query, priority=priority,
-            timeout=timeout, parameters=parameter,
+            with_extras,
+            client,
+            on,
+            sent,
+            {**header, **key},
+            query_params=query,
+            priority=priority,
+            timeout=timeout,
+            parameters=parameter,
         )
         yield f"infer {sent}, {told}, parameters {bool(parameter)}", case
 
@@ -107,11 +121,23 @@ def plain(on: Target) -> Iterator[Case]:
         yield f"the id {id_!r} comes back as it was sent", partial(with_id, on, id_)
     yield "a base path before v2", partial(under_base_path, on)
     for asked, packed in ASKED.items():
-        yield f"Accept-Encoding {asked!r} gives {packed or 'a plain body'}", partial(accepts, on, asked, packed)
+        yield (
+            f"Accept-Encoding {asked!r} gives {packed or 'a plain body'}",
+            partial(accepts, on, asked, packed),
+        )
 
 
 ASKED: dict[str | None, str | None] = {
-    None: None, "": None, "identity": None, "gzip": "gzip", "deflate": "deflate", "GZIP": "gzip", "br": None,
+    None: None,
+    "": None,
+    "identity": None,
+    "gzip": "gzip",
+    "deflate": "deflate",
+    "GZIP": "gzip",
+    "br": None,
+    "gzip;q=0": None,
+    "gzip;q=0, deflate": "deflate",
+    "br, deflate": "deflate",
 }
 
 
@@ -143,14 +169,20 @@ async def raw(on: Target, rows: int) -> None:
 
 
 async def under_base_path(on: Target) -> None:
-    client = InferenceServerClient(f"{on.http}/serving/models", network_timeout=10)
+    client = InferenceServerClient(f"{on.http}{on.base_path}", network_timeout=10)
     await asks(client, on, sent="binary", wanted="binary", rows=1)
 
 
 async def with_id(on: Target, id_: str | None) -> None:
     document: dict[str, Any] = {
-        "inputs": [{"name": on.input, "datatype": "FP32", "shape": list(on.rows[:1].shape),
-                    "data": on.rows[:1].ravel().tolist()}]
+        "inputs": [
+            {
+                "name": on.input,
+                "datatype": "FP32",
+                "shape": list(on.rows[:1].shape),
+                "data": on.rows[:1].ravel().tolist(),
+            }
+        ]
     }
     if id_ is not None:
         document["id"] = id_

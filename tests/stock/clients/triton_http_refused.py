@@ -1,4 +1,4 @@
-"""What tritonclient's HTTP clients can ask besides inference, and what they must be refused and survive."""
+"""What tritonclient must be refused over HTTP, and survive."""
 
 from __future__ import annotations
 
@@ -8,84 +8,12 @@ from typing import Any
 
 import numpy as np
 from cases import Case, Target, hold, refused, same, same_bits, settle, text_of
+from triton_http_answers import asks, given
 from tritonclient.http import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
-from triton_http_answers import asks, given
 
-EXTENSIONS = {
-    "binary_tensor_data", "classification", "model_configuration", "model_repository", "parameters",
-    "schedule_policy", "statistics",
-}
 NOBODY = "nobody"
 FAR_TOO_LARGE = 2**24
-
-
-def told(client: Any, on: Target) -> Iterator[Case]:
-    """Every call that only asks, with and without a version and a key."""
-    for version in ("", on.version):
-        at = partial(tells, client, on, version)
-        yield f"is_model_ready, version {version!r}", partial(at, "is_model_ready", lambda ready: ready is True)
-        yield f"get_model_metadata, version {version!r}", partial(at, "get_model_metadata", partial(metadata, on))
-        yield f"get_model_config, version {version!r}", partial(at, "get_model_config", partial(config, on))
-        yield f"get_inference_statistics, version {version!r}", partial(statistics, client, on, version)
-    for call in ("is_server_live", "is_server_ready"):
-        yield call, partial(tells, client, on, None, call, lambda answer: answer is True)
-    yield "get_server_metadata", partial(tells, client, on, None, "get_server_metadata", server)
-    yield "get_inference_statistics of all models", partial(statistics, client, on, None)
-    index = partial(tells, client, on, None, "get_model_repository_index", partial(listed, on))
-    yield "get_model_repository_index", index
-
-
-async def tells(
-    client: Any, on: Target, version: str | None, call: str, right: Callable[[Any], object]
-) -> None:
-    of = () if version is None else (on.model, version)
-    for more in ({}, {"headers": on.auth}, {"query_params": {"a": "b"}}):
-        answer = await settle(getattr(client, call)(*of, **more))
-        hold(right(answer) is not False, f"{call} told {answer!r}")
-
-
-def server(told: Any) -> None:
-    hold(told["name"] and told["version"], "no name or version")
-    same("extensions", set(told["extensions"]), EXTENSIONS)
-
-
-def metadata(on: Target, told: Any) -> None:
-    same("name", told["name"], on.model)
-    same("versions", told["versions"], [on.version])
-    hold(told["platform"], "no platform")
-    sizes = (list(on.rows.shape[1:]), list(on.expected.shape[1:]))
-    for tensor, name, size in zip((*told["inputs"], *told["outputs"]), (on.input, on.output), sizes, strict=True):
-        same("tensor", (tensor["name"], tensor["datatype"], tensor["shape"]), (name, "FP32", [-1, *size]))
-
-
-def config(on: Target, told: Any) -> None:
-    same("name and rows", (told["name"], told["max_batch_size"]), (on.model, on.most))
-    sizes = (list(on.rows.shape[1:]), list(on.expected.shape[1:]))
-    for tensor, name, size in zip((*told["input"], *told["output"]), (on.input, on.output), sizes, strict=True):
-        same("tensor", (tensor["name"], tensor["data_type"], tensor["dims"]), (name, "TYPE_FP32", size))
-
-
-def listed(on: Target, told: Any) -> None:
-    seen = [(one["name"], one["version"], one["state"]) for one in told]
-    hold((on.model, on.version, "READY") in seen, f"the index is {told}")
-
-
-async def statistics(client: Any, on: Target, version: str | None) -> None:
-    """Counts grow by the rows of a request, and by one success."""
-    of = () if version is None else (on.model, version)
-
-    async def counts() -> tuple[int, int]:
-        told = await settle(client.get_inference_statistics(*of, headers=on.auth))
-        [one] = [one for one in told["model_stats"] if one["name"] == on.model]
-        same("version", one["version"], on.version)
-        hold(one["execution_count"] > 0 and one["last_inference"] > 0, f"told {one}")
-        return int(one["inference_count"]), int(one["inference_stats"]["success"]["count"])
-
-    await asks(client, on, sent="binary", wanted="binary", rows=1)
-    rows, requests = await counts()
-    await asks(client, on, sent="binary", wanted="binary", rows=32)
-    same("rows and requests", await counts(), (rows + 32, requests + 1))
 
 
 def refusals(client: Any, on: Target) -> Iterator[Case]:
@@ -111,7 +39,11 @@ async def not_ready(client: Any, auth: dict[str, str], model: str, version: str)
 def administration(client: Any) -> Iterator[tuple[str, Callable[[], Any], str]]:
     """Loading is for administrators; memory, traces and logs are nobody's."""
     yield "load_model", partial(client.load_model, "letters"), "403"
-    yield "load_model with a file", partial(client.load_model, "x", config="{}", files={"file:1/m.onnx": b"x"}), "403"
+    yield (
+        "load_model with a file",
+        partial(client.load_model, "x", config="{}", files={"file:1/m.onnx": b"x"}),
+        "403",
+    )
     yield "unload_model", partial(client.unload_model, "letters"), "403"
     for kind in ("system", "cuda"):
         yield f"{kind} memory status", getattr(client, f"get_{kind}_shared_memory_status"), "501"
@@ -121,7 +53,11 @@ def administration(client: Any) -> Iterator[tuple[str, Callable[[], Any], str]]:
         yield f"{kind} memory unregister", partial(unregister, "region"), "501"
         yield f"{kind} memory unregister of all", unregister, "501"
     yield "system memory register", partial(client.register_system_shared_memory, "region", "/k", 64), "501"
-    yield "cuda memory register", partial(client.register_cuda_shared_memory, "region", "aGFuZGxl", 0, 64), "501"
+    yield (
+        "cuda memory register",
+        partial(client.register_cuda_shared_memory, "region", "aGFuZGxl", 0, 64),
+        "501",
+    )
     for model in (None, "letters"):
         yield f"trace settings of {model}", partial(client.get_trace_settings, model), "501"
         yield f"a change of trace settings of {model}", partial(client.update_trace_settings, model), "501"
@@ -141,10 +77,19 @@ def wrong(client: Any, on: Target) -> Iterator[tuple[Any, ...]]:
         at = f"of {model}/{version}"
         yield f"infer {at}", ask(model, given(on, one), version), "404", unknown
         for call in ("get_model_metadata", "get_model_config", "get_inference_statistics"):
-            yield f"{call} {at}", partial(getattr(client, call), model, version, headers=on.auth), "404", unknown
+            yield (
+                f"{call} {at}",
+                partial(getattr(client, call), model, version, headers=on.auth),
+                "404",
+                unknown,
+            )
     for header in ("x-api-key", "Authorization"):
         key = {header: f"{'Bearer ' * (header == 'Authorization')}fsg_wrong"}
-        yield f"infer with a wrong {header}", partial(client.infer, on.model, given(on, one), headers=key), "401"
+        yield (
+            f"infer with a wrong {header}",
+            partial(client.infer, on.model, given(on, one), headers=key),
+            "401",
+        )
     many = np.repeat(one, on.most + 1, axis=0)
     for sent in ("json", "binary"):
         yield f"one row too many in {sent}", ask(on.model, given(on, many, sent)), "400", str(on.most)
