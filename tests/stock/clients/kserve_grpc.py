@@ -78,7 +78,7 @@ def refusals(client: Any, on: Target) -> Iterator[Case]:
     ask = partial(says_no, client, on, "raw")
     yield "a wrong key is an error", partial(ask, one, "fsg_wrong", "UNAUTHENTICATED", "key")
     fast = partial(ask, on.rows, on.slow_key, "RESOURCE_EXHAUSTED", "too many")
-    yield "a caller who is too fast sees an error at once", fast
+    yield "a caller who is too fast sees an error", fast
     yield "an unknown model is an error", partial(unknown, client, on)
 
 
