@@ -11,6 +11,10 @@ Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 """Named arrays whose first axis is the row."""
 
 
+class UnfitInput(ValueError):
+    """The input's fault, and none of the model's: whoever judges the model by its failures leaves it out."""
+
+
 class Predictor(Protocol):
     """Answers, or raises anything it likes. Whoever asks bounds it in time, by cancelling it."""
 

@@ -6,11 +6,12 @@ PolicyError and ArtifactError are raised here and in `compile`, and nowhere late
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
+import numpy as np
 import orjson
 
 from fallbacks.onnx import OnnxModel
@@ -19,6 +20,7 @@ from gateway.contract import Contract, TensorSpec
 from gateway.errors import ArtifactError, PolicyError, Problem, Problems
 from gateway.policy import OodPolicy, Policy, RatePolicy, SqueezePolicy, closest, locate
 from guards import arrays
+from guards.confidence import Confidence
 from guards.ood import Ood
 from guards.squeeze import Squeeze
 
@@ -136,8 +138,8 @@ def contract_of(folder: Path, policy: Policy, models: Mapping[str, OnnxModel]) -
     for i, (name, model) in enumerate(models.items()):
         if model.inputs != primary.inputs:
             problems.append(locate(folder, ("rungs", i, "model"), "takes other inputs than the first rung"))
-        given = {spec.name: (spec.dtype, spec.shape) for spec in model.outputs}
-        wanted = {spec.name: (spec.dtype, spec.shape) for spec in primary.outputs}
+        given = {spec.name: spec for spec in model.outputs}
+        wanted = {spec.name: spec for spec in primary.outputs}
         for j, output in enumerate(policy.expose):
             if output not in given or given[output] != wanted.get(output, given[output]):
                 nearest = closest(output, set(given))
@@ -152,13 +154,36 @@ def contract_of(folder: Path, policy: Policy, models: Mapping[str, OnnxModel]) -
     for name in policy.inputs.keys() - {spec.name for spec in primary.inputs}:
         nearest = closest(name, {spec.name for spec in primary.inputs})
         problems.append(locate(folder, ("inputs", name), "is not an input of the first rung", nearest))
-    if problems:
+    if problems := problems or list(_unreadable(folder, policy, models)):
         raise PolicyError(problems)
     ranges = {name: (r.low, r.high) for name, r in policy.inputs.items()}
     inputs = tuple(
-        TensorSpec(s.name, s.dtype, s.shape, *ranges.get(s.name, (None, None))) for s in primary.inputs
+        TensorSpec(s.name, s.dtype, s.shape, low, high, s.bf16)
+        for s in primary.inputs
+        for low, high in (ranges.get(s.name, (None, None)),)
     )
-    outputs = tuple(TensorSpec(s.name, s.dtype, s.shape) for s in primary.outputs if s.name in policy.expose)
+    outputs = tuple(
+        TensorSpec(s.name, s.dtype, s.shape, bf16=s.bf16) for s in primary.outputs if s.name in policy.expose
+    )
     return Contract(
         policy.name, inputs, outputs, policy.serving.max_batch_rows, policy.version, tuple(policy.labels)
     )
+
+
+def _unreadable(folder: Path, policy: Policy, models: Mapping[str, OnnxModel]) -> Iterator[Problem]:
+    """Guards and checks that cannot read what the models take or give."""
+    first = models[policy.rungs[0].name].inputs[0]
+    for i, guard in enumerate(policy.guards):
+        if isinstance(guard, OodPolicy) and guard.input_only and first.dtype.kind == "O":
+            what = f"{guard.input_only[0]} reads the first input as numbers, and {first.name!r} is text"
+            what += "; keep the detectors that read features or logits, with without_features: defer"
+            yield locate(folder, ("guards", i, "detectors"), what)
+        elif isinstance(guard, SqueezePolicy) and first.dtype != np.float32:
+            what = f"squeezes the first input as FP32, and {first.name!r} is {first.dtype}; leave it out"
+            yield locate(folder, ("guards", i, "kind"), what)
+    read = Confidence().output
+    for i, rung in enumerate(policy.rungs):
+        sure = next((spec for spec in models[rung.name].outputs if spec.name == read), None)
+        if rung.checks and (sure is None or sure.dtype.kind != "f" or len(sure.shape) != 2):
+            what = f"reads {read!r}, a float for each class, and the model has no such output"
+            yield locate(folder, ("rungs", i, "checks", 0), what)

@@ -37,6 +37,7 @@ Mask: TypeAlias = NDArray[np.bool_]
 
 _BINARY_ONLY = frozenset({"FP16", "BF16"})
 _LENGTH = struct.Struct("<I")
+LOWEST_BF16 = float.fromhex("-0x1.fep127")
 _TWICE_ROUNDED = b"\xfd\x43\xae"  # the low bytes of 7.038531e-26 and its negative
 _JSON_TYPES: dict[str, frozenset[type]] = {
     "b": frozenset({bool}),
@@ -264,6 +265,11 @@ def to_binary(spec: TensorSpec, array: Array) -> bytes | memoryview:
 
 def _octets(value: object) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
+
+
+def nearest_bf16(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The nearest values that BF16 can hold, ties to even; beyond its largest they are infinite."""
+    return (_bf16(np.ascontiguousarray(array)).astype(np.uint32) << 16).view(np.float32)
 
 
 def _bf16(array: NDArray[np.float32]) -> NDArray[np.uint16]:
