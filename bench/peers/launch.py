@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers.cases import BARE, GATEWAY
-from bench.peers.environment import SERVERS, own_python, python_of
+from bench.peers.environment import SERVERS, own_python, python_of_peer
 from bench.peers.process import free_port
 
 MODEL = "fashion"
@@ -56,7 +56,7 @@ class Server:
     threads: int = 1
 
     def python(self) -> Path:
-        return own_python() if self.environment is None else python_of(self.environment)
+        return own_python() if self.environment is None else python_of_peer(self.environment)
 
     def variables(self, site: Site) -> dict[str, str]:
         """What its script reads, and no more threads than ours."""
