@@ -16,8 +16,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from fallbacks.edges import with_float_edges
 from fallbacks.onnx import OnnxModel
-from fallbacks.predictor import TensorSpec
-from fallbacks.predictor import UnfitInput
+from fallbacks.predictor import TensorSpec, UnfitInput
 
 Load = Callable[[bytes], OnnxModel]
 F4, OBJECT = np.dtype(np.float32), np.dtype(np.object_)

@@ -22,7 +22,7 @@ from fallbacks.oip.errors import Unreachable, WrongAnswer
 from fallbacks.oip.stored import CHANGED, PROBES, Stored
 from fallbacks.oip.upstream import Upstream
 from fallbacks.onnx import OnnxModel
-from fallbacks.predictor import LoadedModel, TensorSpec
+from fallbacks.predictor import LoadedModel, NotItsFault, TensorSpec
 
 X = np.array([[1, 2], [3, 4], [5, 0.1]], np.float32)
 F4 = np.dtype(np.float32)
@@ -53,7 +53,7 @@ async def upstream(
     names: Mapping[str, str] | None = None,
     encoder: OnnxModel | None = None,
     max_rows: int = 128,
-    due_s: Callable[[], float] = lambda: math.inf,
+    due_s: Callable[[], tuple[float, bool]] = lambda: (math.inf, False),
 ) -> AsyncIterator[tuple[OipServer, Upstream]]:
     """A server, and an upstream over it that was calibrated on it."""
     async with oip_server(model) as server:
@@ -187,8 +187,8 @@ def test_the_time_that_is_left_travels_along_and_ends_the_call() -> None:
     model = Doubles()
 
     async def main() -> None:
-        def due_s() -> float:
-            return asyncio.get_running_loop().time() + 0.3
+        def due_s() -> tuple[float, bool]:
+            return asyncio.get_running_loop().time() + 0.3, False
 
         async with upstream(model, due_s=due_s) as (server, one):
             await one.predict({"x": X})
@@ -201,9 +201,28 @@ def test_the_time_that_is_left_travels_along_and_ends_the_call() -> None:
     run(main)
 
 
+def in_a_tenth(hurried: bool) -> Callable[[], tuple[float, bool]]:
+    return lambda: (asyncio.get_running_loop().time() + 0.1, hurried)
+
+
+@pytest.mark.parametrize("hurried", [True, False])
+def test_time_that_a_caller_did_not_give_is_no_failure_of_the_server(hurried: bool) -> None:
+    model = Doubles()
+
+    async def main() -> None:
+        async with upstream(model, due_s=in_a_tenth(hurried)) as (_, one):
+            await one.predict({"x": X})
+            model.hangs = True
+            with pytest.raises(TimeoutError) as late:
+                await one.predict({"x": X})
+            assert isinstance(late.value, NotItsFault) is hurried
+
+    run(main)
+
+
 def test_nobody_is_asked_when_no_time_is_left() -> None:
     async def main() -> None:
-        async with upstream(Doubles(), due_s=lambda: 0.0) as (server, one):
+        async with upstream(Doubles(), due_s=lambda: (0.0, False)) as (server, one):
             with pytest.raises(TimeoutError):
                 await one.predict({"x": X})
             assert not server.asked
@@ -237,7 +256,7 @@ def test_a_failure_interrupts_nobody_but_who_waits_for_it() -> None:
     model = Doubles()
 
     async def main() -> None:
-        async with upstream(model, due_s=lambda: asyncio.get_running_loop().time() + 0.1) as (_, one):
+        async with upstream(model, due_s=in_a_tenth(False)) as (_, one):
             await one.predict({"x": X})
             model.hangs = True
             call = one.predict({"x": X})

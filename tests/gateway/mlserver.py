@@ -58,7 +58,7 @@ def mlserver(
     folder: Path, work: Path, *, port: int | None = None, grpc_port: int | None = None
 ) -> Iterator[MLServer]:
     """MLServer over `primary.onnx` of a deployment, with every input and output declared."""
-    python = python_of("mlserver")
+    python = python_of_peer("mlserver")
     ports = port or free_port(), grpc_port or free_port()
     model = OnnxModel.load(folder / "primary.onnx")
     model.close()
