@@ -8,13 +8,15 @@ before any of its message is taken in, and a message that does not come in time 
 handler would be called only once the whole message has arrived. Clients cannot tell: the bytes are the same.
 
 grpc itself (its C core) holds the limits below this: headers, message size also after decompression, streams
-of a connection, connections. What it refuses by itself carries no trailing metadata of ours.
+of a connection, connections. What it refuses by itself carries no trailing metadata of ours. Messages may
+come compressed; answers leave as they are, since every client says what it could read, none what it wants.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -67,11 +69,14 @@ class Listener(grpc.GenericRpcHandler):  # type: ignore[misc]
         try:
             if method is None:
                 raise Over(Rejection.UNSUPPORTED)
+            address = self._address(headers, context)
             if method.needs is ANYBODY:
-                return await method.answer(await self._asked(Caller("anyone"), id_, headers, context))
-            caller = plane.identify(_key(headers), self._address(headers, context), method.needs)
+                caller = Caller(f"anyone@{address}")
+            else:
+                caller = plane.identify(_key(headers), address, method.needs)
+            read = partial(_read, context, plane)
             with plane.seat(caller):  # before its message is read
-                return await method.answer(await self._asked(caller, id_, headers, context))
+                return await method.answer(Asked(plane, caller, id_, headers, read, context.time_remaining))
         except Over as over:
             return ended(over.end, plane.stamp(id_), over.what)
         except InvalidRequest as error:
@@ -79,12 +84,6 @@ class Listener(grpc.GenericRpcHandler):  # type: ignore[misc]
         except Exception:
             log.exception("a call could not be answered: this is a defect of the gateway")
             return ended(Refused(Reason.UNAVAILABLE), plane.stamp(id_))
-
-    async def _asked(
-        self, caller: Caller, id_: str, headers: dict[str, str], context: grpc.aio.ServicerContext
-    ) -> Asked:
-        message = await _read(context, self._plane)
-        return Asked(self._plane, caller, id_, headers, context.time_remaining(), message)
 
     def _address(self, headers: dict[str, str], context: grpc.aio.ServicerContext) -> str:
         """Of the client: `ipv4:127.0.0.1:5000`, `ipv6:%5B::1%5D:5000`."""
