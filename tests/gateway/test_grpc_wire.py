@@ -1,4 +1,4 @@
-"""The protocol's messages: read as strictly as the JSON of HTTP, to the same arrays, and never at any price."""
+"""The protocol's messages: read as strictly as the JSON of HTTP, to the same arrays, at a bounded price."""
 
 from __future__ import annotations
 
