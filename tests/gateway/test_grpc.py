@@ -176,7 +176,9 @@ def test_the_same_request_ends_the_same_way_by_both_doors(plane: Plane, case: Ca
             if case.broken or not case.people:
                 stack.enter_context(plane.spoiled(*case.broken, people=case.people))
             key = plane.keys.get(case.key or "", case.key)
-            timeout = {"parameters": {"timeout": case.timeout_us}} if case.timeout_us else {}
+            timeout: dict[str, Any] = {}
+            if case.timeout_us:
+                timeout["parameters"] = {"timeout": case.timeout_us}
             http = await Client(plane.app, key)("POST", path, json_request(x, **timeout)[0])
             assert http is not None
             told = http.parameters

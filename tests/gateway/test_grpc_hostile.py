@@ -10,12 +10,15 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import grpc
 import pytest
 from deployments import FULL_RATE, clean_rows, edit
 from grpc_door import INFER, request_of
 from served import Served, copy_of, serving
+
+from gateway.grpc import CONNECTIONS
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST, SETTINGS, PING, CONTINUATION = 0, 1, 3, 4, 6, 9
@@ -182,10 +185,33 @@ def test_an_attack_is_over_soon_and_the_next_caller_notices_nothing(
     well(served)
 
 
+def test_connections_beyond_the_cap_are_hung_up_on_and_places_are_free_again_later(served: Served) -> None:
+    wires = [opened(served.grpc) for _ in range(CONNECTIONS + 40)]
+    time.sleep(0.5)
+    refused = sum(hung_up(wire) for wire in wires)
+    for wire in wires:
+        wire.close()
+    assert refused >= 40
+    well(served)
+
+
+def hung_up(wire: socket.socket) -> bool:
+    """Whether the other end has, whatever it said before."""
+    wire.setblocking(False)
+    try:
+        while wire.recv(65536):
+            pass
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def test_attacks_again_and_again_leave_no_memory_behind(served: Served) -> None:
     def megabytes() -> float:
-        with open(f"/proc/{served.process.pid}/statm") as held:
-            return int(held.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        pages = Path(f"/proc/{served.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     def all_of_them() -> float:
         for name, attack in ATTACKS.items():
