@@ -175,7 +175,11 @@ def from_values(
         wide = np.array(values, np.uint64 if spec.dtype.kind == "u" else np.int64)
         whole = np.iinfo(spec.dtype)
         if wide.min() < whole.min or wide.max() > whole.max:
-            faults.add(at, f"holds a number that is not {spec.datatype}, from {whole.min} to {whole.max}")
+            first = int(((wide < whole.min) | (wide > whole.max)).argmax())
+            limits = f"from {whole.min} to {whole.max}"
+            faults.add(
+                at, f"row {first // (count // shape[0])}: {wide[first]} is not {spec.datatype}, {limits}"
+            )
             return None
         return _checked(spec, wide.astype(spec.dtype).reshape(shape), at, faults)
     return _checked(spec, _to_array(spec, values).reshape(shape), at, faults)
@@ -261,6 +265,13 @@ def to_binary(spec: TensorSpec, array: Array) -> bytes | memoryview:
     if spec.bf16:
         return _bf16(np.ascontiguousarray(array)).tobytes()
     return np.ascontiguousarray(array).data
+
+
+def to_values(spec: TensorSpec, array: Array) -> list[Any]:
+    """The row-major values as a protobuf message takes them. FP16 and BF16 have none of that form."""
+    if spec.datatype == "BYTES":
+        return [_octets(value) for value in array.flat]
+    return array.reshape(-1).tolist()
 
 
 def _octets(value: object) -> bytes:

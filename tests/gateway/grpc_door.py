@@ -1,99 +1,65 @@
-"""The gRPC door of a plane, and a client that shows what came back, on the plane's own event loop."""
+"""A client of the gRPC door: one call at a time, every reply held to what clients are promised."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
-from planes import Plane
+from planes import PARAMETERS, Plane
 from served import free_port
 
 from fallbacks.oip import open_inference_pb2 as pb
 from gateway.grpc import Listener, grpc_server
-from gateway.grpc_methods import SERVICE
-from gateway.proxies import Proxies
+
+SERVICE = "inference.GRPCInferenceService"
+INFER = f"/{SERVICE}/ModelInfer"
+ROW_OUTCOME = "fs_row_outcome"
 
 
 @dataclass(frozen=True)
-class Got:
-    """What a call came back with: a message, or a code and words; and the trailing metadata of either."""
+class Told:
+    """How one call ended."""
 
     code: str
     words: str
     trailers: dict[str, str]
-    message: Any | None
-    raw: bytes
+    message: bytes | None = field(default=None, repr=False)
 
     @property
-    def end(self) -> tuple[str, str, str]:
-        """Code, outcome, reason."""
-        return self.code, self.trailers["x-failsafe-outcome"], self.trailers["x-failsafe-reason"]
+    def outcome(self) -> tuple[str, str, str, str]:
+        """The code, the outcome, the reason and who answered, with all six trailers there."""
+        assert all(self.trailers[f"x-failsafe-{name.replace('_', '-')}"] for name in PARAMETERS)
+        named = [self.trailers[f"x-failsafe-{name}"] for name in ("outcome", "reason", "served-by")]
+        return self.code, named[0], named[1], named[2]
 
-    def everything(self) -> list[bytes]:
-        """Whatever a caller can read."""
-        return [self.code.encode(), self.words.encode(), repr(self.trailers).encode(), self.raw]
+    @property
+    def response(self) -> Any:
+        assert self.message is not None, f"{self.code}: {self.words}"
+        response = pb.ModelInferResponse.FromString(self.message)
+        for name in PARAMETERS:
+            told = response.parameters[f"fs_{name}"].string_param
+            assert told == self.trailers[f"x-failsafe-{name.replace('_', '-')}"]
+        return response
 
-    def tensor(self, name: str = "probabilities") -> NDArray[Any]:
+    def tensor(self, at: int = 0) -> NDArray[Any]:
         """One FP32 output, raw or typed."""
-        assert self.message is not None, (self.code, self.words)
-        for i, output in enumerate(self.message.outputs):
-            if output.name == name:
-                parts = self.message.raw_output_contents
-                flat = (
-                    np.frombuffer(parts[i], "<f4")
-                    if parts
-                    else np.array(output.contents.fp32_contents, "<f4")
-                )
-                return flat.reshape(tuple(output.shape))
-        raise AssertionError(f"no output {name!r}")
+        response = self.response
+        output = response.outputs[at]
+        if response.raw_output_contents:
+            flat = np.frombuffer(response.raw_output_contents[at], "<f4")
+        else:
+            flat = np.array(output.contents.fp32_contents, "<f4")
+        return flat.reshape(list(output.shape))
 
 
-@dataclass(frozen=True)
-class GrpcDoor:
-    """A channel to the door; every call is awaited on the loop that serves."""
-
-    channel: grpc.aio.Channel
-    address: str
-
-    async def call(
-        self,
-        method: str,
-        message: Any,
-        answer: Any,
-        key: str | None = None,
-        *,
-        metadata: Sequence[tuple[str, str]] = (),
-        within_s: float | None = 10.0,
-        compression: grpc.Compression | None = None,
-    ) -> Got:
-        """One call: `message` is a protobuf message or bytes."""
-        path = method if method.startswith("/") else f"/{SERVICE}/{method}"
-        stub = self.channel.unary_unary(path)
-        headers = [*metadata, *([("authorization", f"Bearer {key}")] if key else [])]
-        sent = message if isinstance(message, bytes) else message.SerializeToString()
-        call = stub(sent, metadata=headers, timeout=within_s, compression=compression)
-        try:
-            raw = await call
-        except grpc.aio.AioRpcError as error:
-            trailers = {str(name): str(value) for name, value in error.trailing_metadata() or ()}
-            return Got(error.code().name, error.details() or "", trailers, None, b"")
-        trailers = {str(name): str(value) for name, value in await call.trailing_metadata()}
-        return Got("OK", "", trailers, answer.FromString(raw), raw)
-
-    async def infer(self, message: Any, key: str | None = None, **more: Any) -> Got:
-        return await self.call("ModelInfer", message, pb.ModelInferResponse, key, **more)
-
-
-def message_of(
-    x: NDArray[np.float32], *, raw: bool = True, outputs: Sequence[str] = (), model: str = "letters"
-) -> Any:
+def request_of(x: NDArray[np.float32], raw: bool = True, outputs: Sequence[str] = (), **members: Any) -> Any:
     """A ModelInferRequest for rows of letters."""
-    message = pb.ModelInferRequest(model_name=model)
+    message = pb.ModelInferRequest(**({"model_name": "letters"} | members))
     tensor = message.inputs.add(name="attributes", datatype="FP32", shape=x.shape)
     if raw:
         message.raw_input_contents.append(x.tobytes())
@@ -104,23 +70,51 @@ def message_of(
     return message
 
 
-@contextmanager
-def grpc_door(plane: Plane, proxies: Proxies | None = None, max_calls: int = 1000) -> Iterator[GrpcDoor]:
-    """Serves a plane's gRPC on a free port of loopback."""
-    place = f"127.0.0.1:{free_port()}"
+@dataclass
+class Door:
+    """A channel to a listening door."""
 
-    async def start() -> tuple[Any, GrpcDoor]:
-        server = grpc_server(Listener(plane.app.plane, proxies), place, 1000, max_calls)
-        await server.start()
-        return server, GrpcDoor(grpc.aio.insecure_channel(place), place)
+    channel: grpc.aio.Channel
+    target: str
+    key: str | None = None
+    stop: Callable[[float], Awaitable[None]] | None = None
 
-    server, door = plane.run(start)
+    def metadata(self, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        return [*headers, *([("authorization", f"Bearer {self.key}")] if self.key else [])]
 
-    async def stop() -> None:
-        await door.channel.close()
-        await server.stop(1.0)
+    async def __call__(
+        self, method: str, message: Any = b"", headers: Sequence[tuple[str, str]] = (), **how: Any
+    ) -> Told:
+        raw = message if isinstance(message, bytes) else message.SerializeToString()
+        how.setdefault("timeout", 30)
+        return await told_of(self.channel.unary_unary(method)(raw, metadata=self.metadata(headers), **how))
 
+    async def infer(self, x: NDArray[np.float32], raw: bool = True, **how: Any) -> Told:
+        headers = how.pop("headers", ())
+        return await self(INFER, request_of(x, raw, **how), headers)
+
+
+async def told_of(call: Any) -> Told:
+    """How a call ends, whatever its kind."""
+    message: bytes | None = None
     try:
-        yield door
+        message = await call
+    except grpc.aio.AioRpcError:
+        pass
+    trailers = dict(await call.trailing_metadata() or ())
+    return Told((await call.code()).name, await call.details() or "", trailers, message)
+
+
+@asynccontextmanager
+async def door_of(plane: Plane, key: str | None = "ada", calls: int = 64) -> AsyncIterator[Door]:
+    """A door that listens on the running loop, and a channel to it with somebody's key."""
+    place = f"127.0.0.1:{free_port()}"
+    server = grpc_server(Listener(plane.app.plane, None), place, 64, calls)
+    await server.start()
+    try:
+        options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(place, options=options) as channel:
+            whose = plane.keys.get(key, key) if key else None
+            yield Door(channel, place, whose, server.stop)
     finally:
-        plane.run(stop)
+        await server.stop(0)

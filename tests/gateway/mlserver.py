@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from bench.peers.environment import SERVERS, python_of
+from bench.peers.environment import SERVERS, python_of_peer
 from bench.peers.launch import start_mlserver
 from bench.peers.process import end, free_port, running
 from fallbacks.onnx import OnnxModel

@@ -18,7 +18,9 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import pytest
 from deployments import FULL_RATE, Raises, key_for, letters
-from grpc_door import GrpcDoor, grpc_door, message_of
+from grpc_door import INFER as METHOD
+from grpc_door import Door, door_of
+from grpc_door import request_of as message_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from planes import INFER, Client, Plane, Reply, plane_of, request_of, some
@@ -119,12 +121,6 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def door(plane: Plane) -> Iterator[GrpcDoor]:
-    with grpc_door(plane) as made:
-        yield made
-
-
 def seed(
     plane: Plane,
     guards_: tuple[Stage[Batch], ...],
@@ -182,20 +178,25 @@ async def ask_http(plane: Plane) -> None:
     seen(await plane.ada.get("/v2/models/other"))
 
 
-async def ask_grpc(plane: Plane, door: GrpcDoor) -> None:
+async def ask_grpc(plane: Plane) -> None:
     x = np.concatenate([plane.good[:2], plane.strange[:1]])
-    for key in (plane.keys["ada"], plane.keys["bob"], "fsg_wrong"):
-        for raw in (False, True):
-            for outputs in ((), ("probabilities", "fs_row_outcome")):
-                got = await door.infer(message_of(x, raw=raw, outputs=outputs), key)
-                nothing_told(*got.everything())
+    async with door_of(plane, None) as door:
+        for key in (plane.keys["ada"], plane.keys["bob"], "fsg_wrong"):
+            for raw in (False, True):
+                for outputs in ((), ("probabilities", "fs_row_outcome")):
+                    await ask_one(door, message_of(x, raw, outputs), key)
+
+
+async def ask_one(door: Door, message: Any, key: str) -> str:
+    told = await door(METHOD, message, [("x-api-key", key)])
+    nothing_told(told.code.encode(), told.words.encode(), repr(told.trailers).encode(), told.message or b"")
+    return told.code
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(guards(), checks(), st.tuples(models, models), st.booleans())
 def test_whatever_happens_inside_nothing_that_leaves_tells_of_it(
     plane: Plane,
-    door: GrpcDoor,
     guards_: tuple[Stage[Batch], ...],
     checks_: tuple[Stage[Answered], ...],
     broken: tuple[Predictor | None, Predictor | None],
@@ -205,13 +206,13 @@ def test_whatever_happens_inside_nothing_that_leaves_tells_of_it(
     seed(plane, guards_, checks_, broken, review)
     try:
         plane.run(lambda: ask_http(plane))
-        plane.run(lambda: ask_grpc(plane, door))
+        plane.run(lambda: ask_grpc(plane))
     finally:
         plane.gateway.loaded = before
 
 
 def test_a_defect_of_the_gateway_itself_is_not_told_either(
-    plane: Plane, door: GrpcDoor, monkeypatch: pytest.MonkeyPatch
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: Any) -> None:
         raise QuetzalError
@@ -219,9 +220,9 @@ def test_a_defect_of_the_gateway_itself_is_not_told_either(
     monkeypatch.setattr(plane.gateway, "decide", broken)
 
     async def main() -> None:
-        got = await door.infer(message_of(plane.good[:1]), plane.keys["ada"])
-        nothing_told(*got.everything())
-        assert got.code == "RESOURCE_EXHAUSTED"
+        async with door_of(plane, None) as door:
+            code = await ask_one(door, message_of(plane.good[:1]), plane.keys["ada"])
+        assert code == "RESOURCE_EXHAUSTED"
 
     plane.run(main)
 
