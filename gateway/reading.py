@@ -132,13 +132,17 @@ class Reader:
         """Lets go of what holds this reader: they would keep each other until the collector comes."""
         self.over = True
         self._parser = self._gone = self._claim = None
+        self._turn, self._body = None, b""  # of a request that was cut off in its middle
         self.turns.clear()
 
     def _fail(self, error: BaseException) -> None:
         if self.over:  # what follows the last request of a connection is nobody's
             return
         self.over = True
-        raise error from None
+        try:
+            raise error from None
+        finally:
+            del error  # or it and this frame would keep each other, and what was fed, until the collector comes
 
     def _hold_size(self) -> None:
         """Bounds what the parser keeps or skips without a word: headers and chunks that never end."""

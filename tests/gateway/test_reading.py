@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -138,3 +140,29 @@ def test_a_reader_that_is_closed_lets_go_of_its_parser_and_of_what_waits() -> No
     assert heard.reader.over
     assert not heard.reader.turns
     assert heard.reader._parser is None
+
+
+class Sent(bytearray):
+    """Bytes that can be seen to go."""
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [b"\0" * 100, b"GET /" + b"x" * 20_000, post("/x", b"y" * 2 * LIMIT), chunked("/x", b"y" * 2 * LIMIT)],
+    ids=["no request", "too long a head", "too long a body", "too long a body in chunks"],
+)
+def test_nothing_of_what_was_refused_is_kept_until_the_collector_comes(cut: bytes) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        heard, sent = Heard(), Sent(cut)
+        gone, reader = weakref.ref(sent), heard.reader
+        with pytest.raises(Violation):
+            reader.feed(sent)
+        del sent
+        reader.close()
+        assert gone() is None
+        assert not reader._body
+        assert reader._turn is None
+    finally:
+        gc.enable()
