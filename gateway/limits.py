@@ -55,17 +55,19 @@ class Limits:
 
 
 def room_for(connections: int) -> int:
-    """How many connections this process can have open: so many, if it may open as many files.
+    """How many connections of HTTP this process can have open: so many, if it may open as many files.
+
+    And as many again, which gRPC may have.
 
     Raises the soft limit of open files where that is too low. What even the hard one does not allow is told
     in the log.
     """
-    wanted = connections + SPARE_CONNECTIONS + OTHER_FILES
+    wanted = 2 * connections + SPARE_CONNECTIONS + OTHER_FILES
     soft, hard = (math.inf if n == resource.RLIM_INFINITY else n for n in _open_files())
     if soft < wanted:
         soft = min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (int(soft), _open_files()[1]))
-    room = int(max(1, min(connections, connections + soft - wanted)))
+    room = int(max(1, min(connections, connections + (soft - wanted) // 2)))
     if room < connections:
         log.warning("at most %d connections at once: %d open files are allowed (ulimit -Hn)", room, soft)
     return room

@@ -29,7 +29,7 @@ from gateway.errors import PolicyError, Problem
 from gateway.gateway import VAR, Gateway
 from gateway.grpc import Listener, grpc_server
 from gateway.http import DataPlane
-from gateway.limits import Limits
+from gateway.limits import Limits, room_for
 from gateway.plane import Plane
 from gateway.policy import Policy, Serving, locate
 from gateway.proxies import Proxies
@@ -108,9 +108,9 @@ class Replica:
                 self._serving.result()
                 raise RuntimeError("a listener ended before it started")
             await asyncio.sleep(0.005)
-        await self._data.start(self._data_socket, BACKLOG)
         self._grpc = self._grpc_server(self.gateway.loaded.policy.serving)
         await self._grpc.start()
+        await self._data.start(self._data_socket, BACKLOG)  # last: whoever sees it ready finds all of it
 
     def _http_server(self, serving: Serving) -> Server:
         limits = Limits(
@@ -120,9 +120,13 @@ class Replica:
         return Server(DataPlane(self._plane), limits, self._proxies, context)
 
     def _grpc_server(self, serving: Serving) -> grpc.aio.Server:
-        """Made on the loop that serves, to which grpc binds it."""
+        """Made on the loop that serves, to which grpc binds it. Raises PolicyError naming the address."""
         place, listener = self._address.place(self._address.grpc_port), Listener(self._plane, self._proxies)
-        return grpc_server(listener, place, serving.max_connections, 2 * serving.max_in_flight, self._tls)
+        room = room_for(serving.max_connections)
+        try:
+            return grpc_server(listener, place, room, 2 * serving.max_in_flight, self._tls)
+        except RuntimeError as error:
+            raise PolicyError([Problem("", f"cannot listen on {place}: {error}")]) from error
 
     async def stop(self) -> None:
         """Stops accepting, finishes what is in flight, writes what was recorded. Idempotent."""

@@ -256,7 +256,7 @@ def limited(hard: int, soft: int, wanted: int) -> tuple[int, int, str]:
 
 
 def test_the_soft_limit_of_open_files_is_raised_as_far_as_needed() -> None:
-    needed = 500 + SPARE_CONNECTIONS + OTHER_FILES
+    needed = 2 * 500 + SPARE_CONNECTIONS + OTHER_FILES
     assert limited(4000, 300, 500) == (500, needed, "")
     assert limited(4000, 3000, 500) == (500, 3000, ""), "enough is enough"
     assert limited(needed, 300, 500) == (500, needed, "")
@@ -264,7 +264,7 @@ def test_the_soft_limit_of_open_files_is_raised_as_far_as_needed() -> None:
 
 def test_what_the_hard_limit_does_not_allow_is_not_promised() -> None:
     room, now, log = limited(600, 300, 500)
-    assert (room, now) == (600 - SPARE_CONNECTIONS - OTHER_FILES, 600)
+    assert (room, now) == ((600 - SPARE_CONNECTIONS - OTHER_FILES) // 2, 600)
     assert f"at most {room} connections" in log
     assert limited(100, 100, 500)[0] == 1
 
@@ -273,7 +273,7 @@ def test_the_listener_holds_itself_to_what_is_possible(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     possible = resource.getrlimit(resource.RLIMIT_NOFILE)
-    monkeypatch.setattr("gateway.limits._open_files", lambda: (SPARE_CONNECTIONS + OTHER_FILES + 3,) * 2)
+    monkeypatch.setattr("gateway.limits._open_files", lambda: (SPARE_CONNECTIONS + OTHER_FILES + 6,) * 2)
     monkeypatch.setattr("gateway.limits.resource.setrlimit", lambda *_: None)
 
     async def main(door: Door, told: Told) -> None:
