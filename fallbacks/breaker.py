@@ -10,12 +10,17 @@
     | half_open | any other call                   | refused   |
     | half_open | the probe is answered            | closed    |
     | half_open | the probe fails                  | open      |
+    | half_open | the probe's input was unfit      | open      |
     | any       | an operator isolates the model   | isolated  |
     | isolated  | any call                         | refused   |
     | isolated  | an operator restores the model   | closed    |
 
 Every change of state begins a new epoch, and the end of a call counts only in the epoch in which it began:
 a straggler from before the circuit opened can neither close it nor spoil the probe.
+
+An input that is unfit for the model, or a caller that gave it too little time, says nothing of the model
+(`NotItsFault`): no number of them opens the circuit, or one caller could take the model from all others.
+After such a probe the next call is the probe.
 
 A cancelled call is a failure: that is how a model that runs out of time looks from here. So whoever cancels
 for another reason (a caller that hung up) must not do it through the breaker.
@@ -28,7 +33,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Final
 
-from fallbacks.predictor import Predictor, Tensors
+from fallbacks.predictor import NotItsFault, Predictor, Tensors
 
 
 class State(StrEnum):
@@ -47,6 +52,7 @@ class Event(StrEnum):
     FAILURE = "failure"
     TRIP = "trip"
     PROBE = "probe"
+    UNFIT = "unfit"
     ISOLATE = "isolate"
     RESTORE = "restore"
 
@@ -56,6 +62,7 @@ NEXT: Final = {
     (State.OPEN, Event.PROBE): State.HALF_OPEN,
     (State.HALF_OPEN, Event.ANSWER): State.CLOSED,
     (State.HALF_OPEN, Event.FAILURE): State.OPEN,
+    (State.HALF_OPEN, Event.UNFIT): State.OPEN,
     (State.CLOSED, Event.ISOLATE): State.ISOLATED,
     (State.OPEN, Event.ISOLATE): State.ISOLATED,
     (State.HALF_OPEN, Event.ISOLATE): State.ISOLATED,
@@ -109,6 +116,9 @@ class Breaker:
         epoch = self._epoch
         try:
             outputs = await self._predictor.predict(inputs)
+        except NotItsFault:
+            self._settle(epoch, Event.UNFIT)
+            raise
         except BaseException:  # cancellation is no Exception, and is the failure that matters most
             self._settle(epoch, Event.FAILURE)
             raise
@@ -137,10 +147,12 @@ class Breaker:
     def _settle(self, epoch: int, event: Event) -> None:
         if epoch != self._epoch:
             return
-        if self._state is State.CLOSED:
+        if self._state is State.CLOSED and event is not Event.UNFIT:
             self._in_a_row = self._in_a_row + 1 if event is Event.FAILURE else 0
             event = Event.TRIP if self._in_a_row >= self._failures else event
         self._move(event)
+        if event is Event.UNFIT:
+            self._since_s -= self._reset_s  # it has waited already: the next call is the probe
 
     def _move(self, event: Event) -> None:
         state = NEXT.get((self._state, event))

@@ -9,33 +9,45 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from fallbacks.onnx_file import TensorSpec, open_session, read_once
-from fallbacks.predictor import Tensors
+from fallbacks.edges import octets, texts, with_float_edges
+from fallbacks.onnx_file import open_session, read_once, spec_of
+from fallbacks.predictor import Tensors, zeros
 from fallbacks.worker import Worker
+
+EXAMPLES: Final = 3
 
 
 class OnnxModel:
     """A predictor over one onnxruntime session on the CPU. Immutable but for its thread, which `close` ends.
 
     `digest` is the sha256 (hex) of the bytes that were loaded; `inputs` and `outputs` are in declared order.
+    Text goes in and comes out as bytes, bfloat16 as float32 (see `edges`).
     """
 
-    def __init__(self, name: str, digest: str, session: onnxruntime.InferenceSession) -> None:
+    def __init__(self, name: str, content: bytes, threads: int) -> None:
+        session = open_session(name, content, threads)
         if not session.get_inputs():
             raise ValueError(f"{name}: the model has no input; export it with its batch as an input")
         self.name = name
-        self.digest = digest
-        self.inputs = tuple(TensorSpec.of(name, arg) for arg in session.get_inputs())
-        self.outputs = tuple(TensorSpec.of(name, arg) for arg in session.get_outputs())
+        self.digest = hashlib.sha256(content).hexdigest()
+        self.inputs = tuple(spec_of(name, arg) for arg in session.get_inputs())
+        self.outputs = tuple(spec_of(name, arg) for arg in session.get_outputs())
+        if any(spec.bf16 for spec in (*self.inputs, *self.outputs)):
+            session = open_session(name, with_float_edges(content), threads)
         self._session = session
+        self._fed = [(spec, arg.name) for spec, arg in zip(self.inputs, session.get_inputs(), strict=True)]
+        self._asked = [arg.name for arg in session.get_outputs()]
         self._names = [spec.name for spec in self.outputs]
+        self._texts_in = [spec.name for spec in self.inputs if spec.dtype.kind == "O"]
+        self._texts_out = [spec.name for spec in self.outputs if spec.dtype.kind == "O"]
         self._worker = Worker(f"onnx {Path(name).name}")
 
     @classmethod
@@ -49,14 +61,13 @@ class OnnxModel:
         name = os.fspath(path)
         if threads < 1:
             raise ValueError(f"{name}: {threads} threads; give 1 or more")
-        content = read_once(path)
-        return cls(name, hashlib.sha256(content).hexdigest(), open_session(name, content, threads))
+        return cls(name, read_once(path), threads)
 
     async def predict(self, inputs: Tensors, /) -> Tensors:
         """All outputs, by name. Inputs that the model does not declare are ignored.
 
-        Raises: ValueError for a missing input or a wrong dtype, what onnxruntime raises, or RuntimeError
-                while an abandoned run still holds the thread.
+        Raises: UnfitInput for bytes that are no text, ValueError for a missing input or a wrong dtype, what
+                onnxruntime raises, or RuntimeError while an abandoned run still holds the thread.
         Cost:   33 us over onnxruntime itself on uvloop, for the hop to the thread and back (batch of 1).
         """
         if self._worker.stuck:
@@ -68,8 +79,8 @@ class OnnxModel:
         def stop() -> None:
             options.terminate = True
 
-        outputs = await self._worker.call(lambda: self._session.run(self._names, feed, options), stop)
-        return dict(zip(self._names, outputs, strict=True))
+        outputs = await self._worker.call(lambda: self._session.run(self._asked, feed, options), stop)
+        return self._named(outputs)
 
     def run(self, inputs: Tensors, *, chunk: int = 256) -> dict[str, NDArray[Any]]:
         """All outputs for a whole data set, in the caller's thread, `chunk` rows at a time: for calibration.
@@ -81,30 +92,45 @@ class OnnxModel:
         if len(sizes) != 1 or chunk < 1:
             raise ValueError(f"{self.name}: inputs of {sorted(sizes)} rows, {chunk} at a time")
         parts = [
-            self._session.run(self._names, {name: array[at : at + chunk] for name, array in feed.items()})
+            self._session.run(self._asked, {name: array[at : at + chunk] for name, array in feed.items()})
             for at in range(0, max(sizes.pop(), 1), chunk)
         ]
-        columns = zip(*parts, strict=True)
-        return {name: np.concatenate(column) for name, column in zip(self._names, columns, strict=True)}
+        return self._named([np.concatenate(column) for column in zip(*parts, strict=True)])
 
     def canary(self, n: int) -> dict[str, NDArray[Any]]:
-        """n rows of zeros in the declared shapes, unknown sizes taken as 1: to try a model at load."""
-        return {
-            spec.name: np.zeros((n, *(1 if dim is None else dim for dim in spec.shape[1:])), spec.dtype)
-            for spec in self.inputs
-        }
+        """n rows of zeros and empty texts in the declared shapes, unknown sizes 1: to try a model at load."""
+        return zeros(self.inputs, n)
+
+    def example(self) -> tuple[Tensors, Tensors]:
+        """A few rows, random in the first input unless that is text, and the answer. Raises as `run`."""
+        rows, first = self.canary(EXAMPLES), self.inputs[0]
+        if first.dtype.kind != "O":
+            x = np.random.default_rng(0).random(rows[first.name].shape, np.float32)
+            rows[first.name] = x.astype(first.dtype)
+        return rows, self.run(rows)
 
     def close(self) -> None:
         """Ends the thread: lets a run finish for a second, then stops it. Blocks meanwhile. Idempotent."""
         self._worker.close()
 
+    async def closed(self) -> None:
+        """Nothing is left to wait for: `close` has waited."""
+
     def _feed(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
         feed = {}
-        for spec in self.inputs:
+        for spec, name in self._fed:
             if spec.name not in inputs:
                 raise ValueError(f"{self.name}: input {spec.name!r} is missing")
-            array = feed[spec.name] = inputs[spec.name]
+            array = feed[name] = inputs[spec.name]
             # onnxruntime checks shapes and widths, but reads foreign byte order as if it were its own.
             if array.dtype != spec.dtype:
                 raise ValueError(f"{self.name}: input {spec.name!r} is {array.dtype}, not {spec.dtype}")
+        for name in self._texts_in:
+            feed[name] = texts(name, feed[name])
         return feed
+
+    def _named(self, outputs: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        named = dict(zip(self._names, outputs, strict=True))
+        for name in self._texts_out:
+            named[name] = octets(named[name])
+        return named

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnxruntime
+
+from fallbacks.predictor import TensorSpec
 
 MAX_BYTES: Final = 512 * 2**20
 DTYPES: Final = {
@@ -20,33 +21,28 @@ DTYPES: Final = {
     "tensor(float16)": np.dtype(np.float16),
     "tensor(float)": np.dtype(np.float32),
     "tensor(double)": np.dtype(np.float64),
+    "tensor(bfloat16)": np.dtype(np.float32),
+    "tensor(string)": np.dtype(np.object_),
     **{f"tensor(int{bits})": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
     **{f"tensor(uint{bits})": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """One input or output as the model declares it. The first axis is the batch; None is any size."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int | None, ...]
-
-    @classmethod
-    def of(cls, file: str, arg: onnxruntime.NodeArg) -> TensorSpec:
-        """What onnxruntime says of one input or output. Raises ValueError unless its batch is dynamic."""
-        what = f"{file}: {arg.name!r}"
-        if arg.type not in DTYPES:
-            raise ValueError(f"{what} is {arg.type}; export plain numeric tensors (sklearn: zipmap=False)")
-        shape = tuple(dim if isinstance(dim, int) else None for dim in arg.shape)
-        if not shape:
-            raise ValueError(f"{what} is a scalar; give it a first axis, the batch")
-        if shape[0] is not None:
-            raise ValueError(
-                f"{what} has a fixed batch of {shape[0]}; export its first axis as dynamic (dynamic_axes)"
-            )
-        return cls(arg.name, DTYPES[arg.type], shape)
+def spec_of(file: str, arg: onnxruntime.NodeArg) -> TensorSpec:
+    """What onnxruntime says of one input or output. Raises ValueError unless its batch is dynamic."""
+    what = f"{file}: {arg.name!r}"
+    if arg.type not in DTYPES:
+        raise ValueError(
+            f"{what} is {arg.type}; export plain tensors of numbers or text (sklearn: zipmap=False)"
+        )
+    shape = tuple(dim if isinstance(dim, int) else None for dim in arg.shape)
+    if not shape:
+        raise ValueError(f"{what} is a scalar; give it a first axis, the batch")
+    if shape[0] is not None:
+        raise ValueError(
+            f"{what} has a fixed batch of {shape[0]}; export its first axis as dynamic (dynamic_axes)"
+        )
+    return TensorSpec(arg.name, DTYPES[arg.type], shape, arg.type == "tensor(bfloat16)")
 
 
 def read_once(path: str | os.PathLike[str], limit: int = MAX_BYTES) -> bytes:

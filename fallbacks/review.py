@@ -38,7 +38,8 @@ from fallbacks.worker import Worker
 __all__ = ["Case", "CaseState", "Claim", "Record", "ReviewQueue", "StaleLease", "StoreError", "Waiting"]
 
 T = TypeVar("T")
-MAX_PAYLOAD_BYTES: Final = 8 * 2**20
+MAX_PAYLOAD_BYTES: Final = 33 * 2**20
+"""A row may fill a body of 8 MiB, and a number that takes two bytes there (`0,`) may take eight here."""
 SWEPT: Final = 200
 """Cases that one transaction of a sweep changes at most: a put that comes meanwhile waits for no more."""
 

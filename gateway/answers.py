@@ -121,7 +121,7 @@ def _gather(
             if array is None:
                 return None
             stacked[spec.name] = array
-    shown = dict(disclose(stacked, tier))
+    shown = dict(disclose(stacked, tier, contract.bf16))
     if withheld is None:
         return shown
     return {name: _spread(contract.given[name], array, withheld) for name, array in shown.items()}

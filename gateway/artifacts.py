@@ -6,19 +6,23 @@ PolicyError and ArtifactError are raised here and in `compile`, and nowhere late
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
+import numpy as np
 import orjson
 
-from fallbacks.onnx import OnnxModel
+from fallbacks.predictor import LoadedModel
 from gateway.certificate import CERTIFICATE_FILE, GUARDS_FILE, Certificate, load_certificate, sha256, verify
 from gateway.contract import Contract, TensorSpec
 from gateway.errors import ArtifactError, PolicyError, Problem, Problems
+from gateway.models import load_models
 from gateway.policy import OodPolicy, Policy, RatePolicy, SqueezePolicy, closest, locate
+from gateway.upstreams import check_upstreams, read_upstreams
 from guards import arrays
+from guards.confidence import Confidence
 from guards.ood import Ood
 from guards.squeeze import Squeeze
 
@@ -39,48 +43,26 @@ class Fitted:
 class Artifacts:
     """Everything that a policy names, loaded and verified."""
 
-    models: Mapping[str, OnnxModel]
+    models: Mapping[str, LoadedModel]
     contract: Contract
     fitted: Fitted
     certificate: Certificate
     tag: str
 
     def close(self) -> None:
-        """Ends the models' threads."""
+        """Ends the models' threads, and begins to end their connections."""
         for model in self.models.values():
             model.close()
 
-
-def load_models(folder: Path, policy: Policy) -> dict[str, OnnxModel]:
-    """Every rung's model. Raises PolicyError naming the rung, and the nearest file if one is missing."""
-    models: dict[str, OnnxModel] = {}
-    problems: list[Problem] = []
-    for i, rung in enumerate(policy.rungs):
-        at = ("rungs", i, "model", "path")
-        path = folder / rung.model.path
-        if not path.is_file():
-            nearest = closest(rung.model.path, {p.name for p in folder.glob("*.onnx")})
-            problems.append(locate(folder, at, f"{rung.model.path!r} does not exist", nearest))
-            continue
-        try:
-            models[rung.name] = OnnxModel.load(path)
-        except ValueError as error:
-            problems.append(locate(folder, at, str(error)))
-            continue
-        try:
-            models[rung.name].run(models[rung.name].canary(1))
-        except Exception as error:  # noqa: BLE001 (onnxruntime has a type of its own for each failure)
-            problems.append(locate(folder, at, f"{rung.model.path!r} cannot answer a row of zeros: {error}"))
-    if problems:
-        for model in models.values():
-            model.close()
-        raise PolicyError(problems)
-    return models
+    async def closed(self) -> None:
+        """Waits until what `close` began has ended."""
+        for model in self.models.values():
+            await model.closed()
 
 
 def load_artifacts(folder: Path, policy: Policy) -> Artifacts:
     """Models, guards and certificate, held against each other. Raises PolicyError or ArtifactError."""
-    models = load_models(folder, policy)
+    models = load_models(folder, policy, read_upstreams(folder, policy))
     try:
         return _verified(folder, policy, models)
     except Problems:
@@ -89,7 +71,7 @@ def load_artifacts(folder: Path, policy: Policy) -> Artifacts:
         raise
 
 
-def _verified(folder: Path, policy: Policy, models: Mapping[str, OnnxModel]) -> Artifacts:
+def _verified(folder: Path, policy: Policy, models: Mapping[str, LoadedModel]) -> Artifacts:
     contract = contract_of(folder, policy, models)
     certificate = load_certificate(folder)
     path = folder / GUARDS_FILE
@@ -101,6 +83,7 @@ def _verified(folder: Path, policy: Policy, models: Mapping[str, OnnxModel]) -> 
         fitted = _unpack(policy, arrays.load(path))
     except ValueError as error:
         raise ArtifactError([Problem("", str(error), str(path))]) from error
+    check_upstreams(folder, policy, models)
     whole = policy.model_dump(mode="json") | {"certificate": sha256(folder / CERTIFICATE_FILE)}
     short = hashlib.sha256(orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
     return Artifacts(models, contract, fitted, certificate, f"{policy.name}@{policy.version}#{short}")
@@ -129,15 +112,15 @@ def _unpack(policy: Policy, packed: arrays.Arrays) -> Fitted:
     return Fitted(ood, squeeze)
 
 
-def contract_of(folder: Path, policy: Policy, models: Mapping[str, OnnxModel]) -> Contract:
+def contract_of(folder: Path, policy: Policy, models: Mapping[str, LoadedModel]) -> Contract:
     """What the deployment takes and gives on the wire. Raises PolicyError where the models do not fit."""
     primary = models[policy.rungs[0].name]
     problems: list[Problem] = []
     for i, (name, model) in enumerate(models.items()):
-        if model.inputs != primary.inputs:
+        if set(model.inputs) != set(primary.inputs):
             problems.append(locate(folder, ("rungs", i, "model"), "takes other inputs than the first rung"))
-        given = {spec.name: (spec.dtype, spec.shape) for spec in model.outputs}
-        wanted = {spec.name: (spec.dtype, spec.shape) for spec in primary.outputs}
+        given = {spec.name: spec for spec in model.outputs}
+        wanted = {spec.name: spec for spec in primary.outputs}
         for j, output in enumerate(policy.expose):
             if output not in given or given[output] != wanted.get(output, given[output]):
                 nearest = closest(output, set(given))
@@ -152,13 +135,36 @@ def contract_of(folder: Path, policy: Policy, models: Mapping[str, OnnxModel]) -
     for name in policy.inputs.keys() - {spec.name for spec in primary.inputs}:
         nearest = closest(name, {spec.name for spec in primary.inputs})
         problems.append(locate(folder, ("inputs", name), "is not an input of the first rung", nearest))
-    if problems:
+    if problems := problems or list(_unreadable(folder, policy, models)):
         raise PolicyError(problems)
     ranges = {name: (r.low, r.high) for name, r in policy.inputs.items()}
     inputs = tuple(
-        TensorSpec(s.name, s.dtype, s.shape, *ranges.get(s.name, (None, None))) for s in primary.inputs
+        TensorSpec(s.name, s.dtype, s.shape, low, high, s.bf16)
+        for s in primary.inputs
+        for low, high in (ranges.get(s.name, (None, None)),)
     )
-    outputs = tuple(TensorSpec(s.name, s.dtype, s.shape) for s in primary.outputs if s.name in policy.expose)
+    outputs = tuple(
+        TensorSpec(s.name, s.dtype, s.shape, bf16=s.bf16) for s in primary.outputs if s.name in policy.expose
+    )
     return Contract(
         policy.name, inputs, outputs, policy.serving.max_batch_rows, policy.version, tuple(policy.labels)
     )
+
+
+def _unreadable(folder: Path, policy: Policy, models: Mapping[str, LoadedModel]) -> Iterator[Problem]:
+    """Guards and checks that cannot read what the models take or give."""
+    first = models[policy.rungs[0].name].inputs[0]
+    for i, guard in enumerate(policy.guards):
+        if isinstance(guard, OodPolicy) and guard.input_only and first.dtype.kind == "O":
+            what = f"{guard.input_only[0]} reads the first input as numbers, and {first.name!r} is text"
+            what += "; keep the detectors that read features or logits, with without_features: defer"
+            yield locate(folder, ("guards", i, "detectors"), what)
+        elif isinstance(guard, SqueezePolicy) and first.dtype != np.float32:
+            what = f"squeezes the first input as FP32, and {first.name!r} is {first.dtype}; leave it out"
+            yield locate(folder, ("guards", i, "kind"), what)
+    read = Confidence().output
+    for i, rung in enumerate(policy.rungs):
+        sure = next((spec for spec in models[rung.name].outputs if spec.name == read), None)
+        if rung.checks and (sure is None or sure.dtype.kind != "f" or len(sure.shape) != 2):
+            what = f"reads {read!r}, a float for each class, and the model has no such output"
+            yield locate(folder, ("rungs", i, "checks", 0), what)

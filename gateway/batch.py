@@ -11,6 +11,7 @@ fails its own row alone. A pass that ran out of time is not tried again.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import time
 import types
@@ -39,6 +40,19 @@ def now_s() -> float:
     It may be as coarse as a millisecond (uvloop's is), so times that are only told are measured apart.
     """
     return asyncio.get_running_loop().time()
+
+
+_UNTIL_S: contextvars.ContextVar[float] = contextvars.ContextVar("until_s", default=math.inf)
+
+
+def due_s(budget_s: float) -> tuple[float, bool]:
+    """The loop time by which the model that is asked now must answer, for `predict` before it waits.
+
+    And whether that is because somebody is in a hurry: sooner than the budget that the model has.
+    Only the deadline is noted beforehand: few models ask, and a look at the clock costs more than the note.
+    """
+    own_s, until_s = now_s() + budget_s, _UNTIL_S.get()
+    return min(own_s, until_s), until_s < own_s
 
 
 async def bounded(
@@ -151,11 +165,33 @@ class Model:
 
     async def ask(self, inputs: Tensors, n: int, until_s: float) -> Tensors:
         """The raw outputs for n rows, shape-checked. Raises a StageFailure, whatever the predictor does."""
-        outputs = await bounded(
-            self.name, self.predictor.predict, inputs, self.budget_s, until_s, ModelFailed
-        )
+        _UNTIL_S.set(until_s)
+        if until_s < now_s() + self.budget_s:
+            outputs = await self._hurried(inputs, until_s)
+        else:
+            outputs = await bounded(
+                self.name, self.predictor.predict, inputs, self.budget_s, until_s, ModelFailed
+            )
         self._hold_to_contract(outputs, n)
         return outputs
+
+    async def _hurried(self, inputs: Tensors, until_s: float) -> Tensors:
+        """Waits until `until_s`, and lets the model go on within its own budget.
+
+        A caller who gives it too little time must not stop it, and so must not make it fail: a few of them
+        would open its circuit for everybody.
+        """
+        if until_s <= now_s():
+            raise BudgetExceeded(f"{self.name}: not asked, no time is left")
+        part = asyncio.ensure_future(
+            bounded(self.name, self.predictor.predict, inputs, self.budget_s, math.inf, ModelFailed)
+        )
+        part.add_done_callback(_heard)
+        try:
+            async with asyncio.timeout_at(until_s):
+                return await asyncio.shield(part)
+        except TimeoutError as error:
+            raise BudgetExceeded(f"{self.name}: no answer before the deadline") from error
 
     def _hold_to_contract(self, outputs: Tensors, n: int) -> None:
         if not isinstance(outputs, Mapping) or not outputs:
@@ -196,6 +232,12 @@ class Model:
             except StageFailure:
                 answers.append(None)
         return stack(answers)
+
+
+def _heard(part: asyncio.Future[Tensors]) -> None:
+    """Looks at how a part ended for which nobody waits any more, or asyncio would complain of it."""
+    if not part.cancelled():
+        part.exception()
 
 
 def _fits(wanted: tuple[int | None, ...], got: tuple[int, ...]) -> bool:

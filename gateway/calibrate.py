@@ -17,13 +17,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fallbacks.onnx import OnnxModel
-from gateway.artifacts import Fitted, contract_of, input_only, load_models
+from fallbacks.predictor import LoadedModel
+from gateway.artifacts import Fitted, contract_of, input_only
 from gateway.certificate import (
     GUARDS_FILE,
     Certificate,
@@ -36,7 +35,10 @@ from gateway.certificate import (
 from gateway.contract import Contract
 from gateway.decision import Tensors
 from gateway.errors import ArtifactError, PolicyError, Problem
+from gateway.heldout import Labels, read
+from gateway.models import load_models
 from gateway.policy import OodPolicy, Policy, SqueezePolicy, load_policy, locate
+from gateway.upstreams import record_upstreams, write_upstreams
 from guards import arrays
 from guards.confidence import unsureness
 from guards.ood import Ood
@@ -44,7 +46,7 @@ from guards.order_statistic import certified_cut
 from guards.rows import F8, Signals
 from guards.selective import Acceptance, certified_acceptance, clopper_pearson_upper
 from guards.squeeze import Squeeze
-from guards.squeezers import distance, variants
+from guards.squeezers import SQUEEZERS, distance, variants
 
 FOLDS = {"fit": 1 / 3, "tail": 1 / 5, "cut": 4 / 15, "risk": 1 / 5}
 SEED = 0
@@ -52,7 +54,6 @@ CHUNK = 512
 COVERAGES = tuple(i / 200 for i in range(8, 201))
 BITS = 4
 Progress = Callable[[str], None]
-Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +82,27 @@ class Fold:
 def calibrate(folder: Path, data: Path, progress: Progress = lambda step: None) -> Certificate:
     """Fits, certifies and writes `guards.npz` and `certificate.json` into `folder`.
 
-    Args:    data: an .npz with one array a model input (or `x`) and integer labels `y`, rows in any order.
+    Of models that live elsewhere it keeps what identifies them, in `upstreams.json`.
+
+    Args:    data: an .npz of labelled rows in any order, as `heldout` reads it.
     Raises:  PolicyError, ArtifactError: what cannot be read, fitted or certified, and what would help.
     Cost:    two passes of each model over the data; about half a minute for 15,000 small images.
     """
     policy = load_policy(folder)
-    models = load_models(folder, policy)
+    upstreams = record_upstreams(folder, policy)
+    models = load_models(folder, policy, upstreams)
     try:
-        return _calibrate(folder, policy, models, data, progress)
+        certificate = _calibrate(folder, policy, models, data, progress)
+        write_upstreams(folder, upstreams)
+        certificate.write(folder)
+        return certificate
     finally:
         for model in models.values():
             model.close()
 
 
 def _calibrate(
-    folder: Path, policy: Policy, models: Mapping[str, OnnxModel], data: Path, progress: Progress
+    folder: Path, policy: Policy, models: Mapping[str, LoadedModel], data: Path, progress: Progress
 ) -> Certificate:
     progress("reading the data")
     everything = _everything(contract_of(folder, policy, models), policy, models, data, progress)
@@ -114,7 +121,7 @@ def _calibrate(
     except ValueError as error:
         raise ArtifactError([Problem("", str(error), str(data))]) from error
     fitted.save(folder / GUARDS_FILE)
-    certificate = Certificate(
+    return Certificate(
         schema_=1,
         deployment=policy.name,
         population=f"rows exchangeable with the {len(rows)} labelled rows of {data.name}",
@@ -130,62 +137,35 @@ def _calibrate(
             data=hashlib.sha256(data.read_bytes()).hexdigest(),
         ),
     )
-    certificate.write(folder)
-    return certificate
 
 
 def _everything(
-    contract: Contract, policy: Policy, models: Mapping[str, OnnxModel], data: Path, progress: Progress
+    contract: Contract, policy: Policy, models: Mapping[str, LoadedModel], data: Path, progress: Progress
 ) -> Fold:
     primary = policy.rungs[0].name
     try:
-        x, y = _read(arrays.load(data), contract)
+        x, y = read(arrays.load(data), contract)
     except (OSError, ValueError) as error:
         raise ArtifactError([Problem("", str(error), str(data))]) from error
     answers = {}
     for name, model in models.items():
         progress(f"asking {name} for {len(y)} rows")
         answers[name] = _ask(model, x)
-    classes = answers[primary]["probabilities"].shape[1] if "probabilities" in answers[primary] else None
+    p = answers[primary].get("probabilities")
+    classes = p.shape[1] if p is not None and p.ndim == 2 else None
     if classes is not None and not (y.min() >= 0 and y.max() < classes):
         what = f"y: holds labels from {y.min()} to {y.max()}; the model has the classes 0 to {classes - 1}"
         raise ArtifactError([Problem("", what, str(data))])
     return Fold(x, y, answers, primary, contract.inputs[0].name)
 
 
-def _read(held: Mapping[str, NDArray[Any]], contract: Contract) -> tuple[Tensors, Labels]:
-    """The inputs and labels, held to the contract that live traffic is held to."""
-    if "y" not in held:
-        raise ValueError(f"y: missing, one integer label a row; the file holds {', '.join(sorted(held))}")
-    if held["y"].dtype.kind not in "iu" or held["y"].ndim != 1:
-        raise ValueError(f"y: is {held['y'].dtype}{list(held['y'].shape)}, not one integer label a row")
-    y = held["y"].astype(np.int64)
-    if not len(y):
-        raise ValueError("y: holds no rows")
-    x: dict[str, NDArray[Any]] = {}
-    for spec in contract.inputs:
-        name = "x" if spec.name not in held and len(contract.inputs) == 1 else spec.name
-        if name not in held:
-            raise ValueError(f"{spec.name}: missing; the file holds {', '.join(sorted(held))}")
-        if held[name].dtype.kind not in "biuf":
-            raise ValueError(f"{name}: is {held[name].dtype}, not numbers that {spec.datatype} can hold")
-        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused below
-            array = held[name].astype(spec.dtype)
-        if array.shape[:1] != (len(y),) or not spec.fits(array):
-            raise ValueError(f"{name}: has shape {array.shape}, not {spec.wire_shape} with {len(y)} rows")
-        if spec.bounds is not None and not ((array >= spec.bounds[0]) & (array <= spec.bounds[1])).all():
-            raise ValueError(f"{name}: holds values outside {spec.bounds[0]} to {spec.bounds[1]}")
-        x[spec.name] = array
-    return x, y
-
-
-def _ask(model: OnnxModel, x: Tensors) -> Tensors:
+def _ask(model: LoadedModel, x: Tensors) -> Tensors:
     n = len(next(iter(x.values())))
     parts = [model.run({k: a[i : i + CHUNK] for k, a in x.items()}) for i in range(0, n, CHUNK)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _fit(policy: Policy, fit: Fold, tail: Fold, primary: OnnxModel, progress: Progress) -> Fitted:
+def _fit(policy: Policy, fit: Fold, tail: Fold, primary: LoadedModel, progress: Progress) -> Fitted:
     ood: dict[str, Ood] = {}
     squeeze: dict[str, Squeeze] = {}
     for guard in policy.guards:
@@ -202,12 +182,12 @@ def _fit(policy: Policy, fit: Fold, tail: Fold, primary: OnnxModel, progress: Pr
             if h is None or tail_h is None:
                 raise ValueError(f"{guard.name}: the primary has no output named features")
             p = tail.answers[tail.primary]["probabilities"]
-            squeezed = _ask(primary, {tail.source: variants(tail.x[tail.source], BITS)})["probabilities"]
+            squeezed = _ask(primary, _squeezed(tail.x, tail.source, BITS))["probabilities"]
             squeeze[guard.name] = Squeeze.fit(h, fit.y, tail_h, p, squeezed, seed=SEED, bits=BITS)
     return Fitted(ood, squeeze)
 
 
-def joint_risk(policy: Policy, fitted: Fitted, fold: Fold, primary: OnnxModel) -> F8 | None:
+def joint_risk(policy: Policy, fitted: Fitted, fold: Fold, primary: LoadedModel) -> F8 | None:
     """float64[n]: the largest shared rarity that any calibrated guard gives a row; None without guards."""
     risks: list[F8] = []
     for guard in policy.guards:
@@ -225,14 +205,21 @@ def input_risk(fitted: Fitted, fold: Fold) -> F8 | None:
     return np.max(risks, axis=0) if risks else None
 
 
-def _squeeze_risk(squeeze: Squeeze, fold: Fold, primary: OnnxModel) -> F8:
+def _squeezed(x: Tensors, source: str, bits: int) -> Tensors:
+    """The variants of the rows, beside other inputs as they are: what `SqueezeGuard` asks."""
+    same = {name: np.concatenate([array] * SQUEEZERS) for name, array in x.items()}
+    return same | {source: variants(x[source], bits)}
+
+
+def _squeeze_risk(squeeze: Squeeze, fold: Fold, primary: LoadedModel) -> F8:
     """As `SqueezeGuard.score`, for a whole fold."""
     answer = fold.answers[fold.primary]
     h, p = answer["features"], answer["probabilities"]
     changes = np.zeros(len(fold.y))
     rows = np.flatnonzero(squeeze.triggered(h))
     if rows.size:
-        squeezed = _ask(primary, {fold.source: variants(fold.x[fold.source][rows], squeeze.bits)})
+        odd = {name: array[rows] for name, array in fold.x.items()}
+        squeezed = _ask(primary, _squeezed(odd, fold.source, squeeze.bits))
         changes[rows] = distance(p[rows], squeezed["probabilities"])
     return squeeze.score(h, p, changes)
 
@@ -251,7 +238,7 @@ def _kept(
     policy: Policy,
     fitted: Fitted,
     fold: Fold,
-    primary: OnnxModel,
+    primary: LoadedModel,
     alarm: FalseAlarm | None,
     without: FalseAlarm | None,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

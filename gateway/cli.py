@@ -16,6 +16,7 @@ import typer
 from gateway.errors import Problems
 
 if TYPE_CHECKING:
+    from gateway.policy import Policy
     from gateway.replica import Address
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -42,17 +43,19 @@ def serve(
     from gateway.artifacts import load_artifacts
     from gateway.policy import load_policy
     from gateway.replica import Address, admin_token, refuse_public_bind, refuse_used_ports
+    from gateway.tls import load_tls
 
     policy = load_policy(folder)
     if not local:
         load_artifacts(folder, policy).close()  # what is wrong is told here, not in a replica's log
     address = Address(host, port, grpc_port, admin_port)
     refuse_public_bind(folder, policy, address)
+    load_tls(folder, policy)
     refuse_used_ports(address)
     token = admin_token()
 
     def ready() -> None:
-        _say_where(policy.name, address, token)
+        _say_where(policy, address, token)
 
     if local:
         from gateway.local import serve_locally
@@ -92,9 +95,11 @@ def check(folder: Folder, as_json: AsJson = False) -> None:
     """Validates policy, models, artefacts and certificate."""
     from gateway.artifacts import load_artifacts
     from gateway.policy import load_policy
+    from gateway.tls import load_tls
 
     try:
         policy = load_policy(folder)
+        load_tls(folder, policy)
         artifacts = load_artifacts(folder, policy)
         contract = artifacts.contract
         artifacts.close()
@@ -180,9 +185,10 @@ def bench(context: typer.Context) -> None:
     sys.exit(subprocess.call([sys.executable, "-m", "bench", *context.args]))  # noqa: S603 (our own module)
 
 
-def _say_where(name: str, address: Address, token: str) -> None:
-    say(f"serving {name} at http://{address.host}:{address.port}/v2/models/{name}")
-    say(f"grpc    {address.host}:{address.grpc_port}")
+def _say_where(policy: Policy, address: Address, token: str) -> None:
+    url = address.url(secure=policy.serving.tls is not None)
+    say(f"serving {policy.name} at {url}/v2/models/{policy.name}")
+    say(f"grpc    {address.place(address.grpc_port)}")
     admin = f"http://127.0.0.1:{address.admin_port}"
     say(f"status  {admin}/status   review  {admin}/review")
     say(f"token   {token}")

@@ -34,7 +34,6 @@ from guards.squeeze import SqueezeGuard
 
 VERDICTS = {verdict.name.lower(): verdict for verdict in Verdict}
 FAILURES_TO_OPEN, RESET_S = 5, 5.0
-CANARIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +96,11 @@ def measures_of(artifacts: Artifacts) -> Measures:
     Raises ArtifactError where the model's outputs do not suit a guard.
     """
     name, primary = next(iter(artifacts.models.items()))
-    source = primary.inputs[0]
-    rows = primary.canary(CANARIES)
-    x = np.random.default_rng(0).random(rows[source.name].shape, np.float32)
-    answer = primary.run(rows | {source.name: x.astype(source.dtype)})
+    source = primary.inputs[0].name
+    rows, answer = primary.example()
+    x = np.random.default_rng(0).random(rows[source].shape, np.float32)
     try:
-        return measures(name, source.name, artifacts.fitted, {**answer, "x": x})
+        return measures(name, source, artifacts.fitted, {**answer, "x": x})
     except ValueError as error:
         raise ArtifactError([Problem("guards", str(error), GUARDS_FILE)]) from error
 
@@ -119,10 +117,10 @@ def _cuts(
 
 
 def _rung(rung: RungPolicy, policy: Policy, artifacts: Artifacts, stores: Stores) -> Rung:
-    onnx = artifacts.models[rung.name]
-    breaker = Breaker(onnx, failures=FAILURES_TO_OPEN, reset_s=RESET_S)
+    loaded = artifacts.models[rung.name]
+    breaker = Breaker(loaded, failures=FAILURES_TO_OPEN, reset_s=RESET_S)
     stores.breakers[rung.name] = breaker
-    outputs = {spec.name: spec.shape[1:] for spec in onnx.outputs}
+    outputs = {spec.name: spec.shape[1:] for spec in loaded.outputs}
     model = Model(rung.name, breaker, rung.budget_s, outputs)
     return Rung(model, tuple(_check(check, rung.name, policy, artifacts) for check in rung.checks))
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Protocol
 
@@ -28,6 +28,7 @@ from gateway.states import Rejection, Unanswered
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLOSE = b"connection: close\r\n"
+FULL = Refused(Reason.UNAVAILABLE, retry_after_s=1.0)
 STATUS = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in HTTPStatus}
 _LATE = {HEAD: "the headers did not arrive in time", BODY: "the body did not arrive in time"}
 log = logging.getLogger(__name__)
@@ -39,18 +40,45 @@ class Owner(Protocol):
     @property
     def patience_s(self) -> Sequence[float]: ...
 
+    @property
+    def overrun(self) -> bool: ...
+
     handler: Handler
     limits: Limits
     proxies: Proxies | None
     draining: bool
 
-    def remember(self, one: Connection, /) -> None: ...
+    def remember(self, one: Guest, /) -> bool: ...
 
-    def forget(self, one: Connection, /) -> None: ...
+    def forget(self, one: Guest, /) -> None: ...
+
+    def seat(self, principal: str, /) -> bool: ...
+
+    def unseat(self, principals: Iterable[str], /) -> None: ...
+
+
+class Guest(Protocol):
+    """What a server needs of whoever holds one of its connections.
+
+    deadline_s: when, on the loop's clock, `expire` is to be called; idle_since_s: since when nothing is under
+    way, None if something is; drain: to hang up unless something is under way, which then ends the
+    connection; abandon: to hang up whatever is under way.
+    """
+
+    deadline_s: float
+
+    @property
+    def idle_since_s(self) -> float | None: ...
+
+    def expire(self, now_s: float, /) -> None: ...
+
+    def drain(self) -> None: ...
+
+    def abandon(self) -> None: ...
 
 
 class Connection(asyncio.Protocol):
-    """One connection of a server. deadline_s: when, on the loop's clock, `expire` is to be called."""
+    """One connection of a server, a `Guest`. Its transport may be of TLS (`secured.py`): it makes no odds."""
 
     __slots__ = (
         "_awaits",
@@ -58,6 +86,7 @@ class Connection(asyncio.Protocol):
         "_gone",
         "_loop",
         "_paused",
+        "_principals",
         "_reader",
         "_server",
         "_stuck",
@@ -75,14 +104,19 @@ class Connection(asyncio.Protocol):
         self._awaits = ANSWER
         self._eof = self._paused = self._stuck = False
         self._unsent_bytes = 0
+        self._principals: frozenset[str] = frozenset()
         self.deadline_s = math.inf
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         server, self._transport = self._server, transport  # type: ignore[assignment]
         peer = transport.get_extra_info("peername")
         address = str(peer[0]) if isinstance(peer, tuple) else ""
-        self._reader = Reader(server.handler.admit, server.limits, address, server.proxies, self.gone)
-        server.remember(self)
+        self._reader = Reader(
+            server.handler.admit, server.limits, address, server.proxies, self.gone, self.claim
+        )
+        if not server.remember(self):
+            self._refuse(FULL)
+            self._reader.turns[-1].whole = server.overrun  # then there is no time for it to read why
         self._proceed()
 
     def data_received(self, data: bytes) -> None:
@@ -107,6 +141,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._reader.close()
+        self._server.unseat(self._principals)
         self._wake()
         if self._task is None:
             self._server.forget(self)
@@ -127,6 +162,16 @@ class Connection(asyncio.Protocol):
         if not self._eof and self._transport is not None:
             self._gone = self._loop.create_future()
             await self._gone
+
+    def claim(self, principal: str) -> bool:
+        """Counts this connection as one of the principal's, once. False, and its end: there are too many."""
+        if principal in self._principals:
+            return True
+        if self._server.seat(principal):
+            self._principals |= {principal}
+            return True
+        self._reader.last = True
+        return False
 
     def _wake(self) -> None:
         if self._gone is not None and not self._gone.done():
@@ -245,12 +290,18 @@ class Connection(asyncio.Protocol):
         else:
             transport.close()
 
+    @property
+    def idle_since_s(self) -> float | None:
+        """Since when it waits for a request, on the loop's clock."""
+        patience_s = self._server.patience_s[REQUEST]
+        return self.deadline_s - patience_s if self._awaits is REQUEST else None
+
     def drain(self) -> None:
         """Hangs up unless a request is under way, whose reply then ends the connection."""
         reader = self._reader
         under_way = self._task is not None or reader.turns or (reader.stage is BODY and not reader.over)
         if not under_way and self._transport is not None:
-            self._transport.close()
+            self._end(whole=True)
 
     def abandon(self) -> None:
         """Hangs up on whatever is under way."""

@@ -152,6 +152,7 @@ class Contract:
     """One model on the wire. `outputs` are the exposed ones only; `body_limit_bytes`: worth reading.
 
     labels: the names of the classes, for outputs whose last axis is so long.
+    bf16: the outputs that travel as BF16.
 
     Raises:  ArtifactError for names that repeat or are reserved, or nothing to take or give.
     """
@@ -165,6 +166,7 @@ class Contract:
     taken: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
     given: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
     everything: Mapping[bool, tuple[RequestedOutput, ...]] = field(init=False, compare=False, repr=False)
+    bf16: frozenset[str] = field(init=False, compare=False, repr=False)
     body_limit_bytes: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -182,7 +184,8 @@ class Contract:
             binary: tuple(RequestedOutput(s.name, binary) for s in self.outputs) for binary in (False, True)
         }
         object.__setattr__(self, "body_limit_bytes", _body_limit(self.inputs, self.max_rows))
-        for name, value in (("taken", taken), ("given", given), ("everything", asked)):
+        bf16 = frozenset(spec.name for spec in self.outputs if spec.bf16)
+        for name, value in (("taken", taken), ("given", given), ("everything", asked), ("bf16", bf16)):
             object.__setattr__(self, name, value)
 
 

@@ -5,6 +5,7 @@ Each scene says what share of its rows must end how. A scene that ends otherwise
 
 from __future__ import annotations
 
+import ssl
 import sys
 import time
 from collections import Counter
@@ -27,6 +28,7 @@ from gateway.gateway import VAR
 from gateway.policy import Policy, load_policy
 from gateway.replica import Address, admin_token, refuse_used_ports
 from gateway.samples import Rows, Samples, load_samples
+from gateway.tls import Tls, load_tls
 
 OUTCOMES = ("served", "degraded", "deferred", "refused")
 COLOURS = {"served": "green", "degraded": "yellow", "deferred": "cyan", "refused": "red"}
@@ -68,20 +70,22 @@ class Scene:
 class Client:
     """A caller of one deployment, and its operator."""
 
-    def __init__(self, address: Address, policy: Policy, token: str) -> None:
-        self._policy = policy
-        self._http = httpx.Client(base_url=f"http://{address.host}:{address.port}", timeout=30)
+    def __init__(self, address: Address, policy: Policy, token: str, tls: Tls | None) -> None:
+        origin = address.url(secure=tls is not None)
+        self.url = f"{origin}/v2/models/{policy.name}"
+        trusted = True if tls is None else _trusting(tls)
+        self._http = httpx.Client(base_url=origin, timeout=30, verify=trusted)
         bearer = {"authorization": f"Bearer {token}", "accept": "application/json"}
         self.admin = httpx.Client(
             base_url=f"http://127.0.0.1:{address.admin_port}", headers=bearer, timeout=30
         )
-        self.input = self._http.get(f"/v2/models/{policy.name}").json()["inputs"][0]
+        self.input = self._http.get(self.url).json()["inputs"][0]
 
     def ask(self, row: NDArray[Any], key: str | None = None) -> httpx.Response:
         tensor = {"name": self.input["name"], "datatype": self.input["datatype"], "shape": [1, *row.shape]}
         body = {"inputs": [tensor | {"data": row.ravel().tolist()}]}
         headers = {"x-api-key": key} if key else {}
-        return self._http.post(f"/v2/models/{self._policy.name}/infer", json=body, headers=headers)
+        return self._http.post(f"{self.url}/infer", json=body, headers=headers)
 
     def review(self, url: str) -> dict[str, Any]:
         told: dict[str, Any] = self._http.get(url).json()
@@ -92,6 +96,14 @@ class Client:
         for row in track(rows, description=f"{title:34}", transient=True, disable=not sys.stdout.isatty()):
             ends[_end(self.ask(row, key))] += 1
         return Scene(title, ends, wanted)
+
+
+def _trusting(tls: Tls) -> ssl.SSLContext:
+    """For a client that trusts this very certificate, whoever signed it and whatever name it is for."""
+    context = ssl.create_default_context(cadata=tls.certificate.decode("ascii", "ignore"))
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 def _end(reply: httpx.Response) -> tuple[str, str, str]:
@@ -107,13 +119,14 @@ def run(folder: Path, *, once: bool, address: Address) -> int:
     console = Console() if sys.stdout.isatty() else Console(width=110)
     policy = load_policy(folder)
     load_artifacts(folder, policy).close()  # what is wrong is told here, not in a replica's log
+    tls = load_tls(folder, policy)
     refuse_used_ports(address)
     token = admin_token()
     cluster = Cluster(Options(folder=str(folder), **asdict(address)))
     try:
         with console.status("starting Ray and the gateway (15 to 25 s, nearly all of it Ray's own)"):
             cluster.start()
-        client = Client(address, policy, token)
+        client = Client(address, policy, token, tls)
         samples = load_samples(folder, client.input["name"])
         scenes = list(walk_through(client, folder, policy, samples))
         console.print(_table(policy, scenes))
@@ -121,9 +134,7 @@ def run(folder: Path, *, once: bool, address: Address) -> int:
         for title in wrong:
             console.print(f"[red]not as it should be:[/red] {title}")
         if not once and not wrong:
-            console.print(
-                f"still serving at http://127.0.0.1:{address.port}/v2/models/{policy.name}   (Ctrl-C ends it)"
-            )
+            console.print(f"still serving at {client.url}   (Ctrl-C ends it)")
             admin = f"http://127.0.0.1:{address.admin_port}"
             console.print(f"status {admin}/status   token {token}", soft_wrap=True)
             wait_for_signal()

@@ -2,7 +2,7 @@
 
 What is withheld is what extraction, inversion and membership attacks feed on. Each row's scores stand on
 the last axis. Only floating outputs change, and of those with one value a row only by rounding: there
-is no smaller answer in them.
+is no smaller answer in them. What is shown of an output that travels as BF16 is what BF16 can hold.
 
     Full()       bit-identical, the same arrays
     Rounded(2)   two digits; where rounding ties the largest with one before it, it goes one step up
@@ -12,6 +12,7 @@ is no smaller answer in them.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any, TypeAlias, assert_never
 
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.decision import Tensors
+from gateway.tensors import LOWEST_BF16, nearest_bf16
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 
@@ -58,27 +60,30 @@ class Label:
 Tier: TypeAlias = Full | Rounded | Top | Label
 
 
-def disclose(outputs: Tensors, tier: Tier) -> Tensors:
+def disclose(outputs: Tensors, tier: Tier, bf16: Set[str] = frozenset()) -> Tensors:
     """The outputs as a tier shows them. Each row's result depends on that row alone.
 
     Args:    outputs: finite values, as every answer that leaves the pipeline has.
+             bf16: the names of those that travel as BF16.
     """
     if isinstance(tier, Full):
         return outputs
-    return {name: _disclosed(a, tier) if a.dtype.kind == "f" else a for name, a in outputs.items()}
+    return {
+        name: _disclosed(a, tier, name in bf16) if a.dtype.kind == "f" else a for name, a in outputs.items()
+    }
 
 
-def _disclosed(array: Floats, tier: Rounded | Top | Label) -> Floats:
+def _disclosed(array: Floats, tier: Rounded | Top | Label, bf16: bool) -> Floats:
     if not array.size:
         return array
     scores = array.reshape(-1, array.shape[-1] if array.ndim > 1 else 1)
     match tier:
         case Rounded():
-            shown = _rounded(scores, tier.digits)
+            shown = _rounded(scores, tier.digits, bf16)
         case Top() | Label() if scores.shape[1] == 1:
             return array
         case Top():
-            shown = _top(scores, tier.k)
+            shown = _top(scores, tier.k, LOWEST_BF16 if bf16 else float(np.finfo(scores.dtype).min))
         case Label():
             shown = np.zeros_like(scores)
             shown[np.arange(len(scores)), scores.argmax(axis=1)] = 1
@@ -87,26 +92,32 @@ def _disclosed(array: Floats, tier: Rounded | Top | Label) -> Floats:
     return shown.reshape(array.shape)
 
 
-def _rounded(scores: Floats, digits: int) -> Floats:
+def _rounded(scores: Floats, digits: int, bf16: bool) -> Floats:
     """Rounded in float64, where a step of the last digit is exact; what is larger has no such digit."""
     scale = 10.0**digits
     exact = scores.astype(np.float64)
     has_digit = np.abs(exact) < 2.0**52 / scale
     steps = np.rint(np.where(has_digit, exact, 0.0) * scale) + 0.0  # no -0.0
-    shown = np.where(has_digit, steps / scale, exact).astype(scores.dtype)
+    shown = _held(np.where(has_digit, steps / scale, exact), scores, bf16)
     rows, best = np.arange(len(scores)), scores.argmax(axis=1)
     tied = shown.argmax(axis=1) != best
     if tied.any():
         at = rows[tied], best[tied]
-        shown[at] = ((steps[at] + 1) / scale).astype(scores.dtype)
+        shown[at] = _held((steps[at] + 1) / scale, scores, bf16)
     return shown
 
 
-def _top(scores: Floats, k: int) -> Floats:
+def _held(exact: NDArray[np.float64], like: Floats, bf16: bool) -> Floats:
+    """Values as the output's own datatype holds them."""
+    held = exact.astype(like.dtype)
+    return nearest_bf16(held) if bf16 else held
+
+
+def _top(scores: Floats, k: int, lowest: float) -> Floats:
     last = scores.shape[1] - 1
     order = last - np.argsort(scores[:, ::-1], axis=1, kind="stable")[:, ::-1]  # the first of equals first
     rows, kept = np.arange(len(scores))[:, None], order[:, :k]
-    rest = np.where(scores[rows, kept[:, :1]] > 0, 0, np.finfo(scores.dtype).min)
+    rest = np.where(scores[rows, kept[:, :1]] > 0, 0, lowest)
     shown = np.empty_like(scores)
     shown[:] = rest
     shown[rows, kept] = scores[rows, kept]

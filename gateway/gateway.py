@@ -81,7 +81,7 @@ class Gateway:
         self.telemetry = Telemetry(policy.name, self.replica)
         path = folder / VAR / f"decisions-{self.replica}.jsonl"
         self.statistics = Statistics(lambda: self.loaded.pipeline.models)
-        self.audit = Audit(path, [self.telemetry, self.statistics])
+        self.audit = Audit(path, [self.telemetry])
         serving = policy.serving
         self.in_flight = InFlight(serving.max_in_flight, serving.max_in_flight_per_caller)
         self.batcher = Batcher(
@@ -130,8 +130,9 @@ class Gateway:
         return ended
 
     def record(self, record: Record) -> None:
-        """Takes a finished request for the audit log and telemetry; never blocks."""
+        """Takes a finished request for the audit log, telemetry and statistics; never blocks."""
         self.audit.take(record)
+        self.statistics.ended(record)
 
     def reload(self) -> bool:
         """Reads the folder again; whether anything changed.
@@ -194,6 +195,7 @@ class Gateway:
         self.telemetry.close()
         for artifacts in (*self._retired, self.loaded.artifacts):
             artifacts.close()  # again where a timer is still to come: closing twice does nothing
+            await artifacts.closed()
         if isinstance(self.review, People):
             self.review.queue.close()
 

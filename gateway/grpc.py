@@ -8,13 +8,15 @@ before any of its message is taken in, and a message that does not come in time 
 handler would be called only once the whole message has arrived. Clients cannot tell: the bytes are the same.
 
 grpc itself (its C core) holds the limits below this: headers, message size also after decompression, streams
-of a connection, connections. What it refuses by itself carries no trailing metadata of ours.
+of a connection, connections. What it refuses by itself carries no trailing metadata of ours. Messages may
+come compressed; answers leave as they are, since every client says what it could read, none what it wants.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -29,8 +31,10 @@ from gateway.limits import BODY_TIMEOUT_S, Limits
 from gateway.plane import ANYBODY, Over, Plane
 from gateway.proxies import Proxies, host_of
 from gateway.states import Rejection
+from gateway.tls import Tls
 
-CONNECTIONS = 1024
+CORE_BYTES = MAX_BODY_BYTES + 2**21
+"""A little more than we take: what is only a little too large is refused in our own words."""
 STREAMS = 256
 """So many calls of one connection at a time."""
 LIMITS = Limits()
@@ -67,11 +71,14 @@ class Listener(grpc.GenericRpcHandler):  # type: ignore[misc]
         try:
             if method is None:
                 raise Over(Rejection.UNSUPPORTED)
+            address = self._address(headers, context)
             if method.needs is ANYBODY:
-                return await method.answer(await self._asked(Caller("anyone"), id_, headers, context))
-            caller = plane.identify(_key(headers), self._address(headers, context), method.needs)
+                caller = Caller(f"anyone@{address}")
+            else:
+                caller = plane.identify(_key(headers), address, method.needs)
+            read = partial(_read, context, plane)
             with plane.seat(caller):  # before its message is read
-                return await method.answer(await self._asked(caller, id_, headers, context))
+                return await method.answer(Asked(plane, caller, id_, headers, read, context.time_remaining))
         except Over as over:
             return ended(over.end, plane.stamp(id_), over.what)
         except InvalidRequest as error:
@@ -79,12 +86,6 @@ class Listener(grpc.GenericRpcHandler):  # type: ignore[misc]
         except Exception:
             log.exception("a call could not be answered: this is a defect of the gateway")
             return ended(Refused(Reason.UNAVAILABLE), plane.stamp(id_))
-
-    async def _asked(
-        self, caller: Caller, id_: str, headers: dict[str, str], context: grpc.aio.ServicerContext
-    ) -> Asked:
-        message = await _read(context, self._plane)
-        return Asked(self._plane, caller, id_, headers, context.time_remaining(), message)
 
     def _address(self, headers: dict[str, str], context: grpc.aio.ServicerContext) -> str:
         """Of the client: `ipv4:127.0.0.1:5000`, `ipv6:%5B::1%5D:5000`."""
@@ -115,24 +116,30 @@ def _key(headers: dict[str, str]) -> str | None:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return token.strip()
-    return headers.get("x-api-key")
+    key = headers.get("x-api-key")
+    return None if key is None else key.strip()
 
 
-def grpc_server(listener: Listener, host: str, port: int, max_calls: int) -> grpc.aio.Server:
+def grpc_server(
+    listener: Listener, place: str, max_connections: int, max_calls: int, tls: Tls | None = None
+) -> grpc.aio.Server:
     """A server that will listen there, beside others (SO_REUSEPORT). Raises RuntimeError if it cannot."""
     server = grpc.aio.server(
         options=[
             ("grpc.so_reuseport", 1),
-            ("grpc.max_receive_message_length", 2 * MAX_BODY_BYTES),  # ours is told in our own words
+            ("grpc.max_receive_message_length", CORE_BYTES),
             ("grpc.max_metadata_size", LIMITS.head_bytes),
             ("grpc.absolute_max_metadata_size", LIMITS.head_bytes),
             ("grpc.max_concurrent_streams", STREAMS),
-            ("grpc.max_allowed_incoming_connections", CONNECTIONS),
+            ("grpc.max_allowed_incoming_connections", max_connections),
             ("grpc.max_connection_idle_ms", int(LIMITS.idle_s * 1000)),
             ("grpc.server_handshake_timeout_ms", int(LIMITS.head_s * 1000)),
         ],
         maximum_concurrent_rpcs=max_calls,
     )
     server.add_generic_rpc_handlers((listener,))
-    server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    if tls is None:
+        server.add_insecure_port(place)
+    else:
+        server.add_secure_port(place, grpc.ssl_server_credentials([(tls.key, tls.certificate)]))
     return server

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Awaitable, Callable, Coroutine
+from itertools import accumulate
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
@@ -33,18 +34,21 @@ from gateway.states import (
 )
 
 Trailers: TypeAlias = tuple[tuple[str, str], ...]
+URLS_CHARACTERS = 4096
+"""So much of the reviews' addresses fits a trailer: clients take 8 KiB of them in all, and fail beyond it."""
+T = TypeVar("T")
 SERVICE, HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
 
 
 class Asked(NamedTuple):
-    """One call: who asks, for what, and how long it will wait. message: as it came."""
+    """One call: who asks, and for what. read: the message as it comes, for methods that need it."""
 
     plane: Plane
     caller: Caller
     decision_id: str
     headers: dict[str, str]
-    left_s: float | None
-    message: bytes
+    read: Callable[[], Awaitable[bytes]]
+    left_s: Callable[[], float | None]
 
 
 class Told(NamedTuple):
@@ -76,20 +80,35 @@ def _trailers(
     """What every call tells of its end, and where the rows that people have will be answered."""
     told = {**parameters_of(end, stamp.policy, stamp.mode), "fs_decision_id": stamp.decision_id or BY_NONE}
     if urls:
-        told["fs_review_urls"] = ",".join(urls)
+        told["fs_review_urls"] = ",".join(_fitting(urls))
     named = {header_of(name): value for name, value in told.items()}
     return tuple((named | (more or {})).items())
 
 
+def _fitting(urls: tuple[str, ...]) -> tuple[str, ...]:
+    """The first of them, as many as a trailer may hold: the others end in the numbers of their rows."""
+    lengths = accumulate(len(url) + 1 for url in urls)
+    return urls[: sum(length <= URLS_CHARACTERS for length in lengths)]
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """The result of work that goes on, with its seat among what is under way, when the caller hangs up."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
+
+
 async def _infer(asked: Asked) -> Told:
-    plane, message = asked.plane, read_message(asked.message)
+    plane, message = asked.plane, read_message(await asked.read())
     call = plane.begin(asked.caller, message.model_name, message.model_version, asked.decision_id)
     loaded = call.loaded
     request = parse_infer(message, loaded.contract)
     timeout = asked.headers.get(TIMEOUT_HEADER)
-    seconds = within_s(loaded.policy.deadline_s, request.timeout_us, timeout, asked.left_s)
-    judging = asyncio.ensure_future(plane.judge(call, request, seconds))
-    decisions, stamp = await asyncio.shield(judging)  # who hangs up is judged to the end, and recorded
+    seconds = within_s(loaded.policy.deadline_s, request.timeout_us, timeout, asked.left_s())
+    decisions, stamp = await _to_its_end(plane.judge(call, request, seconds))
     if waits_s := wait_s(asked.headers.get("prefer", "").lower()):
         decisions = await wait_for_people(plane.gateway, decisions, waits_s)
     answer = answer_of(loaded.contract, request, decisions, loaded.tier(asked.caller.tier))
@@ -100,7 +119,7 @@ async def _infer(asked: Asked) -> Told:
 
 
 def _telling(message: Any, what: Callable[[Asked], dict[str, Any]]) -> Callable[[Asked], Awaitable[Told]]:
-    """A method that only tells something."""
+    """A method that only tells something, whatever its message holds: it is not read."""
 
     async def answer(asked: Asked) -> Told:
         return Told(ParseDict(what(asked), message(), ignore_unknown_fields=True), ())
@@ -108,9 +127,22 @@ def _telling(message: Any, what: Callable[[Asked], dict[str, Any]]) -> Callable[
     return answer
 
 
-def _asked_of(kind: Any, asked: Asked) -> Any:
+def _answering(
+    kind: Any, message: Any, what: Callable[[Asked, Any], dict[str, Any]]
+) -> Callable[[Asked], Awaitable[Told]]:
+    """A method that tells what its message asks for."""
+
+    async def answer(asked: Asked) -> Told:
+        told = what(asked, await _asked_of(kind, asked))
+        return Told(ParseDict(told, message(), ignore_unknown_fields=True), ())
+
+    return answer
+
+
+async def _asked_of(kind: Any, asked: Asked) -> Any:
+    raw = await asked.read()
     try:
-        return kind.FromString(asked.message)
+        return kind.FromString(raw)
     except DecodeError:
         raise InvalidRequest([Problem("", f"this is no {kind.DESCRIPTOR.name}")]) from None
 
@@ -118,15 +150,14 @@ def _asked_of(kind: Any, asked: Asked) -> Any:
 def _of_model(kind: Any, message: Any, what: Callable[[Any], Any]) -> Callable[[Asked], Awaitable[Told]]:
     """A method that tells something of a model: of its contract."""
 
-    def told(asked: Asked) -> dict[str, Any]:
-        of = _asked_of(kind, asked)
+    def told(asked: Asked, of: Any) -> dict[str, Any]:
         return what(asked.plane.model(asked.caller, of.name, of.version).contract)  # type: ignore[no-any-return]
 
-    return _telling(message, told)
+    return _answering(kind, message, told)
 
 
-def _statistics(asked: Asked) -> dict[str, Any]:
-    of, gateway = _asked_of(pb.ModelStatisticsRequest, asked), asked.plane.gateway
+def _statistics(asked: Asked, of: Any) -> dict[str, Any]:
+    gateway = asked.plane.gateway
     loaded = asked.plane.model(asked.caller, of.name, of.version) if of.name else gateway.loaded
     return metadata.statistics(loaded.contract, gateway.statistics)
 
@@ -135,10 +166,9 @@ def _index(asked: Asked) -> dict[str, Any]:
     return {"models": metadata.index(asked.plane.gateway.loaded.contract)}
 
 
-def _check(asked: Asked) -> dict[str, Any]:
+def _check(asked: Asked, of: Any) -> dict[str, Any]:
     """Health of the server, the service or the model; to watch it is refused, as the protocol allows."""
-    service = _asked_of(health_pb2.HealthCheckRequest, asked).service
-    if service not in ("", SERVICE, asked.plane.gateway.loaded.contract.model):
+    if of.service not in ("", SERVICE, asked.plane.gateway.loaded.contract.model):
         raise Over(Rejection.NOT_FOUND)
     return {"status": "SERVING"}
 
@@ -163,11 +193,15 @@ METHODS = {
         METADATA,
         _of_model(pb.ModelConfigRequest, pb.ModelConfigResponse, lambda c: {"config": metadata.config(c)}),
     ),
-    f"/{SERVICE}/ModelStatistics": Method(METADATA, _telling(pb.ModelStatisticsResponse, _statistics)),
+    f"/{SERVICE}/ModelStatistics": Method(
+        METADATA, _answering(pb.ModelStatisticsRequest, pb.ModelStatisticsResponse, _statistics)
+    ),
     f"/{SERVICE}/ModelInfer": Method(INFERENCE, _infer),
     f"/{SERVICE}/RepositoryIndex": Method(METADATA, _telling(pb.RepositoryIndexResponse, _index)),
     f"/{SERVICE}/RepositoryModelLoad": Method(NOBODY, _administration),
     f"/{SERVICE}/RepositoryModelUnload": Method(NOBODY, _administration),
-    f"/{HEALTH}/Check": Method(ANYBODY, _telling(health_pb2.HealthCheckResponse, _check)),
+    f"/{HEALTH}/Check": Method(
+        ANYBODY, _answering(health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse, _check)
+    ),
 }
 """Every method that is served. Streams, shared memory, tracing, log settings are refused as unknown ones."""

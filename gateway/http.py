@@ -22,9 +22,11 @@ import orjson
 
 from gateway import metadata, openapi
 from gateway.callers import Caller
-from gateway.coding import TooLong, accepted, decoded, encoded
+from gateway.coding import Undecoded, accepted, decoded, encoded
 from gateway.contract import MAX_BODY_BYTES
+from gateway.decision import Reason, Refused
 from gateway.errors import InvalidRequest
+from gateway.in_flight import RETRY_S
 from gateway.later import reply_decision, reply_review, wait_for_people
 from gateway.limits import BODY_TIMEOUT_S
 from gateway.plane import (
@@ -93,6 +95,8 @@ class DataPlane:
             caller = ANYONE
             if route.needs is not ANYBODY:
                 caller = self.plane.identify(request.key, request.address, route.needs)
+                if not request.claim(caller.principal):
+                    raise Over(Refused(Reason.RATE_LIMITED, RETRY_S))
             return route.step(Asked(self.plane, request, decision_id, args, caller))
         except Over as over:
             return self._ended(over, decision_id)
@@ -199,10 +203,7 @@ async def _answer(
             return await _judged(plane, request, call, body)
     except InvalidRequest as error:
         return reply_end(error, stamp)
-    except TooLong:
-        over = _too_large(limit)
-        return reply_end(over.end, stamp, what=over.what)
-    except Over as over:
+    except (Over, Undecoded) as over:
         return reply_end(over.end, stamp, what=over.what)
 
 

@@ -7,6 +7,9 @@ ambiguous framing above all, since whatever stands before us may have read it in
 
 from __future__ import annotations
 
+import logging
+import math
+import resource
 from dataclasses import dataclass
 
 from gateway.request import Headers
@@ -14,20 +17,27 @@ from gateway.states import Rejection
 
 BODY_TIMEOUT_S = 10.0
 CHUNK_LINE_BYTES = 16
+SPARE_CONNECTIONS = 64
+"""How many connections beyond the limit are told why they are turned away."""
+OTHER_FILES = 256
+"""Open files of everything but connections: stores, logs, models, Ray."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one connection, for whoever is at the other end. A body's size is the handler's to limit.
+    """Of each connection, whoever is at the other end, and of all. A body's size is the handler's to limit.
 
-    head_bytes, headers: of one request, trailers included; head_s: from its first byte to the end of the
-    head; body_s: from there to its end; idle_s: between two requests; stuck_s: in which a caller takes not
-    one byte of a reply; linger_s: for a caller to read why we hang up; ahead: requests sent without waiting
-    for an answer; chunks: of one body; sweep_s: how often the clock is looked at.
+    handshake_s: of TLS; head_bytes, headers: of one request, trailers included; head_s: from its first byte
+    to the end of the head; body_s: from there to its end; idle_s: between two requests; stuck_s: in which a
+    caller takes not one byte of a reply; linger_s: for a caller to read why we hang up; ahead: requests sent
+    without waiting for an answer; chunks: of one body; sweep_s: how often the clock is looked at;
+    connections: open at once; connections_per_caller: of one principal, unless proxies stand before it.
     """
 
     head_bytes: int = 16 * 1024
     headers: int = 64
+    handshake_s: float = 5.0
     head_s: float = 5.0
     body_s: float = BODY_TIMEOUT_S
     idle_s: float = 75.0
@@ -36,10 +46,35 @@ class Limits:
     ahead: int = 64
     chunks: int = 16_384
     sweep_s: float = 0.5
+    connections: int = 2048
+    connections_per_caller: int = 256
 
     def framing_bytes(self, chunks: int) -> int:
         """How much around the data of so many chunks is still honest: a line each, and trailers."""
         return self.head_bytes + CHUNK_LINE_BYTES * chunks
+
+
+def room_for(connections: int) -> int:
+    """How many connections of HTTP this process can have open: so many, if it may open as many files.
+
+    And as many again, which gRPC may have.
+
+    Raises the soft limit of open files where that is too low. What even the hard one does not allow is told
+    in the log.
+    """
+    wanted = 2 * connections + SPARE_CONNECTIONS + OTHER_FILES
+    soft, hard = (math.inf if n == resource.RLIM_INFINITY else n for n in _open_files())
+    if soft < wanted:
+        soft = min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(soft), _open_files()[1]))
+    room = int(max(1, min(connections, connections + (soft - wanted) // 2)))
+    if room < connections:
+        log.warning("at most %d connections at once: %d open files are allowed (ulimit -Hn)", room, soft)
+    return room
+
+
+def _open_files() -> tuple[int, int]:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
 class Violation(Exception):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias, assert_never
 
 import yaml
 from pydantic import (
@@ -24,6 +24,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from fallbacks.oip.address import Address
 from gateway.errors import PolicyError, Problem
 from gateway.places import Loc, closest, dotted, duplicates, explain, line_of
 
@@ -125,11 +126,30 @@ class OnnxPolicy(Strict):
     path: str
 
 
+class OipPolicy(Strict):
+    """A model in a server that speaks the Open Inference Protocol: Triton, KServe, MLServer, this gateway.
+
+    `names`: our name of an input or output, to the server's. `encoder`: a model in this folder that answers
+    the same rows beside it, for guards that need features. `token_env`: the variable that holds a token.
+    """
+
+    kind: Literal["oip"]
+    url: str
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    version: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    names: dict[Annotated[str, Field(min_length=1)], Annotated[str, Field(min_length=1)]] = {}
+    encoder: str | None = None
+    token_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = None
+
+
+ModelPolicy: TypeAlias = Annotated[OnnxPolicy | OipPolicy, Field(discriminator="kind")]
+
+
 class RungPolicy(Strict):
     """One step of the ladder."""
 
     name: Name
-    model: OnnxPolicy
+    model: ModelPolicy
     budget_s: Seconds
     checks: Annotated[list[ConfidencePolicy], Field(max_length=1)] = []
 
@@ -193,20 +213,32 @@ def _no_bool(value: Any) -> Any:
 SchemaOne: TypeAlias = Annotated[Literal[1], BeforeValidator(_no_bool), Field(alias="schema")]
 
 
-class Serving(Strict):
-    """Where and how wide, each limit for one replica. A bind outside loopback needs `trusted_proxies`.
+class TlsFiles(Strict):
+    """Two PEM files, relative to the deployment folder; the certificate's may hold its chain."""
 
-    base_path: what may stand before `/v2` in a URL, such as `/models`; paths without it work as well.
+    certificate: Annotated[str, Field(min_length=1)]
+    key: Annotated[str, Field(min_length=1)]
+
+
+class Serving(Strict):
+    """Where and how wide, each limit for one replica. A public bind needs `tls` or `trusted_proxies`.
+
+    max_connections: of HTTP, and as many again of gRPC; max_connections_per_caller: of HTTP; behind
+    `trusted_proxies` the connections are the proxies' and only the first holds. max_in_flight: requests of
+    either. base_path: what may stand before `/v2` in a URL, such as `/models`; paths without it work as well.
     """
 
     replicas: Annotated[int, Field(ge=1, le=64)] = 1
     max_batch_rows: Annotated[int, Field(ge=1, le=1024)] = 128
     max_queued_rows: Annotated[int, Field(ge=1)] = 4096
+    max_connections: Annotated[int, Field(ge=1, le=65_536)] = 2048
+    max_connections_per_caller: Annotated[int, Field(ge=1, le=65_536)] = 256
     max_in_flight: Annotated[int, Field(ge=1)] = 4096
     max_in_flight_per_caller: Annotated[int, Field(ge=1)] = 256
     base_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
     anonymous: Literal["loopback", "nobody"] = "nobody"
     trusted_proxies: list[str] = []
+    tls: TlsFiles | None = None
 
 
 class Policy(Strict):
@@ -244,12 +276,23 @@ class Policy(Strict):
             "rungs": [
                 {
                     "name": r.name,
-                    "path": r.model.path,
+                    **_certified_model(r.model),
                     "checks": [c.model_dump(exclude={"budget_s", "on_error"}) for c in r.checks],
                 }
                 for r in self.rungs
             ],
         }
+
+
+def _certified_model(model: ModelPolicy) -> dict[str, Any]:
+    """Not where an upstream is: it is known by its answers, and may move."""
+    match model:
+        case OnnxPolicy():
+            return {"path": model.path}
+        case OipPolicy():
+            return {"upstream": model.model_dump(include={"model", "version", "names", "encoder"})}
+        case _:
+            assert_never(model)
 
 
 def load_policy(folder: Path) -> Policy:
@@ -316,6 +359,12 @@ def _cross_check(policy: Policy) -> Iterator[tuple[Loc, str]]:
     for i, guard in enumerate(policy.guards):
         if isinstance(guard, OodPolicy):
             yield from _check_detectors(guard, ("guards", i, "detectors"))
+    for i, rung in enumerate(policy.rungs):
+        if isinstance(rung.model, OipPolicy):
+            try:
+                Address.parse(rung.model.url)
+            except ValueError as error:
+                yield ("rungs", i, "model", "url"), str(error)
     spent_s = math.fsum(_budgets_s(policy))
     if spent_s > policy.deadline_s + 1e-9:
         what = f"{policy.deadline_s} s is less than the {spent_s:.3f} s that all budgets can take together"

@@ -1,12 +1,14 @@
 """What a person sees of a case: pictures that we encode ourselves, tables, and why it came, in plain words.
 
 A case's input was written by whoever asked, perhaps to harm the one who looks. So nothing of it is passed
-on: pixels are numbers, clipped and encoded here as PNG; cells are numbers, formatted here; the rest is a
-summary. Sizes are bounded before anything is drawn.
+on as it came: pixels are numbers, clipped and encoded here as PNG; cells are numbers, formatted here; of text
+only what prints stays, and the page escapes it; the rest is a summary. Sizes are bounded before anything is
+drawn.
 """
 
 from __future__ import annotations
 
+import codecs
 import math
 import struct
 import zlib
@@ -26,6 +28,7 @@ Array: TypeAlias = NDArray[Any]
 Kind: TypeAlias = Literal["rate", "ood", "squeeze", "confidence", "model"]
 MAX_SIDE = 1024
 MAX_CELLS = 512
+MAX_TEXTS, MAX_TEXT_BYTES = 32, 4096
 CHANNELS = (1, 3)
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NO_SPEC = TensorSpec("", np.dtype(np.float32), (None,))
@@ -62,15 +65,25 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Text:
+    """An input of text. `left_out`: how many texts there are beyond the parts."""
+
+    name: str
+    parts: tuple[str, ...]
+    left_out: int = 0
+    kind: Literal["text"] = "text"
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
-    """An input that is neither."""
+    """An input that is none of these."""
 
     name: str
     facts: Mapping[str, str]
     kind: Literal["summary"] = "summary"
 
 
-Preview: TypeAlias = Picture | Row | Summary
+Preview: TypeAlias = Picture | Row | Text | Summary
 
 
 def previews(inputs: Mapping[str, Array], contract: Contract) -> list[Preview]:
@@ -82,9 +95,12 @@ def _preview(name: str, array: Array, spec: TensorSpec) -> Preview:
     if is_picture(array):
         height, width = _channels_last(array).shape[:2]
         return Picture(name, width, height)
+    if array.dtype.kind == "O":
+        parts = tuple(_printable(item) for item in array.flat[:MAX_TEXTS])
+        return Text(name, parts, array.size - len(parts))
     if array.ndim <= 2 and array.shape[:-1] in ((), (1,)) and 1 <= array.size <= MAX_CELLS:
         return _row(name, array.reshape(-1), spec)
-    return Summary(name, _facts(array))
+    return Summary(name, _facts(array, spec))
 
 
 def is_picture(array: Array) -> bool:
@@ -151,14 +167,29 @@ def _row(name: str, values: Array, spec: TensorSpec) -> Row:
     places = np.clip((numbers / 2 - low / 2) / width, 0, 1) if width > 0 else np.full(numbers.shape, np.nan)
     places[~np.isfinite(numbers)] = np.nan
     cells = (
-        Cell(i, _told(value), None if math.isnan(place) else round(float(place), 4))
+        Cell(
+            i,
+            f"{value:d}" if isinstance(value, int) else _told(value),
+            None if math.isnan(place) else round(float(place), 4),
+        )
         for i, (value, place) in enumerate(zip(values.tolist(), places.tolist(), strict=True))
     )
     return Row(name, _told(low), _told(high), tuple(cells))
 
 
-def _facts(array: Array) -> dict[str, str]:
-    facts = {"type": str(array.dtype), "shape": " × ".join(map(str, array.shape)), "values": str(array.size)}
+def _printable(item: bytes) -> str:
+    """The beginning of a text, with an escape for every byte or character that does not print: so nothing
+    turns the writing round, or hides."""
+    whole = len(item) <= MAX_TEXT_BYTES
+    decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+    shown = decoder.decode(item[:MAX_TEXT_BYTES], final=whole)
+    shown = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in shown)
+    return shown if whole else f"{shown}… ({len(item)} bytes in all)"
+
+
+def _facts(array: Array, spec: TensorSpec) -> dict[str, str]:
+    datatype = spec.datatype if spec is not _NO_SPEC and spec.dtype == array.dtype else str(array.dtype)
+    facts = {"type": datatype, "shape": " × ".join(map(str, array.shape)), "values": str(array.size)}
     numbers = array.astype(np.float64).reshape(-1)
     finite = numbers[np.isfinite(numbers)]
     if finite.size:

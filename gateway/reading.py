@@ -17,7 +17,7 @@ import httptools
 from gateway.limits import SPECIAL, Limits, Violation, hold
 from gateway.proxies import Proxies
 from gateway.replies import Reply
-from gateway.request import Admitted, Request, parts_of_target
+from gateway.request import Admitted, Claim, Request, parts_of_target
 from gateway.states import Rejection
 
 Admit = Callable[[Request], Admitted | Reply]
@@ -58,7 +58,8 @@ class Reader:
     """The reading side of one connection. The methods named `on_` are for the parser alone.
 
     turns: requests in the order in which they came; stage: REQUEST, HEAD or BODY; over: nothing more will be
-    read; expects: whether the caller waits to be told that it may send its body.
+    read; expects: whether the caller waits to be told that it may send its body; last: whether the connection
+    ends with the request that is being admitted, whatever it is.
     """
 
     __slots__ = (
@@ -68,6 +69,7 @@ class Reader:
         "_body_bytes",
         "_body_limit",
         "_chunks",
+        "_claim",
         "_fed_bytes",
         "_fields",
         "_gone",
@@ -79,6 +81,7 @@ class Reader:
         "_target",
         "_turn",
         "expects",
+        "last",
         "over",
         "stage",
         "turns",
@@ -91,14 +94,16 @@ class Reader:
         address: str,
         proxies: Proxies | None,
         gone: Callable[[], Awaitable[None]],
+        claim: Claim,
     ) -> None:
         self._admit, self._limits = admit, limits
         self._gone: Callable[[], Awaitable[None]] | None = gone
+        self._claim: Claim | None = claim
         self._address, self._proxies = address, proxies
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self.turns: deque[Turn] = deque()
         self.stage = REQUEST
-        self.over = self.expects = False
+        self.over = self.expects = self.last = False
         self._fed_bytes = 0  # since the last head or message ended
         self._head_bytes = self._fields = 0
         self._target = b""
@@ -126,14 +131,20 @@ class Reader:
     def close(self) -> None:
         """Lets go of what holds this reader: they would keep each other until the collector comes."""
         self.over = True
-        self._parser = self._gone = None
+        self._parser = self._gone = self._claim = None
+        self._turn, self._body = None, b""  # of a request that was cut off in its middle
         self.turns.clear()
 
     def _fail(self, error: BaseException) -> None:
         if self.over:  # what follows the last request of a connection is nobody's
             return
         self.over = True
-        raise error from None
+        try:
+            raise error from None
+        finally:
+            del (
+                error
+            )  # or it and this frame would keep each other, and what was fed, until the collector comes
 
     def _hold_size(self) -> None:
         """Bounds what the parser keeps or skips without a word: headers and chunks that never end."""
@@ -185,7 +196,7 @@ class Reader:
             keep, self.expects = keep and modern, modern and b"expect" in headers
         method = parser.get_method().decode("ascii")
         step = self._admit(self._request(method))
-        self._turn = Turn(step, keep=keep, bare=method == "HEAD")
+        self._turn = Turn(step, keep=keep and not self.last, bare=method == "HEAD")
         self._body_limit = 0 if isinstance(step, Reply) else step.body_limit
         if not self._body_limit:
             self.turns.append(self._turn)
@@ -200,8 +211,8 @@ class Reader:
             parts = parts_of_target(self._target)
         except ValueError as error:
             raise Violation(Rejection.INVALID, str(error)) from None
-        assert self._gone is not None, "closed"
-        return Request(method, parts, headers, address, self._gone)
+        assert self._gone is not None and self._claim is not None, "closed"
+        return Request(method, parts, headers, address, self._gone, self._claim)
 
     def on_chunk_header(self) -> None:
         self._chunks += 1

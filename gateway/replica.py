@@ -29,11 +29,13 @@ from gateway.errors import PolicyError, Problem
 from gateway.gateway import VAR, Gateway
 from gateway.grpc import Listener, grpc_server
 from gateway.http import DataPlane
+from gateway.limits import Limits, room_for
 from gateway.plane import Plane
-from gateway.policy import Policy, locate
+from gateway.policy import Policy, Serving, locate
 from gateway.proxies import Proxies
 from gateway.server import Server
 from gateway.siblings import Siblings
+from gateway.tls import load_tls
 
 GRACE_S = 5.0
 BACKLOG = 2048
@@ -50,6 +52,14 @@ class Address:
     grpc_port: int = 8081
     admin_port: int = 8082
 
+    def url(self, *, secure: bool) -> str:
+        """Where the data plane is reached; `secure`: whether over TLS."""
+        return f"http{'s' * secure}://{self.place(self.port)}"
+
+    def place(self, port: int) -> str:
+        """Host and port as they stand in a URL."""
+        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
+
 
 class _Server(uvicorn.Server):
     """Leaves signals to whoever runs the replica."""
@@ -65,10 +75,13 @@ class Replica:
     def __init__(self, gateway: Gateway, address: Address, token: str) -> None:
         self.gateway = gateway
         siblings = Siblings(gateway.folder / VAR / "run", gateway.replica, token)
+        policy = gateway.loaded.policy
+        refuse_public_bind(gateway.folder, policy, address)
         self._plane, self._address = Plane(gateway, siblings), address
-        trusted = gateway.loaded.policy.serving.trusted_proxies
+        self._tls = load_tls(gateway.folder, policy)
+        trusted = policy.serving.trusted_proxies
         self._proxies = Proxies(trusted) if trusted else None
-        self._data = Server(DataPlane(self._plane), proxies=self._proxies)
+        self._data = self._http_server(policy.serving)
         self._data_socket = bind(address.host, address.port)
         self._grpc: grpc.aio.Server | None = None
         self._admin = _admin_server(admin_app(gateway, token))
@@ -95,15 +108,25 @@ class Replica:
                 self._serving.result()
                 raise RuntimeError("a listener ended before it started")
             await asyncio.sleep(0.005)
-        await self._data.start(self._data_socket, BACKLOG)
-        self._grpc = self._grpc_server()
+        self._grpc = self._grpc_server(self.gateway.loaded.policy.serving)
         await self._grpc.start()
+        await self._data.start(self._data_socket, BACKLOG)  # last: whoever sees it ready finds all of it
 
-    def _grpc_server(self) -> grpc.aio.Server:
-        """Made on the loop that serves, to which grpc binds it."""
-        address, serving = self._address, self.gateway.loaded.policy.serving
-        listener = Listener(self._plane, self._proxies)
-        return grpc_server(listener, address.host, address.grpc_port, 2 * serving.max_in_flight)
+    def _http_server(self, serving: Serving) -> Server:
+        limits = Limits(
+            connections=serving.max_connections, connections_per_caller=serving.max_connections_per_caller
+        )
+        context = None if self._tls is None else self._tls.context
+        return Server(DataPlane(self._plane), limits, self._proxies, context)
+
+    def _grpc_server(self, serving: Serving) -> grpc.aio.Server:
+        """Made on the loop that serves, to which grpc binds it. Raises PolicyError naming the address."""
+        place, listener = self._address.place(self._address.grpc_port), Listener(self._plane, self._proxies)
+        room = room_for(serving.max_connections)
+        try:
+            return grpc_server(listener, place, room, 2 * serving.max_in_flight, self._tls)
+        except RuntimeError as error:
+            raise PolicyError([Problem("", f"cannot listen on {place}: {error}")]) from error
 
     async def stop(self) -> None:
         """Stops accepting, finishes what is in flight, writes what was recorded. Idempotent."""
@@ -177,11 +200,22 @@ def refuse_used_ports(address: Address) -> None:
 
 
 def refuse_public_bind(folder: Path, policy: Policy, address: Address) -> None:
-    """Outside loopback there must be a proxy that ends TLS. Raises PolicyError."""
-    if address.host == "localhost" or ip_address(address.host).is_loopback or policy.serving.trusted_proxies:
+    """Outside loopback there must be TLS, our own or that of a proxy. Raises PolicyError.
+
+    Of names only `localhost` is taken for loopback, since what the others mean is up to a resolver.
+    """
+    if _is_loopback(address.host) or policy.serving.tls or policy.serving.trusted_proxies:
         return
-    what = f"{address.host} is not loopback: name the proxies that end TLS in serving.trusted_proxies"
-    raise PolicyError([locate(folder, ("serving", "trusted_proxies"), what)])
+    what = f"{address.host} is not loopback: name the files for TLS here"
+    what += ", or in serving.trusted_proxies the proxies that end it"
+    raise PolicyError([locate(folder, ("serving", "tls"), what)])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def admin_token() -> str:

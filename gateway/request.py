@@ -17,18 +17,25 @@ from gateway.replies import Reply
 from gateway.states import Unanswered
 
 Headers = Mapping[bytes, bytes]
+Claim = Callable[[str], bool]
 LONGEST_KEPT = 256
 """Longer targets are parsed each time, so that nobody fills the memory with them."""
+
+
+def _granted(principal: str, /) -> bool:
+    return True
 
 
 class Request:
     """One request without its body.
 
     parts: the path's, decoded, empty ones left out; headers: by lower-case name, repeated ones joined;
-    address: of the client, empty where it has none; gone: returns when the client has hung up.
+    address: of the client, empty where it has none; gone: returns when the client has hung up; claim: counts
+    the connection as one of this principal's and says whether it may have so many (a door that counts none
+    always says so). Who is told that it may not has to be refused: the connection ends with that reply.
     """
 
-    __slots__ = ("address", "gone", "headers", "method", "parts")
+    __slots__ = ("address", "claim", "gone", "headers", "method", "parts")
 
     def __init__(
         self,
@@ -37,12 +44,14 @@ class Request:
         headers: Headers,
         address: str,
         gone: Callable[[], Awaitable[None]],
+        claim: Claim = _granted,
     ) -> None:
         self.method = method
         self.parts = parts
         self.headers = headers
         self.address = address
         self.gone = gone
+        self.claim = claim
 
     def header(self, name: bytes) -> str | None:
         """The value of a header, by its lower-case name."""

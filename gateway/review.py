@@ -24,6 +24,7 @@ from gateway.contract import Contract
 from gateway.decision import Degraded, Outcome, Reason, Refused, Tensors, Verdict
 from gateway.pipeline import Case
 from gateway.states import BY_REVIEW
+from gateway.tensors import blank
 
 SUGGESTED = "probabilities"
 TOP = 3
@@ -86,7 +87,7 @@ def _why(case: Case) -> dict[str, Any]:
 
 def _suggestion(view: Tensors | None) -> list[list[float]]:
     """[[class, probability], ...] of the likeliest classes; empty where no model had a view."""
-    if view is None or SUGGESTED not in view:
+    if view is None or SUGGESTED not in view or view[SUGGESTED].dtype.kind != "f":
         return []
     p: NDArray[Any] = view[SUGGESTED].reshape(-1)
     best = np.argsort(-p, kind="stable")[:TOP]
@@ -104,7 +105,10 @@ def answer_unsure() -> str:
 
 
 def outcome_of(record: Record, contract: Contract) -> Outcome | None:
-    """How a case ended for its caller, in the form of the model's own outputs; None while it waits."""
+    """How a case ended for its caller, in the form of the model's own outputs; None while it waits.
+
+    The class that a person names stands in every output that scores classes; others are blank.
+    """
     if record.state is CaseState.EXPIRED:
         return Refused(Reason.UNAVAILABLE)
     if record.state is not CaseState.DECIDED or record.answer is None:
@@ -113,7 +117,8 @@ def outcome_of(record: Record, contract: Contract) -> Outcome | None:
     scored = [s for s in contract.outputs if s.dtype.kind == "f" and isinstance(s.shape[-1], int)]
     if not isinstance(label, int) or not all(0 <= label < (spec.shape[-1] or 0) for spec in scored):
         return Refused(Reason.ABSTAINED)
-    outputs = {spec.name: _one_hot(label, spec.shape, spec.dtype) for spec in scored}
+    outputs = {spec.name: blank(spec, (1, *(d or 1 for d in spec.shape[1:]))) for spec in contract.outputs}
+    outputs |= {spec.name: _one_hot(label, spec.shape, spec.dtype) for spec in scored}
     return Degraded(outputs, BY_REVIEW, Reason(orjson.loads(record.why)["reason"]))
 
 

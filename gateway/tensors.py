@@ -37,6 +37,7 @@ Mask: TypeAlias = NDArray[np.bool_]
 
 _BINARY_ONLY = frozenset({"FP16", "BF16"})
 _LENGTH = struct.Struct("<I")
+LOWEST_BF16 = float.fromhex("-0x1.fep127")
 _TWICE_ROUNDED = b"\xfd\x43\xae"  # the low bytes of 7.038531e-26 and its negative
 _JSON_TYPES: dict[str, frozenset[type]] = {
     "b": frozenset({bool}),
@@ -174,7 +175,11 @@ def from_values(
         wide = np.array(values, np.uint64 if spec.dtype.kind == "u" else np.int64)
         whole = np.iinfo(spec.dtype)
         if wide.min() < whole.min or wide.max() > whole.max:
-            faults.add(at, f"holds a number that is not {spec.datatype}, from {whole.min} to {whole.max}")
+            first = int(((wide < whole.min) | (wide > whole.max)).argmax())
+            limits = f"from {whole.min} to {whole.max}"
+            faults.add(
+                at, f"row {first // (count // shape[0])}: {wide[first]} is not {spec.datatype}, {limits}"
+            )
             return None
         return _checked(spec, wide.astype(spec.dtype).reshape(shape), at, faults)
     return _checked(spec, _to_array(spec, values).reshape(shape), at, faults)
@@ -262,8 +267,20 @@ def to_binary(spec: TensorSpec, array: Array) -> bytes | memoryview:
     return np.ascontiguousarray(array).data
 
 
+def to_values(spec: TensorSpec, array: Array) -> list[Any]:
+    """The row-major values as a protobuf message takes them. FP16 and BF16 have none of that form."""
+    if spec.datatype == "BYTES":
+        return [_octets(value) for value in array.flat]
+    return array.reshape(-1).tolist()
+
+
 def _octets(value: object) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
+
+
+def nearest_bf16(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The nearest values that BF16 can hold, ties to even; beyond its largest they are infinite."""
+    return (_bf16(np.ascontiguousarray(array)).astype(np.uint32) << 16).view(np.float32)
 
 
 def _bf16(array: NDArray[np.float32]) -> NDArray[np.uint16]:

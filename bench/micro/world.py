@@ -24,6 +24,7 @@ from gateway.compile import measures_of
 from gateway.contract import Contract
 from gateway.decision import Tensors
 from gateway.measures import Measures
+from gateway.policy import OnnxPolicy
 from gateway.samples import Rows, load_samples
 
 FOLDER = Path(__file__).parents[2] / "configs" / "fashion"
@@ -54,7 +55,9 @@ class World:
         (squeeze,) = opened.artifacts.fitted.squeeze.values()
         features = opened.artifacts.models[opened.primary].run({opened.source: served})["features"]
         woken = squeeze.triggered(features)
-        path = FOLDER / opened.policy.rungs[0].model.path
+        named = opened.policy.rungs[0].model
+        assert isinstance(named, OnnxPolicy), "the deployment's own model is compared"
+        path = FOLDER / named.path
         session = open_session(path.name, read_once(path), threads=1)
         contract = replace(opened.artifacts.contract, max_rows=MOST_ROWS)  # the deployment takes fewer
         triggered = np.resize(served[woken], (MOST_ROWS, *served.shape[1:]))  # they are few

@@ -1,13 +1,13 @@
-"""Each peer's own virtual environment, made when it is first needed, from exact versions."""
+"""Each peer's own virtual environment, and what is installed there."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
-import venv
 from pathlib import Path
+
+from bench.environment import python_of
 
 SERVERS = Path(__file__).parent / "servers"
 ENVIRONMENTS = Path(__file__).parents[1] / "var" / "peers"
@@ -19,18 +19,9 @@ print(json.dumps({name: have[name] for name in sys.argv[1:] if name in have}))
 """
 
 
-def python_of(name: str) -> Path:
-    """The interpreter of a peer's environment, installed if need be: takes a minute and the package index."""
-    wanted = SERVERS / f"{name}.txt"
-    folder = ENVIRONMENTS / name
-    python, stamp = folder / "bin" / "python", folder / wanted.name
-    if python.exists() and stamp.exists() and stamp.read_bytes() == wanted.read_bytes():
-        return python
-    venv.create(folder, clear=True, with_pip=True)
-    pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "-r", str(wanted)]
-    subprocess.run(pip, check=True)  # noqa: S603 (our own command)
-    shutil.copy(wanted, stamp)  # last: an environment without its stamp is not finished
-    return python
+def python_of_peer(name: str) -> Path:
+    """The interpreter of a peer's environment, installed if need be."""
+    return python_of(SERVERS / f"{name}.txt", ENVIRONMENTS / name)
 
 
 def own_python() -> Path:

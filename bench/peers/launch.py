@@ -8,13 +8,13 @@ the batch to fill. BentoML: no adaptive batching, which was slower in both.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.peers.cases import BARE, GATEWAY
-from bench.peers.environment import SERVERS, own_python, python_of
+from bench.peers.environment import SERVERS, own_python, python_of_peer
 from bench.peers.process import free_port
 
 MODEL = "fashion"
@@ -56,7 +56,7 @@ class Server:
     threads: int = 1
 
     def python(self) -> Path:
-        return own_python() if self.environment is None else python_of(self.environment)
+        return own_python() if self.environment is None else python_of_peer(self.environment)
 
     def variables(self, site: Site) -> dict[str, str]:
         """What its script reads, and no more threads than ours."""
@@ -84,18 +84,24 @@ def _script(name: str) -> Callable[[Site], list[str]]:
 
 def _mlserver(runtime: str) -> Callable[[Site], list[str]]:
     def command(site: Site) -> list[str]:
-        model: dict[str, Any] = {"name": MODEL, "implementation": f"mlserver_runtime.{runtime}"}
-        if site.crowd:
-            model |= {"max_batch_size": MAX_BATCH, "max_batch_time": BATCH_WAIT_S}
-        ports = {"http_port": site.port, "grpc_port": free_port(), "metrics_port": free_port()}
-        server = {"debug": False, "host": "127.0.0.1", "parallel_workers": 0, **ports}
+        crowd = {"max_batch_size": MAX_BATCH, "max_batch_time": BATCH_WAIT_S} if site.crowd else {}
         folder = site.work / MODEL
-        folder.mkdir()
-        (folder / "model-settings.json").write_text(json.dumps(model), encoding="utf-8")
-        (folder / "settings.json").write_text(json.dumps(server), encoding="utf-8")
-        return [site.tool("mlserver"), "start", str(folder)]
+        return start_mlserver(site.python, folder, runtime, {"name": MODEL, **crowd}, site.port, free_port())
 
     return command
+
+
+def start_mlserver(
+    python: Path, folder: Path, runtime: str, model: Mapping[str, Any], port: int, grpc_port: int
+) -> list[str]:
+    """Writes MLServer's settings for one model into a new folder; the command that serves it on loopback."""
+    folder.mkdir()
+    told = {**model, "implementation": f"mlserver_runtime.{runtime}"}
+    ports = {"http_port": port, "grpc_port": grpc_port, "metrics_port": free_port()}
+    server = {"debug": False, "host": "127.0.0.1", "parallel_workers": 0, **ports}
+    (folder / "model-settings.json").write_text(json.dumps(told), encoding="utf-8")
+    (folder / "settings.json").write_text(json.dumps(server), encoding="utf-8")
+    return [str(python.parent / "mlserver"), "start", str(folder)]
 
 
 def _bentoml(site: Site) -> list[str]:

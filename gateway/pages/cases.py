@@ -14,7 +14,7 @@ from fallbacks.cases import CaseState, Claim, Record
 from fallbacks.payload import decode
 from fallbacks.review import ReviewQueue
 from gateway.gateway import Gateway
-from gateway.preview import CHANNELS, MAX_CELLS, Picture, Preview, previews, why
+from gateway.preview import CHANNELS, MAX_CELLS, Picture, Preview, Text, previews, why
 
 
 def labels_of(gateway: Gateway) -> tuple[str, ...]:
@@ -96,6 +96,8 @@ async def small(queue: ReviewQueue, id_: str, gateway: Gateway) -> Preview | Non
     first = gateway.loaded.contract.inputs[0]
     if len(first.shape) == 4 and (first.shape[1] in CHANNELS or first.shape[3] in CHANNELS):
         return Picture(first.name, 1, 1)
+    if first.datatype == "BYTES":
+        return Text(first.name, ())
     if math.prod(d or MAX_CELLS for d in first.shape[1:]) > MAX_CELLS:
         return None
     shown = await shown_of(queue, id_, gateway)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fallbacks import breaker as module
 from fallbacks.breaker import NEXT, Breaker, CircuitOpen, Event, State
-from fallbacks.predictor import Tensors
+from fallbacks.predictor import Tensors, UnfitInput
 
 ROW = {"x": np.zeros((1, 1))}
 
@@ -44,6 +44,8 @@ class Model:
             await gate
         elif self.mood == "raise":
             raise OSError("broken")
+        elif self.mood == "unfit":
+            raise UnfitInput("no text")
         return inputs
 
 
@@ -63,7 +65,7 @@ class Bench:
         self.model.mood = mood
         try:
             await self.breaker.predict(ROW)
-        except (OSError, CircuitOpen) as error:
+        except (OSError, UnfitInput, CircuitOpen) as error:
             return type(error).__name__
         return "answered"
 
@@ -165,6 +167,35 @@ def test_timeouts_around_it_count_as_failures_and_open_it() -> None:
     play(scene)
 
 
+def test_unfit_inputs_neither_open_it_nor_clear_its_record() -> None:
+    async def scene(b: Bench) -> None:
+        for _ in range(20):
+            assert await b.ask("unfit") == "UnfitInput"
+        assert b.state() is State.CLOSED
+        for mood in ("raise", "unfit", "raise", "unfit"):
+            await b.ask(mood)
+        assert b.state() is State.CLOSED
+        await b.ask("raise")
+        assert b.state() is State.OPEN
+
+    play(scene)
+
+
+def test_an_unfit_probe_leaves_the_probe_to_the_next_call() -> None:
+    async def scene(b: Bench) -> None:
+        await b.trip()
+        b.clock.now_s += 10.0
+        for _ in range(3):
+            assert await b.ask("unfit") == "UnfitInput"
+            assert b.state() is State.OPEN
+        assert await b.ask() == "answered"
+        assert b.state() is State.CLOSED
+        await b.trip()
+        assert await b.ask() == "CircuitOpen", "and the wait after the next failures is whole again"
+
+    play(scene)
+
+
 def test_cancelled_probe_opens_again_instead_of_holding_the_circuit_half_open() -> None:
     async def scene(b: Bench) -> None:
         await b.trip()
@@ -246,7 +277,7 @@ def test_table_in_the_docstring_names_every_transition_and_isolation_is_left_by_
     assert [event for state, event in NEXT if state is State.ISOLATED] == [Event.RESTORE]
 
 
-STEPS = st.lists(st.sampled_from(["answer", "raise", "wait", "isolate", "restore"]), max_size=40)
+STEPS = st.lists(st.sampled_from(["answer", "raise", "unfit", "wait", "isolate", "restore"]), max_size=40)
 
 
 @given(STEPS)
@@ -272,7 +303,7 @@ def test_any_history_agrees_with_counting_by_hand(steps: list[str]) -> None:
                 assert (got != "CircuitOpen") is admitted is (b.model.asked == asked + 1)
                 if admitted and step == "answer":
                     row_of_failures, opened_s = 0, None
-                elif admitted:
+                elif admitted and step == "raise":
                     row_of_failures += 1
                     if opened_s is not None or row_of_failures == 3:
                         opened_s = b.clock.now_s

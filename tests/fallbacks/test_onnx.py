@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper
 from onnx_bytes import classifier, external, identity, loop, model, node, not_a_number, value
 
 from fallbacks.onnx import OnnxModel
-from fallbacks.onnx_file import TensorSpec, read_once
+from fallbacks.onnx_file import read_once
+from fallbacks.predictor import TensorSpec
 
 F4 = np.dtype(np.float32)
 RNG = np.random.default_rng(7)
@@ -279,6 +281,16 @@ asyncio.run(main())
 
 
 NO_INPUT = model([node("Constant", [], ["y"], value_int=1)], inputs=[], outputs=[value("y", np.int64, ())])
+SEQUENCE = helper.make_model(
+    helper.make_graph(
+        [helper.make_node("SequenceConstruct", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, ["n"])],
+    ),
+    opset_imports=[helper.make_opsetid("", 17)],
+    ir_version=9,
+).SerializeToString()
 ONE_NUMBER = model(
     [node("ReduceMax", ["x"], ["y"], keepdims=0)],
     inputs=[value("x", F4, ("n", 3))],
@@ -296,7 +308,7 @@ ONE_NUMBER = model(
         pytest.param(identity(()), "'x' is a scalar", id="scalar input"),
         pytest.param(ONE_NUMBER, "'y' is a scalar", id="scalar output"),
         pytest.param(NO_INPUT, "no input", id="no input"),
-        pytest.param(identity(("n", 1), object), r"'x' is tensor\(string\); export plain", id="strings"),
+        pytest.param(SEQUENCE, r"'y' is seq\(tensor\(float\)\); export plain", id="a sequence"),
     ],
 )
 def test_what_cannot_be_served_is_refused_with_the_file_and_the_reason(

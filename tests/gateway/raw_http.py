@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.decision import Reason, Refused
 from gateway.limits import Limits
 from gateway.proxies import Proxies
 from gateway.replies import Reply, reply_end, reply_json
@@ -21,6 +23,8 @@ from gateway.states import Rejection, Stamp, Unanswered
 QUICK = Limits(head_s=0.2, body_s=0.2, idle_s=0.6, stuck_s=0.2, linger_s=0.3, sweep_s=0.02)
 BODY_LIMIT = 100_000
 LARGE = 8 * 2**20
+Pair = tuple[ssl.SSLContext, ssl.SSLContext]
+"""Of the listener and of its clients."""
 SOON_S = 5.0
 """Long enough for anything that is to happen; nothing waits as long unless it is to fail."""
 
@@ -31,7 +35,7 @@ class Told:
 
     echo: takes a body and tells what came; now: replies at once; slow: when `release` is set; bodiless: looks
     at no body; large: a large reply; wait: until the caller is gone; late: the same once `release` is set;
-    raise, raise-at-once, cancel: breaks.
+    raise, raise-at-once, cancel: breaks. Who names itself in `X-Caller` may be told that it is too many.
     """
 
     release: asyncio.Event = field(default_factory=asyncio.Event)
@@ -41,6 +45,9 @@ class Told:
 
     def admit(self, request: Request, /) -> Admitted | Reply:
         what = request.parts[0] if request.parts else ""
+        caller = request.header(b"x-caller")
+        if caller is not None and not request.claim(caller):
+            return self.refuse(Refused(Reason.RATE_LIMITED, 1.0))
         if what == "now":
             return reply_json(json.dumps(_about(request)).encode())
         if what == "raise-at-once":
@@ -179,14 +186,18 @@ class Wire:
 
 @dataclass
 class Door:
-    """A listener, and the way to it."""
+    """A listener, and the way to it. trust: of clients, where the listener speaks TLS."""
 
     server: Server
     address: tuple[str, int]
+    trust: ssl.SSLContext | None = None
     wires: list[Wire] = field(default_factory=list)
 
     async def connect(self, limit: int = 2**24) -> Wire:
-        wire = Wire(*await asyncio.open_connection(*self.address, limit=limit))
+        return await self.connect_by(self.trust, limit)
+
+    async def connect_by(self, trust: ssl.SSLContext | None, limit: int = 2**24) -> Wire:
+        wire = Wire(*await asyncio.open_connection(*self.address, limit=limit, ssl=trust))
         self.wires.append(wire)
         return wire
 
@@ -213,13 +224,17 @@ class Door:
 
 @asynccontextmanager
 async def listening(
-    handler: Handler, limits: Limits = QUICK, proxies: Proxies | None = None
+    handler: Handler,
+    limits: Limits = QUICK,
+    proxies: Proxies | None = None,
+    tls: Pair | None = None,
 ) -> AsyncIterator[Door]:
     """A listener on a port of its own; at the end it has let go of everything."""
     own = socket.create_server(("127.0.0.1", 0))
     own.setblocking(False)
     address = own.getsockname()
-    door = Door(Server(handler, limits, proxies), address)
+    ours, theirs = tls or (None, None)
+    door = Door(Server(handler, limits, proxies, ours), address, theirs)
     await door.server.start(own)
     try:
         yield door
@@ -237,10 +252,15 @@ Run = Callable[..., None]
 def runner(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> Run:
     """Runs a test against a fresh listener on a loop of one kind."""
 
-    def run(main: Main, limits: Limits = QUICK, proxies: Proxies | None = None) -> None:
+    def run(
+        main: Main,
+        limits: Limits = QUICK,
+        proxies: Proxies | None = None,
+        tls: Pair | None = None,
+    ) -> None:
         async def serve() -> None:
             told = Told()
-            async with listening(told, limits, proxies) as door:
+            async with listening(told, limits, proxies, tls) as door:
                 await main(door, told)
 
         with asyncio.Runner(loop_factory=loop_factory) as runs:

@@ -41,10 +41,14 @@ class Served:
     """A running gateway: its process, clients for both ports of HTTP, and where it speaks gRPC."""
 
     process: subprocess.Popen[str]
-    model: str
+    folder: Path
     grpc: str
     data: httpx.Client
     admin: httpx.Client
+
+    @property
+    def model(self) -> str:
+        return self.folder.name
 
     def ask(self, rows: NDArray[Any], **headers: str) -> httpx.Response:
         return self.data.post(
@@ -92,7 +96,7 @@ def serving(folder: Path, *flags: str, up_within_s: float = 90.0) -> Iterator[Se
     admin = httpx.Client(base_url=f"http://127.0.0.1:{admin_port}", headers=bearer, timeout=10)
     try:
         _wait_until_up(process, data, log, up_within_s)
-        yield Served(process, folder.name, f"127.0.0.1:{grpc_port}", data, admin)
+        yield Served(process, folder, f"127.0.0.1:{grpc_port}", data, admin)
     finally:
         data.close()
         admin.close()

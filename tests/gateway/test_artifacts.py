@@ -12,11 +12,12 @@ import orjson
 import pytest
 from deployments import CONFIGS, FILES, clean_rows, edit, letters
 
-from gateway.artifacts import Artifacts, contract_of, input_only, load_artifacts, load_models
+from gateway.artifacts import Artifacts, contract_of, input_only, load_artifacts
 from gateway.certificate import sha256
 from gateway.contract import Contract
 from gateway.errors import ArtifactError, PolicyError, Problem, Problems
 from gateway.gateway import Gateway
+from gateway.models import load_models
 from gateway.policy import load_policy
 from guards import arrays
 from guards.rows import Signals
@@ -33,7 +34,7 @@ def loaded(folder: Path) -> Artifacts:
 def contract_in(folder: Path) -> Contract:
     """The wire contract of a deployment whose models alone are looked at."""
     policy = load_policy(folder)
-    models = load_models(folder, policy)
+    models = load_models(folder, policy, {})
     try:
         return contract_of(folder, policy, models)
     finally:

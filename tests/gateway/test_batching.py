@@ -121,6 +121,19 @@ def test_a_batch_has_the_rows_of_its_requests_in_the_order_they_came() -> None:
     run(main)
 
 
+def test_whoever_steps_back_waits_behind_those_who_do_not_and_nobody_gets_ahead_of_them() -> None:
+    async def main() -> None:
+        one = Pass()
+        to = batcher(one.decide, batch=2)
+        first = await busy(to)
+        asked = [("late", 99), ("b", 2), ("c", 1), ("d", 3), ("e", 1), ("later", 10**30)]
+        later = [asyncio.create_task(to.decide(rows(name, 1.0), level)) for name, level in asked]
+        await asyncio.gather(*first, *later)
+        assert one.seen == [*FIRST, ("c0", "e0"), ("b0", "d0"), ("late0", "later0")]
+
+    run(main)
+
+
 def test_a_request_is_never_split_and_a_batch_never_too_large() -> None:
     async def main() -> None:
         one = Pass()

@@ -34,6 +34,12 @@ def scores(draw: st.DrawFn) -> Array:
     return draw(npst.arrays(dtype, shape, elements=draw(st.sampled_from([anything, near, unit]))))
 
 
+def as_bf16(array: Array) -> Array:
+    """The values without what BF16 cannot hold of them."""
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    return (bits & np.uint32(0xFFFF0000)).view(np.float32)
+
+
 def rows(array: Array) -> Array:
     return array.reshape(-1, array.shape[-1]) if array.ndim > 1 else array.reshape(-1, 1)
 
@@ -47,6 +53,20 @@ def test_no_tier_changes_name_shape_dtype_or_argmax(array: Array, tier: Tier) ->
     assert (rows(shown["p"]).argmax(1) == rows(array).argmax(1)).all()
     assert np.isfinite(shown["p"]).all()
     assert array.tobytes() == before.tobytes()
+
+
+@given(scores().filter(lambda array: array.dtype == np.float32).map(as_bf16), tiers)
+def test_what_is_shown_of_bf16_is_bf16_and_has_the_same_argmax(array: Array, tier: Tier) -> None:
+    shown = disclose({"p": array, "q": array}, tier, {"p"})["p"]
+    assert (as_bf16(shown) == shown).all()
+    assert np.isfinite(shown).all()
+    assert (shown.shape, shown.dtype) == (array.shape, array.dtype)
+    assert (rows(shown).argmax(1) == rows(array).argmax(1)).all()
+
+
+def test_rounding_for_bf16_lifts_the_largest_where_the_digits_tie() -> None:
+    p = as_bf16(np.array([[0.4980469, 0.5]], np.float32))
+    assert disclose({"p": p}, Rounded(2), {"p"})["p"].tolist() == [[0.5, 0.51171875]]
 
 
 @given(scores(), tiers)

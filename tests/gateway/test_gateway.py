@@ -504,6 +504,39 @@ def test_without_people_what_would_need_one_is_refused(tmp_path: Path) -> None:
     run(main)
 
 
+def test_callers_in_a_hurry_do_not_take_the_model_from_anybody(tmp_path: Path) -> None:
+    folder = letters(tmp_path, FULL_RATE)
+
+    class Slow:
+        """A model that takes a while, all of which it is given."""
+
+        def __init__(self, inner: Predictor) -> None:
+            self.inner, self.finished = inner, 0
+
+        async def predict(self, inputs: Tensors, /) -> Tensors:
+            await asyncio.sleep(0.05)
+            self.finished += 1
+            return await self.inner.predict(inputs)
+
+    async def main() -> None:
+        async with opened(folder) as gateway:
+            for rung in (0, 1):
+                breaker = predictor_of(gateway, rung)
+                assert isinstance(breaker, Breaker)
+                breaker._predictor = Slow(breaker._predictor)
+            primary = gateway.loaded.breakers["primary"]._predictor
+            assert isinstance(primary, Slow)
+            for i in range(12):
+                decisions = await gateway.decide(batch_of(clean_rows(1), within_s=0.01, name=f"h{i}"))
+                assert decisions[0].outcome == Refused(Reason.DEADLINE)
+            assert {b.state for b in gateway.loaded.breakers.values()} == {State.CLOSED}
+            decisions = await gateway.decide(batch_of(clean_rows(1)))
+            assert isinstance(decisions[0].outcome, Served)
+            assert primary.finished == 13
+
+    run(main)
+
+
 def test_the_breaker_opens_lets_one_probe_through_and_closes_again(tmp_path: Path) -> None:
     now_s = [1000.0]
 

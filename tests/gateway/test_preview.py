@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gateway.contract import Contract, TensorSpec
 from gateway.policy import Policy, load_policy
-from gateway.preview import MAX_SIDE, Picture, Row, Summary, is_picture, pixels, png, previews, why
+from gateway.preview import MAX_SIDE, Picture, Row, Summary, Text, is_picture, pixels, png, previews, why
 
 F4 = np.dtype(np.float32)
 
@@ -137,6 +137,12 @@ def test_each_input_is_shown_by_its_form() -> None:
         (np.ones((2, 1, 4, 4)), Summary),
         (np.ones((1, 2, 4, 4)), Summary),
         (np.ones((1, 1, 4, 4)), Picture),
+        (np.full((1, 3), b"a", object), Text),
+        (np.full((1, 1, 4, 4), b"a", object), Text),
+        (np.full((1, 0), b"a", object), Text),
+        (np.full((1, 2, 3), True), Summary),
+        (np.full((1, 2, 3), 2**64 - 1, np.uint64), Summary),
+        (np.full((1, 2, 3), np.inf, np.float16), Summary),
     ],
 )
 def test_no_form_breaks_the_preview(array: NDArray[Any], kind: type) -> None:
@@ -157,6 +163,53 @@ def test_a_summary_says_what_can_be_said() -> None:
         "first": "1, 3",
         "not finite": "1",
     }
+
+
+def test_whole_numbers_are_shown_to_their_last_digit() -> None:
+    (shown,) = previews(
+        {"a": np.array([[2**63 - 1, -12345678, 0]])}, contract(TensorSpec("a", np.dtype(np.int64), (None, 3)))
+    )
+    assert isinstance(shown, Row)
+    assert [cell.value for cell in shown.cells] == ["9223372036854775807", "-12345678", "0"]
+
+
+def test_a_summary_names_the_datatype_of_the_contract_if_the_case_is_of_it() -> None:
+    one = contract(TensorSpec("a", F4, (None, 2, 3), bf16=True))
+    for array, named in ((np.zeros((1, 2, 3), np.float32), "BF16"), (np.zeros((1, 2, 3)), "float64")):
+        (shown,) = previews({"a": array}, one)
+        assert isinstance(shown, Summary)
+        assert shown.facts["type"] == named
+
+
+def shown_text(*items: bytes) -> Text:
+    array = np.empty((1, len(items)), object)
+    array[0] = items
+    (shown,) = previews({"t": array}, contract(TensorSpec("t", np.dtype(object), (None, None))))
+    assert isinstance(shown, Text)
+    return shown
+
+
+def test_text_is_shown_with_an_escape_for_all_that_does_not_print() -> None:
+    told = "jä\nß \U0001f642".encode(), b"a\0b\x1b[31m", "\u202eabc\u200b".encode(), b"\xff\xfeok", b""
+    assert shown_text(*told).parts == (
+        "jä\nß \U0001f642",
+        r"a\x00b\x1b[31m",
+        r"\u202eabc\u200b",
+        r"\xff\xfeok",
+        "",
+    )
+
+
+def test_text_is_cut_between_two_characters_and_says_so_and_many_texts_are_counted() -> None:
+    assert shown_text(b"x" + "ä".encode() * 4000).parts == ("x" + "ä" * 2047 + "… (8001 bytes in all)",)
+    many = shown_text(*[b"x"] * 40)
+    assert (len(many.parts), many.left_out) == (32, 8)
+
+
+@given(st.binary(max_size=60))
+def test_whatever_the_bytes_are_only_what_prints_is_shown(item: bytes) -> None:
+    (part,) = shown_text(item).parts
+    assert part.replace("\n", "").isprintable()
 
 
 @pytest.fixture(scope="module")

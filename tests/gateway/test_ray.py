@@ -9,9 +9,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
 from served import Served, clean_rows, copy_of, descendants, serving
+
+from fallbacks.oip import open_inference_pb2 as pb
 
 pytestmark = pytest.mark.ray
 
@@ -84,6 +87,30 @@ def test_a_replica_killed_under_load_fails_its_own_requests_and_no_other_and_com
     assert len(lost) <= len(load), f"more than the requests in flight were lost: {lost}"
     assert all(-0.1 < after < 1.0 for after, _ in lost), f"requests failed long after the kill: {lost}"
     assert sum(len(one.ends) for one in load) > 100
+
+
+def met_by(served: Served, ids: list[str]) -> list[int]:
+    """How many of these decisions each replica has written down."""
+    logs = [log.read_text() for log in (served.folder / "var").glob("decisions-*.jsonl")]
+    return [sum(id_ in log for id_ in ids) for log in logs]
+
+
+def test_every_replica_speaks_grpc_on_the_same_port(served: Served) -> None:
+    """The kernel spreads connections: over many of them, each replica is met."""
+    message = pb.ModelInferRequest(model_name="letters", raw_input_contents=[clean_rows(1).tobytes()])
+    message.inputs.add(name="attributes", datatype="FP32", shape=[1, 16])
+    ids = []
+    for _ in range(24):
+        with grpc.insecure_channel(served.grpc, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            ask = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            response = pb.ModelInferResponse.FromString(ask(message.SerializeToString(), timeout=10))
+        assert response.parameters["fs_served_by"].string_param == "primary"
+        ids.append(response.parameters["fs_decision_id"].string_param)
+    until_s = time.monotonic() + 5
+    while sum(met := met_by(served, ids)) < 24 and time.monotonic() < until_s:
+        time.sleep(0.1)
+    assert sum(met) == 24
+    assert sum(count > 0 for count in met) == 2
 
 
 def test_a_pulled_primary_is_replaced_by_the_fallback_at_every_replica(served: Served) -> None:

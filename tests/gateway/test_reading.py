@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -23,12 +25,16 @@ async def nobody() -> None:
     raise AssertionError("nobody asks")
 
 
+def anybody(principal: str) -> bool:
+    raise AssertionError("nobody claims")
+
+
 class Heard:
     """A reader and all that came out of it."""
 
     def __init__(self, limits: Limits = QUICK) -> None:
         self.heads: list[Any] = []
-        self.reader = Reader(self._admit, limits, "192.0.2.7", None, nobody)
+        self.reader = Reader(self._admit, limits, "192.0.2.7", None, nobody, anybody)
         self.refused: str | None = None
 
     def _admit(self, request: Request) -> Admitted | Reply:
@@ -121,7 +127,7 @@ def test_what_admit_raises_is_raised_and_ends_the_reading() -> None:
     def broken(request: Request) -> Reply:
         raise RuntimeError("broken on purpose")
 
-    reader = Reader(broken, QUICK, "", None, nobody)
+    reader = Reader(broken, QUICK, "", None, nobody, anybody)
     with pytest.raises(RuntimeError, match="broken on purpose"):
         reader.feed(get("/now").encode())
     assert reader.over
@@ -134,3 +140,29 @@ def test_a_reader_that_is_closed_lets_go_of_its_parser_and_of_what_waits() -> No
     assert heard.reader.over
     assert not heard.reader.turns
     assert heard.reader._parser is None
+
+
+class Sent(bytearray):
+    """Bytes that can be seen to go."""
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [b"\0" * 100, b"GET /" + b"x" * 20_000, post("/x", b"y" * 2 * LIMIT), chunked("/x", b"y" * 2 * LIMIT)],
+    ids=["no request", "too long a head", "too long a body", "too long a body in chunks"],
+)
+def test_nothing_of_what_was_refused_is_kept_until_the_collector_comes(cut: bytes) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        heard, sent = Heard(), Sent(cut)
+        gone, reader = weakref.ref(sent), heard.reader
+        with pytest.raises(Violation):
+            reader.feed(sent)  # type: ignore[arg-type]
+        del sent
+        reader.close()
+        assert gone() is None
+        assert not reader._body
+        assert reader._turn is None
+    finally:
+        gc.enable()

@@ -215,12 +215,13 @@ def test_a_case_that_waits_has_no_outcome_and_one_that_expired_is_refused(tmp_pa
     run(main)
 
 
-def test_every_exposed_score_is_answered_and_nothing_else(tmp_path: Path) -> None:
+def test_every_exposed_score_is_answered_and_what_is_no_score_is_blank(tmp_path: Path) -> None:
     outputs = (
         TensorSpec("probabilities", F4, (None, 4)),
         TensorSpec("calibrated", np.dtype(np.float64), (None, 1, 4)),
         TensorSpec("open", F4, (None, None)),
         TensorSpec("label", np.dtype(np.int64), (None,)),
+        TensorSpec("word", np.dtype(np.object_), (None,)),
     )
     contract = replace(CONTRACT, outputs=outputs)
 
@@ -228,9 +229,13 @@ def test_every_exposed_score_is_answered_and_nothing_else(tmp_path: Path) -> Non
         with people(tmp_path) as (to, _):
             outcome = outcome_of(await decided(to, answer_with_label(1)), contract)
             assert isinstance(outcome, Degraded)
-            assert {name: a.tolist() for name, a in outcome.output.items()} == {
+            answered = {name: a.tolist() for name, a in outcome.output.items()}
+            assert np.isnan(answered.pop("open")).tolist() == [[True]]
+            assert answered == {
                 "probabilities": [[0, 1, 0, 0]],
                 "calibrated": [[[0, 1, 0, 0]]],
+                "label": [np.iinfo(np.int64).min],
+                "word": [b""],
             }
 
     run(main)

@@ -238,3 +238,22 @@ def test_a_replica_behind_a_trusted_proxy_believes_it_and_nobody_else(tmp_path: 
             assert (await door.ask(post(INFER, body))).status == 200
 
     asyncio.run(main())
+
+
+def test_a_caller_with_too_many_connections_is_refused_by_its_key_and_others_are_served(plane: Plane) -> None:
+    async def main() -> None:
+        async with listening(plane.app, replace(QUICK, idle_s=30, connections_per_caller=2)) as door:
+            sent = infer(plane, plane.good[:1])
+            kept = [await door.connect() for _ in range(2)]
+            for _ in range(2):
+                assert [(await wire.ask(sent)).status for wire in kept] == [200, 200]
+            more = await door.connect()
+            got = await more.ask(get("/v2/health/ready"))
+            assert (got.status, got.closes) == (200, False), "who needs no key is no caller"
+            got = await more.ask(sent)
+            assert (*outcome(got), got.closes) == (429, "rate_limited", True)
+            assert await more.ended()
+            anonymous = sent.replace(b"Authorization: Bearer", b"X-Nothing: Bearer")
+            assert [(await (await door.connect()).ask(anonymous)).status for _ in range(3)] == [200, 200, 429]
+
+    plane.run(main)

@@ -16,7 +16,7 @@ STOPPED = 0.02
 
 
 class Onnx(MLModel):
-    """The model alone."""
+    """The model alone. It gives the outputs that are asked for; `probabilities` if none are named."""
 
     async def load(self) -> bool:
         self.session = open_session()
@@ -24,8 +24,9 @@ class Onnx(MLModel):
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         tensor = payload.inputs[0]
-        (y,) = self.session.run(["probabilities"], {tensor.name: NumpyCodec.decode_input(tensor)})
-        return self._answer(probabilities=y)
+        names = [output.name for output in payload.outputs or []] or ["probabilities"]
+        found = self.session.run(names, {tensor.name: NumpyCodec.decode_input(tensor)})
+        return self._answer(**dict(zip(names, found, strict=True)))
 
     def _answer(self, **outputs: np.ndarray) -> InferenceResponse:
         told = [NumpyCodec.encode_output(name, array) for name, array in outputs.items()]

@@ -1,0 +1,127 @@
+"""One tensor as an upstream declares it, and its encodings: little-endian bytes, or a list of numbers.
+
+What is read is held to the declared datatype exactly: no fraction becomes an integer, no integer wraps, a
+boolean is no number. A null in place of a float is NaN, which is how MLServer writes it; whoever asked
+refuses that row. BF16, for which numpy has no type, is float32 on our side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fallbacks.oip.errors import WrongAnswer, excerpt
+from fallbacks.predictor import TensorSpec
+
+Array: TypeAlias = NDArray[Any]
+Shape: TypeAlias = tuple[int, ...]
+
+MAX_RANK: Final = 8
+MAX_BYTES: Final = 64 * 2**20
+DATATYPES: Final = {
+    "BOOL": np.dtype(np.bool_),
+    **{f"UINT{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)},
+    **{f"INT{bits}": np.dtype(f"<i{bits // 8}") for bits in (8, 16, 32, 64)},
+    **{f"FP{bits}": np.dtype(f"<f{bits // 8}") for bits in (16, 32, 64)},
+    "BF16": np.dtype("<f4"),
+}
+BINARY_ONLY: Final = frozenset({"FP16", "BF16"})
+_TYPES: Final[dict[str, frozenset[type]]] = {
+    "b": frozenset({bool}),
+    "i": frozenset({int}),
+    "u": frozenset({int}),
+    "f": frozenset({float, int, type(None)}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """One input or output of a server's model. The first axis is the row; None is any size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int | None, ...]
+
+    def spec(self, name: str) -> TensorSpec:
+        """The same under our name for it."""
+        dtype = DATATYPES[self.datatype].newbyteorder("=")
+        return TensorSpec(name, dtype, self.shape, self.datatype == "BF16")
+
+    @property
+    def item_bytes(self) -> int:
+        return 2 if self.datatype == "BF16" else DATATYPES[self.datatype].itemsize
+
+    def fits(self, datatype: object, shape: Sequence[object], n: int) -> Shape:
+        """The shape that an answer states, if it is n rows of what is declared. Raises WrongAnswer."""
+        sizes = tuple(size for size in shape if type(size) is int and size >= 0)
+        good = datatype == self.datatype and len(sizes) == len(shape) == len(self.shape) and sizes[0] == n
+        wanted = zip(self.shape[1:], sizes[1:], strict=False)
+        if not good or any(want not in (None, size) for want, size in wanted):
+            got, declared = f"{datatype}{list(shape)}", [n, *self.shape[1:]]
+            raise WrongAnswer(f"{self.name!r} is {excerpt(got)}, not {self.datatype}{declared}")
+        return sizes
+
+    def to_bytes(self, array: Array) -> bytes:
+        """The row-major little-endian numbers; BF16 rounds to nearest even."""
+        if self.datatype != "BF16":
+            return array.astype(DATATYPES[self.datatype], copy=False).tobytes()
+        bits = np.ascontiguousarray(array, "<f4").view("<u4").astype(np.uint64)
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        return np.where(np.isnan(array), np.uint64(0x7FC0), rounded).astype("<u2").tobytes()
+
+    def from_bytes(self, content: bytes | memoryview, shape: Shape) -> Array:
+        """The numbers in exactly as many bytes as the shape needs. Raises WrongAnswer."""
+        wanted = math.prod(shape) * self.item_bytes
+        if len(content) != wanted:
+            raise WrongAnswer(f"{self.name!r} has {len(content)} bytes, not {wanted}")
+        if self.datatype == "BF16":
+            wide = np.frombuffer(content, "<u2").astype("<u4") << np.uint32(16)
+            return wide.view("<f4").reshape(shape)
+        if self.datatype == "BOOL" and np.frombuffer(content, np.uint8).max(initial=0) > 1:
+            raise WrongAnswer(f"{self.name!r} holds bytes that are neither true nor false")
+        return np.frombuffer(bytes(content), DATATYPES[self.datatype]).reshape(shape)
+
+    def from_list(self, data: object, shape: Shape) -> Array:
+        """The numbers in a list, flat or nested as the shape. Raises WrongAnswer."""
+        flat = _flat(data, shape)
+        dtype = DATATYPES[self.datatype]
+        if flat is None or not set(map(type, flat)) <= _TYPES[dtype.kind]:
+            raise WrongAnswer(f"{self.name!r} is not a list of {math.prod(shape)} {self.datatype} values")
+        try:
+            with np.errstate(over="ignore"):  # becomes infinite, and fails its row
+                return np.array(flat, dtype).reshape(shape)
+        except (OverflowError, ValueError) as error:
+            raise WrongAnswer(f"{self.name!r}: {error}") from error
+
+
+def _flat(data: object, shape: Shape) -> list[Any] | None:
+    """The values of a flat or fully nested list, or None if their number is not the shape's."""
+    if not isinstance(data, list):
+        return None
+    if len(data) == math.prod(shape) and not any(isinstance(value, list) for value in data[:1]):
+        return data
+    level = [data]
+    for size in shape:
+        if not all(isinstance(item, list) and len(item) == size for item in level):
+            return None
+        level = list(chain.from_iterable(level))
+    return level
+
+
+def limit_bytes(outputs: Iterable[Declared], rows: int) -> int:
+    """The largest answer worth reading: 32 bytes a number as JSON needs, 64 KiB for the rest.
+
+    64 MiB where an output leaves a size open.
+    """
+    values = 0
+    for output in outputs:
+        if None in output.shape[1:]:
+            return MAX_BYTES
+        values += rows * math.prod(size for size in output.shape[1:] if size is not None)
+    return 65536 + 32 * values

@@ -1,0 +1,93 @@
+"""The models that a policy names, loaded: files of its folder, and what was stored of upstreams."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import assert_never
+
+from fallbacks.oip.stored import Stored
+from fallbacks.oip.upstream import Upstream
+from fallbacks.onnx import OnnxModel
+from fallbacks.predictor import LoadedModel
+from gateway.batch import due_s
+from gateway.errors import PolicyError, Problem
+from gateway.places import Loc
+from gateway.policy import OipPolicy, OnnxPolicy, Policy, closest, locate
+from gateway.upstreams import UPSTREAMS_FILE, remote_of
+
+
+class _Unfit(Exception):
+    """Why one model cannot be loaded."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+
+def load_models(folder: Path, policy: Policy, upstreams: Mapping[str, Stored]) -> dict[str, LoadedModel]:
+    """Every rung's model. `upstreams`: what is stored of those that live elsewhere, by rung; asks none.
+
+    Raises:  PolicyError naming every rung that cannot be loaded, and the nearest file if one is missing.
+    """
+    models: dict[str, LoadedModel] = {}
+    problems: list[Problem] = []
+    for i, rung in enumerate(policy.rungs):
+        try:
+            match rung.model:
+                case OnnxPolicy(path=path):
+                    models[rung.name] = _file(folder, ("rungs", i, "model", "path"), path)
+                case OipPolicy():
+                    models[rung.name] = _upstream(folder, policy, i, rung.model, upstreams.get(rung.name))
+                case _:
+                    assert_never(rung.model)
+        except _Unfit as unfit:
+            problems.append(unfit.problem)
+    if problems:
+        for model in models.values():
+            model.close()
+        raise PolicyError(problems)
+    return models
+
+
+def _file(folder: Path, at: Loc, name: str) -> OnnxModel:
+    path = folder / name
+    if not path.is_file():
+        nearest = closest(name, {p.name for p in folder.glob("*.onnx")})
+        raise _Unfit(locate(folder, at, f"{name!r} does not exist", nearest))
+    try:
+        model = OnnxModel.load(path)
+    except ValueError as error:
+        raise _Unfit(locate(folder, at, str(error))) from error
+    try:
+        model.run(model.canary(1))
+    except Exception as error:
+        model.close()
+        # onnxruntime has a type of its own for each failure
+        raise _Unfit(locate(folder, at, f"{name!r} cannot answer a row of zeros: {error}")) from error
+    return model
+
+
+def _upstream(folder: Path, policy: Policy, i: int, named: OipPolicy, stored: Stored | None) -> Upstream:
+    at = ("rungs", i, "model")
+    if stored is None:
+        what = f"{UPSTREAMS_FILE} does not hold this model: run `gateway calibrate`"
+        raise _Unfit(locate(folder, at, what))
+    try:
+        remote = remote_of(named)
+    except ValueError as error:
+        raise _Unfit(locate(folder, (*at, "token_env"), str(error))) from error
+    encoder = None if named.encoder is None else _file(folder, (*at, "encoder"), named.encoder)
+    try:
+        return Upstream(
+            remote,
+            stored,
+            names=named.names,
+            encoder=encoder,
+            max_rows=policy.serving.max_batch_rows,
+            due_s=partial(due_s, policy.rungs[i].budget_s),
+        )
+    except ValueError as error:
+        if encoder is not None:
+            encoder.close()
+        raise _Unfit(locate(folder, at, str(error))) from error

@@ -1,0 +1,123 @@
+"""`upstreams.json`: what calibration keeps of the models that live in other servers.
+
+A replica starts from this file alone. Whoever answers at the time is held against it; who does not answer
+yet is held against it before the first answer is used (see `fallbacks.oip.upstream`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import orjson
+
+from fallbacks.oip.address import Address, Remote
+from fallbacks.oip.apart import apart
+from fallbacks.oip.client import connect
+from fallbacks.oip.errors import Unanswered
+from fallbacks.oip.stored import Stored
+from fallbacks.oip.upstream import Upstream
+from fallbacks.onnx_file import read_once
+from fallbacks.predictor import LoadedModel
+from gateway.errors import ArtifactError, PolicyError, Problem
+from gateway.policy import OipPolicy, Policy, locate
+
+UPSTREAMS_FILE = "upstreams.json"
+RECORD_S, CHECK_S = 30.0, 2.0
+log = logging.getLogger(__name__)
+
+
+def remote_of(named: OipPolicy) -> Remote:
+    """Raises ValueError if the variable that should hold the token does not."""
+    token = None
+    if named.token_env is not None:
+        token = os.environ.get(named.token_env, "")
+        if not token or not token.isascii() or not token.isprintable() or " " in token:
+            raise ValueError(f"the environment variable {named.token_env} holds no token")
+    return Remote(Address.parse(named.url), named.model, named.version, token)
+
+
+def record_upstreams(folder: Path, policy: Policy) -> dict[str, Stored]:
+    """What is to be kept of every rung that lives elsewhere, asked now. Raises PolicyError; blocks."""
+    found: dict[str, Stored] = {}
+    problems: list[Problem] = []
+    for i, rung in enumerate(policy.rungs):
+        if isinstance(rung.model, OipPolicy):
+            try:
+                found[rung.name] = _record(rung.model, policy)
+            except (Unanswered, TimeoutError, ValueError) as error:
+                problems.append(locate(folder, ("rungs", i, "model"), f"cannot be calibrated: {error}"))
+    if problems:
+        raise PolicyError(problems)
+    return found
+
+
+def _record(named: OipPolicy, policy: Policy) -> Stored:
+    remote = remote_of(named)
+    ranges = {named.names.get(name, name): (r.low, r.high) for name, r in policy.inputs.items()}
+
+    async def ask() -> Stored:
+        client = connect(remote)
+        try:
+            return await Stored.record(client, ranges, policy.serving.max_batch_rows, RECORD_S)
+        finally:
+            await client.close()
+
+    return apart(ask)
+
+
+def write_upstreams(folder: Path, found: Mapping[str, Stored]) -> None:
+    """Writes the file, if there is anything to keep."""
+    if found:
+        held = {"schema": 1, "upstreams": {name: stored.to_json() for name, stored in found.items()}}
+        options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
+        (folder / UPSTREAMS_FILE).write_bytes(orjson.dumps(held, option=options))
+
+
+def read_upstreams(folder: Path, policy: Policy) -> dict[str, Stored]:
+    """What is kept, by rung. Raises ArtifactError if the policy needs the file and cannot have it."""
+    if not any(isinstance(rung.model, OipPolicy) for rung in policy.rungs):
+        return {}
+    path = folder / UPSTREAMS_FILE
+    if not path.exists():
+        raise ArtifactError([Problem("", "is missing: run `gateway calibrate`", str(path))])
+    try:
+        held = orjson.loads(read_once(path))
+        if not isinstance(held, dict) or held.get("schema") != 1 or not isinstance(held["upstreams"], dict):
+            raise ValueError("is not of this version")
+        return {str(name): Stored.from_json(one) for name, one in held["upstreams"].items()}
+    except (ValueError, KeyError) as error:
+        raise ArtifactError([Problem("", f"{error}; run `gateway calibrate` again", str(path))]) from error
+
+
+def check_upstreams(folder: Path, policy: Policy, models: Mapping[str, LoadedModel]) -> None:
+    """Holds every upstream that answers within two seconds against what is kept of it; blocks meanwhile.
+
+    Raises ArtifactError if one answers otherwise. One that cannot be asked now is told to the log.
+    """
+    asked = {name: model for name, model in models.items() if isinstance(model, Upstream)}
+    if not asked:
+        return
+
+    async def ask() -> list[BaseException | None]:
+        return await asyncio.gather(*(one.check(CHECK_S) for one in asked.values()), return_exceptions=True)
+
+    ended = dict(zip(asked, apart(ask), strict=True))
+    problems: list[Problem] = []
+    for i, rung in enumerate(policy.rungs):
+        match ended.get(rung.name):
+            case None:
+                pass
+            case ValueError() as error:
+                problems.append(locate(folder, ("rungs", i, "model"), str(error)))
+            case Unanswered() | TimeoutError() as error:
+                log.warning(
+                    "rung %s cannot be checked now, and is not asked until it can: %s", rung.name, error
+                )
+            case error:
+                raise error
+    if problems:
+        raise ArtifactError(problems)

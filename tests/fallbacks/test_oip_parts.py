@@ -1,0 +1,218 @@
+"""Addresses, tensors, descriptions and gRPC answers: what a server says, held to what it may say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from fallbacks.oip.address import Address, Remote
+from fallbacks.oip.described import Described
+from fallbacks.oip.errors import WrongAnswer
+from fallbacks.oip.grpc import read_answer
+from fallbacks.oip.open_inference_pb2 import InferTensorContents, ModelInferResponse
+from fallbacks.oip.tensors import BINARY_ONLY, DATATYPES, MAX_BYTES, Declared, limit_bytes
+
+Output = ModelInferResponse.InferOutputTensor
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://triton:8000", "http://triton:8000"),
+        ("http://triton/base/", "http://triton:80/base"),
+        ("https://models.example", "https://models.example:443"),
+        ("grpc://triton:8001", "grpc://triton:8001"),
+        ("grpcs://[::1]:8001/", "grpcs://[::1]:8001"),
+    ],
+)
+def test_an_address_is_a_scheme_a_host_and_a_port(url: str, shown: str) -> None:
+    assert str(Address.parse(url)) == shown
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("triton:8000", "must be http"),
+        ("ftp://triton", "must be http"),
+        ("http://", "must be http"),
+        ("http://triton:many", "is not a URL"),
+        ("http://[::1", "is not a URL"),
+        (f"http://me:{SECRET}@triton", "token_env"),
+        (f"grpc://{SECRET}@triton:8001", "token_env"),
+        (f"http://triton?key={SECRET}", "no [?]"),
+        (f"http://triton#{SECRET}", "no #|no [?]"),
+        ("grpc://triton", "grpc://host:8001"),
+        ("grpc://triton:8001/models", "grpc://host:8001"),
+        ("http://tri ton", "characters"),
+        ("http://triton\n:80", "characters"),
+        ("http://trïton", "characters"),
+    ],
+)
+def test_what_is_no_address_is_told_without_its_secret(url: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told) as caught:
+        Address.parse(url)
+    assert SECRET not in str(caught.value)
+
+
+def test_names_cannot_leave_their_place_in_the_path() -> None:
+    remote = Remote(Address.parse("http://triton/base"), "../a b?", "1/2", SECRET)
+    assert remote.path == "/base/v2/models/..%2Fa%20b%3F/versions/1%2F2"
+    assert SECRET not in repr(remote)
+
+
+@given(st.data(), st.sampled_from(sorted(DATATYPES)), array_shapes(min_dims=1, max_dims=3, max_side=4))
+def test_every_number_survives_both_encodings(data: Any, datatype: str, shape: tuple[int, ...]) -> None:
+    dtype = DATATYPES[datatype]
+    array = data.draw(arrays(dtype, shape, elements={"allow_nan": False} if dtype.kind == "f" else None))
+    one = Declared("x", datatype, (None, *shape[1:]))
+    if datatype != "BF16":
+        assert one.from_bytes(one.to_bytes(array), shape).tobytes() == array.tobytes()
+    if datatype not in BINARY_ONLY:
+        for told in (array.tolist(), array.reshape(-1).tolist()):
+            assert np.array_equal(one.from_list(told, shape), array)
+
+
+@given(arrays(np.float32, 5, elements={"allow_nan": False, "allow_infinity": False}))
+def test_bf16_keeps_what_its_bits_can_hold(array: Any) -> None:
+    one = Declared("x", "BF16", (None,))
+    once = one.from_bytes(one.to_bytes(array), (5,))
+    finite = np.isfinite(once)  # the largest float32 round to infinity
+    assert np.allclose(once[finite], array[finite], rtol=2**-8, atol=1e-38)
+    assert one.from_bytes(one.to_bytes(once), (5,)).tobytes() == once.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data"),
+    [("UINT8", [256]), ("UINT8", [-1]), ("INT32", [1.0]), ("INT64", [True]), ("BOOL", [1]), ("FP32", ["1"])],
+)
+def test_no_number_is_converted_into_another(datatype: str, data: list[Any]) -> None:
+    with pytest.raises(WrongAnswer):
+        Declared("x", datatype, (None,)).from_list(data, (1,))
+
+
+@pytest.mark.parametrize("shape", [[3, -2], [3, True], [3, 2.0], [3, "2"], [3, None], [3], []])
+def test_a_size_that_is_left_open_must_be_one(shape: list[Any]) -> None:
+    one = Declared("y", "FP32", (None, None))
+    assert one.fits("FP32", [3, 2], 3) == (3, 2)
+    with pytest.raises(WrongAnswer):
+        one.fits("FP32", shape, 3)
+
+
+def test_bytes_that_are_neither_true_nor_false_are_refused() -> None:
+    with pytest.raises(WrongAnswer, match="neither"):
+        Declared("x", "BOOL", (None,)).from_bytes(b"\x02", (1,))
+
+
+def test_a_limit_covers_the_longest_numbers_that_json_writes() -> None:
+    longest = len(str(-np.finfo(np.float64).tiny)) + len(", ")
+    outputs = [Declared("y", "FP64", (None, 10)), Declared("z", "FP64", (None, 2, 3))]
+    assert limit_bytes(outputs, 7) >= 7 * 16 * longest
+    assert limit_bytes([Declared("y", "FP64", (None, None))], 7) == MAX_BYTES
+
+
+GOOD = ("x", "FP32", [-1, 2])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "told"),
+    [
+        ([], [GOOD], "declares no inputs"),
+        ([GOOD], [], "declares no inputs or no numeric outputs"),
+        ([GOOD], [("label", "BYTES", [-1])], "no numeric outputs"),
+        ([("x", "BYTES", [-1, 1])], [GOOD], "only numeric"),
+        ([("x", None, [-1])], [GOOD], "only numeric"),
+        ([("x", "FP32", [8, 2])], [GOOD], "first axis of 8"),
+        ([("x", "FP32", [])], [GOOD], "has the shape"),
+        ([("x", "FP32", [-1, 0])], [GOOD], "has the shape"),
+        ([("x", "FP32", [-1, 2.0])], [GOOD], "has the shape"),
+        ([("x", "FP32", [-1] * 9)], [GOOD], "has the shape"),
+        ([(None, "FP32", [-1])], [GOOD], "has no name"),
+        ([GOOD], [GOOD, GOOD], "a name twice"),
+    ],
+)
+def test_a_model_that_cannot_be_asked_is_told_at_once(inputs: Any, outputs: Any, told: str) -> None:
+    with pytest.raises(WrongAnswer, match=told):
+        Described.of(inputs, outputs)
+
+
+def test_outputs_of_text_are_left_out() -> None:
+    described = Described.of([GOOD], [("label", "BYTES", [-1, 1]), GOOD])
+    assert [one.name for one in described.outputs] == ["x"]
+
+
+LIKE = Described.of([("x", "FP32", [-1, 2])], [("y", "FP32", [-1, 2]), ("k", "INT8", [-1])])
+Y = np.arange(4, dtype=np.float32).reshape(2, 2)
+
+
+def response(**changes: Any) -> ModelInferResponse:
+    told: dict[str, Any] = {
+        "id": "1",
+        "outputs": [
+            Output(name="k", datatype="INT8", shape=[2], contents=InferTensorContents(int_contents=[-1, 7])),
+            Output(
+                name="y",
+                datatype="FP32",
+                shape=[2, 2],
+                contents=InferTensorContents(fp32_contents=Y.ravel().tolist()),
+            ),
+        ],
+    }
+    return ModelInferResponse(**(told | changes))
+
+
+def bare(**changes: Any) -> list[Output]:
+    return [
+        Output(**({"name": "k", "datatype": "INT8", "shape": [2]} | changes)),
+        Output(name="y", datatype="FP32", shape=[2, 2]),
+    ]
+
+
+RAW = [b"\xff\x07", Y.tobytes()]
+
+
+@pytest.mark.parametrize("answer", [response(), response(outputs=bare(), raw_output_contents=RAW)])
+def test_typed_and_raw_contents_are_the_same_answer(answer: ModelInferResponse) -> None:
+    found = read_answer(answer, "1", LIKE, 2)
+    assert found["y"].tobytes() == Y.tobytes() and found["k"].tolist() == [-1, 7]
+    assert [array.dtype for array in (found["y"], found["k"])] == [np.dtype(np.float32), np.dtype(np.int8)]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        response(id="2"),
+        response(outputs=[]),
+        response(outputs=bare()),
+        response(outputs=bare(), raw_output_contents=RAW[:1]),
+        response(outputs=bare(), raw_output_contents=RAW[::-1]),
+        response(outputs=bare(datatype="UINT8"), raw_output_contents=RAW),
+        response(outputs=bare(shape=[2, 1]), raw_output_contents=RAW),
+        response(outputs=bare(name="y"), raw_output_contents=RAW),
+        response(outputs=bare(shape=[3]), raw_output_contents=[b"\0\0\0", RAW[1]]),
+        response(outputs=bare(contents=InferTensorContents(int_contents=[1, 300]))),
+    ],
+)
+def test_a_wrong_answer_over_grpc_is_an_error(answer: ModelInferResponse) -> None:
+    with pytest.raises(WrongAnswer):
+        read_answer(answer, "1", LIKE, 2)
+
+
+def test_half_precision_is_taken_raw_alone() -> None:
+    like = Described.of([GOOD], [("y", "FP16", [-1])])
+    told = [
+        Output(name="y", datatype="FP16", shape=[1], contents=InferTensorContents(bytes_contents=[b"\0<"]))
+    ]
+    raw = ModelInferResponse(
+        outputs=[Output(name="y", datatype="FP16", shape=[1])], raw_output_contents=[b"\0<"]
+    )
+    assert read_answer(raw, "1", like, 1)["y"].tolist() == [1.0]
+    with pytest.raises(WrongAnswer, match="without raw"):
+        read_answer(ModelInferResponse(outputs=told), "1", like, 1)

@@ -1,0 +1,417 @@
+"""A model elsewhere as a predictor: asked only once it is known, in the time that is left."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_bytes as onnx
+import orjson
+import pytest
+from oip_server import METADATA, SPEC, Asked, OipServer, oip_server, send
+
+from fallbacks.oip.apart import apart
+from fallbacks.oip.client import connect
+from fallbacks.oip.errors import Unreachable, WrongAnswer
+from fallbacks.oip.stored import CHANGED, PROBES, Stored
+from fallbacks.oip.upstream import Upstream
+from fallbacks.onnx import OnnxModel
+from fallbacks.predictor import LoadedModel, NotItsFault, TensorSpec
+
+X = np.array([[1, 2], [3, 4], [5, 0.1]], np.float32)
+F4 = np.dtype(np.float32)
+
+
+class Doubles:
+    """A server whose model multiplies by `factor`, at most `most_rows` at a time; it may be away or hang."""
+
+    def __init__(self, factor: float = 2.0, most_rows: int = 1000) -> None:
+        self.factor = factor
+        self.most_rows = most_rows
+        self.hangs = False
+
+    async def __call__(self, asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if self.hangs:
+            await asyncio.sleep(3600)
+        one = asked.document["inputs"][0]
+        if one["shape"][0] > self.most_rows:
+            return await send(writer, {"error": "too many rows"}, "400 Bad Request")
+        data = [self.factor * v for v in one["data"]]
+        return await send(writer, {"outputs": [{**SPEC[0], "shape": one["shape"], "data": data}]})
+
+
+@asynccontextmanager
+async def upstream(
+    model: Doubles,
+    *,
+    names: Mapping[str, str] | None = None,
+    encoder: OnnxModel | None = None,
+    max_rows: int = 128,
+    due_s: Callable[[], tuple[float, bool]] = lambda: (math.inf, False),
+) -> AsyncIterator[tuple[OipServer, Upstream]]:
+    """A server, and an upstream over it that was calibrated on it."""
+    async with oip_server(model) as server:
+        client = connect(server.remote)
+        stored = await Stored.record(client, {}, max_rows, 5)
+        await client.close()
+        await asyncio.wait_for(server.left.wait(), 5)
+        server.left.clear()
+        server.asked.clear()
+        one = Upstream(
+            server.remote, stored, names=names or {}, encoder=encoder, max_rows=max_rows, due_s=due_s
+        )
+        try:
+            yield server, one
+        finally:
+            one.close()
+            await one.closed()
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(main())
+
+
+def sizes(server: OipServer) -> list[int]:
+    """How many rows each question had."""
+    return [one.document["inputs"][0]["shape"][0] for one in server.inferred]
+
+
+def test_it_is_a_model_like_any_other() -> None:
+    async def main() -> None:
+        async with upstream(Doubles(), names={"attributes": "x", "probabilities": "y"}) as (_, one):
+            model: LoadedModel = one
+            assert model.inputs == (TensorSpec("attributes", F4, (None, 2)),)
+            assert model.outputs == (TensorSpec("probabilities", F4, (None, 2)),)
+            assert (await model.predict({"attributes": X}))["probabilities"].tobytes() == (2 * X).tobytes()
+            assert model.canary(3)["attributes"].tolist() == [[0, 0]] * 3
+
+    run(main)
+
+
+def test_the_probes_are_asked_once_and_before_anything_else() -> None:
+    async def main() -> None:
+        async with upstream(Doubles()) as (server, one):
+            for _ in range(3):
+                await one.predict({"x": X})
+            assert sizes(server) == [PROBES, 3, 3, 3]
+
+    run(main)
+
+
+def test_another_model_never_answers() -> None:
+    async def main() -> None:
+        model = Doubles()
+        async with upstream(model) as (server, one):
+            model.factor = 2.01
+            for _ in range(2):
+                with pytest.raises(WrongAnswer, match=CHANGED):
+                    await one.predict({"x": X})
+            assert sizes(server) == [PROBES, PROBES]
+            model.factor = 2.0
+            assert (await one.predict({"x": X}))["y"][0, 0] == 2
+
+    run(main)
+
+
+def test_a_model_that_declares_something_else_never_answers() -> None:
+    async def main() -> None:
+        async with upstream(Doubles()) as (server, one):
+            server.metadata = {**METADATA, "outputs": [{**SPEC[0], "shape": [-1, 3]}]}
+            with pytest.raises(WrongAnswer, match=f"{CHANGED}; it declares other outputs: y"):
+                await one.predict({"x": X})
+            assert not server.inferred
+
+    run(main)
+
+
+def test_who_comes_back_is_held_to_the_probes_again() -> None:
+    async def main() -> None:
+        model = Doubles()
+        async with upstream(model) as (server, one):
+            await one.predict({"x": X})
+            port = int(server.url.rpartition(":")[2])
+            server.listening.close()
+            server.hang_up()
+            with pytest.raises(Unreachable):
+                await one.predict({"x": X})
+            other = OipServer(Doubles(factor=3.0))
+            again = await asyncio.start_server(other.serve, "127.0.0.1", port)
+            with pytest.raises(WrongAnswer, match=CHANGED):
+                await one.predict({"x": X})
+            other.infer = model
+            assert (await one.predict({"x": X}))["y"][0, 0] == 2
+            again.close()
+
+    run(main)
+
+
+def test_a_model_exchanged_while_nobody_looked_is_noticed_beside_a_later_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fallbacks.oip.upstream.AGAIN_S", 0.2)
+
+    async def main() -> None:
+        model = Doubles()
+        async with upstream(model) as (server, one):
+            await one.predict({"x": X})
+            await asyncio.sleep(0.3)
+            await one.predict({"x": X})
+            await asyncio.sleep(0.1)
+            assert sorted(sizes(server)) == sorted([PROBES, 3, 3, PROBES])
+            model.factor = 3.0
+            await asyncio.sleep(0.3)
+            assert (await one.predict({"x": X}))["y"][0, 0] == 3, "the price of not waiting for the probes"
+            await asyncio.sleep(0.1)
+            with pytest.raises(WrongAnswer, match=CHANGED):
+                await one.predict({"x": X})
+
+    run(main)
+
+
+def test_no_more_rows_at_once_than_the_server_takes() -> None:
+    async def main() -> None:
+        async with upstream(Doubles(most_rows=2), max_rows=2) as (server, one):
+            assert (await one.predict({"x": X}))["y"].tobytes() == (2 * X).tobytes()
+            assert sizes(server) == [2, 2, 2, 1]
+
+    run(main)
+
+
+def test_the_time_that_is_left_travels_along_and_ends_the_call() -> None:
+    model = Doubles()
+
+    async def main() -> None:
+        def due_s() -> tuple[float, bool]:
+            return asyncio.get_running_loop().time() + 0.3, False
+
+        async with upstream(model, due_s=due_s) as (server, one):
+            await one.predict({"x": X})
+            assert all(0 < asked.document["parameters"]["timeout"] <= 300_000 for asked in server.inferred)
+            model.hangs = True
+            with pytest.raises(TimeoutError):
+                await one.predict({"x": X})
+            await asyncio.wait_for(server.left.wait(), 5)
+
+    run(main)
+
+
+def in_a_tenth(hurried: bool) -> Callable[[], tuple[float, bool]]:
+    return lambda: (asyncio.get_running_loop().time() + 0.1, hurried)
+
+
+@pytest.mark.parametrize("hurried", [True, False])
+def test_time_that_a_caller_did_not_give_is_no_failure_of_the_server(hurried: bool) -> None:
+    model = Doubles()
+
+    async def main() -> None:
+        async with upstream(model, due_s=in_a_tenth(hurried)) as (_, one):
+            await one.predict({"x": X})
+            model.hangs = True
+            with pytest.raises(TimeoutError) as late:
+                await one.predict({"x": X})
+            assert isinstance(late.value, NotItsFault) is hurried
+
+    run(main)
+
+
+def test_nobody_is_asked_when_no_time_is_left() -> None:
+    async def main() -> None:
+        async with upstream(Doubles(), due_s=lambda: (0.0, False)) as (server, one):
+            with pytest.raises(TimeoutError):
+                await one.predict({"x": X})
+            assert not server.asked
+
+    run(main)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "abandoned"])
+def test_a_call_that_was_given_up_ends_at_the_server(how: str) -> None:
+    model = Doubles()
+
+    async def main() -> None:
+        async with upstream(model) as (server, one):
+            await one.predict({"x": X})
+            model.hangs = True
+            call = one.predict({"x": X})
+            if how == "cancelled":
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(call, 0.1)
+            else:
+                call.send(None)  # begun, as the gateway begins a pass before it waits for it
+                await asyncio.sleep(0.1)
+                call.close()
+            await asyncio.wait_for(server.left.wait(), 5)
+
+    run(main)
+
+
+def test_a_failure_interrupts_nobody_but_who_waits_for_it() -> None:
+    """The gateway begins a pass and then does other things in the same task."""
+    model = Doubles()
+
+    async def main() -> None:
+        async with upstream(model, due_s=in_a_tenth(False)) as (_, one):
+            await one.predict({"x": X})
+            model.hangs = True
+            call = one.predict({"x": X})
+            waits_for = call.send(None)
+            await asyncio.sleep(0.3)
+            assert waits_for.done()
+            with pytest.raises(TimeoutError):
+                call.send(None)
+
+    run(main)
+
+
+def features(*outputs: str, takes: str = "x") -> bytes:
+    return onnx.model(
+        [onnx.node("Neg", [takes], [name]) for name in outputs],
+        inputs=[onnx.value(takes, np.float32, ("n", 2))],
+        outputs=[onnx.value(name, np.float32, ("n", 2)) for name in outputs],
+    )
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> OnnxModel:
+    path = tmp_path / "encoder.onnx"
+    path.write_bytes(features("features"))
+    return OnnxModel.load(path)
+
+
+def test_an_encoder_answers_beside_it(encoder: OnnxModel) -> None:
+    async def main() -> None:
+        async with upstream(Doubles(), encoder=encoder) as (_, one):
+            assert [spec.name for spec in one.outputs] == ["y", "features"]
+            answer = await one.predict({"x": X})
+            assert answer["y"].tobytes() == (2 * X).tobytes()
+            assert answer["features"].tobytes() == (-X).tobytes()
+            rows, told = one.example()
+            assert told["features"].tobytes() == (-rows["x"]).tobytes()
+
+    run(main)
+
+
+def test_a_failing_upstream_is_told_as_itself_beside_an_encoder(encoder: OnnxModel) -> None:
+    async def main() -> None:
+        model = Doubles()
+        async with upstream(model, encoder=encoder) as (_, one):
+            model.factor = 3.0
+            with pytest.raises(WrongAnswer, match=CHANGED):
+                await one.predict({"x": X})
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (features("features", "y"), "has an output 'y' too"),
+        (features("features", takes="z"), "its input 'z'"),
+    ],
+)
+def test_an_encoder_that_does_not_suit_is_told(tmp_path: Path, content: bytes, told: str) -> None:
+    path = tmp_path / "encoder.onnx"
+    path.write_bytes(content)
+    unfit = OnnxModel.load(path)
+
+    async def main() -> None:
+        with pytest.raises(ValueError, match=told):
+            async with upstream(Doubles(), encoder=unfit):
+                pass
+
+    run(main)
+    unfit.close()
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ({"probabilities": "z"}, "'z' is neither an input nor an output"),
+        ({"a": "y", "b": "y"}, "two names to one tensor"),
+        ({"x": "y"}, "one name to two tensors"),
+    ],
+)
+def test_names_that_do_not_suit_are_told(names: dict[str, str], told: str) -> None:
+    async def main() -> None:
+        with pytest.raises(ValueError, match=told):
+            async with upstream(Doubles(), names=names):
+                pass
+
+    run(main)
+
+
+def test_what_it_is_asked_must_be_what_it_takes() -> None:
+    async def main() -> None:
+        async with upstream(Doubles()) as (server, one):
+            with pytest.raises(ValueError, match="is float64"):
+                await one.predict({"x": X.astype(np.float64)})
+            with pytest.raises(ValueError, match="is missing"):
+                await one.predict({})
+            assert not server.inferred
+
+    run(main)
+
+
+def test_a_whole_data_set_is_answered_while_a_loop_runs_in_this_thread() -> None:
+    """In a thread of its own: here the server's loop would otherwise wait for itself."""
+    ready, stop = threading.Event(), threading.Event()
+    held: list[Any] = []
+
+    async def serve() -> None:
+        async with upstream(Doubles(), max_rows=7) as (server, one):
+            held.extend((server, one))
+            ready.set()
+            await asyncio.to_thread(stop.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    ready.wait()
+    server, one = held
+    many = np.random.default_rng(1).random((50, 2), np.float32)
+
+    async def main() -> None:
+        assert one.run({"x": many})["y"].tobytes() == (2 * many).tobytes()
+        assert max(sizes(server)) == 7
+
+    try:
+        run(main)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_what_is_stored_is_read_back_and_tells_models_apart() -> None:
+    async def stored_of(factor: float) -> Stored:
+        async with oip_server(Doubles(factor)) as server:
+            client = connect(server.remote)
+            try:
+                return await Stored.record(client, {"x": (-3.0, 5.0)}, 128, 5)
+            finally:
+                await client.close()
+
+    one, again, other = (apart(lambda factor=factor: stored_of(factor)) for factor in (2, 2, 3))  # type: ignore[misc]
+    assert one.digest == again.digest != other.digest
+    back = Stored.from_json(orjson.loads(orjson.dumps(one.to_json())))
+    assert back.digest == one.digest and back.described == one.described
+    x = one.probes["x"]
+    assert x.shape == (PROBES, 2) and (x >= -3).all() and (x <= 5).all() and x.std() > 1
+
+
+@pytest.mark.parametrize("field", ["inputs", "outputs", "probes", "answers"])
+@pytest.mark.parametrize("value", [None, 1, "", "AAAA", [], [["y"]], [["y", "FP32", [-1, 9]]]])
+def test_a_broken_description_is_told(field: str, value: object) -> None:
+    async def main() -> None:
+        async with oip_server(Doubles()) as server:
+            client = connect(server.remote)
+            held = (await Stored.record(client, {}, 128, 5)).to_json()
+            await client.close()
+        with pytest.raises(ValueError, match="is no description of an upstream"):
+            Stored.from_json(held | {field: value})
+
+    run(main)

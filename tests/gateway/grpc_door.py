@@ -1,0 +1,120 @@
+"""A client of the gRPC door: one call at a time, every reply held to what clients are promised."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+from planes import PARAMETERS, Plane
+from served import free_port
+
+from fallbacks.oip import open_inference_pb2 as pb
+from gateway.grpc import Listener, grpc_server
+
+SERVICE = "inference.GRPCInferenceService"
+INFER = f"/{SERVICE}/ModelInfer"
+ROW_OUTCOME = "fs_row_outcome"
+
+
+@dataclass(frozen=True)
+class Told:
+    """How one call ended."""
+
+    code: str
+    words: str
+    trailers: dict[str, str]
+    message: bytes | None = field(default=None, repr=False)
+
+    @property
+    def outcome(self) -> tuple[str, str, str, str]:
+        """The code, the outcome, the reason and who answered, with all six trailers there."""
+        assert all(self.trailers[f"x-failsafe-{name.replace('_', '-')}"] for name in PARAMETERS)
+        named = [self.trailers[f"x-failsafe-{name}"] for name in ("outcome", "reason", "served-by")]
+        return self.code, named[0], named[1], named[2]
+
+    @property
+    def response(self) -> Any:
+        assert self.message is not None, f"{self.code}: {self.words}"
+        response = pb.ModelInferResponse.FromString(self.message)
+        for name in PARAMETERS:
+            told = response.parameters[f"fs_{name}"].string_param
+            assert told == self.trailers[f"x-failsafe-{name.replace('_', '-')}"]
+        return response
+
+    def tensor(self, at: int = 0) -> NDArray[Any]:
+        """One FP32 output, raw or typed."""
+        response = self.response
+        output = response.outputs[at]
+        if response.raw_output_contents:
+            flat = np.frombuffer(response.raw_output_contents[at], "<f4")
+        else:
+            flat = np.array(output.contents.fp32_contents, "<f4")
+        return flat.reshape(list(output.shape))
+
+
+def request_of(x: NDArray[np.float32], raw: bool = True, outputs: Sequence[str] = (), **members: Any) -> Any:
+    """A ModelInferRequest for rows of letters."""
+    message = pb.ModelInferRequest(**({"model_name": "letters"} | members))
+    tensor = message.inputs.add(name="attributes", datatype="FP32", shape=x.shape)
+    if raw:
+        message.raw_input_contents.append(x.tobytes())
+    else:
+        tensor.contents.fp32_contents.extend(x.ravel().tolist())
+    for name in outputs:
+        message.outputs.add(name=name)
+    return message
+
+
+@dataclass
+class Door:
+    """A channel to a listening door."""
+
+    channel: grpc.aio.Channel
+    target: str
+    key: str | None = None
+    stop: Callable[[float], Awaitable[None]] | None = None
+
+    def metadata(self, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        return [*headers, *([("authorization", f"Bearer {self.key}")] if self.key else [])]
+
+    async def __call__(
+        self, method: str, message: Any = b"", headers: Sequence[tuple[str, str]] = (), **how: Any
+    ) -> Told:
+        raw = message if isinstance(message, bytes) else message.SerializeToString()
+        how.setdefault("timeout", 30)
+        return await told_of(self.channel.unary_unary(method)(raw, metadata=self.metadata(headers), **how))
+
+    async def infer(self, x: NDArray[np.float32], raw: bool = True, **how: Any) -> Told:
+        headers = how.pop("headers", ())
+        return await self(INFER, request_of(x, raw, **how), headers)
+
+
+async def told_of(call: Any) -> Told:
+    """How a call ends, whatever its kind."""
+    message: bytes | None = None
+    try:
+        message = await call
+    except grpc.aio.AioRpcError:
+        pass
+    trailers = dict(await call.trailing_metadata() or ())
+    return Told((await call.code()).name, await call.details() or "", trailers, message)
+
+
+@asynccontextmanager
+async def door_of(plane: Plane, key: str | None = "ada", calls: int = 64) -> AsyncIterator[Door]:
+    """A door that listens on the running loop, and a channel to it with somebody's key."""
+    place = f"127.0.0.1:{free_port()}"
+    server = grpc_server(Listener(plane.app.plane, None), place, 64, calls)
+    await server.start()
+    try:
+        options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(place, options=options) as channel:
+            whose = plane.keys.get(key, key) if key else None
+            yield Door(channel, place, whose, server.stop)
+    finally:
+        await server.stop(0)

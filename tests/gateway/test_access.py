@@ -1,0 +1,137 @@
+"""Who may do what on the data plane: a walk over every route there is, so that none can be forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from deployments import FULL_RATE, letters
+from planes import AWAY, Client, Plane, plane_of, some
+
+from gateway.callers import add_key
+from gateway.gateway import VAR
+from gateway.http import ROUTES
+from gateway.keys import SCOPES
+from gateway.plane import ANYBODY, INFERENCE, METADATA, NOBODY, OWN
+from gateway.routes import Route
+
+OPEN = {"v2", "v2/health/live", "v2/health/ready"}
+NAMES = {"{model}": "letters", "{version}": "1", "{id}": "none", "{rest*}": "status"}
+
+
+def path_of(route: Route) -> str:
+    path = "/" + route.path
+    for name, value in NAMES.items():
+        path = path.replace(name, value)
+    return path
+
+
+def name_of(route: Route) -> str:
+    return f"{route.method} {route.path}"
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    folder = letters(tmp_path_factory.mktemp("access"), FULL_RATE)
+
+    def key(name: str, scopes: set[str], models: set[str] | None = None) -> str:
+        allowed = None if models is None else frozenset(models)
+        return add_key(
+            folder / VAR, name, tier="trusted", per_s=None, scopes=frozenset(scopes), models=allowed
+        )
+
+    keys = {scope: key(scope, {scope}) for scope in SCOPES}
+    keys |= {"nothing": key("nothing", {"elsewhere"}), "other": key("other", set(SCOPES), {"other"})}
+    with plane_of(folder, ada=key("ada", set(SCOPES)), **keys) as made:
+        yield made
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=name_of)
+def test_without_a_key_only_health_and_the_servers_metadata_are_open(plane: Plane, route: Route) -> None:
+    async def main() -> None:
+        stranger = Client(plane.app, None, AWAY)
+        reply = some(await stranger(route.method, path_of(route)))
+        if route.path in OPEN:
+            assert reply.status == 200
+        else:
+            assert reply.outcome == (401, "refused", "unauthenticated")
+
+    plane.run(main)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=name_of)
+@pytest.mark.parametrize("scope", [*SCOPES, "nothing"])
+def test_a_key_opens_what_its_scope_says_and_nothing_else(plane: Plane, route: Route, scope: str) -> None:
+    async def main() -> None:
+        reply = some(await Client(plane.app, plane.keys[scope], AWAY)(route.method, path_of(route)))
+        if route.needs is ANYBODY or scope in route.needs:
+            assert reply.status not in (401, 403)
+        else:
+            assert reply.outcome == (403, "refused", "forbidden")
+
+    plane.run(main)
+
+
+@pytest.mark.parametrize("route", [r for r in ROUTES if "{model}" in r.path], ids=name_of)
+def test_a_key_for_other_models_does_not_open_this_one(plane: Plane, route: Route) -> None:
+    async def main() -> None:
+        reply = some(await Client(plane.app, plane.keys["other"], AWAY)(route.method, path_of(route)))
+        assert reply.status == 403 or reply.outcome == (501, "refused", "unsupported")
+
+    plane.run(main)
+
+
+@pytest.mark.parametrize("path", sorted({path_of(route) for route in ROUTES}))
+def test_a_method_without_a_route_is_refused_on_every_path(plane: Plane, path: str) -> None:
+    known = {route.method for route in ROUTES if path_of(route) == path}
+
+    async def main() -> None:
+        for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"} - known:
+            reply = some(await plane.ada(method, path))
+            assert reply.outcome == (405, "refused", "method_not_allowed")
+            assert set(reply.headers["allow"].split(", ")) == known
+
+    plane.run(main)
+
+
+def test_no_key_on_this_port_loads_or_unloads_a_model(plane: Plane) -> None:
+    closed = [route for route in ROUTES if route.needs == NOBODY]
+    assert {route.path.rpartition("/")[2] for route in closed} == {"load", "unload"}
+
+    async def main() -> None:
+        for route in closed:
+            assert some(await plane.ada(route.method, path_of(route))).status == 403
+
+    plane.run(main)
+
+
+def test_every_scope_that_a_route_asks_for_is_one_that_a_key_can_have() -> None:
+    assert set(SCOPES) == (INFERENCE | METADATA | OWN)
+    assert all(route.needs is ANYBODY or route.needs <= set(SCOPES) for route in ROUTES)
+
+
+def test_what_was_found_of_a_decision_is_told_to_the_scope_explain_alone(plane: Plane) -> None:
+    async def main() -> None:
+        for key, told in (("ada", True), ("infer", False)):
+            client = Client(plane.app, plane.keys[key], AWAY)
+            reply = await client.infer(plane.strange[:1])
+            about = (await client.get(f"/decisions/{reply.parameters['fs_decision_id']}")).json
+            assert ("findings" in about["rows"][0]) is told
+
+    plane.run(main)
+
+
+def test_paths_work_behind_the_base_path_and_without_it(tmp_path: Path) -> None:
+    folder = letters(tmp_path, ("anonymous: loopback", 'anonymous: loopback, base_path: "/team/a"'))
+    with plane_of(
+        folder, ada=add_key(folder / VAR, "ada", tier="trusted", per_s=1e6, scopes=INFERENCE)
+    ) as one:
+
+        async def main() -> None:
+            assert (await one.ada.get("/team/a/v2/models/letters")).status == 200
+            assert (await one.ada.get("/v2/models/letters")).status == 200
+            for elsewhere in ("/team/v2", "/team/a/team/a/v2", "/other/a/v2"):
+                assert (await one.ada.get(elsewhere)).status == 404
+
+        one.run(main)

@@ -1,0 +1,295 @@
+"""The protocol's messages: read as strictly as the JSON of HTTP, to the same arrays, at a bounded price."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from wire_parts import (
+    DTYPES,
+    IMAGE,
+    Array,
+    binary_array,
+    binary_request,
+    contract_of,
+    json_request,
+    octets_of,
+    same_bits,
+    spec_of,
+    tensors,
+)
+
+from fallbacks.oip import open_inference_pb2 as pb
+from gateway.answers import Answer
+from gateway.contract import Contract, TensorSpec
+from gateway.errors import InvalidRequest
+from gateway.grpc_bounds import MAX_FIELDS, MAX_REST_BYTES, MAX_TYPED_BYTES, hold_memory
+from gateway.grpc_wire import CONTENTS, parse_infer, read_message, render_infer
+from gateway.states import Ending, Stamp
+from gateway.wire import InferRequest
+from gateway.wire import parse_infer as parse_http
+
+ANY = (*DTYPES, "BF16")
+STAMP = Stamp("m@1#0", "enforce", "d1")
+
+
+def grpc_request(sent: Mapping[TensorSpec, Array], raw: bool) -> Any:
+    message = pb.ModelInferRequest(model_name="m")
+    for spec, array in sent.items():
+        tensor = message.inputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
+        if raw:
+            message.raw_input_contents.append(octets_of(spec, array))
+        else:
+            getattr(tensor.contents, CONTENTS[spec.datatype]).extend(array.ravel().tolist())
+    return message
+
+
+def parsed(message: Any, contract: Contract) -> InferRequest:
+    return parse_infer(read_message(message.SerializeToString()), contract)
+
+
+@given(sent=tensors(ANY))
+def test_the_same_tensor_is_the_same_array_by_every_way_that_can_carry_it(
+    sent: tuple[TensorSpec, Array],
+) -> None:
+    spec, array = sent
+    contract = contract_of(spec)
+    ways = [
+        parse_http(*binary_request({spec: array}), contract),
+        parsed(grpc_request(dict([sent]), True), contract),
+    ]
+    if spec.datatype in CONTENTS:
+        ways.append(parse_http(*json_request({spec: array}), contract))
+        ways.append(parsed(grpc_request(dict([sent]), False), contract))
+    for request in ways:
+        assert same_bits(request.inputs[spec.name], array)
+        assert not request.inputs[spec.name].flags.writeable
+        assert request.rows == len(array)
+
+
+@given(sent=tensors(ANY), raw=st.booleans())
+def test_every_tensor_leaves_as_it_is(sent: tuple[TensorSpec, Array], raw: bool) -> None:
+    spec, array = sent
+    taken = spec_of("FP32", name="i")
+    contract = contract_of(taken, outputs=[spec])
+    request = InferRequest("7", {}, len(array), contract.everything[raw])
+    answer = Answer({spec.name: array}, None, Ending("served", "ok", "m"))
+    response = pb.ModelInferResponse.FromString(
+        render_infer(contract, request, answer, STAMP).SerializeToString()
+    )
+    assert (response.model_name, response.id, response.outputs[0].datatype) == ("m", "7", spec.datatype)
+    assert list(response.outputs[0].shape) == list(array.shape)
+    if raw or spec.datatype not in CONTENTS:
+        got = binary_array(spec.datatype, response.raw_output_contents[0])
+    else:
+        held = list(getattr(response.outputs[0].contents, CONTENTS[spec.datatype]))
+        got = np.array([*held, None], object)[:-1].astype(array.dtype)
+    assert same_bits(got.reshape(array.shape), array)
+
+
+def test_texts_of_a_model_leave_as_bytes_in_either_form() -> None:
+    """onnxruntime gives texts as str, which protobuf would not take."""
+    spec = spec_of("BYTES", (None,), "y")
+    contract = contract_of(spec_of("FP32"), outputs=[spec])
+    for raw in (True, False):
+        request = InferRequest(None, {}, 1, contract.everything[raw])
+        answer = Answer({"y": np.array(["é"], object)}, None, Ending("served", "ok", "m"))
+        response = render_infer(contract, request, answer, STAMP)
+        held = response.raw_output_contents or response.outputs[0].contents.bytes_contents
+        assert held == [b"\x02\0\0\0\xc3\xa9" if raw else b"\xc3\xa9"]
+
+
+# ---------------------------------------------------------------- what can be wrong
+
+
+def good(raw: bool = True) -> Any:
+    (spec,) = IMAGE.inputs
+    return grpc_request({spec: np.zeros((2, 1, 2, 2), np.float32)}, raw)
+
+
+def problems_of(message: Any, contract: Contract = IMAGE) -> dict[str, str]:
+    with pytest.raises(InvalidRequest) as refused:
+        parsed(message, contract)
+    return {problem.field: problem.what + problem.nearest for problem in refused.value.problems}
+
+
+def shape(*sizes: int) -> Callable[[Any], None]:
+    def edit(message: Any) -> None:
+        message.inputs[0].ClearField("shape")
+        message.inputs[0].shape.extend(sizes)
+
+    return edit
+
+
+def parameter(owner: str, name: str, kind: str, value: Any) -> Callable[[Any], None]:
+    def edit(message: Any) -> None:
+        holder = message if owner == "" else getattr(message, owner)[0]
+        setattr(holder.parameters[name], kind, value)
+
+    return edit
+
+
+def _asks(name: str) -> Callable[[Any], object]:
+    return lambda m: m.outputs.add(name=name)
+
+
+WRONG: list[tuple[bool, Callable[[Any], object], str, str]] = [
+    (True, lambda m: m.raw_input_contents.pop(), "inputs[0].contents.fp32_contents", "0 values"),
+    (True, lambda m: m.raw_input_contents.append(b""), "raw_input_contents", "has 2 parts for 1 inputs"),
+    (True, lambda m: m.inputs.add(), "raw_input_contents", "has 1 parts for 2 inputs"),
+    (True, lambda m: m.inputs[0].contents.SetInParent(), "inputs[0].contents", "not both"),
+    (
+        False,
+        lambda m: m.inputs[0].contents.fp64_contents.append(1),
+        "inputs[0].contents",
+        "fp32_contents only",
+    ),
+    (
+        False,
+        lambda m: m.inputs[0].contents.fp32_contents.pop(),
+        "inputs[0].contents.fp32_contents",
+        "7 values",
+    ),
+    (
+        False,
+        lambda m: m.inputs[0].contents.fp32_contents.append(1),
+        "inputs[0].contents.fp32_contents",
+        "9 values",
+    ),
+    (True, lambda m: m.raw_input_contents.__setitem__(0, b"123"), "inputs[0].raw", "3 bytes; FP32"),
+    (True, shape(), "inputs[0].shape", "must be a list of integers"),
+    (True, shape(*[1] * 9), "inputs[0].shape", "has rank 9; at most 8"),
+    (True, shape(-1, 1, 2, 2), "inputs[0].shape", "-1 rows; from 1 to 8"),
+    (True, shape(2**63 - 1, 1, 2, 2), "inputs[0].shape", "rows; from 1 to 8"),
+    (True, shape(8, 2**62, 2, 2), "inputs[0].shape", "does not match"),
+    (True, lambda m: setattr(m.inputs[0], "datatype", "FP64"), "inputs[0].datatype", "must be FP32"),
+    (True, lambda m: setattr(m.inputs[0], "name", "imgae"), "inputs[0].name", "image"),
+    (True, lambda m: m.inputs.append(m.inputs[0]), "inputs[1].name", "'image' is listed twice"),
+    (True, lambda m: m.ClearField("inputs"), "inputs", "'image' is missing"),
+    (True, _asks("lable"), "outputs[0].name", "label"),
+    (True, lambda m: (_asks("p")(m), _asks("p")(m)), "outputs[1].name", "listed twice"),
+    (
+        True,
+        parameter("inputs", "shared_memory_region", "string_param", "r"),
+        "inputs[0].parameters.shared_memory_region",
+        "shared memory is not supported",
+    ),
+    (True, parameter("", "timeout", "string_param", "5"), "parameters.timeout", "must be an integer"),
+    (True, parameter("", "timeout", "double_param", 5.0), "parameters.timeout", "must be an integer"),
+    (True, parameter("", "timeout", "bool_param", True), "parameters.timeout", "must be an integer"),
+    (True, parameter("", "priority", "int64_param", -1), "parameters.priority", "must not be negative"),
+]
+
+
+@pytest.mark.parametrize(("raw", "edit", "field", "rule"), WRONG)
+def test_what_is_wrong_is_told_by_field_and_rule(
+    raw: bool, edit: Callable[[Any], object], field: str, rule: str
+) -> None:
+    message = good(raw)
+    edit(message)
+    assert rule in problems_of(message)[field]
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "BF16"])
+def test_what_has_no_typed_form_is_told_so(datatype: str) -> None:
+    message = pb.ModelInferRequest()
+    message.inputs.add(name="x", datatype=datatype, shape=[1, 2]).contents.fp32_contents.extend([1, 2])
+    what = problems_of(message, contract_of(spec_of(datatype)))["inputs[0].contents"]
+    assert what == f"{datatype} travels in raw_input_contents only"
+
+
+@pytest.mark.parametrize(("datatype", "value"), [("INT8", 128), ("INT16", -(2**15) - 1), ("UINT8", 256)])
+def test_a_number_that_its_datatype_does_not_hold_is_told_as_json_is(datatype: str, value: int) -> None:
+    spec = spec_of(datatype)
+    contract = contract_of(spec)
+    sent = {spec: np.array([[0, 0], [0, value]], np.int64)}
+    told = problems_of(grpc_request(sent, False), contract)[f"inputs[0].contents.{CONTENTS[datatype]}"]
+    with pytest.raises(InvalidRequest) as refused:
+        parse_http(*json_request(sent), contract)
+    assert told == refused.value.problems[0].what
+    assert told.startswith(f"row 1: {value} is not {datatype}")
+
+
+@pytest.mark.parametrize("kind", ["int64_param", "uint64_param"])
+def test_numbers_among_parameters_may_be_of_either_kind(kind: str) -> None:
+    message = good()
+    setattr(message.parameters["timeout"], kind, 7)
+    setattr(message.parameters["priority"], kind, 2)
+    message.parameters["nothing"].SetInParent()
+    request = parsed(message, IMAGE)
+    assert (request.timeout_us, request.priority) == (7, 2)
+
+
+@pytest.mark.parametrize(("count", "valid"), [(0, False), (2, True), (99, True)])
+def test_classification_needs_a_count_from_1(count: int, valid: bool) -> None:
+    message = good()
+    message.outputs.add(name="p").parameters["classification"].int64_param = count
+    if valid:
+        assert parsed(message, IMAGE).outputs[0].classification == count
+    else:
+        assert "count from 1" in problems_of(message)["outputs[0].parameters.classification"]
+
+
+# ---------------------------------------------------------------- whatever arrives
+
+
+def lengthed(number: int, content: bytes) -> bytes:
+    size, head = len(content), bytes([number << 3 | 2])
+    while size > 127:
+        head, size = head + bytes([size & 127 | 128]), size >> 7
+    return head + bytes([size]) + content
+
+
+pieces = st.recursive(
+    st.binary(max_size=20),
+    lambda inner: st.lists(
+        st.builds(lengthed, st.integers(1, 9), inner) | st.binary(max_size=3), max_size=6
+    ).map(b"".join),
+    max_leaves=20,
+)
+
+
+@given(raw=st.binary(max_size=200) | pieces, padding=st.sampled_from([0, MAX_REST_BYTES]))
+def test_any_bytes_are_a_request_or_invalid_and_nothing_else(raw: bytes, padding: int) -> None:
+    raw = lengthed(7, bytes(padding)) * bool(padding) + raw
+    try:
+        assert isinstance(parse_infer(read_message(raw), IMAGE), InferRequest)
+    except InvalidRequest as error:
+        assert error.problems
+
+
+N = 4 * 2**20
+COSTLY = {
+    "empty inputs": b"\x2a\x00" * N,
+    "empty outputs": b"\x32\x00" * N,
+    "empty parameters": b"\x22\x00" * N,
+    "empty parts": b"\x3a\x00" * N,
+    "parameters of an input": lengthed(5, b"\x22\x00" * (N - 8)),
+    "shape of an input": lengthed(5, lengthed(3, bytes(2 * N - 16))),
+    "contents again and again": lengthed(5, b"\x2a\x00" * (N - 8)),
+    "empty texts": lengthed(5, lengthed(5, b"\x42\x00" * (N - 8))),
+    "small integers": lengthed(5, lengthed(5, lengthed(3, bytes(2 * N - 20)))),
+}
+
+
+@pytest.mark.parametrize("raw", COSTLY.values(), ids=COSTLY)
+def test_a_message_that_would_take_far_more_memory_than_its_bytes_is_refused_at_once(raw: bytes) -> None:
+    start_s = time.perf_counter()
+    with pytest.raises(InvalidRequest, match=r"at most \d+ bytes"):
+        read_message(raw)
+    assert time.perf_counter() - start_s < 0.1
+
+
+def test_data_up_to_the_limits_is_taken() -> None:
+    raw = lengthed(7, bytes(8 * 2**20 - 100))
+    typed = lengthed(5, lengthed(5, lengthed(1, bytes(MAX_TYPED_BYTES - 10))))
+    many = lengthed(5, lengthed(5, b"")) * (MAX_FIELDS // 4)
+    for message in (raw, typed, many + raw, b""):
+        hold_memory(message)
+    with pytest.raises(InvalidRequest, match="use raw_input_contents"):
+        hold_memory(lengthed(5, lengthed(5, bytes(MAX_TYPED_BYTES + 1))))
