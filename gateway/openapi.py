@@ -45,7 +45,7 @@ _ABOUT: dict[tuple[str, str], About] = {
     ("POST", "v2/models/{model}/infer"): About(
         "Infer: answered, degraded to a fallback, deferred to a person, or refused",
         "InferReply",
-        (202, 404, 413, 422, 429, 503, 504),
+        (202, 404, 413, 422, 503, 504),
     ),
     ("POST", "v2/repository/index"): About("Which models there are", "RepositoryIndex", (413,)),
     ("POST", "v2/repository/models/{model}/load"): About("For administrators alone, elsewhere: always 403"),
@@ -78,7 +78,7 @@ _ENDS = {
     413: "The body is too large, after decoding too.",
     417: "What the request expects cannot be met.",
     422: "Deferred to a person, or the gateway abstains from answering.",
-    429: "Too many requests, of this caller.",
+    429: "Too many requests, or connections, of this caller.",
     431: "The headers are too large or too many.",
     501: "Not supported.",
     503: "No answer is available now.",
@@ -136,7 +136,7 @@ def _operation(route: Route, contract: Contract) -> Schema:
     infers = about.reply == "InferReply"
     names = _PART.findall(route.path)
     statuses = {*ALWAYS, *about.statuses}
-    statuses |= {401, 403} if route.needs is not None else set()
+    statuses |= {401, 403, 429} if route.needs is not None else set()
     statuses |= {405} if names else set()
     responses = {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(statuses)}
     if route.path == "openapi.json" or about.reply is not None:
