@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check bench peers growth gate mutants lock proto clean
+.PHONY: demo test check bench peers growth fuzz gate mutants lock proto clean
 
 demo: $(READY)  ## serve configs/fashion on Ray Serve and show every outcome on real inputs; ONCE=1 exits after that
 	$(BIN)/gateway demo configs/fashion $(if $(ONCE),--once)
@@ -32,6 +32,9 @@ peers: $(READY)  ## beside MLServer, LitServe, BentoML and Ray Serve's proxy, ea
 growth: $(READY)  ## cost against principals, backlog and rows; memory over 200,000 requests
 	$(BIN)/python -m bench.growth
 	$(BIN)/python -m bench.growth memory
+
+fuzz: $(READY)  ## break requests on purpose for SECONDS (600), other ones each time
+	PYTHONPATH=tests/gateway $(BIN)/python tests/gateway/test_fuzz_wire.py $(or $(SECONDS),600)
 
 gate: $(READY)  ## fails if a request has become half as expensive again, beside the yardstick
 	$(BIN)/python -m bench.gate

@@ -25,6 +25,8 @@ Coding = Literal["gzip", "deflate"]
 LEVEL = 1
 """Of compression: the levels above take two to ten times as long for a tenth less of JSON."""
 LONGEST_KEPT = 256
+CODINGS = ("identity", "gzip", "x-gzip", "deflate")
+"""What a body may come in."""
 _WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _ACCEPTED = re.compile(
     r"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*(?:;\s*[qQ]=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?))?\s*"

@@ -22,7 +22,7 @@ import orjson
 
 from gateway import metadata, openapi
 from gateway.callers import Caller
-from gateway.coding import Undecoded, accepted, decoded, encoded
+from gateway.coding import CODINGS, Undecoded, accepted, decoded, encoded
 from gateway.contract import MAX_BODY_BYTES
 from gateway.decision import Reason, Refused
 from gateway.errors import InvalidRequest
@@ -59,7 +59,6 @@ SMALL_BODY_BYTES = 64 * 1024
 WORTH_CODING_BYTES = 1024
 """A smaller reply fits one packet as it is."""
 ANYONE = Caller("anyone")
-CODINGS = ("identity", "gzip", "deflate")
 
 
 class Asked(NamedTuple):
