@@ -61,7 +61,7 @@ class Guest(Protocol):
     """What a server needs of whoever holds one of its connections.
 
     deadline_s: when, on the loop's clock, `expire` is to be called; idle_since_s: since when nothing is under
-    way, None if something is; drain: to hang up unless something is under way, which then ends the
+    way, None if something is (half a head is nothing: it costs a caller nothing to send); drain: to hang up unless something is under way, which then ends the
     connection; abandon: to hang up whatever is under way.
     """
 
@@ -292,9 +292,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def idle_since_s(self) -> float | None:
-        """Since when it waits for a request, on the loop's clock."""
-        patience_s = self._server.patience_s[REQUEST]
-        return self.deadline_s - patience_s if self._awaits is REQUEST else None
+        """Since when it waits for a request or for the rest of its head, on the loop's clock."""
+        awaits = self._awaits
+        if awaits is REQUEST or awaits is HEAD:
+            return self.deadline_s - self._server.patience_s[awaits]
+        return None
 
     def drain(self) -> None:
         """Hangs up unless a request is under way, whose reply then ends the connection."""

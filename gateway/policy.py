@@ -353,6 +353,8 @@ def _cross_check(policy: Policy) -> Iterator[tuple[Loc, str]]:
         places.setdefault(rung.name, []).append(("rungs", i, "name"))
         for j, check in enumerate(rung.checks):
             places.setdefault(check.name, []).append(("rungs", i, "checks", j, "name"))
+    if policy.name == "stats":
+        yield ("name",), "is the path of the statistics of all models: choose another"
     for name, at in places.items():
         if len(at) > 1:
             yield at[-1], f"the name {name!r} is used {len(at)} times; stage names are unique"

@@ -87,7 +87,7 @@ def test_who_is_at_work_gives_way_to_nobody_and_the_newcomer_is_told_to_come_bac
         working = [await door.connect() for _ in range(5)]
         half = post("/echo", b"body")[:-2].decode()
         for wire, sent in zip(
-            working, [get("/slow"), get("/slow"), "GET /now HT", half, get("/slow")], strict=True
+            working, [get("/slow"), get("/slow"), get("/slow"), half, get("/slow")], strict=True
         ):
             await wire.send(sent)
         await asyncio.sleep(0.05)
@@ -101,10 +101,20 @@ def test_who_is_at_work_gives_way_to_nobody_and_the_newcomer_is_told_to_come_bac
             await late.close()
         assert "echo" not in told.begun
         told.release.set()
-        assert (await working[2].ask("TP/1.1\r\n\r\n")).status == 200
         assert (await working[3].ask("dy")).json["body"] == "body"
-        assert [(await working[i].reply()).status for i in (0, 1, 4)] == [200, 200, 200]
+        assert [(await working[i].reply()).status for i in (0, 1, 2, 4)] == [200] * 4
         assert await door.well(), "there are idle ones again"
+
+    run(main, FEW)
+
+
+def test_half_a_head_keeps_no_place_however_many_have_sent_one(run: Run) -> None:
+    async def main(door: Door, told: Told) -> None:
+        halves = [await door.connect() for _ in range(20)]
+        for wire in halves:
+            await wire.send("GET /now HT")
+        assert await door.well()
+        assert await halves[0].ended()
 
     run(main, FEW)
 
