@@ -61,8 +61,8 @@ class Guest(Protocol):
     """What a server needs of whoever holds one of its connections.
 
     deadline_s: when, on the loop's clock, `expire` is to be called; idle_since_s: since when nothing is under
-    way, None if something is (half a head is nothing: it costs a caller nothing to send); drain: to hang up unless something is under way, which then ends the
-    connection; abandon: to hang up whatever is under way.
+    way, None if something is (half a head is nothing: it costs a caller nothing to send); drain: to hang up
+    unless something is under way, which then ends the connection; abandon: to hang up whatever is under way.
     """
 
     deadline_s: float

@@ -23,7 +23,6 @@ import orjson
 from gateway import metadata, openapi
 from gateway.callers import Caller
 from gateway.coding import CODINGS, Undecoded, accepted, decoded, encoded
-from gateway.contract import MAX_BODY_BYTES
 from gateway.decision import Reason, Refused
 from gateway.errors import InvalidRequest
 from gateway.in_flight import RETRY_S
@@ -59,6 +58,7 @@ SMALL_BODY_BYTES = 64 * 1024
 WORTH_CODING_BYTES = 1024
 """A smaller reply fits one packet as it is."""
 ANYONE = Caller("anyone")
+TIMEOUT_NAME = TIMEOUT_HEADER.encode()
 
 
 class Asked(NamedTuple):
@@ -182,11 +182,14 @@ def _review(asked: Asked) -> Admitted:
 
 def _infer(asked: Asked) -> Admitted:
     call, request = asked.begin(), asked.request
-    limit = min(MAX_BODY_BYTES, call.loaded.contract.body_limit_bytes)
-    coding = (request.header(b"content-encoding") or "identity").strip().lower()
-    if coding not in CODINGS:
-        raise Over(Rejection.UNSUPPORTED, f"Content-Encoding must be one of {', '.join(CODINGS)}")
-    if natural(request.header(b"content-length") or "0", limit + 1) > limit:
+    limit, headers = call.loaded.contract.body_limit_bytes, request.headers
+    coding = "identity"
+    if b"content-encoding" in headers:
+        coding = headers[b"content-encoding"].decode("latin-1").strip().lower()
+        if coding not in CODINGS:
+            raise Over(Rejection.UNSUPPORTED, f"Content-Encoding must be one of {', '.join(CODINGS)}")
+    length = headers.get(b"content-length")
+    if length is not None and natural(length.decode("latin-1"), limit + 1) > limit:
         raise _too_large(limit)
     return Admitted(limit, partial(_answer, asked.plane, request, call, coding, limit))
 
@@ -194,33 +197,36 @@ def _infer(asked: Asked) -> Admitted:
 async def _answer(
     plane: Plane, request: Request, call: Call, coding: str, limit: int, body: bytes
 ) -> Reply | None:
-    stamp = plane.stamp(call.decision_id)
     try:
         with plane.seat(call.caller):
             if coding != "identity":
                 body = decoded(body, coding, limit)
             return await _judged(plane, request, call, body)
     except InvalidRequest as error:
-        return reply_end(error, stamp)
+        return reply_end(error, plane.stamp(call.decision_id))
     except (Over, Undecoded) as over:
-        return reply_end(over.end, stamp, what=over.what)
+        return reply_end(over.end, plane.stamp(call.decision_id), what=over.what)
 
 
 async def _judged(plane: Plane, request: Request, call: Call, body: bytes) -> Reply | None:
     loaded = call.loaded
     header_length = parse_header_length(request.header(b"inference-header-content-length"))
     asked = parse_infer(body, header_length, loaded.contract)
-    timeout = request.header(TIMEOUT_HEADER.encode())
+    timeout = request.header(TIMEOUT_NAME)
     decisions, stamp = await plane.judge(
         call, asked, within_s(loaded.policy.deadline_s, asked.timeout_us, timeout)
     )
-    prefer = (request.header(b"prefer") or "").lower()
-    if seconds := wait_s(prefer):
-        waited = await _unless_gone(request, wait_for_people(plane.gateway, decisions, seconds))
-        if waited is None:
-            return None
-        decisions = waited
-    tier, prefer_async = loaded.tier(call.caller.tier), "respond-async" in prefer
+    prefer = request.header(b"prefer")
+    prefer_async = False
+    if prefer is not None:
+        prefer = prefer.lower()
+        prefer_async = "respond-async" in prefer
+        if seconds := wait_s(prefer):
+            waited = await _unless_gone(request, wait_for_people(plane.gateway, decisions, seconds))
+            if waited is None:
+                return None
+            decisions = waited
+    tier = loaded.tier(call.caller.tier)
     reply = reply_infer(loaded.contract, asked, decisions, stamp, tier=tier, prefer_async=prefer_async)
     return _coded(reply, request.header(b"accept-encoding"))
 

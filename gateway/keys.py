@@ -97,7 +97,9 @@ def add_key(
     hash_ = hashed(key, _secret_of(var))
     made = Key(name=name, hash=hash_, tier=tier, per_s=per_s, scopes=scopes, models=models)
     keys = [*(one for one in load_keys(var) if one.name != name), made]
-    body = orjson.dumps([one.model_dump(mode="json") for one in keys], option=orjson.OPT_INDENT_2)
+    body = orjson.dumps(
+        [one.model_dump(mode="json", exclude_none=True) for one in keys], option=orjson.OPT_INDENT_2
+    )
     _write_private(var / KEYS_FILE, body)
     return key
 

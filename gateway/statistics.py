@@ -12,9 +12,10 @@ from typing import Any
 
 from gateway.audit import Record
 from gateway.decision import Degraded, Served
-from gateway.pipeline import Findings
+from gateway.pipeline import Findings, Trail
 
 AT_A_TIME = 256
+_ANSWERED = (Served, Degraded)
 NOTHING = {"count": 0, "ns": 0}
 
 
@@ -50,31 +51,35 @@ class Statistics:
         self._models, self._guards, self._rest = _Duration(), _Duration(), _Duration()
 
     def ended(self, record: Record) -> None:
-        """Takes one request that has ended. Cost: 2 us a request, at once for many."""
+        """Takes one request that has ended. Cost: 1 us a request, at once for many."""
         self._new.append(record)
         if len(self._new) >= AT_A_TIME:
             self._count()
 
     def _count(self) -> None:
         records, self._new = self._new, []
+        trail, models_s, guards_s = None, 0.0, 0.0
         for record in records:
-            self._last_s = max(self._last_s, record.received_s + record.elapsed_s)
-            if all(isinstance(one.outcome, (Served, Degraded)) for one in record.decisions):
-                self._rows += len(record.decisions)
-                self._answered.add(record.elapsed_s)
-                self._split(record)
-            else:
+            if not all(isinstance(one.outcome, _ANSWERED) for one in record.decisions):
                 self._failed.add(record.elapsed_s)
+                continue
+            self._rows += len(record.decisions)
+            self._answered.add(record.elapsed_s)
+            findings = record.decisions[0].findings
+            if isinstance(findings, Findings) and findings.trail is not trail:  # one a batch
+                trail = findings.trail
+                models_s, guards_s = self._split(trail)
+            self._models.add(models_s)
+            self._guards.add(guards_s)
+            self._rest.add(record.elapsed_s - models_s - guards_s)
+        if records:
+            self._last_s = records[-1].received_s + records[-1].elapsed_s
 
-    def _split(self, record: Record) -> None:
-        findings = record.decisions[0].findings
-        trail = findings.trail if isinstance(findings, Findings) else ()
+    def _split(self, trail: Trail) -> tuple[float, float]:
+        """How long models and how long all else took for one batch."""
         names = self._names()
         models_s = sum(found.elapsed_s for _, found in trail if found.stage in names)
-        guards_s = sum(found.elapsed_s for _, found in trail if found.stage not in names)
-        self._models.add(models_s)
-        self._guards.add(guards_s)
-        self._rest.add(record.elapsed_s - models_s - guards_s)
+        return models_s, sum(found.elapsed_s for _, found in trail) - models_s
 
     def told(self) -> dict[str, Any]:
         """The members that a model's statistics have. `last_inference` is in milliseconds since 1970.
