@@ -61,6 +61,9 @@ MUTANTS = (
     Mutant("nobody ever objected", "pipeline.py", "        self.objection = True\n", ""),
     Mutant("our cancellation is a failure", "batch.py", "if task is not None and task.cancelling():", "if False:"),
     Mutant("a part's cancellation is ours", "batch.py", "if task is not None and task.cancelling():", "if True:"),
+    Mutant("a caller in a hurry stops the model", "batch.py", "return await asyncio.shield(part)", "return await part"),
+    Mutant("a hurried caller waits for the model", "batch.py", "async with asyncio.timeout_at(until_s):", "if True:"),
+    Mutant("a hurried model has no budget", "batch.py", "inputs, self.budget_s, math.inf, ModelFailed", "inputs, math.inf, math.inf, ModelFailed"),
     Mutant("a model may return any number of rows", "batch.py", "array.shape[:1] != (n,)", "False"),
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ import pytest
 from parts import FakeGuard, FakeModel, FakeReview, batch_of, run
 
 from gateway.batch import Answered, Batch, Model
-from gateway.decision import Decision, Deferred, Degraded, Reason, Refused, Served, Verdict
+from gateway.decision import Decision, Deferred, Degraded, Reason, Refused, Served, Tensors, Verdict
 from gateway.pipeline import Pipeline, Rung
 from gateway.stage import FeatureStage, Stage
 
@@ -172,6 +172,35 @@ def test_everything_that_hangs_together_still_ends_by_the_deadline() -> None:
     took_s, decisions = run(timed)
     assert took_s == pytest.approx(2.5)
     assert decisions[0].outcome == Refused(Reason.UNAVAILABLE)
+
+
+def test_a_model_goes_on_within_its_budget_when_its_caller_is_in_a_hurry() -> None:
+    ends: list[str] = []
+
+    class Slow:
+        async def predict(self, inputs: Tensors, /) -> Tensors:
+            try:
+                await asyncio.sleep(1.0)
+            except asyncio.CancelledError:
+                ends.append("stopped")
+                raise
+            ends.append("answered")
+            return inputs
+
+    async def main() -> None:
+        start_s = asyncio.get_running_loop().time()
+        model = Model("slow", Slow(), budget_s=2.0)
+        answer = await model.forward({"x": np.zeros((1, 1))}, 1, start_s + 0.1)
+        assert not answer.ok.any()
+        assert asyncio.get_running_loop().time() - start_s < 0.2
+        await asyncio.sleep(3.0)
+        assert ends == ["answered"]
+        short = Model("slow", Slow(), budget_s=0.5)
+        answer = await short.forward({"x": np.zeros((1, 1))}, 1, start_s + 3.3)
+        await asyncio.sleep(3.0)
+        assert ends == ["answered", "stopped"], "nor any longer than that"
+
+    run(main)
 
 
 def test_our_own_cancellation_is_not_swallowed() -> None:
