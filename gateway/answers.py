@@ -8,8 +8,8 @@ unavailable. Only exposed outputs can leave, and only as far as the caller's tie
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
 
 import numpy as np
@@ -43,13 +43,8 @@ class NoAnswer(NamedTuple):
     urls: tuple[str, ...] = ()
 
 
-class Shown(NamedTuple):
-    """One requested output as it leaves: `spec` is that of what is shown, not of what the model gave."""
-
-    asked: RequestedOutput
-    spec: TensorSpec
-    array: Array
-    withheld: Mask | None
+Shown: TypeAlias = tuple[RequestedOutput, TensorSpec, Array, Mask | None]
+"""One requested output as it leaves, and its blank rows. The spec is that of what is shown."""
 
 
 def answer_of(
@@ -82,14 +77,16 @@ def answer_of(
 
 def shown(
     contract: Contract, request: InferRequest, outputs: Mapping[str, Array], withheld: Mask | None
-) -> Iterator[Shown]:
+) -> list[Shown]:
     """The requested outputs in their order, classified where that was asked for."""
+    leaving: list[Shown] = []
     for asked in request.outputs:
         spec, array = contract.given[asked.name], outputs[asked.name]
         hidden = None if spec is ROW_OUTCOME else withheld
         if asked.classification is not None:
             spec, array = classify(spec, array, asked.classification, hidden, contract.labels)
-        yield Shown(asked, spec, array, hidden)
+        leaving.append((asked, spec, array, hidden))
+    return leaving
 
 
 def _ending_of_all(outcomes: Sequence[Outcome], worst: Outcome) -> Ending:

@@ -186,12 +186,12 @@ def render_infer(contract: Contract, request: InferRequest, answer: Answer, stam
         id=request.id or "",
         parameters={name: pb.InferParameter(string_param=value) for name, value in parameters.items()},
     )
-    leaving = list(shown(contract, request, answer.outputs, answer.withheld))
-    raw = any(one.asked.binary or one.spec.datatype not in CONTENTS for one in leaving)
-    for one in leaving:
-        tensor = response.outputs.add(name=one.spec.name, datatype=one.spec.datatype, shape=one.array.shape)
+    leaving = shown(contract, request, answer.outputs, answer.withheld)
+    raw = any(asked.binary or spec.datatype not in CONTENTS for asked, spec, _, _ in leaving)
+    for _, spec, array, _ in leaving:
+        tensor = response.outputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
         if raw:
-            response.raw_output_contents.append(bytes(to_binary(one.spec, one.array)))
+            response.raw_output_contents.append(bytes(to_binary(spec, array)))
         else:
-            getattr(tensor.contents, CONTENTS[one.spec.datatype]).extend(to_values(one.spec, one.array))
+            getattr(tensor.contents, CONTENTS[spec.datatype]).extend(to_values(spec, array))
     return response

@@ -142,9 +142,8 @@ class Reader:
         try:
             raise error from None
         finally:
-            del (
-                error
-            )  # or it and this frame would keep each other, and what was fed, until the collector comes
+            # Or it and this frame would keep each other, and what was fed, until the collector comes.
+            del error
 
     def _hold_size(self) -> None:
         """Bounds what the parser keeps or skips without a word: headers and chunks that never end."""

@@ -61,9 +61,11 @@ class Request:
     @property
     def key(self) -> str | None:
         """The caller's key, from `Authorization: Bearer` or `x-api-key`."""
-        scheme, _, token = (self.header(b"authorization") or "").partition(" ")
-        if scheme.lower() == "bearer":
-            return token.strip()
+        raw = self.headers.get(b"authorization")
+        if raw is not None:
+            token = _kept_token(raw) if len(raw) <= LONGEST_KEPT else _token(raw)
+            if token is not None:
+                return token
         return self.header(b"x-api-key")
 
 
@@ -120,3 +122,12 @@ def _parsed(target: bytes) -> tuple[str, ...]:
 
 
 _kept = lru_cache(maxsize=512)(_parsed)
+
+
+def _token(authorization: bytes) -> str | None:
+    """What follows `Bearer`; None of any other scheme."""
+    scheme, _, token = authorization.decode("latin-1").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+_kept_token = lru_cache(maxsize=512)(_token)
