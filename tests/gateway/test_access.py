@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from deployments import FULL_RATE, letters
+from grpc_door import door_of
 from planes import AWAY, Client, Plane, plane_of, some
 
 from gateway.callers import add_key
 from gateway.gateway import VAR
+from gateway.grpc_methods import METHODS
 from gateway.http import ROUTES
 from gateway.keys import SCOPES
 from gateway.plane import ANYBODY, INFERENCE, METADATA, NOBODY, OWN
@@ -91,6 +93,24 @@ def test_a_method_without_a_route_is_refused_on_every_path(plane: Plane, path: s
             reply = some(await plane.ada(method, path))
             assert reply.outcome == (405, "refused", "method_not_allowed")
             assert set(reply.headers["allow"].split(", ")) == known
+
+    plane.run(main)
+
+
+def test_every_method_of_grpc_is_closed_to_strangers_and_to_keys_without_its_scope(plane: Plane) -> None:
+    async def main() -> None:
+        async with door_of(plane, None) as door:
+            for path, method in METHODS.items():
+                for key in ("fsg_wrong", *SCOPES, "nothing"):
+                    code = (await door(path, b"", [("x-api-key", plane.keys.get(key, key))])).code
+                    if method.needs is ANYBODY:
+                        assert code == "OK", path
+                    elif key == "fsg_wrong":
+                        assert code == "UNAUTHENTICATED", path
+                    elif key in method.needs:
+                        assert code not in ("UNAUTHENTICATED", "PERMISSION_DENIED"), (path, key)
+                    else:
+                        assert code == "PERMISSION_DENIED", (path, key)
 
     plane.run(main)
 
