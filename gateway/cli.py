@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -62,10 +63,13 @@ def serve(
 
         serve_locally(folder, address, token, ready)
         return
+    _serve_on_ray(folder, address, replicas or policy.serving.replicas, ready)
+
+
+def _serve_on_ray(folder: Path, address: Address, replicas: int, ready: Callable[[], None]) -> None:
     from gateway.app import Cluster, Options, wait_for_signal  # imports ray: two seconds
 
-    options = Options(folder=str(folder), **asdict(address), replicas=replicas or policy.serving.replicas)
-    cluster = Cluster(options)
+    cluster = Cluster(Options(folder=str(folder), **asdict(address), replicas=replicas))
     try:
         with suppress(KeyboardInterrupt):  # Ctrl-C before it serves is an orderly end as well
             cluster.start()

@@ -30,6 +30,7 @@ from gateway.grpc_methods import METHODS, Asked, Method, Told, ended
 from gateway.limits import BODY_TIMEOUT_S, Limits
 from gateway.plane import ANYBODY, Over, Plane
 from gateway.proxies import Proxies, host_of
+from gateway.request import bearer
 from gateway.states import Rejection
 from gateway.tls import Tls
 
@@ -99,7 +100,7 @@ class Listener(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 async def _read(context: grpc.aio.ServicerContext, plane: Plane) -> bytes:
     """The message of a call. Raises Over if it does not come in time, or is too large."""
-    limit = min(MAX_BODY_BYTES, plane.gateway.loaded.contract.body_limit_bytes)
+    limit = plane.gateway.loaded.contract.body_limit_bytes
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             message = await context.read()
@@ -113,9 +114,9 @@ async def _read(context: grpc.aio.ServicerContext, plane: Plane) -> bytes:
 
 
 def _key(headers: dict[str, str]) -> str | None:
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return token.strip()
+    token = bearer(headers.get("authorization", ""))
+    if token is not None:
+        return token
     key = headers.get("x-api-key")
     return None if key is None else key.strip()
 

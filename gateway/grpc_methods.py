@@ -20,7 +20,6 @@ from gateway.grpc_wire import parse_infer, read_message, render_infer
 from gateway.later import wait_for_people
 from gateway.plane import ANYBODY, INFERENCE, METADATA, NOBODY, TIMEOUT_HEADER, Over, Plane, wait_s, within_s
 from gateway.states import (
-    BY_NONE,
     Ending,
     Rejection,
     Stamp,
@@ -28,8 +27,8 @@ from gateway.states import (
     code_of,
     ending,
     header_of,
-    parameters_of,
     retry_after_s,
+    told,
     words_of,
 )
 
@@ -78,10 +77,7 @@ def _trailers(
     end: Ending, stamp: Stamp, urls: tuple[str, ...] = (), more: dict[str, str] | None = None
 ) -> Trailers:
     """What every call tells of its end, and where the rows that people have will be answered."""
-    told = {**parameters_of(end, stamp.policy, stamp.mode), "fs_decision_id": stamp.decision_id or BY_NONE}
-    if urls:
-        told["fs_review_urls"] = ",".join(_fitting(urls))
-    named = {header_of(name): value for name, value in told.items()}
+    named = {header_of(name): value for name, value in told(end, stamp, _fitting(urls)).items()}
     return tuple((named | (more or {})).items())
 
 

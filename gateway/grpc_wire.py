@@ -18,13 +18,14 @@ from google.protobuf.message import DecodeError
 
 from fallbacks.oip import open_inference_pb2 as pb
 from gateway.answers import Answer, shown
-from gateway.contract import ROW_OUTCOME, Array, Contract, RequestedOutput, TensorSpec, read_shape
+from gateway.contract import Array, Contract, RequestedOutput, TensorSpec, read_shape
 from gateway.errors import InvalidRequest, Problem
 from gateway.faults import Faults
 from gateway.grpc_bounds import hold_memory
-from gateway.states import Stamp, parameters_of
+from gateway.listed import SPARE_ENTRIES, add_input, classes, hold_complete, hold_parameters, named
+from gateway.states import Stamp, told
 from gateway.tensors import from_binary, from_values, to_binary, to_values
-from gateway.wire import SHARED_MEMORY, SPARE_ENTRIES, InferRequest
+from gateway.wire import InferRequest, settled
 
 CONTENTS = {
     "BOOL": "bool_contents",
@@ -72,15 +73,7 @@ def parse_infer(message: Any, contract: Contract) -> InferRequest:
     inputs = _inputs(message, raw, contract, faults)
     outputs = _outputs(message, raw, contract, faults)
     faults.settle()
-    return InferRequest(
-        id=message.id or None,
-        inputs={name: inputs[name] for name in contract.taken},
-        rows=len(inputs[contract.inputs[0].name]),
-        outputs=outputs,
-        timeout_us=timeout_us or None,
-        priority=priority or None,
-        wants_row_outcome=any(asked.name == ROW_OUTCOME.name for asked in outputs),
-    )
+    return settled(message.id or None, inputs, outputs, timeout_us, priority, contract)
 
 
 def _plain(parameters: Any) -> dict[str, Any]:
@@ -93,24 +86,8 @@ def _entries(listed: Any, key: str, most: int, faults: Faults) -> Iterator[_Entr
     """What a request lists: of more than can be right, enough to name what is wrong."""
     for i, tensor in enumerate(listed[: most + SPARE_ENTRIES]):
         at, parameters = f"{key}[{i}]", _plain(tensor.parameters)
-        if SHARED_MEMORY in parameters:
-            faults.add(f"{at}.parameters.{SHARED_MEMORY}", "shared memory is not supported")
+        hold_parameters(at, parameters, faults)
         yield _Entry(at, tensor, parameters)
-
-
-def _named(
-    entry: _Entry, known: Mapping[str, TensorSpec], seen: set[str], faults: Faults
-) -> TensorSpec | None:
-    """The spec of the tensor that an entry names, once."""
-    name, at = entry.tensor.name, f"{entry.at}.name"
-    if name not in known:
-        faults.unknown(at, name, known)
-    elif name in seen:
-        faults.add(at, f"{name!r} is listed twice")
-    else:
-        seen.add(name)
-        return known[name]
-    return None
 
 
 def _inputs(message: Any, raw: bool, contract: Contract, faults: Faults) -> dict[str, Array]:
@@ -120,18 +97,12 @@ def _inputs(message: Any, raw: bool, contract: Contract, faults: Faults) -> dict
     if raw and len(parts) != len(message.inputs):
         faults.add("raw_input_contents", f"has {len(parts)} parts for {len(message.inputs)} inputs")
     for i, entry in enumerate(_entries(message.inputs, "inputs", len(contract.inputs), faults)):
-        spec = _named(entry, contract.taken, seen, faults)
+        spec = named(f"{entry.at}.name", entry.tensor.name, contract.taken, seen, faults)
         part = parts[i] if i < len(parts) else None
         array = _input(spec, entry, part, raw, contract.max_rows, faults) if spec else None
-        if spec is None or array is None:
-            continue
-        rows = len(next(iter(arrays.values()), array))
-        if len(array) != rows:
-            faults.add(f"{entry.at}.shape", f"has {len(array)} rows, an input before it has {rows}")
-        arrays[spec.name] = array
-    for name in contract.taken:
-        if name not in seen:
-            faults.add("inputs", f"{name!r} is missing")
+        if spec is not None and array is not None:
+            add_input(arrays, spec.name, array, entry.at, faults)
+    hold_complete(contract.taken, seen, faults)
     return arrays
 
 
@@ -162,11 +133,8 @@ def _outputs(message: Any, raw: bool, contract: Contract, faults: Faults) -> tup
     asked: list[RequestedOutput] = []
     seen: set[str] = set()
     for entry in _entries(message.outputs, "outputs", len(contract.given), faults):
-        spec = _named(entry, contract.given, seen, faults)
-        at = f"{entry.at}.parameters.classification"
-        count = faults.natural(entry.parameters, "classification", at)
-        if count == 0 or (count and spec and spec.dtype.kind not in "iuf"):
-            faults.add(at, "needs a count from 1 and an output of numbers")
+        spec = named(f"{entry.at}.name", entry.tensor.name, contract.given, seen, faults)
+        count = classes(entry.at, entry.parameters, spec, faults)
         if spec is not None:
             asked.append(RequestedOutput(spec.name, raw, count))
     return tuple(asked) or contract.everything[raw]
@@ -174,12 +142,7 @@ def _outputs(message: Any, raw: bool, contract: Contract, faults: Faults) -> tup
 
 def render_infer(contract: Contract, request: InferRequest, answer: Answer, stamp: Stamp) -> Any:
     """The message with what may leave."""
-    parameters = {
-        **parameters_of(answer.ending, stamp.policy, stamp.mode),
-        "fs_decision_id": stamp.decision_id,
-    }
-    if answer.urls:
-        parameters["fs_review_urls"] = ",".join(answer.urls)
+    parameters = told(answer.ending, stamp, answer.urls)
     response = pb.ModelInferResponse(
         model_name=contract.model,
         model_version=contract.version,

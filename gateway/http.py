@@ -23,6 +23,7 @@ import orjson
 from gateway import metadata, openapi
 from gateway.callers import Caller
 from gateway.coding import CODINGS, Undecoded, accepted, decoded, encoded
+from gateway.contract import Contract
 from gateway.decision import Reason, Refused
 from gateway.errors import InvalidRequest
 from gateway.in_flight import RETRY_S
@@ -70,9 +71,9 @@ class Asked(NamedTuple):
     args: dict[str, str]
     caller: Caller
 
-    def begin(self) -> Call:
-        args = self.args
-        return self.plane.begin(self.caller, args["model"], args.get("version"), self.decision_id)
+    def contract(self) -> Contract:
+        """Of the model in the path. Raises Over."""
+        return self.plane.model(self.caller, self.args["model"], self.args.get("version")).contract
 
 
 class DataPlane:
@@ -136,12 +137,12 @@ def _told(what: Callable[[Asked], Any]) -> Callable[[Asked], Reply]:
 
 def _of_model(what: Callable[[Any], Any]) -> Callable[[Asked], Reply]:
     """A route that tells something of a model: of its contract."""
-    return _told(lambda asked: what(asked.begin().loaded.contract))
+    return _told(lambda asked: what(asked.contract()))
 
 
 def _statistics(asked: Asked) -> Any:
     gateway = asked.plane.gateway
-    contract = asked.begin().loaded.contract if asked.args else gateway.loaded.contract
+    contract = asked.contract() if asked.args else gateway.loaded.contract
     return metadata.statistics(contract, gateway.statistics)
 
 
@@ -181,7 +182,8 @@ def _review(asked: Asked) -> Admitted:
 
 
 def _infer(asked: Asked) -> Admitted:
-    call, request = asked.begin(), asked.request
+    request, args = asked.request, asked.args
+    call = asked.plane.begin(asked.caller, args["model"], args.get("version"), asked.decision_id)
     limit, headers = call.loaded.contract.body_limit_bytes, request.headers
     coding = "identity"
     if b"content-encoding" in headers:

@@ -124,10 +124,14 @@ def _parsed(target: bytes) -> tuple[str, ...]:
 _kept = lru_cache(maxsize=512)(_parsed)
 
 
-def _token(authorization: bytes) -> str | None:
-    """What follows `Bearer`; None of any other scheme."""
-    scheme, _, token = authorization.decode("latin-1").partition(" ")
+def bearer(authorization: str) -> str | None:
+    """The key that follows `Bearer`; None of any other scheme."""
+    scheme, _, token = authorization.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _token(authorization: bytes) -> str | None:
+    return bearer(authorization.decode("latin-1"))
 
 
 _kept_token = lru_cache(maxsize=512)(_token)

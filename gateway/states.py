@@ -193,6 +193,13 @@ def parameters_of(end: Ending, policy: str, mode: str) -> dict[str, str]:
     }
 
 
+def told(end: Ending, stamp: Stamp, urls: Sequence[str] = ()) -> dict[str, str]:
+    """All the parameters that say how a request ended. `urls`: where its deferred rows will be answered."""
+    parameters = parameters_of(end, stamp.policy, stamp.mode)
+    parameters["fs_decision_id"] = stamp.decision_id or BY_NONE
+    return parameters | {"fs_review_urls": ",".join(urls)} if urls else parameters
+
+
 def header_of(parameter: str) -> str:
     """What a parameter is called as a header and as a trailer: `fs_mode` is `x-failsafe-mode`."""
     return parameter.replace("fs_", "x-failsafe-", 1).replace("_", "-")

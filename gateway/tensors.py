@@ -23,12 +23,12 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fallbacks.oip.forms import bf16_bits, flat
 from gateway.contract import Array, Shape, TensorSpec
 from gateway.errors import InvalidRequest, Problem
 from gateway.faults import Faults
@@ -60,32 +60,18 @@ def from_json(
     if spec.datatype in _BINARY_ONLY:
         faults.add(at, f"{spec.datatype} travels as binary only: give binary_data_size")
         return None
-    flat = _flatten(data, shape)
-    if flat is None:
+    values = flat(data, shape)
+    if values is None:
         form = f"{math.prod(shape)} values, flat or nested as {list(shape)}"
         faults.add(at, f"must be a list of {form}")
         return None
-    if spec.dtype.kind == "f" and not booleans and (numbers := _numbers(spec, flat)) is not None:
+    if spec.dtype.kind == "f" and not booleans and (numbers := _numbers(spec, values)) is not None:
         return _checked(spec, numbers.reshape(shape), at, faults)
-    what = _misfit(spec, flat, len(flat) // shape[0])
+    what = _misfit(spec, values, len(values) // shape[0])
     if what:
         faults.add(at, what)
         return None
-    return _checked(spec, _to_array(spec, flat).reshape(shape), at, faults)
-
-
-def _flatten(data: object, shape: Shape) -> list[Any] | None:
-    """The values of a flat or fully nested list, or None if their number is not the shape's."""
-    if not isinstance(data, list):
-        return None
-    if len(data) == math.prod(shape) and not isinstance(data[0], list):
-        return data
-    level = [data]
-    for size in shape:
-        if not all(isinstance(item, list) and len(item) == size for item in level):
-            return None
-        level = list(chain.from_iterable(level))
-    return level
+    return _checked(spec, _to_array(spec, values).reshape(shape), at, faults)
 
 
 def _numbers(spec: TensorSpec, flat: list[Any]) -> Array | None:
@@ -263,7 +249,7 @@ def to_binary(spec: TensorSpec, array: Array) -> bytes | memoryview:
         items = [_octets(value) for value in array.flat]
         return b"".join(part for item in items for part in (len(item).to_bytes(4, "little"), item))
     if spec.bf16:
-        return _bf16(np.ascontiguousarray(array)).tobytes()
+        return bf16_bits(array).tobytes()
     return np.ascontiguousarray(array).data
 
 
@@ -280,13 +266,7 @@ def _octets(value: object) -> bytes:
 
 def nearest_bf16(array: NDArray[np.float32]) -> NDArray[np.float32]:
     """The nearest values that BF16 can hold, ties to even; beyond its largest they are infinite."""
-    return (_bf16(np.ascontiguousarray(array)).astype(np.uint32) << 16).view(np.float32)
-
-
-def _bf16(array: NDArray[np.float32]) -> NDArray[np.uint16]:
-    bits = array.view(np.uint32).astype(np.uint64)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    return np.where(np.isnan(array), np.uint64(0x7FC0), rounded).astype("<u2")
+    return (bf16_bits(array).astype(np.uint32) << 16).view(np.float32)
 
 
 def blank(spec: TensorSpec, shape: Shape) -> Array:

@@ -24,6 +24,7 @@ import orjson
 from gateway.contract import ROW_OUTCOME, Array, Contract, RequestedOutput, TensorSpec, read_shape
 from gateway.errors import InvalidRequest, Problem
 from gateway.faults import Faults
+from gateway.listed import SPARE_ENTRIES, add_input, classes, hold_complete, hold_parameters, named
 from gateway.tensors import from_binary, from_json
 
 __all__ = [
@@ -38,8 +39,6 @@ __all__ = [
 
 HEADER = "Inference-Header-Content-Length"
 MAX_DEPTH = 16
-SPARE_ENTRIES = 16  # how many entries beyond the contract's are still named in problems
-SHARED_MEMORY = "shared_memory_region"
 
 _ROOT, _TENSOR = frozenset({"inputs", "outputs"}), frozenset({"shape", "data"})  # lists held to their form
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
@@ -89,6 +88,18 @@ def parse_infer(body: bytes, header_length: int | None, contract: Contract) -> I
     outputs = _outputs(document, binary or False, contract, faults)
     faults.settle()
     _hold_depth(document, body, header_length)
+    return settled(identity, inputs, outputs, timeout_us, priority, contract)
+
+
+def settled(
+    identity: str | None,
+    inputs: Mapping[str, Array],
+    outputs: tuple[RequestedOutput, ...],
+    timeout_us: int | None,
+    priority: int | None,
+    contract: Contract,
+) -> InferRequest:
+    """A request of which nothing is wrong, inputs in the contract's order; zero is as good as unsaid."""
     return InferRequest(
         id=identity,
         inputs={name: inputs[name] for name in contract.taken},
@@ -205,25 +216,17 @@ def _entries(document: dict[str, Any], key: str, most: int, faults: Faults) -> I
             faults.add(at, "must be an object")
             continue
         parameters = faults.member(members, "parameters", dict, f"{at}.parameters") or {}
-        if SHARED_MEMORY in parameters:
-            faults.add(f"{at}.parameters.{SHARED_MEMORY}", "shared memory is not supported")
+        hold_parameters(at, parameters, faults)
         yield _Entry(at, members, parameters)
 
 
 def _named(
     entry: _Entry, known: Mapping[str, TensorSpec], seen: set[str], faults: Faults
 ) -> TensorSpec | None:
-    """The spec of the tensor that an entry names, once."""
     name, at = entry.members.get("name"), f"{entry.at}.name"
-    if not isinstance(name, str):
-        faults.add(at, "must be a string")
-    elif name not in known:
-        faults.unknown(at, name, known)
-    elif name in seen:
-        faults.add(at, f"{name!r} is listed twice")
-    else:
-        seen.add(name)
-        return known[name]
+    if isinstance(name, str):
+        return named(at, name, known, seen, faults)
+    faults.add(at, "must be a string")
     return None
 
 
@@ -236,15 +239,9 @@ def _inputs(
         raw = tail.take(entry, faults)
         spec = _named(entry, contract.taken, seen, faults)
         array = _input(spec, entry, raw, contract.max_rows, booleans, faults) if spec else None
-        if spec is None or array is None:
-            continue
-        rows = len(next(iter(arrays.values()), array))
-        if len(array) != rows:
-            faults.add(f"{entry.at}.shape", f"has {len(array)} rows, an input before it has {rows}")
-        arrays[spec.name] = array
-    for name in contract.taken:
-        if name not in seen:
-            faults.add("inputs", f"{name!r} is missing")
+        if spec is not None and array is not None:
+            add_input(arrays, spec.name, array, entry.at, faults)
+    hold_complete(contract.taken, seen, faults)
     if tail.rest and not tail.lost:
         faults.add("body", f"{tail.rest.nbytes} bytes after the data of the last input")
     return arrays
@@ -280,10 +277,7 @@ def _outputs(
     for entry in _entries(document, "outputs", len(contract.given), faults):
         spec = _named(entry, contract.given, seen, faults)
         own = faults.member(entry.parameters, "binary_data", bool, f"{entry.at}.parameters.binary_data")
-        at = f"{entry.at}.parameters.classification"
-        count = faults.natural(entry.parameters, "classification", at)
-        if count == 0 or (count and spec and spec.dtype.kind not in "iuf"):
-            faults.add(at, "needs a count from 1 and an output of numbers")
+        count = classes(entry.at, entry.parameters, spec, faults)
         if spec is not None:
             asked.append(RequestedOutput(spec.name, binary if own is None else own, count))
     return tuple(asked) or contract.everything[binary]

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fallbacks.oip.errors import WrongAnswer, excerpt
+from fallbacks.oip.forms import bf16_bits, flat
 from fallbacks.predictor import TensorSpec
 
 Array: TypeAlias = NDArray[Any]
@@ -71,9 +71,7 @@ class Declared:
         """The row-major little-endian numbers; BF16 rounds to nearest even."""
         if self.datatype != "BF16":
             return array.astype(DATATYPES[self.datatype], copy=False).tobytes()
-        bits = np.ascontiguousarray(array, "<f4").view("<u4").astype(np.uint64)
-        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-        return np.where(np.isnan(array), np.uint64(0x7FC0), rounded).astype("<u2").tobytes()
+        return bf16_bits(array).tobytes()
 
     def from_bytes(self, content: bytes | memoryview, shape: Shape) -> Array:
         """The numbers in exactly as many bytes as the shape needs. Raises WrongAnswer."""
@@ -89,29 +87,15 @@ class Declared:
 
     def from_list(self, data: object, shape: Shape) -> Array:
         """The numbers in a list, flat or nested as the shape. Raises WrongAnswer."""
-        flat = _flat(data, shape)
+        values = flat(data, shape)
         dtype = DATATYPES[self.datatype]
-        if flat is None or not set(map(type, flat)) <= _TYPES[dtype.kind]:
+        if values is None or not set(map(type, values)) <= _TYPES[dtype.kind]:
             raise WrongAnswer(f"{self.name!r} is not a list of {math.prod(shape)} {self.datatype} values")
         try:
             with np.errstate(over="ignore"):  # becomes infinite, and fails its row
-                return np.array(flat, dtype).reshape(shape)
+                return np.array(values, dtype).reshape(shape)
         except (OverflowError, ValueError) as error:
             raise WrongAnswer(f"{self.name!r}: {error}") from error
-
-
-def _flat(data: object, shape: Shape) -> list[Any] | None:
-    """The values of a flat or fully nested list, or None if their number is not the shape's."""
-    if not isinstance(data, list):
-        return None
-    if len(data) == math.prod(shape) and not any(isinstance(value, list) for value in data[:1]):
-        return data
-    level = [data]
-    for size in shape:
-        if not all(isinstance(item, list) and len(item) == size for item in level):
-            return None
-        level = list(chain.from_iterable(level))
-    return level
 
 
 def limit_bytes(outputs: Iterable[Declared], rows: int) -> int:
