@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,6 +33,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from torch.nn import Sequential
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime reads it when it is imported
 
 TRAIN, VALIDATION, CALIBRATION = 44_000, 1_000, 15_000
 SAMPLES, DIGITS, PERTURBED, ATTACKED = 1_000, 200, 100, 300

@@ -22,12 +22,15 @@ Writes  primary.onnx          perceptron: probabilities, logits, features
 from __future__ import annotations
 
 import argparse
+import os
 import time
 import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime reads it when it is imported
 
 TRAIN, VALIDATION, CALIBRATION, TEST = 10_000, 500, 6_000, 3_500
 SAMPLES, OUTLIERS = 1_000, 200
