@@ -34,7 +34,7 @@ growth: $(READY)  ## cost against principals, backlog and rows; memory over 200,
 	$(BIN)/python -m bench.growth memory
 
 fuzz: $(READY)  ## break requests on purpose for SECONDS (600), other ones each time
-	PYTHONPATH=tests/gateway $(BIN)/python tests/gateway/test_fuzz_wire.py $(or $(SECONDS),600)
+	$(BIN)/python -m tests.protocol.test_fuzz $(or $(SECONDS),600)
 
 gate: $(READY)  ## fails if a request has become half as expensive again, beside the yardstick
 	$(BIN)/python -m bench.gate

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.opened import Ends
-from gateway.certificate import Certificate
+from gateway.deployment.certificate import Certificate
 from guards.selective import clopper_pearson_upper
 
 CONFIDENCE = 0.95

@@ -17,7 +17,7 @@ from typing import Self
 
 from bench.load import Plan, Told, arrivals, run
 from bench.tally import Spread, Tally
-from gateway.decision import Reason
+from gateway.core.decision import Reason
 
 SHARES = (0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.1)
 KEPT_UP = 0.99

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.samples import Rows
+from gateway.cli.samples import Rows
 
 Labels: TypeAlias = NDArray[np.int64]
 Bounds: TypeAlias = tuple[float, float]

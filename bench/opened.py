@@ -17,15 +17,15 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.artifacts import Artifacts, load_artifacts
-from gateway.batch import F8, Batch
-from gateway.compile import Stores, compile_policy
-from gateway.decision import Decision, Degraded, Finding, Served, Tensors, Verdict
-from gateway.pipeline import Case, Pipeline, Rung
-from gateway.policy import Policy, load_policy
-from gateway.samples import Rows
-from gateway.stage import FeatureStage, Stage
-from gateway.states import ending
+from gateway.cli.samples import Rows
+from gateway.core.batch import F8, Batch
+from gateway.core.decision import Decision, Degraded, Finding, Served, Tensors, Verdict
+from gateway.core.pipeline import Case, Pipeline, Rung
+from gateway.core.stage import FeatureStage, Stage
+from gateway.deployment.artifacts import Artifacts, load_artifacts
+from gateway.deployment.compile import Stores, compile_policy
+from gateway.policy.schema import Policy, load_policy
+from gateway.protocol.endings import ending
 from guards.confidence import unsureness
 from guards.rows import Signals
 

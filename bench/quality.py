@@ -17,7 +17,7 @@ import typer
 from bench import output
 from bench.report import Asked, measure
 from bench.tables import tables
-from gateway.errors import Problems
+from gateway.core.errors import Problems
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -18,10 +18,10 @@ import orjson
 
 from bench import families
 from bench.client import Origin
-from gateway.contract import ROW_OUTCOME
-from gateway.errors import Problems
-from gateway.policy import Policy, load_policy
-from gateway.samples import Rows, Samples, load_samples
+from gateway.cli.samples import Rows, Samples, load_samples
+from gateway.core.errors import Problems
+from gateway.policy.schema import Policy, load_policy
+from gateway.protocol.contract import ROW_OUTCOME
 
 MOST, MOST_BYTES = 512, 64 * 1024 * 1024
 TIMEOUT_S = 5.0

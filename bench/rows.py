@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import families
-from gateway.calibrate import FOLDS, SEED
-from gateway.certificate import Certificate, sha256
-from gateway.policy import Policy
-from gateway.samples import Rows
+from gateway.calibration.calibrate import FOLDS, SEED
+from gateway.cli.samples import Rows
+from gateway.deployment.certificate import Certificate, sha256
+from gateway.policy.schema import Policy
 from guards import arrays
 
 MADE_ROWS = 500

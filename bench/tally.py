@@ -16,8 +16,8 @@ import orjson
 
 from bench.claims import OUTCOMES
 from bench.client import Answer
-from gateway.contract import ROW_OUTCOME
-from gateway.states import Rejection
+from gateway.protocol.contract import ROW_OUTCOME
+from gateway.protocol.endings import Rejection
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
 LEAST_MS = 1e-3

@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from fallbacks.edges import octets, texts, with_float_edges
+from fallbacks.onnx_edges import octets, texts, with_float_edges
 from fallbacks.onnx_file import open_session, read_once, spec_of
 from fallbacks.predictor import Tensors, zeros
 from fallbacks.worker import Worker

@@ -19,9 +19,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from gateway.errors import GatewayError
-from gateway.gateway import Gateway
+from gateway.core.errors import GatewayError
 from gateway.replica import Address, Replica, admin_token
+from gateway.serving.gateway import Gateway
 
 if "ray" not in sys.modules:
     # Ray reads these when it is imported: nobody without the token may join or drive our own cluster, and

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import uvloop
 
-from gateway.gateway import Gateway
 from gateway.replica import Address, Replica
+from gateway.serving.gateway import Gateway
 
 
 def serve_locally(folder: Path, address: Address, token: str, ready: Callable[[], None]) -> None:

@@ -24,18 +24,18 @@ from pathlib import Path
 import grpc
 import uvicorn
 
-from gateway.admin import admin_app
-from gateway.errors import PolicyError, Problem
-from gateway.gateway import VAR, Gateway
-from gateway.grpc import Listener, grpc_server
-from gateway.http import DataPlane
-from gateway.limits import Limits, room_for
-from gateway.plane import Plane
-from gateway.policy import Policy, Serving, locate
-from gateway.proxies import Proxies
-from gateway.server import Server
-from gateway.siblings import Siblings
-from gateway.tls import load_tls
+from gateway.access.proxies import Proxies
+from gateway.access.tls import load_tls
+from gateway.admin.app import admin_app
+from gateway.core.errors import PolicyError, Problem
+from gateway.grpc.listener import Listener, grpc_server
+from gateway.http.handler import DataPlane
+from gateway.listener.limits import Limits, room_for
+from gateway.listener.server import Server
+from gateway.policy.schema import Policy, Serving, locate
+from gateway.serving.data_plane import Plane
+from gateway.serving.gateway import VAR, Gateway
+from gateway.serving.replicas import Siblings
 
 GRACE_S = 5.0
 BACKLOG = 2048

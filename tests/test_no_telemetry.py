@@ -19,7 +19,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from served import CONFIGS, copy_of, free_port
+
+from tests.support.served import CONFIGS, copy_of, free_port
 
 VARIABLE = "ORT_DISABLE_TELEMETRY"
 LOAD = "; from fallbacks.onnx import OnnxModel; OnnxModel.load('primary.onnx').close()"

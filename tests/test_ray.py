@@ -12,9 +12,9 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
-from served import Served, clean_rows, copy_of, descendants, serving
 
 from fallbacks.oip import open_inference_pb2 as pb
+from tests.support.served import Served, clean_rows, copy_of, descendants, serving
 
 pytestmark = pytest.mark.ray
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from served import CONFIGS, copy_of, serving
+
+from tests.support.served import CONFIGS, copy_of, serving
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

@@ -29,7 +29,7 @@ def costs(context: typer.Context, folder: Folder = FASHION, out: Out = None) -> 
     from bench import output
     from bench.growth.report import Sizes, measure
     from bench.growth.tables import tables
-    from gateway.errors import Problems
+    from gateway.core.errors import Problems
 
     console = output.console(out)
     try:
@@ -57,7 +57,7 @@ def memory(
     from bench.growth.memory import Asked, watch
     from bench.growth.tables import memory_table
     from bench.requests import WrongInput
-    from gateway.errors import Problems
+    from gateway.core.errors import Problems
 
     console = output.console(out)
     try:

@@ -12,11 +12,11 @@ from pathlib import Path
 from bench.growth.inside import Inside
 from bench.growth.interleaved import Call, Effort, compare
 from bench.growth.part import Curve, Part
-from fallbacks.cases import WAITING, Case
-from fallbacks.payload import encode
-from fallbacks.review import ReviewQueue
-from gateway.console import LISTED
-from gateway.review import People
+from fallbacks.review.cases import WAITING, Case
+from fallbacks.review.payload import encode
+from fallbacks.review.queue import ReviewQueue
+from gateway.admin.console import LISTED
+from gateway.serving.review import People
 
 CAPACITY, CHUNK = 10**9, 1000
 EXPIRE_S = 86_400.0

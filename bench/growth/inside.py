@@ -14,15 +14,15 @@ from pathlib import Path
 
 from bench.micro.requests import binary_body, json_body
 from bench.opened import Opened
-from gateway.audit import Record
-from gateway.batch import Batch, now_s
-from gateway.contract import Contract
-from gateway.gateway import VAR, Gateway
-from gateway.pipeline import Pipeline
-from gateway.replies import Reply, reply_infer
-from gateway.samples import Rows, load_samples
-from gateway.states import Stamp
-from gateway.wire import parse_infer
+from gateway.cli.samples import Rows, load_samples
+from gateway.core.batch import Batch, now_s
+from gateway.core.pipeline import Pipeline
+from gateway.http.replies import Reply, reply_infer
+from gateway.protocol.contract import Contract
+from gateway.protocol.endings import Stamp
+from gateway.protocol.infer_request import parse_infer
+from gateway.serving.gateway import VAR, Gateway
+from gateway.telemetry.audit import Record
 
 PATIENCE_S = 3600.0
 MOST_ROWS = 128

@@ -11,9 +11,9 @@ import numpy as np
 from bench.growth.inside import MOST_ROWS, PATIENCE_S, Inside
 from bench.growth.interleaved import Call, Effort, compare
 from bench.growth.part import Curve, Fact, Part, collected, weighed
-from gateway.audit import Audit, Record
-from gateway.batch import Batch, now_s
-from gateway.decision import Decision
+from gateway.core.batch import Batch, now_s
+from gateway.core.decision import Decision
+from gateway.telemetry.audit import Audit, Record
 
 ALONE = 500
 ENDLESS = 2**62  # nobody drains while `take` is measured

@@ -21,9 +21,9 @@ from bench.growth.slope import Slope, slope
 from bench.load import Plan, run
 from bench.machine import machine
 from bench.requests import Mix, render
-from gateway.artifacts import load_artifacts
-from gateway.contract import MAX_BODY_BYTES
-from gateway.policy import load_policy
+from gateway.deployment.artifacts import load_artifacts
+from gateway.policy.schema import load_policy
+from gateway.protocol.contract import MAX_BODY_BYTES
 
 WARM_UP = 0.2
 TOO_LARGE = "HTTP 413 too_large"

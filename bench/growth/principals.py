@@ -15,9 +15,9 @@ import orjson
 from bench.growth.inside import Inside
 from bench.growth.interleaved import Call, Effort, compare
 from bench.growth.part import Curve, Fact, Part, collected, weighed
-from gateway.callers import KEYS_FILE, Callers, Key, add_key
-from gateway.pipeline import Pipeline
-from gateway.stage import Stage
+from gateway.access.callers import KEYS_FILE, Callers, Key, add_key
+from gateway.core.pipeline import Pipeline
+from gateway.core.stage import Stage
 from guards.rate import RateGuard
 
 PERIOD_S, BURST = 3600.0, 1e6  # nobody's bucket empties while this runs, so that nobody is forgotten

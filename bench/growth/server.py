@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.requests import Target, WrongInput, find
-from gateway.callers import add_key
-from gateway.gateway import VAR
+from gateway.access.callers import add_key
+from gateway.serving.gateway import VAR
 
 START_S, STOP_S, LOOK_EVERY_S = 60.0, 15.0, 0.1
 PER_S = 1e6

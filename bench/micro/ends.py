@@ -10,12 +10,12 @@ from pathlib import Path
 from bench.micro.body import Body, Plain
 from bench.micro.requests import binary_body, json_body
 from bench.micro.world import PRINCIPAL, World
-from gateway.audit import Audit, Record, explain
-from gateway.decision import Decision
-from gateway.replies import reply_infer
-from gateway.states import Stamp
-from gateway.telemetry import Telemetry
-from gateway.wire import parse_infer
+from gateway.core.decision import Decision
+from gateway.http.replies import reply_infer
+from gateway.protocol.endings import Stamp
+from gateway.protocol.infer_request import parse_infer
+from gateway.telemetry.audit import Audit, Record, explain
+from gateway.telemetry.metrics import Telemetry
 
 KEPT = 10_000
 DRAINED = 64

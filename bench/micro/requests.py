@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.samples import Rows
+from gateway.cli.samples import Rows
 
 
 def json_body(name: str, rows: Rows) -> bytes:

@@ -9,12 +9,12 @@ from bench.micro.body import Awaited, Body, Plain
 from bench.micro.ends import ends
 from bench.micro.requests import binary_body, json_body
 from bench.micro.world import World
-from gateway.batch import Answered, Batch
-from gateway.measures import EARLY
-from gateway.policy import Policy, SqueezePolicy
-from gateway.samples import Rows
-from gateway.stage import FeatureStage, Stage
-from gateway.wire import parse_infer
+from gateway.cli.samples import Rows
+from gateway.core.batch import Answered, Batch
+from gateway.core.stage import FeatureStage, Stage
+from gateway.deployment.measures import EARLY
+from gateway.policy.schema import Policy, SqueezePolicy
+from gateway.protocol.infer_request import parse_infer
 
 FORWARD = "forward pass, onnxruntime alone"
 Make: TypeAlias = Callable[[World, int], Body]

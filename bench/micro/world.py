@@ -19,13 +19,13 @@ import uvloop
 
 from bench.opened import Opened
 from fallbacks.onnx_file import open_session, read_once
-from gateway.batch import Batch
-from gateway.compile import measures_of
-from gateway.contract import Contract
-from gateway.decision import Tensors
-from gateway.measures import Measures
-from gateway.policy import OnnxPolicy
-from gateway.samples import Rows, load_samples
+from gateway.cli.samples import Rows, load_samples
+from gateway.core.batch import Batch
+from gateway.core.decision import Tensors
+from gateway.deployment.compile import measures_of
+from gateway.deployment.measures import Measures
+from gateway.policy.schema import OnnxPolicy
+from gateway.protocol.contract import Contract
 
 FOLDER = Path(__file__).parents[2] / "configs" / "fashion"
 MOST_ROWS = 128

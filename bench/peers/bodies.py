@@ -10,7 +10,7 @@ from bench.peers.cases import Case
 from bench.peers.verify import OUTPUT
 from bench.requests import Mix, Target, render
 from fallbacks.onnx import OnnxModel
-from gateway.policy import load_policy
+from gateway.policy.schema import load_policy
 
 MODEL = "primary.onnx"
 

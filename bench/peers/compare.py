@@ -25,8 +25,8 @@ from bench.peers.process import free_port, running
 from bench.peers.verify import verify, wait
 from bench.peers.wrk import wrk
 from fallbacks.onnx import OnnxModel
-from gateway.callers import add_key
-from gateway.gateway import VAR
+from gateway.access.callers import add_key
+from gateway.serving.gateway import VAR
 
 CALLER, PER_S = "bench", 1e6  # the rate guard counts, and is never exceeded
 

@@ -15,12 +15,12 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from fallbacks import payload
 from fallbacks.oip.client import Client, ask
 from fallbacks.oip.described import Described
 from fallbacks.oip.errors import WrongAnswer
 from fallbacks.oip.tensors import DATATYPES, Array, Declared
 from fallbacks.predictor import Tensors
+from fallbacks.review import payload
 
 PROBES: Final = 4
 RTOL, ATOL = 1e-3, 1e-4

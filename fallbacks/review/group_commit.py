@@ -30,8 +30,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import dialect
 
-from fallbacks.case_sql import LATE, NOW, STORED_WAITING
-from fallbacks.cases import CASES, COUNTS, PAYLOADS, WAITING, Case, CaseState
+from fallbacks.review.cases import CASES, COUNTS, PAYLOADS, WAITING, Case, CaseState
+from fallbacks.review.statements import LATE, NOW, STORED_WAITING
 
 MOST_BYTES: Final = 2**20
 CASE_BYTES: Final = 4096

@@ -20,8 +20,8 @@ from typing import Final, TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from fallbacks import case_sql
-from fallbacks.cases import (
+from fallbacks.review import statements as case_sql
+from fallbacks.review.cases import (
     TABLES,
     VERSION,
     Case,
@@ -31,8 +31,8 @@ from fallbacks.cases import (
     StaleLease,
     Waiting,
 )
-from fallbacks.intake import Intake
-from fallbacks.sqlite import BUSY_S, StoreError, open_reader, open_sqlite
+from fallbacks.review.group_commit import Intake
+from fallbacks.review.sqlite import BUSY_S, StoreError, open_reader, open_sqlite
 from fallbacks.worker import Worker
 
 __all__ = ["Case", "CaseState", "Claim", "Record", "ReviewQueue", "StaleLease", "StoreError", "Waiting"]

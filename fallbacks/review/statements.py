@@ -28,7 +28,7 @@ from sqlalchemy import (
     update,
 )
 
-from fallbacks.cases import (
+from fallbacks.review.cases import (
     CASES,
     COUNTS,
     PAYLOADS,

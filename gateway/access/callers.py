@@ -20,7 +20,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 
-from gateway.keys import KEYS_FILE, SECRET_FILE, Key, add_key, hashed, keys_in, load_keys
+from gateway.access.keys import KEYS_FILE, SECRET_FILE, Key, add_key, hashed, keys_in, load_keys
 
 __all__ = ["KEYS_FILE", "SECRET_FILE", "Caller", "Callers", "Key", "add_key", "load_keys"]
 

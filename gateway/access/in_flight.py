@@ -6,7 +6,7 @@ waits for a person's answer counts too.
 
 from __future__ import annotations
 
-from gateway.decision import Reason, Refused
+from gateway.core.decision import Reason, Refused
 
 RETRY_S = 1.0
 

@@ -17,8 +17,8 @@ from typing import Annotated
 import orjson
 from pydantic import Field
 
-from gateway.errors import ArtifactError, Problem
-from gateway.policy import Name, Strict
+from gateway.core.errors import ArtifactError, Problem
+from gateway.policy.schema import Name, Strict
 
 KEYS_FILE = "keys.json"
 SECRET_FILE = "secret"  # noqa: S105 (a file name)

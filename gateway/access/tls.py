@@ -9,8 +9,8 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gateway.errors import PolicyError, Problem
-from gateway.policy import Policy, locate
+from gateway.core.errors import PolicyError, Problem
+from gateway.policy.schema import Policy, locate
 
 AT = ("serving", "tls")
 

@@ -33,15 +33,15 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from fallbacks.breaker import State
-from gateway import console
-from gateway.decisions import rows_anywhere, rows_here
-from gateway.errors import Problems
-from gateway.gateway import VAR, Gateway
-from gateway.pages import gateway_of, page, problem, static, told, wants_html
-from gateway.pages.door import HOME, Door, Keys, login, logout
-from gateway.pages.status import status_of
-from gateway.review import People
-from gateway.siblings import ALONE, Answer, Siblings, merge
+from gateway.admin import console
+from gateway.admin.pages import gateway_of, page, problem, static, told, wants_html
+from gateway.admin.pages.door import HOME, Door, Keys, login, logout
+from gateway.admin.pages.status import status_of
+from gateway.core.errors import Problems
+from gateway.serving.decisions import rows_anywhere, rows_here
+from gateway.serving.gateway import VAR, Gateway
+from gateway.serving.replicas import ALONE, Answer, Siblings, merge
+from gateway.serving.review import People
 
 RELOAD_S = 60.0
 SILENT = "no answer"

@@ -27,13 +27,22 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from fallbacks.cases import CaseState, StaleLease
-from fallbacks.review import ReviewQueue
-from gateway.gateway import Gateway
-from gateway.pages import fields_of, gateway_of, page, problem, told, wants_html
-from gateway.pages.cases import about, answer_of, claimed, decoded, labels_of, shown_of, small, suggestion
-from gateway.preview import is_picture, pixels, png
-from gateway.review import People, answer_unsure, answer_with_label
+from fallbacks.review.cases import CaseState, StaleLease
+from fallbacks.review.queue import ReviewQueue
+from gateway.admin.pages import fields_of, gateway_of, page, problem, told, wants_html
+from gateway.admin.pages.cases import (
+    about,
+    answer_of,
+    claimed,
+    decoded,
+    labels_of,
+    shown_of,
+    small,
+    suggestion,
+)
+from gateway.admin.preview import is_picture, pixels, png
+from gateway.serving.gateway import Gateway
+from gateway.serving.review import People, answer_unsure, answer_with_label
 
 LEASE_S = 600.0
 LONGEST_LEASE_S = 3600.0

@@ -20,8 +20,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from gateway.contract import Contract, TensorSpec
-from gateway.policy import ConfidencePolicy, OodPolicy, Policy, RatePolicy, SqueezePolicy
+from gateway.policy.schema import ConfidencePolicy, OodPolicy, Policy, RatePolicy, SqueezePolicy
+from gateway.protocol.contract import Contract, TensorSpec
 
 U1: TypeAlias = NDArray[np.uint8]
 Array: TypeAlias = NDArray[Any]

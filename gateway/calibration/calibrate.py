@@ -22,8 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fallbacks.predictor import LoadedModel
-from gateway.artifacts import Fitted, contract_of, input_only
-from gateway.certificate import (
+from gateway.calibration.dataset import Labels, read
+from gateway.core.decision import Tensors
+from gateway.core.errors import ArtifactError, PolicyError, Problem
+from gateway.deployment.artifacts import Fitted, contract_of, input_only
+from gateway.deployment.certificate import (
     GUARDS_FILE,
     Certificate,
     Digests,
@@ -32,13 +35,10 @@ from gateway.certificate import (
     policy_digest,
     sha256,
 )
-from gateway.contract import Contract
-from gateway.decision import Tensors
-from gateway.errors import ArtifactError, PolicyError, Problem
-from gateway.heldout import Labels, read
-from gateway.models import load_models
-from gateway.policy import OodPolicy, Policy, SqueezePolicy, load_policy, locate
-from gateway.upstreams import record_upstreams, write_upstreams
+from gateway.deployment.models import load_models
+from gateway.deployment.upstreams import record_upstreams, write_upstreams
+from gateway.policy.schema import OodPolicy, Policy, SqueezePolicy, load_policy, locate
+from gateway.protocol.contract import Contract
 from guards import arrays
 from guards.confidence import unsureness
 from guards.ood import Ood

@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.contract import Contract, TensorSpec
-from gateway.decision import Tensors
-from gateway.tensors import nearest_bf16
+from gateway.core.decision import Tensors
+from gateway.protocol.contract import Contract, TensorSpec
+from gateway.protocol.tensors import nearest_bf16
 
 Labels: TypeAlias = NDArray[np.int64]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from gateway.certificate import Certificate, FalseAlarm, Selective
+from gateway.deployment.certificate import Certificate, FalseAlarm, Selective
 
 
 def certificate_table(certificate: Certificate) -> Table:

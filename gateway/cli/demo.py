@@ -21,14 +21,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from gateway.access.callers import add_key
+from gateway.access.tls import Tls, load_tls
 from gateway.app import Cluster, Options, wait_for_signal
-from gateway.artifacts import load_artifacts
-from gateway.callers import add_key
-from gateway.gateway import VAR
-from gateway.policy import Policy, load_policy
+from gateway.cli.samples import Rows, Samples, load_samples
+from gateway.deployment.artifacts import load_artifacts
+from gateway.policy.schema import Policy, load_policy
 from gateway.replica import Address, admin_token, refuse_used_ports
-from gateway.samples import Rows, Samples, load_samples
-from gateway.tls import Tls, load_tls
+from gateway.serving.gateway import VAR
 
 OUTCOMES = ("served", "degraded", "deferred", "refused")
 COLOURS = {"served": "green", "degraded": "yellow", "deferred": "cyan", "refused": "red"}

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.decision import Tensors
-from gateway.errors import BudgetExceeded, ModelFailed, StageFailure
+from gateway.core.decision import Tensors
+from gateway.core.errors import BudgetExceeded, ModelFailed, StageFailure
 
 F8: TypeAlias = NDArray[np.float64]
 Rows: TypeAlias = NDArray[np.intp]

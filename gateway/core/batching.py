@@ -17,9 +17,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gateway.batch import Batch
-from gateway.decision import Decision, Reason, Refused
-from gateway.pipeline import Ended
+from gateway.core.batch import Batch
+from gateway.core.decision import Decision, Reason, Refused
+from gateway.core.pipeline import Ended
 
 Answer: TypeAlias = Callable[[Batch], Awaitable[Ended]]
 Taken: TypeAlias = list[tuple[Batch, asyncio.Future[list[Decision]]]]

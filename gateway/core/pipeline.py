@@ -24,8 +24,8 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from gateway.batch import Answered, Batch, Forward, Model, Row, Rows, bounded, every, now_s
-from gateway.decision import (
+from gateway.core.batch import Answered, Batch, Forward, Model, Row, Rows, bounded, every, now_s
+from gateway.core.decision import (
     Decision,
     Deferred,
     Degraded,
@@ -37,8 +37,8 @@ from gateway.decision import (
     Tensors,
     Verdict,
 )
-from gateway.errors import StageFailure, StoreFailed
-from gateway.stage import Assessment, FeatureStage, Stage, allowed, unscored
+from gateway.core.errors import StageFailure, StoreFailed
+from gateway.core.stage import Assessment, FeatureStage, Stage, allowed, unscored
 
 AnyGuard: TypeAlias = Stage[Batch] | FeatureStage
 Trail: TypeAlias = Sequence[tuple[Rows, Assessment]]

@@ -26,9 +26,9 @@ from typing import Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch import F8, Batch, Forward, Rows, bounded, now_s
-from gateway.decision import Finding, Reason, Verdict
-from gateway.errors import BudgetExceeded, GuardFailed, StageFailure
+from gateway.core.batch import F8, Batch, Forward, Rows, bounded, now_s
+from gateway.core.decision import Finding, Reason, Verdict
+from gateway.core.errors import BudgetExceeded, GuardFailed, StageFailure
 
 Verdicts: TypeAlias = NDArray[np.int8]
 VERDICTS = tuple(Verdict)  # a look-up is cheaper than the enum's own call

@@ -15,12 +15,19 @@ import numpy as np
 import orjson
 
 from fallbacks.predictor import LoadedModel
-from gateway.certificate import CERTIFICATE_FILE, GUARDS_FILE, Certificate, load_certificate, sha256, verify
-from gateway.contract import Contract, TensorSpec
-from gateway.errors import ArtifactError, PolicyError, Problem, Problems
-from gateway.models import load_models
-from gateway.policy import OodPolicy, Policy, RatePolicy, SqueezePolicy, closest, locate
-from gateway.upstreams import check_upstreams, read_upstreams
+from gateway.core.errors import ArtifactError, PolicyError, Problem, Problems
+from gateway.deployment.certificate import (
+    CERTIFICATE_FILE,
+    GUARDS_FILE,
+    Certificate,
+    load_certificate,
+    sha256,
+    verify,
+)
+from gateway.deployment.models import load_models
+from gateway.deployment.upstreams import check_upstreams, read_upstreams
+from gateway.policy.schema import OodPolicy, Policy, RatePolicy, SqueezePolicy, closest, locate
+from gateway.protocol.contract import Contract, TensorSpec
 from guards import arrays
 from guards.confidence import Confidence
 from guards.ood import Ood

@@ -19,8 +19,8 @@ from pathlib import Path
 import orjson
 from pydantic import ValidationError
 
-from gateway.errors import ArtifactError, Problem
-from gateway.policy import Policy, SchemaOne, Strict
+from gateway.core.errors import ArtifactError, Problem
+from gateway.policy.schema import Policy, SchemaOne, Strict
 
 CERTIFICATE_FILE = "certificate.json"
 GUARDS_FILE = "guards.npz"

@@ -11,14 +11,15 @@ from typing import assert_never
 import numpy as np
 
 from fallbacks.breaker import Breaker
-from gateway.artifacts import Artifacts, input_only
-from gateway.batch import Answered, Batch, Model
-from gateway.certificate import CERTIFICATE_FILE, GUARDS_FILE, FalseAlarm
-from gateway.decision import Reason, Verdict
-from gateway.errors import ArtifactError, Problem
-from gateway.measures import Column, Measures, measures, span
-from gateway.pipeline import AnyGuard, Pipeline, Review, Rung
-from gateway.policy import (
+from gateway.core.batch import Answered, Batch, Model
+from gateway.core.decision import Reason, Verdict
+from gateway.core.errors import ArtifactError, Problem
+from gateway.core.pipeline import AnyGuard, Pipeline, Review, Rung
+from gateway.core.stage import FeatureStage, Stage
+from gateway.deployment.artifacts import Artifacts, input_only
+from gateway.deployment.certificate import CERTIFICATE_FILE, GUARDS_FILE, FalseAlarm
+from gateway.deployment.measures import Column, Measures, measures, span
+from gateway.policy.schema import (
     ConfidencePolicy,
     GuardPolicy,
     OodPolicy,
@@ -27,7 +28,6 @@ from gateway.policy import (
     RungPolicy,
     SqueezePolicy,
 )
-from gateway.stage import FeatureStage, Stage
 from guards.confidence import Confidence
 from guards.rate import RateGuard
 from guards.squeeze import SqueezeGuard

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fallbacks.onnx_file import open_session
-from gateway.recorded import Recorded, Tape
+from gateway.deployment.tracing import Recorded, Tape
 
 Array: TypeAlias = NDArray[Any]
 Formula: TypeAlias = Callable[[Mapping[str, Any]], Array]

@@ -16,10 +16,10 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.artifacts import Fitted, input_only
-from gateway.batch import Batch
-from gateway.decision import Tensors
-from gateway.graph import Graph, record
+from gateway.core.batch import Batch
+from gateway.core.decision import Tensors
+from gateway.deployment.artifacts import Fitted, input_only
+from gateway.deployment.graph import Graph, record
 from guards.ood import Ood
 from guards.rows import F8, Signals
 

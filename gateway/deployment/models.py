@@ -11,11 +11,11 @@ from fallbacks.oip.stored import Stored
 from fallbacks.oip.upstream import Upstream
 from fallbacks.onnx import OnnxModel
 from fallbacks.predictor import LoadedModel
-from gateway.batch import due_s
-from gateway.errors import PolicyError, Problem
-from gateway.places import Loc
-from gateway.policy import OipPolicy, OnnxPolicy, Policy, closest, locate
-from gateway.upstreams import UPSTREAMS_FILE, remote_of
+from gateway.core.batch import due_s
+from gateway.core.errors import PolicyError, Problem
+from gateway.deployment.upstreams import UPSTREAMS_FILE, remote_of
+from gateway.policy.locate import Loc
+from gateway.policy.schema import OipPolicy, OnnxPolicy, Policy, closest, locate
 
 
 class _Unfit(Exception):

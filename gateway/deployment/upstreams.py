@@ -22,8 +22,8 @@ from fallbacks.oip.stored import Stored
 from fallbacks.oip.upstream import Upstream
 from fallbacks.onnx_file import read_once
 from fallbacks.predictor import LoadedModel
-from gateway.errors import ArtifactError, PolicyError, Problem
-from gateway.policy import OipPolicy, Policy, locate
+from gateway.core.errors import ArtifactError, PolicyError, Problem
+from gateway.policy.schema import OipPolicy, Policy, locate
 
 UPSTREAMS_FILE = "upstreams.json"
 RECORD_S, CHECK_S = 30.0, 2.0

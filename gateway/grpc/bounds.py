@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from fallbacks.oip import open_inference_pb2 as pb
-from gateway.errors import InvalidRequest, Problem
+from gateway.core.errors import InvalidRequest, Problem
 
 MAX_REST_BYTES = 64 * 1024
 MAX_TYPED_BYTES = 4 * 1024 * 1024

@@ -17,15 +17,22 @@ from typing import Any, NamedTuple, TypeAlias
 from google.protobuf.message import DecodeError
 
 from fallbacks.oip import open_inference_pb2 as pb
-from gateway.answers import Answer, shown
-from gateway.contract import Array, Contract, RequestedOutput, TensorSpec, read_shape
-from gateway.errors import InvalidRequest, Problem
-from gateway.faults import Faults
-from gateway.grpc_bounds import hold_memory
-from gateway.listed import SPARE_ENTRIES, add_input, classes, hold_complete, hold_parameters, named
-from gateway.states import Stamp, told
-from gateway.tensors import from_binary, from_values, to_binary, to_values
-from gateway.wire import InferRequest, settled
+from gateway.core.errors import InvalidRequest, Problem
+from gateway.grpc.bounds import hold_memory
+from gateway.protocol.answers import Answer, shown
+from gateway.protocol.contract import Array, Contract, RequestedOutput, TensorSpec, read_shape
+from gateway.protocol.endings import Stamp, told
+from gateway.protocol.infer_request import InferRequest, settled
+from gateway.protocol.problems import Faults
+from gateway.protocol.tensor_list import (
+    SPARE_ENTRIES,
+    add_input,
+    classes,
+    hold_complete,
+    hold_parameters,
+    named,
+)
+from gateway.protocol.tensors import from_binary, from_values, to_binary, to_values
 
 CONTENTS = {
     "BOOL": "bool_contents",

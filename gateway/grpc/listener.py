@@ -22,17 +22,17 @@ from urllib.parse import unquote
 
 import grpc
 
-from gateway.callers import Caller
-from gateway.contract import MAX_BODY_BYTES
-from gateway.decision import Reason, Refused
-from gateway.errors import InvalidRequest
-from gateway.grpc_methods import METHODS, Asked, Method, Told, ended
-from gateway.limits import BODY_TIMEOUT_S, Limits
-from gateway.plane import ANYBODY, Over, Plane
-from gateway.proxies import Proxies, host_of
-from gateway.request import bearer
-from gateway.states import Rejection
-from gateway.tls import Tls
+from gateway.access.callers import Caller
+from gateway.access.proxies import Proxies, host_of
+from gateway.access.tls import Tls
+from gateway.core.decision import Reason, Refused
+from gateway.core.errors import InvalidRequest
+from gateway.grpc.methods import METHODS, Asked, Method, Told, ended
+from gateway.listener.limits import BODY_TIMEOUT_S, Limits
+from gateway.listener.messages import bearer
+from gateway.protocol.contract import MAX_BODY_BYTES
+from gateway.protocol.endings import Rejection
+from gateway.serving.data_plane import ANYBODY, Over, Plane
 
 CORE_BYTES = MAX_BODY_BYTES + 2**21
 """A little more than we take: what is only a little too large is refused in our own words."""

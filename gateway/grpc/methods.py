@@ -12,14 +12,13 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from fallbacks.oip import open_inference_pb2 as pb
-from gateway import metadata
-from gateway.answers import NoAnswer, answer_of
-from gateway.callers import Caller
-from gateway.errors import InvalidRequest, Problem
-from gateway.grpc_wire import parse_infer, read_message, render_infer
-from gateway.later import wait_for_people
-from gateway.plane import ANYBODY, INFERENCE, METADATA, NOBODY, TIMEOUT_HEADER, Over, Plane, wait_s, within_s
-from gateway.states import (
+from gateway.access.callers import Caller
+from gateway.core.errors import InvalidRequest, Problem
+from gateway.grpc.codec import parse_infer, read_message, render_infer
+from gateway.http.lookups import wait_for_people
+from gateway.protocol import metadata
+from gateway.protocol.answers import NoAnswer, answer_of
+from gateway.protocol.endings import (
     Ending,
     Rejection,
     Stamp,
@@ -30,6 +29,17 @@ from gateway.states import (
     retry_after_s,
     told,
     words_of,
+)
+from gateway.serving.data_plane import (
+    ANYBODY,
+    INFERENCE,
+    METADATA,
+    NOBODY,
+    TIMEOUT_HEADER,
+    Over,
+    Plane,
+    wait_s,
+    within_s,
 )
 
 Trailers: TypeAlias = tuple[tuple[str, str], ...]

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Literal
 
-from gateway.errors import GatewayError, InvalidRequest, Problem
-from gateway.states import Rejection
+from gateway.core.errors import GatewayError, InvalidRequest, Problem
+from gateway.protocol.endings import Rejection
 
 Coding = Literal["gzip", "deflate"]
 

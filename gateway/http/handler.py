@@ -20,16 +20,22 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import orjson
 
-from gateway import metadata, openapi
-from gateway.callers import Caller
-from gateway.coding import CODINGS, Undecoded, accepted, decoded, encoded
-from gateway.contract import Contract
-from gateway.decision import Reason, Refused
-from gateway.errors import InvalidRequest
-from gateway.in_flight import RETRY_S
-from gateway.later import reply_decision, reply_review, wait_for_people
-from gateway.limits import BODY_TIMEOUT_S
-from gateway.plane import (
+from gateway.access.callers import Caller
+from gateway.access.in_flight import RETRY_S
+from gateway.core.decision import Reason, Refused
+from gateway.core.errors import InvalidRequest
+from gateway.http import openapi
+from gateway.http.codings import CODINGS, Undecoded, accepted, decoded, encoded
+from gateway.http.lookups import reply_decision, reply_review, wait_for_people
+from gateway.http.replies import Reply, reply_end, reply_infer, reply_json
+from gateway.http.routes import Route, Routes, versioned
+from gateway.listener.limits import BODY_TIMEOUT_S
+from gateway.listener.messages import Admitted, Request, joined, parts_of
+from gateway.protocol import metadata
+from gateway.protocol.contract import Contract
+from gateway.protocol.endings import Rejection, Unanswered
+from gateway.protocol.infer_request import parse_header_length, parse_infer
+from gateway.serving.data_plane import (
     ANYBODY,
     INFERENCE,
     METADATA,
@@ -43,11 +49,6 @@ from gateway.plane import (
     wait_s,
     within_s,
 )
-from gateway.replies import Reply, reply_end, reply_infer, reply_json
-from gateway.request import Admitted, Request, joined, parts_of
-from gateway.routes import Route, Routes, versioned
-from gateway.states import Rejection, Unanswered
-from gateway.wire import parse_header_length, parse_infer
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -11,17 +11,17 @@ from typing import Any
 
 import orjson
 
-from fallbacks.cases import CaseState
-from gateway.batch import now_s
-from gateway.callers import Caller
-from gateway.decision import Decision, Deferred, Reason, Refused
-from gateway.decisions import rows_anywhere
-from gateway.gateway import Gateway
-from gateway.replies import Reply, reply_end, reply_infer, reply_json
-from gateway.review import People, outcome_of
-from gateway.siblings import Siblings
-from gateway.states import Rejection, Stamp
-from gateway.wire import InferRequest
+from fallbacks.review.cases import CaseState
+from gateway.access.callers import Caller
+from gateway.core.batch import now_s
+from gateway.core.decision import Decision, Deferred, Reason, Refused
+from gateway.http.replies import Reply, reply_end, reply_infer, reply_json
+from gateway.protocol.endings import Rejection, Stamp
+from gateway.protocol.infer_request import InferRequest
+from gateway.serving.decisions import rows_anywhere
+from gateway.serving.gateway import Gateway
+from gateway.serving.replicas import Siblings
+from gateway.serving.review import People, outcome_of
 
 POLL_EVERY_S = 0.1
 log = logging.getLogger(__name__)

@@ -10,11 +10,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from gateway.contract import Contract
-from gateway.metadata import NAME, VERSION
-from gateway.routes import Route
-from gateway.schemas import MOST, OUTCOMES, REASONS, Schema, ref, schemas
-from gateway.wire import MAX_DEPTH
+from gateway.http.routes import Route
+from gateway.http.schemas import MOST, OUTCOMES, REASONS, Schema, ref, schemas
+from gateway.protocol.contract import Contract
+from gateway.protocol.infer_request import MAX_DEPTH
+from gateway.protocol.metadata import NAME, VERSION
 
 OCTETS, JSON = "application/octet-stream", "application/json"
 _VERSION = "/versions/{version}"

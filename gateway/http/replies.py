@@ -17,12 +17,12 @@ from urllib.parse import quote
 
 import orjson
 
-from gateway.answers import REVIEWS, NoAnswer, answer_of, shown
-from gateway.contract import Array, Contract
-from gateway.decision import Decision, Deferred
-from gateway.disclosure import Full, Tier
-from gateway.errors import InvalidRequest
-from gateway.states import (
+from gateway.core.decision import Decision, Deferred
+from gateway.core.errors import InvalidRequest
+from gateway.protocol.answers import REVIEWS, NoAnswer, answer_of, shown
+from gateway.protocol.contract import Array, Contract
+from gateway.protocol.disclosure import Full, Tier
+from gateway.protocol.endings import (
     BY_NONE,
     Ending,
     Rejection,
@@ -35,8 +35,8 @@ from gateway.states import (
     status_of,
     words_of,
 )
-from gateway.tensors import Mask, to_binary, to_json
-from gateway.wire import InferRequest
+from gateway.protocol.infer_request import InferRequest
+from gateway.protocol.tensors import Mask, to_binary, to_json
 
 _JSON_LINE = b"content-type: application/json\r\n"
 _OCTETS_LINES = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
-from gateway.plane import Over
-from gateway.replies import Reply
-from gateway.request import Admitted, Request
-from gateway.states import Rejection
+from gateway.http.replies import Reply
+from gateway.listener.messages import Admitted, Request
+from gateway.protocol.endings import Rejection
+from gateway.serving.data_plane import Over
 
 Step: TypeAlias = Callable[[Any], Admitted | Reply]
 Args: TypeAlias = dict[str, str]

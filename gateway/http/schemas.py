@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gateway.contract import ROW_OUTCOME, Contract, TensorSpec
-from gateway.decision import Reason
-from gateway.states import Rejection
+from gateway.core.decision import Reason
+from gateway.protocol.contract import ROW_OUTCOME, Contract, TensorSpec
+from gateway.protocol.endings import Rejection
 
 Schema: TypeAlias = dict[str, Any]
 

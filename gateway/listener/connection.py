@@ -18,13 +18,13 @@ from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Protocol
 
-from gateway.decision import Reason, Refused
-from gateway.limits import Limits, Violation
-from gateway.proxies import Proxies
-from gateway.reading import ANSWER, BODY, END, HEAD, REQUEST, TAKING, Awaits, Reader, Turn
-from gateway.replies import Reply
-from gateway.request import Admitted, Handler
-from gateway.states import Rejection, Unanswered
+from gateway.access.proxies import Proxies
+from gateway.core.decision import Reason, Refused
+from gateway.http.replies import Reply
+from gateway.listener.limits import Limits, Violation
+from gateway.listener.messages import Admitted, Handler
+from gateway.listener.parser import ANSWER, BODY, END, HEAD, REQUEST, TAKING, Awaits, Reader, Turn
+from gateway.protocol.endings import Rejection, Unanswered
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLOSE = b"connection: close\r\n"

@@ -12,8 +12,8 @@ import math
 import resource
 from dataclasses import dataclass
 
-from gateway.request import Headers
-from gateway.states import Rejection
+from gateway.listener.messages import Headers
+from gateway.protocol.endings import Rejection
 
 BODY_TIMEOUT_S = 10.0
 CHUNK_LINE_BYTES = 16

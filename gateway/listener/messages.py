@@ -13,8 +13,8 @@ from urllib.parse import unquote
 
 import httptools
 
-from gateway.replies import Reply
-from gateway.states import Unanswered
+from gateway.http.replies import Reply
+from gateway.protocol.endings import Unanswered
 
 Headers = Mapping[bytes, bytes]
 Claim = Callable[[str], bool]

@@ -14,11 +14,11 @@ from enum import IntEnum
 
 import httptools
 
-from gateway.limits import SPECIAL, Limits, Violation, hold
-from gateway.proxies import Proxies
-from gateway.replies import Reply
-from gateway.request import Admitted, Claim, Request, parts_of_target
-from gateway.states import Rejection
+from gateway.access.proxies import Proxies
+from gateway.http.replies import Reply
+from gateway.listener.limits import SPECIAL, Limits, Violation, hold
+from gateway.listener.messages import Admitted, Claim, Request, parts_of_target
+from gateway.protocol.endings import Rejection
 
 Admit = Callable[[Request], Admitted | Reply]
 

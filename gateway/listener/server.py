@@ -23,11 +23,11 @@ import ssl
 from collections.abc import Iterable
 from heapq import nsmallest
 
-from gateway.connection import Connection, Guest
-from gateway.limits import SPARE_CONNECTIONS, Limits, room_for
-from gateway.proxies import Proxies
-from gateway.request import Handler
-from gateway.secured import Secured
+from gateway.access.proxies import Proxies
+from gateway.listener.connection import Connection, Guest
+from gateway.listener.limits import SPARE_CONNECTIONS, Limits, room_for
+from gateway.listener.messages import Handler
+from gateway.listener.tls_transport import Secured
 
 LIMITS = Limits()
 LOOKED_UP = 64

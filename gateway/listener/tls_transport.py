@@ -14,7 +14,7 @@ import math
 import ssl
 from typing import Any
 
-from gateway.connection import Connection, Owner
+from gateway.listener.connection import Connection, Owner
 
 READ_BYTES = 256 * 1024
 log = logging.getLogger(__name__)

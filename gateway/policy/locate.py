@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_orig
 import yaml
 from pydantic import BaseModel
 
-from gateway.errors import Problem
+from gateway.core.errors import Problem
 
 Loc: TypeAlias = tuple[int | str, ...]
 

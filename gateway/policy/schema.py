@@ -25,8 +25,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from fallbacks.oip.address import Address
-from gateway.errors import PolicyError, Problem
-from gateway.places import Loc, closest, dotted, duplicates, explain, line_of
+from gateway.core.errors import PolicyError, Problem
+from gateway.policy.locate import Loc, closest, dotted, duplicates, explain, line_of
 
 __all__ = ["Policy", "closest", "load_policy", "locate"]
 

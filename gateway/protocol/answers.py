@@ -14,12 +14,12 @@ from urllib.parse import quote
 
 import numpy as np
 
-from gateway.contract import ROW_OUTCOME, Array, Contract, RequestedOutput, TensorSpec
-from gateway.decision import Decision, Deferred, Degraded, Outcome, Reason, Refused, Served, Tensors
-from gateway.disclosure import Tier, disclose
-from gateway.states import Ending, ending, worst_row
-from gateway.tensors import Mask, blank, classify
-from gateway.wire import InferRequest
+from gateway.core.decision import Decision, Deferred, Degraded, Outcome, Reason, Refused, Served, Tensors
+from gateway.protocol.contract import ROW_OUTCOME, Array, Contract, RequestedOutput, TensorSpec
+from gateway.protocol.disclosure import Tier, disclose
+from gateway.protocol.endings import Ending, ending, worst_row
+from gateway.protocol.infer_request import InferRequest
+from gateway.protocol.tensors import Mask, blank, classify
 
 REVIEWS = "/reviews/"
 

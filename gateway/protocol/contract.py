@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.errors import ArtifactError, Problem
-from gateway.faults import Faults
+from gateway.core.errors import ArtifactError, Problem
+from gateway.protocol.problems import Faults
 
 Array: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]

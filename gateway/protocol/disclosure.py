@@ -19,8 +19,8 @@ from typing import Any, TypeAlias, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.decision import Tensors
-from gateway.tensors import LOWEST_BF16, nearest_bf16
+from gateway.core.decision import Tensors
+from gateway.protocol.tensors import LOWEST_BF16, nearest_bf16
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 

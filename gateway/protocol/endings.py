@@ -23,8 +23,8 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
-from gateway.decision import Deferred, Degraded, Outcome, Reason, Refused, Served, severity
-from gateway.errors import InvalidRequest
+from gateway.core.decision import Deferred, Degraded, Outcome, Reason, Refused, Served, severity
+from gateway.core.errors import InvalidRequest
 
 BY_REVIEW = "review"
 BY_NONE = "none"

@@ -21,11 +21,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from gateway.contract import ROW_OUTCOME, Array, Contract, RequestedOutput, TensorSpec, read_shape
-from gateway.errors import InvalidRequest, Problem
-from gateway.faults import Faults
-from gateway.listed import SPARE_ENTRIES, add_input, classes, hold_complete, hold_parameters, named
-from gateway.tensors import from_binary, from_json
+from gateway.core.errors import InvalidRequest, Problem
+from gateway.protocol.contract import ROW_OUTCOME, Array, Contract, RequestedOutput, TensorSpec, read_shape
+from gateway.protocol.problems import Faults
+from gateway.protocol.tensor_list import (
+    SPARE_ENTRIES,
+    add_input,
+    classes,
+    hold_complete,
+    hold_parameters,
+    named,
+)
+from gateway.protocol.tensors import from_binary, from_json
 
 __all__ = [
     "ROW_OUTCOME",

@@ -8,8 +8,8 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from gateway.contract import Contract, TensorSpec
-from gateway.statistics import Statistics
+from gateway.protocol.contract import Contract, TensorSpec
+from gateway.protocol.statistics import Statistics
 
 NAME, VERSION = "failsafe-gateway", version("failsafe-gateway")
 EXTENSIONS = (

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-from gateway.errors import InvalidRequest, Problem
+from gateway.core.errors import InvalidRequest, Problem
 
 _WORDS = {str: "a string", int: "an integer", bool: "true or false", dict: "an object", list: "a list"}
 _SHOWN = 64

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from typing import Any
 
-from gateway.audit import Record
-from gateway.decision import Degraded, Served
-from gateway.pipeline import Findings, Trail
+from gateway.core.decision import Degraded, Served
+from gateway.core.pipeline import Findings, Trail
+from gateway.telemetry.audit import Record
 
 AT_A_TIME = 256
 _ANSWERED = (Served, Degraded)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.contract import Array, TensorSpec
-from gateway.faults import Faults
+from gateway.protocol.contract import Array, TensorSpec
+from gateway.protocol.problems import Faults
 
 SHARED_MEMORY = "shared_memory_region"
 SPARE_ENTRIES = 16

@@ -29,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fallbacks.oip.forms import bf16_bits, flat
-from gateway.contract import Array, Shape, TensorSpec
-from gateway.errors import InvalidRequest, Problem
-from gateway.faults import Faults
+from gateway.core.errors import InvalidRequest, Problem
+from gateway.protocol.contract import Array, Shape, TensorSpec
+from gateway.protocol.problems import Faults
 
 Mask: TypeAlias = NDArray[np.bool_]
 

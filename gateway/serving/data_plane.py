@@ -14,17 +14,17 @@ import time
 from types import TracebackType
 from typing import Final, NamedTuple
 
-from gateway.audit import Record
-from gateway.batch import Batch, now_s
-from gateway.callers import Caller
-from gateway.decision import Decision, Refused
-from gateway.errors import InvalidRequest, Problem
-from gateway.gateway import Gateway, Loaded
-from gateway.ids import Ids
-from gateway.in_flight import InFlight
-from gateway.siblings import Siblings
-from gateway.states import Rejection, Stamp
-from gateway.wire import InferRequest
+from gateway.access.callers import Caller
+from gateway.access.in_flight import InFlight
+from gateway.core.batch import Batch, now_s
+from gateway.core.decision import Decision, Refused
+from gateway.core.errors import InvalidRequest, Problem
+from gateway.protocol.endings import Rejection, Stamp
+from gateway.protocol.infer_request import InferRequest
+from gateway.serving.gateway import Gateway, Loaded
+from gateway.serving.ids import Ids
+from gateway.serving.replicas import Siblings
+from gateway.telemetry.audit import Record
 
 LONGEST_WAIT_S = 30
 TIMEOUT_HEADER = "x-request-timeout-seconds"

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 import orjson
 
-from gateway.audit import Audit, explain
-from gateway.siblings import Siblings
+from gateway.serving.replicas import Siblings
+from gateway.telemetry.audit import Audit, explain
 
 
 def rows_here(audit: Audit, id_: str) -> list[dict[str, Any]]:

@@ -16,24 +16,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fallbacks.breaker import Breaker, State
-from fallbacks.review import ReviewQueue, StoreError
-from gateway import disclosure
-from gateway.artifacts import Artifacts, load_artifacts
-from gateway.audit import Audit, Record
-from gateway.batch import Batch
-from gateway.batching import Batcher
-from gateway.callers import Callers
-from gateway.compile import Stores, compile_policy
-from gateway.contract import Contract
-from gateway.decision import Decision
-from gateway.disclosure import Tier
-from gateway.errors import ArtifactError, PolicyError, Problem
-from gateway.in_flight import InFlight
-from gateway.pipeline import Ended, Pipeline, Review
-from gateway.policy import Policy, Rounded, Top, load_policy, locate
-from gateway.review import Nobody, People
-from gateway.statistics import Statistics
-from gateway.telemetry import Telemetry
+from fallbacks.review.queue import ReviewQueue, StoreError
+from gateway.access.callers import Callers
+from gateway.access.in_flight import InFlight
+from gateway.core.batch import Batch
+from gateway.core.batching import Batcher
+from gateway.core.decision import Decision
+from gateway.core.errors import ArtifactError, PolicyError, Problem
+from gateway.core.pipeline import Ended, Pipeline, Review
+from gateway.deployment.artifacts import Artifacts, load_artifacts
+from gateway.deployment.compile import Stores, compile_policy
+from gateway.policy.schema import Policy, Rounded, Top, load_policy, locate
+from gateway.protocol import disclosure
+from gateway.protocol.contract import Contract
+from gateway.protocol.disclosure import Tier
+from gateway.protocol.statistics import Statistics
+from gateway.serving.review import Nobody, People
+from gateway.telemetry.audit import Audit, Record
+from gateway.telemetry.metrics import Telemetry
 
 VAR = "var"
 log = logging.getLogger(__name__)

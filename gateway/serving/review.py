@@ -16,15 +16,15 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from fallbacks.cases import Case as StoredCase
-from fallbacks.cases import CaseState, Record
-from fallbacks.payload import encode
-from fallbacks.review import ReviewQueue
-from gateway.contract import Contract
-from gateway.decision import Degraded, Outcome, Reason, Refused, Tensors, Verdict
-from gateway.pipeline import Case
-from gateway.states import BY_REVIEW
-from gateway.tensors import blank
+from fallbacks.review.cases import Case as StoredCase
+from fallbacks.review.cases import CaseState, Record
+from fallbacks.review.payload import encode
+from fallbacks.review.queue import ReviewQueue
+from gateway.core.decision import Degraded, Outcome, Reason, Refused, Tensors, Verdict
+from gateway.core.pipeline import Case
+from gateway.protocol.contract import Contract
+from gateway.protocol.endings import BY_REVIEW
+from gateway.protocol.tensors import blank
 
 SUGGESTED = "probabilities"
 TOP = 3

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple, TypeAlias, assert_never
 import orjson
 
 from fallbacks.worker import Worker
-from gateway.decision import Decision, Deferred, Degraded, Finding, Outcome, Refused, Served, Verdict
-from gateway.line_file import LineFile
-from gateway.pipeline import Findings, Trail
-from gateway.stage import Assessment
+from gateway.core.decision import Decision, Deferred, Degraded, Finding, Outcome, Refused, Served, Verdict
+from gateway.core.pipeline import Findings, Trail
+from gateway.core.stage import Assessment
+from gateway.telemetry.line_file import LineFile
 
 DRAIN_EVERY_S = 0.1
 SLICE_ROWS = 32

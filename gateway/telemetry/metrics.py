@@ -26,10 +26,10 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Span, set_span_in_context
 from prometheus_client import CollectorRegistry, generate_latest
 
-from gateway.audit import VERDICT_NAMES, Record
-from gateway.decision import Decision, Outcome, Served, severity
-from gateway.pipeline import Trail
-from gateway.tally import Tally, TallyAggregation, Times
+from gateway.core.decision import Decision, Outcome, Served, severity
+from gateway.core.pipeline import Trail
+from gateway.telemetry.audit import VERDICT_NAMES, Record
+from gateway.telemetry.histogram import Tally, TallyAggregation, Times
 
 Labels: TypeAlias = tuple[str, ...]
 Callback: TypeAlias = Callable[[CallbackOptions], Iterable[Observation]]

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deployments import FULL_RATE, letters
-from grpc_door import door_of
-from planes import AWAY, Client, Plane, plane_of, some
 
-from gateway.callers import add_key
-from gateway.gateway import VAR
-from gateway.grpc_methods import METHODS
-from gateway.http import ROUTES
-from gateway.keys import SCOPES
-from gateway.plane import ANYBODY, INFERENCE, METADATA, NOBODY, OWN
-from gateway.routes import Route
+from gateway.access.callers import add_key
+from gateway.access.keys import SCOPES
+from gateway.grpc.methods import METHODS
+from gateway.http.handler import ROUTES
+from gateway.http.routes import Route
+from gateway.serving.data_plane import ANYBODY, INFERENCE, METADATA, NOBODY, OWN
+from gateway.serving.gateway import VAR
+from tests.support.data_planes import AWAY, Client, Plane, plane_of, some
+from tests.support.deployments import FULL_RATE, letters
+from tests.support.grpc_client import door_of
 
 OPEN = {"v2", "v2/health/live", "v2/health/ready"}
 NAMES = {"{model}": "letters", "{version}": "1", "{id}": "none", "{rest*}": "status"}

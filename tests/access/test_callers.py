@@ -11,13 +11,13 @@ from pathlib import Path
 
 import orjson
 import pytest
-from deployments import batch_of, clean_rows, key_for, letters, opened, run
 from pydantic import ValidationError
 
-from gateway import callers, keys
-from gateway.callers import LOOK_EVERY_S, Caller, Callers, Key, add_key, load_keys
-from gateway.decision import Reason, Refused, Served
-from gateway.errors import ArtifactError
+from gateway.access import callers, keys
+from gateway.access.callers import LOOK_EVERY_S, Caller, Callers, Key, add_key, load_keys
+from gateway.core.decision import Reason, Refused, Served
+from gateway.core.errors import ArtifactError
+from tests.support.deployments import batch_of, clean_rows, key_for, letters, opened, run
 
 HOME = "127.0.0.1"
 AWAY = "192.0.2.7"

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from deployments import FULL_RATE, Hangs, key_for, letters, swap
-from planes import plane_of
-
-from gateway.decision import Reason, Refused
-from gateway.in_flight import InFlight
+from gateway.access.in_flight import InFlight
+from gateway.core.decision import Reason, Refused
+from tests.support.data_planes import plane_of
+from tests.support.deployments import FULL_RATE, Hangs, key_for, letters, swap
 
 
 def test_one_caller_at_its_limit_does_not_keep_others_out() -> None:

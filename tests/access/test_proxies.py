@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from raw_http import Door, Told, get, runner
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from gateway.proxies import Proxies
+from gateway.access.proxies import Proxies
+from tests.support.raw_http import Door, Told, get, runner
 
 ONE, NET = ["10.0.0.1"], ["10.0.0.0/8", "::1", "fd00::/8"]
 

@@ -6,14 +6,14 @@ import ssl
 from pathlib import Path
 
 import pytest
-from deployments import letters
-from pems import RSA, certificate, openssl
 
-from gateway.errors import PolicyError, Problem
-from gateway.gateway import Gateway
-from gateway.policy import load_policy
+from gateway.access.tls import Tls, load_tls
+from gateway.core.errors import PolicyError, Problem
+from gateway.policy.schema import load_policy
 from gateway.replica import Address, Replica, refuse_public_bind
-from gateway.tls import Tls, load_tls
+from gateway.serving.gateway import Gateway
+from tests.support.certificates import RSA, certificate, openssl
+from tests.support.deployments import letters
 
 ANONYMOUS = "serving: {anonymous: loopback"
 

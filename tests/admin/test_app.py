@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from test_admin_world import LETTERS, deployment, on_loop, rewrite, world
 
 from fallbacks.breaker import State
-from gateway.pages.status import Numbers
-from gateway.pages.words import count, milliseconds, share, span
+from gateway.admin.pages.status import Numbers
+from gateway.admin.pages.words import count, milliseconds, share, span
+from tests.support.admin_world import LETTERS, deployment, on_loop, rewrite, world
 
 GOOD = np.load(LETTERS / "samples.npz")["attributes"][:60]
 ODD = np.load(LETTERS / "outliers.npz")["uniform"][:20]

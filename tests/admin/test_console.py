@@ -12,14 +12,14 @@ import httpx
 import numpy as np
 import orjson
 import pytest
-from test_admin_world import HTML, KEYS, OURS, World, deployment, on_loop, world
 
-from fallbacks.review import CaseState
-from gateway.decision import Degraded, Refused
-from gateway.errors import PolicyError
-from gateway.gateway import Gateway
-from gateway.pages.cases import labels_of
-from gateway.review import outcome_of
+from fallbacks.review.queue import CaseState
+from gateway.admin.pages.cases import labels_of
+from gateway.core.decision import Degraded, Refused
+from gateway.core.errors import PolicyError
+from gateway.serving.gateway import Gateway
+from gateway.serving.review import outcome_of
+from tests.support.admin_world import HTML, KEYS, OURS, World, deployment, on_loop, world
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7777*7777 }}"
 

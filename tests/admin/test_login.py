@@ -9,7 +9,10 @@ from typing import Any
 import httpx
 import pytest
 from starlette.routing import Route
-from test_admin_world import (
+
+from gateway.admin.app import admin_app
+from gateway.admin.pages.door import COOKIE, HEADERS, OPEN, Keys
+from tests.support.admin_world import (
     BEARER,
     FORM,
     HOST,
@@ -22,9 +25,6 @@ from test_admin_world import (
     on_loop,
     world,
 )
-
-from gateway.admin import admin_app
-from gateway.pages.door import COOKIE, HEADERS, OPEN, Keys
 
 FILLED = {"{id}": "x", "{name}": "primary"}
 

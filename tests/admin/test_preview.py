@@ -15,9 +15,20 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from gateway.contract import Contract, TensorSpec
-from gateway.policy import Policy, load_policy
-from gateway.preview import MAX_SIDE, Picture, Row, Summary, Text, is_picture, pixels, png, previews, why
+from gateway.admin.preview import (
+    MAX_SIDE,
+    Picture,
+    Row,
+    Summary,
+    Text,
+    is_picture,
+    pixels,
+    png,
+    previews,
+    why,
+)
+from gateway.policy.schema import Policy, load_policy
+from gateway.protocol.contract import Contract, TensorSpec
 
 F4 = np.dtype(np.float32)
 

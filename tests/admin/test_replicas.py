@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
-from test_admin_world import LETTERS, TOKEN, World, deployment, on_loop, rewrite, world
 
-from gateway.pages.status import Numbers
-from gateway.siblings import Answer, Siblings, merge
+from gateway.admin.pages.status import Numbers
+from gateway.serving.replicas import Answer, Siblings, merge
+from tests.support.admin_world import LETTERS, TOKEN, World, deployment, on_loop, rewrite, world
 
 ALONE = {"x-fs-alone": "1"}
 ROWS = np.load(LETTERS / "samples.npz")["attributes"][:8]

@@ -25,8 +25,8 @@ from bench.growth.report import Report, Sizes, measure
 from bench.growth.slope import slope
 from bench.growth.tables import memory_table, tables
 from bench.requests import WrongInput
-from gateway.callers import load_keys
-from gateway.gateway import VAR
+from gateway.access.callers import load_keys
+from gateway.serving.gateway import VAR
 
 LETTERS = Path(__file__).parents[2] / "configs" / "letters"
 SMALL = Sizes((20, 300), (2, 30), (0, 30), (1, 8), (20, 300), Effort(3, 2))

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 from bench.__main__ import app
 from bench.curve import SHARES
-from gateway.callers import add_key
-from gateway.gateway import VAR, Gateway
+from gateway.access.callers import add_key
 from gateway.replica import Address, Replica
+from gateway.serving.gateway import VAR, Gateway
 
 LETTERS = Path(__file__).parents[2] / "configs" / "letters"
 QUICK = ("--seconds", "0.5", "--warm-up", "0.1", "--connections", "4")

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from bench.opened import BLIND, JOINT, Opened
 from bench.quality import app
 from bench.rows import Labelled, unfitted
-from gateway.certificate import sha256
+from gateway.deployment.certificate import sha256
 
 LETTERS = Path(__file__).parents[2] / "configs" / "letters"
 ROWS = 150

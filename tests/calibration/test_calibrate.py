@@ -14,19 +14,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_bytes as onnx
 import pytest
-from deployments import CONFIGS, FULL_RATE, Raises, batch_of, edit, letters, load, opened, run, swap
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from gateway.artifacts import load_artifacts
-from gateway.calibrate import calibrate
-from gateway.certificate import Certificate, load_certificate
-from gateway.decision import Decision, Degraded, Served, Verdict
-from gateway.errors import ArtifactError, PolicyError, Problem, Problems
-from gateway.policy import load_policy
+from gateway.calibration.calibrate import calibrate
+from gateway.core.decision import Decision, Degraded, Served, Verdict
+from gateway.core.errors import ArtifactError, PolicyError, Problem, Problems
+from gateway.deployment.artifacts import load_artifacts
+from gateway.deployment.certificate import Certificate, load_certificate
+from gateway.policy.schema import load_policy
 from guards.rows import Signals
+from tests.support import onnx_bytes as onnx
+from tests.support.deployments import (
+    CONFIGS,
+    FULL_RATE,
+    Raises,
+    batch_of,
+    edit,
+    letters,
+    load,
+    opened,
+    run,
+    swap,
+)
 
 Array = NDArray[Any]
 LETTERS = CONFIGS / "letters"

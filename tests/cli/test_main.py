@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from served import CONFIGS, clean_rows, copy_of, free_port, outlier_rows, serving
+
+from tests.support.served import CONFIGS, clean_rows, copy_of, free_port, outlier_rows, serving
 
 
 def gateway(*words: str) -> subprocess.CompletedProcess[str]:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from parts import run
 
-from gateway.batch import Batch, now_s
-from gateway.batching import LANES, Batcher, concatenate
-from gateway.decision import Decision, Outcome, Reason, Refused, Served, Tensors
-from gateway.pipeline import Ended
+from gateway.core.batch import Batch, now_s
+from gateway.core.batching import LANES, Batcher, concatenate
+from gateway.core.decision import Decision, Outcome, Reason, Refused, Served, Tensors
+from gateway.core.pipeline import Ended
+from tests.support.core_parts import run
 
 
 @dataclass

@@ -6,12 +6,12 @@ import asyncio
 
 import numpy as np
 import pytest
-from parts import FakeGuard, FakeModel, FakeReview, batch_of, run
 
-from gateway.batch import Answered, Batch, Model
-from gateway.decision import Decision, Deferred, Degraded, Reason, Refused, Served, Tensors, Verdict
-from gateway.pipeline import Pipeline, Rung
-from gateway.stage import FeatureStage, Stage
+from gateway.core.batch import Answered, Batch, Model
+from gateway.core.decision import Decision, Deferred, Degraded, Reason, Refused, Served, Tensors, Verdict
+from gateway.core.pipeline import Pipeline, Rung
+from gateway.core.stage import FeatureStage, Stage
+from tests.support.core_parts import FakeGuard, FakeModel, FakeReview, batch_of, run
 
 ALL_CUTS = {Verdict.DEGRADE: 1.0, Verdict.DEFER: 2.0, Verdict.REFUSE: 3.0}
 X_FOR = {"allow": 0.0, "degrade": 1.0, "defer": 2.0, "refuse": 3.0}

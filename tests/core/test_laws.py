@@ -11,12 +11,12 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from parts import MOODS, FakeGuard, FakeModel, FakeReview, Mood, batch_of, run
 
-from gateway.batch import Answered, Batch, Model
-from gateway.decision import Decision, Deferred, Degraded, Outcome, Reason, Refused, Served, Verdict
-from gateway.pipeline import AnyGuard, Pipeline, Rung
-from gateway.stage import FeatureStage, Stage
+from gateway.core.batch import Answered, Batch, Model
+from gateway.core.decision import Decision, Deferred, Degraded, Outcome, Reason, Refused, Served, Verdict
+from gateway.core.pipeline import AnyGuard, Pipeline, Rung
+from gateway.core.stage import FeatureStage, Stage
+from tests.support.core_parts import MOODS, FakeGuard, FakeModel, FakeReview, Mood, batch_of, run
 
 moods: st.SearchStrategy[Mood] = st.one_of(
     st.sampled_from(MOODS), st.sampled_from(MOODS[:1]), st.sampled_from(MOODS[-3:-1])

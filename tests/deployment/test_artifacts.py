@@ -7,20 +7,20 @@ import threading
 from pathlib import Path
 
 import numpy as np
-import onnx_bytes as onnx
 import orjson
 import pytest
-from deployments import CONFIGS, FILES, clean_rows, edit, letters
 
-from gateway.artifacts import Artifacts, contract_of, input_only, load_artifacts
-from gateway.certificate import sha256
-from gateway.contract import Contract
-from gateway.errors import ArtifactError, PolicyError, Problem, Problems
-from gateway.gateway import Gateway
-from gateway.models import load_models
-from gateway.policy import load_policy
+from gateway.core.errors import ArtifactError, PolicyError, Problem, Problems
+from gateway.deployment.artifacts import Artifacts, contract_of, input_only, load_artifacts
+from gateway.deployment.certificate import sha256
+from gateway.deployment.models import load_models
+from gateway.policy.schema import load_policy
+from gateway.protocol.contract import Contract
+from gateway.serving.gateway import Gateway
 from guards import arrays
 from guards.rows import Signals
+from tests.support import onnx_bytes as onnx
+from tests.support.deployments import CONFIGS, FILES, clean_rows, edit, letters
 
 F4 = np.dtype(np.float32)
 

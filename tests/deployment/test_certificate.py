@@ -8,13 +8,13 @@ from typing import Any
 
 import orjson
 import pytest
-from deployments import CONFIGS, letters, load
 
-from gateway.certificate import load_certificate, policy_digest
-from gateway.errors import ArtifactError, Problem
-from gateway.gateway import Gateway
-from gateway.policy import load_policy
-from gateway.review import People
+from gateway.core.errors import ArtifactError, Problem
+from gateway.deployment.certificate import load_certificate, policy_digest
+from gateway.policy.schema import load_policy
+from gateway.serving.gateway import Gateway
+from gateway.serving.review import People
+from tests.support.deployments import CONFIGS, letters, load
 
 CERTIFICATE = "certificate.json"
 CHECK = "{name: confidence, kind: confidence, selective_error: "

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deployments import batch_of, clean_rows, letters, run
 
 from fallbacks.breaker import Breaker, State
-from gateway.artifacts import Artifacts, Fitted, input_only, load_artifacts
-from gateway.certificate import load_certificate
-from gateway.compile import Stores, compile_policy
-from gateway.decision import Reason, Verdict
-from gateway.errors import ArtifactError
-from gateway.pipeline import Pipeline
-from gateway.policy import Policy, SqueezePolicy, load_policy
-from gateway.review import Nobody
-from gateway.stage import FeatureStage, Stage
+from gateway.core.decision import Reason, Verdict
+from gateway.core.errors import ArtifactError
+from gateway.core.pipeline import Pipeline
+from gateway.core.stage import FeatureStage, Stage
+from gateway.deployment.artifacts import Artifacts, Fitted, input_only, load_artifacts
+from gateway.deployment.certificate import load_certificate
+from gateway.deployment.compile import Stores, compile_policy
+from gateway.policy.schema import Policy, SqueezePolicy, load_policy
+from gateway.serving.review import Nobody
 from guards.rate import RateGuard
 from guards.rows import Signals
 from guards.squeeze import Squeeze, SqueezeGuard
+from tests.support.deployments import batch_of, clean_rows, letters, run
 
 
 @contextmanager

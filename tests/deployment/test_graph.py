@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fallbacks.onnx_file import open_session
-from gateway import graph
-from gateway.graph import Formula, record
-from gateway.recorded import Recorded, Tape
+from gateway.deployment import graph
+from gateway.deployment.graph import Formula, record
+from gateway.deployment.tracing import Recorded, Tape
 from guards.fdbd import Fdbd
 from guards.gen import Gen
 from guards.knn import Knn

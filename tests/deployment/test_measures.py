@@ -11,20 +11,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deployments import CONFIGS, batch_of, clean_rows, letters, outlier_rows, run
 from numpy.typing import NDArray
 
-from gateway.artifacts import Artifacts, input_only, load_artifacts
-from gateway.batch import Batch, Model, now_s
-from gateway.compile import Stores, compile_policy
-from gateway.decision import Tensors, Verdict
-from gateway.errors import ArtifactError
-from gateway.pipeline import Pipeline
-from gateway.policy import load_policy
-from gateway.review import Nobody
-from gateway.stage import FeatureStage, Stage
+from gateway.core.batch import Batch, Model, now_s
+from gateway.core.decision import Tensors, Verdict
+from gateway.core.errors import ArtifactError
+from gateway.core.pipeline import Pipeline
+from gateway.core.stage import FeatureStage, Stage
+from gateway.deployment.artifacts import Artifacts, input_only, load_artifacts
+from gateway.deployment.compile import Stores, compile_policy
+from gateway.policy.schema import load_policy
+from gateway.serving.review import Nobody
 from guards.rows import Signals
 from guards.squeezers import distance, variants
+from tests.support.deployments import CONFIGS, batch_of, clean_rows, letters, outlier_rows, run
 
 
 @contextmanager

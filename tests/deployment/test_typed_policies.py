@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deployments import load, run
 from onnx import TensorProto, helper, numpy_helper
-from typed import POLICY, Sent, deployed, held_out, tensors_of, typed
-from typed_models import DATATYPES, Array, one_input, texts
 
-from gateway.contract import Contract, TensorSpec
-from gateway.errors import PolicyError, Problem
-from gateway.heldout import read
+from gateway.calibration.dataset import read
+from gateway.core.errors import PolicyError, Problem
+from gateway.protocol.contract import Contract, TensorSpec
+from tests.support.deployments import load, run
+from tests.support.typed import POLICY, Sent, deployed, held_out, tensors_of, typed
+from tests.support.typed_models import DATATYPES, Array, one_input, texts
 
 RATE = "  - {name: rate,"
 OOD = "  - {name: ood, kind: ood, detectors: [raw], cuts: {defer: certified}, budget_s: 5, on_error: defer}\n"

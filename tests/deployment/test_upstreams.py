@@ -15,18 +15,28 @@ import numpy as np
 import onnx
 import orjson
 import pytest
-from deployments import CONFIGS, FULL_RATE, batch_of, clean_rows, edit, letters, opened, outlier_rows, run
-from mlserver import MODEL, MLServer, mlserver
 
 from bench.peers.process import free_port
 from fallbacks.oip.described import Described
 from fallbacks.oip.grpc import read_answer
 from fallbacks.oip.open_inference_pb2 import InferTensorContents, ModelInferRequest, ModelInferResponse
 from fallbacks.onnx import OnnxModel
-from gateway.calibrate import calibrate
-from gateway.decision import Decision, Degraded, Served
-from gateway.errors import ArtifactError, PolicyError, Problem, Problems
-from gateway.gateway import Gateway
+from gateway.calibration.calibrate import calibrate
+from gateway.core.decision import Decision, Degraded, Served
+from gateway.core.errors import ArtifactError, PolicyError, Problem, Problems
+from gateway.serving.gateway import Gateway
+from tests.support.deployments import (
+    CONFIGS,
+    FULL_RATE,
+    batch_of,
+    clean_rows,
+    edit,
+    letters,
+    opened,
+    outlier_rows,
+    run,
+)
+from tests.support.mlserver import MODEL, MLServer, mlserver
 
 pytestmark = pytest.mark.stock
 LETTERS = CONFIGS / "letters"

@@ -18,11 +18,11 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
-from onnx_bytes import classifier, external, identity, loop, model, node, not_a_number, value
 
 from fallbacks.onnx import OnnxModel
 from fallbacks.onnx_file import read_once
 from fallbacks.predictor import TensorSpec
+from tests.support.onnx_bytes import classifier, external, identity, loop, model, node, not_a_number, value
 
 F4 = np.dtype(np.float32)
 RNG = np.random.default_rng(7)

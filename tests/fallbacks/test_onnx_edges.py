@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from fallbacks.edges import with_float_edges
 from fallbacks.onnx import OnnxModel
+from fallbacks.onnx_edges import with_float_edges
 from fallbacks.predictor import TensorSpec, UnfitInput
 
 Load = Callable[[bytes], OnnxModel]

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire_parts import (
+
+from fallbacks.oip import open_inference_pb2 as pb
+from gateway.core.errors import InvalidRequest
+from gateway.grpc.bounds import MAX_FIELDS, MAX_REST_BYTES, MAX_TYPED_BYTES, hold_memory
+from gateway.grpc.codec import CONTENTS, parse_infer, read_message, render_infer
+from gateway.protocol.answers import Answer
+from gateway.protocol.contract import Contract, TensorSpec
+from gateway.protocol.endings import Ending, Stamp
+from gateway.protocol.infer_request import InferRequest
+from gateway.protocol.infer_request import parse_infer as parse_http
+from tests.support.wire_parts import (
     DTYPES,
     IMAGE,
     Array,
@@ -23,16 +33,6 @@ from wire_parts import (
     spec_of,
     tensors,
 )
-
-from fallbacks.oip import open_inference_pb2 as pb
-from gateway.answers import Answer
-from gateway.contract import Contract, TensorSpec
-from gateway.errors import InvalidRequest
-from gateway.grpc_bounds import MAX_FIELDS, MAX_REST_BYTES, MAX_TYPED_BYTES, hold_memory
-from gateway.grpc_wire import CONTENTS, parse_infer, read_message, render_infer
-from gateway.states import Ending, Stamp
-from gateway.wire import InferRequest
-from gateway.wire import parse_infer as parse_http
 
 ANY = (*DTYPES, "BF16")
 STAMP = Stamp("m@1#0", "enforce", "d1")

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from deployments import FULL_RATE, clean_rows, edit
-from grpc_door import INFER, request_of
-from served import Served, copy_of, serving
+
+from tests.support.deployments import FULL_RATE, clean_rows, edit
+from tests.support.grpc_client import INFER, request_of
+from tests.support.served import Served, copy_of, serving
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST, SETTINGS, PING, CONTINUATION = 0, 1, 3, 4, 6, 9

@@ -13,18 +13,18 @@ import grpc
 import numpy as np
 import onnxruntime
 import pytest
-from deployments import FULL_RATE, Hangs, Raises, key_for, letters
 from google.protobuf.json_format import MessageToDict
-from grpc_door import INFER, ROW_OUTCOME, SERVICE, Door, door_of, request_of, told_of
 from grpc_health.v1 import health_pb2
-from planes import Client, Plane, mixed, plane_of, whole_plane
-from planes import request_of as json_request
 
 from fallbacks.oip import open_inference_pb2 as pb
-from gateway import grpc as grpc_module
-from gateway.callers import add_key
-from gateway.gateway import VAR
-from gateway.review import answer_unsure, answer_with_label
+from gateway.access.callers import add_key
+from gateway.grpc import listener as grpc_module
+from gateway.serving.gateway import VAR
+from gateway.serving.review import answer_unsure, answer_with_label
+from tests.support.data_planes import Client, Plane, mixed, plane_of, whole_plane
+from tests.support.data_planes import request_of as json_request
+from tests.support.deployments import FULL_RATE, Hangs, Raises, key_for, letters
+from tests.support.grpc_client import INFER, ROW_OUTCOME, SERVICE, Door, door_of, request_of, told_of
 
 CHECK = "/grpc.health.v1.Health/Check"
 

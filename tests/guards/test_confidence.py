@@ -6,9 +6,9 @@ import asyncio
 
 import numpy as np
 import pytest
-from guard_world import FakeAnswered
 
 from guards.confidence import Confidence, unsureness
+from tests.support.guard_world import FakeAnswered
 
 
 def test_is_one_minus_the_largest_probability() -> None:

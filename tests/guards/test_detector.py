@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from guard_world import K, far, row, world
 
 from guards.arrays import load, pack, save, unpack
 from guards.detector import labelled, matrix, unit
 from guards.ood import KINDS, AnyDetector
 from guards.rows import Signals
+from tests.support.guard_world import K, far, row, world
 
 RAW = {"raw_tabular": "table"}
 FITTED: dict[str, AnyDetector] = {}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from guard_world import world
 
 from guards.fdbd import Fdbd
 from guards.rows import F8, Signals
+from tests.support.guard_world import world
 
 RNG = np.random.default_rng(3)
 W, B = RNG.standard_normal((5, 8)), RNG.standard_normal(5)

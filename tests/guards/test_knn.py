@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from guard_world import D, K, world
 
 from guards.knn import Knn
 from guards.rows import F8, Signals
+from tests.support.guard_world import D, K, world
 
 
 def only(h: F8) -> Signals:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from guard_world import far, row, world
 
 from guards.arrays import load, pack, save, unpack
 from guards.ood import KINDS, Ood, detector
 from guards.raw_image import RawImage
 from guards.raw_tabular import RawTabular
 from guards.rows import Signals
+from tests.support.guard_world import far, row, world
 
 ALL = ("gen", "fdbd", "rmd", "residual", "knn", "raw")
 FIT, Y = world(1, 400)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from guard_world import FakeBatch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from guards.rate import RateGuard, step
+from tests.support.guard_world import FakeBatch
 
 
 @dataclass

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from guard_world import SIDE, world
 
 from guards.raw_image import Pooled, RawImage, _bins, _statistics
 from guards.rows import F8, Signals
+from tests.support.guard_world import SIDE, world
 
 S, Y = world(1, 600)
 FITTED = RawImage.fit(S, Y, seed=0)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from guard_world import world
 
 from guards.raw_tabular import Columns, RawTabular
 from guards.rows import F8, Signals
+from tests.support.guard_world import world
 
 S, Y = world(1, 600, "table")
 FITTED = RawTabular.fit(S, Y, seed=0)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from guard_world import D, K, world
 
 from guards.rmd import Rmd
 from guards.rows import F8, Signals
 from guards.shrinkage import shrunk_covariance
+from tests.support.guard_world import D, K, world
 
 
 def naive(h: F8, y: F8, rows: F8) -> F8:

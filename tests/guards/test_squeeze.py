@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from guard_world import FakeBatch, K, far, features, logits, softmax, world
 from numpy.typing import NDArray
 
 from guards.arrays import load, pack, save, unpack
@@ -16,6 +15,7 @@ from guards.rmd import Rmd
 from guards.rows import F8, Signals, Tensors
 from guards.squeeze import Squeeze, SqueezeGuard
 from guards.squeezers import distance, variants
+from tests.support.guard_world import FakeBatch, K, far, features, logits, softmax, world
 
 RNG = np.random.default_rng(0)
 FIT, Y = world(1, 400)

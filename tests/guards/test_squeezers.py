@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from guard_world import pictures
 from scipy.ndimage import median_filter
 
 from guards.squeezers import distance, median_2x2, reduce_bits, variants
+from tests.support.guard_world import pictures
 
 RNG = np.random.default_rng(0)
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.coding import Coding, Undecoded, accepted, decoded, encoded
-from gateway.errors import InvalidRequest
-from gateway.states import Rejection
+from gateway.core.errors import InvalidRequest
+from gateway.http.codings import Coding, Undecoded, accepted, decoded, encoded
+from gateway.protocol.endings import Rejection
 
 MB = 2**20
 CODINGS: list[Coding] = ["gzip", "deflate"]

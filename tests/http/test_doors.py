@@ -11,15 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deployments import (
-    FULL_RATE,
-    Hangs,
-    edit,
-    key_for,
-    letters,
-    swap,
-)
-from planes import (
+
+from gateway.http import handler as http
+from tests.support.data_planes import (
     AWAY,
     HOME,
     INFER,
@@ -33,8 +27,14 @@ from planes import (
     stamped,
     whole_plane,
 )
-
-from gateway import http
+from tests.support.deployments import (
+    FULL_RATE,
+    Hangs,
+    edit,
+    key_for,
+    letters,
+    swap,
+)
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,12 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from deployments import (
-    FULL_RATE,
-    Hangs,
-    NotANumber,
-    Raises,
-    key_for,
-    letters,
-    predictor_of,
-    swap,
-)
-from planes import (
+
+from gateway.core.batch import Batch, now_s
+from gateway.core.decision import Decision
+from gateway.serving.data_plane import LONGEST_WAIT_S, wait_s
+from gateway.serving.review import answer_unsure, answer_with_label
+from tests.support.data_planes import (
     INFER,
     Client,
     Plane,
@@ -32,11 +27,16 @@ from planes import (
     stamped,
     whole_plane,
 )
-
-from gateway.batch import Batch, now_s
-from gateway.decision import Decision
-from gateway.plane import LONGEST_WAIT_S, wait_s
-from gateway.review import answer_unsure, answer_with_label
+from tests.support.deployments import (
+    FULL_RATE,
+    Hangs,
+    NotANumber,
+    Raises,
+    key_for,
+    letters,
+    predictor_of,
+    swap,
+)
 
 
 @pytest.fixture(scope="module")

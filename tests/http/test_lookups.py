@@ -9,20 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deployments import (
-    FULL_RATE,
-    key_for,
-    letters,
-)
-from planes import (
+
+from gateway.serving.review import People, answer_unsure, answer_with_label
+from tests.support.data_planes import (
     Client,
     Plane,
     mixed,
     plane_of,
     whole_plane,
 )
-
-from gateway.review import People, answer_unsure, answer_with_label
+from tests.support.deployments import (
+    FULL_RATE,
+    key_for,
+    letters,
+)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from planes import (
+
+from tests.support.data_planes import (
     INFER,
     X16,
     Plane,

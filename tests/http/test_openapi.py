@@ -12,16 +12,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
-from test_wire_malformed import GOOD, MALFORMED, edited
-from wire_parts import IMAGE, contract_of, spec_of
 
-from gateway.contract import Contract
-from gateway.errors import InvalidRequest
-from gateway.http import DESCRIBED, ROUTES
-from gateway.openapi import ALWAYS, described, path_of
-from gateway.routes import Route
-from gateway.schemas import infer_request, number_of
-from gateway.wire import parse_infer
+from gateway.core.errors import InvalidRequest
+from gateway.http.handler import DESCRIBED, ROUTES
+from gateway.http.openapi import ALWAYS, described, path_of
+from gateway.http.routes import Route
+from gateway.http.schemas import infer_request, number_of
+from gateway.protocol.contract import Contract
+from gateway.protocol.infer_request import parse_infer
+from tests.protocol.test_malformed import GOOD, MALFORMED, edited
+from tests.support.wire_parts import IMAGE, contract_of, spec_of
 
 MIXED = contract_of(
     spec_of("BYTES", (None,), "a"),

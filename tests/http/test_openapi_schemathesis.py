@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 import schemathesis
-from deployments import FULL_RATE, edit, key_for
 from hypothesis import strategies as st
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
-from served import Served, clean_rows, copy_of, serving
 
-from gateway.http import ROUTES
-from gateway.openapi import path_of
+from gateway.http.handler import ROUTES
+from gateway.http.openapi import path_of
+from tests.support.deployments import FULL_RATE, edit, key_for
+from tests.support.served import Served, clean_rows, copy_of, serving
 
 CLOSED = ("serving: {anonymous: loopback}", "serving: {anonymous: nobody}")
 OCTETS = "application/octet-stream"

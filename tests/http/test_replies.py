@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire_parts import Array, contract_of, headers_of, json_of, same_bits, spec_of, tensors_of
 
-from gateway.contract import RequestedOutput
-from gateway.decision import (
+from gateway.core.decision import (
     Decision,
     Deferred,
     Degraded,
@@ -25,11 +23,13 @@ from gateway.decision import (
     Verdict,
     severity,
 )
-from gateway.disclosure import Label, Rounded
-from gateway.errors import InvalidRequest, Problem
-from gateway.replies import Reply, reply_end, reply_infer, reply_unknown_model
-from gateway.states import End, Rejection, Stamp, code_of, retry_after_s, status_of, worst_row
-from gateway.wire import InferRequest
+from gateway.core.errors import InvalidRequest, Problem
+from gateway.http.replies import Reply, reply_end, reply_infer, reply_unknown_model
+from gateway.protocol.contract import RequestedOutput
+from gateway.protocol.disclosure import Label, Rounded
+from gateway.protocol.endings import End, Rejection, Stamp, code_of, retry_after_s, status_of, worst_row
+from gateway.protocol.infer_request import InferRequest
+from tests.support.wire_parts import Array, contract_of, headers_of, json_of, same_bits, spec_of, tensors_of
 
 STAMP = Stamp("fashion@3#a1b2", "enforce", "01J-id")
 CONTRACT = contract_of(

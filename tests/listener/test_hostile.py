@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployments import FULL_RATE, edit, letters
-from raw_http import chunked, get, post
-from served import Served, clean_rows, serving
+
+from tests.support.deployments import FULL_RATE, edit, letters
+from tests.support.raw_http import chunked, get, post
+from tests.support.served import Served, clean_rows, serving
 
 INFER = "/v2/models/letters/infer"
 TENSOR = {"name": "attributes", "datatype": "FP32", "shape": [1, 16], "data": clean_rows(1)[0].tolist()}

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from raw_http import QUICK, chunked, get, post
 
-from gateway.limits import Limits, Violation
-from gateway.reading import REQUEST, Reader
-from gateway.replies import Reply, reply_json
-from gateway.request import Admitted, Request
+from gateway.http.replies import Reply, reply_json
+from gateway.listener.limits import Limits, Violation
+from gateway.listener.messages import Admitted, Request
+from gateway.listener.parser import REQUEST, Reader
+from tests.support.raw_http import QUICK, chunked, get, post
 
 NOW, LIMIT = reply_json(b"{}"), 1000
 

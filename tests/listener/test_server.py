@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 import uvloop
-from raw_http import BODY_LIMIT, LARGE, QUICK, Door, Run, Told, chunked, get, post, runner
 
-from gateway.connection import Connection
-from gateway.reading import Reader
-from gateway.request import Request
+from gateway.listener.connection import Connection
+from gateway.listener.messages import Request
+from gateway.listener.parser import Reader
+from tests.support.raw_http import BODY_LIMIT, LARGE, QUICK, Door, Run, Told, chunked, get, post, runner
 
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import uvloop
-from raw_http import QUICK, Door, Run, Told, Wire, get, post, runner
 
-from gateway.limits import OTHER_FILES, SPARE_CONNECTIONS, room_for
-from gateway.proxies import Proxies
+from gateway.access.proxies import Proxies
+from gateway.listener.limits import OTHER_FILES, SPARE_CONNECTIONS, room_for
+from tests.support.raw_http import QUICK, Door, Run, Told, Wire, get, post, runner
 
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 PATIENT = replace(QUICK, head_s=30, body_s=30, idle_s=30, stuck_s=30)

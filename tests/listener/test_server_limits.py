@@ -8,7 +8,21 @@ from dataclasses import replace
 
 import pytest
 import uvloop
-from raw_http import BODY_LIMIT, LARGE, QUICK, Door, Got, Run, Told, Wire, chunked, get, post, runner
+
+from tests.support.raw_http import (
+    BODY_LIMIT,
+    LARGE,
+    QUICK,
+    Door,
+    Got,
+    Run,
+    Told,
+    Wire,
+    chunked,
+    get,
+    post,
+    runner,
+)
 
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 PATIENT = replace(QUICK, head_s=30, body_s=30, idle_s=30, stuck_s=30)

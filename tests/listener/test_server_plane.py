@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deployments import FULL_RATE, Hangs, key_for, letters, swap
-from planes import INFER, PARAMETERS, Plane, Rows, request_of, whole_plane
-from raw_http import QUICK, Door, Got, Wire, chunked, get, listening, post
-from served import free_port
 
-from gateway.gateway import Gateway
 from gateway.replica import Address, Replica
+from gateway.serving.gateway import Gateway
+from tests.support.data_planes import INFER, PARAMETERS, Plane, Rows, request_of, whole_plane
+from tests.support.deployments import FULL_RATE, Hangs, key_for, letters, swap
+from tests.support.raw_http import QUICK, Door, Got, Wire, chunked, get, listening, post
+from tests.support.served import free_port
 
 TOKEN = "token"
 

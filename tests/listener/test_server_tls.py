@@ -16,10 +16,10 @@ from typing import TypeVar
 import httpx
 import pytest
 import uvloop
-from pems import certificate, trusting
-from raw_http import BODY_LIMIT, LARGE, QUICK, Door, Pair, Run, Told, chunked, get, post, runner
 
-from gateway.limits import SPARE_CONNECTIONS
+from gateway.listener.limits import SPARE_CONNECTIONS
+from tests.support.certificates import certificate, trusting
+from tests.support.raw_http import BODY_LIMIT, LARGE, QUICK, Door, Pair, Run, Told, chunked, get, post, runner
 
 T = TypeVar("T")
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}

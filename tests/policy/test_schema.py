@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
-from deployments import CONFIGS, FILES, edit, letters, load
 
-from gateway.artifacts import load_artifacts
-from gateway.compile import Stores, compile_policy
-from gateway.errors import ArtifactError, PolicyError, Problem
-from gateway.gateway import Gateway
-from gateway.policy import load_policy
-from gateway.review import Nobody
+from gateway.core.errors import ArtifactError, PolicyError, Problem
+from gateway.deployment.artifacts import load_artifacts
+from gateway.deployment.compile import Stores, compile_policy
+from gateway.policy.schema import load_policy
+from gateway.serving.gateway import Gateway
+from gateway.serving.review import Nobody
+from tests.support.deployments import CONFIGS, FILES, edit, letters, load
 
 READY = sorted(path.parent.name for path in CONFIGS.glob("*/gateway.yaml"))
 LETTERS = """\

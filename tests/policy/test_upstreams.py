@@ -7,14 +7,14 @@ from pathlib import Path
 
 import orjson
 import pytest
-from deployments import edit, letters
-from oip_server import SPEC, Asked, OipServer, oip_server, send
 
-from gateway.certificate import policy_digest
-from gateway.errors import ArtifactError, PolicyError, Problem
-from gateway.models import load_models
-from gateway.policy import OipPolicy, load_policy
-from gateway.upstreams import read_upstreams, record_upstreams, write_upstreams
+from gateway.core.errors import ArtifactError, PolicyError, Problem
+from gateway.deployment.certificate import policy_digest
+from gateway.deployment.models import load_models
+from gateway.deployment.upstreams import read_upstreams, record_upstreams, write_upstreams
+from gateway.policy.schema import OipPolicy, load_policy
+from tests.support.deployments import edit, letters
+from tests.support.oip_server import SPEC, Asked, OipServer, oip_server, send
 
 LOCAL = "model: {kind: onnx, path: primary.onnx}"
 THERE = '{kind: oip, url: "http://triton:8000", model: capitals}'

@@ -8,14 +8,34 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deployments import run
-from planes import Reply, some
-from typed import INFER, Sent, Typed, deployed, held_out, packed, request_of, same, tensors_of, typed
-from typed_models import DATATYPES, half, long_rows, one_input, own_run, rows, texts, three_inputs
 
 from fallbacks.breaker import State
-from fallbacks.payload import decode
-from gateway.contract import MAX_BODY_BYTES
+from fallbacks.review.payload import decode
+from gateway.protocol.contract import MAX_BODY_BYTES
+from tests.support.data_planes import Reply, some
+from tests.support.deployments import run
+from tests.support.typed import (
+    INFER,
+    Sent,
+    Typed,
+    deployed,
+    held_out,
+    packed,
+    request_of,
+    same,
+    tensors_of,
+    typed,
+)
+from tests.support.typed_models import (
+    DATATYPES,
+    half,
+    long_rows,
+    one_input,
+    own_run,
+    rows,
+    texts,
+    three_inputs,
+)
 
 EVERY = pytest.mark.parametrize("datatype", DATATYPES)
 UNSURE = pytest.mark.parametrize("datatype", [name for name in DATATYPES if name != "BOOL"])

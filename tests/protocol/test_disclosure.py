@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
-from gateway.disclosure import Full, Label, Rounded, Tier, Top, disclose
+from gateway.protocol.disclosure import Full, Label, Rounded, Tier, Top, disclose
 
 Array = NDArray[Any]
 tiers = (

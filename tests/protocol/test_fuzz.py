@@ -21,11 +21,19 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from wire_parts import BINARY_ONLY, IMAGE, binary_request, contract_of, json_request, same_bits, spec_of
 
-from gateway.contract import Contract
-from gateway.errors import InvalidRequest
-from gateway.wire import InferRequest, parse_header_length, parse_infer
+from gateway.core.errors import InvalidRequest
+from gateway.protocol.contract import Contract
+from gateway.protocol.infer_request import InferRequest, parse_header_length, parse_infer
+from tests.support.wire_parts import (
+    BINARY_ONLY,
+    IMAGE,
+    binary_request,
+    contract_of,
+    json_request,
+    same_bits,
+    spec_of,
+)
 
 SOON_S = 0.25
 """Of the processor. A request of these sizes takes less than a thousandth of a second."""

@@ -9,12 +9,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire_parts import IMAGE, Array, binary_request, contract_of, json_request, same_bits, spec_of
 
-from gateway import wire
-from gateway.contract import MAX_BODY_BYTES, Contract, RequestedOutput, TensorSpec
-from gateway.errors import ArtifactError, InvalidRequest
-from gateway.wire import InferRequest, parse_header_length, parse_infer
+from gateway.core.errors import ArtifactError, InvalidRequest
+from gateway.protocol import infer_request as wire
+from gateway.protocol.contract import MAX_BODY_BYTES, Contract, RequestedOutput, TensorSpec
+from gateway.protocol.infer_request import InferRequest, parse_header_length, parse_infer
+from tests.support.wire_parts import (
+    IMAGE,
+    Array,
+    binary_request,
+    contract_of,
+    json_request,
+    same_bits,
+    spec_of,
+)
 
 SPEC = IMAGE.inputs[0]
 PICTURES: Array = np.linspace(0, 1, 8, dtype=np.float32).reshape(2, 1, 2, 2)

@@ -12,11 +12,20 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from wire_parts import DTYPES, IMAGE, Array, binary_request, contract_of, json_request, spec_of, tensors
 
-from gateway.contract import TensorSpec
-from gateway.errors import InvalidRequest
-from gateway.wire import InferRequest, parse_infer
+from gateway.core.errors import InvalidRequest
+from gateway.protocol.contract import TensorSpec
+from gateway.protocol.infer_request import InferRequest, parse_infer
+from tests.support.wire_parts import (
+    DTYPES,
+    IMAGE,
+    Array,
+    binary_request,
+    contract_of,
+    json_request,
+    spec_of,
+    tensors,
+)
 
 GOOD: dict[str, Any] = {
     "id": "1",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from wire_parts import contract_of, spec_of
-
-from gateway import metadata
+from gateway.protocol import metadata
+from tests.support.wire_parts import contract_of, spec_of
 
 CONTRACT = contract_of(
     spec_of("FP32", (None, 1, 28, 28), "image"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from deployments import FULL_RATE, key_for, letters
-from planes import Client, plane_of
+from tests.support.data_planes import Client, plane_of
+from tests.support.deployments import FULL_RATE, key_for, letters
 
 
 async def told(client: Client, path: str) -> dict[str, Any]:

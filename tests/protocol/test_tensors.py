@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire_parts import (
+
+from gateway.core.decision import Decision, Served
+from gateway.core.errors import InvalidRequest
+from gateway.http.replies import reply_infer
+from gateway.protocol.contract import TensorSpec
+from gateway.protocol.disclosure import Full
+from gateway.protocol.endings import Stamp
+from gateway.protocol.infer_request import InferRequest, RequestedOutput, parse_infer
+from gateway.protocol.tensors import to_binary
+from tests.support.wire_parts import (
     BINARY_ONLY,
     DTYPES,
     Array,
@@ -19,15 +28,6 @@ from wire_parts import (
     tensors,
     tensors_of,
 )
-
-from gateway.contract import TensorSpec
-from gateway.decision import Decision, Served
-from gateway.disclosure import Full
-from gateway.errors import InvalidRequest
-from gateway.replies import reply_infer
-from gateway.states import Stamp
-from gateway.tensors import to_binary
-from gateway.wire import InferRequest, RequestedOutput, parse_infer
 
 ALL = (*DTYPES, "BF16")
 IN_JSON = tuple(d for d in DTYPES if d not in BINARY_ONLY)

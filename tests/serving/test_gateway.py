@@ -14,7 +14,18 @@ from pathlib import Path
 
 import orjson
 import pytest
-from deployments import (
+
+from fallbacks.breaker import Breaker, CircuitOpen, State
+from fallbacks.review.cases import CaseState
+from gateway.core.batch import Predictor
+from gateway.core.decision import Decision, Deferred, Degraded, Reason, Refused, Served, Tensors, Verdict
+from gateway.core.errors import ArtifactError, PolicyError, Problems
+from gateway.core.pipeline import AnyGuard
+from gateway.core.stage import FeatureStage
+from gateway.protocol.disclosure import Full, Label, Rounded, Top
+from gateway.serving.gateway import Gateway
+from gateway.serving.review import Nobody, People
+from tests.support.deployments import (
     FULL_RATE,
     Hangs,
     NotANumber,
@@ -31,17 +42,6 @@ from deployments import (
     run,
     swap,
 )
-
-from fallbacks.breaker import Breaker, CircuitOpen, State
-from fallbacks.cases import CaseState
-from gateway.batch import Predictor
-from gateway.decision import Decision, Deferred, Degraded, Reason, Refused, Served, Tensors, Verdict
-from gateway.disclosure import Full, Label, Rounded, Top
-from gateway.errors import ArtifactError, PolicyError, Problems
-from gateway.gateway import Gateway
-from gateway.pipeline import AnyGuard
-from gateway.review import Nobody, People
-from gateway.stage import FeatureStage
 
 QUICK_PRIMARY = ("budget_s: 2\n", "budget_s: 0.1\n")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from gateway.ids import AT_A_TIME, Ids
+from gateway.serving.ids import AT_A_TIME, Ids
 
 
 def test_ids_differ_across_refills_and_sources_and_fit_a_header() -> None:

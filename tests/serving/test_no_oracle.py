@@ -17,18 +17,18 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pytest
-from deployments import FULL_RATE, Raises, key_for, letters
-from grpc_door import INFER as METHOD
-from grpc_door import Door, door_of
-from grpc_door import request_of as message_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from planes import INFER, Client, Plane, Reply, plane_of, request_of, some
 
-from gateway.batch import Answered, Batch, Predictor
-from gateway.decision import Reason, Tensors, Verdict
-from gateway.pipeline import Case
-from gateway.stage import Stage
+from gateway.core.batch import Answered, Batch, Predictor
+from gateway.core.decision import Reason, Tensors, Verdict
+from gateway.core.pipeline import Case
+from gateway.core.stage import Stage
+from tests.support.data_planes import INFER, Client, Plane, Reply, plane_of, request_of, some
+from tests.support.deployments import FULL_RATE, Raises, key_for, letters
+from tests.support.grpc_client import INFER as METHOD
+from tests.support.grpc_client import Door, door_of
+from tests.support.grpc_client import request_of as message_of
 
 J = TypeVar("J", Batch, Answered)
 WORD = "quetzal"

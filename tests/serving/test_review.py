@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from deployments import run
-from parts import run as on_a_fake_clock
 
-from fallbacks.cases import CaseState, Record
-from fallbacks.payload import decode
-from fallbacks.review import ReviewQueue
-from gateway import review
-from gateway.contract import Contract, TensorSpec
-from gateway.decision import Decision, Degraded, Finding, Reason, Refused, Verdict
-from gateway.pipeline import Case
-from gateway.replies import reply_infer
-from gateway.review import Nobody, People, answer_unsure, answer_with_label, outcome_of
-from gateway.states import BY_REVIEW, Stamp
-from gateway.wire import InferRequest
+from fallbacks.review.cases import CaseState, Record
+from fallbacks.review.payload import decode
+from fallbacks.review.queue import ReviewQueue
+from gateway.core.decision import Decision, Degraded, Finding, Reason, Refused, Verdict
+from gateway.core.pipeline import Case
+from gateway.http.replies import reply_infer
+from gateway.protocol.contract import Contract, TensorSpec
+from gateway.protocol.endings import BY_REVIEW, Stamp
+from gateway.protocol.infer_request import InferRequest
+from gateway.serving import review
+from gateway.serving.review import Nobody, People, answer_unsure, answer_with_label, outcome_of
+from tests.support.core_parts import run as on_a_fake_clock
+from tests.support.deployments import run
 
 F4 = np.dtype(np.float32)
 ROW = np.arange(16, dtype=np.float32)[None]

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from deployments import CONFIGS, FULL_RATE, batch_of, clean_rows, edit, letters, opened, run
-from served import Served as Running
-from served import serving
 
 from fallbacks.oip.address import Address, Remote
 from fallbacks.oip.client import connect
 from fallbacks.oip.errors import Unanswered
 from fallbacks.onnx import OnnxModel
-from gateway.calibrate import calibrate
-from gateway.decision import Served
+from gateway.calibration.calibrate import calibrate
+from gateway.core.decision import Served
+from tests.support.deployments import CONFIGS, FULL_RATE, batch_of, clean_rows, edit, letters, opened, run
+from tests.support.served import Served as Running
+from tests.support.served import serving
 
 LOCAL = "model: {kind: onnx, path: primary.onnx}"
 ROWS = 1500

@@ -8,7 +8,8 @@ import sys
 from typing import Any
 
 import pytest
-from stock import CLIENTS, run
+
+from tests.support.stock import CLIENTS, run
 
 pytestmark = pytest.mark.stock
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stock import REQUIREMENTS, cases, target
+
+from tests.support.stock import REQUIREMENTS, cases, target
 
 pytestmark = pytest.mark.stock
 

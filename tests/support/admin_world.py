@@ -17,15 +17,15 @@ import numpy as np
 import orjson
 from starlette.applications import Starlette
 
-from fallbacks.payload import encode
-from fallbacks.review import Case
-from gateway.admin import admin_app
-from gateway.audit import Record
-from gateway.batch import Batch
-from gateway.decision import Decision
-from gateway.gateway import Gateway
-from gateway.pages.door import COOKIE, Keys
-from gateway.review import People
+from fallbacks.review.payload import encode
+from fallbacks.review.queue import Case
+from gateway.admin.app import admin_app
+from gateway.admin.pages.door import COOKIE, Keys
+from gateway.core.batch import Batch
+from gateway.core.decision import Decision
+from gateway.serving.gateway import Gateway
+from gateway.serving.review import People
+from gateway.telemetry.audit import Record
 
 P = ParamSpec("P")
 LETTERS = Path(__file__).parents[2] / "configs" / "letters"

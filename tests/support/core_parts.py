@@ -14,9 +14,9 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
-from gateway.batch import F8, Answered, Batch
-from gateway.decision import Tensors
-from gateway.pipeline import Case
+from gateway.core.batch import F8, Answered, Batch
+from gateway.core.decision import Tensors
+from gateway.core.pipeline import Case
 
 T = TypeVar("T")
 Mood: TypeAlias = Literal[

@@ -12,7 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deployments import (
+from numpy.typing import NDArray
+
+from fallbacks.review.cases import WAITING
+from gateway.core.batch import Predictor
+from gateway.http.handler import DataPlane
+from gateway.serving import data_plane as plane
+from gateway.serving.gateway import VAR, Gateway
+from gateway.serving.replicas import Siblings
+from gateway.serving.review import Nobody, People
+from gateway.telemetry.audit import Record
+from tests.support.deployments import (
     FULL_RATE,
     Raises,
     clean_rows,
@@ -21,16 +31,6 @@ from deployments import (
     outlier_rows,
     swap,
 )
-from numpy.typing import NDArray
-
-from fallbacks.cases import WAITING
-from gateway import plane
-from gateway.audit import Record
-from gateway.batch import Predictor
-from gateway.gateway import VAR, Gateway
-from gateway.http import DataPlane
-from gateway.review import Nobody, People
-from gateway.siblings import Siblings
 
 Rows = NDArray[np.float32]
 Headers = Mapping[str, str] | Sequence[tuple[str, str]]

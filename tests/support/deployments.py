@@ -13,15 +13,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from served import CONFIGS, clean_rows, outlier_rows
 
-from gateway.artifacts import load_artifacts
-from gateway.audit import Record
-from gateway.batch import Batch, Predictor, now_s
-from gateway.callers import add_key
-from gateway.decision import Decision, Tensors
-from gateway.gateway import VAR, Gateway
-from gateway.policy import load_policy
+from gateway.access.callers import add_key
+from gateway.core.batch import Batch, Predictor, now_s
+from gateway.core.decision import Decision, Tensors
+from gateway.deployment.artifacts import load_artifacts
+from gateway.policy.schema import load_policy
+from gateway.serving.gateway import VAR, Gateway
+from gateway.telemetry.audit import Record
+from tests.support.served import CONFIGS, clean_rows, outlier_rows
 
 __all__ = ["CONFIGS", "clean_rows", "outlier_rows"]
 

@@ -10,11 +10,11 @@ from typing import Any
 import grpc
 import numpy as np
 from numpy.typing import NDArray
-from planes import PARAMETERS, Plane
-from served import free_port
 
 from fallbacks.oip import open_inference_pb2 as pb
-from gateway.grpc import Listener, grpc_server
+from gateway.grpc.listener import Listener, grpc_server
+from tests.support.data_planes import PARAMETERS, Plane
+from tests.support.served import free_port
 
 SERVICE = "inference.GRPCInferenceService"
 INFER = f"/{SERVICE}/ModelInfer"

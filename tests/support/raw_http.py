@@ -12,13 +12,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.decision import Reason, Refused
-from gateway.limits import Limits
-from gateway.proxies import Proxies
-from gateway.replies import Reply, reply_end, reply_json
-from gateway.request import Admitted, Handler, Request
-from gateway.server import Server
-from gateway.states import Rejection, Stamp, Unanswered
+from gateway.access.proxies import Proxies
+from gateway.core.decision import Reason, Refused
+from gateway.http.replies import Reply, reply_end, reply_json
+from gateway.listener.limits import Limits
+from gateway.listener.messages import Admitted, Handler, Request
+from gateway.listener.server import Server
+from gateway.protocol.endings import Rejection, Stamp, Unanswered
 
 QUICK = Limits(head_s=0.2, body_s=0.2, idle_s=0.6, stuck_s=0.2, linger_s=0.3, sweep_s=0.02)
 BODY_LIMIT = 100_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from fallbacks.review import Case, CaseState
+from fallbacks.review.queue import Case, CaseState
 
 OPEN, LEASED, DECIDED, EXPIRED = CaseState
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from deployments import be_patient, edit, key_for
-from served import Served, copy_of, serving
 
 from bench.environment import python_of
-from gateway.policy import load_policy
-from gateway.samples import Rows, Samples, load_samples
+from gateway.cli.samples import Rows, Samples, load_samples
+from gateway.policy.schema import load_policy
+from tests.support.deployments import be_patient, edit, key_for
+from tests.support.served import Served, copy_of, serving
 
 HERE = Path(__file__).parent
 CLIENTS, REQUIREMENTS, ENVIRONMENTS = HERE / "clients", HERE / "requirements", HERE / "var"

@@ -15,18 +15,18 @@ from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
-from deployments import key_for, opened
-from planes import Client, Reply, some
-from typed_models import DATATYPES, Array, half, one_input, own_run, rows, texts, unhalf
 
-from gateway.admin import admin_app
-from gateway.calibrate import calibrate
-from gateway.gateway import VAR, Gateway
-from gateway.http import DataPlane
-from gateway.plane import Plane
-from gateway.review import People
-from gateway.siblings import Siblings
+from gateway.admin.app import admin_app
+from gateway.calibration.calibrate import calibrate
+from gateway.http.handler import DataPlane
+from gateway.serving.data_plane import Plane
+from gateway.serving.gateway import VAR, Gateway
+from gateway.serving.replicas import Siblings
+from gateway.serving.review import People
 from guards import arrays
+from tests.support.data_planes import Client, Reply, some
+from tests.support.deployments import key_for, opened
+from tests.support.typed_models import DATATYPES, Array, half, one_input, own_run, rows, texts, unhalf
 
 TOKEN = "correct horse battery staple"
 INFER = "/v2/models/typed/infer"

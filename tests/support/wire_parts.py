@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
-from gateway.contract import Contract, TensorSpec
-from gateway.replies import Reply
+from gateway.http.replies import Reply
+from gateway.protocol.contract import Contract, TensorSpec
 
 Array = NDArray[Any]
 

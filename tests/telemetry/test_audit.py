@@ -14,15 +14,25 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from deployments import record_of, run
 from hypothesis import given
-from test_laws import decide, pipelines, xs
 
-from gateway import line_file
-from gateway.audit import DRAIN_EVERY_S, SLICE_ROWS, Audit, Record, explain
-from gateway.decision import Decision, Deferred, Degraded, Finding, Outcome, Reason, Refused, Served, Verdict
-from gateway.line_file import LineFile
-from gateway.pipeline import Pipeline
+from gateway.core.decision import (
+    Decision,
+    Deferred,
+    Degraded,
+    Finding,
+    Outcome,
+    Reason,
+    Refused,
+    Served,
+    Verdict,
+)
+from gateway.core.pipeline import Pipeline
+from gateway.telemetry import line_file
+from gateway.telemetry.audit import DRAIN_EVERY_S, SLICE_ROWS, Audit, Record, explain
+from gateway.telemetry.line_file import LineFile
+from tests.core.test_laws import decide, pipelines, xs
+from tests.support.deployments import record_of, run
 
 OUTPUT = {"probabilities": np.array([[0.25, 0.75]], np.float32)}
 SERVED = Decision("d", Served(OUTPUT, "primary"))

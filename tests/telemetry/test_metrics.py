@@ -10,18 +10,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deployments import record_of
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.decision import Decision, Deferred, Degraded, Finding, Outcome, Reason, Refused, Served, Verdict
-from gateway.pipeline import Trail
-from gateway.stage import Assessment
-from gateway.tally import BUCKETS_S
-from gateway.telemetry import Telemetry, labels
+from gateway.core.decision import (
+    Decision,
+    Deferred,
+    Degraded,
+    Finding,
+    Outcome,
+    Reason,
+    Refused,
+    Served,
+    Verdict,
+)
+from gateway.core.pipeline import Trail
+from gateway.core.stage import Assessment
+from gateway.telemetry.histogram import BUCKETS_S
+from gateway.telemetry.metrics import Telemetry, labels
+from tests.support.deployments import record_of
 
 SCORE = 5.4321
 OUTPUT = {"probabilities": np.array([[0.25, 0.75]], np.float32)}

@@ -21,10 +21,10 @@ from onnx_session import folder
 from ray import serve
 from starlette.applications import Starlette
 
-from gateway.gateway import VAR, Gateway
-from gateway.http import DataPlane
-from gateway.plane import Plane
-from gateway.siblings import Siblings
+from gateway.http.handler import DataPlane
+from gateway.serving.data_plane import Plane
+from gateway.serving.gateway import VAR, Gateway
+from gateway.serving.replicas import Siblings
 
 
 def mounted() -> Starlette:

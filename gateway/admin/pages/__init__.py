@@ -17,8 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.gateway import Gateway
-from gateway.pages import words
+from gateway.admin.pages import words
+from gateway.serving.gateway import Gateway
 
 HERE = Path(__file__).parent
 STATIC = {"style.css": "text/css", "keys.js": "text/javascript", "icon.svg": "image/svg+xml"}

@@ -10,11 +10,11 @@ from urllib.parse import quote
 
 import orjson
 
-from fallbacks.cases import CaseState, Claim, Record
-from fallbacks.payload import decode
-from fallbacks.review import ReviewQueue
-from gateway.gateway import Gateway
-from gateway.preview import CHANNELS, MAX_CELLS, Picture, Preview, Text, previews, why
+from fallbacks.review.cases import CaseState, Claim, Record
+from fallbacks.review.payload import decode
+from fallbacks.review.queue import ReviewQueue
+from gateway.admin.preview import CHANNELS, MAX_CELLS, Picture, Preview, Text, previews, why
+from gateway.serving.gateway import Gateway
 
 
 def labels_of(gateway: Gateway) -> tuple[str, ...]:

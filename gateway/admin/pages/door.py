@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.pages import page, parse_fields, told, wants_html
+from gateway.admin.pages import page, parse_fields, told, wants_html
 
 COOKIE = "fs_session"
 CSRF_HEADER = "x-csrf-token"

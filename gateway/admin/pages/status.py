@@ -13,10 +13,10 @@ from typing import Any, assert_never
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from gateway.certificate import Certificate, FalseAlarm, Selective
-from gateway.gateway import Gateway
-from gateway.pages.words import count, share
-from gateway.policy import GuardPolicy, OodPolicy, RatePolicy, RungPolicy, SqueezePolicy
+from gateway.admin.pages.words import count, share
+from gateway.deployment.certificate import Certificate, FalseAlarm, Selective
+from gateway.policy.schema import GuardPolicy, OodPolicy, RatePolicy, RungPolicy, SqueezePolicy
+from gateway.serving.gateway import Gateway
 
 OUTCOMES = ("served", "degraded", "deferred", "refused")
 VERDICTS = ("allow", "degrade", "defer", "refuse")

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from oip_server import MODEL, SPEC, Answer, Asked, OipServer, oip_server, send
 
 from fallbacks.oip.client import Client, connect
 from fallbacks.oip.described import Described
 from fallbacks.oip.errors import EXCERPT, Unanswered, Unreachable, WrongAnswer
 from fallbacks.oip.tensors import limit_bytes
+from tests.support.oip_server import MODEL, SPEC, Answer, Asked, OipServer, oip_server, send
 
 X = np.array([[1, 2], [3, 4], [5, 0.1]], np.float32)
 LIKE = Described.of([("x", "FP32", [-1, 2])], [("y", "FP32", [-1, 2])])

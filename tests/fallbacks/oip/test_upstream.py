@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_bytes as onnx
 import orjson
 import pytest
-from oip_server import METADATA, SPEC, Asked, OipServer, oip_server, send
 
 from fallbacks.oip.apart import apart
 from fallbacks.oip.client import connect
@@ -23,6 +21,8 @@ from fallbacks.oip.stored import CHANGED, PROBES, Stored
 from fallbacks.oip.upstream import Upstream
 from fallbacks.onnx import OnnxModel
 from fallbacks.predictor import LoadedModel, NotItsFault, TensorSpec
+from tests.support import onnx_bytes as onnx
+from tests.support.oip_server import METADATA, SPEC, Asked, OipServer, oip_server, send
 
 X = np.array([[1, 2], [3, 4], [5, 0.1]], np.float32)
 F4 = np.dtype(np.float32)

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from review_cases import DECIDED, EXPIRED, LEASED, OPEN, Clock, a_case
 from sqlalchemy import Engine
 
-from fallbacks import intake, review
-from fallbacks.review import CaseState, ReviewQueue
+from fallbacks.review import group_commit as intake
+from fallbacks.review import queue as review
+from fallbacks.review.queue import CaseState, ReviewQueue
+from tests.support.review_cases import DECIDED, EXPIRED, LEASED, OPEN, Clock, a_case
 
 T = TypeVar("T")
 

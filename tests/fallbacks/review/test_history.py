@@ -20,9 +20,9 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from review_cases import DECIDED, EXPIRED, LEASED, OPEN, Clock, a_case
 
-from fallbacks.review import Case, CaseState, Claim, ReviewQueue, StaleLease
+from fallbacks.review.queue import Case, CaseState, Claim, ReviewQueue, StaleLease
+from tests.support.review_cases import DECIDED, EXPIRED, LEASED, OPEN, Clock, a_case
 
 T = TypeVar("T")
 Held = tuple[Claim, str]

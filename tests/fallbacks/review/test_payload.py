@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from fallbacks.payload import decode, encode
+from fallbacks.review.payload import decode, encode
 
 DTYPES = (
     hnp.boolean_dtypes()

@@ -8,13 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from review_cases import OPEN, a_case
-
-from fallbacks.review import ReviewQueue
+from fallbacks.review.queue import ReviewQueue
+from tests.support.review_cases import OPEN, a_case
 
 CHILD = """
 import asyncio, sys, time
-from fallbacks.review import Case, ReviewQueue
+from fallbacks.review.queue import Case, ReviewQueue
 url, name, capacity, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 async def main():
     queue = ReviewQueue.open(url, capacity=capacity)

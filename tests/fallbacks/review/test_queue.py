@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from review_cases import DECIDED, EXPIRED, LEASED, OPEN, Clock, a_case
 
-from fallbacks.review import CaseState, Claim, ReviewQueue, StaleLease, StoreError, Waiting
+from fallbacks.review.queue import CaseState, Claim, ReviewQueue, StaleLease, StoreError, Waiting
+from tests.support.review_cases import DECIDED, EXPIRED, LEASED, OPEN, Clock, a_case
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from fallbacks import sqlite
+from fallbacks.review import sqlite
 
 
 class Busy:

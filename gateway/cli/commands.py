@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from gateway.errors import Problems
+from gateway.core.errors import Problems
 
 if TYPE_CHECKING:
-    from gateway.policy import Policy
+    from gateway.policy.schema import Policy
     from gateway.replica import Address
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -41,10 +41,10 @@ def serve(
     replicas: Annotated[int | None, typer.Option(help="Default: what the policy says.")] = None,
 ) -> None:
     """Serves a deployment until Ctrl-C."""
-    from gateway.artifacts import load_artifacts
-    from gateway.policy import load_policy
+    from gateway.access.tls import load_tls
+    from gateway.deployment.artifacts import load_artifacts
+    from gateway.policy.schema import load_policy
     from gateway.replica import Address, admin_token, refuse_public_bind, refuse_used_ports
-    from gateway.tls import load_tls
 
     policy = load_policy(folder)
     if not local:
@@ -88,7 +88,7 @@ def demo(
     admin_port: AdminPort = 8082,
 ) -> None:
     """Serves a deployment on Ray and shows every outcome on real inputs."""
-    from gateway.demo import run
+    from gateway.cli.demo import run
     from gateway.replica import Address
 
     sys.exit(run(folder, once=once, address=Address("127.0.0.1", port, grpc_port, admin_port)))
@@ -97,9 +97,9 @@ def demo(
 @app.command()
 def check(folder: Folder, as_json: AsJson = False) -> None:
     """Validates policy, models, artefacts and certificate."""
-    from gateway.artifacts import load_artifacts
-    from gateway.policy import load_policy
-    from gateway.tls import load_tls
+    from gateway.access.tls import load_tls
+    from gateway.deployment.artifacts import load_artifacts
+    from gateway.policy.schema import load_policy
 
     try:
         policy = load_policy(folder)
@@ -124,8 +124,8 @@ def calibrate(
     from rich.console import Console
     from rich.status import Status
 
-    from gateway.calibrate import calibrate as run
-    from gateway.report import certificate_table
+    from gateway.calibration.calibrate import calibrate as run
+    from gateway.calibration.report import certificate_table
 
     console = Console(stderr=as_json)
     try:
@@ -152,10 +152,10 @@ def key(
     as_json: AsJson = False,
 ) -> None:
     """Makes a caller's key and prints it once; only its keyed hash is kept."""
-    from gateway.callers import add_key
-    from gateway.gateway import VAR
-    from gateway.keys import SCOPES
-    from gateway.policy import load_policy
+    from gateway.access.callers import add_key
+    from gateway.access.keys import SCOPES
+    from gateway.policy.schema import load_policy
+    from gateway.serving.gateway import VAR
 
     try:
         policy = load_policy(folder)
@@ -215,7 +215,7 @@ def _fail(error: Problems, as_json: bool) -> NoReturn:
 
 def _hold(option: str, value: str, known: set[str], what: str) -> None:
     """Ends the command unless the value is one that is known."""
-    from gateway.places import closest
+    from gateway.policy.locate import closest
 
     if value not in known:
         nearest = closest(value, known)

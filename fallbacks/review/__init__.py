@@ -1,0 +1,1 @@
+"""The review queue: durable, bounded, shared by the replicas of a machine."""

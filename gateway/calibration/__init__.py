@@ -1,0 +1,1 @@
+"""Fits guards on held-out rows and certifies what they promise."""

@@ -1,0 +1,1 @@
+"""What one folder becomes: models, artifacts, certificate, compiled pipeline."""

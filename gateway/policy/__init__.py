@@ -1,0 +1,1 @@
+"""What `gateway.yaml` may say, and where in it a problem is."""

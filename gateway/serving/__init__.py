@@ -1,0 +1,1 @@
+"""One gateway in a process, and the data plane without a protocol."""
