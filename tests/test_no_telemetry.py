@@ -28,7 +28,7 @@ WAYS_IN = {
     "check": ["-m", "gateway", "check", "."],
     "calibrate": ["-m", "gateway", "calibrate", ".", "--data", "rows.npz"],
     "the application under Ray": ["-c", "import gateway.app" + LOAD],
-    "a module on its own": ["-c", "import gateway.gateway" + LOAD],
+    "a module on its own": ["-c", "import gateway.serving.gateway" + LOAD],
     "bench": ["-m", "bench.quality", "."],
     "training": ["-c", "import fallbacks" + LOAD],
 }

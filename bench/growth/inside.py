@@ -17,12 +17,13 @@ from bench.opened import Opened
 from gateway.cli.samples import Rows, load_samples
 from gateway.core.batch import Batch, now_s
 from gateway.core.pipeline import Pipeline
-from gateway.http.replies import Reply, reply_infer
+from gateway.core.record import RequestRecord
+from gateway.http.replies import reply_infer
+from gateway.listener.messages import Reply
 from gateway.protocol.contract import Contract
 from gateway.protocol.endings import Stamp
 from gateway.protocol.infer_request import parse_infer
 from gateway.serving.gateway import VAR, Gateway
-from gateway.telemetry.audit import Record
 
 PATIENCE_S = 3600.0
 MOST_ROWS = 128
@@ -67,7 +68,7 @@ class Inside:
         )
         stamp = Stamp(decisions[0].policy, "enforce", id_)
         elapsed_s = time.perf_counter() - start_s
-        record = Record(
+        record = RequestRecord(
             id_, sent.principal, stamp.policy, stamp.mode, received_s, elapsed_s, tuple(decisions)
         )
         self.gateway.record(record)

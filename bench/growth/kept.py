@@ -13,7 +13,8 @@ from bench.growth.interleaved import Call, Effort, compare
 from bench.growth.part import Curve, Fact, Part, collected, weighed
 from gateway.core.batch import Batch, now_s
 from gateway.core.decision import Decision
-from gateway.telemetry.audit import Audit, Record
+from gateway.core.record import RequestRecord
+from gateway.telemetry.audit import Audit
 
 ALONE = 500
 ENDLESS = 2**62  # nobody drains while `take` is measured
@@ -50,7 +51,7 @@ async def _filled(inside: Inside, size: int, path: Path) -> Audit:
     return audit
 
 
-async def _decided(inside: Inside, n: int, name: str, start: int) -> list[Record]:
+async def _decided(inside: Inside, n: int, name: str, start: int) -> list[RequestRecord]:
     """Records of n requests of one row each whose rows were decided together, as under load."""
     ids = tuple(f"{name}-{start + i}" for i in range(n))
     rows = inside.served[(start + np.arange(n)) % len(inside.served)]
@@ -59,17 +60,17 @@ async def _decided(inside: Inside, n: int, name: str, start: int) -> list[Record
     return [_record(one.id, one) for one in await inside.opened.pipeline.decide(batch)]
 
 
-def _record(id_: str, decision: Decision) -> Record:
-    return Record(id_, "bench", decision.policy, "enforce", 0.0, 0.001, (decision,))
+def _record(id_: str, decision: Decision) -> RequestRecord:
+    return RequestRecord(id_, "bench", decision.policy, "enforce", 0.0, 0.001, (decision,))
 
 
-async def _new(inside: Inside, effort: Effort) -> Iterator[Record]:
+async def _new(inside: Inside, effort: Effort) -> Iterator[RequestRecord]:
     """As many records with ids of their own as will be taken."""
     (record,) = await _decided(inside, 1, "new", 0)
     return iter([_record(f"new-{i}", *record.decisions) for i in range(effort.rounds * effort.calls + 1)])
 
 
-def _taking(audit: Audit, new: Iterator[Record]) -> Call:
+def _taking(audit: Audit, new: Iterator[RequestRecord]) -> Call:
     async def take() -> None:
         audit.take(next(new))
 

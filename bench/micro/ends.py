@@ -11,10 +11,11 @@ from bench.micro.body import Body, Plain
 from bench.micro.requests import binary_body, json_body
 from bench.micro.world import PRINCIPAL, World
 from gateway.core.decision import Decision
+from gateway.core.record import RequestRecord
 from gateway.http.replies import reply_infer
 from gateway.protocol.endings import Stamp
 from gateway.protocol.infer_request import parse_infer
-from gateway.telemetry.audit import Audit, Record, explain
+from gateway.telemetry.audit import Audit, explain
 from gateway.telemetry.metrics import Telemetry
 
 KEPT = 10_000
@@ -48,14 +49,14 @@ def _reply(world: World, n: int, body: bytes, head: int | None) -> Body:
     return Plain(lambda: reply_infer(world.contract, asked, record.decisions, stamp))
 
 
-def _record(world: World, n: int) -> Record:
+def _record(world: World, n: int) -> RequestRecord:
     batch = world.batch(world.served[:n])
     return _named("bench", world, world.loop.run_until_complete(world.opened.pipeline.decide(batch)))
 
 
-def _named(id_: str, world: World, decisions: Sequence[Decision]) -> Record:
+def _named(id_: str, world: World, decisions: Sequence[Decision]) -> RequestRecord:
     policy = world.opened.pipeline.policy
-    return Record(id_, PRINCIPAL, policy, "enforce", 0.0, 0.001, tuple(decisions))
+    return RequestRecord(id_, PRINCIPAL, policy, "enforce", 0.0, 0.001, tuple(decisions))
 
 
 def _take(world: World, n: int) -> Body:
@@ -66,7 +67,7 @@ def _take(world: World, n: int) -> Body:
     for one in itertools.islice(records, KEPT):
         audit.take(one)
 
-    def take() -> Record | None:
+    def take() -> RequestRecord | None:
         audit.take(one := next(records))
         return audit.find(one.id)
 

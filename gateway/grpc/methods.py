@@ -15,7 +15,6 @@ from fallbacks.oip import open_inference_pb2 as pb
 from gateway.access.callers import Caller
 from gateway.core.errors import InvalidRequest, Problem
 from gateway.grpc.codec import parse_infer, read_message, render_infer
-from gateway.http.lookups import wait_for_people
 from gateway.protocol import metadata
 from gateway.protocol.answers import NoAnswer, answer_of
 from gateway.protocol.endings import (
@@ -41,6 +40,7 @@ from gateway.serving.data_plane import (
     wait_s,
     within_s,
 )
+from gateway.serving.deferred import wait_for_reviews
 
 Trailers: TypeAlias = tuple[tuple[str, str], ...]
 URLS_CHARACTERS = 4096
@@ -116,7 +116,7 @@ async def _infer(asked: Asked) -> Told:
     seconds = within_s(loaded.policy.deadline_s, request.timeout_us, timeout, asked.left_s())
     decisions, stamp = await _to_its_end(plane.judge(call, request, seconds))
     if waits_s := wait_s(asked.headers.get("prefer", "").lower()):
-        decisions = await wait_for_people(plane.gateway, decisions, waits_s)
+        decisions = await wait_for_reviews(plane.gateway, decisions, waits_s)
     answer = answer_of(loaded.contract, request, decisions, loaded.tier(asked.caller.tier))
     if isinstance(answer, NoAnswer):
         return ended(answer.end, stamp, urls=answer.urls)

@@ -26,11 +26,11 @@ from gateway.core.decision import Reason, Refused
 from gateway.core.errors import InvalidRequest
 from gateway.http import openapi
 from gateway.http.codings import CODINGS, Undecoded, accepted, decoded, encoded
-from gateway.http.lookups import reply_decision, reply_review, wait_for_people
-from gateway.http.replies import Reply, reply_end, reply_infer, reply_json
+from gateway.http.lookups import reply_decision, reply_review
+from gateway.http.replies import reply_end, reply_infer, reply_json
 from gateway.http.routes import Route, Routes, versioned
 from gateway.listener.limits import BODY_TIMEOUT_S
-from gateway.listener.messages import Admitted, Request, joined, parts_of
+from gateway.listener.messages import Admitted, Fault, Reply, Request, joined, parts_of
 from gateway.protocol import metadata
 from gateway.protocol.contract import Contract
 from gateway.protocol.endings import Rejection, Unanswered
@@ -49,6 +49,7 @@ from gateway.serving.data_plane import (
     wait_s,
     within_s,
 )
+from gateway.serving.deferred import wait_for_reviews
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -61,6 +62,16 @@ WORTH_CODING_BYTES = 1024
 """A smaller reply fits one packet as it is."""
 ANYONE = Caller("anyone")
 TIMEOUT_NAME = TIMEOUT_HEADER.encode()
+ENDS: dict[Fault, Unanswered] = {
+    Fault.INVALID: Rejection.INVALID,
+    Fault.TOO_LARGE: Rejection.TOO_LARGE,
+    Fault.TOO_SLOW: Rejection.TOO_SLOW,
+    Fault.UNSUPPORTED: Rejection.UNSUPPORTED,
+    Fault.UNMET_EXPECTATION: Rejection.UNEXPECTED,
+    Fault.HEAD_TOO_LARGE: Rejection.HEAD_TOO_LARGE,
+    Fault.UNAVAILABLE: Refused(Reason.UNAVAILABLE, retry_after_s=1.0),
+}
+"""How a request ends that the listener itself refuses."""
 
 
 class Asked(NamedTuple):
@@ -102,9 +113,9 @@ class DataPlane:
         except Over as over:
             return self._ended(over, decision_id)
 
-    def refuse(self, end: Unanswered, what: str = "") -> Reply:
+    def refuse(self, fault: Fault, what: str = "") -> Reply:
         """The reply to what never became a request that can be routed."""
-        return reply_end(end, self.plane.stamp(self.plane.ids.new()), what=what)
+        return reply_end(ENDS[fault], self.plane.stamp(self.plane.ids.new()), what=what)
 
     def _ended(self, over: Over, decision_id: str) -> Reply:
         return reply_end(over.end, self.plane.stamp(decision_id), what=over.what, headers=over.headers)
@@ -125,7 +136,7 @@ class DataPlane:
             async with asyncio.timeout(BODY_TIMEOUT_S):
                 body = await _body_of(receive, admitted.body_limit)
         except TimeoutError:
-            return self.refuse(Rejection.TOO_SLOW)
+            return self.refuse(Fault.TOO_SLOW)
         except Over as over:
             return self._ended(over, self.plane.ids.new())
         return None if body is None else await admitted.answer(body)
@@ -231,7 +242,7 @@ async def _judged(plane: Plane, request: Request, call: Call, body: bytes) -> Re
         prefer = prefer.lower()
         prefer_async = "respond-async" in prefer
         if seconds := wait_s(prefer):
-            waited = await _unless_gone(request, wait_for_people(plane.gateway, decisions, seconds))
+            waited = await _unless_gone(request, wait_for_reviews(plane.gateway, decisions, seconds))
             if waited is None:
                 return None
             decisions = waited

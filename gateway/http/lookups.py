@@ -5,7 +5,6 @@ Everything here is the caller's own: what belongs to another, or to nobody, is t
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 
@@ -13,9 +12,9 @@ import orjson
 
 from fallbacks.review.cases import CaseState
 from gateway.access.callers import Caller
-from gateway.core.batch import now_s
-from gateway.core.decision import Decision, Deferred, Reason, Refused
-from gateway.http.replies import Reply, reply_end, reply_infer, reply_json
+from gateway.core.decision import Decision, Reason, Refused
+from gateway.http.replies import reply_end, reply_infer, reply_json
+from gateway.listener.messages import Reply
 from gateway.protocol.endings import Rejection, Stamp
 from gateway.protocol.infer_request import InferRequest
 from gateway.serving.decisions import rows_anywhere
@@ -23,7 +22,6 @@ from gateway.serving.gateway import Gateway
 from gateway.serving.replicas import Siblings
 from gateway.serving.review import People, outcome_of
 
-POLL_EVERY_S = 0.1
 log = logging.getLogger(__name__)
 
 
@@ -61,25 +59,3 @@ async def reply_review(gateway: Gateway, caller: Caller, case_id: str, stamp: St
         reply = reply_infer(loaded.contract, asked, decided, own, tier=loaded.tier(caller.tier))
         told["answer"] = orjson.loads(reply.body)
     return reply_json(orjson.dumps(told))
-
-
-async def wait_for_people(gateway: Gateway, decisions: list[Decision], wait_s: float) -> list[Decision]:
-    """The decisions with people's answers in place of deferrals, as far as they come within `wait_s`."""
-    review, contract = gateway.review, gateway.loaded.contract
-    until_s = now_s() + wait_s
-    settled = list(decisions)
-    while isinstance(review, People) and now_s() < until_s:
-        open_rows = [i for i, d in enumerate(settled) if isinstance(d.outcome, Deferred)]
-        if not open_rows:
-            break
-        await asyncio.sleep(POLL_EVERY_S)
-        for i in open_rows:
-            try:
-                record = await review.queue.find(settled[i].id)
-            except Exception:
-                log.exception("the review queue cannot be read; the deferral stands")
-                return settled
-            outcome = outcome_of(record, contract) if record else None
-            if outcome is not None:
-                settled[i] = Decision(settled[i].id, outcome, settled[i].findings, settled[i].policy)
-    return settled

@@ -12,13 +12,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import orjson
 
 from gateway.core.decision import Decision, Deferred
 from gateway.core.errors import InvalidRequest
+from gateway.listener.messages import Reply
 from gateway.protocol.answers import REVIEWS, NoAnswer, answer_of, shown
 from gateway.protocol.contract import Array, Contract
 from gateway.protocol.disclosure import Full, Tier
@@ -42,23 +43,6 @@ _JSON_LINE = b"content-type: application/json\r\n"
 _OCTETS_LINES = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
 _NOT_IN_A_HEADER = re.compile(r"[^\x20-\x7e]")
 _FULL = Full()
-
-
-class Reply(NamedTuple):
-    """One HTTP response.
-
-    headers: as they travel, `name: value` with the name in lower case, each ended by CR LF, so that what
-    many replies share is made once. Content-Length is the server's.
-    """
-
-    status: int
-    headers: bytes
-    body: bytes
-
-    def pairs(self) -> list[tuple[bytes, bytes]]:
-        """The headers one by one, for servers that want them so."""
-        lines = [line.partition(b": ") for line in self.headers.split(b"\r\n") if line]
-        return [(name, value) for name, _, value in lines]
 
 
 def reply_json(body: bytes) -> Reply:

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
-from gateway.http.replies import Reply
-from gateway.listener.messages import Admitted, Request
+from gateway.listener.messages import Admitted, Reply, Request
 from gateway.protocol.endings import Rejection
 from gateway.serving.data_plane import Over
 

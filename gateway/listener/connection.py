@@ -18,17 +18,12 @@ from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Protocol
 
-from gateway.access.proxies import Proxies
-from gateway.core.decision import Reason, Refused
-from gateway.http.replies import Reply
 from gateway.listener.limits import Limits, Violation
-from gateway.listener.messages import Admitted, Handler
+from gateway.listener.messages import Admitted, ClientAddresses, Fault, Handler, Reply
 from gateway.listener.parser import ANSWER, BODY, END, HEAD, REQUEST, TAKING, Awaits, Reader, Turn
-from gateway.protocol.endings import Rejection, Unanswered
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLOSE = b"connection: close\r\n"
-FULL = Refused(Reason.UNAVAILABLE, retry_after_s=1.0)
 STATUS = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in HTTPStatus}
 _LATE = {HEAD: "the headers did not arrive in time", BODY: "the body did not arrive in time"}
 log = logging.getLogger(__name__)
@@ -45,7 +40,7 @@ class Owner(Protocol):
 
     handler: Handler
     limits: Limits
-    proxies: Proxies | None
+    proxies: ClientAddresses | None
     draining: bool
 
     def remember(self, one: Guest, /) -> bool: ...
@@ -115,7 +110,7 @@ class Connection(asyncio.Protocol):
             server.handler.admit, server.limits, address, server.proxies, self.gone, self.claim
         )
         if not server.remember(self):
-            self._refuse(FULL)
+            self._refuse(Fault.UNAVAILABLE)
             self._reader.turns[-1].whole = server.overrun  # then there is no time for it to read why
         self._proceed()
 
@@ -126,10 +121,10 @@ class Connection(asyncio.Protocol):
         try:
             reader.feed(data)
         except Violation as broken:
-            self._refuse(broken.end, broken.what)
+            self._refuse(broken.fault, broken.what)
         except Exception:
             log.exception("a request could not be read: this is a defect of the gateway")
-            self._refuse(Refused(Reason.UNAVAILABLE))
+            self._refuse(Fault.UNAVAILABLE)
         self._proceed()
 
     def eof_received(self) -> bool:
@@ -177,10 +172,10 @@ class Connection(asyncio.Protocol):
         if self._gone is not None and not self._gone.done():
             self._gone.set_result(None)
 
-    def _refuse(self, end: Unanswered, what: str = "") -> None:
+    def _refuse(self, fault: Fault, what: str = "") -> None:
         """Ends the connection with a reply, after those to what was asked before."""
         self._reader.over, self._reader.stage = True, REQUEST
-        self._reader.turns.append(Turn(self._server.handler.refuse(end, what), keep=False))
+        self._reader.turns.append(Turn(self._server.handler.refuse(fault, what), keep=False))
 
     def _proceed(self) -> None:
         """Begins what is next in turn unless something is under way; says what is waited for, until when."""
@@ -227,7 +222,7 @@ class Connection(asyncio.Protocol):
             raise
         except Exception:
             log.exception("a request could not be answered: this is a defect of the gateway")
-            reply = self._server.handler.refuse(Refused(Reason.UNAVAILABLE))
+            reply = self._server.handler.refuse(Fault.UNAVAILABLE)
         finally:
             self._task = None
             if self._transport is None:
@@ -278,7 +273,7 @@ class Connection(asyncio.Protocol):
         if transport is None:
             return
         if self._awaits in _LATE:
-            self._refuse(Rejection.TOO_SLOW, _LATE[self._awaits])
+            self._refuse(Fault.TOO_SLOW, _LATE[self._awaits])
             self._proceed()
             return
         unsent_bytes = transport.get_write_buffer_size()

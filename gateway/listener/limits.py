@@ -12,8 +12,7 @@ import math
 import resource
 from dataclasses import dataclass
 
-from gateway.listener.messages import Headers
-from gateway.protocol.endings import Rejection
+from gateway.listener.messages import Fault, Headers
 
 BODY_TIMEOUT_S = 10.0
 CHUNK_LINE_BYTES = 16
@@ -80,9 +79,9 @@ def _open_files() -> tuple[int, int]:
 class Violation(Exception):
     """A caller broke a rule, after which the bytes of its connection mean nothing any more."""
 
-    def __init__(self, end: Rejection, what: str = "") -> None:
+    def __init__(self, fault: Fault, what: str = "") -> None:
         super().__init__(what)
-        self.end, self.what = end, what
+        self.fault, self.what = fault, what
 
 
 SPECIAL = frozenset({b"transfer-encoding", b"expect", b"connection", b"upgrade"})
@@ -95,15 +94,15 @@ def hold(headers: Headers, version: str, upgrade: bool) -> bool:
     Raises:  Violation for another protocol, another coding, another expectation or ambiguous framing.
     """
     if upgrade:
-        raise Violation(Rejection.UNSUPPORTED, "this server speaks HTTP/1.1 and upgrades to nothing else")
+        raise Violation(Fault.UNSUPPORTED, "this server speaks HTTP/1.1 and upgrades to nothing else")
     if version not in ("1.1", "1.0"):
-        raise Violation(Rejection.INVALID, "this server speaks HTTP/1.1 and HTTP/1.0")
+        raise Violation(Fault.INVALID, "this server speaks HTTP/1.1 and HTTP/1.0")
     coding = headers.get(b"transfer-encoding")
     if coding is not None:
         if version != "1.1" or b"content-length" in headers:
-            raise Violation(Rejection.INVALID, "Transfer-Encoding beside Content-Length or before HTTP/1.1")
+            raise Violation(Fault.INVALID, "Transfer-Encoding beside Content-Length or before HTTP/1.1")
         if coding.lower() != b"chunked":
-            raise Violation(Rejection.UNSUPPORTED, "Transfer-Encoding must be chunked")
+            raise Violation(Fault.UNSUPPORTED, "Transfer-Encoding must be chunked")
     if b"expect" in headers and headers[b"expect"].lower() != b"100-continue":
-        raise Violation(Rejection.UNEXPECTED, "Expect must be 100-continue")
+        raise Violation(Fault.UNMET_EXPECTATION, "Expect must be 100-continue")
     return version == "1.1"

@@ -7,14 +7,12 @@ gives either the reply to a request or how much body it may have and what then a
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from enum import Enum, auto
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote
 
 import httptools
-
-from gateway.http.replies import Reply
-from gateway.protocol.endings import Unanswered
 
 Headers = Mapping[bytes, bytes]
 Claim = Callable[[str], bool]
@@ -24,6 +22,35 @@ LONGEST_KEPT = 256
 
 def _granted(principal: str, /) -> bool:
     return True
+
+
+class Fault(Enum):
+    """Why the listener itself ends a request or a connection. The handler words the reply."""
+
+    INVALID = auto()
+    TOO_LARGE = auto()
+    TOO_SLOW = auto()
+    UNSUPPORTED = auto()
+    UNMET_EXPECTATION = auto()
+    HEAD_TOO_LARGE = auto()
+    UNAVAILABLE = auto()  # no room for another connection, or the handler raised
+
+
+class Reply(NamedTuple):
+    """One HTTP response.
+
+    headers: as they travel, `name: value` with the name in lower case, each ended by CR LF, so that what
+    many replies share is made once. Content-Length is the server's.
+    """
+
+    status: int
+    headers: bytes
+    body: bytes
+
+    def pairs(self) -> list[tuple[bytes, bytes]]:
+        """The headers one by one, for servers that want them so."""
+        lines = [line.partition(b": ") for line in self.headers.split(b"\r\n") if line]
+        return [(name, value) for name, _, value in lines]
 
 
 class Request:
@@ -80,6 +107,14 @@ class Admitted(NamedTuple):
     answer: Callable[[bytes], Coroutine[Any, Any, Reply | None]]
 
 
+class ClientAddresses(Protocol):
+    """Which address a request came from, where trusted proxies stand before the listener."""
+
+    def client(self, peer: str, forwarded: bytes | None, /) -> str:
+        """The client's address, from that of the peer and the value of X-Forwarded-For."""
+        ...
+
+
 class Handler(Protocol):
     """What stands behind a server: the data plane."""
 
@@ -87,7 +122,7 @@ class Handler(Protocol):
         """What is to become of a request, told from its head alone."""
         ...
 
-    def refuse(self, end: Unanswered, what: str = "", /) -> Reply:
+    def refuse(self, fault: Fault, what: str = "", /) -> Reply:
         """The reply to what cannot even be asked; `what`: the error in words, if not the usual."""
         ...
 

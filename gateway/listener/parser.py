@@ -14,11 +14,8 @@ from enum import IntEnum
 
 import httptools
 
-from gateway.access.proxies import Proxies
-from gateway.http.replies import Reply
 from gateway.listener.limits import SPECIAL, Limits, Violation, hold
-from gateway.listener.messages import Admitted, Claim, Request, parts_of_target
-from gateway.protocol.endings import Rejection
+from gateway.listener.messages import Admitted, Claim, ClientAddresses, Fault, Reply, Request, parts_of_target
 
 Admit = Callable[[Request], Admitted | Reply]
 
@@ -92,7 +89,7 @@ class Reader:
         admit: Admit,
         limits: Limits,
         address: str,
-        proxies: Proxies | None,
+        proxies: ClientAddresses | None,
         gone: Callable[[], Awaitable[None]],
         claim: Claim,
     ) -> None:
@@ -124,7 +121,7 @@ class Reader:
         except httptools.HttpParserCallbackError as error:
             self._fail(error.__context__ or error)
         except httptools.HttpParserError as error:
-            self._fail(Violation(Rejection.INVALID, f"this is not HTTP/1.1: {error}"))
+            self._fail(Violation(Fault.INVALID, f"this is not HTTP/1.1: {error}"))
         else:
             self._hold_size()
 
@@ -148,17 +145,17 @@ class Reader:
     def _hold_size(self) -> None:
         """Bounds what the parser keeps or skips without a word: headers and chunks that never end."""
         if self.stage is HEAD and self._fed_bytes > self._limits.head_bytes:
-            self._fail(Violation(Rejection.HEAD_TOO_LARGE))
+            self._fail(Violation(Fault.HEAD_TOO_LARGE))
         elif self.stage is BODY:
             framing_bytes = self._fed_bytes - self._body_bytes
             if framing_bytes > self._limits.framing_bytes(self._chunks):
-                self._fail(Violation(Rejection.INVALID, "the body is framed at more length than it has"))
+                self._fail(Violation(Fault.INVALID, "the body is framed at more length than it has"))
 
     # ---------------------------------------------------------------- the parser's
 
     def on_message_begin(self) -> None:
         if self.over:
-            raise Violation(Rejection.INVALID)
+            raise Violation(Fault.INVALID)
         self.stage = HEAD
         self._head_bytes = self._fields = 0
         self._target = b""
@@ -171,7 +168,7 @@ class Reader:
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields += 1
         if self._fields > self._limits.headers:
-            raise Violation(Rejection.HEAD_TOO_LARGE, f"at most {self._limits.headers} headers are taken")
+            raise Violation(Fault.HEAD_TOO_LARGE, f"at most {self._limits.headers} headers are taken")
         self._count(len(name) + len(value) + 4)  # with the colon and the line's end
         if self.stage is HEAD:  # else it is a trailer, which nobody reads
             name, headers = name.lower(), self._headers
@@ -182,13 +179,13 @@ class Reader:
         self._head_bytes += more_bytes
         if self._head_bytes > self._limits.head_bytes:
             most = self._limits.head_bytes
-            raise Violation(Rejection.HEAD_TOO_LARGE, f"at most {most} bytes of headers are taken")
+            raise Violation(Fault.HEAD_TOO_LARGE, f"at most {most} bytes of headers are taken")
 
     def on_headers_complete(self) -> None:
         parser, headers = self._parser, self._headers
         assert parser is not None
         if len(self.turns) >= self._limits.ahead:
-            raise Violation(Rejection.INVALID, f"at most {self._limits.ahead} requests may be sent ahead")
+            raise Violation(Fault.INVALID, f"at most {self._limits.ahead} requests may be sent ahead")
         keep, self.expects = parser.should_keep_alive(), False
         if not keep or not SPECIAL.isdisjoint(headers) or parser.should_upgrade():
             modern = hold(headers, parser.get_http_version(), parser.should_upgrade())
@@ -209,21 +206,21 @@ class Reader:
         try:
             parts = parts_of_target(self._target)
         except ValueError as error:
-            raise Violation(Rejection.INVALID, str(error)) from None
+            raise Violation(Fault.INVALID, str(error)) from None
         assert self._gone is not None and self._claim is not None, "closed"
         return Request(method, parts, headers, address, self._gone, self._claim)
 
     def on_chunk_header(self) -> None:
         self._chunks += 1
         if self._chunks > self._limits.chunks:
-            raise Violation(Rejection.INVALID, f"at most {self._limits.chunks} chunks are taken")
+            raise Violation(Fault.INVALID, f"at most {self._limits.chunks} chunks are taken")
 
     def on_body(self, data: bytes) -> None:
         self._body_bytes += len(data)
         if not self._body_limit:
             return
         if self._body_bytes > self._body_limit:
-            raise Violation(Rejection.TOO_LARGE, f"the body may have at most {self._body_limit} bytes")
+            raise Violation(Fault.TOO_LARGE, f"the body may have at most {self._body_limit} bytes")
         if self._body:
             self._body = self._body if isinstance(self._body, bytearray) else bytearray(self._body)
             self._body += data

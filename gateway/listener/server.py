@@ -23,10 +23,9 @@ import ssl
 from collections.abc import Iterable
 from heapq import nsmallest
 
-from gateway.access.proxies import Proxies
 from gateway.listener.connection import Connection, Guest
 from gateway.listener.limits import SPARE_CONNECTIONS, Limits, room_for
-from gateway.listener.messages import Handler
+from gateway.listener.messages import ClientAddresses, Handler
 from gateway.listener.tls_transport import Secured
 
 LIMITS = Limits()
@@ -45,7 +44,7 @@ class Server:
         self,
         handler: Handler,
         limits: Limits = LIMITS,
-        proxies: Proxies | None = None,
+        proxies: ClientAddresses | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.handler, self.limits, self.proxies, self._tls = handler, limits, proxies, tls

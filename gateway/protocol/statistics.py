@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.core.decision import Degraded, Served
 from gateway.core.pipeline import Findings, Trail
-from gateway.telemetry.audit import Record
+from gateway.core.record import RequestRecord
 
 AT_A_TIME = 256
 _ANSWERED = (Served, Degraded)
@@ -44,13 +44,13 @@ class Statistics:
     def __init__(self, models: Callable[[], Container[str]]) -> None:
         self.executions = 0
         self._names = models
-        self._new: list[Record] = []
+        self._new: list[RequestRecord] = []
         self._rows = 0
         self._last_s = 0.0
         self._answered, self._failed = _Duration(), _Duration()
         self._models, self._guards, self._rest = _Duration(), _Duration(), _Duration()
 
-    def ended(self, record: Record) -> None:
+    def ended(self, record: RequestRecord) -> None:
         """Takes one request that has ended. Cost: 1 us a request, at once for many."""
         self._new.append(record)
         if len(self._new) >= AT_A_TIME:

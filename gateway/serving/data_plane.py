@@ -19,12 +19,12 @@ from gateway.access.in_flight import InFlight
 from gateway.core.batch import Batch, now_s
 from gateway.core.decision import Decision, Refused
 from gateway.core.errors import InvalidRequest, Problem
+from gateway.core.record import RequestRecord
 from gateway.protocol.endings import Rejection, Stamp
 from gateway.protocol.infer_request import InferRequest
 from gateway.serving.gateway import Gateway, Loaded
 from gateway.serving.ids import Ids
 from gateway.serving.replicas import Siblings
-from gateway.telemetry.audit import Record
 
 LONGEST_WAIT_S = 30
 TIMEOUT_HEADER = "x-request-timeout-seconds"
@@ -116,7 +116,7 @@ class Plane:
         judged = loaded if policy == loaded.tag else self.gateway.loaded  # a reload may have come between
         stamp = Stamp(policy, judged.policy.mode, id_)
         self.gateway.record(
-            Record(
+            RequestRecord(
                 id_,
                 call.caller.principal,
                 policy,

@@ -24,6 +24,7 @@ from gateway.core.batching import Batcher
 from gateway.core.decision import Decision
 from gateway.core.errors import ArtifactError, PolicyError, Problem
 from gateway.core.pipeline import Ended, Pipeline, Review
+from gateway.core.record import RequestRecord
 from gateway.deployment.artifacts import Artifacts, load_artifacts
 from gateway.deployment.compile import Stores, compile_policy
 from gateway.policy.schema import Policy, Rounded, Top, load_policy, locate
@@ -32,7 +33,7 @@ from gateway.protocol.contract import Contract
 from gateway.protocol.disclosure import Tier
 from gateway.protocol.statistics import Statistics
 from gateway.serving.review import Nobody, People
-from gateway.telemetry.audit import Audit, Record
+from gateway.telemetry.audit import Audit
 from gateway.telemetry.metrics import Telemetry
 
 VAR = "var"
@@ -129,7 +130,7 @@ class Gateway:
         self.statistics.executions += 1
         return ended
 
-    def record(self, record: Record) -> None:
+    def record(self, record: RequestRecord) -> None:
         """Takes a finished request for the audit log, telemetry and statistics; never blocks."""
         self.audit.take(record)
         self.statistics.ended(record)

@@ -14,13 +14,14 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, assert_never
+from typing import Any, TypeAlias, assert_never
 
 import orjson
 
 from fallbacks.worker import Worker
-from gateway.core.decision import Decision, Deferred, Degraded, Finding, Outcome, Refused, Served, Verdict
+from gateway.core.decision import Deferred, Degraded, Finding, Outcome, Refused, Served, Verdict
 from gateway.core.pipeline import Findings, Trail
+from gateway.core.record import RequestRecord
 from gateway.core.stage import Assessment
 from gateway.telemetry.line_file import LineFile
 
@@ -34,25 +35,13 @@ Passes: TypeAlias = dict[int, tuple[Trail, list[list[dict[str, Any]]]]]
 log = logging.getLogger(__name__)
 
 
-class Record(NamedTuple):
-    """One request as it ended. `id` is what the caller got; `received_s` is wall time (Unix seconds)."""
-
-    id: str
-    principal: str
-    policy: str
-    mode: str
-    received_s: float
-    elapsed_s: float
-    decisions: tuple[Decision, ...]
-
-
 class Audit:
     """Takes records at once, keeps the latest for `GET /decisions/{id}`, writes all of them soon after."""
 
     def __init__(
         self,
         path: Path,
-        sinks: Sequence[Callable[[Sequence[Record]], None]] = (),
+        sinks: Sequence[Callable[[Sequence[RequestRecord]], None]] = (),
         *,
         buffer: int = 20_000,
         keep: int = 10_000,
@@ -60,8 +49,8 @@ class Audit:
         self._file = LineFile(path)
         self._sinks = sinks
         self._size, self._keep = buffer, keep
-        self._buffer: deque[Record] = deque()
-        self._kept: OrderedDict[str, Record] = OrderedDict()
+        self._buffer: deque[RequestRecord] = deque()
+        self._kept: OrderedDict[str, RequestRecord] = OrderedDict()
         self._lines: list[bytes] = []  # in words, not yet in the file; of so many records:
         self._worded = 0
         self._passes: Passes = {}
@@ -74,7 +63,7 @@ class Audit:
         """How many records are in no log."""
         return self._overflowed + self._unwritten
 
-    def take(self, record: Record) -> None:
+    def take(self, record: RequestRecord) -> None:
         """Never blocks and never raises. Cost: 0.5 us."""
         self._kept[record.id] = record
         if len(self._kept) > self._keep:
@@ -84,7 +73,7 @@ class Audit:
             return
         self._buffer.append(record)
 
-    def find(self, record_id: str) -> Record | None:
+    def find(self, record_id: str) -> RequestRecord | None:
         """One of the latest records, by the id the caller got."""
         return self._kept.get(record_id)
 
@@ -113,7 +102,7 @@ class Audit:
 
     def _put_into_words(self) -> None:
         """Takes a slice of what is buffered."""
-        records: list[Record] = []
+        records: list[RequestRecord] = []
         rows = 0
         while self._buffer and rows < SLICE_ROWS:
             records.append(self._buffer.popleft())
@@ -142,12 +131,12 @@ class Audit:
             self._admitted = lost
 
 
-def explain(*records: Record) -> Iterator[bytes]:
+def explain(*records: RequestRecord) -> Iterator[bytes]:
     """The records as JSON lines, one a row. Cost: 6 us a row of a batch, 14 a row that was decided alone."""
     return _explain(records, {})
 
 
-def _explain(records: Sequence[Record], passes: Passes) -> Iterator[bytes]:
+def _explain(records: Sequence[RequestRecord], passes: Passes) -> Iterator[bytes]:
     for record in records:
         for row, decision in enumerate(record.decisions):
             yield orjson.dumps(

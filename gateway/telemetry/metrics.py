@@ -28,7 +28,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway.core.decision import Decision, Outcome, Served, severity
 from gateway.core.pipeline import Trail
-from gateway.telemetry.audit import VERDICT_NAMES, Record
+from gateway.core.record import RequestRecord
+from gateway.telemetry.audit import VERDICT_NAMES
 from gateway.telemetry.histogram import Tally, TallyAggregation, Times
 
 Labels: TypeAlias = tuple[str, ...]
@@ -110,7 +111,7 @@ class Telemetry:
         """Takes what the stages said of one batch: one append. Of more than 20,000 the oldest go."""
         self._passes.append(trail)
 
-    def __call__(self, records: Sequence[Record]) -> None:
+    def __call__(self, records: Sequence[RequestRecord]) -> None:
         """Counts finished records and passes. Cost: 0.6 us a request of one row, and 5 us a pass."""
         with self._lock:
             self._rows.update(labels(decision.outcome) for record in records for decision in record.decisions)
@@ -146,7 +147,7 @@ class Telemetry:
         if self._spans is not None:
             self._spans.shutdown()
 
-    def _trace(self, record: Record) -> None:
+    def _trace(self, record: RequestRecord) -> None:
         assert self._spans is not None
         tracer = self._spans.get_tracer("failsafe.gateway")
         start_ns = int(record.received_s * 1e9)

@@ -186,7 +186,7 @@ def test_it_starts_while_the_server_is_down_and_serves_once_it_is_up(
     move(folder, server, f"http://127.0.0.1:{ports[0]}")
 
     async def main() -> None:
-        with caplog.at_level(logging.WARNING, "gateway.upstreams"):
+        with caplog.at_level(logging.WARNING, "gateway.deployment.upstreams"):
             gateway = Gateway.open(folder)
         assert "rung primary cannot be checked now" in caplog.text
         gateway.start()

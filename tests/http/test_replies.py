@@ -24,7 +24,8 @@ from gateway.core.decision import (
     severity,
 )
 from gateway.core.errors import InvalidRequest, Problem
-from gateway.http.replies import Reply, reply_end, reply_infer, reply_unknown_model
+from gateway.http.replies import reply_end, reply_infer, reply_unknown_model
+from gateway.listener.messages import Reply
 from gateway.protocol.contract import RequestedOutput
 from gateway.protocol.disclosure import Label, Rounded
 from gateway.protocol.endings import End, Rejection, Stamp, code_of, retry_after_s, status_of, worst_row

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http.replies import Reply, reply_json
+from gateway.http.replies import reply_json
 from gateway.listener.limits import Limits, Violation
-from gateway.listener.messages import Admitted, Request
+from gateway.listener.messages import Admitted, Fault, Reply, Request
 from gateway.listener.parser import REQUEST, Reader
 from tests.support.raw_http import QUICK, chunked, get, post
 
@@ -35,7 +35,7 @@ class Heard:
     def __init__(self, limits: Limits = QUICK) -> None:
         self.heads: list[Any] = []
         self.reader = Reader(self._admit, limits, "192.0.2.7", None, nobody, anybody)
-        self.refused: str | None = None
+        self.refused: Fault | None = None
 
     def _admit(self, request: Request) -> Admitted | Reply:
         headers = sorted(request.headers.items())
@@ -51,7 +51,7 @@ class Heard:
                 try:
                     self.reader.feed(piece)
                 except Violation as broken:
-                    self.refused = broken.end
+                    self.refused = broken.fault
         turns = [(turn.body, turn.keep, turn.bare, turn.whole) for turn in self.reader.turns]
         return self.heads, turns, self.reader.stage, self.reader.over, self.refused
 

@@ -252,7 +252,7 @@ def test_behind_proxies_connections_are_the_proxys_and_not_the_callers(run: Run)
 def limited(hard: int, soft: int, wanted: int) -> tuple[int, int, str]:
     """What a process with these limits makes of them: its room, its soft limit after that, and its log."""
     code = (
-        "import logging, resource; from gateway.limits import room_for; logging.basicConfig();"
+        "import logging, resource; from gateway.listener.limits import room_for; logging.basicConfig();"
         f"print(room_for({wanted}), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )
 
@@ -283,8 +283,8 @@ def test_the_listener_holds_itself_to_what_is_possible(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     possible = resource.getrlimit(resource.RLIMIT_NOFILE)
-    monkeypatch.setattr("gateway.limits._open_files", lambda: (SPARE_CONNECTIONS + OTHER_FILES + 6,) * 2)
-    monkeypatch.setattr("gateway.limits.resource.setrlimit", lambda *_: None)
+    monkeypatch.setattr("gateway.listener.limits._open_files", lambda: (SPARE_CONNECTIONS + OTHER_FILES + 6,) * 2)
+    monkeypatch.setattr("gateway.listener.limits.resource.setrlimit", lambda *_: None)
 
     async def main(door: Door, told: Told) -> None:
         wires = []

@@ -23,9 +23,9 @@ from gateway.admin.app import admin_app
 from gateway.admin.pages.door import COOKIE, Keys
 from gateway.core.batch import Batch
 from gateway.core.decision import Decision
+from gateway.core.record import RequestRecord
 from gateway.serving.gateway import Gateway
 from gateway.serving.review import People
-from gateway.telemetry.audit import Record
 
 P = ParamSpec("P")
 LETTERS = Path(__file__).parents[2] / "configs" / "letters"
@@ -93,7 +93,9 @@ class World:
         start_s = time.time()
         decisions = await self.gateway.decide(Batch(ids, (who,) * n, inputs, (loop.time() + 0.5,) * n))
         loaded = self.gateway.loaded
-        self.gateway.record(Record(id_, who, loaded.tag, loaded.policy.mode, start_s, 0.01, tuple(decisions)))
+        self.gateway.record(
+            RequestRecord(id_, who, loaded.tag, loaded.policy.mode, start_s, 0.01, tuple(decisions))
+        )
         self.gateway.audit.drain()
         return decisions
 

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from fallbacks.review.cases import WAITING
 from gateway.core.batch import Predictor
+from gateway.core.record import RequestRecord
 from gateway.http.handler import DataPlane
 from gateway.serving import data_plane as plane
 from gateway.serving.gateway import VAR, Gateway
 from gateway.serving.replicas import Siblings
 from gateway.serving.review import Nobody, People
-from gateway.telemetry.audit import Record
 from tests.support.deployments import (
     FULL_RATE,
     Raises,
@@ -272,9 +272,9 @@ class Plane:
         raise AssertionError("no case came")
 
     @contextmanager
-    def recorded(self) -> Iterator[list[Record]]:
+    def recorded(self) -> Iterator[list[RequestRecord]]:
         """The records that are made meanwhile."""
-        seen: list[Record] = []
+        seen: list[RequestRecord] = []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(self.gateway, "record", seen.append)
             yield seen

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from gateway.access.callers import add_key
 from gateway.core.batch import Batch, Predictor, now_s
 from gateway.core.decision import Decision, Tensors
+from gateway.core.record import RequestRecord
 from gateway.deployment.artifacts import load_artifacts
 from gateway.policy.schema import load_policy
 from gateway.serving.gateway import VAR, Gateway
-from gateway.telemetry.audit import Record
 from tests.support.served import CONFIGS, clean_rows, outlier_rows
 
 __all__ = ["CONFIGS", "clean_rows", "outlier_rows"]
@@ -101,9 +101,9 @@ def batch_of(x: Rows, who: str = "tester", within_s: float = 10.0, name: str = "
     return Batch(ids, (who,) * n, {"attributes": x}, (now_s() + within_s,) * n)
 
 
-def record_of(*decisions: Decision, name: str = "d", who: str = "tester") -> Record:
+def record_of(*decisions: Decision, name: str = "d", who: str = "tester") -> RequestRecord:
     """A finished request."""
-    return Record(name, who, "letters@1#0", "enforce", 1_700_000_000.0, 0.0125, decisions)
+    return RequestRecord(name, who, "letters@1#0", "enforce", 1_700_000_000.0, 0.0125, decisions)
 
 
 class Raises:

@@ -14,9 +14,10 @@ from typing import Any
 
 from gateway.access.proxies import Proxies
 from gateway.core.decision import Reason, Refused
-from gateway.http.replies import Reply, reply_end, reply_json
+from gateway.http.handler import ENDS
+from gateway.http.replies import reply_end, reply_json
 from gateway.listener.limits import Limits
-from gateway.listener.messages import Admitted, Handler, Request
+from gateway.listener.messages import Admitted, Fault, Handler, Reply, Request
 from gateway.listener.server import Server
 from gateway.protocol.endings import Rejection, Stamp, Unanswered
 
@@ -47,7 +48,7 @@ class Told:
         what = request.parts[0] if request.parts else ""
         caller = request.header(b"x-caller")
         if caller is not None and not request.claim(caller):
-            return self.refuse(Refused(Reason.RATE_LIMITED, 1.0))
+            return self._ended(Refused(Reason.RATE_LIMITED, 1.0))
         if what == "now":
             return reply_json(json.dumps(_about(request)).encode())
         if what == "raise-at-once":
@@ -55,7 +56,7 @@ class Told:
         if what in ("echo", "slow", "bodiless", "large", "wait", "late", "raise", "cancel"):
             limit = 0 if what == "bodiless" else BODY_LIMIT
             return Admitted(limit, lambda body: self._answer(what, request, body))
-        return self.refuse(Rejection.NOT_FOUND)
+        return self._ended(Rejection.NOT_FOUND)
 
     async def _answer(self, what: str, request: Request, body: bytes) -> Reply | None:
         name = "/".join(request.parts)
@@ -82,7 +83,10 @@ class Told:
         finally:
             self.ended.append(name)
 
-    def refuse(self, end: Unanswered, what: str = "", /) -> Reply:
+    def refuse(self, fault: Fault, what: str = "", /) -> Reply:
+        return self._ended(ENDS[fault], what)
+
+    def _ended(self, end: Unanswered, what: str = "") -> Reply:
         return reply_end(end, Stamp("letters@1#0", "enforce", "01"), what=what)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
-from gateway.http.replies import Reply
+from gateway.listener.messages import Reply
 from gateway.protocol.contract import Contract, TensorSpec
 
 Array = NDArray[Any]

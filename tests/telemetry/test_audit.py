@@ -28,8 +28,9 @@ from gateway.core.decision import (
     Verdict,
 )
 from gateway.core.pipeline import Pipeline
+from gateway.core.record import RequestRecord
 from gateway.telemetry import line_file
-from gateway.telemetry.audit import DRAIN_EVERY_S, SLICE_ROWS, Audit, Record, explain
+from gateway.telemetry.audit import DRAIN_EVERY_S, SLICE_ROWS, Audit, explain
 from gateway.telemetry.line_file import LineFile
 from tests.core.test_laws import decide, pipelines, xs
 from tests.support.deployments import record_of, run
@@ -245,10 +246,10 @@ def test_a_disk_that_is_full_in_the_middle_of_a_line_spoils_no_other_line(tmp_pa
 def test_a_sink_that_raises_stops_neither_the_log_nor_the_other_sinks(tmp_path: Path) -> None:
     sunk: list[str] = []
 
-    def broken(records: Sequence[Record]) -> None:
+    def broken(records: Sequence[RequestRecord]) -> None:
         raise RuntimeError("broken on purpose")
 
-    def works(records: Sequence[Record]) -> None:
+    def works(records: Sequence[RequestRecord]) -> None:
         sunk.extend(record.id for record in records)
 
     async def main() -> None:
