@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gateway.cli.samples import Rows
 from gateway.core.batch import F8, Batch
 from gateway.core.decision import Decision, Degraded, Finding, Served, Tensors, Verdict
-from gateway.core.pipeline import Case, Pipeline, Rung
+from gateway.core.pipeline import Pipeline, ReviewRequest, Rung
 from gateway.core.stage import FeatureStage, Stage
 from gateway.deployment.artifacts import Artifacts, load_artifacts
 from gateway.deployment.compile import Stores, compile_policy
@@ -38,7 +38,7 @@ BASELINE, JOINT, BLIND = "msp", "joint", "input_only"
 class _Everybody:
     """People with room for every case."""
 
-    async def put(self, cases: Sequence[Case], /) -> Sequence[bool]:
+    async def put(self, cases: Sequence[ReviewRequest], /) -> Sequence[bool]:
         return [True] * len(cases)
 
 

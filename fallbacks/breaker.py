@@ -19,7 +19,7 @@ Every change of state begins a new epoch, and the end of a call counts only in t
 a straggler from before the circuit opened can neither close it nor spoil the probe.
 
 An input that is unfit for the model, or a caller that gave it too little time, says nothing of the model
-(`NotItsFault`): no number of them opens the circuit, or one caller could take the model from all others.
+(`NotAModelFault`): no number of them opens the circuit, or one caller could take the model from all others.
 After such a probe the next call is the probe.
 
 A cancelled call is a failure: that is how a model that runs out of time looks from here. So whoever cancels
@@ -33,7 +33,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Final
 
-from fallbacks.predictor import NotItsFault, Predictor, Tensors
+from fallbacks.predictor import NotAModelFault, Predictor, Tensors
 
 
 class State(StrEnum):
@@ -116,7 +116,7 @@ class Breaker:
         epoch = self._epoch
         try:
             outputs = await self._predictor.predict(inputs)
-        except NotItsFault:
+        except NotAModelFault:
             self._settle(epoch, Event.UNFIT)
             raise
         except BaseException:  # cancellation is no Exception, and is the failure that matters most

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import onnxruntime
 
-from fallbacks.predictor import TensorSpec
+from fallbacks.predictor import ModelTensor
 
 MAX_BYTES: Final = 512 * 2**20
 DTYPES: Final = {
@@ -28,7 +28,7 @@ DTYPES: Final = {
 }
 
 
-def spec_of(file: str, arg: onnxruntime.NodeArg) -> TensorSpec:
+def spec_of(file: str, arg: onnxruntime.NodeArg) -> ModelTensor:
     """What onnxruntime says of one input or output. Raises ValueError unless its batch is dynamic."""
     what = f"{file}: {arg.name!r}"
     if arg.type not in DTYPES:
@@ -42,7 +42,7 @@ def spec_of(file: str, arg: onnxruntime.NodeArg) -> TensorSpec:
         raise ValueError(
             f"{what} has a fixed batch of {shape[0]}; export its first axis as dynamic (dynamic_axes)"
         )
-    return TensorSpec(arg.name, DTYPES[arg.type], shape, arg.type == "tensor(bfloat16)")
+    return ModelTensor(arg.name, DTYPES[arg.type], shape, arg.type == "tensor(bfloat16)")
 
 
 def read_once(path: str | os.PathLike[str], limit: int = MAX_BYTES) -> bytes:

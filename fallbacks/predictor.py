@@ -13,20 +13,20 @@ Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 """Named arrays whose first axis is the row."""
 
 
-class NotItsFault(Exception):
+class NotAModelFault(Exception):
     """Says nothing of the model: whoever judges the model by its failures leaves it out."""
 
 
-class UnfitInput(NotItsFault, ValueError):
+class UnfitInput(NotAModelFault, ValueError):
     """The input's fault."""
 
 
-class InAHurry(NotItsFault, TimeoutError):
+class CallerDeadlineExceeded(NotAModelFault, TimeoutError):
     """Whoever asked gave less time than the model may take, and the model took more."""
 
 
 @dataclass(frozen=True, slots=True)
-class TensorSpec:
+class ModelTensor:
     """One input or output as the model declares it. The first axis is the batch; None is any size.
 
     `dtype` object is text, as bytes; `bf16` marks a float32 that the model has as bfloat16.
@@ -52,11 +52,11 @@ class LoadedModel(Predictor, Protocol):
         """sha256 (hex) of what makes it this model and no other: what a certificate is bound to."""
 
     @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
+    def inputs(self) -> tuple[ModelTensor, ...]:
         """In declared order."""
 
     @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
+    def outputs(self) -> tuple[ModelTensor, ...]:
         """In declared order."""
 
     def run(self, inputs: Tensors, *, chunk: int = 256) -> Tensors:
@@ -75,7 +75,7 @@ class LoadedModel(Predictor, Protocol):
         """Waits until what `close` began has ended."""
 
 
-def zeros(inputs: Iterable[TensorSpec], n: int) -> dict[str, NDArray[Any]]:
+def zeros(inputs: Iterable[ModelTensor], n: int) -> dict[str, NDArray[Any]]:
     """n rows of zeros and empty texts in the declared shapes, unknown sizes taken as 1."""
     rows = {}
     for spec in inputs:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.core.errors import GatewayError
-from gateway.replica import Address, Replica, admin_token
+from gateway.replica import ListenAddress, Replica, admin_token
 from gateway.serving.gateway import Gateway
 
 if "ray" not in sys.modules:
@@ -56,7 +56,7 @@ class GatewayReplica:
     """One replica under Ray's supervision."""
 
     def __init__(self, folder: str, address: dict[str, Any], token: str) -> None:
-        self._replica = Replica(Gateway.open(Path(folder)), Address(**address), token)
+        self._replica = Replica(Gateway.open(Path(folder)), ListenAddress(**address), token)
         self._started: asyncio.Task[None] | None = None
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:

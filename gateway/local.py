@@ -9,16 +9,16 @@ from pathlib import Path
 
 import uvloop
 
-from gateway.replica import Address, Replica
+from gateway.replica import ListenAddress, Replica
 from gateway.serving.gateway import Gateway
 
 
-def serve_locally(folder: Path, address: Address, token: str, ready: Callable[[], None]) -> None:
+def serve_locally(folder: Path, address: ListenAddress, token: str, ready: Callable[[], None]) -> None:
     """Serves until Ctrl-C or SIGTERM; calls `ready` once it listens. Raises PolicyError or ArtifactError."""
     uvloop.run(_serve(folder, address, token, ready))
 
 
-async def _serve(folder: Path, address: Address, token: str, ready: Callable[[], None]) -> None:
+async def _serve(folder: Path, address: ListenAddress, token: str, ready: Callable[[], None]) -> None:
     replica = Replica(Gateway.open(folder), address, token)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

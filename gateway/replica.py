@@ -29,13 +29,13 @@ from gateway.access.tls import load_tls
 from gateway.admin.app import admin_app
 from gateway.core.errors import PolicyError, Problem
 from gateway.grpc.listener import Listener, grpc_server
-from gateway.http.handler import DataPlane
+from gateway.http.handler import HttpHandler
 from gateway.listener.limits import Limits, room_for
 from gateway.listener.server import Server
 from gateway.policy.schema import Policy, Serving, locate
-from gateway.serving.data_plane import Plane
+from gateway.serving.data_plane import DataPlane
 from gateway.serving.gateway import VAR, Gateway
-from gateway.serving.replicas import Siblings
+from gateway.serving.replicas import PeerReplicas
 
 GRACE_S = 5.0
 BACKLOG = 2048
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class ListenAddress:
     """Where to listen."""
 
     host: str = "127.0.0.1"
@@ -72,12 +72,12 @@ class _Server(uvicorn.Server):
 class Replica:
     """A gateway that listens. `start` returns when it accepts; `stop` when the last answer has left."""
 
-    def __init__(self, gateway: Gateway, address: Address, token: str) -> None:
+    def __init__(self, gateway: Gateway, address: ListenAddress, token: str) -> None:
         self.gateway = gateway
-        siblings = Siblings(gateway.folder / VAR / "run", gateway.replica, token)
+        peers = PeerReplicas(gateway.folder / VAR / "run", gateway.replica, token)
         policy = gateway.loaded.policy
         refuse_public_bind(gateway.folder, policy, address)
-        self._plane, self._address = Plane(gateway, siblings), address
+        self._plane, self._address = DataPlane(gateway, peers), address
         self._tls = load_tls(gateway.folder, policy)
         trusted = policy.serving.trusted_proxies
         self._proxies = Proxies(trusted) if trusted else None
@@ -117,7 +117,7 @@ class Replica:
             connections=serving.max_connections, connections_per_caller=serving.max_connections_per_caller
         )
         context = None if self._tls is None else self._tls.context
-        return Server(DataPlane(self._plane), limits, self._proxies, context)
+        return Server(HttpHandler(self._plane), limits, self._proxies, context)
 
     def _grpc_server(self, serving: Serving) -> grpc.aio.Server:
         """Made on the loop that serves, to which grpc binds it. Raises PolicyError naming the address."""
@@ -185,7 +185,7 @@ def leave_alone_what_is_loaded() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-def refuse_used_ports(address: Address) -> None:
+def refuse_used_ports(address: ListenAddress) -> None:
     """SO_REUSEPORT would let two deployments share a port unnoticed. Raises PolicyError naming the port."""
     data = [(address.host, port) for port in (address.port, address.grpc_port)]
     for host, port in (*data, ("127.0.0.1", address.admin_port)):
@@ -199,7 +199,7 @@ def refuse_used_ports(address: Address) -> None:
                 ) from error
 
 
-def refuse_public_bind(folder: Path, policy: Policy, address: Address) -> None:
+def refuse_public_bind(folder: Path, policy: Policy, address: ListenAddress) -> None:
     """Outside loopback there must be TLS, our own or that of a proxy. Raises PolicyError.
 
     Of names only `localhost` is taken for loopback, since what the others mean is up to a resolver.

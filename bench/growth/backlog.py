@@ -16,7 +16,7 @@ from fallbacks.review.cases import WAITING, Case
 from fallbacks.review.payload import encode
 from fallbacks.review.queue import ReviewQueue
 from gateway.admin.console import LISTED
-from gateway.serving.review import People
+from gateway.serving.review import QueuedReview
 
 CAPACITY, CHUNK = 10**9, 1000
 EXPIRE_S = 86_400.0
@@ -85,7 +85,7 @@ def _counting(queue: ReviewQueue) -> Call:
 
 
 def _serving(inside: Inside, queue: ReviewQueue) -> Call:
-    pipeline = replace(inside.opened.pipeline, review=People(queue, EXPIRE_S))
+    pipeline = replace(inside.opened.pipeline, review=QueuedReview(queue, EXPIRE_S))
     sent = inside.request(inside.served[:1], "bench")
 
     async def serve() -> None:

@@ -78,13 +78,13 @@ def _guards(policy: Policy) -> Iterator[tuple[str, Make]]:
 
 
 def _ahead(world: World, n: int) -> Body:
-    early, given = world.measures.early, {"x": world.served[:n]}
+    early, given = world.measures.input_graph, {"x": world.served[:n]}
     assert early is not None
     return Plain(lambda: early.run(given))
 
 
 def _late(world: World, n: int) -> Body:
-    early, late = world.measures.early, world.measures.late
+    early, late = world.measures.input_graph, world.measures.answer_graph
     assert early is not None and late is not None
     x = world.served[:n]
     answer = world.opened.artifacts.models[world.opened.primary].run(world.inputs(x))

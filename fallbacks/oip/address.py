@@ -9,7 +9,7 @@ SCHEMES = ("http", "https", "grpc", "grpcs")
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class UpstreamAddress:
     """`path` is a prefix of every HTTP path, without a slash at its end; gRPC has none."""
 
     scheme: str
@@ -18,7 +18,7 @@ class Address:
     path: str = ""
 
     @classmethod
-    def parse(cls, url: str) -> Address:
+    def parse(cls, url: str) -> UpstreamAddress:
         """Raises ValueError (what is wrong and how to mend it), which never repeats a secret in the URL."""
         if not url.isascii() or not url.isprintable() or " " in url:
             raise ValueError("holds characters that no URL may hold")
@@ -59,7 +59,7 @@ class Address:
 class Remote:
     """One model of one server. `version` None: whichever the server gives."""
 
-    address: Address
+    address: UpstreamAddress
     model: str
     version: str | None = None
     token: str | None = field(default=None, repr=False)

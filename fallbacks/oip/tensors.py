@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fallbacks.oip.errors import WrongAnswer, excerpt
 from fallbacks.oip.forms import bf16_bits, flat
-from fallbacks.predictor import TensorSpec
+from fallbacks.predictor import ModelTensor
 
 Array: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
@@ -48,10 +48,10 @@ class Declared:
     datatype: str
     shape: tuple[int | None, ...]
 
-    def spec(self, name: str) -> TensorSpec:
+    def spec(self, name: str) -> ModelTensor:
         """The same under our name for it."""
         dtype = DATATYPES[self.datatype].newbyteorder("=")
-        return TensorSpec(name, dtype, self.shape, self.datatype == "BF16")
+        return ModelTensor(name, dtype, self.shape, self.datatype == "BF16")
 
     @property
     def item_bytes(self) -> int:

@@ -25,7 +25,7 @@ from fallbacks.oip.errors import Unanswered, Unreachable, WrongAnswer
 from fallbacks.oip.stored import Stored
 from fallbacks.oip.tensors import Array, limit_bytes
 from fallbacks.onnx import OnnxModel
-from fallbacks.predictor import InAHurry, Tensors, TensorSpec, zeros
+from fallbacks.predictor import CallerDeadlineExceeded, ModelTensor, Tensors, zeros
 
 LONGEST_S: Final = 60.0
 AGAIN_S: Final = 60.0
@@ -87,7 +87,7 @@ class Upstream:
             return await call
         except (Unanswered, TimeoutError) as error:
             if hurried and asyncio.get_running_loop().time() >= due_s - CLOCKS_S:
-                raise InAHurry(f"{self._remote}: {error}") from error
+                raise CallerDeadlineExceeded(f"{self._remote}: {error}") from error
             raise
         finally:
             call.cancel()  # whoever gave up on the call ends it; one that has ended does not mind
@@ -219,7 +219,7 @@ def _renamed(names: Mapping[str, str], theirs: list[str]) -> dict[str, str]:
     return ours
 
 
-def _suits(encoder: OnnxModel, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
+def _suits(encoder: OnnxModel, inputs: tuple[ModelTensor, ...], outputs: tuple[ModelTensor, ...]) -> None:
     for spec in encoder.inputs:
         if spec not in inputs:
             raise ValueError(f"encoder: its input {spec.name!r} is not one that the upstream takes")
@@ -227,7 +227,7 @@ def _suits(encoder: OnnxModel, inputs: tuple[TensorSpec, ...], outputs: tuple[Te
         raise ValueError(f"encoder: the upstream has an output {min(twice)!r} too; rename one: names")
 
 
-def _given(inputs: Tensors, spec: TensorSpec) -> Array:
+def _given(inputs: Tensors, spec: ModelTensor) -> Array:
     if spec.name not in inputs:
         raise ValueError(f"input {spec.name!r} is missing")
     if inputs[spec.name].dtype != spec.dtype:

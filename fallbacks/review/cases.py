@@ -74,7 +74,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class CaseRecord:
     """A case as stored, but for its payload. `reviewer` claimed it last; `answer` is JSON, once decided."""
 
     id: str

@@ -25,9 +25,9 @@ from fallbacks.review.cases import (
     TABLES,
     VERSION,
     Case,
+    CaseRecord,
     CaseState,
     Claim,
-    Record,
     StaleLease,
     Waiting,
 )
@@ -35,7 +35,7 @@ from fallbacks.review.group_commit import Intake
 from fallbacks.review.sqlite import BUSY_S, StoreError, open_reader, open_sqlite
 from fallbacks.worker import Worker
 
-__all__ = ["Case", "CaseState", "Claim", "Record", "ReviewQueue", "StaleLease", "StoreError", "Waiting"]
+__all__ = ["Case", "CaseRecord", "CaseState", "Claim", "ReviewQueue", "StaleLease", "StoreError", "Waiting"]
 
 T = TypeVar("T")
 MAX_PAYLOAD_BYTES: Final = 33 * 2**20
@@ -137,7 +137,7 @@ class ReviewQueue:
         """Deletes cases decided or expired before `before_s`, payloads included, overwritten; how many."""
         return await self._sweep(lambda to, now_s: case_sql.purge(to, before_s, SWEPT, now_s))
 
-    async def find(self, case_id: str) -> Record | None:
+    async def find(self, case_id: str) -> CaseRecord | None:
         """The case as it stands now, but for its payload."""
         return await self._read(lambda of, now_s: case_sql.find(of, case_id, now_s))
 
@@ -145,7 +145,7 @@ class ReviewQueue:
         """What the person is asked about, in the encoding of whoever put it."""
         return await self._read(lambda of, _: case_sql.payload(of, case_id))
 
-    async def listing(self, states: Collection[CaseState], limit: int) -> list[Record]:
+    async def listing(self, states: Collection[CaseState], limit: int) -> list[CaseRecord]:
         """Cases in these states: what expires first first, then the final ones, the latest first."""
         return await self._read(lambda of, now_s: case_sql.listing(of, states, limit, now_s))
 

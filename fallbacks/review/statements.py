@@ -35,9 +35,9 @@ from fallbacks.review.cases import (
     UNSETTLED,
     WAITING,
     Case,
+    CaseRecord,
     CaseState,
     Claim,
-    Record,
     StaleLease,
     Waiting,
 )
@@ -72,7 +72,7 @@ def _counted(state: CaseState) -> Any:
 
 
 def _records(state: ColumnElement[Any]) -> Select[Any]:
-    return select(*(state.label(f.name) if f.name == "state" else C[f.name] for f in fields(Record)))
+    return select(*(state.label(f.name) if f.name == "state" else C[f.name] for f in fields(CaseRecord)))
 
 
 def _listed(state: CaseState, where: ColumnElement[bool]) -> Select[Any]:
@@ -160,7 +160,9 @@ def purge(connection: Connection, before_s: float, limit: int, now_s: float) -> 
     return connection.execute(statement, {"now_s": now_s}).rowcount
 
 
-def listing(connection: Connection, states: Collection[CaseState], limit: int, now_s: float) -> list[Record]:
+def listing(
+    connection: Connection, states: Collection[CaseState], limit: int, now_s: float
+) -> list[CaseRecord]:
     """Cases in these states: what expires first first, then the final ones, the latest first."""
     given = {"now_s": now_s, "limit": limit}
     parts = [part for state in set(states) for part in _LISTING[state]]
@@ -168,13 +170,13 @@ def listing(connection: Connection, states: Collection[CaseState], limit: int, n
     return sorted(found, key=_place)[:limit]
 
 
-def _place(one: Record) -> tuple[bool, float, float, str]:
+def _place(one: CaseRecord) -> tuple[bool, float, float, str]:
     if one.state in WAITING:
         return False, one.expires_s, one.created_s, one.id
     return True, -(one.expires_s if one.decided_s is None else one.decided_s), one.created_s, one.id
 
 
-def find(connection: Connection, case_id: str, now_s: float) -> Record | None:
+def find(connection: Connection, case_id: str, now_s: float) -> CaseRecord | None:
     row = connection.execute(_FIND, {"id": case_id, "now_s": now_s}).one_or_none()
     return None if row is None else _record(row)
 
@@ -196,6 +198,6 @@ def waiting(connection: Connection, now_s: float) -> Waiting:
     return Waiting(counts, None if is_.first_s is None else now_s - is_.first_s)
 
 
-def _record(row: Row[Any]) -> Record:
+def _record(row: Row[Any]) -> CaseRecord:
     values = row._asdict()
-    return Record(**{**values, "state": CaseState(values["state"])})
+    return CaseRecord(**{**values, "state": CaseState(values["state"])})

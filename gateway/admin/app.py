@@ -1,7 +1,7 @@
 """The administration plane: metrics, status, policy, breakers, decisions, and the way to the people.
 
 Every route is closed but to whoever holds the token (`pages/door.py`). Whichever replica is asked answers
-for all of them (`siblings.py`); one that must not, because a sibling asks it, is told so by `x-fs-alone`.
+for all of them (`peers.py`); one that must not, because a sibling asks it, is told so by `x-fs-alone`.
 
     | route                                | does                                                     |
     |--------------------------------------|----------------------------------------------------------|
@@ -40,8 +40,8 @@ from gateway.admin.pages.status import status_of
 from gateway.core.errors import Problems
 from gateway.serving.decisions import rows_anywhere, rows_here
 from gateway.serving.gateway import VAR, Gateway
-from gateway.serving.replicas import ALONE, Answer, Siblings, merge
-from gateway.serving.review import People
+from gateway.serving.replicas import ALONE, PeerReplicas, PeerReply, merge
+from gateway.serving.review import QueuedReview
 
 RELOAD_S = 60.0
 SILENT = "no answer"
@@ -70,7 +70,7 @@ def admin_app(gateway: Gateway, token: str) -> Starlette:
         exception_handlers={HTTPException: _refused, Exception: _broken},
     )
     app.state.gateway, app.state.keys = gateway, keys
-    app.state.siblings = Siblings(gateway.folder / VAR / "run", gateway.replica, token.strip())
+    app.state.peers = PeerReplicas(gateway.folder / VAR / "run", gateway.replica, token.strip())
     return app
 
 
@@ -90,15 +90,15 @@ async def _broken(request: Request, _: Exception) -> Response:
     return problem(request, 500, "Something broke", what)
 
 
-async def _ask(request: Request, timeout_s: float | None = None) -> list[Answer]:
+async def _ask(request: Request, timeout_s: float | None = None) -> list[PeerReply]:
     """What the other replicas say to this very request; nobody, if one of them is who asks."""
     if ALONE in request.headers:
         return []
-    siblings: Siblings = request.app.state.siblings
+    peers: PeerReplicas = request.app.state.peers
     path = quote(request.scope["path"])
     if timeout_s is None:
-        return await siblings.ask(request.method, path)
-    return await siblings.ask(request.method, path, timeout_s)
+        return await peers.ask(request.method, path)
+    return await peers.ask(request.method, path, timeout_s)
 
 
 async def metrics(request: Request) -> Response:
@@ -113,7 +113,7 @@ async def _measure(request: Request) -> tuple[bytes, list[str]]:
     own = [gateway.telemetry.prometheus(), _text(_replica_gauges(gateway))]
     if ALONE in request.headers:
         return merge(own), []
-    answers = await request.app.state.siblings.ask("GET", "/metrics")
+    answers = await request.app.state.peers.ask("GET", "/metrics")
     silent = [answer.replica for answer in answers if not answer.ok]
     shared = [*_replicas_gauge(len(answers) - len(silent) + 1, len(silent)), *await _review_gauges(gateway)]
     return merge([*own, *(answer.body for answer in answers if answer.ok), _text(shared)]), silent
@@ -168,7 +168,7 @@ def _replicas_gauge(answering: int, silent: int) -> list[Metric]:
 
 async def _review_gauges(gateway: Gateway) -> list[Metric]:
     """The queue, which all replicas share, so that it is counted once and has no `replica` label."""
-    if not isinstance(gateway.review, People):
+    if not isinstance(gateway.review, QueuedReview):
         return []
     reachable = GaugeMetricFamily("gateway_review_reachable", "whether the review queue can be read")
     try:
@@ -224,7 +224,7 @@ def _reload(gateway: Gateway) -> dict[str, Any]:
         return {"problems": [f"{type(error).__name__}: the log says more"]}
 
 
-def _part(answer: Answer, otherwise: dict[str, Any]) -> dict[str, Any]:
+def _part(answer: PeerReply, otherwise: dict[str, Any]) -> dict[str, Any]:
     """A sibling's line of a reply that has one line a replica."""
     said = answer.json()
     lines = said.get("replicas") if isinstance(said, dict) else None
@@ -260,7 +260,7 @@ async def decision(request: Request) -> Response:
     """Everything that was found of a request, or of one row of it, wherever it was judged."""
     id_, audit = request.path_params["id"], gateway_of(request).audit
     alone = ALONE in request.headers
-    rows = rows_here(audit, id_) if alone else await rows_anywhere(audit, request.app.state.siblings, id_)
+    rows = rows_here(audit, id_) if alone else await rows_anywhere(audit, request.app.state.peers, id_)
     if rows:
         return told({"id": id_, "rows": rows})
     return problem(request, 404, "No such decision", "it is unknown, or too old to be kept in memory")

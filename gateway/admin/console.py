@@ -42,7 +42,7 @@ from gateway.admin.pages.cases import (
 )
 from gateway.admin.preview import is_picture, pixels, png
 from gateway.serving.gateway import Gateway
-from gateway.serving.review import People, answer_unsure, answer_with_label
+from gateway.serving.review import QueuedReview, answer_unsure, answer_with_label
 
 LEASE_S = 600.0
 LONGEST_LEASE_S = 3600.0
@@ -171,7 +171,7 @@ async def image(request: Request) -> Response:
     wanted = request.query_params.get("input")
     for name, array in decoded(payload).items():
         if is_picture(array) and wanted in (None, name):
-            spec = gateway_of(request).loaded.contract.taken.get(name)
+            spec = gateway_of(request).loaded.contract.inputs_by_name.get(name)
             return Response(png(pixels(array, spec)), media_type="image/png")
     raise HTTPException(404, "this case has no such picture")
 
@@ -189,7 +189,7 @@ ROUTES = [
 
 def _queue(request: Request) -> ReviewQueue:
     review = gateway_of(request).review
-    if not isinstance(review, People):
+    if not isinstance(review, QueuedReview):
         raise HTTPException(404, "this deployment asks no people: its policy has no review")
     return review.queue
 

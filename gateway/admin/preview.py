@@ -88,7 +88,9 @@ Preview: TypeAlias = Picture | Row | Text | Summary
 
 def previews(inputs: Mapping[str, Array], contract: Contract) -> list[Preview]:
     """How each input of one case is shown. Its arrays have one row each."""
-    return [_preview(name, array, contract.taken.get(name, _NO_SPEC)) for name, array in inputs.items()]
+    return [
+        _preview(name, array, contract.inputs_by_name.get(name, _NO_SPEC)) for name, array in inputs.items()
+    ]
 
 
 def _preview(name: str, array: Array, spec: TensorSpec) -> Preview:

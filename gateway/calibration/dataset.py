@@ -31,7 +31,7 @@ def read(held: Mapping[str, NDArray[Any]], contract: Contract) -> tuple[Tensors,
         raise ValueError("y: holds no rows")
     x: dict[str, NDArray[Any]] = {}
     for spec in contract.inputs:
-        other = "x" if spec is contract.inputs[0] and "x" not in contract.taken else spec.name
+        other = "x" if spec is contract.inputs[0] and "x" not in contract.inputs_by_name else spec.name
         name = spec.name if spec.name in held else other
         if name not in held:
             raise ValueError(f"{spec.name}: missing; the file holds {', '.join(sorted(held))}")

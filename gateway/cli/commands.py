@@ -18,7 +18,7 @@ from gateway.core.errors import Problems
 
 if TYPE_CHECKING:
     from gateway.policy.schema import Policy
-    from gateway.replica import Address
+    from gateway.replica import ListenAddress
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -44,12 +44,12 @@ def serve(
     from gateway.access.tls import load_tls
     from gateway.deployment.artifacts import load_artifacts
     from gateway.policy.schema import load_policy
-    from gateway.replica import Address, admin_token, refuse_public_bind, refuse_used_ports
+    from gateway.replica import ListenAddress, admin_token, refuse_public_bind, refuse_used_ports
 
     policy = load_policy(folder)
     if not local:
         load_artifacts(folder, policy).close()  # what is wrong is told here, not in a replica's log
-    address = Address(host, port, grpc_port, admin_port)
+    address = ListenAddress(host, port, grpc_port, admin_port)
     refuse_public_bind(folder, policy, address)
     load_tls(folder, policy)
     refuse_used_ports(address)
@@ -66,7 +66,7 @@ def serve(
     _serve_on_ray(folder, address, replicas or policy.serving.replicas, ready)
 
 
-def _serve_on_ray(folder: Path, address: Address, replicas: int, ready: Callable[[], None]) -> None:
+def _serve_on_ray(folder: Path, address: ListenAddress, replicas: int, ready: Callable[[], None]) -> None:
     from gateway.app import Cluster, Options, wait_for_signal  # imports ray: two seconds
 
     cluster = Cluster(Options(folder=str(folder), **asdict(address), replicas=replicas))
@@ -89,9 +89,9 @@ def demo(
 ) -> None:
     """Serves a deployment on Ray and shows every outcome on real inputs."""
     from gateway.cli.demo import run
-    from gateway.replica import Address
+    from gateway.replica import ListenAddress
 
-    sys.exit(run(folder, once=once, address=Address("127.0.0.1", port, grpc_port, admin_port)))
+    sys.exit(run(folder, once=once, address=ListenAddress("127.0.0.1", port, grpc_port, admin_port)))
 
 
 @app.command()
@@ -189,7 +189,7 @@ def bench(context: typer.Context) -> None:
     sys.exit(subprocess.call([sys.executable, "-m", "bench", *context.args]))  # noqa: S603 (our own module)
 
 
-def _say_where(policy: Policy, address: Address, token: str) -> None:
+def _say_where(policy: Policy, address: ListenAddress, token: str) -> None:
     url = address.url(secure=policy.serving.tls is not None)
     say(f"serving {policy.name} at {url}/v2/models/{policy.name}")
     say(f"grpc    {address.place(address.grpc_port)}")

@@ -27,7 +27,7 @@ from gateway.app import Cluster, Options, wait_for_signal
 from gateway.cli.samples import Rows, Samples, load_samples
 from gateway.deployment.artifacts import load_artifacts
 from gateway.policy.schema import Policy, load_policy
-from gateway.replica import Address, admin_token, refuse_used_ports
+from gateway.replica import ListenAddress, admin_token, refuse_used_ports
 from gateway.serving.gateway import VAR
 
 OUTCOMES = ("served", "degraded", "deferred", "refused")
@@ -70,7 +70,7 @@ class Scene:
 class Client:
     """A caller of one deployment, and its operator."""
 
-    def __init__(self, address: Address, policy: Policy, token: str, tls: Tls | None) -> None:
+    def __init__(self, address: ListenAddress, policy: Policy, token: str, tls: Tls | None) -> None:
         origin = address.url(secure=tls is not None)
         self.url = f"{origin}/v2/models/{policy.name}"
         trusted = True if tls is None else _trusting(tls)
@@ -114,7 +114,7 @@ def _end(reply: httpx.Response) -> tuple[str, str, str]:
 _TOLD = ("outcome", "reason", "served-by")
 
 
-def run(folder: Path, *, once: bool, address: Address) -> int:
+def run(folder: Path, *, once: bool, address: ListenAddress) -> int:
     """Serves on Ray, walks through, prints the table; 0 if every scene ended as it should."""
     console = Console() if sys.stdout.isatty() else Console(width=110)
     policy = load_policy(folder)

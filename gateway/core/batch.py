@@ -27,7 +27,7 @@ from gateway.core.decision import Tensors
 from gateway.core.errors import BudgetExceeded, ModelFailed, StageFailure
 
 F8: TypeAlias = NDArray[np.float64]
-Rows: TypeAlias = NDArray[np.intp]
+RowIndices: TypeAlias = NDArray[np.intp]
 Mask: TypeAlias = NDArray[np.bool_]
 _Begun: TypeAlias = "tuple[Coroutine[Any, Any, Forward], Any]"
 A = TypeVar("A")
@@ -45,7 +45,7 @@ def now_s() -> float:
 _UNTIL_S: contextvars.ContextVar[float] = contextvars.ContextVar("until_s", default=math.inf)
 
 
-def due_s(budget_s: float) -> tuple[float, bool]:
+def call_deadline(budget_s: float) -> tuple[float, bool]:
     """The loop time by which the model that is asked now must answer, for `predict` before it waits.
 
     And whether that is because somebody is in a hurry: sooner than the budget that the model has.
@@ -147,7 +147,7 @@ class Forward(NamedTuple):
     elapsed_s: float
     error: str | None = None
 
-    def take(self, rows: Rows) -> Forward:
+    def take(self, rows: RowIndices) -> Forward:
         ok = self.ok[rows]
         whole = bool(ok.all())
         outputs = {name: a[rows] for name, a in self.outputs.items()}
@@ -167,7 +167,7 @@ class Model:
         """The raw outputs for n rows, shape-checked. Raises a StageFailure, whatever the predictor does."""
         _UNTIL_S.set(until_s)
         if until_s < now_s() + self.budget_s:
-            outputs = await self._hurried(inputs, until_s)
+            outputs = await self._ask_shielded(inputs, until_s)
         else:
             outputs = await bounded(
                 self.name, self.predictor.predict, inputs, self.budget_s, until_s, ModelFailed
@@ -175,7 +175,7 @@ class Model:
         self._hold_to_contract(outputs, n)
         return outputs
 
-    async def _hurried(self, inputs: Tensors, until_s: float) -> Tensors:
+    async def _ask_shielded(self, inputs: Tensors, until_s: float) -> Tensors:
         """Waits until `until_s`, and lets the model go on within its own budget.
 
         A caller who gives it too little time must not stop it, and so must not make it fail: a few of them
@@ -186,7 +186,7 @@ class Model:
         part = asyncio.ensure_future(
             bounded(self.name, self.predictor.predict, inputs, self.budget_s, math.inf, ModelFailed)
         )
-        part.add_done_callback(_heard)
+        part.add_done_callback(_retrieve_exception)
         try:
             async with asyncio.timeout_at(until_s):
                 return await asyncio.shield(part)
@@ -219,7 +219,7 @@ class Model:
             outputs, ok, error = {}, np.zeros(n, bool), str(failure)
             if n > 1:
                 outputs, ok = await self._row_by_row(inputs, n, min(now_s() + self.budget_s, until_s))
-        whole = ok is yes(n) or bool(ok.all())
+        whole = ok is all_true(n) or bool(ok.all())
         if error is None and not whole:
             error = f"{self.name}: returned a number that is not finite"
         return Forward(outputs, ok, whole, time.perf_counter() - start_s, error)
@@ -234,7 +234,7 @@ class Model:
         return stack(answers)
 
 
-def _heard(part: asyncio.Future[Tensors]) -> None:
+def _retrieve_exception(part: asyncio.Future[Tensors]) -> None:
     """Looks at how a part ended for which nobody waits any more, or asyncio would complain of it."""
     if not part.cancelled():
         part.exception()
@@ -248,7 +248,7 @@ def _fits(wanted: tuple[int | None, ...], got: tuple[int, ...]) -> bool:
 
 
 @lru_cache(maxsize=256)
-def every(n: int) -> Rows:
+def row_indices(n: int) -> RowIndices:
     """0 to n - 1, read-only and made once."""
     rows = np.arange(n)
     rows.flags.writeable = False
@@ -256,7 +256,7 @@ def every(n: int) -> Rows:
 
 
 @lru_cache(maxsize=256)
-def yes(n: int) -> Mask:
+def all_true(n: int) -> Mask:
     """n times true, read-only and made once."""
     mask = np.ones(n, bool)
     mask.flags.writeable = False
@@ -265,7 +265,7 @@ def yes(n: int) -> Mask:
 
 def finite(outputs: Tensors, n: int) -> Mask:
     """bool[n]: rows in which every floating output is finite. NaN is an error, never a number."""
-    ok = yes(n)
+    ok = all_true(n)
     for array in outputs.values():
         if array.dtype.kind == "f" and not np.logical_and.reduce(np.isfinite(array), axis=None):
             ok = ok & np.isfinite(array.reshape(n, -1)).all(axis=1)
@@ -313,7 +313,7 @@ class Batch:
         """These rows with the models that `run` may ask, and nothing computed yet."""
         return Batch(self.ids, self.principals, self.inputs, self.deadlines_s, models)
 
-    def take(self, rows: Rows) -> Batch:
+    def take(self, rows: RowIndices) -> Batch:
         """The given rows, in the given order, with what was already computed for them."""
         return Batch(
             ids=tuple(self.ids[i] for i in rows),
@@ -388,7 +388,7 @@ class Answered:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def take(self, rows: Rows) -> Answered:
+    def take(self, rows: RowIndices) -> Answered:
         return Answered(
             tuple(self.ids[i] for i in rows),
             {name: a[rows] for name, a in self.inputs.items()},

@@ -21,7 +21,7 @@ from gateway.core.batch import Batch
 from gateway.core.decision import Decision, Reason, Refused
 from gateway.core.pipeline import Ended
 
-Answer: TypeAlias = Callable[[Batch], Awaitable[Ended]]
+DecideBatch: TypeAlias = Callable[[Batch], Awaitable[Ended]]
 Taken: TypeAlias = list[tuple[Batch, asyncio.Future[list[Decision]]]]
 LANES = 2
 LEVELS = 4
@@ -36,7 +36,7 @@ class Batcher:
     Cost: one future and one timer a request; one concatenation a batch of more than one request.
     """
 
-    def __init__(self, answer: Answer, *, max_batch_rows: int, max_queued_rows: int) -> None:
+    def __init__(self, answer: DecideBatch, *, max_batch_rows: int, max_queued_rows: int) -> None:
         self._answer = answer
         self.max_batch_rows = max_batch_rows
         self.max_queued_rows = max_queued_rows
@@ -77,18 +77,18 @@ class Batcher:
             batch = taken[0][0] if len(taken) == 1 else concatenate([batch for batch, _ in taken])
             ended = await self._total(batch, self._answer(batch))
             _tell(taken, ended.known)
-            if ended.rest is not None:
+            if ended.finish_review is not None:
                 end = asyncio.create_task(self._end(taken, batch, ended))
                 self._ends.add(end)
                 end.add_done_callback(self._ends.discard)
 
     async def _end(self, taken: Taken, batch: Batch, ended: Ended) -> None:
         """Waits for what a person has to take, while later batches are decided."""
-        assert ended.rest is not None
+        assert ended.finish_review is not None
         rows = sum(decision is None for decision in ended.known)
         self.queued_rows += rows
         try:
-            _tell(taken, (await self._total(batch, ended.rest())).known)
+            _tell(taken, (await self._total(batch, ended.finish_review())).known)
         finally:
             self.queued_rows -= rows
 

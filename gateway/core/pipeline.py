@@ -24,7 +24,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from gateway.core.batch import Answered, Batch, Forward, Model, Row, Rows, bounded, every, now_s
+from gateway.core.batch import Answered, Batch, Forward, Model, Row, RowIndices, bounded, now_s, row_indices
 from gateway.core.decision import (
     Decision,
     Deferred,
@@ -41,7 +41,7 @@ from gateway.core.errors import StageFailure, StoreFailed
 from gateway.core.stage import Assessment, FeatureStage, Stage, allowed, unscored
 
 AnyGuard: TypeAlias = Stage[Batch] | FeatureStage
-Trail: TypeAlias = Sequence[tuple[Rows, Assessment]]
+Trail: TypeAlias = Sequence[tuple[RowIndices, Assessment]]
 """What each stage said, in order, with the rows of the batch that came so far: ascending."""
 
 
@@ -58,7 +58,7 @@ class Rung:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Case:
+class ReviewRequest:
     """One row for a person: what was asked, why no model may answer, and what a model would have said."""
 
     id: str
@@ -70,7 +70,7 @@ class Case:
 
 
 class Review(Protocol):
-    async def put(self, cases: Sequence[Case], /) -> Sequence[bool]:
+    async def put(self, cases: Sequence[ReviewRequest], /) -> Sequence[bool]:
         """Takes cases durably, in order; False where there is no room. May raise."""
         ...
 
@@ -84,7 +84,7 @@ class _Run:
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.live = batch  # the rows that no guard has refused, with the forward passes computed for them
-        self.rows: Rows = every(len(batch))  # where the live rows stand in the batch
+        self.rows: RowIndices = row_indices(len(batch))  # where the live rows stand in the batch
         self.fall = np.zeros(len(batch), np.int8)
         self.outcomes: list[Outcome | None] = [None] * len(batch)
         self.ended = np.zeros(len(batch), bool)
@@ -92,7 +92,7 @@ class _Run:
         self.objection = False  # whether any row has fallen or has an outcome
         self.reasons: dict[int, Reason] = {}
         self.suggestions: dict[int, Tensors] = {}
-        self.trail: list[tuple[Rows, Assessment]] = []
+        self.trail: list[tuple[RowIndices, Assessment]] = []
 
     def end(self, row: int, outcome: Outcome) -> None:
         """Gives a row its one outcome."""
@@ -101,7 +101,7 @@ class _Run:
         self.open -= 1
         self.objection = True
 
-    def open_rows(self, deepest: Verdict) -> tuple[Batch, Rows]:
+    def open_rows(self, deepest: Verdict) -> tuple[Batch, RowIndices]:
         """The rows without an outcome that have fallen no further than `deepest`, and where they stand."""
         if not self.objection:
             return self.live, self.rows
@@ -110,7 +110,7 @@ class _Run:
             return self.live, self.rows
         return self.live.take(keep), self.rows[keep]
 
-    def join(self, rows: Rows, found: Assessment, reason: Reason) -> None:
+    def join(self, rows: RowIndices, found: Assessment, reason: Reason) -> None:
         """Lets an enforced stage's verdicts lower the rows; the lowest verdict gives the reason."""
         self.trail.append((rows, found))
         if found.quiet or not found.enforced:
@@ -156,10 +156,13 @@ class Findings(Sequence[Finding]):
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How rows ended, one decision a row in order: `known` now, with None for the rows that `rest` ends."""
+    """How rows ended, one decision a row in order.
+
+    known: those that are known now, with None for the rows that `finish_review` ends.
+    """
 
     known: Sequence[Decision | None]
-    rest: Callable[[], Awaitable[Ended]] | None = None
+    finish_review: Callable[[], Awaitable[Ended]] | None = None
     trail: Trail = ()
 
 
@@ -180,8 +183,8 @@ class Pipeline:
     async def decide(self, batch: Batch) -> list[Decision]:
         """Exactly one decision a row, in order. Raises nothing but our own cancellation."""
         ended = await self.answer(batch)
-        if ended.rest is not None:
-            ended = await ended.rest()
+        if ended.finish_review is not None:
+            ended = await ended.finish_review()
         return [decision for decision in ended.known if decision is not None]
 
     async def answer(self, batch: Batch) -> Ended:
@@ -196,11 +199,11 @@ class Pipeline:
             if run.open:
                 await self._try_rung(run, rung, depth)
 
-        async def rest() -> Ended:
+        async def finish_review() -> Ended:
             await self._defer(run)
             return Ended(run.decisions(self.policy))
 
-        return Ended(run.decisions(self.policy), rest if run.open else None, run.trail)
+        return Ended(run.decisions(self.policy), finish_review if run.open else None, run.trail)
 
     async def _judge(self, run: _Run) -> None:
         """Runs every guard on every row that none has refused yet, and joins what they say."""
@@ -223,7 +226,7 @@ class Pipeline:
             return
         answer = await batch.run(rung.name)
         run.trail.append((rows, _attempt(rung.name, answer)))
-        alive: Rows = every(len(rows)) if answer.whole else np.flatnonzero(answer.ok)
+        alive: RowIndices = row_indices(len(rows)) if answer.whole else np.flatnonzero(answer.ok)
         for row in () if answer.whole else rows[~answer.ok]:
             run.reasons.setdefault(int(row), Reason.UNAVAILABLE)
         for check in rung.checks:
@@ -263,10 +266,10 @@ class Pipeline:
         for row, case, held in zip(rows, cases, took, strict=True):
             run.end(int(row), Deferred(case.id, case.reason) if held else Refused(Reason.UNAVAILABLE))
 
-    def _case(self, run: _Run, batch: Batch, i: int, row: int) -> Case:
+    def _case(self, run: _Run, batch: Batch, i: int, row: int) -> ReviewRequest:
         known = (batch.known(rung.name) for rung in self.rungs)
         view = next((Row(answer.outputs, i) for answer in known if answer is not None and answer.ok[i]), None)
-        return Case(
+        return ReviewRequest(
             id=batch.ids[i],
             principal=batch.principals[i],
             reason=run.reasons.get(row, Reason.UNAVAILABLE),

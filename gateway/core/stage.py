@@ -8,8 +8,8 @@ returns a verdict for every row, whatever the guard does.
   unchecked NaN would be a silent fail-open. +inf is the strongest alarm.
 * A guard that fails on n > 1 rows is asked again row by row, so that one bad row never decides for its
   neighbours; one that ran out of time is not asked again.
-* A guard that reads a model's features (`needs`) is judged by its second form (`spare`, calibrated like
-  the first) on the rows for which that model failed.
+* A guard that reads a model's features (`needs`) is judged by its input-only form (`without`, calibrated
+  like the first) on the rows for which that model failed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.core.batch import F8, Batch, Forward, Rows, bounded, now_s
+from gateway.core.batch import F8, Batch, Forward, RowIndices, bounded, now_s
 from gateway.core.decision import Finding, Reason, Verdict
 from gateway.core.errors import BudgetExceeded, GuardFailed, StageFailure
 
@@ -38,7 +38,7 @@ class Judged(Protocol):
     """What a stage needs of the rows it judges: how many, and any of them alone."""
 
     def __len__(self) -> int: ...
-    def take(self, rows: Rows) -> Self: ...
+    def take(self, rows: RowIndices) -> Self: ...
 
 
 J_contra = TypeVar("J_contra", bound=Judged, contravariant=True)
@@ -73,7 +73,7 @@ def unscored(n: int) -> F8:
 class Assessment(NamedTuple):
     """What one stage says of n rows, as columns. Where it failed, scores are NaN and `errors` speaks.
 
-    `quiet`: it allows every row, and nothing failed. `spare`: the rows that were judged without features.
+    quiet: it allows every row, and nothing failed. input_only_rows: those that were judged without features.
     """
 
     stage: str
@@ -83,7 +83,7 @@ class Assessment(NamedTuple):
     enforced: bool
     elapsed_s: float
     errors: Mapping[int, str] = NO_ERRORS
-    spare: frozenset[int] = frozenset()
+    input_only_rows: frozenset[int] = frozenset()
 
     def finding(self, i: int) -> Finding:
         """Row i in words."""
@@ -94,7 +94,7 @@ class Assessment(NamedTuple):
             VERDICTS[self.verdicts.item(i)],
             self.enforced,
             self.elapsed_s,
-            "input_only" if i in self.spare else "full",
+            "input_only" if i in self.input_only_rows else "full",
             self.errors.get(i),
         )
 
@@ -190,14 +190,14 @@ class FeatureStage:
 
     `without` is a second stage that needs the input alone, or a verdict to assume. The model's pass runs
     before the guard's own budget starts, under the model's budget: it is shared, so it is nobody's cost.
-    `meanwhile` is what can be measured while the model is at work; what fails there fails again, and counts,
+    `prefetch` is what can be measured while the model is at work; what fails there fails again, and counts,
     when the guard asks for it.
     """
 
     full: Stage[Batch]
     needs: str
     without: Stage[Batch] | Verdict
-    meanwhile: Callable[[Batch], None] = _idle
+    prefetch: Callable[[Batch], None] = _idle
     name: str = field(init=False)
     reason: Reason = field(init=False)
 
@@ -225,31 +225,31 @@ class FeatureStage:
     async def _ask(self, batch: Batch) -> Forward:
         batch.begin(self.needs)
         with contextlib.suppress(Exception):
-            self.meanwhile(batch)
+            self.prefetch(batch)
         return await batch.run(self.needs)
 
     async def _assess_without(self, batch: Batch, error: str, until_s: float) -> Assessment:
         n = len(batch)
         if isinstance(self.without, Stage):
             found = await self.without.assess(batch, until_s)
-            return found._replace(spare=frozenset(range(n)))
+            return found._replace(input_only_rows=frozenset(range(n)))
         verdicts = np.full(n, self.without, np.int8)
         errors = dict.fromkeys(range(n), error)
         return Assessment(self.name, np.full(n, np.nan), verdicts, False, self.full.enforce, 0.0, errors)
 
 
-def _merge(n: int, *parts: tuple[Rows, Assessment]) -> Assessment:
+def _merge(n: int, *parts: tuple[RowIndices, Assessment]) -> Assessment:
     """Assessments of disjoint rows of one batch as one."""
     scores, verdicts = np.full(n, np.nan), np.zeros(n, np.int8)
     errors: dict[int, str] = {}
-    spare: set[int] = set()
+    input_only_rows: set[int] = set()
     for rows, part in parts:
         scores[rows], verdicts[rows] = part.scores, part.verdicts
         errors |= {int(rows[i]): error for i, error in part.errors.items()}
-        spare |= {int(rows[i]) for i in part.spare}
+        input_only_rows |= {int(rows[i]) for i in part.input_only_rows}
     first = parts[0][1]
     quiet = all(part.quiet for _, part in parts)
     elapsed_s = sum(part.elapsed_s for _, part in parts)
     return Assessment(
-        first.stage, scores, verdicts, quiet, first.enforced, elapsed_s, errors, frozenset(spare)
+        first.stage, scores, verdicts, quiet, first.enforced, elapsed_s, errors, frozenset(input_only_rows)
     )

@@ -11,7 +11,7 @@ from fallbacks.oip.stored import Stored
 from fallbacks.oip.upstream import Upstream
 from fallbacks.onnx import OnnxModel
 from fallbacks.predictor import LoadedModel
-from gateway.core.batch import due_s
+from gateway.core.batch import call_deadline
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.upstreams import UPSTREAMS_FILE, remote_of
 from gateway.policy.locate import Loc
@@ -85,7 +85,7 @@ def _upstream(folder: Path, policy: Policy, i: int, named: OipPolicy, stored: St
             names=named.names,
             encoder=encoder,
             max_rows=policy.serving.max_batch_rows,
-            due_s=partial(due_s, policy.rungs[i].budget_s),
+            due_s=partial(call_deadline, policy.rungs[i].budget_s),
         )
     except ValueError as error:
         if encoder is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orjson
 
-from fallbacks.oip.address import Address, Remote
+from fallbacks.oip.address import Remote, UpstreamAddress
 from fallbacks.oip.apart import apart
 from fallbacks.oip.client import connect
 from fallbacks.oip.errors import Unanswered
@@ -37,7 +37,7 @@ def remote_of(named: OipPolicy) -> Remote:
         token = os.environ.get(named.token_env, "")
         if not token or not token.isascii() or not token.isprintable() or " " in token:
             raise ValueError(f"the environment variable {named.token_env} holds no token")
-    return Remote(Address.parse(named.url), named.model, named.version, token)
+    return Remote(UpstreamAddress.parse(named.url), named.model, named.version, token)
 
 
 def record_upstreams(folder: Path, policy: Policy) -> dict[str, Stored]:

@@ -104,12 +104,12 @@ def _inputs(message: Any, raw: bool, contract: Contract, faults: Faults) -> dict
     if raw and len(parts) != len(message.inputs):
         faults.add("raw_input_contents", f"has {len(parts)} parts for {len(message.inputs)} inputs")
     for i, entry in enumerate(_entries(message.inputs, "inputs", len(contract.inputs), faults)):
-        spec = named(f"{entry.at}.name", entry.tensor.name, contract.taken, seen, faults)
+        spec = named(f"{entry.at}.name", entry.tensor.name, contract.inputs_by_name, seen, faults)
         part = parts[i] if i < len(parts) else None
         array = _input(spec, entry, part, raw, contract.max_rows, faults) if spec else None
         if spec is not None and array is not None:
             add_input(arrays, spec.name, array, entry.at, faults)
-    hold_complete(contract.taken, seen, faults)
+    hold_complete(contract.inputs_by_name, seen, faults)
     return arrays
 
 
@@ -139,12 +139,12 @@ def _input(
 def _outputs(message: Any, raw: bool, contract: Contract, faults: Faults) -> tuple[RequestedOutput, ...]:
     asked: list[RequestedOutput] = []
     seen: set[str] = set()
-    for entry in _entries(message.outputs, "outputs", len(contract.given), faults):
-        spec = named(f"{entry.at}.name", entry.tensor.name, contract.given, seen, faults)
+    for entry in _entries(message.outputs, "outputs", len(contract.outputs_by_name), faults):
+        spec = named(f"{entry.at}.name", entry.tensor.name, contract.outputs_by_name, seen, faults)
         count = classes(entry.at, entry.parameters, spec, faults)
         if spec is not None:
             asked.append(RequestedOutput(spec.name, raw, count))
-    return tuple(asked) or contract.everything[raw]
+    return tuple(asked) or contract.default_outputs[raw]
 
 
 def render_infer(contract: Contract, request: InferRequest, answer: Answer, stamp: Stamp) -> Any:

@@ -32,7 +32,7 @@ from gateway.listener.limits import BODY_TIMEOUT_S, Limits
 from gateway.listener.messages import bearer
 from gateway.protocol.contract import MAX_BODY_BYTES
 from gateway.protocol.endings import Rejection
-from gateway.serving.data_plane import ANYBODY, Over, Plane
+from gateway.serving.data_plane import ANYBODY, DataPlane, RequestRejected
 
 CORE_BYTES = MAX_BODY_BYTES + 2**21
 """A little more than we take: what is only a little too large is refused in our own words."""
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 class Listener(grpc.GenericRpcHandler):  # type: ignore[misc]
     """What stands behind one grpc server."""
 
-    def __init__(self, plane: Plane, proxies: Proxies | None) -> None:
+    def __init__(self, plane: DataPlane, proxies: Proxies | None) -> None:
         self._plane, self._proxies = plane, proxies
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
@@ -71,16 +71,16 @@ class Listener(grpc.GenericRpcHandler):  # type: ignore[misc]
         id_ = plane.ids.new()
         try:
             if method is None:
-                raise Over(Rejection.UNSUPPORTED)
+                raise RequestRejected(Rejection.UNSUPPORTED)
             address = self._address(headers, context)
             if method.needs is ANYBODY:
                 caller = Caller(f"anyone@{address}")
             else:
                 caller = plane.identify(_key(headers), address, method.needs)
             read = partial(_read, context, plane)
-            with plane.seat(caller):  # before its message is read
+            with plane.acquire_slot(caller):  # before its message is read
                 return await method.answer(Asked(plane, caller, id_, headers, read, context.time_remaining))
-        except Over as over:
+        except RequestRejected as over:
             return ended(over.end, plane.stamp(id_), over.what)
         except InvalidRequest as error:
             return ended(error, plane.stamp(id_))
@@ -98,18 +98,18 @@ class Listener(grpc.GenericRpcHandler):  # type: ignore[misc]
         return self._proxies.client(peer, None if forwarded is None else forwarded.encode("latin-1"))
 
 
-async def _read(context: grpc.aio.ServicerContext, plane: Plane) -> bytes:
+async def _read(context: grpc.aio.ServicerContext, plane: DataPlane) -> bytes:
     """The message of a call. Raises Over if it does not come in time, or is too large."""
     limit = plane.gateway.loaded.contract.body_limit_bytes
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             message = await context.read()
     except TimeoutError:
-        raise Over(Rejection.TOO_SLOW) from None
+        raise RequestRejected(Rejection.TOO_SLOW) from None
     if message is grpc.aio.EOF:
-        raise Over(Rejection.INVALID, "a call without a message")
+        raise RequestRejected(Rejection.INVALID, "a call without a message")
     if len(message) > limit:
-        raise Over(Rejection.TOO_LARGE, f"a message may have at most {limit} bytes")
+        raise RequestRejected(Rejection.TOO_LARGE, f"a message may have at most {limit} bytes")
     return bytes(message)
 
 

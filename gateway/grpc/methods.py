@@ -35,8 +35,8 @@ from gateway.serving.data_plane import (
     METADATA,
     NOBODY,
     TIMEOUT_HEADER,
-    Over,
-    Plane,
+    DataPlane,
+    RequestRejected,
     wait_s,
     within_s,
 )
@@ -52,7 +52,7 @@ SERVICE, HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
 class Asked(NamedTuple):
     """One call: who asks, and for what. read: the message as it comes, for methods that need it."""
 
-    plane: Plane
+    plane: DataPlane
     caller: Caller
     decision_id: str
     headers: dict[str, str]
@@ -175,12 +175,12 @@ def _index(asked: Asked) -> dict[str, Any]:
 def _check(asked: Asked, of: Any) -> dict[str, Any]:
     """Health of the server, the service or the model; to watch it is refused, as the protocol allows."""
     if of.service not in ("", SERVICE, asked.plane.gateway.loaded.contract.model):
-        raise Over(Rejection.NOT_FOUND)
+        raise RequestRejected(Rejection.NOT_FOUND)
     return {"status": "SERVING"}
 
 
 async def _administration(_: Asked) -> Told:
-    raise Over(Rejection.FORBIDDEN)
+    raise RequestRejected(Rejection.FORBIDDEN)
 
 
 METHODS = {

@@ -43,8 +43,8 @@ from gateway.serving.data_plane import (
     OWN,
     TIMEOUT_HEADER,
     Call,
-    Over,
-    Plane,
+    DataPlane,
+    RequestRejected,
     natural,
     wait_s,
     within_s,
@@ -77,7 +77,7 @@ ENDS: dict[Fault, Unanswered] = {
 class Asked(NamedTuple):
     """One request on its route: `args` from its path, and who asks."""
 
-    plane: Plane
+    plane: DataPlane
     request: Request
     decision_id: str
     args: dict[str, str]
@@ -88,10 +88,10 @@ class Asked(NamedTuple):
         return self.plane.model(self.caller, self.args["model"], self.args.get("version")).contract
 
 
-class DataPlane:
+class HttpHandler:
     """What port 8080 serves: a `Handler` of our server, and an ASGI application."""
 
-    def __init__(self, plane: Plane) -> None:
+    def __init__(self, plane: DataPlane) -> None:
         self.plane = plane
         base = plane.gateway.loaded.policy.serving.base_path
         self._routes = Routes(ROUTES, parts_of(base))
@@ -108,16 +108,16 @@ class DataPlane:
             if route.needs is not ANYBODY:
                 caller = self.plane.identify(request.key, request.address, route.needs)
                 if not request.claim(caller.principal):
-                    raise Over(Refused(Reason.RATE_LIMITED, RETRY_S))
+                    raise RequestRejected(Refused(Reason.RATE_LIMITED, RETRY_S))
             return route.step(Asked(self.plane, request, decision_id, args, caller))
-        except Over as over:
+        except RequestRejected as over:
             return self._ended(over, decision_id)
 
     def refuse(self, fault: Fault, what: str = "") -> Reply:
         """The reply to what never became a request that can be routed."""
         return reply_end(ENDS[fault], self.plane.stamp(self.plane.ids.new()), what=what)
 
-    def _ended(self, over: Over, decision_id: str) -> Reply:
+    def _ended(self, over: RequestRejected, decision_id: str) -> Reply:
         return reply_end(over.end, self.plane.stamp(decision_id), what=over.what, headers=over.headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -137,7 +137,7 @@ class DataPlane:
                 body = await _body_of(receive, admitted.body_limit)
         except TimeoutError:
             return self.refuse(Fault.TOO_SLOW)
-        except Over as over:
+        except RequestRejected as over:
             return self._ended(over, self.plane.ids.new())
         return None if body is None else await admitted.answer(body)
 
@@ -175,17 +175,17 @@ def _index(asked: Asked) -> Admitted:
 
 
 def _administration(_: Asked) -> Reply:
-    raise Over(Rejection.FORBIDDEN)
+    raise RequestRejected(Rejection.FORBIDDEN)
 
 
 def _unsupported(_: Asked) -> Reply:
-    raise Over(Rejection.UNSUPPORTED)
+    raise RequestRejected(Rejection.UNSUPPORTED)
 
 
 def _decision(asked: Asked) -> Admitted:
     plane, stamp = asked.plane, asked.plane.stamp(asked.decision_id)
     id_ = asked.args["id"]
-    return Admitted(0, lambda _: reply_decision(plane.gateway, plane.siblings, asked.caller, id_, stamp))
+    return Admitted(0, lambda _: reply_decision(plane.gateway, plane.peers, asked.caller, id_, stamp))
 
 
 def _review(asked: Asked) -> Admitted:
@@ -201,7 +201,9 @@ def _infer(asked: Asked) -> Admitted:
     if b"content-encoding" in headers:
         coding = headers[b"content-encoding"].decode("latin-1").strip().lower()
         if coding not in CODINGS:
-            raise Over(Rejection.UNSUPPORTED, f"Content-Encoding must be one of {', '.join(CODINGS)}")
+            raise RequestRejected(
+                Rejection.UNSUPPORTED, f"Content-Encoding must be one of {', '.join(CODINGS)}"
+            )
     if not _fits(headers.get(b"content-length", b"0"), limit):
         raise _too_large(limit)
     return Admitted(limit, partial(_answer, asked.plane, request, call, coding, limit))
@@ -215,20 +217,20 @@ def _fits(length: bytes, limit: int) -> bool:
 
 
 async def _answer(
-    plane: Plane, request: Request, call: Call, coding: str, limit: int, body: bytes
+    plane: DataPlane, request: Request, call: Call, coding: str, limit: int, body: bytes
 ) -> Reply | None:
     try:
-        with plane.seat(call.caller):
+        with plane.acquire_slot(call.caller):
             if coding != "identity":
                 body = decoded(body, coding, limit)
             return await _judged(plane, request, call, body)
     except InvalidRequest as error:
         return reply_end(error, plane.stamp(call.decision_id))
-    except (Over, Undecoded) as over:
+    except (RequestRejected, Undecoded) as over:
         return reply_end(over.end, plane.stamp(call.decision_id), what=over.what)
 
 
-async def _judged(plane: Plane, request: Request, call: Call, body: bytes) -> Reply | None:
+async def _judged(plane: DataPlane, request: Request, call: Call, body: bytes) -> Reply | None:
     loaded = call.loaded
     header_length = parse_header_length(request.header(b"inference-header-content-length"))
     asked = parse_infer(body, header_length, loaded.contract)
@@ -310,8 +312,8 @@ async def _unless_gone(request: Request, waiting: Coroutine[Any, Any, T]) -> T |
         gone.cancel()
 
 
-def _too_large(limit: int) -> Over:
-    return Over(Rejection.TOO_LARGE, f"the body may have at most {limit} bytes")
+def _too_large(limit: int) -> RequestRejected:
+    return RequestRejected(Rejection.TOO_LARGE, f"the body may have at most {limit} bytes")
 
 
 def _request_of(scope: Scope, receive: Receive) -> Request:

@@ -19,17 +19,17 @@ from gateway.protocol.endings import Rejection, Stamp
 from gateway.protocol.infer_request import InferRequest
 from gateway.serving.decisions import rows_anywhere
 from gateway.serving.gateway import Gateway
-from gateway.serving.replicas import Siblings
-from gateway.serving.review import People, outcome_of
+from gateway.serving.replicas import PeerReplicas
+from gateway.serving.review import QueuedReview, outcome_of
 
 log = logging.getLogger(__name__)
 
 
 async def reply_decision(
-    gateway: Gateway, siblings: Siblings, caller: Caller, id_: str, stamp: Stamp
+    gateway: Gateway, peers: PeerReplicas, caller: Caller, id_: str, stamp: Stamp
 ) -> Reply:
     """How a request of the caller ended, coarse; what was found of it only with the scope `explain`."""
-    rows = await rows_anywhere(gateway.audit, siblings, id_)
+    rows = await rows_anywhere(gateway.audit, peers, id_)
     if not rows or rows[0]["principal"] != caller.principal:
         return reply_end(Rejection.NOT_FOUND, stamp, what="no such decision of yours is kept")
     told = {name: rows[0][name] for name in ("policy", "mode")}
@@ -44,7 +44,7 @@ async def reply_review(gateway: Gateway, caller: Caller, case_id: str, stamp: St
     review, loaded = gateway.review, gateway.loaded
     own = stamp._replace(decision_id=case_id)
     try:
-        record = await review.queue.find(case_id) if isinstance(review, People) else None
+        record = await review.queue.find(case_id) if isinstance(review, QueuedReview) else None
     except Exception:
         log.exception("the review queue cannot be read")
         return reply_end(Refused(Reason.UNAVAILABLE), own)
@@ -54,7 +54,7 @@ async def reply_review(gateway: Gateway, caller: Caller, case_id: str, stamp: St
     told: dict[str, Any] = {"id": case_id, "state": "waiting", "expires": record.expires_s}
     if outcome is not None:
         told["state"] = "expired" if record.state is CaseState.EXPIRED else "decided"
-        asked = InferRequest(None, {}, 1, loaded.contract.everything[False])
+        asked = InferRequest(None, {}, 1, loaded.contract.default_outputs[False])
         decided = [Decision(case_id, outcome)]
         reply = reply_infer(loaded.contract, asked, decided, own, tier=loaded.tier(caller.tier))
         told["answer"] = orjson.loads(reply.body)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from gateway.listener.messages import Admitted, Reply, Request
 from gateway.protocol.endings import Rejection
-from gateway.serving.data_plane import Over
+from gateway.serving.data_plane import RequestRejected
 
 Step: TypeAlias = Callable[[Any], Admitted | Reply]
 Args: TypeAlias = dict[str, str]
@@ -52,10 +52,10 @@ class Routes:
         parts = request.parts
         found = self._kept(parts) if len(parts) <= LONGEST_KEPT else self._match(parts)
         if not found:
-            raise Over(Rejection.NOT_FOUND)
+            raise RequestRejected(Rejection.NOT_FOUND)
         match = found.get(request.method)
         if match is None:
-            raise Over(Rejection.METHOD_NOT_ALLOWED, allow=", ".join(found))
+            raise RequestRejected(Rejection.METHOD_NOT_ALLOWED, allow=", ".join(found))
         return match
 
     def _match(self, parts: tuple[str, ...]) -> dict[str, tuple[Route, Args]]:

@@ -58,14 +58,14 @@ def infer_request(contract: Contract) -> Schema:
     inputs: Schema = {"type": "array", "minItems": n, "maxItems": n, "items": _one_of(entries)}
     if n > 1:
         inputs["allOf"] = [{"contains": {"properties": {"name": {"const": s.name}}}} for s in contract.inputs]
-    given = [_asked(spec) for spec in contract.given.values()]
+    given = [_asked(spec) for spec in contract.outputs_by_name.values()]
     once = [
         {
             "contains": {"required": ["name"], "properties": {"name": {"const": name}}},
             "minContains": 0,
             "maxContains": 1,
         }
-        for name in contract.given
+        for name in contract.outputs_by_name
     ]
     outputs = {"type": ["array", "null"], "maxItems": len(given), "items": _one_of(given), "allOf": once}
     properties = {"timeout": _maybe(COUNT), "priority": _maybe(COUNT), "binary_data_output": _maybe_bool()}

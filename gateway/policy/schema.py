@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from fallbacks.oip.address import Address
+from fallbacks.oip.address import UpstreamAddress
 from gateway.core.errors import PolicyError, Problem
 from gateway.policy.locate import Loc, closest, dotted, duplicates, explain, line_of
 
@@ -177,29 +177,29 @@ class Range(Strict):
         return self
 
 
-class Rounded(Strict):
+class RoundedTier(Strict):
     rounded: Annotated[int, Field(ge=1, le=6)]
 
 
-class Top(Strict):
+class TopTier(Strict):
     top: Annotated[int, Field(ge=1)]
 
 
 def _tier_arm(value: Any) -> str:
-    form = (
-        type(value).__name__.lower()
-        if isinstance(value, Strict)
-        else next(iter(value), "")
-        if isinstance(value, dict)
-        else ""
-    )
-    return form if form in ("rounded", "top") else "word"
+    """The arm of `TierPolicy` that a value of the file, or a validated one, belongs to."""
+    match value:
+        case RoundedTier() | {"rounded": _}:
+            return "rounded"
+        case TopTier() | {"top": _}:
+            return "top"
+        case _:
+            return "word"
 
 
-Tier: TypeAlias = Annotated[
+TierPolicy: TypeAlias = Annotated[
     Annotated[Literal["full", "label"], Tag("word")]
-    | Annotated[Rounded, Tag("rounded")]
-    | Annotated[Top, Tag("top")],
+    | Annotated[RoundedTier, Tag("rounded")]
+    | Annotated[TopTier, Tag("top")],
     Discriminator(_tier_arm),
 ]
 
@@ -258,7 +258,7 @@ class Policy(Strict):
     rungs: Annotated[list[RungPolicy], Field(min_length=1)]
     review: ReviewPolicy | None = None
     expose: Annotated[list[str], Field(min_length=1)]
-    disclosure: dict[str, Tier] = {}
+    disclosure: dict[str, TierPolicy] = {}
     serving: Serving = Serving()
 
     def certified_part(self) -> dict[str, Any]:
@@ -364,7 +364,7 @@ def _cross_check(policy: Policy) -> Iterator[tuple[Loc, str]]:
     for i, rung in enumerate(policy.rungs):
         if isinstance(rung.model, OipPolicy):
             try:
-                Address.parse(rung.model.url)
+                UpstreamAddress.parse(rung.model.url)
             except ValueError as error:
                 yield ("rungs", i, "model", "url"), str(error)
     spent_s = math.fsum(_budgets_s(policy))

@@ -81,7 +81,7 @@ def shown(
     """The requested outputs in their order, classified where that was asked for."""
     leaving: list[Shown] = []
     for asked in request.outputs:
-        spec, array = contract.given[asked.name], outputs[asked.name]
+        spec, array = contract.outputs_by_name[asked.name], outputs[asked.name]
         hidden = None if spec is ROW_OUTCOME else withheld
         if asked.classification is not None:
             spec, array = classify(spec, array, asked.classification, hidden, contract.labels)
@@ -112,7 +112,7 @@ def _gather(
     """The requested outputs, rows in order, as the tier shows them; None if an answer breaks the contract."""
     stacked: dict[str, Array] = {}
     for asked in request.outputs:
-        spec = contract.given[asked.name]
+        spec = contract.outputs_by_name[asked.name]
         if spec is not ROW_OUTCOME:
             array = _stack(spec, [answer.get(spec.name) for answer in answers])
             if array is None:
@@ -121,7 +121,7 @@ def _gather(
     shown = dict(disclose(stacked, tier, contract.bf16))
     if withheld is None:
         return shown
-    return {name: _spread(contract.given[name], array, withheld) for name, array in shown.items()}
+    return {name: _spread(contract.outputs_by_name[name], array, withheld) for name, array in shown.items()}
 
 
 def _stack(spec: TensorSpec, rows: Sequence[Array | None]) -> Array | None:

@@ -163,20 +163,20 @@ class Contract:
     max_rows: int
     version: str
     labels: tuple[str, ...] = ()
-    taken: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
-    given: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
-    everything: Mapping[bool, tuple[RequestedOutput, ...]] = field(init=False, compare=False, repr=False)
+    inputs_by_name: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
+    outputs_by_name: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
+    default_outputs: Mapping[bool, tuple[RequestedOutput, ...]] = field(init=False, compare=False, repr=False)
     bf16: frozenset[str] = field(init=False, compare=False, repr=False)
     body_limit_bytes: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        taken = {spec.name: spec for spec in self.inputs}
-        given = {spec.name: spec for spec in (*self.outputs, ROW_OUTCOME)}
-        if len(taken) != len(self.inputs) or len(given) != len(self.outputs) + 1:
+        inputs_by_name = {spec.name: spec for spec in self.inputs}
+        outputs_by_name = {spec.name: spec for spec in (*self.outputs, ROW_OUTCOME)}
+        if len(inputs_by_name) != len(self.inputs) or len(outputs_by_name) != len(self.outputs) + 1:
             raise ArtifactError(
                 [Problem(self.model, f"tensor names must differ, and from {ROW_OUTCOME.name!r}")]
             )
-        if not taken or len(given) == 1 or self.max_rows < 1:
+        if not inputs_by_name or len(outputs_by_name) == 1 or self.max_rows < 1:
             raise ArtifactError(
                 [Problem(self.model, "needs an input, an exposed output and max_rows of at least 1")]
             )
@@ -185,7 +185,12 @@ class Contract:
         }
         object.__setattr__(self, "body_limit_bytes", _body_limit(self.inputs, self.max_rows))
         bf16 = frozenset(spec.name for spec in self.outputs if spec.bf16)
-        for name, value in (("taken", taken), ("given", given), ("everything", asked), ("bf16", bf16)):
+        for name, value in (
+            ("inputs_by_name", inputs_by_name),
+            ("outputs_by_name", outputs_by_name),
+            ("default_outputs", asked),
+            ("bf16", bf16),
+        ):
             object.__setattr__(self, name, value)
 
 

@@ -109,7 +109,7 @@ def settled(
     """A request of which nothing is wrong, inputs in the contract's order; zero is as good as unsaid."""
     return InferRequest(
         id=identity,
-        inputs={name: inputs[name] for name in contract.taken},
+        inputs={name: inputs[name] for name in contract.inputs_by_name},
         rows=len(inputs[contract.inputs[0].name]),
         outputs=outputs,
         timeout_us=timeout_us or None,
@@ -133,7 +133,7 @@ def _parse_raw(body: bytes, contract: Contract) -> InferRequest:
     array = from_binary(spec, shape, raw, "body", faults) if shape else None
     if array is None:
         raise InvalidRequest(faults.problems)
-    return InferRequest(id=None, inputs={spec.name: array}, rows=rows, outputs=contract.everything[True])
+    return InferRequest(id=None, inputs={spec.name: array}, rows=rows, outputs=contract.default_outputs[True])
 
 
 def _split(body: bytes, header_length: int | None) -> tuple[dict[str, Any], _Tail]:
@@ -244,11 +244,11 @@ def _inputs(
     seen: set[str] = set()
     for entry in _entries(document, "inputs", len(contract.inputs), faults):
         raw = tail.take(entry, faults)
-        spec = _named(entry, contract.taken, seen, faults)
+        spec = _named(entry, contract.inputs_by_name, seen, faults)
         array = _input(spec, entry, raw, contract.max_rows, booleans, faults) if spec else None
         if spec is not None and array is not None:
             add_input(arrays, spec.name, array, entry.at, faults)
-    hold_complete(contract.taken, seen, faults)
+    hold_complete(contract.inputs_by_name, seen, faults)
     if tail.rest and not tail.lost:
         faults.add("body", f"{tail.rest.nbytes} bytes after the data of the last input")
     return arrays
@@ -278,13 +278,13 @@ def _outputs(
     document: dict[str, Any], binary: bool, contract: Contract, faults: Faults
 ) -> tuple[RequestedOutput, ...]:
     if document.get("outputs") is None:
-        return contract.everything[binary]
+        return contract.default_outputs[binary]
     asked: list[RequestedOutput] = []
     seen: set[str] = set()
-    for entry in _entries(document, "outputs", len(contract.given), faults):
-        spec = _named(entry, contract.given, seen, faults)
+    for entry in _entries(document, "outputs", len(contract.outputs_by_name), faults):
+        spec = _named(entry, contract.outputs_by_name, seen, faults)
         own = faults.member(entry.parameters, "binary_data", bool, f"{entry.at}.parameters.binary_data")
         count = classes(entry.at, entry.parameters, spec, faults)
         if spec is not None:
             asked.append(RequestedOutput(spec.name, binary if own is None else own, count))
-    return tuple(asked) or contract.everything[binary]
+    return tuple(asked) or contract.default_outputs[binary]

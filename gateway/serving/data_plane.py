@@ -4,7 +4,7 @@ Both doors, HTTP and gRPC, take the same steps here, so that the same row ends t
 
     identify ── begin ── seat ── (the door reads the tensors) ── judge ── (the door writes the answer)
 
-Whatever ends a request before it is judged is raised as `Over`.
+Whatever ends a request before it is judged is raised as `RequestRejected`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gateway.protocol.endings import Rejection, Stamp
 from gateway.protocol.infer_request import InferRequest
 from gateway.serving.gateway import Gateway, Loaded
 from gateway.serving.ids import Ids
-from gateway.serving.replicas import Siblings
+from gateway.serving.replicas import PeerReplicas
 
 LONGEST_WAIT_S = 30
 TIMEOUT_HEADER = "x-request-timeout-seconds"
@@ -36,7 +36,7 @@ METADATA = frozenset({"infer", "metadata"})
 OWN = frozenset({"infer", "explain"})
 
 
-class Over(Exception):
+class RequestRejected(Exception):
     """The request has ended before it was judged. `headers`: more of them for its reply, such as Allow."""
 
     def __init__(self, end: Rejection | Refused, what: str = "", **headers: str) -> None:
@@ -57,12 +57,12 @@ class Call(NamedTuple):
     start_s: float
 
 
-class Plane:
+class DataPlane:
     """One gateway as callers see it. `ids` gives decision ids."""
 
-    def __init__(self, gateway: Gateway, siblings: Siblings) -> None:
+    def __init__(self, gateway: Gateway, peers: PeerReplicas) -> None:
         self.gateway = gateway
-        self.siblings = siblings
+        self.peers = peers
         self.ids = Ids()
 
     def stamp(self, decision_id: str) -> Stamp:
@@ -74,9 +74,9 @@ class Plane:
         """Who asks, if any of the scopes is theirs. Raises Over."""
         caller = self.gateway.callers.identify(key, address)
         if caller is None:
-            raise Over(Rejection.UNAUTHENTICATED)
+            raise RequestRejected(Rejection.UNAUTHENTICATED)
         if not caller.may(needs):
-            raise Over(Rejection.FORBIDDEN)
+            raise RequestRejected(Rejection.FORBIDDEN)
         return caller
 
     def model(self, caller: Caller, name: str, version: str | None) -> Loaded:
@@ -86,9 +86,9 @@ class Plane:
         if name != contract.model or (version and version != contract.version):
             asked_for = f"{name}/{version}" if version else name
             what = f"Request for unknown model: {asked_for[:256]!r} is not found"
-            raise Over(Rejection.NOT_FOUND, what)
+            raise RequestRejected(Rejection.NOT_FOUND, what)
         if not caller.may_ask(name):
-            raise Over(Rejection.FORBIDDEN)
+            raise RequestRejected(Rejection.FORBIDDEN)
         return loaded
 
     def begin(self, caller: Caller, name: str, version: str | None, decision_id: str) -> Call:
@@ -96,12 +96,12 @@ class Plane:
         received_s, start_s = time.time(), time.perf_counter()
         return Call(caller, self.model(caller, name, version), decision_id, received_s, start_s)
 
-    def seat(self, caller: Caller) -> Seat:
+    def acquire_slot(self, caller: Caller) -> InFlightSlot:
         """A place among what is under way, for a `with` block. Raises Over if there is none."""
         refused = self.gateway.in_flight.enter(caller.principal)
         if refused is not None:
-            raise Over(refused)
-        return Seat(self.gateway.in_flight, caller.principal)
+            raise RequestRejected(refused)
+        return InFlightSlot(self.gateway.in_flight, caller.principal)
 
     async def judge(self, call: Call, asked: InferRequest, within_s: float) -> tuple[list[Decision], Stamp]:
         """One decision a row, recorded, and what the reply names."""
@@ -129,7 +129,7 @@ class Plane:
         return decisions, stamp
 
 
-class Seat:
+class InFlightSlot:
     """A place among what is under way, given up at the end of the block."""
 
     __slots__ = ("_in_flight", "_principal")

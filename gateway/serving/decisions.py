@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import orjson
 
-from gateway.serving.replicas import Siblings
+from gateway.serving.replicas import PeerReplicas
 from gateway.telemetry.audit import Audit, explain
 
 
@@ -21,11 +21,11 @@ def rows_here(audit: Audit, id_: str) -> list[dict[str, Any]]:
     return [row for row in rows if id_ in (row["request"], row["id"])]
 
 
-async def rows_anywhere(audit: Audit, siblings: Siblings, id_: str) -> list[dict[str, Any]]:
+async def rows_anywhere(audit: Audit, peers: PeerReplicas, id_: str) -> list[dict[str, Any]]:
     """The same, from whichever replica of the deployment decided it."""
     if found := rows_here(audit, id_):
         return found
-    for answer in await siblings.ask("GET", f"/decisions/{quote(id_, safe='')}"):
+    for answer in await peers.ask("GET", f"/decisions/{quote(id_, safe='')}"):
         if answer.ok:
             rows: list[dict[str, Any]] = answer.json()["rows"]
             return rows

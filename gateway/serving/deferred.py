@@ -8,7 +8,7 @@ import logging
 from gateway.core.batch import now_s
 from gateway.core.decision import Decision, Deferred
 from gateway.serving.gateway import Gateway
-from gateway.serving.review import People, outcome_of
+from gateway.serving.review import QueuedReview, outcome_of
 
 POLL_EVERY_S = 0.1
 log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ async def wait_for_reviews(gateway: Gateway, decisions: list[Decision], wait_s: 
     review, contract = gateway.review, gateway.loaded.contract
     until_s = now_s() + wait_s
     settled = list(decisions)
-    while isinstance(review, People) and now_s() < until_s:
+    while isinstance(review, QueuedReview) and now_s() < until_s:
         open_rows = [i for i, d in enumerate(settled) if isinstance(d.outcome, Deferred)]
         if not open_rows:
             break

@@ -27,12 +27,12 @@ from gateway.core.pipeline import Ended, Pipeline, Review
 from gateway.core.record import RequestRecord
 from gateway.deployment.artifacts import Artifacts, load_artifacts
 from gateway.deployment.compile import Stores, compile_policy
-from gateway.policy.schema import Policy, Rounded, Top, load_policy, locate
+from gateway.policy.schema import Policy, RoundedTier, TopTier, load_policy, locate
 from gateway.protocol import disclosure
 from gateway.protocol.contract import Contract
 from gateway.protocol.disclosure import Tier
 from gateway.protocol.statistics import Statistics
-from gateway.serving.review import Nobody, People
+from gateway.serving.review import NoReview, QueuedReview
 from gateway.telemetry.audit import Audit
 from gateway.telemetry.metrics import Telemetry
 
@@ -61,9 +61,9 @@ class Loaded:
                 return disclosure.Full()
             case "label":
                 return disclosure.Label()
-            case Rounded(rounded=digits):
+            case RoundedTier(rounded=digits):
                 return disclosure.Rounded(digits)
-            case Top(top=k):
+            case TopTier(top=k):
                 return disclosure.Top(k)
             case None:
                 return disclosure.Rounded(2)
@@ -114,7 +114,7 @@ class Gateway:
         """Begins to write the audit log and to tend the review queue, on the event loop that serves."""
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self.audit.run())]
-        if isinstance(self.review, People):
+        if isinstance(self.review, QueuedReview):
             self._tasks.append(loop.create_task(self.review.tend()))
 
     async def decide(self, batch: Batch, priority: int = 1) -> list[Decision]:
@@ -170,7 +170,7 @@ class Gateway:
         self.batcher.max_queued_rows = policy.serving.max_queued_rows
         self.in_flight.most = policy.serving.max_in_flight
         self.in_flight.most_per_caller = policy.serving.max_in_flight_per_caller
-        if isinstance(self.review, People) and policy.review is not None:
+        if isinstance(self.review, QueuedReview) and policy.review is not None:
             self.review.queue.capacity = policy.review.capacity
             self.review.expire_after_s = policy.review.expire_after_s
 
@@ -179,7 +179,7 @@ class Gateway:
         loaded = self.loaded
         primary = next(iter(loaded.artifacts.models.values()))
         guards = tuple(guard for guard in loaded.pipeline.guards if guard.name in loaded.artifacts.fitted.ood)
-        pipeline = replace(loaded.pipeline, guards=guards, review=Nobody())
+        pipeline = replace(loaded.pipeline, guards=guards, review=NoReview())
         now_s = asyncio.get_running_loop().time()
         deadline_s = now_s + loaded.policy.deadline_s
         canary = Batch(("canary",), ("canary",), primary.canary(1), (deadline_s,))
@@ -197,7 +197,7 @@ class Gateway:
         for artifacts in (*self._retired, self.loaded.artifacts):
             artifacts.close()  # again where a timer is still to come: closing twice does nothing
             await artifacts.closed()
-        if isinstance(self.review, People):
+        if isinstance(self.review, QueuedReview):
             self.review.queue.close()
 
 
@@ -215,10 +215,10 @@ def _needs_restart(folder: Path, old: Policy, new: Policy) -> Iterator[Problem]:
 
 def _review(folder: Path, policy: Policy) -> Review:
     if policy.review is None:
-        return Nobody()
+        return NoReview()
     path = folder / policy.review.store.removeprefix("sqlite:///")
     try:
         queue = ReviewQueue.open(f"sqlite:///{path}", capacity=policy.review.capacity)
     except StoreError as error:
         raise PolicyError([locate(folder, ("review", "store"), str(error))]) from error
-    return People(queue, policy.review.expire_after_s)
+    return QueuedReview(queue, policy.review.expire_after_s)

@@ -25,7 +25,7 @@ _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used; httpx would rea
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PeerReply:
     """What one sibling said. `status` is 0 where it said nothing in time."""
 
     replica: str
@@ -45,14 +45,14 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Siblings:
+class PeerReplicas:
     """The sockets in `folder` but for our own. `token` opens the administration plane of each."""
 
     folder: Path
     own: str
     token: str
 
-    async def ask(self, method: str, path: str, timeout_s: float = TIMEOUT_S) -> list[Answer]:
+    async def ask(self, method: str, path: str, timeout_s: float = TIMEOUT_S) -> list[PeerReply]:
         """Every living sibling's answer, in the order of their names. Never raises.
 
         Cost: that of the slowest, at most `timeout_s`; about 3 ms for one that is idle.
@@ -61,7 +61,7 @@ class Siblings:
         answers = await asyncio.gather(*(self._ask(one, method, path, timeout_s) for one in others))
         return [answer for answer in answers if answer is not None]
 
-    async def _ask(self, at: Path, method: str, path: str, timeout_s: float) -> Answer | None:
+    async def _ask(self, at: Path, method: str, path: str, timeout_s: float) -> PeerReply | None:
         headers = {"authorization": f"Bearer {self.token}", ALONE: "1", "accept": "application/json"}
         wire = httpx.AsyncHTTPTransport(uds=str(at), verify=_NO_TLS, trust_env=False)
         try:
@@ -70,11 +70,11 @@ class Siblings:
                 httpx.AsyncClient(transport=wire, trust_env=False, timeout=timeout_s) as client,
             ):
                 reply = await client.request(method, f"http://replica{path}", headers=headers)
-                return Answer(at.stem, reply.status_code, reply.content)
+                return PeerReply(at.stem, reply.status_code, reply.content)
         except (httpx.HTTPError, TimeoutError, OSError) as error:
             if _refused(error) and _forget(at):
                 return None
-            return Answer(at.stem, 0)
+            return PeerReply(at.stem, 0)
 
 
 def _refused(error: BaseException | None) -> bool:

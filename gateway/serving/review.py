@@ -16,12 +16,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from fallbacks.review.cases import Case as StoredCase
-from fallbacks.review.cases import CaseState, Record
+from fallbacks.review.cases import Case, CaseRecord, CaseState
 from fallbacks.review.payload import encode
 from fallbacks.review.queue import ReviewQueue
 from gateway.core.decision import Degraded, Outcome, Reason, Refused, Tensors, Verdict
-from gateway.core.pipeline import Case
+from gateway.core.pipeline import ReviewRequest
 from gateway.protocol.contract import Contract
 from gateway.protocol.endings import BY_REVIEW
 from gateway.protocol.tensors import blank
@@ -33,7 +32,7 @@ KEEP_S = 30 * 86_400.0
 log = logging.getLogger(__name__)
 
 
-class People:
+class QueuedReview:
     """The review queue as the pipeline sees it: `Review`."""
 
     def __init__(
@@ -43,7 +42,7 @@ class People:
         self.expire_after_s = expire_after_s
         self._clock = clock
 
-    async def put(self, cases: Sequence[Case], /) -> Sequence[bool]:
+    async def put(self, cases: Sequence[ReviewRequest], /) -> Sequence[bool]:
         """Takes cases durably, in order; False where there is no room. Raises what the database raises."""
         now_s = self._clock()
         return await self.queue.put([self._stored(case, now_s) for case in cases])
@@ -58,8 +57,8 @@ class People:
                 log.exception("the review queue could not be tended; the next round tries again")
             await asyncio.sleep(TEND_EVERY_S)
 
-    def _stored(self, case: Case, now_s: float) -> StoredCase:
-        return StoredCase(
+    def _stored(self, case: ReviewRequest, now_s: float) -> Case:
+        return Case(
             id=case.id,
             principal=case.principal,
             created_s=now_s,
@@ -70,14 +69,14 @@ class People:
         )
 
 
-class Nobody:
+class NoReview:
     """A deployment without people: whatever would need one is refused."""
 
-    async def put(self, cases: Sequence[Case], /) -> Sequence[bool]:
+    async def put(self, cases: Sequence[ReviewRequest], /) -> Sequence[bool]:
         return [False] * len(cases)
 
 
-def _why(case: Case) -> dict[str, Any]:
+def _why(case: ReviewRequest) -> dict[str, Any]:
     raised = [f for f in case.findings if f.verdict > Verdict.ALLOW and f.enforced]
     return {
         "reason": case.reason,
@@ -104,7 +103,7 @@ def answer_unsure() -> str:
     return orjson.dumps({"unsure": True}).decode()
 
 
-def outcome_of(record: Record, contract: Contract) -> Outcome | None:
+def outcome_of(record: CaseRecord, contract: Contract) -> Outcome | None:
     """How a case ended for its caller, in the form of the model's own outputs; None while it waits.
 
     The class that a person names stands in every output that scores classes; others are blank.

@@ -193,7 +193,7 @@ def _by_row(trail: Trail) -> list[list[dict[str, Any]]]:
 def _column(found: Assessment) -> list[dict[str, Any]]:
     """What one stage said of each of its rows."""
     scores, stage, us = found.scores.tolist(), found.stage, round(found.elapsed_s * 1e6)
-    if found.quiet and found.enforced and not found.spare:
+    if found.quiet and found.enforced and not found.input_only_rows:
         return [
             {"stage": stage, "verdict": "allow", "us": us, "score": score}
             if score == score

@@ -14,7 +14,7 @@ from gateway.http.handler import ROUTES
 from gateway.http.routes import Route
 from gateway.serving.data_plane import ANYBODY, INFERENCE, METADATA, NOBODY, OWN
 from gateway.serving.gateway import VAR
-from tests.support.data_planes import AWAY, Client, Plane, plane_of, some
+from tests.support.data_planes import AWAY, Client, DataPlane, plane_of, some
 from tests.support.deployments import FULL_RATE, letters
 from tests.support.grpc_client import door_of
 
@@ -34,7 +34,7 @@ def name_of(route: Route) -> str:
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
     folder = letters(tmp_path_factory.mktemp("access"), FULL_RATE)
 
     def key(name: str, scopes: set[str], models: set[str] | None = None) -> str:
@@ -50,7 +50,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=name_of)
-def test_without_a_key_only_health_and_the_servers_metadata_are_open(plane: Plane, route: Route) -> None:
+def test_without_a_key_only_health_and_the_servers_metadata_are_open(plane: DataPlane, route: Route) -> None:
     async def main() -> None:
         stranger = Client(plane.app, None, AWAY)
         reply = some(await stranger(route.method, path_of(route)))
@@ -64,7 +64,7 @@ def test_without_a_key_only_health_and_the_servers_metadata_are_open(plane: Plan
 
 @pytest.mark.parametrize("route", ROUTES, ids=name_of)
 @pytest.mark.parametrize("scope", [*SCOPES, "nothing"])
-def test_a_key_opens_what_its_scope_says_and_nothing_else(plane: Plane, route: Route, scope: str) -> None:
+def test_a_key_opens_what_its_scope_says_and_nothing_else(plane: DataPlane, route: Route, scope: str) -> None:
     async def main() -> None:
         reply = some(await Client(plane.app, plane.keys[scope], AWAY)(route.method, path_of(route)))
         if route.needs is ANYBODY or scope in route.needs:
@@ -76,7 +76,7 @@ def test_a_key_opens_what_its_scope_says_and_nothing_else(plane: Plane, route: R
 
 
 @pytest.mark.parametrize("route", [r for r in ROUTES if "{model}" in r.path], ids=name_of)
-def test_a_key_for_other_models_does_not_open_this_one(plane: Plane, route: Route) -> None:
+def test_a_key_for_other_models_does_not_open_this_one(plane: DataPlane, route: Route) -> None:
     async def main() -> None:
         reply = some(await Client(plane.app, plane.keys["other"], AWAY)(route.method, path_of(route)))
         assert reply.status == 403 or reply.outcome == (501, "refused", "unsupported")
@@ -85,7 +85,7 @@ def test_a_key_for_other_models_does_not_open_this_one(plane: Plane, route: Rout
 
 
 @pytest.mark.parametrize("path", sorted({path_of(route) for route in ROUTES}))
-def test_a_method_without_a_route_is_refused_on_every_path(plane: Plane, path: str) -> None:
+def test_a_method_without_a_route_is_refused_on_every_path(plane: DataPlane, path: str) -> None:
     known = {route.method for route in ROUTES if path_of(route) == path}
 
     async def main() -> None:
@@ -97,7 +97,7 @@ def test_a_method_without_a_route_is_refused_on_every_path(plane: Plane, path: s
     plane.run(main)
 
 
-def test_every_method_of_grpc_is_closed_to_strangers_and_to_keys_without_its_scope(plane: Plane) -> None:
+def test_every_method_of_grpc_is_closed_to_strangers_and_to_keys_without_its_scope(plane: DataPlane) -> None:
     async def main() -> None:
         async with door_of(plane, None) as door:
             for path, method in METHODS.items():
@@ -115,7 +115,7 @@ def test_every_method_of_grpc_is_closed_to_strangers_and_to_keys_without_its_sco
     plane.run(main)
 
 
-def test_no_key_on_this_port_loads_or_unloads_a_model(plane: Plane) -> None:
+def test_no_key_on_this_port_loads_or_unloads_a_model(plane: DataPlane) -> None:
     closed = [route for route in ROUTES if route.needs == NOBODY]
     assert {route.path.rpartition("/")[2] for route in closed} == {"load", "unload"}
 
@@ -131,7 +131,7 @@ def test_every_scope_that_a_route_asks_for_is_one_that_a_key_can_have() -> None:
     assert all(route.needs is ANYBODY or route.needs <= set(SCOPES) for route in ROUTES)
 
 
-def test_what_was_found_of_a_decision_is_told_to_the_scope_explain_alone(plane: Plane) -> None:
+def test_what_was_found_of_a_decision_is_told_to_the_scope_explain_alone(plane: DataPlane) -> None:
     async def main() -> None:
         for key, told in (("ada", True), ("infer", False)):
             client = Client(plane.app, plane.keys[key], AWAY)

@@ -10,7 +10,7 @@ import pytest
 from gateway.access.tls import Tls, load_tls
 from gateway.core.errors import PolicyError, Problem
 from gateway.policy.schema import load_policy
-from gateway.replica import Address, Replica, refuse_public_bind
+from gateway.replica import ListenAddress, Replica, refuse_public_bind
 from gateway.serving.gateway import Gateway
 from tests.support.certificates import RSA, certificate, openssl
 from tests.support.deployments import letters
@@ -137,7 +137,7 @@ PROXY = "trusted_proxies: [10.0.0.1]"
 @pytest.mark.parametrize("more", ["", TLS, PROXY, f"{TLS}, {PROXY}"])
 def test_on_loopback_anything_goes(folder: Path, host: str, more: str) -> None:
     policy = load_policy(with_serving(folder, more))
-    refuse_public_bind(folder, policy, Address(host))
+    refuse_public_bind(folder, policy, ListenAddress(host))
 
 
 @pytest.mark.parametrize("host", PUBLIC)
@@ -146,7 +146,7 @@ def test_a_public_address_is_taken_with_tls_or_a_proxy_that_ends_it(
     folder: Path, host: str, more: str
 ) -> None:
     policy = load_policy(with_serving(folder, more))
-    refuse_public_bind(folder, policy, Address(host))
+    refuse_public_bind(folder, policy, ListenAddress(host))
 
 
 @pytest.mark.parametrize("host", PUBLIC)
@@ -154,13 +154,13 @@ def test_a_public_address_is_taken_with_tls_or_a_proxy_that_ends_it(
 def test_a_public_address_is_refused_without_either(folder: Path, host: str, more: str) -> None:
     policy = load_policy(with_serving(folder, more))
     with pytest.raises(PolicyError, match=r"serving\.tls.*loopback.*trusted_proxies"):
-        refuse_public_bind(folder, policy, Address(host))
+        refuse_public_bind(folder, policy, ListenAddress(host))
 
 
 def test_a_replica_refuses_by_itself_whoever_starts_it(folder: Path) -> None:
     """Ray starts replicas without `gateway serve`."""
     with pytest.raises(PolicyError, match="loopback"):
-        Replica(Gateway.open(folder), Address("0.0.0.0", 0, 0), "token")
+        Replica(Gateway.open(folder), ListenAddress("0.0.0.0", 0, 0), "token")
 
 
 @pytest.mark.parametrize(
@@ -172,4 +172,4 @@ def test_a_replica_refuses_by_itself_whoever_starts_it(folder: Path) -> None:
     ],
 )
 def test_an_address_says_how_it_is_reached(host: str, secure: bool, url: str) -> None:
-    assert Address(host, 80).url(secure=secure) == url
+    assert ListenAddress(host, 80).url(secure=secure) == url

@@ -17,7 +17,7 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.admin.pages.status import Numbers
-from gateway.serving.replicas import Answer, Siblings, merge
+from gateway.serving.replicas import PeerReplicas, PeerReply, merge
 from tests.support.admin_world import LETTERS, TOKEN, World, deployment, on_loop, rewrite, world
 
 ALONE = {"x-fs-alone": "1"}
@@ -189,16 +189,16 @@ async def test_a_silent_replica_is_named_and_holds_nobody_up(folder: Path) -> No
 async def test_siblings_with_another_token_do_not_answer(folder: Path) -> None:
     async with replicas(folder, 1) as (one,):
         run = folder / "var" / "run"
-        asked = await Siblings(run, "me", TOKEN + "x").ask("GET", "/metrics")
+        asked = await PeerReplicas(run, "me", TOKEN + "x").ask("GET", "/metrics")
         assert [(answer.replica, answer.status, answer.ok) for answer in asked] == [
             (one.gateway.replica, 401, False)
         ]
-        assert [answer.ok for answer in await Siblings(run, "me", TOKEN).ask("GET", "/metrics")] == [True]
-        assert await Siblings(folder / "nowhere", "me", TOKEN).ask("GET", "/metrics") == []
+        assert [answer.ok for answer in await PeerReplicas(run, "me", TOKEN).ask("GET", "/metrics")] == [True]
+        assert await PeerReplicas(folder / "nowhere", "me", TOKEN).ask("GET", "/metrics") == []
 
 
 def test_an_answer_that_is_no_json_is_none() -> None:
-    assert Answer("a", 200, b"{").json() is None
+    assert PeerReply("a", 200, b"{").json() is None
 
 
 def test_families_are_merged_once_each_with_all_their_series() -> None:

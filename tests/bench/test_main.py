@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from bench.__main__ import app
 from bench.curve import SHARES
 from gateway.access.callers import add_key
-from gateway.replica import Address, Replica
+from gateway.replica import ListenAddress, Replica
 from gateway.serving.gateway import VAR, Gateway
 
 LETTERS = Path(__file__).parents[2] / "configs" / "letters"
@@ -34,7 +34,7 @@ def _free_port() -> int:
 
 
 async def _serve(folder: Path, port: int, ready: threading.Event, stop: threading.Event) -> None:
-    address = Address(port=port, grpc_port=_free_port(), admin_port=_free_port())
+    address = ListenAddress(port=port, grpc_port=_free_port(), admin_port=_free_port())
     replica = Replica(Gateway.open(folder), address, "token")
     await replica.start()
     ready.set()

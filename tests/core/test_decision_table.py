@@ -138,8 +138,8 @@ def test_refused_rows_cost_no_forward_pass_and_do_not_disturb_their_neighbours()
 
 def test_a_broken_primary_is_judged_by_the_input_alone_and_is_asked_only_once() -> None:
     big = FakeModel("raises")
-    full, spare = guard(guard=FakeGuard(reads="big")), guard(guard=FakeGuard(slope=0.5))
-    got = decide_one(1.0, ladder(big, WORKS), FakeReview(), FeatureStage(full, "big", spare))
+    full, input_only_rows = guard(guard=FakeGuard(reads="big")), guard(guard=FakeGuard(slope=0.5))
+    got = decide_one(1.0, ladder(big, WORKS), FakeReview(), FeatureStage(full, "big", input_only_rows))
     assert isinstance(got.outcome, Degraded)
     assert (got.findings[0].form, got.findings[0].score) == ("input_only", 0.5)
     assert big.calls == [1]
@@ -249,8 +249,8 @@ def test_one_bad_row_never_fails_its_neighbours_in_a_model(mood: str) -> None:
 
 def test_only_the_rows_without_features_are_judged_by_the_input_alone() -> None:
     big = FakeModel("rowwise_nan")
-    full, spare = guard(guard=FakeGuard(reads="big")), guard(guard=FakeGuard(lift=0.5))
-    stage = FeatureStage(full, "big", spare)
+    full, input_only_rows = guard(guard=FakeGuard(reads="big")), guard(guard=FakeGuard(lift=0.5))
+    stage = FeatureStage(full, "big", input_only_rows)
     pipeline = Pipeline("p", (stage,), ladder(big, WORKS), FakeReview(), 1.0)
     decisions = run(lambda: pipeline.decide(batch_of([FINE, POISON, FINE + FINE])))
     said = [(d.findings[0].form, d.findings[0].score) for d in decisions]

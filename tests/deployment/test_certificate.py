@@ -13,7 +13,7 @@ from gateway.core.errors import ArtifactError, Problem
 from gateway.deployment.certificate import load_certificate, policy_digest
 from gateway.policy.schema import load_policy
 from gateway.serving.gateway import Gateway
-from gateway.serving.review import People
+from gateway.serving.review import QueuedReview
 from tests.support.deployments import CONFIGS, letters, load
 
 CERTIFICATE = "certificate.json"
@@ -138,7 +138,7 @@ DOES_NOT_MATTER = {
 def test_what_the_certificate_does_not_speak_of_may_change(tmp_path: Path, old: str, new: str) -> None:
     folder = letters(tmp_path, (old, new))
     gateway = Gateway.open(folder)
-    assert isinstance(gateway.review, People)
+    assert isinstance(gateway.review, QueuedReview)
     gateway.review.queue.close()
     gateway.loaded.artifacts.close()
     assert load_policy(folder) != load_policy(letters(tmp_path / "unchanged"))

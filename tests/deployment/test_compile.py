@@ -19,7 +19,7 @@ from gateway.deployment.artifacts import Artifacts, Fitted, input_only, load_art
 from gateway.deployment.certificate import load_certificate
 from gateway.deployment.compile import Stores, compile_policy
 from gateway.policy.schema import Policy, SqueezePolicy, load_policy
-from gateway.serving.review import Nobody
+from gateway.serving.review import NoReview
 from guards.rate import RateGuard
 from guards.rows import Signals
 from guards.squeeze import Squeeze, SqueezeGuard
@@ -39,7 +39,7 @@ def artifacts_of(folder: Path) -> Iterator[tuple[Policy, Artifacts]]:
 def compiled(folder: Path, breakers: dict[str, Breaker] | None = None) -> Pipeline:
     held = {} if breakers is None else breakers
     with artifacts_of(folder) as (policy, artifacts):
-        return compile_policy(policy, artifacts, Stores(Nobody(), lambda principal: None, held))
+        return compile_policy(policy, artifacts, Stores(NoReview(), lambda principal: None, held))
 
 
 def ood_of(pipeline: Pipeline) -> FeatureStage:
@@ -72,7 +72,7 @@ def test_a_certified_cut_comes_from_the_certificate_each_form_from_its_own_part(
 
 def test_the_input_only_form_reads_no_model_and_the_full_form_does(tmp_path: Path) -> None:
     with artifacts_of(letters(tmp_path)) as (policy, artifacts):
-        stores = Stores(Nobody(), lambda principal: None, {})
+        stores = Stores(NoReview(), lambda principal: None, {})
         stage = ood_of(compile_policy(policy, artifacts, stores))
         assert stage.needs == "primary"
         assert isinstance(stage.without, Stage)
@@ -156,7 +156,7 @@ def test_without_people_the_review_has_no_room(tmp_path: Path) -> None:
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if not line.startswith("review:")))
     pipeline = compiled(folder)
-    assert isinstance(pipeline.review, Nobody)
+    assert isinstance(pipeline.review, NoReview)
     assert pipeline.review_budget_s > 0
 
 
@@ -166,7 +166,7 @@ def test_without_features_defer_needs_no_second_form(tmp_path: Path) -> None:
         guards = [g.model_copy(update={"without_features": "defer"}) for g in policy.guards[1:]]
         lean = replace(artifacts, fitted=Fitted({"ood": artifacts.fitted.ood["ood"]}, {}))
         changed = policy.model_copy(update={"guards": guards})
-        pipeline = compile_policy(changed, lean, Stores(Nobody(), lambda principal: None, {}))
+        pipeline = compile_policy(changed, lean, Stores(NoReview(), lambda principal: None, {}))
     assert ood_of(pipeline).without is Verdict.DEFER
 
 
@@ -191,7 +191,7 @@ def test_a_squeeze_guard_is_cut_by_the_joint_certificate_and_falls_to_on_error_w
         fitted = replace(artifacts.fitted, squeeze={"perturbation": squeeze})
         more = policy.model_copy(update={"guards": [*policy.guards, guard]})
         pipeline = compile_policy(
-            more, replace(artifacts, fitted=fitted), Stores(Nobody(), lambda principal: None, {})
+            more, replace(artifacts, fitted=fitted), Stores(NoReview(), lambda principal: None, {})
         )
     stage = pipeline.guards[-1]
     assert isinstance(stage, FeatureStage)
@@ -206,14 +206,14 @@ def test_what_the_certificate_does_not_cut_does_not_compile(tmp_path: Path) -> N
         bare = artifacts.certificate.model_copy(update={"false_alarm": None})
         with pytest.raises(ArtifactError, match=r"guards\.ood: has no cut"):
             compile_policy(
-                policy, replace(artifacts, certificate=bare), Stores(Nobody(), lambda principal: None, {})
+                policy, replace(artifacts, certificate=bare), Stores(NoReview(), lambda principal: None, {})
             )
 
 
 def test_the_rates_of_keys_reach_the_guard(tmp_path: Path) -> None:
     rates = {"slow": 0.0, "quick": 1000.0}
     with artifacts_of(letters(tmp_path)) as (policy, artifacts):
-        pipeline = compile_policy(policy, artifacts, Stores(Nobody(), rates.get, {}))
+        pipeline = compile_policy(policy, artifacts, Stores(NoReview(), rates.get, {}))
     rate = pipeline.guards[0]
     assert isinstance(rate, Stage)
     assert isinstance(rate.guard, RateGuard)

@@ -21,7 +21,7 @@ from gateway.core.stage import FeatureStage, Stage
 from gateway.deployment.artifacts import Artifacts, input_only, load_artifacts
 from gateway.deployment.compile import Stores, compile_policy
 from gateway.policy.schema import load_policy
-from gateway.serving.review import Nobody
+from gateway.serving.review import NoReview
 from guards.rows import Signals
 from guards.squeezers import distance, variants
 from tests.support.deployments import CONFIGS, batch_of, clean_rows, letters, outlier_rows, run
@@ -32,7 +32,7 @@ def compiled(folder: Path) -> Iterator[tuple[Pipeline, Artifacts]]:
     policy = load_policy(folder)
     artifacts = load_artifacts(folder, policy)
     try:
-        yield compile_policy(policy, artifacts, Stores(Nobody(), lambda principal: None, {})), artifacts
+        yield compile_policy(policy, artifacts, Stores(NoReview(), lambda principal: None, {})), artifacts
     finally:
         artifacts.close()
 
@@ -117,12 +117,12 @@ def test_the_input_is_measured_while_the_model_is_at_work(tmp_path: Path) -> Non
 
         def ahead(batch: Batch) -> None:
             events.append("input measured")
-            stage.meanwhile(batch)
+            stage.prefetch(batch)
 
         async def assess() -> None:
             models = {"primary": Model("primary", Slow(), 5.0)}
             batch = batch_of(clean_rows(3)).asking(models)
-            found = await replace(stage, meanwhile=ahead).assess(batch, now_s() + 5)
+            found = await replace(stage, prefetch=ahead).assess(batch, now_s() + 5)
             assert found.quiet
 
         run(assess)
@@ -134,7 +134,7 @@ def test_what_fails_ahead_of_time_counts_only_if_the_guard_fails_too(tmp_path: P
         raise RuntimeError("broken on purpose")
 
     with compiled(letters(tmp_path)) as (pipeline, _):
-        stage = replace(feature_stages(pipeline)["ood"], meanwhile=broken)
+        stage = replace(feature_stages(pipeline)["ood"], prefetch=broken)
 
         async def assess() -> None:
             found = await stage.assess(batch_of(outlier_rows(3)).asking(pipeline.models), now_s() + 5)
@@ -152,7 +152,7 @@ def test_a_guard_that_the_models_outputs_do_not_suit_is_refused_at_load(tmp_path
         only = artifacts.fitted.ood[input_only("ood")]
         model = artifacts.models["small"]  # gives no features
         without = replace(artifacts, models={**artifacts.models, "primary": model})
-        stores = Stores(Nobody(), lambda principal: None, {})
+        stores = Stores(NoReview(), lambda principal: None, {})
         with pytest.raises(ArtifactError, match="needs features, and the model's answer holds none"):
             compile_policy(policy, without, stores)
         fitted = replace(artifacts.fitted, ood={"ood": only, input_only("ood"): only})

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper
 
 from fallbacks.onnx import OnnxModel
 from fallbacks.onnx_file import read_once
-from fallbacks.predictor import TensorSpec
+from fallbacks.predictor import ModelTensor
 from tests.support.onnx_bytes import classifier, external, identity, loop, model, node, not_a_number, value
 
 F4 = np.dtype(np.float32)
@@ -85,8 +85,8 @@ def test_says_what_it_takes_and_gives_and_what_it_is(load: Load) -> None:
     content = classifier(W, B)
     one = load(content)
     assert one.digest == hashlib.sha256(content).hexdigest()
-    assert one.inputs == (TensorSpec("x", F4, (None, 4)),)
-    assert one.outputs == (TensorSpec("probabilities", F4, (None, 3)), TensorSpec("logits", F4, (None, 3)))
+    assert one.inputs == (ModelTensor("x", F4, (None, 4)),)
+    assert one.outputs == (ModelTensor("probabilities", F4, (None, 3)), ModelTensor("logits", F4, (None, 3)))
 
 
 def test_keeps_answering_from_the_bytes_it_hashed_when_the_file_changes(tmp_path: Path) -> None:

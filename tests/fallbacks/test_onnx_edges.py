@@ -16,7 +16,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from fallbacks.onnx import OnnxModel
 from fallbacks.onnx_edges import with_float_edges
-from fallbacks.predictor import TensorSpec, UnfitInput
+from fallbacks.predictor import ModelTensor, UnfitInput
 
 Load = Callable[[bytes], OnnxModel]
 F4, OBJECT = np.dtype(np.float32), np.dtype(np.object_)
@@ -78,7 +78,7 @@ def every_finite() -> NDArray[np.float32]:
 )
 def test_text_goes_through_as_it_is(load: Load, text: bytes) -> None:
     one = load(echo(STRING, "n", 2))
-    assert one.inputs == (TensorSpec("x", OBJECT, (None, 2)),)
+    assert one.inputs == (ModelTensor("x", OBJECT, (None, 2)),)
     x = objects(text, b"other", b"", text).reshape(2, 2)
     got = asyncio.run(one.predict({"x": x}))["y"]
     assert (got.dtype, got.tolist()) == (OBJECT, x.tolist())
@@ -119,8 +119,8 @@ def test_the_canary_of_text_is_empty_text(load: Load) -> None:
 
 def test_every_bfloat16_goes_through_bit_for_bit(load: Load) -> None:
     one = load(echo(BFLOAT16, "n"))
-    assert one.inputs == (TensorSpec("x", F4, (None,), bf16=True),)
-    assert one.outputs == (TensorSpec("y", F4, (None,), bf16=True),)
+    assert one.inputs == (ModelTensor("x", F4, (None,), bf16=True),)
+    assert one.outputs == (ModelTensor("y", F4, (None,), bf16=True),)
     x = every_finite()
     assert one.run({"x": x})["y"].tobytes() == x.tobytes()
     assert asyncio.run(one.predict({"x": x}))["y"].tobytes() == x.tobytes()

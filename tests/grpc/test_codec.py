@@ -77,7 +77,7 @@ def test_every_tensor_leaves_as_it_is(sent: tuple[TensorSpec, Array], raw: bool)
     spec, array = sent
     taken = spec_of("FP32", name="i")
     contract = contract_of(taken, outputs=[spec])
-    request = InferRequest("7", {}, len(array), contract.everything[raw])
+    request = InferRequest("7", {}, len(array), contract.default_outputs[raw])
     answer = Answer({spec.name: array}, None, Ending("served", "ok", "m"))
     response = pb.ModelInferResponse.FromString(
         render_infer(contract, request, answer, STAMP).SerializeToString()
@@ -97,7 +97,7 @@ def test_texts_of_a_model_leave_as_bytes_in_either_form() -> None:
     spec = spec_of("BYTES", (None,), "y")
     contract = contract_of(spec_of("FP32"), outputs=[spec])
     for raw in (True, False):
-        request = InferRequest(None, {}, 1, contract.everything[raw])
+        request = InferRequest(None, {}, 1, contract.default_outputs[raw])
         answer = Answer({"y": np.array(["é"], object)}, None, Ending("served", "ok", "m"))
         response = render_infer(contract, request, answer, STAMP)
         held = response.raw_output_contents or response.outputs[0].contents.bytes_contents

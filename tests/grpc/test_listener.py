@@ -21,7 +21,7 @@ from gateway.access.callers import add_key
 from gateway.grpc import listener as grpc_module
 from gateway.serving.gateway import VAR
 from gateway.serving.review import answer_unsure, answer_with_label
-from tests.support.data_planes import Client, Plane, mixed, plane_of, whole_plane
+from tests.support.data_planes import Client, DataPlane, mixed, plane_of, whole_plane
 from tests.support.data_planes import request_of as json_request
 from tests.support.deployments import FULL_RATE, Hangs, Raises, key_for, letters
 from tests.support.grpc_client import INFER, ROW_OUTCOME, SERVICE, Door, door_of, request_of, told_of
@@ -30,7 +30,7 @@ CHECK = "/grpc.health.v1.Health/Check"
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
     with whole_plane(tmp_path_factory) as made:
         yield made
 
@@ -39,7 +39,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
 
 
 @pytest.mark.parametrize("raw", [True, False], ids=["raw", "typed"])
-def test_a_trusted_caller_gets_the_models_answer_bit_for_bit(plane: Plane, raw: bool) -> None:
+def test_a_trusted_caller_gets_the_models_answer_bit_for_bit(plane: DataPlane, raw: bool) -> None:
     session = onnxruntime.InferenceSession(plane.gateway.folder / "primary.onnx")
 
     async def main() -> None:
@@ -58,7 +58,7 @@ def test_a_trusted_caller_gets_the_models_answer_bit_for_bit(plane: Plane, raw: 
 
 @pytest.mark.parametrize("raw", [True, False], ids=["raw", "typed"])
 def test_a_client_that_takes_partial_answers_gets_the_rows_and_how_each_ended(
-    plane: Plane, raw: bool
+    plane: DataPlane, raw: bool
 ) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
@@ -76,7 +76,7 @@ def test_a_client_that_takes_partial_answers_gets_the_rows_and_how_each_ended(
 
 
 @pytest.mark.parametrize("coding", ["NoCompression", "Gzip", "Deflate"])
-def test_a_message_may_come_compressed_and_the_answer_is_not(plane: Plane, coding: str) -> None:
+def test_a_message_may_come_compressed_and_the_answer_is_not(plane: DataPlane, coding: str) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
             x = np.repeat(plane.good[:1], 20, axis=0)
@@ -87,7 +87,7 @@ def test_a_message_may_come_compressed_and_the_answer_is_not(plane: Plane, codin
     plane.run(main)
 
 
-def test_the_metadata_of_both_doors_is_the_same(plane: Plane) -> None:
+def test_the_metadata_of_both_doors_is_the_same(plane: DataPlane) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
 
@@ -165,7 +165,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_the_same_request_ends_the_same_way_by_both_doors(plane: Plane, case: Case) -> None:
+def test_the_same_request_ends_the_same_way_by_both_doors(plane: DataPlane, case: Case) -> None:
     rows = {"narrow": plane.good[:1, :15], "huge": np.zeros((20_000, 16), np.float32)}
     x = rows[case.rows] if case.rows in rows else getattr(plane, case.rows)[:1]
     path = f"/v2/models/{case.model}{f'/versions/{case.version}' if case.version else ''}/infer"
@@ -200,7 +200,7 @@ def test_the_same_request_ends_the_same_way_by_both_doors(plane: Plane, case: Ca
     plane.run(main)
 
 
-def test_a_key_that_has_used_up_its_rate_is_told_when_to_come_again(plane: Plane) -> None:
+def test_a_key_that_has_used_up_its_rate_is_told_when_to_come_again(plane: DataPlane) -> None:
     async def main() -> None:
         async with door_of(plane, "slow") as door:
             ends = [await door.infer(plane.good[:1]) for _ in range(4)]
@@ -211,7 +211,7 @@ def test_a_key_that_has_used_up_its_rate_is_told_when_to_come_again(plane: Plane
     plane.run(main)
 
 
-def test_the_reviews_of_a_large_batch_fit_what_a_client_takes_of_trailers(plane: Plane) -> None:
+def test_the_reviews_of_a_large_batch_fit_what_a_client_takes_of_trailers(plane: DataPlane) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
             told = await door.infer(np.repeat(plane.strange[:1], 128, axis=0))
@@ -225,7 +225,7 @@ def test_the_reviews_of_a_large_batch_fit_what_a_client_takes_of_trailers(plane:
     plane.run(main)
 
 
-def test_who_waits_for_a_person_gets_the_persons_answer(plane: Plane) -> None:
+def test_who_waits_for_a_person_gets_the_persons_answer(plane: DataPlane) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
             known = await plane.cases()
@@ -238,7 +238,7 @@ def test_who_waits_for_a_person_gets_the_persons_answer(plane: Plane) -> None:
     plane.run(main)
 
 
-def test_a_person_who_is_not_sure_is_an_abstention(plane: Plane) -> None:
+def test_a_person_who_is_not_sure_is_an_abstention(plane: DataPlane) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
             known = await plane.cases()
@@ -251,7 +251,7 @@ def test_a_person_who_is_not_sure_is_an_abstention(plane: Plane) -> None:
     plane.run(main)
 
 
-def test_a_clients_deadline_only_shortens(plane: Plane) -> None:
+def test_a_clients_deadline_only_shortens(plane: DataPlane) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
             with plane.spoiled(Hangs(), Hangs(), people=False):
@@ -285,7 +285,7 @@ def test_a_clients_deadline_only_shortens(plane: Plane) -> None:
     ]
     + ["/grpc.health.v1.Health/Watch", "/other.Service/Method"],
 )
-def test_what_is_not_served_is_unimplemented_and_the_server_stays_up(plane: Plane, method: str) -> None:
+def test_what_is_not_served_is_unimplemented_and_the_server_stays_up(plane: DataPlane, method: str) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
             told = await door(method, b"\x0a\x01x")
@@ -300,7 +300,7 @@ def test_what_is_not_served_is_unimplemented_and_the_server_stays_up(plane: Plan
     plane.run(main)
 
 
-def test_health_is_told_to_anybody_of_what_there_is(plane: Plane) -> None:
+def test_health_is_told_to_anybody_of_what_there_is(plane: DataPlane) -> None:
     async def main() -> None:
         async with door_of(plane, "wrong") as door:
             for name in ("", SERVICE, "letters"):
@@ -316,7 +316,7 @@ def test_health_is_told_to_anybody_of_what_there_is(plane: Plane) -> None:
 
 
 @pytest.mark.parametrize("method", ["RepositoryModelLoad", "RepositoryModelUnload"])
-def test_administration_is_nobodys_here(plane: Plane, method: str) -> None:
+def test_administration_is_nobodys_here(plane: DataPlane, method: str) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
             told = await door(f"/{SERVICE}/{method}")
@@ -338,7 +338,7 @@ def test_administration_is_nobodys_here(plane: Plane, method: str) -> None:
     ],
 )
 def test_who_is_refused_is_refused_before_a_message_is_read(
-    plane: Plane, key: str, name: str, code: str
+    plane: DataPlane, key: str, name: str, code: str
 ) -> None:
     async def main() -> None:
         async with door_of(plane, key) as door:
@@ -349,7 +349,7 @@ def test_who_is_refused_is_refused_before_a_message_is_read(
     plane.run(main)
 
 
-def test_a_message_that_never_comes_ends_the_call(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_that_never_comes_ends_the_call(plane: DataPlane, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc_module, "BODY_TIMEOUT_S", 0.1)
 
     async def main() -> None:
@@ -362,7 +362,7 @@ def test_a_message_that_never_comes_ends_the_call(plane: Plane, monkeypatch: pyt
     plane.run(main)
 
 
-def test_a_call_without_a_message_is_invalid(plane: Plane) -> None:
+def test_a_call_without_a_message_is_invalid(plane: DataPlane) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
             call = door.channel.stream_unary(INFER)(iter(()), metadata=door.metadata(()))
@@ -373,7 +373,7 @@ def test_a_call_without_a_message_is_invalid(plane: Plane) -> None:
 
 @pytest.mark.parametrize(("bound", "reason"), [("most_per_caller", "rate_limited"), ("most", "unavailable")])
 def test_no_more_calls_than_there_are_seats_are_under_way(
-    plane: Plane, monkeypatch: pytest.MonkeyPatch, bound: str, reason: str
+    plane: DataPlane, monkeypatch: pytest.MonkeyPatch, bound: str, reason: str
 ) -> None:
     monkeypatch.setattr(plane.gateway.in_flight, bound, 2)
 
@@ -392,7 +392,7 @@ def test_no_more_calls_than_there_are_seats_are_under_way(
     plane.run(main)
 
 
-async def seats(plane: Plane, taken: int) -> None:
+async def seats(plane: DataPlane, taken: int) -> None:
     """Returns when so many calls are under way."""
     for _ in range(500):
         if plane.gateway.in_flight.total == taken:
@@ -401,7 +401,7 @@ async def seats(plane: Plane, taken: int) -> None:
     raise AssertionError(f"{plane.gateway.in_flight.total} calls are under way, not {taken}")
 
 
-def test_who_hangs_up_is_judged_to_the_end_recorded_and_keeps_its_seat_until_then(plane: Plane) -> None:
+def test_who_hangs_up_is_judged_to_the_end_recorded_and_keeps_its_seat_until_then(plane: DataPlane) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
             with plane.recorded() as seen, plane.spoiled(Hangs()):
@@ -420,7 +420,7 @@ def test_who_hangs_up_is_judged_to_the_end_recorded_and_keeps_its_seat_until_the
 
 
 def test_a_defect_ends_as_unavailable_and_tells_nothing_of_itself(
-    plane: Plane, monkeypatch: pytest.MonkeyPatch
+    plane: DataPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: Any) -> None:
         raise RuntimeError("secret of the inside")
@@ -437,7 +437,7 @@ def test_a_defect_ends_as_unavailable_and_tells_nothing_of_itself(
     plane.run(main)
 
 
-def test_strange_names_and_keys_are_only_refused(plane: Plane) -> None:
+def test_strange_names_and_keys_are_only_refused(plane: DataPlane) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
             for name in ("\r\nx-evil: 1", "é☃", "x" * 5000, "\x00"):
@@ -454,7 +454,7 @@ def test_strange_names_and_keys_are_only_refused(plane: Plane) -> None:
     plane.run(main)
 
 
-def test_a_stop_finishes_the_call_in_flight(plane: Plane) -> None:
+def test_a_stop_finishes_the_call_in_flight(plane: DataPlane) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
             with plane.spoiled(Hangs()):

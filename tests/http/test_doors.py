@@ -20,7 +20,7 @@ from tests.support.data_planes import (
     QUICK,
     X16,
     Client,
-    Plane,
+    DataPlane,
     plane_of,
     request_of,
     some,
@@ -38,7 +38,7 @@ from tests.support.deployments import (
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
     with whole_plane(tmp_path_factory) as made:
         yield made
 
@@ -85,7 +85,7 @@ INVALID: dict[str, tuple[Any, str, str]] = {
 
 
 @pytest.mark.parametrize(("body", "field", "rule"), INVALID.values(), ids=INVALID)
-def test_a_400_names_the_field_and_the_rule(plane: Plane, body: Any, field: str, rule: str) -> None:
+def test_a_400_names_the_field_and_the_rule(plane: DataPlane, body: Any, field: str, rule: str) -> None:
     async def main() -> None:
         reply = await plane.ada.post(body if isinstance(body, bytes) else json.dumps(body).encode())
         assert reply.outcome == (400, "refused", "invalid")
@@ -95,7 +95,7 @@ def test_a_400_names_the_field_and_the_rule(plane: Plane, body: Any, field: str,
     plane.run(main)
 
 
-def test_a_binary_number_that_is_none_is_a_400_that_names_its_row(plane: Plane) -> None:
+def test_a_binary_number_that_is_none_is_a_400_that_names_its_row(plane: DataPlane) -> None:
     async def main() -> None:
         x = np.repeat(plane.good[:1], 3, axis=0)
         x[2, 5] = np.nan
@@ -107,7 +107,7 @@ def test_a_binary_number_that_is_none_is_a_400_that_names_its_row(plane: Plane) 
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "", "nan", "1,5", "\u00b2", "0x10"])
-def test_a_timeout_that_is_none_is_a_400(plane: Plane, value: str) -> None:
+def test_a_timeout_that_is_none_is_a_400(plane: DataPlane, value: str) -> None:
     async def main() -> None:
         reply = await plane.ada.infer(plane.good[:1], {"x-request-timeout-seconds": value})
         assert reply.outcome == (400, "refused", "invalid")
@@ -117,7 +117,7 @@ def test_a_timeout_that_is_none_is_a_400(plane: Plane, value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["-1", "x", "", "1e3", "\u00b2", "9" * 40, "999999"])
-def test_a_header_length_that_is_none_is_a_400(plane: Plane, value: str) -> None:
+def test_a_header_length_that_is_none_is_a_400(plane: DataPlane, value: str) -> None:
     async def main() -> None:
         reply = await plane.ada.infer(plane.good[:1], {"inference-header-content-length": value})
         assert reply.outcome == (400, "refused", "invalid")
@@ -126,7 +126,7 @@ def test_a_header_length_that_is_none_is_a_400(plane: Plane, value: str) -> None
     plane.run(main)
 
 
-def test_what_is_invalid_costs_nothing_and_leaves_no_record(plane: Plane) -> None:
+def test_what_is_invalid_costs_nothing_and_leaves_no_record(plane: DataPlane) -> None:
     async def main() -> None:
         slow = Client(plane.app, key_for(plane.gateway.folder, "careful", "trusted", 0.001))
         await asyncio.sleep(0.6)
@@ -151,7 +151,7 @@ def test_what_is_invalid_costs_nothing_and_leaves_no_record(plane: Plane) -> Non
         "/v2/models/letters/versions/2",
     ],
 )
-def test_an_unknown_model_is_a_404_in_the_words_that_clients_look_for(plane: Plane, path: str) -> None:
+def test_an_unknown_model_is_a_404_in_the_words_that_clients_look_for(plane: DataPlane, path: str) -> None:
     async def main() -> None:
         reply = some(await plane.ada("POST" if path.endswith("infer") else "GET", path))
         assert reply.outcome == (404, "refused", "not_found")
@@ -161,7 +161,7 @@ def test_an_unknown_model_is_a_404_in_the_words_that_clients_look_for(plane: Pla
 
 
 @pytest.mark.parametrize("name", ["\r\nx-evil: 1", "é☃", "x" * 5000, "%00", "'\"<script>"])
-def test_a_strange_model_name_is_only_a_404(plane: Plane, name: str) -> None:
+def test_a_strange_model_name_is_only_a_404(plane: DataPlane, name: str) -> None:
     async def main() -> None:
         reply = await plane.ada.get(f"/v2/models/{name}")
         assert reply.status == 404
@@ -182,7 +182,7 @@ def test_a_strange_model_name_is_only_a_404(plane: Plane, name: str) -> None:
         "/review",
     ],
 )
-def test_what_is_not_there_is_a_404(plane: Plane, path: str) -> None:
+def test_what_is_not_there_is_a_404(plane: DataPlane, path: str) -> None:
     async def main() -> None:
         assert (await plane.ada.get(path)).outcome == (404, "refused", "not_found")
 
@@ -201,7 +201,9 @@ def test_what_is_not_there_is_a_404(plane: Plane, path: str) -> None:
         ("DELETE", "/reviews/x", "GET"),
     ],
 )
-def test_another_method_is_a_405_that_says_which(plane: Plane, method: str, path: str, allow: str) -> None:
+def test_another_method_is_a_405_that_says_which(
+    plane: DataPlane, method: str, path: str, allow: str
+) -> None:
     async def main() -> None:
         reply = some(await plane.ada(method, path))
         assert reply.outcome == (405, "refused", "method_not_allowed")
@@ -210,7 +212,9 @@ def test_another_method_is_a_405_that_says_which(plane: Plane, method: str, path
     plane.run(main)
 
 
-def test_health_and_the_servers_own_metadata_need_no_key_and_nothing_else_goes_without(plane: Plane) -> None:
+def test_health_and_the_servers_own_metadata_need_no_key_and_nothing_else_goes_without(
+    plane: DataPlane,
+) -> None:
     async def main() -> None:
         stranger = Client(plane.app, None, AWAY)
         for path in ("/v2", "/v2/", "/v2/health/live", "/v2/health/ready"):
@@ -229,7 +233,7 @@ def test_health_and_the_servers_own_metadata_need_no_key_and_nothing_else_goes_w
     plane.run(main)
 
 
-def test_the_model_is_described_as_clients_expect(plane: Plane) -> None:
+def test_the_model_is_described_as_clients_expect(plane: DataPlane) -> None:
     async def main() -> None:
         for path in ("/v2/models/letters", "/v2/models/letters/versions/1"):
             about = (await plane.ada.get(path)).json
@@ -265,7 +269,7 @@ def test_the_model_is_described_as_clients_expect(plane: Plane) -> None:
     ],
 )
 def test_who_is_let_in(
-    plane: Plane, headers: dict[str, str], address: tuple[str, int] | None, status: int
+    plane: DataPlane, headers: dict[str, str], address: tuple[str, int] | None, status: int
 ) -> None:
     async def main() -> None:
         sent = {name: value.format(**plane.keys) for name, value in headers.items()}
@@ -290,7 +294,7 @@ def test_where_anonymous_is_nobody_not_even_loopback_is_let_in(tmp_path: Path) -
         plane.run(main)
 
 
-def test_a_new_key_is_honoured_within_a_second(plane: Plane) -> None:
+def test_a_new_key_is_honoured_within_a_second(plane: DataPlane) -> None:
     async def main() -> None:
         await plane.ada.infer(plane.good[:1])
         late = Client(plane.app, key_for(plane.gateway.folder, "late"), AWAY)
@@ -339,7 +343,7 @@ def test_a_decision_that_a_reload_overtook_keeps_the_mode_that_it_was_made_in(tm
 # ---------------------------------------------------------------- bodies
 
 
-def test_a_body_in_pieces_is_one_body(plane: Plane) -> None:
+def test_a_body_in_pieces_is_one_body(plane: DataPlane) -> None:
     async def main() -> None:
         body, _ = request_of(plane.good[:1])
         pieces = [body[i : i + 7] for i in range(0, len(body), 7)]
@@ -348,7 +352,7 @@ def test_a_body_in_pieces_is_one_body(plane: Plane) -> None:
     plane.run(main)
 
 
-def test_a_body_over_the_limit_is_a_413_whether_it_says_so_or_not(plane: Plane) -> None:
+def test_a_body_over_the_limit_is_a_413_whether_it_says_so_or_not(plane: DataPlane) -> None:
     limit = plane.gateway.loaded.contract.body_limit_bytes
     taken: list[int] = []
 
@@ -370,7 +374,7 @@ def test_a_body_over_the_limit_is_a_413_whether_it_says_so_or_not(plane: Plane) 
 
 
 @pytest.mark.parametrize("value", ["\u00b2", "x", "-5", "9" * 5000, ""])
-def test_a_content_length_that_is_none_never_breaks_anything(plane: Plane, value: str) -> None:
+def test_a_content_length_that_is_none_never_breaks_anything(plane: DataPlane, value: str) -> None:
     async def main() -> None:
         reply = await plane.ada.infer(plane.good[:1], {"content-length": value})
         assert reply.status in (200, 400, 413)
@@ -378,7 +382,7 @@ def test_a_content_length_that_is_none_never_breaks_anything(plane: Plane, value
     plane.run(main)
 
 
-def test_the_largest_batch_fits_the_limit_in_json(plane: Plane) -> None:
+def test_the_largest_batch_fits_the_limit_in_json(plane: DataPlane) -> None:
     async def main() -> None:
         x = np.repeat(plane.good[:1], 128, axis=0) + np.float32(1 / 3)
         reply = await plane.ada.infer(np.minimum(x, np.float32(15)), outputs=[{"name": "fs_row_outcome"}])
@@ -387,7 +391,7 @@ def test_the_largest_batch_fits_the_limit_in_json(plane: Plane) -> None:
     plane.run(main)
 
 
-def test_an_encoding_that_is_not_known_is_refused(plane: Plane) -> None:
+def test_an_encoding_that_is_not_known_is_refused(plane: DataPlane) -> None:
     async def main() -> None:
         reply = await plane.ada.post(b"\x1f\x8b", {"content-encoding": "br"})
         assert reply.outcome == (501, "refused", "unsupported")
@@ -395,7 +399,7 @@ def test_an_encoding_that_is_not_known_is_refused(plane: Plane) -> None:
     plane.run(main)
 
 
-def test_a_body_that_does_not_come_is_a_408(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_does_not_come_is_a_408(plane: DataPlane, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "BODY_TIMEOUT_S", 0.05)
 
     async def never() -> dict[str, Any]:
@@ -409,7 +413,7 @@ def test_a_body_that_does_not_come_is_a_408(plane: Plane, monkeypatch: pytest.Mo
     plane.run(main)
 
 
-def test_who_hangs_up_in_the_middle_of_a_body_is_not_answered_and_disturbs_nobody(plane: Plane) -> None:
+def test_who_hangs_up_in_the_middle_of_a_body_is_not_answered_and_disturbs_nobody(plane: DataPlane) -> None:
     async def gone() -> dict[str, Any]:
         return {"type": "http.disconnect"}
 
@@ -422,7 +426,7 @@ def test_who_hangs_up_in_the_middle_of_a_body_is_not_answered_and_disturbs_nobod
     plane.run(main)
 
 
-def test_a_cancelled_request_is_cancelled_and_disturbs_nobody(plane: Plane) -> None:
+def test_a_cancelled_request_is_cancelled_and_disturbs_nobody(plane: DataPlane) -> None:
     async def main() -> None:
         with plane.spoiled(Hangs()):
             goes = asyncio.create_task(plane.ada.infer(plane.good[:1]))
@@ -435,7 +439,7 @@ def test_a_cancelled_request_is_cancelled_and_disturbs_nobody(plane: Plane) -> N
     plane.run(main)
 
 
-def test_a_websocket_is_turned_away_in_so_many_words(plane: Plane) -> None:
+def test_a_websocket_is_turned_away_in_so_many_words(plane: DataPlane) -> None:
     """An application that only returns makes the server answer 500."""
     sent: list[dict[str, Any]] = []
 

@@ -19,7 +19,7 @@ from gateway.serving.review import answer_unsure, answer_with_label
 from tests.support.data_planes import (
     INFER,
     Client,
-    Plane,
+    DataPlane,
     Rows,
     mixed,
     plane_of,
@@ -40,13 +40,13 @@ from tests.support.deployments import (
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
     with whole_plane(tmp_path_factory) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def truth(plane: Plane) -> Callable[[Rows], Rows]:
+def truth(plane: DataPlane) -> Callable[[Rows], Rows]:
     """What onnxruntime itself says of each row alone."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -62,7 +62,7 @@ def truth(plane: Plane) -> Callable[[Rows], Rows]:
 
 @pytest.mark.parametrize("binary", [False, True], ids=["json", "binary"])
 def test_a_trusted_caller_gets_the_models_answer_bit_for_bit(
-    plane: Plane, truth: Callable[[Rows], Rows], binary: bool
+    plane: DataPlane, truth: Callable[[Rows], Rows], binary: bool
 ) -> None:
     async def main() -> None:
         for i in range(20):
@@ -77,7 +77,7 @@ def test_a_trusted_caller_gets_the_models_answer_bit_for_bit(
     plane.run(main)
 
 
-def test_json_and_binary_answers_are_the_same_bits_in_the_form_that_was_asked(plane: Plane) -> None:
+def test_json_and_binary_answers_are_the_same_bits_in_the_form_that_was_asked(plane: DataPlane) -> None:
     async def main() -> None:
         as_json, as_binary = (
             await plane.ada.infer(plane.good[:1]),
@@ -91,7 +91,7 @@ def test_json_and_binary_answers_are_the_same_bits_in_the_form_that_was_asked(pl
     plane.run(main)
 
 
-def test_a_raw_request_is_one_tensor_and_gets_every_output_in_binary(plane: Plane) -> None:
+def test_a_raw_request_is_one_tensor_and_gets_every_output_in_binary(plane: DataPlane) -> None:
     async def main() -> None:
         x = plane.good[:1]
         raw = await plane.ada.post(x.tobytes(), {"Inference-Header-Content-Length": "0"})
@@ -102,7 +102,7 @@ def test_a_raw_request_is_one_tensor_and_gets_every_output_in_binary(plane: Plan
 
 
 def test_an_anonymous_caller_gets_two_digits_and_the_same_winner(
-    plane: Plane, truth: Callable[[Rows], Rows]
+    plane: DataPlane, truth: Callable[[Rows], Rows]
 ) -> None:
     async def main() -> None:
         x = plane.good[:30]
@@ -116,7 +116,7 @@ def test_an_anonymous_caller_gets_two_digits_and_the_same_winner(
     plane.run(main)
 
 
-def test_what_is_not_exposed_cannot_be_seen_or_asked_for(plane: Plane) -> None:
+def test_what_is_not_exposed_cannot_be_seen_or_asked_for(plane: DataPlane) -> None:
     async def main() -> None:
         reply = await plane.ada.infer(plane.good[:1])
         assert [output["name"] for output in reply.json["outputs"]] == ["probabilities"]
@@ -131,7 +131,7 @@ def test_what_is_not_exposed_cannot_be_seen_or_asked_for(plane: Plane) -> None:
     plane.run(main)
 
 
-def test_a_caller_gets_the_outputs_asked_for_in_order_and_form(plane: Plane) -> None:
+def test_a_caller_gets_the_outputs_asked_for_in_order_and_form(plane: DataPlane) -> None:
     async def main() -> None:
         outputs = [
             {"name": "fs_row_outcome"},
@@ -153,7 +153,7 @@ def test_a_caller_gets_the_outputs_asked_for_in_order_and_form(plane: Plane) -> 
 
 
 @pytest.mark.parametrize("identity", ["mine", "", "é☃", "x" * 1000])
-def test_the_id_is_echoed_however_the_request_ends(plane: Plane, identity: str) -> None:
+def test_the_id_is_echoed_however_the_request_ends(plane: DataPlane, identity: str) -> None:
     async def main() -> None:
         ends = set()
         for x in (plane.good[:1], plane.strange[:1]):
@@ -169,7 +169,7 @@ def test_the_id_is_echoed_however_the_request_ends(plane: Plane, identity: str) 
     plane.run(main)
 
 
-def test_without_an_id_none_is_invented(plane: Plane) -> None:
+def test_without_an_id_none_is_invented(plane: DataPlane) -> None:
     async def main() -> None:
         assert "id" not in (await plane.ada.infer(plane.good[:1])).json
         assert "id" not in (await plane.ada.infer(plane.good[:1], id=None)).json
@@ -177,7 +177,7 @@ def test_without_an_id_none_is_invented(plane: Plane) -> None:
     plane.run(main)
 
 
-def test_every_request_has_a_decision_id_of_its_own(plane: Plane) -> None:
+def test_every_request_has_a_decision_id_of_its_own(plane: DataPlane) -> None:
     async def main() -> None:
         ids = [(await plane.ada.infer(plane.good[:1])).parameters["fs_decision_id"] for _ in range(20)]
         ids += [(await plane.anyone.get("/nowhere")).parameters["fs_decision_id"] for _ in range(20)]
@@ -186,7 +186,9 @@ def test_every_request_has_a_decision_id_of_its_own(plane: Plane) -> None:
     plane.run(main)
 
 
-def test_callers_at_the_same_time_get_their_own_answers(plane: Plane, truth: Callable[[Rows], Rows]) -> None:
+def test_callers_at_the_same_time_get_their_own_answers(
+    plane: DataPlane, truth: Callable[[Rows], Rows]
+) -> None:
     async def main() -> None:
         x = plane.good[:80]
         replies = await asyncio.gather(
@@ -202,7 +204,7 @@ def test_callers_at_the_same_time_get_their_own_answers(plane: Plane, truth: Cal
 # ---------------------------------------------------------------- terminal states
 
 
-def test_degraded_is_a_200_that_names_the_rung(plane: Plane) -> None:
+def test_degraded_is_a_200_that_names_the_rung(plane: DataPlane) -> None:
     async def main() -> None:
         with plane.spoiled(Raises()):
             reply = stamped(await plane.ada.infer(plane.easy[:1]))
@@ -214,7 +216,7 @@ def test_degraded_is_a_200_that_names_the_rung(plane: Plane) -> None:
     plane.run(main)
 
 
-def test_deferred_is_a_422_that_says_where_the_answer_will_be(plane: Plane) -> None:
+def test_deferred_is_a_422_that_says_where_the_answer_will_be(plane: DataPlane) -> None:
     async def main() -> None:
         reply = await plane.ada.infer(plane.strange[:1])
         assert reply.outcome == (422, "deferred", "abstained")
@@ -237,7 +239,7 @@ def test_deferred_is_a_422_that_says_where_the_answer_will_be(plane: Plane) -> N
     ids=["alone", "among others", "in a header of its own", "in capitals"],
 )
 def test_deferred_is_a_202_only_for_those_who_asked_for_it(
-    plane: Plane, headers: list[tuple[str, str]]
+    plane: DataPlane, headers: list[tuple[str, str]]
 ) -> None:
     async def main() -> None:
         reply = await plane.ada.infer(plane.strange[:1], headers)
@@ -248,7 +250,7 @@ def test_deferred_is_a_202_only_for_those_who_asked_for_it(
     plane.run(main)
 
 
-def test_who_waits_gets_the_persons_answer_as_a_200(plane: Plane) -> None:
+def test_who_waits_gets_the_persons_answer_as_a_200(plane: DataPlane) -> None:
     async def main() -> None:
         known = await plane.cases()
         waiting = asyncio.create_task(plane.ada.infer(plane.strange[:1], {"Prefer": "wait=20"}, id="mine"))
@@ -264,7 +266,7 @@ def test_who_waits_gets_the_persons_answer_as_a_200(plane: Plane) -> None:
     plane.run(main)
 
 
-def test_who_waits_for_a_person_who_cannot_tell_is_refused(plane: Plane) -> None:
+def test_who_waits_for_a_person_who_cannot_tell_is_refused(plane: DataPlane) -> None:
     async def main() -> None:
         known = await plane.cases()
         waiting = asyncio.create_task(plane.ada.infer(plane.strange[:1], {"Prefer": "wait=20"}))
@@ -274,7 +276,7 @@ def test_who_waits_for_a_person_who_cannot_tell_is_refused(plane: Plane) -> None
     plane.run(main)
 
 
-def test_who_waits_in_vain_gets_the_deferral_after_so_long(plane: Plane) -> None:
+def test_who_waits_in_vain_gets_the_deferral_after_so_long(plane: DataPlane) -> None:
     async def main() -> None:
         start_s = time.perf_counter()
         reply = await plane.ada.infer(plane.strange[:1], {"Prefer": "wait=1, respond-async"})
@@ -284,7 +286,7 @@ def test_who_waits_in_vain_gets_the_deferral_after_so_long(plane: Plane) -> None
     plane.run(main)
 
 
-def test_nobody_waits_longer_than_half_a_minute(plane: Plane) -> None:
+def test_nobody_waits_longer_than_half_a_minute(plane: DataPlane) -> None:
     assert LONGEST_WAIT_S <= 30
     assert wait_s("wait=86400") == 30
     assert wait_s("wait=" + "9" * 5000) == 30
@@ -294,7 +296,7 @@ def test_nobody_waits_longer_than_half_a_minute(plane: Plane) -> None:
     "prefer",
     ["wait=-1", "wait=soon", "wait=", "wait", "wait=1e9", "wait=\u00b2", "wait=\u00b9\u00b2", "=", ",;,", ""],
 )
-def test_a_preference_that_means_nothing_is_ignored(plane: Plane, prefer: str) -> None:
+def test_a_preference_that_means_nothing_is_ignored(plane: DataPlane, prefer: str) -> None:
     async def main() -> None:
         start_s = time.perf_counter()
         reply = await plane.ada.infer(plane.strange[:1], {"Prefer": prefer})
@@ -304,7 +306,7 @@ def test_a_preference_that_means_nothing_is_ignored(plane: Plane, prefer: str) -
     plane.run(main)
 
 
-def test_who_hangs_up_while_waiting_is_not_waited_for(plane: Plane) -> None:
+def test_who_hangs_up_while_waiting_is_not_waited_for(plane: DataPlane) -> None:
     """Or whoever asks for wait=30 and goes holds a task that reads the database ten times a second."""
 
     async def gone() -> dict[str, Any]:
@@ -320,7 +322,7 @@ def test_who_hangs_up_while_waiting_is_not_waited_for(plane: Plane) -> None:
     plane.run(main)
 
 
-def test_refused_for_the_rate_is_a_429_that_says_when_to_come_back(plane: Plane) -> None:
+def test_refused_for_the_rate_is_a_429_that_says_when_to_come_back(plane: DataPlane) -> None:
     async def main() -> None:
         slow = Client(plane.app, plane.keys["slow"])
         replies = [await slow.infer(plane.good[:1]) for _ in range(3)]
@@ -332,7 +334,7 @@ def test_refused_for_the_rate_is_a_429_that_says_when_to_come_back(plane: Plane)
     plane.run(main)
 
 
-def test_refused_for_want_of_everything_is_a_503_that_says_when_to_come_back(plane: Plane) -> None:
+def test_refused_for_want_of_everything_is_a_503_that_says_when_to_come_back(plane: DataPlane) -> None:
     async def main() -> None:
         with plane.spoiled(Raises(), Raises(), people=False):
             reply = await plane.ada.infer(plane.good[:1])
@@ -353,7 +355,7 @@ def test_refused_for_want_of_everything_is_a_503_that_says_when_to_come_back(pla
     ids=["by header", "by parameter", "by the shorter of both", "by next to nothing"],
 )
 def test_a_deadline_that_passes_is_a_504(
-    plane: Plane, headers: dict[str, str], members: dict[str, Any]
+    plane: DataPlane, headers: dict[str, str], members: dict[str, Any]
 ) -> None:
     async def main() -> None:
         reply = await plane.ada.infer(plane.good[:1], headers, **members)
@@ -378,7 +380,7 @@ def test_a_deadline_that_passes_is_a_504(
     ],
 )
 def test_a_deadline_can_only_be_shortened(
-    plane: Plane,
+    plane: DataPlane,
     monkeypatch: pytest.MonkeyPatch,
     header: str | None,
     timeout_us: int | None,
@@ -422,7 +424,9 @@ def test_everything_that_hangs_ends_by_the_policys_deadline(tmp_path: Path) -> N
 # ---------------------------------------------------------------- batches
 
 
-def test_a_batch_in_which_every_row_is_answered_is_a_200(plane: Plane, truth: Callable[[Rows], Rows]) -> None:
+def test_a_batch_in_which_every_row_is_answered_is_a_200(
+    plane: DataPlane, truth: Callable[[Rows], Rows]
+) -> None:
     async def main() -> None:
         others = [row for row in plane.good if (row != plane.easy[0]).any()]
         x = np.stack([*others[:3], plane.easy[0]])
@@ -435,7 +439,9 @@ def test_a_batch_in_which_every_row_is_answered_is_a_200(plane: Plane, truth: Ca
     plane.run(main)
 
 
-def test_a_batch_with_a_row_that_is_not_answered_ends_as_its_worst_row_without_outputs(plane: Plane) -> None:
+def test_a_batch_with_a_row_that_is_not_answered_ends_as_its_worst_row_without_outputs(
+    plane: DataPlane,
+) -> None:
     async def main() -> None:
         reply = await plane.ada.infer(mixed(plane))
         assert reply.outcome == (422, "deferred", "abstained")
@@ -450,7 +456,7 @@ def test_a_batch_with_a_row_that_is_not_answered_ends_as_its_worst_row_without_o
 
 @pytest.mark.parametrize("binary", [False, True], ids=["json", "binary"])
 def test_who_asks_how_each_row_ended_gets_the_answered_ones(
-    plane: Plane, truth: Callable[[Rows], Rows], binary: bool
+    plane: DataPlane, truth: Callable[[Rows], Rows], binary: bool
 ) -> None:
     async def main() -> None:
         x = mixed(plane)
@@ -474,7 +480,7 @@ def test_who_asks_how_each_row_ended_gets_the_answered_ones(
     plane.run(main)
 
 
-def test_a_batch_whose_every_row_is_withheld_still_says_how_each_ended(plane: Plane) -> None:
+def test_a_batch_whose_every_row_is_withheld_still_says_how_each_ended(plane: DataPlane) -> None:
     async def main() -> None:
         outputs = [{"name": "fs_row_outcome"}, {"name": "probabilities"}]
         reply = await plane.ada.infer(plane.strange[:2], outputs=outputs)

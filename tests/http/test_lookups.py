@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.serving.review import People, answer_unsure, answer_with_label
+from gateway.serving.review import QueuedReview, answer_unsure, answer_with_label
 from tests.support.data_planes import (
     Client,
-    Plane,
+    DataPlane,
     mixed,
     plane_of,
     whole_plane,
@@ -26,12 +26,12 @@ from tests.support.deployments import (
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
     with whole_plane(tmp_path_factory) as made:
         yield made
 
 
-def test_a_caller_can_read_how_a_request_ended_but_neither_scores_nor_guards(plane: Plane) -> None:
+def test_a_caller_can_read_how_a_request_ended_but_neither_scores_nor_guards(plane: DataPlane) -> None:
     async def main() -> None:
         asked = await plane.ada.infer(mixed(plane))
         reply = await plane.ada.get(f"/decisions/{asked.parameters['fs_decision_id']}")
@@ -54,7 +54,7 @@ def test_a_caller_can_read_how_a_request_ended_but_neither_scores_nor_guards(pla
     plane.run(main)
 
 
-def test_what_is_another_callers_or_nobodys_is_the_same_404(plane: Plane) -> None:
+def test_what_is_another_callers_or_nobodys_is_the_same_404(plane: DataPlane) -> None:
     async def main() -> None:
         asked = await plane.ada.infer(plane.strange[:1])
         id_ = asked.parameters["fs_decision_id"]
@@ -77,7 +77,7 @@ def test_what_is_another_callers_or_nobodys_is_the_same_404(plane: Plane) -> Non
     plane.run(main)
 
 
-def test_a_review_can_be_polled_until_a_person_has_answered(plane: Plane) -> None:
+def test_a_review_can_be_polled_until_a_person_has_answered(plane: DataPlane) -> None:
     async def main() -> None:
         asked = await plane.ada.infer(plane.strange[:1])
         url, id_ = asked.json["review_url"], asked.parameters["fs_decision_id"]
@@ -97,7 +97,7 @@ def test_a_review_can_be_polled_until_a_person_has_answered(plane: Plane) -> Non
     plane.run(main)
 
 
-def test_a_row_of_a_batch_has_a_review_of_its_own(plane: Plane) -> None:
+def test_a_row_of_a_batch_has_a_review_of_its_own(plane: DataPlane) -> None:
     async def main() -> None:
         asked = await plane.ada.infer(plane.strange[:2])
         urls = asked.parameters["fs_review_urls"].split(",")
@@ -107,7 +107,7 @@ def test_a_row_of_a_batch_has_a_review_of_its_own(plane: Plane) -> None:
     plane.run(main)
 
 
-def test_a_persons_refusal_is_told_in_the_review(plane: Plane) -> None:
+def test_a_persons_refusal_is_told_in_the_review(plane: DataPlane) -> None:
     async def main() -> None:
         asked = await plane.ada.infer(plane.strange[:1])
         await plane.answer(asked.parameters["fs_decision_id"], answer_unsure())
@@ -119,7 +119,7 @@ def test_a_persons_refusal_is_told_in_the_review(plane: Plane) -> None:
     plane.run(main)
 
 
-def test_an_answer_that_no_class_has_is_no_500(plane: Plane) -> None:
+def test_an_answer_that_no_class_has_is_no_500(plane: DataPlane) -> None:
     async def main() -> None:
         asked = await plane.ada.infer(plane.strange[:1])
         await plane.answer(asked.parameters["fs_decision_id"], answer_with_label(26))
@@ -136,7 +136,7 @@ def test_a_review_store_that_is_gone_is_a_503_for_those_who_ask_and_a_deferral_f
     with plane_of(folder, ada=key_for(folder, "ada")) as plane:
 
         async def main() -> None:
-            assert isinstance(plane.gateway.review, People)
+            assert isinstance(plane.gateway.review, QueuedReview)
             asked = await plane.ada.infer(plane.strange[:1])
             waiting = asyncio.create_task(plane.ada.infer(plane.strange[:1], {"Prefer": "wait=2"}))
             await asyncio.sleep(0.25)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.support.data_planes import (
     INFER,
     X16,
-    Plane,
+    DataPlane,
     request_of,
     some,
     whole_plane,
@@ -21,7 +21,7 @@ from tests.support.data_planes import (
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
     with whole_plane(tmp_path_factory) as made:
         yield made
 
@@ -121,7 +121,7 @@ PATHS = st.sampled_from(
 @example(json.dumps(REQUEST).encode(), [("prefer", "wait=\u00b2")], INFER, "POST")
 @example(json.dumps(REQUEST).encode(), [("content-length", "\u00b2")], INFER, "POST")
 def test_nothing_malformed_ever_gets_a_5xx(
-    plane: Plane, body: bytes, headers: list[tuple[str, str]], path: str, method: str
+    plane: DataPlane, body: bytes, headers: list[tuple[str, str]], path: str, method: str
 ) -> None:
     sent = [(name, value) for name, value in headers if not (name == "prefer" and waits(value))]
 
@@ -143,7 +143,7 @@ def waits(prefer: str) -> bool:
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=80), st.integers(-3, 300), st.integers(0, 90))
-def test_no_binary_request_ever_gets_a_5xx(plane: Plane, noise: bytes, length: int, cut: int) -> None:
+def test_no_binary_request_ever_gets_a_5xx(plane: DataPlane, noise: bytes, length: int, cut: int) -> None:
     async def main() -> None:
         body, _ = request_of(plane.good[:1], binary=True)
         for sent in (body[: len(body) - cut] + noise, noise, noise + body):

@@ -283,7 +283,9 @@ def test_the_listener_holds_itself_to_what_is_possible(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     possible = resource.getrlimit(resource.RLIMIT_NOFILE)
-    monkeypatch.setattr("gateway.listener.limits._open_files", lambda: (SPARE_CONNECTIONS + OTHER_FILES + 6,) * 2)
+    monkeypatch.setattr(
+        "gateway.listener.limits._open_files", lambda: (SPARE_CONNECTIONS + OTHER_FILES + 6,) * 2
+    )
     monkeypatch.setattr("gateway.listener.limits.resource.setrlimit", lambda *_: None)
 
     async def main(door: Door, told: Told) -> None:

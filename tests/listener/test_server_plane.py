@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.replica import Address, Replica
+from gateway.replica import ListenAddress, Replica
 from gateway.serving.gateway import Gateway
-from tests.support.data_planes import INFER, PARAMETERS, Plane, Rows, request_of, whole_plane
+from tests.support.data_planes import INFER, PARAMETERS, DataPlane, Rows, request_of, whole_plane
 from tests.support.deployments import FULL_RATE, Hangs, key_for, letters, swap
 from tests.support.raw_http import QUICK, Door, Got, Wire, chunked, get, listening, post
 from tests.support.served import free_port
@@ -25,12 +25,12 @@ TOKEN = "token"
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
     with whole_plane(tmp_path_factory) as made:
         yield made
 
 
-def infer(plane: Plane, x: Rows, *headers: str, binary: bool = False, **members: Any) -> bytes:
+def infer(plane: DataPlane, x: Rows, *headers: str, binary: bool = False, **members: Any) -> bytes:
     body, more = request_of(x, binary, **members)
     lines = [f"{name}: {value}" for name, value in more]
     return post(INFER, body, f"Authorization: Bearer {plane.keys['ada']}", *lines, *headers)
@@ -45,7 +45,7 @@ def outcome(got: Got) -> tuple[int, str]:
     return got.status, told["reason"]
 
 
-def test_json_and_binary_are_answered_bit_for_bit_as_through_the_other_door(plane: Plane) -> None:
+def test_json_and_binary_are_answered_bit_for_bit_as_through_the_other_door(plane: DataPlane) -> None:
     async def main() -> None:
         async with listening(plane.app) as door:
             wire = await door.connect()
@@ -67,7 +67,7 @@ def test_json_and_binary_are_answered_bit_for_bit_as_through_the_other_door(plan
     plane.run(main)
 
 
-def test_many_callers_at_once_get_their_own_answers(plane: Plane) -> None:
+def test_many_callers_at_once_get_their_own_answers(plane: DataPlane) -> None:
     async def main() -> None:
         x = plane.good[:40]
         known = np.concatenate([(await plane.ada.infer(x[i : i + 1])).tensor() for i in range(40)])
@@ -86,7 +86,7 @@ def test_many_callers_at_once_get_their_own_answers(plane: Plane) -> None:
     plane.run(main)
 
 
-def test_whoever_is_refused_is_refused_before_its_body_is_read(plane: Plane) -> None:
+def test_whoever_is_refused_is_refused_before_its_body_is_read(plane: DataPlane) -> None:
     limit = plane.gateway.loaded.contract.body_limit_bytes
     key = f"X-Api-Key: {plane.keys['ada']}"
     heads: list[tuple[bytes, tuple[int, str]]] = [
@@ -113,7 +113,7 @@ def test_whoever_is_refused_is_refused_before_its_body_is_read(plane: Plane) -> 
     plane.run(main)
 
 
-def test_every_limit_of_the_door_ends_in_a_reply_that_names_policy_and_decision(plane: Plane) -> None:
+def test_every_limit_of_the_door_ends_in_a_reply_that_names_policy_and_decision(plane: DataPlane) -> None:
     limit = plane.gateway.loaded.contract.body_limit_bytes
     key = f"X-Api-Key: {plane.keys['ada']}".encode()
 
@@ -136,7 +136,7 @@ def test_every_limit_of_the_door_ends_in_a_reply_that_names_policy_and_decision(
     plane.run(main)
 
 
-def test_who_hangs_up_while_waiting_for_a_person_is_not_waited_for(plane: Plane) -> None:
+def test_who_hangs_up_while_waiting_for_a_person_is_not_waited_for(plane: DataPlane) -> None:
     async def main() -> None:
         async with listening(plane.app) as door:
             for half in (False, True):
@@ -152,7 +152,7 @@ def test_who_hangs_up_while_waiting_for_a_person_is_not_waited_for(plane: Plane)
     plane.run(main)
 
 
-def test_who_hangs_up_while_it_is_judged_is_still_in_the_log(plane: Plane) -> None:
+def test_who_hangs_up_while_it_is_judged_is_still_in_the_log(plane: DataPlane) -> None:
     async def main() -> None:
         async with listening(plane.app) as door:
             with plane.recorded() as seen, plane.spoiled(Hangs()):
@@ -166,7 +166,7 @@ def test_who_hangs_up_while_it_is_judged_is_still_in_the_log(plane: Plane) -> No
     plane.run(main)
 
 
-def test_a_review_and_a_decision_are_told_over_the_same_connection(plane: Plane) -> None:
+def test_a_review_and_a_decision_are_told_over_the_same_connection(plane: DataPlane) -> None:
     async def main() -> None:
         async with listening(plane.app) as door:
             wire = await door.connect()
@@ -186,7 +186,7 @@ def test_a_review_and_a_decision_are_told_over_the_same_connection(plane: Plane)
 
 @asynccontextmanager
 async def replica_of(folder: Path) -> AsyncIterator[tuple[Replica, Door]]:
-    address = Address(port=free_port(), grpc_port=free_port(), admin_port=free_port())
+    address = ListenAddress(port=free_port(), grpc_port=free_port(), admin_port=free_port())
     replica = Replica(Gateway.open(folder), address, TOKEN)
     await replica.start()
     door = Door(replica._data, ("127.0.0.1", address.port))
@@ -199,7 +199,7 @@ async def replica_of(folder: Path) -> AsyncIterator[tuple[Replica, Door]]:
 
 
 def test_a_replica_that_stops_finishes_what_it_was_asked_and_writes_it_down(
-    tmp_path: Path, plane: Plane
+    tmp_path: Path, plane: DataPlane
 ) -> None:
     folder = letters(tmp_path, FULL_RATE)
     body, _ = request_of(plane.good[:1])
@@ -224,7 +224,9 @@ def test_a_replica_that_stops_finishes_what_it_was_asked_and_writes_it_down(
     asyncio.run(main())
 
 
-def test_a_replica_behind_a_trusted_proxy_believes_it_and_nobody_else(tmp_path: Path, plane: Plane) -> None:
+def test_a_replica_behind_a_trusted_proxy_believes_it_and_nobody_else(
+    tmp_path: Path, plane: DataPlane
+) -> None:
     folder = letters(
         tmp_path, FULL_RATE, ("anonymous: loopback", "anonymous: loopback, trusted_proxies: [127.0.0.1]")
     )
@@ -240,7 +242,9 @@ def test_a_replica_behind_a_trusted_proxy_believes_it_and_nobody_else(tmp_path: 
     asyncio.run(main())
 
 
-def test_a_caller_with_too_many_connections_is_refused_by_its_key_and_others_are_served(plane: Plane) -> None:
+def test_a_caller_with_too_many_connections_is_refused_by_its_key_and_others_are_served(
+    plane: DataPlane,
+) -> None:
     async def main() -> None:
         async with listening(plane.app, replace(QUICK, idle_s=30, connections_per_caller=2)) as door:
             sent = infer(plane, plane.good[:1])

@@ -12,7 +12,7 @@ from gateway.deployment.artifacts import load_artifacts
 from gateway.deployment.compile import Stores, compile_policy
 from gateway.policy.schema import load_policy
 from gateway.serving.gateway import Gateway
-from gateway.serving.review import Nobody
+from gateway.serving.review import NoReview
 from tests.support.deployments import CONFIGS, FILES, edit, letters, load
 
 READY = sorted(path.parent.name for path in CONFIGS.glob("*/gateway.yaml"))
@@ -576,7 +576,7 @@ def test_every_ready_deployment_compiles(name: str) -> None:
     policy = load_policy(CONFIGS / name)
     artifacts = load_artifacts(CONFIGS / name, policy)
     try:
-        pipeline = compile_policy(policy, artifacts, Stores(Nobody(), lambda principal: None, {}))
+        pipeline = compile_policy(policy, artifacts, Stores(NoReview(), lambda principal: None, {}))
         assert [stage.name for stage in pipeline.guards] == [guard.name for guard in policy.guards]
         assert [rung.name for rung in pipeline.rungs] == [rung.name for rung in policy.rungs]
         assert pipeline.policy.startswith(f"{name}@{policy.version}#")

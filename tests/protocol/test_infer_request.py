@@ -43,7 +43,7 @@ def test_without_an_id_none_is_invented() -> None:
 
 def test_null_is_as_good_as_absent() -> None:
     got = parsed(id=None, parameters=None, outputs=None)
-    assert (got.id, got.timeout_us, got.outputs) == (None, None, IMAGE.everything[False])
+    assert (got.id, got.timeout_us, got.outputs) == (None, None, IMAGE.default_outputs[False])
 
 
 def test_timeout_is_in_microseconds_and_zero_means_none() -> None:
@@ -106,7 +106,7 @@ def test_integers_are_numbers_to_a_float_tensor() -> None:
 def test_a_raw_request_is_one_tensor_and_wants_every_output_in_binary() -> None:
     got = parse_infer(PICTURES.tobytes(), 0, IMAGE)
     assert same_bits(got.inputs["image"], PICTURES)
-    assert (got.id, got.rows, got.outputs) == (None, 2, IMAGE.everything[True])
+    assert (got.id, got.rows, got.outputs) == (None, 2, IMAGE.default_outputs[True])
 
 
 def test_a_raw_request_of_bytes_is_one_element() -> None:

@@ -24,7 +24,7 @@ from gateway.core.pipeline import AnyGuard
 from gateway.core.stage import FeatureStage
 from gateway.protocol.disclosure import Full, Label, Rounded, Top
 from gateway.serving.gateway import Gateway
-from gateway.serving.review import Nobody, People
+from gateway.serving.review import NoReview, QueuedReview
 from tests.support.deployments import (
     FULL_RATE,
     Hangs,
@@ -68,7 +68,7 @@ def enforced(guard: AnyGuard) -> bool:
 
 async def waiting(gateway: Gateway) -> int:
     """How many cases wait for a person."""
-    assert isinstance(gateway.review, People)
+    assert isinstance(gateway.review, QueuedReview)
     return (await gateway.review.queue.waiting()).counts[CaseState.OPEN]
 
 
@@ -480,7 +480,7 @@ def test_a_full_review_queue_refuses_what_needs_a_person_and_nothing_else(tmp_pa
 def test_a_review_store_that_is_gone_refuses_what_needs_a_person_and_nothing_else(tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(letters(tmp_path, FULL_RATE)) as gateway:
-            assert isinstance(gateway.review, People)
+            assert isinstance(gateway.review, QueuedReview)
             gateway.review.queue.close()
             strange = await gateway.decide(batch_of(outlier_rows(3)))
             assert [d.outcome for d in strange] == [Refused(Reason.UNAVAILABLE)] * 3
@@ -497,7 +497,7 @@ def test_without_people_what_would_need_one_is_refused(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with opened(folder) as gateway:
-            assert isinstance(gateway.review, Nobody)
+            assert isinstance(gateway.review, NoReview)
             assert kinds(await gateway.decide(batch_of(outlier_rows(3)))) == {"Refused": 3}
         assert not (folder / "var" / "review.db").exists()
 
@@ -784,7 +784,7 @@ def test_tiers_are_what_the_policy_says_and_two_digits_where_it_says_nothing(tmp
 def test_every_deferral_has_its_case_and_every_case_its_deferral(tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(letters(tmp_path, FULL_RATE)) as gateway:
-            assert isinstance(gateway.review, People)
+            assert isinstance(gateway.review, QueuedReview)
             decisions = await gateway.decide(batch_of(outlier_rows(20), "ada"))
             tickets = [d.outcome.ticket for d in decisions if isinstance(d.outcome, Deferred)]
             for ticket in tickets:

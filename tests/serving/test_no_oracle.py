@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 
 from gateway.core.batch import Answered, Batch, Predictor
 from gateway.core.decision import Reason, Tensors, Verdict
-from gateway.core.pipeline import Case
+from gateway.core.pipeline import ReviewRequest
 from gateway.core.stage import Stage
-from tests.support.data_planes import INFER, Client, Plane, Reply, plane_of, request_of, some
+from tests.support.data_planes import INFER, Client, DataPlane, Reply, plane_of, request_of, some
 from tests.support.deployments import FULL_RATE, Raises, key_for, letters
 from tests.support.grpc_client import INFER as METHOD
 from tests.support.grpc_client import Door, door_of
@@ -80,7 +80,7 @@ class Broken:
 
 
 class BrokenReview:
-    async def put(self, cases: Sequence[Case], /) -> Sequence[bool]:
+    async def put(self, cases: Sequence[ReviewRequest], /) -> Sequence[bool]:
         raise QuetzalError
 
 
@@ -114,7 +114,7 @@ models = st.sampled_from([None, None, Broken("raises"), Broken("nan"), Broken("m
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
     folder = letters(tmp_path_factory.mktemp(WORD), FULL_RATE)
     keys = {"ada": key_for(folder, "ada"), "bob": key_for(folder, "bob", "anonymous")}
     with plane_of(folder, **keys) as made:
@@ -122,7 +122,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
 
 
 def seed(
-    plane: Plane,
+    plane: DataPlane,
     guards_: tuple[Stage[Batch], ...],
     checks_: tuple[Stage[Answered], ...],
     broken: Sequence[Predictor | None],
@@ -155,7 +155,7 @@ def seen(reply: Reply) -> None:
     nothing_told(*(f"{name}: {value}".encode() for name, value in reply.headers.items()), body)
 
 
-async def ask_http(plane: Plane) -> None:
+async def ask_http(plane: DataPlane) -> None:
     x = np.concatenate([plane.good[:2], plane.strange[:1]])
     for client in (plane.ada, Client(plane.app, plane.keys["bob"])):
         for binary in (False, True):
@@ -178,7 +178,7 @@ async def ask_http(plane: Plane) -> None:
     seen(await plane.ada.get("/v2/models/other"))
 
 
-async def ask_grpc(plane: Plane) -> None:
+async def ask_grpc(plane: DataPlane) -> None:
     x = np.concatenate([plane.good[:2], plane.strange[:1]])
     async with door_of(plane, None) as door:
         for key in (plane.keys["ada"], plane.keys["bob"], "fsg_wrong"):
@@ -196,7 +196,7 @@ async def ask_one(door: Door, message: Any, key: str) -> str:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(guards(), checks(), st.tuples(models, models), st.booleans())
 def test_whatever_happens_inside_nothing_that_leaves_tells_of_it(
-    plane: Plane,
+    plane: DataPlane,
     guards_: tuple[Stage[Batch], ...],
     checks_: tuple[Stage[Answered], ...],
     broken: tuple[Predictor | None, Predictor | None],
@@ -212,7 +212,7 @@ def test_whatever_happens_inside_nothing_that_leaves_tells_of_it(
 
 
 def test_a_defect_of_the_gateway_itself_is_not_told_either(
-    plane: Plane, monkeypatch: pytest.MonkeyPatch
+    plane: DataPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: Any) -> None:
         raise QuetzalError
@@ -233,7 +233,7 @@ def test_the_search_would_find_each_of_the_canaries() -> None:
             nothing_told(part)
 
 
-def test_the_canaries_do_reach_those_who_may_see_them(plane: Plane, tmp_path: Path) -> None:
+def test_the_canaries_do_reach_those_who_may_see_them(plane: DataPlane, tmp_path: Path) -> None:
     before = plane.gateway.loaded
     guard = Stage(
         f"{WORD}_guard",

@@ -13,17 +13,17 @@ import numpy as np
 import orjson
 import pytest
 
-from fallbacks.review.cases import CaseState, Record
+from fallbacks.review.cases import CaseRecord, CaseState
 from fallbacks.review.payload import decode
 from fallbacks.review.queue import ReviewQueue
 from gateway.core.decision import Decision, Degraded, Finding, Reason, Refused, Verdict
-from gateway.core.pipeline import Case
+from gateway.core.pipeline import ReviewRequest
 from gateway.http.replies import reply_infer
 from gateway.protocol.contract import Contract, TensorSpec
 from gateway.protocol.endings import BY_REVIEW, Stamp
 from gateway.protocol.infer_request import InferRequest
 from gateway.serving import review
-from gateway.serving.review import Nobody, People, answer_unsure, answer_with_label, outcome_of
+from gateway.serving.review import NoReview, QueuedReview, answer_unsure, answer_with_label, outcome_of
 from tests.support.core_parts import run as on_a_fake_clock
 from tests.support.deployments import run
 
@@ -45,7 +45,9 @@ FINDINGS = (
 )
 
 
-def case(name: str = "c", who: str = "ada", suggestion: dict[str, Any] | None = None, **other: Any) -> Case:
+def case(
+    name: str = "c", who: str = "ada", suggestion: dict[str, Any] | None = None, **other: Any
+) -> ReviewRequest:
     fields: dict[str, Any] = {
         "id": name,
         "principal": who,
@@ -54,7 +56,7 @@ def case(name: str = "c", who: str = "ada", suggestion: dict[str, Any] | None = 
         "findings": FINDINGS,
         "suggestion": {"probabilities": P} if suggestion is None else suggestion,
     }
-    return Case(**(fields | other))
+    return ReviewRequest(**(fields | other))
 
 
 class Clock:
@@ -67,16 +69,18 @@ class Clock:
 
 
 @contextmanager
-def people(folder: Path, capacity: int = 100, expire_after_s: float = 60.0) -> Iterator[tuple[People, Clock]]:
+def people(
+    folder: Path, capacity: int = 100, expire_after_s: float = 60.0
+) -> Iterator[tuple[QueuedReview, Clock]]:
     clock = Clock()
     queue = ReviewQueue.open(f"sqlite:///{folder / 'review.db'}", capacity=capacity, clock=clock)
     try:
-        yield People(queue, expire_after_s, clock), clock
+        yield QueuedReview(queue, expire_after_s, clock), clock
     finally:
         queue.close()
 
 
-async def found(queue: ReviewQueue, case_id: str = "c") -> Record:
+async def found(queue: ReviewQueue, case_id: str = "c") -> CaseRecord:
     record = await queue.find(case_id)
     assert record is not None
     return record
@@ -160,10 +164,10 @@ def test_a_queue_without_room_takes_the_first_in_order(tmp_path: Path) -> None:
 
 
 def test_nobody_takes_nothing() -> None:
-    assert list(on_a_fake_clock(lambda: Nobody().put([case("a"), case("b")]))) == [False, False]
+    assert list(on_a_fake_clock(lambda: NoReview().put([case("a"), case("b")]))) == [False, False]
 
 
-async def decided(to: People, answer: str, case_id: str = "c") -> Record:
+async def decided(to: QueuedReview, answer: str, case_id: str = "c") -> CaseRecord:
     await to.put([case(case_id)])
     (claim,) = await to.queue.claim("grace", 30)
     await to.queue.resolve(case_id, claim.fence, "grace", answer)
@@ -246,7 +250,7 @@ def test_a_persons_answer_makes_a_reply_like_any_other(tmp_path: Path) -> None:
         with people(tmp_path) as (to, _):
             outcome = outcome_of(await decided(to, answer_with_label(3)), CONTRACT)
             assert outcome is not None
-            asked = InferRequest("mine", {}, 1, CONTRACT.everything[False])
+            asked = InferRequest("mine", {}, 1, CONTRACT.default_outputs[False])
             reply = reply_infer(CONTRACT, asked, [Decision("c", outcome)], Stamp("p", "enforce", "c"))
             body = orjson.loads(reply.body)
             assert (reply.status, body["id"]) == (200, "mine")

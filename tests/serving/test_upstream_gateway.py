@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 import pytest
 
-from fallbacks.oip.address import Address, Remote
+from fallbacks.oip.address import Remote, UpstreamAddress
 from fallbacks.oip.client import connect
 from fallbacks.oip.errors import Unanswered
 from fallbacks.onnx import OnnxModel
@@ -176,7 +176,7 @@ def test_a_gateway_behind_that_refuses_a_row_is_a_failure_to_the_one_in_front(be
     """It answers 400 to a value outside the range of its input; the rows beside it are answered."""
 
     async def main() -> None:
-        address = Address.parse(str(behind.data.base_url).rstrip("/"))
+        address = UpstreamAddress.parse(str(behind.data.base_url).rstrip("/"))
         client = connect(Remote(address, "letters"))
         described = await client.describe(5)
         rows = clean_rows(1)

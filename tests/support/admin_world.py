@@ -25,7 +25,7 @@ from gateway.core.batch import Batch
 from gateway.core.decision import Decision
 from gateway.core.record import RequestRecord
 from gateway.serving.gateway import Gateway
-from gateway.serving.review import People
+from gateway.serving.review import QueuedReview
 
 P = ParamSpec("P")
 LETTERS = Path(__file__).parents[2] / "configs" / "letters"
@@ -77,8 +77,8 @@ class World:
     stranger: httpx.AsyncClient
 
     @property
-    def people(self) -> People:
-        assert isinstance(self.gateway.review, People)
+    def people(self) -> QueuedReview:
+        assert isinstance(self.gateway.review, QueuedReview)
         return self.gateway.review
 
     async def post(self, path: str, **fields: str) -> httpx.Response:

@@ -16,7 +16,7 @@ import numpy as np
 
 from gateway.core.batch import F8, Answered, Batch
 from gateway.core.decision import Tensors
-from gateway.core.pipeline import Case
+from gateway.core.pipeline import ReviewRequest
 
 T = TypeVar("T")
 Mood: TypeAlias = Literal[
@@ -145,9 +145,9 @@ class FakeReview:
 
     mood: Mood = "answers"
     room: bool = True
-    cases: list[Case] = field(default_factory=list, compare=False)
+    cases: list[ReviewRequest] = field(default_factory=list, compare=False)
 
-    async def put(self, cases: Sequence[Case], /) -> Sequence[bool]:
+    async def put(self, cases: Sequence[ReviewRequest], /) -> Sequence[bool]:
         await _misbehave(self.mood)
         if self.mood in ("shape", "nan"):
             return [True] * (len(cases) + 1)

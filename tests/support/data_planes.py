@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from fallbacks.review.cases import WAITING
 from gateway.core.batch import Predictor
 from gateway.core.record import RequestRecord
-from gateway.http.handler import DataPlane
+from gateway.http.handler import HttpHandler
 from gateway.serving import data_plane as plane
 from gateway.serving.gateway import VAR, Gateway
-from gateway.serving.replicas import Siblings
-from gateway.serving.review import Nobody, People
+from gateway.serving.replicas import PeerReplicas
+from gateway.serving.review import NoReview, QueuedReview
 from tests.support.deployments import (
     FULL_RATE,
     Raises,
@@ -84,7 +84,7 @@ class Reply:
 class Client:
     """Sends one request at a time through the ASGI door, as a server would."""
 
-    app: DataPlane
+    app: HttpHandler
     key: str | None = None
     address: tuple[str, int] | None = HOME
 
@@ -198,7 +198,7 @@ def stamped(reply: Reply) -> Reply:
 
 
 @dataclass
-class Plane:
+class DataPlane:
     """A gateway behind its data plane, with rows that end in a known way.
 
     good: served; strange: deferred; easy: good, and answered by the fallback when the primary is gone.
@@ -206,7 +206,7 @@ class Plane:
 
     runner: asyncio.Runner
     gateway: Gateway
-    app: DataPlane
+    app: HttpHandler
     keys: dict[str, str]
     good: Rows = field(init=False)
     strange: Rows = field(init=False)
@@ -251,7 +251,7 @@ class Plane:
         for depth, predictor in enumerate(rungs):
             swap(self.gateway, predictor, depth)
         if not people:
-            pipeline = replace(self.gateway.loaded.pipeline, review=Nobody())
+            pipeline = replace(self.gateway.loaded.pipeline, review=NoReview())
             self.gateway.loaded = replace(self.gateway.loaded, pipeline=pipeline)
         try:
             yield
@@ -260,7 +260,7 @@ class Plane:
 
     async def cases(self) -> set[str]:
         """The ids of the cases that wait for a person."""
-        assert isinstance(self.gateway.review, People)
+        assert isinstance(self.gateway.review, QueuedReview)
         return {record.id for record in await self.gateway.review.queue.listing(WAITING, 10_000)}
 
     async def new_case(self, known: set[str]) -> str:
@@ -281,7 +281,7 @@ class Plane:
 
     async def answer(self, case_id: str, answer: str) -> None:
         """A person answers one case."""
-        assert isinstance(self.gateway.review, People)
+        assert isinstance(self.gateway.review, QueuedReview)
         queue = self.gateway.review.queue
         for claim in await queue.claim("grace", 60, 10_000):
             if claim.case.id == case_id:
@@ -291,7 +291,7 @@ class Plane:
 
 
 @contextmanager
-def plane_of(folder: Path, **keys: str) -> Iterator[Plane]:
+def plane_of(folder: Path, **keys: str) -> Iterator[DataPlane]:
     with asyncio.Runner() as runner:
 
         async def start() -> Gateway:
@@ -301,8 +301,8 @@ def plane_of(folder: Path, **keys: str) -> Iterator[Plane]:
 
         gateway = runner.run(start())
         try:
-            siblings = Siblings(folder / VAR / "run", gateway.replica, "no token")
-            yield Plane(runner, gateway, DataPlane(plane.Plane(gateway, siblings)), keys)
+            siblings = PeerReplicas(folder / VAR / "run", gateway.replica, "no token")
+            yield DataPlane(runner, gateway, HttpHandler(plane.DataPlane(gateway, siblings)), keys)
         finally:
             runner.run(gateway.close())
 
@@ -317,13 +317,13 @@ def keys_for(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def whole_plane(factory: pytest.TempPathFactory) -> Iterator[Plane]:
+def whole_plane(factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
     """A plane with a key for each kind of caller, and room for any rate."""
     folder = letters(factory.mktemp("plane"), FULL_RATE, QUICK)
     with plane_of(folder, **keys_for(folder)) as made:
         yield made
 
 
-def mixed(plane: Plane) -> Rows:
+def mixed(plane: DataPlane) -> Rows:
     """Served, deferred, served."""
     return np.concatenate([plane.good[:1], plane.strange[:1], plane.good[1:2]])

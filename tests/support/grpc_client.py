@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fallbacks.oip import open_inference_pb2 as pb
 from gateway.grpc.listener import Listener, grpc_server
-from tests.support.data_planes import PARAMETERS, Plane
+from tests.support.data_planes import PARAMETERS, DataPlane
 from tests.support.served import free_port
 
 SERVICE = "inference.GRPCInferenceService"
@@ -106,7 +106,7 @@ async def told_of(call: Any) -> Told:
 
 
 @asynccontextmanager
-async def door_of(plane: Plane, key: str | None = "ada", calls: int = 64) -> AsyncIterator[Door]:
+async def door_of(plane: DataPlane, key: str | None = "ada", calls: int = 64) -> AsyncIterator[Door]:
     """A door that listens on the running loop, and a channel to it with somebody's key."""
     place = f"127.0.0.1:{free_port()}"
     server = grpc_server(Listener(plane.app.plane, None), place, 64, calls)

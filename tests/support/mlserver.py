@@ -17,7 +17,7 @@ from bench.peers.environment import SERVERS, python_of_peer
 from bench.peers.launch import start_mlserver
 from bench.peers.process import end, free_port, running
 from fallbacks.onnx import OnnxModel
-from fallbacks.predictor import TensorSpec
+from fallbacks.predictor import ModelTensor
 
 MODEL = "capitals"
 UP_WITHIN_S = 60.0
@@ -80,7 +80,7 @@ def mlserver(
             end(process)
 
 
-def declared(spec: TensorSpec) -> dict[str, object]:
+def declared(spec: ModelTensor) -> dict[str, object]:
     """How `model-settings.json` declares a tensor of float32."""
     return {"name": spec.name, "datatype": "FP32", "shape": [-1 if d is None else d for d in spec.shape]}
 

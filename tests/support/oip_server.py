@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from fallbacks.oip.address import Address, Remote
+from fallbacks.oip.address import Remote, UpstreamAddress
 
 MODEL = "doubles"
 SPEC = [{"name": "y", "datatype": "FP32", "shape": [-1, 2]}]
@@ -65,7 +65,7 @@ class OipServer:
 
     @property
     def remote(self) -> Remote:
-        return Remote(Address.parse(self.url), MODEL)
+        return Remote(UpstreamAddress.parse(self.url), MODEL)
 
     @property
     def inferred(self) -> list[Asked]:

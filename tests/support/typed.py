@@ -18,11 +18,11 @@ import numpy as np
 
 from gateway.admin.app import admin_app
 from gateway.calibration.calibrate import calibrate
-from gateway.http.handler import DataPlane
-from gateway.serving.data_plane import Plane
+from gateway.http.handler import HttpHandler
+from gateway.serving.data_plane import DataPlane
 from gateway.serving.gateway import VAR, Gateway
-from gateway.serving.replicas import Siblings
-from gateway.serving.review import People
+from gateway.serving.replicas import PeerReplicas
+from gateway.serving.review import QueuedReview
 from guards import arrays
 from tests.support.data_planes import Client, Reply, some
 from tests.support.deployments import key_for, opened
@@ -167,8 +167,8 @@ class Typed:
         return some(await self.ada("POST", INFER, *request_of(inputs, **members)))
 
     @property
-    def people(self) -> People:
-        assert isinstance(self.gateway.review, People)
+    def people(self) -> QueuedReview:
+        assert isinstance(self.gateway.review, QueuedReview)
         return self.gateway.review
 
     async def page(self, path: str) -> str:
@@ -183,7 +183,9 @@ async def typed(folder: Path) -> AsyncIterator[Typed]:
     """Serves a folder; the caller `ada` gets a key, once."""
     key = key_for(folder, "ada")
     async with opened(folder) as gateway:
-        plane = DataPlane(Plane(gateway, Siblings(folder / VAR / "run", gateway.replica, "no token")))
+        plane = HttpHandler(
+            DataPlane(gateway, PeerReplicas(folder / VAR / "run", gateway.replica, "no token"))
+        )
         wire = httpx.ASGITransport(admin_app(gateway, TOKEN), raise_app_exceptions=False)
         bearer = {"authorization": f"Bearer {TOKEN}"}
         async with httpx.AsyncClient(

@@ -21,10 +21,10 @@ from onnx_session import folder
 from ray import serve
 from starlette.applications import Starlette
 
-from gateway.http.handler import DataPlane
-from gateway.serving.data_plane import Plane
+from gateway.http.handler import HttpHandler
+from gateway.serving.data_plane import DataPlane
 from gateway.serving.gateway import VAR, Gateway
-from gateway.serving.replicas import Siblings
+from gateway.serving.replicas import PeerReplicas
 
 
 def mounted() -> Starlette:
@@ -39,8 +39,8 @@ def mounted() -> Starlette:
         await gateway.close()
 
     app = Starlette(lifespan=lifespan)
-    siblings = Siblings(folder() / VAR / "run", gateway.replica, "")
-    app.mount("/", DataPlane(Plane(gateway, siblings)))
+    siblings = PeerReplicas(folder() / VAR / "run", gateway.replica, "")
+    app.mount("/", HttpHandler(DataPlane(gateway, siblings)))
     return app
 
 

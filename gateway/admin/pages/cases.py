@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import orjson
 
-from fallbacks.review.cases import CaseState, Claim, Record
+from fallbacks.review.cases import CaseRecord, CaseState, Claim
 from fallbacks.review.payload import decode
 from fallbacks.review.queue import ReviewQueue
 from gateway.admin.preview import CHANNELS, MAX_CELLS, Picture, Preview, Text, previews, why
@@ -27,7 +27,7 @@ def labels_of(gateway: Gateway) -> tuple[str, ...]:
     return tuple(names[i] if i < len(names) else str(i) for i in range(room))
 
 
-def about(record: Record, gateway: Gateway) -> dict[str, Any]:
+def about(record: CaseRecord, gateway: Gateway) -> dict[str, Any]:
     """A case in short; without the model's opinion, which people are to see last."""
     return {
         "id": record.id,
@@ -69,7 +69,7 @@ def suggestion(model_view: str, gateway: Gateway) -> list[dict[str, Any]]:
     ]
 
 
-def answer_of(record: Record, gateway: Gateway) -> dict[str, Any] | None:
+def answer_of(record: CaseRecord, gateway: Gateway) -> dict[str, Any] | None:
     """Who said what, once somebody did."""
     if record.state is not CaseState.DECIDED or record.answer is None:
         return None

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from fallbacks.oip.address import Address, Remote
+from fallbacks.oip.address import Remote, UpstreamAddress
 from fallbacks.oip.described import Described
 from fallbacks.oip.errors import WrongAnswer
 from fallbacks.oip.grpc import read_answer
@@ -31,7 +31,7 @@ Output = ModelInferResponse.InferOutputTensor
     ],
 )
 def test_an_address_is_a_scheme_a_host_and_a_port(url: str, shown: str) -> None:
-    assert str(Address.parse(url)) == shown
+    assert str(UpstreamAddress.parse(url)) == shown
 
 
 SECRET = "hunter2"
@@ -58,12 +58,12 @@ SECRET = "hunter2"
 )
 def test_what_is_no_address_is_told_without_its_secret(url: str, told: str) -> None:
     with pytest.raises(ValueError, match=told) as caught:
-        Address.parse(url)
+        UpstreamAddress.parse(url)
     assert SECRET not in str(caught.value)
 
 
 def test_names_cannot_leave_their_place_in_the_path() -> None:
-    remote = Remote(Address.parse("http://triton/base"), "../a b?", "1/2", SECRET)
+    remote = Remote(UpstreamAddress.parse("http://triton/base"), "../a b?", "1/2", SECRET)
     assert remote.path == "/base/v2/models/..%2Fa%20b%3F/versions/1%2F2"
     assert SECRET not in repr(remote)
 

@@ -20,7 +20,7 @@ from fallbacks.oip.errors import Unreachable, WrongAnswer
 from fallbacks.oip.stored import CHANGED, PROBES, Stored
 from fallbacks.oip.upstream import Upstream
 from fallbacks.onnx import OnnxModel
-from fallbacks.predictor import LoadedModel, NotItsFault, TensorSpec
+from fallbacks.predictor import LoadedModel, ModelTensor, NotAModelFault
 from tests.support import onnx_bytes as onnx
 from tests.support.oip_server import METADATA, SPEC, Asked, OipServer, oip_server, send
 
@@ -86,8 +86,8 @@ def test_it_is_a_model_like_any_other() -> None:
     async def main() -> None:
         async with upstream(Doubles(), names={"attributes": "x", "probabilities": "y"}) as (_, one):
             model: LoadedModel = one
-            assert model.inputs == (TensorSpec("attributes", F4, (None, 2)),)
-            assert model.outputs == (TensorSpec("probabilities", F4, (None, 2)),)
+            assert model.inputs == (ModelTensor("attributes", F4, (None, 2)),)
+            assert model.outputs == (ModelTensor("probabilities", F4, (None, 2)),)
             assert (await model.predict({"attributes": X}))["probabilities"].tobytes() == (2 * X).tobytes()
             assert model.canary(3)["attributes"].tolist() == [[0, 0]] * 3
 
@@ -215,7 +215,7 @@ def test_time_that_a_caller_did_not_give_is_no_failure_of_the_server(hurried: bo
             model.hangs = True
             with pytest.raises(TimeoutError) as late:
                 await one.predict({"x": X})
-            assert isinstance(late.value, NotItsFault) is hurried
+            assert isinstance(late.value, NotAModelFault) is hurried
 
     run(main)
 
