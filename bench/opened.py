@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.cli.samples import Rows
-from gateway.core.batch import F8, Batch
+from gateway.core.batch import Batch
 from gateway.core.decision import Decision, Degraded, Finding, Served, Tensors, Verdict
 from gateway.core.pipeline import Pipeline, ReviewRequest, Rung
+from gateway.core.rows import F8
 from gateway.core.stage import FeatureStage, Stage
 from gateway.deployment.artifacts import Artifacts, load_artifacts
 from gateway.deployment.compile import Stores, compile_policy

@@ -14,7 +14,7 @@ from bench.resplits import Draw, Resplit, resplit
 from bench.roc import auroc, caught
 from bench.rows import Group, Labelled, groups, unfitted
 from gateway.calibration.calibrate import SEED
-from gateway.core.batch import F8
+from gateway.core.rows import F8
 
 Progress = Callable[[str], None]
 

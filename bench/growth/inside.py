@@ -15,7 +15,8 @@ from pathlib import Path
 from bench.micro.requests import binary_body, json_body
 from bench.opened import Opened
 from gateway.cli.samples import Rows, load_samples
-from gateway.core.batch import Batch, now_s
+from gateway.core.batch import Batch
+from gateway.core.deadline import now_s
 from gateway.core.pipeline import Pipeline
 from gateway.core.record import RequestRecord
 from gateway.http.replies import reply_infer

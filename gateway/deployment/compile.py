@@ -11,9 +11,10 @@ from typing import assert_never
 import numpy as np
 
 from fallbacks.breaker import Breaker
-from gateway.core.batch import Answered, Batch, Model
+from gateway.core.batch import Answered, Batch
 from gateway.core.decision import Reason, Verdict
 from gateway.core.errors import ArtifactError, Problem
+from gateway.core.model import Model
 from gateway.core.pipeline import AnyGuard, Pipeline, Review, Rung
 from gateway.core.stage import FeatureStage, Stage
 from gateway.deployment.artifacts import Artifacts, input_only

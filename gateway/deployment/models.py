@@ -11,7 +11,7 @@ from fallbacks.oip.stored import Stored
 from fallbacks.oip.upstream import Upstream
 from fallbacks.onnx import OnnxModel
 from fallbacks.predictor import LoadedModel
-from gateway.core.batch import call_deadline
+from gateway.core.deadline import call_deadline
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.upstreams import UPSTREAMS_FILE, remote_of
 from gateway.policy.locate import Loc

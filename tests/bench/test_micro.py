@@ -14,8 +14,8 @@ from bench.micro.body import Awaited, Body, Plain, calls_a_round, repeat
 from bench.micro.results import Cost, Report, table
 from bench.micro.stages import FORWARD, stages
 from bench.micro.world import FOLDER, World, open_world
-from gateway.core.batch import Forward
 from gateway.core.decision import Served, Verdict
+from gateway.core.model import Forward
 from gateway.policy.schema import load_policy
 
 STAGES = stages(load_policy(FOLDER))

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gateway.core.batch import Batch, Model, now_s
+from gateway.core.batch import Batch
+from gateway.core.deadline import now_s
 from gateway.core.decision import Tensors, Verdict
 from gateway.core.errors import ArtifactError
+from gateway.core.model import Model
 from gateway.core.pipeline import Pipeline
 from gateway.core.stage import FeatureStage, Stage
 from gateway.deployment.artifacts import Artifacts, input_only, load_artifacts

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fallbacks.review.cases import WAITING
-from gateway.core.batch import Predictor
+from gateway.core.model import Predictor
 from gateway.core.record import RequestRecord
 from gateway.http.handler import HttpHandler
 from gateway.serving import data_plane as plane

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.access.callers import add_key
-from gateway.core.batch import Batch, Predictor, now_s
+from gateway.core.batch import Batch
+from gateway.core.deadline import now_s
 from gateway.core.decision import Decision, Tensors
+from gateway.core.model import Predictor
 from gateway.core.record import RequestRecord
 from gateway.deployment.artifacts import load_artifacts
 from gateway.policy.schema import load_policy
