@@ -23,7 +23,7 @@ from guards.detector import I8, matrix
 from guards.knn import PROTOTYPES, Knn
 from guards.rarity import Tail
 from guards.rmd import Rmd
-from guards.rows import F8, Rows, Signals
+from guards.rows import F8, Rows, Signals, Tensors
 from guards.squeezers import SQUEEZERS, distance, variants
 
 FLOOR = 0.01
@@ -146,8 +146,14 @@ class SqueezeGuard:
     async def _changes(self, batch: Rows, rows: NDArray[np.intp]) -> F8:
         """float64[len(rows)] in [0, 2]: how far the answers to these rows move under squeezing."""
         p = (await batch.forward(self.model))["probabilities"][rows]
-        twice = {name: np.concatenate([value[rows]] * SQUEEZERS) for name, value in batch.inputs.items()}
-        x = np.asarray(batch.inputs[self.input_name], np.float32)[rows]
-        inputs = twice | {self.input_name: variants(x, self.squeeze.bits)}
-        squeezed = await batch.predict(self.model, inputs)
+        inputs = {name: value[rows] for name, value in batch.inputs.items()}
+        squeezed = await batch.predict(
+            self.model, squeezed_inputs(inputs, self.input_name, self.squeeze.bits)
+        )
         return distance(p, squeezed["probabilities"])
+
+
+def squeezed_inputs(inputs: Tensors, name: str, bits: int) -> dict[str, NDArray[Any]]:
+    """Every variant of the picture `name`, beside the other inputs as they are: SQUEEZERS times n rows."""
+    same = {other: np.concatenate([array] * SQUEEZERS) for other, array in inputs.items()}
+    return same | {name: variants(np.asarray(inputs[name], np.float32), bits)}

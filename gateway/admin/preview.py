@@ -20,7 +20,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from gateway.policy.schema import ConfidencePolicy, OodPolicy, Policy, RatePolicy, SqueezePolicy
+from gateway.policy.kinds.confidence import ConfidencePolicy
+from gateway.policy.kinds.ood import OodPolicy
+from gateway.policy.kinds.rate import RatePolicy
+from gateway.policy.kinds.squeeze import SqueezePolicy
+from gateway.policy.schema import Policy
 from gateway.protocol.contract import Contract, TensorSpec
 
 U1: TypeAlias = NDArray[np.uint8]

@@ -15,7 +15,11 @@ from prometheus_client.samples import Sample
 
 from gateway.admin.pages.words import count, share
 from gateway.deployment.certificate import Certificate, FalseAlarm, Selective
-from gateway.policy.schema import GuardPolicy, OodPolicy, RatePolicy, RungPolicy, SqueezePolicy
+from gateway.policy.kinds import GuardPolicy
+from gateway.policy.kinds.ood import OodPolicy
+from gateway.policy.kinds.rate import RatePolicy
+from gateway.policy.kinds.squeeze import SqueezePolicy
+from gateway.policy.schema import RungPolicy
 from gateway.serving.gateway import Gateway
 
 OUTCOMES = ("served", "degraded", "deferred", "refused")
