@@ -22,6 +22,9 @@ class ConfidencePolicy(Strict):
 
     reason: ClassVar[Reason] = Reason.ABSTAINED
     unbound: ClassVar[frozenset[str]] = frozenset({"budget_s", "on_error"})
+    example: ClassVar[str] = (
+        "{name: confidence, kind: confidence, selective_error: 0.05, budget_s: 0.01, on_error: degrade}"
+    )
 
     name: Name
     kind: Literal["confidence"]

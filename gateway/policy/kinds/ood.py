@@ -39,6 +39,9 @@ class OodPolicy(Strict):
     reason: ClassVar[Reason] = Reason.ABSTAINED
     on_canary: ClassVar[bool] = True
     unbound: ClassVar[frozenset[str]] = frozenset({"cuts", "budget_s", "on_error", "enforce"})
+    example: ClassVar[str] = (
+        "{name: ood, kind: ood, detectors: [rmd, knn, raw], cuts: {defer: certified}, budget_s: 0.05, on_error: defer}"
+    )
 
     name: Name
     kind: Literal["ood"]

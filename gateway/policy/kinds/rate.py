@@ -25,6 +25,9 @@ class RatePolicy(Strict):
     unbound: ClassVar[frozenset[str]] = frozenset(
         {"name", "kind", "per_s", "burst", "cuts", "budget_s", "on_error", "enforce"}
     )  # all of it: the certificate speaks of rows that came in time
+    example: ClassVar[str] = (
+        "{name: rate, kind: rate, per_s: 200, burst: 400, budget_s: 0.002, on_error: allow}"
+    )
 
     name: Name
     kind: Literal["rate"]

@@ -33,6 +33,9 @@ class SqueezePolicy(Strict):
     reason: ClassVar[Reason] = Reason.ABSTAINED
     on_canary: ClassVar[bool] = False  # it may ask the model once more
     unbound: ClassVar[frozenset[str]] = frozenset({"cuts", "budget_s", "on_error", "enforce"})
+    example: ClassVar[str] = (
+        "{name: perturbation, kind: squeeze, cuts: {defer: certified}, budget_s: 0.1, on_error: degrade}"
+    )
 
     name: Name
     kind: Literal["squeeze"]
