@@ -100,8 +100,8 @@ class FittedGuard(Protocol):
 class _Kind(Protocol):
     """What every kind has.
 
-    unbound: the fields that the certificate does not bind. example: one entry of a policy in YAML, complete and
-    typical, for the policy reference and for the contract suite that runs over every kind.
+    unbound: the fields that the certificate does not bind. example: one entry of a policy in YAML,
+    complete and typical, for the policy reference and for the contract suite that runs over every kind.
     """
 
     unbound: ClassVar[frozenset[str]]

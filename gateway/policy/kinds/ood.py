@@ -40,7 +40,8 @@ class OodPolicy(Strict):
     on_canary: ClassVar[bool] = True
     unbound: ClassVar[frozenset[str]] = frozenset({"cuts", "budget_s", "on_error", "enforce"})
     example: ClassVar[str] = (
-        "{name: ood, kind: ood, detectors: [rmd, knn, raw], cuts: {defer: certified}, budget_s: 0.05, on_error: defer}"
+        "{name: ood, kind: ood, detectors: [rmd, knn, raw], cuts: {defer: certified}, budget_s: 0.05,"
+        " on_error: defer}"
     )
 
     name: Name
