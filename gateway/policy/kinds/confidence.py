@@ -21,6 +21,7 @@ class ConfidencePolicy(Strict):
     """Is this rung sure enough? Certifies that at most `selective_error` of what it answers is wrong."""
 
     reason: ClassVar[Reason] = Reason.ABSTAINED
+    objection: ClassVar[str] = "not sure enough"
     unbound: ClassVar[frozenset[str]] = frozenset({"budget_s", "on_error"})
     example: ClassVar[str] = (
         "{name: confidence, kind: confidence, selective_error: 0.05, budget_s: 0.01, on_error: degrade}"

@@ -185,9 +185,13 @@ class CertifiedGuardKind(_GuardKind, Protocol):
 
 
 class CheckKind(_Kind, Protocol):
-    """A check of one rung's answer, whose cut is certified so that at most `selective_error` is wrong."""
+    """A check of one rung's answer, whose cut is certified so that at most `selective_error` is wrong.
+
+    objection: what it says of a rung, for a reviewer: the model “name” is `not sure enough`.
+    """
 
     reason: ClassVar[Reason]
+    objection: ClassVar[str]
 
     @property
     def selective_error(self) -> float: ...

@@ -124,7 +124,7 @@ def test_risk_is_one_finite_number_a_row_that_varies(
 ) -> None:
     risk = fitted[1].risk(fresh)
     assert risk.shape == (len(fresh),) and risk.dtype == np.float64
-    assert np.isfinite(risk).all() and len(np.unique(risk)) > 10
+    assert np.isfinite(risk).all() and len(np.unique(risk)) > 1
 
 
 def test_the_guard_that_serves_scores_what_calibration_certified(
