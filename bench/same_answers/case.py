@@ -14,6 +14,8 @@ from typing import Final, TypeAlias
 
 DATA: Final = "data"
 ADMIN: Final = "admin"
+COUNTED_S: Final = 0.5
+"""After so long, every request before is in the counts of the administration plane."""
 PLACEHOLDER = re.compile(rb"<<(key|id|cookie|csrf):([^>]+)>>")
 CAPTURED: Mapping[str, re.Pattern[bytes]] = {
     "id": re.compile(rb"(?<![0-9a-f])([0-9a-f]{24})(?![0-9a-f])"),
@@ -31,7 +33,8 @@ class Http:
     """Bytes for a connection of their own, each part sent when the reply to the part before it has come.
 
     replies: how many the last part gets; 0 is until the server closes the connection. bare: which of all
-    replies have no body; shut: whether the sending side is closed once everything is sent.
+    replies have no body; shut: whether the sending side is closed once everything is sent; pause_s: before
+    it is sent, until what came before is counted.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Http:
     replies: int = 1
     bare: tuple[int, ...] = ()
     shut: bool = False
+    pause_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

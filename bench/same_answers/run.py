@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -41,6 +42,7 @@ class Asker:
     def _asked(self, case: Case) -> Fields:
         fill = self._known.fill
         if isinstance(case, Http):
+            time.sleep(case.pause_s)
             port = self._ports.admin if case.plane == ADMIN else self._ports.data
             return http_wire.ask(port, case, tuple(map(fill, case.parts)))
         metadata = tuple((name, fill(value.encode()).decode()) for name, value in case.metadata)

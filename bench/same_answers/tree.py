@@ -27,6 +27,8 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 }
 """Each caller's options of `gateway key`. The slow one may have one row, and is then told to wait a day."""
 PATIENT = 20
+ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1", "GATEWAY_ADMIN_TOKEN": TOKEN, "PYTHONHASHSEED": "0"}
+"""Of both servers. The seed of hashes decides in which order a set is written, as in `Allow` of Starlette."""
 EDITS = (
     (r"(budget_s|deadline_s): ([0-9.]+)", lambda found: f"{found[1]}: {float(found[2]) * PATIENT:g}"),
     (r"per_s: [0-9.]+, burst: [0-9.]+", lambda _: f"per_s: {FAST}, burst: {FAST}"),
@@ -103,7 +105,7 @@ def _gateway(tree: Path) -> list[str]:
 def _environment() -> dict[str, str]:
     """Ours, without what would make a child import from another tree or report elsewhere."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "OTEL_"))}
-    return {**kept, "ORT_DISABLE_TELEMETRY": "1", "GATEWAY_ADMIN_TOKEN": TOKEN}
+    return {**kept, **ENVIRONMENT}
 
 
 def _key(tree: Path, folder: Path, who: str) -> str:

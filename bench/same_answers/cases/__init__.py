@@ -15,6 +15,7 @@ from bench.same_answers.cases import (
     http_raw,
     http_routes,
     isolated,
+    late,
     people,
 )
 from bench.same_answers.deployment import Deployment
@@ -31,6 +32,7 @@ SECTIONS: tuple[Callable[[Deployment], Iterator[Case]], ...] = (
     grpc_malformed.cases,
     isolated.cases,
     administration.counts,
+    late.cases,
 )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import urlencode
 
-from bench.same_answers.case import ADMIN, Case, Http
-from bench.same_answers.cases.http_parts import HTML, JSON, OPERATOR, TOKEN, get, operate, request
+from bench.same_answers.case import ADMIN, COUNTED_S, Case, Http
+from bench.same_answers.cases.http_parts import HTML, JSON, OPERATOR, TOKEN, get, operate, request, status
 from bench.same_answers.deployment import Deployment
 
 PAGES = (
@@ -37,10 +37,11 @@ def cases(_: Deployment) -> Iterator[Case]:
     for name, header in who.items():
         for what, accept in (("data", JSON), ("page", HTML)):
             for target in (*PAGES, *OTHER):
-                sent = get(target, header, accept)
-                yield Http(f"administration: {target} as {what} for {name}", (sent,), ADMIN)
+                title = f"administration: {target} as {what} for {name}"
+                pause_s = COUNTED_S if target == "/status" else 0.0
+                yield Http(title, (get(target, header, accept),), ADMIN, pause_s=pause_s)
     for method in ("POST", "PUT", "DELETE", "HEAD", "OPTIONS"):
-        for target in ("/status", "/policy", "/metrics", "/nothing"):
+        for target in ("/login", "/policy", "/nothing"):
             bare = (0,) if method == "HEAD" else ()
             sent = request(method, target, OPERATOR, JSON, body=b"" if method in ("POST", "PUT") else None)
             yield Http(f"administration: {method} {target}", (sent,), ADMIN, bare=bare)
@@ -60,7 +61,7 @@ def _session() -> Iterator[Case]:
             yield Http(f"session: log {name}, as {what}", (sent,), ADMIN)
     cookie = "Cookie: <<cookie:session: log in, as page>>"
     for target in ("/status", "/review", "/policy", "/login"):
-        yield Http(f"session: {target}", (get(target, cookie, HTML),), ADMIN)
+        yield status(f"session: {target}", cookie, HTML, target=target)
     origins = {"own": "Sec-Fetch-Site: same-origin", "other": "Sec-Fetch-Site: cross-site"}
     bodies = {"with": (b"csrf=<<csrf:session: /status>>", 5 + CSRF_BYTES), "without": (b"", 0)}
     for name, origin in origins.items():
@@ -74,5 +75,5 @@ def _session() -> Iterator[Case]:
 def counts(of: Deployment) -> Iterator[Case]:
     """What was counted of everything before: last of all."""
     for target in ("/status", "/metrics"):
-        yield Http(f"counts: {target}", (operate("GET", target),), ADMIN)
+        yield status(f"counts: {target}", OPERATOR, JSON, target=target)
     yield Http("counts: statistics", (get(f"/v2/models/{of.name}/stats"),))

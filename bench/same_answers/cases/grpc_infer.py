@@ -22,7 +22,6 @@ ASKED: dict[str, tuple[tuple[str, ...], int]] = {
 PARAMETERS: tuple[dict[str, Any], ...] = (
     {"timeout": 9_000_000},
     {"timeout": 0},
-    {"timeout": 1},
     {"priority": 1},
     {"priority": 99},
     {"binary_data_output": False},

@@ -41,7 +41,6 @@ OUTPUTS = {
 PARAMETERS = (
     {"timeout": 9_000_000},
     {"timeout": 0},
-    {"timeout": 1},
     {"priority": 0},
     {"priority": 1},
     {"priority": 99},

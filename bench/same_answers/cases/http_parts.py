@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from bench.same_answers.case import ADMIN, COUNTED_S, Http
 from bench.same_answers.deployment import Deployment, Rows
 
 TOKEN = "token-of-same-answers"  # noqa: S105 (of scratch deployments)
@@ -70,3 +71,8 @@ def operate(method: str, target: str, *headers: str, **fields: Any) -> bytes:
         return get(target, OPERATOR, *(headers or (JSON,)))
     body = json.dumps(fields).encode()
     return request(method, target, OPERATOR, JSON, "Content-Type: application/json", *headers, body=body)
+
+
+def status(name: str, *headers: str, target: str = "/status") -> Http:
+    """A look at counts, once everything before is counted."""
+    return Http(name, (get(target, *headers),), ADMIN, pause_s=COUNTED_S)

@@ -53,7 +53,7 @@ def _chunked(of: Deployment) -> Iterator[Case]:
         "chunked: many trailers", (head + chunks(body, 900) + b"0\r\n" + trailers + b"\r\n",), replies=0
     )
     for name, rest in BAD_CHUNKS.items():
-        yield Http(f"chunked: {name}", (head + rest,), replies=0)
+        yield Http(f"chunked: {name}", (head + rest,), replies=0, shut=name in WAITED_FOR)
 
 
 def _get_chunked() -> bytes:
@@ -127,6 +127,8 @@ def _unfinished(of: Deployment) -> Iterator[Case]:
     yield Http("unfinished: half a body", (whole[:-9],), replies=0)
 
 
+WAITED_FOR = ("a size that is too large", "a long extension")
+"""What the server waits ten seconds for, unless the caller closes."""
 BAD_CHUNKS = {
     "a size that is none": b"x\r\n",
     "a negative size": b"-1\r\nx\r\n0\r\n\r\n",
@@ -167,7 +169,7 @@ BAD_BYTES = {
     "a request line alone": b"GET /\r\n\r\n",
     "a long request line": b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n",
     "a tab in the request line": b"GET\t/v2 HTTP/1.1\r\n\r\n",
-    "two spaces": b"GET  /v2 HTTP/1.1\r\n\r\n",
+    "two spaces": b"GET  /v2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
     "a target that is no path": b"GET v2 HTTP/1.1\r\nHost: x\r\n\r\n",
     "a target with a byte that is no ASCII": b"GET /\xff HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
 }

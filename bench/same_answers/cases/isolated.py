@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from bench.same_answers.case import ADMIN, Case, Http
 from bench.same_answers.cases import grpc_parts
 from bench.same_answers.cases.http_infer import OUTPUT, mixed
-from bench.same_answers.cases.http_parts import ADA, HTML, JSON, json_infer, operate
+from bench.same_answers.cases.http_parts import ADA, HTML, JSON, OPERATOR, json_infer, operate, status
 from bench.same_answers.deployment import Deployment
 
 ROWS = range(200, 212)
@@ -24,7 +24,7 @@ def cases(of: Deployment) -> Iterator[Case]:
     for step, target in STEPS:
         yield Http(f"isolated: {step}", (operate("POST", target),), ADMIN)
         for accept in (JSON, HTML):
-            yield Http(f"isolated: {step}, {accept}", (operate("GET", "/status", accept),), ADMIN)
+            yield status(f"isolated: {step}, {accept}", OPERATOR, accept)
         for i in ROWS:
             rows = of.samples[i : i + 1]
             yield Http(f"isolated: {step}, sample {i}", (json_infer(of, rows, ADA),))
