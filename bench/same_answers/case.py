@@ -24,6 +24,8 @@ CAPTURED: Mapping[str, re.Pattern[bytes]] = {
 }
 """What a later request may repeat of an answer: the first that it holds of each kind."""
 
+LATE: Final = b"nothing came in time"
+UNFILLED: Final = b"an earlier answer does not hold what this request repeats"
 Fields: TypeAlias = tuple[tuple[str, bytes], ...]
 """An answer in order: what each part of it is, and its bytes."""
 

@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bench.same_answers.case import Case, Fields, Http
+from bench.same_answers.case import LATE, UNFILLED, Case, Fields, Http
 from bench.same_answers.normal import normalised
 
 SHOWN_BYTES = 2000
 ABSENT = b"(absent)"
+MISSING = frozenset({("end", LATE), ("not sent", UNFILLED), ("code", b"StatusCode.UNAVAILABLE")})
+"""What is no answer, and so no evidence even if both trees give it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,9 @@ def protocol_of(case: Case) -> str:
 
 def compared(deployment: str, case: Case, here: Fields, there: Fields) -> Compared:
     """Two answers to one request; the outcome is what this tree told of it."""
-    differences = tuple(_differences(normalised(here), normalised(there)))
-    return Compared(deployment, protocol_of(case), case.name, outcome_of(here), differences)
+    found = [*_differences(normalised(here), normalised(there))]
+    found += [Difference(name, _shown(content), "") for name, content in here if (name, content) in MISSING]
+    return Compared(deployment, protocol_of(case), case.name, outcome_of(here), tuple(found))
 
 
 def _differences(here: Fields, there: Fields) -> Iterator[Difference]:

@@ -35,10 +35,12 @@ class Deployment:
 
     @property
     def strange(self) -> Rows:
-        """Rows that a person has to answer."""
-        return next(iter(self.odd.values()))
+        """Rows of noise, the same ones each time: a person has to answer them."""
+        noise = np.random.default_rng(SEED).uniform(0, self.samples.max(), (STRANGE, *self.shape))
+        return noise.astype(np.float32)
 
 
+SEED, STRANGE = 3, 128
 FORMS = {"letters": ("attributes", 128), "fashion": ("image", 32)}
 """The input of each deployment's model, and how many rows one request may have."""
 

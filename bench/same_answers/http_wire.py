@@ -6,7 +6,7 @@ import re
 import socket
 from dataclasses import dataclass, field
 
-from bench.same_answers.case import Fields, Http
+from bench.same_answers.case import LATE, Fields, Http
 
 REPLY_S, END_S = 20.0, 20.0
 LENGTH = re.compile(rb"^content-length: *([0-9]+) *\r$", re.IGNORECASE | re.MULTILINE)
@@ -48,10 +48,12 @@ class Wire:
                     return False
             head, _, self.held = self.held.partition(b"\r\n\r\n")
             first, _, lines = head.partition(b"\r\n")
-            self.fields.append((f"status {number}", first))
-            self.fields.append((f"headers {number}", lines))
             status = STATUS.match(first)
-            if status is None or status[1][:1] != b"1":
+            before = status is not None and status[1][:1] == b"1"
+            prefix = f"{len(self.fields)}, before " if before else ""
+            self.fields.append((f"{prefix}status {number}", first))
+            self.fields.append((f"{prefix}headers {number}", lines))
+            if not before:
                 break
         length = LENGTH.search(lines + b"\r")
         bare = bare or first.split(b" ")[1:2] in ([b"204"], [b"304"])
@@ -68,7 +70,7 @@ def ask(port: int, case: Http, parts: tuple[bytes, ...]) -> Fields:
         try:
             _talk(wire, case, parts)
         except TimeoutError:
-            wire.fields.append(("end", b"nothing came in time"))
+            wire.fields.append(("end", LATE))
     return tuple(wire.fields)
 
 

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import grpc
 
 from bench.same_answers import grpc_wire, http_wire
-from bench.same_answers.case import ADMIN, Case, Fields, Http, Known, Unfilled
+from bench.same_answers.case import ADMIN, LATE, UNFILLED, Case, Fields, Http, Known, Unfilled
 from bench.same_answers.cases import cases_of
 from bench.same_answers.compare import Compared, compared
 from bench.same_answers.deployment import FORMS, load
@@ -32,10 +32,10 @@ class Asker:
         """Everything that comes back, as it came."""
         try:
             answer = self._asked(case)
-        except Unfilled as missing:
-            answer = (("not sent", str(missing).encode()),)
-        except OSError as error:
-            answer = (("failed", type(error).__name__.encode()),)
+        except Unfilled:
+            answer = (("not sent", UNFILLED),)
+        except OSError:
+            answer = (("end", LATE),)
         self._known.said[case.name] = answer
         return answer
 

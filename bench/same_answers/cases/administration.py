@@ -69,7 +69,8 @@ def _session() -> Iterator[Case]:
             lines = (FORM, HTML, cookie, origin, f"Content-Length: {length}")
             sent = request("POST", "/rungs/none/restore", *lines) + body
             yield Http(f"session: {name} origin {what} its token", (sent,), ADMIN)
-    yield Http("session: log out", (request("POST", "/logout", cookie, HTML, body=b""),), ADMIN)
+    lines = (FORM, HTML, cookie, origins["own"], f"Content-Length: {bodies['with'][1]}")
+    yield Http("session: log out", (request("POST", "/logout", *lines) + bodies["with"][0],), ADMIN)
 
 
 def counts(of: Deployment) -> Iterator[Case]:

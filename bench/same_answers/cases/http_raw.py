@@ -70,7 +70,7 @@ def _pipelined(of: Deployment) -> Iterator[Case]:
     yield Http("pipelined: HEAD between", (live + request("HEAD", LIVE) + live,), replies=3, bare=(1,))
     yield Http("pipelined: the first closes", (get(LIVE, "Connection: close") + live,), replies=0)
     yield Http("pipelined: a bad one last", (live + b"BAD\r\n\r\n",), replies=0)
-    yield Http("pipelined: too many", (live * 20_000,), replies=1)
+    yield Http("pipelined: too many", (live * 100,), replies=0)
     yield Http("one after another", (live, infer, get("/nothing"), infer, live))
     yield Http("one after another, malformed between", (infer, infer.replace(b"inputs", b"inputz"), infer))
     yield Http("empty lines before", (b"\r\n\r\n" + live,))
