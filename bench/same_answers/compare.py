@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bench.same_answers.case import LATE, UNFILLED, Case, Fields, Http
 from bench.same_answers.normal import normalised
 
-SHOWN_BYTES = 2000
+SHOWN_BYTES, BEFORE_BYTES = 4000, 500
 ABSENT = b"(absent)"
 MISSING = frozenset({("end", LATE), ("not sent", UNFILLED), ("code", b"StatusCode.UNAVAILABLE")})
 """What is no answer, and so no evidence even if both trees give it."""
@@ -58,14 +58,24 @@ def _differences(here: Fields, there: Fields) -> Iterator[Difference]:
     for part in {**one, **other}:
         ours, theirs = one.get(part, ABSENT), other.get(part, ABSENT)
         if ours != theirs:
-            yield Difference(part, _shown(ours), _shown(theirs))
+            at = _alike(ours, theirs)
+            yield Difference(part, _shown(ours, at), _shown(theirs, at))
 
 
-def _shown(content: bytes) -> str:
-    """Bytes for people: text as it is, all else escaped, and of much only the beginning."""
-    text = content[:SHOWN_BYTES].decode("utf-8", "backslashreplace").replace("\r\n", "\n")
-    more = len(content) - SHOWN_BYTES
-    return text + (f"... and {more} bytes more" if more > 0 else "")
+def _alike(ours: bytes, theirs: bytes) -> int:
+    """How many bytes both begin with."""
+    least = min(len(ours), len(theirs))
+    return next((i for i in range(least) if ours[i] != theirs[i]), least)
+
+
+def _shown(content: bytes, at: int = 0) -> str:
+    """Bytes for people: text as it is, all else escaped, and of much only what is around a place."""
+    start = max(0, at - BEFORE_BYTES) if len(content) > SHOWN_BYTES else 0
+    text = content[start : start + SHOWN_BYTES].decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+    left = len(content) - start - SHOWN_BYTES
+    return (
+        (f"{start} bytes, and then ..." * bool(start)) + text + (f"... and {left} bytes" if left > 0 else "")
+    )
 
 
 def outcome_of(answer: Fields) -> str:

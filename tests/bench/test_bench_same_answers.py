@@ -93,6 +93,12 @@ def test_every_part_of_an_answer_counts() -> None:
     assert (difference.part, difference.here, difference.there) == ("body 0", "{}", "[]")
 
 
+def test_of_a_large_part_the_place_that_differs_is_shown() -> None:
+    here, there = (b'"' + b"a" * 9000 + letter + b"c" * 9000 + b'"' for letter in (b"A", b"B"))
+    (difference,) = compared("letters", CASE, reply(here), reply(there)).differences
+    assert "aAc" in difference.here and "aBc" in difference.there and len(difference.here) < 5000
+
+
 def test_a_wrong_length_is_noticed_beside_a_body_with_times() -> None:
     good = reply(b'{"us":1}')
     wrong = (good[0], ("headers 0", JSON + b"\r\ncontent-length: 99"), good[2])
