@@ -36,6 +36,7 @@ class Compared:
 
     @property
     def same(self) -> bool:
+        """Whether both trees gave the same answer."""
         return not self.differences
 
 

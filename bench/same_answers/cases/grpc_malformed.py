@@ -59,19 +59,10 @@ def _parameter(name: str, value: Any) -> Change:
     return lambda held: ask(held, **{name: value})
 
 
-def _changes(of: Deployment) -> dict[str, Change]:
-    """What is done to a message that is valid and raw."""
+def _shapes(of: Deployment) -> dict[str, Change]:
+    """Names and shapes that are not those of the input."""
     shape = list(of.shape)
     return {
-        "no model": lambda m: m.ClearField("model_name"),
-        "another model": lambda m: setattr(m, "model_name", "none"),
-        "no inputs": lambda m: m.ClearField("inputs"),
-        "no data": lambda m: m.ClearField("raw_input_contents"),
-        "the input twice": lambda m: m.inputs.append(m.inputs[0]),
-        "a hundred inputs": lambda m: m.inputs.extend([m.inputs[0]] * 99),
-        "one part more": lambda m: m.raw_input_contents.append(b"x"),
-        "both forms": lambda m: m.inputs[0].contents.fp32_contents.append(1.0),
-        "an empty form beside": lambda m: m.inputs[0].contents.SetInParent(),
         "an unknown name": _first(name="none"),
         "almost the name": _first(name=of.input[:-1]),
         "no name": _first(name=""),
@@ -84,6 +75,22 @@ def _changes(of: Deployment) -> dict[str, Change]:
         "another rank": _first(shape=[1, 1, *shape]),
         "a huge rank": _first(shape=[1] * 100),
         "another size": _first(shape=[1, *shape[:-1], shape[-1] + 1]),
+    }
+
+
+def _changes(of: Deployment) -> dict[str, Change]:
+    """What is done to a message that is valid and raw."""
+    return {
+        "no model": lambda m: m.ClearField("model_name"),
+        "another model": lambda m: setattr(m, "model_name", "none"),
+        "no inputs": lambda m: m.ClearField("inputs"),
+        "no data": lambda m: m.ClearField("raw_input_contents"),
+        "the input twice": lambda m: m.inputs.append(m.inputs[0]),
+        "a hundred inputs": lambda m: m.inputs.extend([m.inputs[0]] * 99),
+        "one part more": lambda m: m.raw_input_contents.append(b"x"),
+        "both forms": lambda m: m.inputs[0].contents.fp32_contents.append(1.0),
+        "an empty form beside": lambda m: m.inputs[0].contents.SetInParent(),
+        **_shapes(of),
         "a byte less": lambda m: m.raw_input_contents.__setitem__(0, m.raw_input_contents[0][:-1]),
         "a byte more": lambda m: m.raw_input_contents.__setitem__(0, m.raw_input_contents[0] + b"x"),
         "no number": lambda m: m.raw_input_contents.__setitem__(0, b"\xff" * len(m.raw_input_contents[0])),
