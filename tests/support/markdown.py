@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +23,11 @@ class Fence(NamedTuple):
 
 def pages() -> list[str]:
     """Every Markdown file of the repository, relative to its root."""
-    found = [path.relative_to(ROOT) for path in ROOT.rglob("*.md")]
-    kept = [one for one in found if not any(part[0] == "." or part in SKIPPED for part in one.parts)]
-    return sorted(map(str, kept))
+    found = []
+    for folder, subfolders, files in os.walk(ROOT):
+        subfolders[:] = [one for one in subfolders if one[0] != "." and one not in SKIPPED]
+        found += [Path(folder, file).relative_to(ROOT) for file in files if file.endswith(".md")]
+    return sorted(map(str, found))
 
 
 def text_of(page: str) -> str:
@@ -55,17 +58,14 @@ def links(page: str) -> Iterator[str]:
 
 
 def table(page: str, first_column: str) -> list[list[str]]:
-    """The cells of the table whose header begins with this column, without its header."""
-    rows = [[cell.strip() for cell in line.strip("| \n").split("|")] for line in _table(page, first_column)]
-    assert len(rows) > 2, f"{page} has no table whose first column is {first_column!r}"
-    return rows[2:]
-
-
-def _table(page: str, first_column: str) -> Iterator[str]:
+    """The cells of each row of the tables whose first column has this header."""
+    rows: list[list[str]] = []
     inside = False
     for line in prose_of(page).splitlines():
-        if inside and not line.startswith("|"):
-            return
-        inside = inside or line.startswith(f"| {first_column} |")
-        if inside:
-            yield line
+        if inside and line.startswith("|"):
+            rows.append([cell.strip() for cell in line.strip("| ").split("|")])
+        else:
+            inside = line.startswith(f"| {first_column} |")
+    rows = [row for row in rows if set(row[0]) != {"-"}]
+    assert rows, f"{page} has no table whose first column is {first_column!r}"
+    return rows
