@@ -165,7 +165,7 @@ class Stage(Generic[J]):
         return bool(least > -math.inf and most < self.lowest_cut)
 
     def _judge(self, scores: F8, errors: dict[int, str]) -> tuple[F8, Verdicts, dict[int, str]]:
-        """The scores, NaN where one is no number, each of these with an entry in `errors`; and the verdicts."""
+        """The scores, NaN where one is no number, with an entry in `errors` for each; and the verdicts."""
         scores = np.where(np.isneginf(scores), np.nan, scores)
         for i in np.flatnonzero(np.isnan(scores)):
             errors.setdefault(int(i), f"{self.name}: score is not a number")
