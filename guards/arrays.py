@@ -3,7 +3,8 @@
 A fitted object is a frozen dataclass whose fields are arrays, numbers, strings, other fitted objects, or
 tuples of these. Its packed form has one array per leaf, `name/field/...`, and an entry `name#` that holds
 the class name of a dataclass or the length of a tuple. Reading follows the annotations of the expected
-class, so a file can name only classes that the annotations allow.
+class, so a file can name only classes that the annotations allow. Names of stored classes and of their fields
+are part of the file format: a rename breaks every `guards.npz`.
 """
 
 from __future__ import annotations

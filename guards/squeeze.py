@@ -120,8 +120,8 @@ class Squeeze:
 class SqueezeGuard:
     """The guard: one predict call for all variants of the triggered rows, none if no row is triggered.
 
-    first_pass: returns the three columns of `squeeze.first_pass` for a batch, float64[n, 3]; model: the name of the
-    model to ask; input_name: its image input, float32[n, c, h, w] in [0, 1].
+    first_pass: returns the three columns of `squeeze.first_pass` for a batch, float64[n, 3]; model: the name
+    of the model to call; input_name: its image input, float32[n, c, h, w] in [0, 1].
     """
 
     squeeze: Squeeze
