@@ -85,10 +85,10 @@ class Replica:
         self._data_socket = bind(address.host, address.port)
         self._grpc: grpc.aio.Server | None = None
         self._admin = _admin_server(admin_app(gateway, token))
-        self._admin_sockets = [bind("127.0.0.1", address.admin_port), self._sibling()]
+        self._admin_sockets = [bind("127.0.0.1", address.admin_port), self._bind_replica_socket()]
         self._serving: asyncio.Task[None] | None = None
 
-    def _sibling(self) -> socket.socket:
+    def _bind_replica_socket(self) -> socket.socket:
         folder = self.gateway.loaded.deployment.var / "run"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._socket_path = folder / f"{self.gateway.replica}.sock"
