@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from guards.raw_image import Pooled, RawImage, _bins, _statistics
+from guards.raw_image import Pooled, RawImage, _pooling_matrix, _statistics
 from guards.rows import F8, Signals
 from tests.support.guard_world import SIDE, world
 
@@ -21,7 +21,7 @@ def flagged(x: F8) -> float:
 
 @pytest.mark.parametrize("size", [3, 8, 11, 28])
 def test_the_pool_averages_its_parts_and_leaves_none_out(size: int) -> None:
-    bins = _bins(size)
+    bins = _pooling_matrix(size)
     assert bins.shape == (min(8, size), size)
     np.testing.assert_allclose(bins.sum(1), 1)
     assert (bins.sum(0) > 0).all()

@@ -115,6 +115,6 @@ def test_what_is_no_table_or_does_not_vary_is_refused() -> None:
 def test_a_constant_column_is_heard_when_it_moves() -> None:
     x = np.concatenate([S.x, np.full((600, 1), 3.5, np.float32)], 1)
     fitted = RawTabular.fit(Signals(x), Y, seed=0)
-    moved = x.copy()
-    moved[:, 6] = 4.5
-    assert fitted.score(Signals(moved)).min() > np.quantile(fitted.score(Signals(x)), 0.99)
+    squeezed_score = x.copy()
+    squeezed_score[:, 6] = 4.5
+    assert fitted.score(Signals(squeezed_score)).min() > np.quantile(fitted.score(Signals(x)), 0.99)
