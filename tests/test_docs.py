@@ -61,6 +61,15 @@ def test_every_path_of_the_repository_that_a_page_names_exists(page: str) -> Non
         assert made_by_training or made_by_the_reader or (ROOT / path).exists(), f"{page} names {path}"
 
 
+@pytest.mark.parametrize("page", [ARCHITECTURE, "docs/glossary.md"])
+def test_every_class_that_a_page_names_exists(page: str) -> None:
+    sources = [
+        path.read_text() for top in ("gateway", "guards", "fallbacks") for path in ROOT.glob(f"{top}/**/*.py")
+    ]
+    for name in re.findall(r"`([A-Z][a-z]+[A-Za-z]*)(?:\.\w+)?`", prose_of(page)):
+        assert any(f"class {name}" in source for source in sources), f"{page} names the class {name}"
+
+
 def test_the_readme_is_read_in_five_minutes() -> None:
     assert len(text_of("README.md").split()) <= README_WORDS
 
