@@ -343,7 +343,7 @@ def test_what_is_stored_is_bound_by_the_certificate(folder: Path, server: MLServ
         (", token_env: NOT_SET_ANYWHERE", "NOT_SET_ANYWHERE holds no token"),
     ],
 )
-def test_what_does_not_suit_the_server_is_told_by_line(
+def test_a_mismatch_with_the_server_is_reported_with_its_line(
     tmp_path: Path, server: MLServer, data: Path, more: str, told: str
 ) -> None:
     folder = letters(tmp_path, (LOCAL, elsewhere(server.http, more)))

@@ -28,7 +28,7 @@ def test_nan_is_never_sure() -> None:
     assert np.isnan(uncertainty(np.array([[np.nan, 0.9]]))).all()
 
 
-def test_reads_the_output_it_was_told_to() -> None:
+def test_reads_the_configured_output() -> None:
     outputs = {"probabilities": np.array([[0.9, 0.1]]), "calibrated": np.array([[0.6, 0.4]])}
     score = asyncio.run(Confidence("calibrated").score(FakeAnswered(outputs, 1)))
     assert score.tolist() == pytest.approx([0.4])

@@ -75,7 +75,7 @@ def test_a_batch_of_n_equals_n_batches_of_one(kind: str, fitted: AnyDetector) ->
         np.testing.assert_allclose(fitted.score(s), rows, rtol=1e-6, atol=1e-12)
 
 
-def test_scoring_leaves_the_signals_alone(kind: str, fitted: AnyDetector) -> None:
+def test_scoring_does_not_change_the_signals(kind: str, fitted: AnyDetector) -> None:
     s, again = good(kind, 3, 5), good(kind, 3, 5)
     fitted.score(s)
     for name in ("x", "h", "z"):

@@ -75,7 +75,7 @@ def test_good_pictures_pass_as_often_as_they_should() -> None:
         ("blurred", 0.9),
     ],
 )
-def test_each_way_to_be_odd_is_heard(change: str, least: float) -> None:
+def test_each_kind_of_outlier_raises_the_score(change: str, least: float) -> None:
     rng = np.random.default_rng(0)
     board = np.indices((SIDE, SIDE)).sum(0) % 2
     shifts = [(i, j) for i in range(-2, 3) for j in range(-2, 3)]
