@@ -327,7 +327,7 @@ MIXED: list[Callable[[], Tensors]] = [
 
 
 def test_requests_of_another_form_cannot_poison_their_neighbours() -> None:
-    """A model with an open size, or a reload between two requests: nobody may fail for the other's shape."""
+    """A model with an open size, or a reload between two requests: no request may fail for another one's shape."""
 
     async def decide(batch: Batch) -> list[Decision]:
         await asyncio.sleep(1.0)
@@ -389,7 +389,7 @@ def test_rows_that_go_to_a_person_keep_no_neighbour_waiting_and_count_as_queued_
         start_s = now_s()
         assert answers(await to.decide(rows("b", 4.0))) == [4.0]
         assert answers(await to.decide(rows("c", 6.0))) == [6.0]
-        assert now_s() == start_s, "nobody waits for another's deferral"
+        assert now_s() == start_s, "no request waits for the deferral of another"
         assert to.queued_rows == 1
         assert answers(await odd) == [1.0, 2.0]
         assert now_s() - start_s == pytest.approx(10.0)

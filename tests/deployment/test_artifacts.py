@@ -44,7 +44,7 @@ def contract_in(folder: Path) -> Contract:
 
 
 def bind(folder: Path) -> None:
-    """Makes the certificate speak of the models and guards that lie in the folder, as nobody honest would."""
+    """Makes the certificate speak of the models and guards of the folder, without calibration."""
     path = folder / "certificate.json"
     held = orjson.loads(path.read_bytes())
     held["digests"]["guards"] = sha256(folder / "guards.npz")

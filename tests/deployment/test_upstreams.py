@@ -59,7 +59,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLServer]:
-    """One that nobody takes away."""
+    """A server that runs until the module ends."""
     with mlserver(LETTERS, tmp_path_factory.mktemp("mlserver") / "work") as one:
         yield one
 

@@ -559,7 +559,7 @@ def test_the_breaker_opens_lets_one_probe_through_and_closes_again(tmp_path: Pat
                 assert not isinstance(decision.outcome, Served)
                 said = [f.error for f in decision.findings if f.stage == "primary"]
                 assert all(CircuitOpen.__name__ in str(error) for error in said)
-            assert len(model.asked) == 5, "an open breaker asks nobody"
+            assert len(model.asked) == 5, "an open breaker calls no model"
             now_s[0] += 5.1
             assert not isinstance((await one("probe")).outcome, Served)
             assert (breaker.state, len(model.asked)) == (State.OPEN, 6)
