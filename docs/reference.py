@@ -37,6 +37,15 @@ LIMITS = {
     "pattern": "matches `{}`",
 }
 SIZES = {"Items": "entries", "Properties": "entries", "Length": "characters"}
+GUARD = "guards:\n  - {}"
+CHECK = """\
+rungs:
+  - name: primary
+    model: {{kind: onnx, path: primary.onnx}}
+    budget_s: 0.1
+    checks:
+      - {}"""
+"""The part of a policy around the example of a kind."""
 COLUMNS = ("field", "type", "default", "limits", "certificate", "meaning")
 WORDS = {"string": "text", "number": "number", "integer": "whole number", "boolean": "`true` or `false`"}
 
@@ -166,7 +175,8 @@ def _kind(name: str, anchors: dict[str, str]) -> str:
     binds = f"every field but {free}" if bound else "none of its fields"
     text = f"{summary(model)} The certificate binds {binds}. A row that it stops ends with the reason"
     text += f" `{model.reason}`. [Formula, source and limits](guards.md#{slug(kind)})."
-    example = f"```yaml\n- {model.example}\n```"
+    around = GUARD if name in kinds("GuardPolicy") else CHECK
+    example = f"```yaml\n{around.format(model.example)}\n```"
     return f"### {kind}\n\n{textwrap.fill(text, 118)}\n\n{example}\n\n{table(name, anchors)}"
 
 

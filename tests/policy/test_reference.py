@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -284,15 +283,3 @@ def test_a_reload_refuses_the_changes_that_the_page_says_need_a_restart(tmp_path
     meanings = reference.meanings(reference.models()[name])
     assert AFTER_A_RESTART[name].keys() == meanings.keys() - ONE_VALUE
     assert refused == {field for field, meaning in meanings.items() if "A change needs a restart" in meaning}
-
-
-def test_every_link_of_the_page_leads_somewhere() -> None:
-    text = re.sub(r"```.*?```", "", reference.PAGE.read_text(), flags=re.DOTALL)
-    links = re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", text)
-    assert len(links) > 20
-    for path, anchor in links:
-        target = (reference.DOCS / path).resolve() if path else reference.PAGE
-        assert target.exists(), path
-        if anchor:
-            headings = reference.HEADING.findall(target.read_text())
-            assert anchor in {reference.slug(heading) for heading in headings}, f"{path}#{anchor}"
