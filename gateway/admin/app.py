@@ -172,15 +172,15 @@ async def _review_gauges(gateway: Gateway) -> list[Metric]:
         return []
     reachable = GaugeMetricFamily("gateway_review_reachable", "whether the review queue can be read")
     try:
-        waiting = await gateway.review.queue.waiting()
+        cases = await gateway.review.store.counts()
     except Exception:
         log.exception("the review queue cannot be read")
         reachable.add_metric([], 0)
         return [reachable]
     reachable.add_metric([], 1)
-    counts = {state.value: float(n) for state, n in waiting.counts.items()}
+    counts = {state.value: float(n) for state, n in cases.by_state.items()}
     oldest = GaugeMetricFamily("gateway_review_oldest_seconds", "age of the oldest case that waits")
-    oldest.add_metric([], waiting.oldest_age_s or 0.0)
+    oldest.add_metric([], cases.oldest_waiting_s or 0.0)
     return [reachable, _gauge("gateway_review_cases", "cases by state", counts, "state"), oldest]
 
 

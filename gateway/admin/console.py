@@ -27,8 +27,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from fallbacks.review.cases import CaseState, StaleLease
-from fallbacks.review.queue import ReviewQueue
+from fallbacks.review.cases import WAITING, CaseState
+from fallbacks.review.store import ReviewStore, StaleLease
 from gateway.admin.pages import fields_of, gateway_of, page, problem, told, wants_html
 from gateway.admin.pages.cases import (
     about,
@@ -47,7 +47,6 @@ from gateway.serving.review import QueuedReview, answer_unsure, answer_with_labe
 LEASE_S = 600.0
 LONGEST_LEASE_S = 3600.0
 LISTED = 50
-WAITING = (CaseState.OPEN, CaseState.LEASED)
 REVIEWER = "fs_reviewer"
 REVIEWER_S = 30 * 86_400
 MAX_NAME = 80
@@ -59,20 +58,20 @@ LATE = (
 
 async def listing(request: Request) -> Response:
     """What waits, the most urgent first."""
-    gateway, queue = gateway_of(request), _queue(request)
-    records, waiting = await queue.listing(WAITING, LISTED), await queue.waiting()
-    number = waiting.counts[CaseState.OPEN] + waiting.counts[CaseState.LEASED]
+    gateway, store = gateway_of(request), _store(request)
+    records, counts = await store.list_cases(WAITING, LISTED), await store.counts()
+    waiting = sum(counts.by_state[state] for state in WAITING)
     cases = [about(record, gateway) for record in records]
     if not wants_html(request):
-        return told({"waiting": number, "oldest_s": waiting.oldest_age_s, "cases": cases})
-    shown = [case | {"small": await small(queue, case["id"], gateway)} for case in cases]
+        return told({"waiting": waiting, "oldest_s": counts.oldest_waiting_s, "cases": cases})
+    shown = [case | {"small": await small(store, case["id"], gateway)} for case in cases]
     me = _me(request)
     return page(
         request,
         "queue",
         cases=shown,
-        waiting=number,
-        oldest_s=waiting.oldest_age_s,
+        waiting=waiting,
+        oldest_s=counts.oldest_waiting_s,
         capacity=_capacity(gateway),
         me=me,
         mine=[case for case in cases if case["state"] == "leased" and case["reviewer"] == me],
@@ -85,11 +84,11 @@ async def listing(request: Request) -> Response:
 async def claim(request: Request) -> Response:
     """The next case for this person: from a form, the one already in their hands, if there is one."""
     fields = await fields_of(request)
-    queue, reviewer = _queue(request), _reviewer(fields)
+    store, reviewer = _store(request), _reviewer(fields)
     if not wants_html(request):
-        claims = await queue.claim(reviewer, _lease_s(fields))
+        claims = await store.claim(reviewer, _lease_s(fields))
         return told(claimed(claims[0], gateway_of(request))) if claims else Response(status_code=204)
-    reply = RedirectResponse(await _next(queue, reviewer) or "/review?done=all", 303)
+    reply = RedirectResponse(await _next(store, reviewer) or "/review?done=all", 303)
     secure = request.url.scheme == "https"
     reply.set_cookie(
         REVIEWER, quote(reviewer), max_age=REVIEWER_S, httponly=True, samesite="strict", secure=secure
@@ -99,11 +98,11 @@ async def claim(request: Request) -> Response:
 
 async def case(request: Request) -> Response:
     """One case: to answer it for whoever holds it, to look at it for anybody else."""
-    gateway, queue = gateway_of(request), _queue(request)
-    record = await queue.find(request.path_params["id"])
+    gateway, store = gateway_of(request), _store(request)
+    record = await store.find(request.path_params["id"])
     if record is None:
         return problem(request, 404, "No such case", "there is no case of this id; old ones are deleted")
-    shown = await shown_of(queue, record.id, gateway)
+    shown = await shown_of(store, record.id, gateway)
     facts = about(record, gateway) | {
         "shown": shown,
         "suggestion": suggestion(record.model_view, gateway),
@@ -128,14 +127,14 @@ async def case(request: Request) -> Response:
 
 async def answer(request: Request) -> Response:
     """Decides a case for good, and gives a person at a browser the next one."""
-    fields, gateway, queue = await fields_of(request), gateway_of(request), _queue(request)
+    fields, gateway, store = await fields_of(request), gateway_of(request), _store(request)
     reviewer, answered = _reviewer(fields), _read_answer(fields, labels_of(gateway))
     try:
-        await queue.resolve(request.path_params["id"], _fence(fields), reviewer, answered)
+        await store.resolve(request.path_params["id"], _fence(fields), reviewer, answered)
     except StaleLease:
         return _late(request)
     if wants_html(request):
-        following = await _next(queue, reviewer)
+        following = await _next(store, reviewer)
         return RedirectResponse(f"{following}?done=one" if following else "/review?done=all", 303)
     return told({"id": request.path_params["id"], "answer": orjson.loads(answered)})
 
@@ -144,7 +143,7 @@ async def release(request: Request) -> Response:
     """Gives a case back for somebody else."""
     fields = await fields_of(request)
     try:
-        await _queue(request).release(request.path_params["id"], _fence(fields))
+        await _store(request).release(request.path_params["id"], _fence(fields))
     except StaleLease:
         return _late(request)
     if wants_html(request):
@@ -157,7 +156,7 @@ async def renew(request: Request) -> Response:
     fields = await fields_of(request)
     id_, lease_s = request.path_params["id"], _lease_s(fields)
     try:
-        await _queue(request).renew(id_, _fence(fields), lease_s)
+        await _store(request).renew(id_, _fence(fields), lease_s)
     except StaleLease:
         return _late(request)
     if wants_html(request):
@@ -167,7 +166,7 @@ async def renew(request: Request) -> Response:
 
 async def image(request: Request) -> Response:
     """The case's picture as PNG: the first that it has, or the one that `?input=` names."""
-    payload = await _queue(request).payload(request.path_params["id"])
+    payload = await _store(request).payload(request.path_params["id"])
     wanted = request.query_params.get("input")
     for name, array in decoded(payload).items():
         if is_picture(array) and wanted in (None, name):
@@ -187,23 +186,23 @@ ROUTES = [
 ]
 
 
-def _queue(request: Request) -> ReviewQueue:
+def _store(request: Request) -> ReviewStore:
     review = gateway_of(request).review
     if not isinstance(review, QueuedReview):
         raise HTTPException(404, "this deployment asks no people: its policy has no review")
-    return review.queue
+    return review.store
 
 
 def _capacity(gateway: Gateway) -> int:
     return gateway.loaded.policy.review.capacity if gateway.loaded.policy.review else 0
 
 
-async def _next(queue: ReviewQueue, reviewer: str) -> str | None:
+async def _next(store: ReviewStore, reviewer: str) -> str | None:
     """Where this person goes on: to the case that they hold already, or to a new one."""
-    for record in await queue.listing((CaseState.LEASED,), LISTED):
+    for record in await store.list_cases((CaseState.LEASED,), LISTED):
         if record.reviewer == reviewer:
             return f"/review/{quote(record.id, safe='')}"
-    claims = await queue.claim(reviewer, LEASE_S)
+    claims = await store.claim(reviewer, LEASE_S)
     return f"/review/{quote(claims[0].case.id, safe='')}" if claims else None
 
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fallbacks.breaker import Breaker, State
-from fallbacks.review.queue import ReviewQueue, StoreError
+from fallbacks.review.open_store import open_store
+from fallbacks.review.store import StoreError
 from gateway.access.callers import Callers
 from gateway.access.in_flight import InFlight
 from gateway.core.batch import Batch
@@ -111,11 +112,11 @@ class Gateway:
         return Loaded(policy, artifacts, pipeline, artifacts.contract, breakers)
 
     def start(self) -> None:
-        """Begins to write the audit log and to tend the review queue, on the event loop that serves."""
+        """Starts writing the audit log and sweeping the review store, on the event loop that serves."""
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self.audit.run())]
         if isinstance(self.review, QueuedReview):
-            self._tasks.append(loop.create_task(self.review.tend()))
+            self._tasks.append(loop.create_task(self.review.sweep()))
 
     async def decide(self, batch: Batch, priority: int = 1) -> list[Decision]:
         """One decision a row, in order, by the rows' deadlines; rows of other requests share its passes.
@@ -171,7 +172,7 @@ class Gateway:
         self.in_flight.most = policy.serving.max_in_flight
         self.in_flight.most_per_caller = policy.serving.max_in_flight_per_caller
         if isinstance(self.review, QueuedReview) and policy.review is not None:
-            self.review.queue.capacity = policy.review.capacity
+            self.review.store.capacity = policy.review.capacity
             self.review.expire_after_s = policy.review.expire_after_s
 
     async def healthy(self) -> bool:
@@ -198,7 +199,7 @@ class Gateway:
             artifacts.close()  # again where a timer is still to come: closing twice does nothing
             await artifacts.closed()
         if isinstance(self.review, QueuedReview):
-            self.review.queue.close()
+            self.review.store.close()
 
 
 def _needs_restart(folder: Path, old: Policy, new: Policy) -> Iterator[Problem]:
@@ -216,9 +217,8 @@ def _needs_restart(folder: Path, old: Policy, new: Policy) -> Iterator[Problem]:
 def _review(folder: Path, policy: Policy) -> Review:
     if policy.review is None:
         return NoReview()
-    path = folder / policy.review.store.removeprefix("sqlite:///")
     try:
-        queue = ReviewQueue.open(f"sqlite:///{path}", capacity=policy.review.capacity)
+        store = open_store(policy.review.store, folder, capacity=policy.review.capacity)
     except StoreError as error:
         raise PolicyError([locate(folder, ("review", "store"), str(error))]) from error
-    return QueuedReview(queue, policy.review.expire_after_s)
+    return QueuedReview(store, policy.review.expire_after_s)

@@ -35,9 +35,9 @@ async def test_metrics_show_the_replica_as_it_is_now(tmp_path: Path) -> None:
         states = numbers.by("state", "gateway_breaker_state", rung="small")
         assert states == {state.value: float(state is State.ISOLATED) for state in State}
         assert numbers.by("state", "gateway_breaker_state", rung="primary")["closed"] == 1
-        waiting = await one.people.queue.waiting()
+        waiting = await one.people.store.counts()
         assert numbers.by("state", "gateway_review_cases") == {
-            state.value: n for state, n in waiting.counts.items()
+            state.value: n for state, n in waiting.by_state.items()
         }
         assert 89 < (numbers.one("gateway_review_oldest_seconds") or 0) < 95
         assert numbers.one("gateway_review_reachable") == 1
@@ -50,7 +50,7 @@ async def test_metrics_show_the_replica_as_it_is_now(tmp_path: Path) -> None:
 @on_loop
 async def test_metrics_survive_a_queue_that_is_gone(tmp_path: Path) -> None:
     async with world(deployment(tmp_path)) as one:
-        one.people.queue.close()
+        one.people.store.close()
         reply = await one.script.get("/metrics")
         assert reply.status_code == 200 and Numbers(reply.content).one("gateway_review_reachable") == 0
         assert "unreachable" in (await one.browser.get("/status")).text

@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 import pytest
 
-from fallbacks.review.queue import CaseState
+from fallbacks.review.cases import CaseState
 from gateway.admin.pages.cases import labels_of
 from gateway.core.decision import Degraded, Refused
 from gateway.core.errors import PolicyError
@@ -32,7 +32,7 @@ async def claimed(one: World, reviewer: str = "grace", **more: Any) -> dict[str,
 
 
 async def state_of(one: World, id_: str) -> CaseState:
-    record = await one.people.queue.find(id_)
+    record = await one.people.store.find(id_)
     assert record is not None
     return record.state
 
@@ -91,7 +91,7 @@ async def test_a_script_claims_and_answers(tmp_path: Path) -> None:
         answer = {"fence": case["fence"], "reviewer": "grace", "label": "C"}
         reply = await one.script.post("/review/x/answer", json=answer)
         assert (reply.status_code, reply.json()) == (200, {"id": "x", "answer": {"label": 2}})
-        record = await one.people.queue.find("x")
+        record = await one.people.store.find("x")
         assert record is not None and record.state is CaseState.DECIDED and record.reviewer == "grace"
         outcome = outcome_of(record, one.gateway.loaded.contract)
         assert isinstance(outcome, Degraded) and outcome.output["probabilities"].argmax() == 2
@@ -128,7 +128,7 @@ async def test_only_labels_that_exist_are_answers(
         case = await claimed(one)
         answer = {"fence": case["fence"], "reviewer": "grace", **said}
         reply = await one.script.post("/review/x/answer", json=answer)
-        record = await one.people.queue.find("x")
+        record = await one.people.store.find("x")
         assert record is not None
         if kept is None:
             assert reply.status_code == 422 and record.state is CaseState.LEASED
@@ -143,7 +143,7 @@ async def test_unsure_refuses_the_caller(tmp_path: Path) -> None:
         case = await claimed(one)
         answer = {"fence": case["fence"], "reviewer": "grace", "unsure": True}
         await one.script.post("/review/x/answer", json=answer)
-        record = await one.people.queue.find("x")
+        record = await one.people.store.find("x")
         assert record is not None and isinstance(outcome_of(record, one.gateway.loaded.contract), Refused)
 
 
@@ -251,7 +251,7 @@ async def test_a_person_answers_case_after_case(tmp_path: Path) -> None:
         reply = await one.browser.post("/review/first/answer", data={**fields, "label": "B"}, headers=OURS)
         assert reply.status_code == 303
         assert reply.headers["location"] == "/review/second%2F2%3F%26?done=one"
-        record = await one.people.queue.find("first")
+        record = await one.people.store.find("first")
         assert record is not None and (record.answer, record.reviewer) == ('{"label":1}', "Grace Ö.")
         decided = _Page(await one.browser.get("/review/first"))
         assert "Answered" in decided.text and "by Grace Ö." in decided.text

@@ -258,7 +258,7 @@ async def test_a_large_body_is_not_read(tmp_path: Path) -> None:
 @on_loop
 async def test_a_defect_is_told_without_its_details(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with world(deployment(tmp_path)) as one:
-        monkeypatch.setattr(one.people.queue, "listing", lambda *_: 1 / 0)
+        monkeypatch.setattr(one.people.store, "list_cases", lambda *_: 1 / 0)
         for client in (one.script, one.browser):
             reply = await client.get("/review")
             assert reply.status_code == 500 and "ZeroDivision" not in reply.text

@@ -89,8 +89,10 @@ async def test_one_scrape_shows_every_replica(folder: Path) -> None:
         assert set(numbers.by("replica", "gateway_rows_total")) == names
         assert numbers.sum("gateway_rows_total") == 1 + 2 + 3
         assert set(numbers.by("replica", "gateway_breaker_state", rung="small")) == names
-        waiting = await worlds[0].people.queue.waiting()
-        assert numbers.sum("gateway_review_cases") == sum(waiting.counts.values()), "counted once, not thrice"
+        waiting = await worlds[0].people.store.counts()
+        assert numbers.sum("gateway_review_cases") == sum(waiting.by_state.values()), (
+            "counted once, not thrice"
+        )
         assert numbers.by("answers", "gateway_replicas") == {"yes": 3, "no": 0}
 
 

@@ -69,7 +69,7 @@ def enforced(guard: AnyGuard) -> bool:
 async def waiting(gateway: Gateway) -> int:
     """How many cases wait for a person."""
     assert isinstance(gateway.review, QueuedReview)
-    return (await gateway.review.queue.waiting()).counts[CaseState.OPEN]
+    return (await gateway.review.store.counts()).by_state[CaseState.OPEN]
 
 
 # ---------------------------------------------------------------- serving
@@ -481,7 +481,7 @@ def test_a_review_store_that_is_gone_refuses_what_needs_a_person_and_nothing_els
     async def main() -> None:
         async with opened(letters(tmp_path, FULL_RATE)) as gateway:
             assert isinstance(gateway.review, QueuedReview)
-            gateway.review.queue.close()
+            gateway.review.store.close()
             strange = await gateway.decide(batch_of(outlier_rows(3)))
             assert [d.outcome for d in strange] == [Refused(Reason.UNAVAILABLE)] * 3
             assert kinds(await gateway.decide(batch_of(clean_rows(20), name="c")))["Served"] >= 18
@@ -788,7 +788,7 @@ def test_every_deferral_has_its_case_and_every_case_its_deferral(tmp_path: Path)
             decisions = await gateway.decide(batch_of(outlier_rows(20), "ada"))
             tickets = [d.outcome.ticket for d in decisions if isinstance(d.outcome, Deferred)]
             for ticket in tickets:
-                record = await gateway.review.queue.find(ticket)
+                record = await gateway.review.store.find(ticket)
                 assert record is not None
                 assert (record.principal, orjson.loads(record.why)["reason"]) == ("ada", "abstained")
             assert await waiting(gateway) == len(tickets) > 0

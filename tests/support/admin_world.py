@@ -17,8 +17,8 @@ import numpy as np
 import orjson
 from starlette.applications import Starlette
 
+from fallbacks.review.cases import Case
 from fallbacks.review.payload import encode
-from fallbacks.review.queue import Case
 from gateway.admin.app import admin_app
 from gateway.admin.pages.door import COOKIE, Keys
 from gateway.core.batch import Batch
@@ -110,7 +110,7 @@ class World:
             "why": orjson.dumps({"reason": "abstained", "raised": raised}).decode(),
             "model_view": "[[3,0.5],[19,0.25],[1,0.125]]",
         }
-        assert await self.people.queue.put([Case(id=id_, payload=payload, **(fields | changes))]) == [True]
+        assert await self.people.store.put([Case(id=id_, payload=payload, **(fields | changes))]) == [True]
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import orjson
 
 from fallbacks.review.cases import CaseRecord, CaseState, Claim
 from fallbacks.review.payload import decode
-from fallbacks.review.queue import ReviewQueue
+from fallbacks.review.store import ReviewStore
 from gateway.admin.preview import CHANNELS, MAX_CELLS, Picture, Preview, Text, previews, why
 from gateway.serving.gateway import Gateway
 
@@ -86,12 +86,12 @@ def decoded(payload: bytes | None) -> dict[str, Any]:
         return {}
 
 
-async def shown_of(queue: ReviewQueue, id_: str, gateway: Gateway) -> list[Preview]:
+async def shown_of(store: ReviewStore, id_: str, gateway: Gateway) -> list[Preview]:
     """What there is to look at."""
-    return previews(decoded(await queue.payload(id_)), gateway.loaded.contract)
+    return previews(decoded(await store.payload(id_)), gateway.loaded.contract)
 
 
-async def small(queue: ReviewQueue, id_: str, gateway: Gateway) -> Preview | None:
+async def small(store: ReviewStore, id_: str, gateway: Gateway) -> Preview | None:
     """What stands for a case in the list. Only short rows are read for it: browsers fetch the pictures."""
     first = gateway.loaded.contract.inputs[0]
     if len(first.shape) == 4 and (first.shape[1] in CHANNELS or first.shape[3] in CHANNELS):
@@ -100,5 +100,5 @@ async def small(queue: ReviewQueue, id_: str, gateway: Gateway) -> Preview | Non
         return Text(first.name, ())
     if math.prod(d or MAX_CELLS for d in first.shape[1:]) > MAX_CELLS:
         return None
-    shown = await shown_of(queue, id_, gateway)
+    shown = await shown_of(store, id_, gateway)
     return shown[0] if shown else None
