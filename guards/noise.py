@@ -1,9 +1,9 @@
-"""Noise: is there a disturbance where the picture should be quiet? Needs no model.
+"""Noise: the noise floor of an image, the mean roughness of its quietest pixels. Reads the input alone.
 
-A gradient attack moves every pixel by about its whole allowance, the quiet ones too, and there a picture of
-the training data has nothing: so the noise floor, the mean roughness of the quietest tenth of the pixels,
-rises by orders of magnitude while the picture still looks the same. An attacker who knows this leaves the
-quiet pixels alone, at the price of a smaller or a more visible disturbance elsewhere.
+A gradient attack moves every pixel by about its whole allowance, flat regions included, where images like
+those of calibration have no roughness: the floor rises by orders of magnitude while the image looks the
+same. An attacker who knows this leaves the quiet pixels alone, at the price of a smaller or a more visible
+perturbation elsewhere. Does not detect anything that leaves the quiet pixels quiet.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LEAST = 1e-3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Noise:
-    """The noise floor of a picture, in logarithms of its value range."""
+    """Log noise floor relative to the value range. shape: int64[3], (c, h, w); span: that range."""
 
     kind: ClassVar[str] = "noise"
     needs_features: ClassVar[bool] = False
@@ -34,10 +34,10 @@ class Noise:
 
     @classmethod
     def fit(cls, s: Signals, y: I8, *, seed: int) -> Self:
-        """Learn the value range; nothing else of the data, and nothing of chance.
+        """Store the image shape and the value range; nothing else is fitted.
 
-        Args:    s.x: float32[n, c, h, w], any range.
-        Raises:  ValueError for another rank, sides shorter than 4, or pictures that are all one value.
+        Args:    s.x: float32[n, c, h, w], any range; y: int64[n], only counted; seed: unused.
+        Raises:  ValueError for another rank, sides shorter than 4, or images that hold one value only.
         """
         if s.x.ndim != 4 or min(s.x.shape[2:]) < 4:
             raise ValueError(f"noise: x has shape {list(s.x.shape)}, expected [n, c, h >= 4, w >= 4]")
@@ -48,13 +48,14 @@ class Noise:
         return cls(frozen(np.array(s.x.shape[1:], np.int64)), span)
 
     def score(self, s: Signals, /) -> F8:
-        """log of the mean absolute Laplacian over the quietest tenth of the pixels.
+        """Log of the mean absolute 4-neighbour Laplacian over the quietest tenth of the interior pixels.
 
-        Returns: float64[n], from log(1e-3) for perfectly quiet to about log(8).
+        Returns: float64[n], from log(1e-3) for a perfectly quiet tenth to about log(4) in the fitted range.
         Raises:  ValueError if x does not have the fitted shape.
         Cost:    O(c h w): about 25 us at n=1 of 28 x 28.
-        Source:  the second-derivative noise estimate of Immerkaer, CVIU 1996. Deviation: over the quietest
-                 pixels alone, so that texture does not count.
+        Source:  after Immerkaer, CVIU 1996. Deviations: the 4-neighbour Laplacian instead of the paper's 3x3
+                 mask; the quietest tenth instead of all pixels, so that texture does not count; relative to
+                 the value range, offset by 1e-3, logarithm instead of the paper's scale factor.
         """
         if s.x.shape[1:] != tuple(self.shape):
             raise ValueError(f"noise: x has shape {list(s.x.shape)}, expected {['n', *map(int, self.shape)]}")

@@ -1,4 +1,4 @@
-"""A few rows that stand for many: k-means++ per class, then Lloyd steps; and the search for the nearest."""
+"""Prototypes: k-means++ and Lloyd steps within each class, and the search for the nearest prototype."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ LLOYD_STEPS = 5
 
 
 def prototypes(x: F8, y: I8, m: int, seed: int) -> tuple[F8, I8]:
-    """At most m rows that stand for x, the same number for each class, and their classes.
+    """Cluster centres of x, the same number for each class, and their classes.
 
-    Args:    x: float64[n, d]; y: int64[n]; m: in all (a class gets one at least); seed: the same gives the
-             same.
-    Returns: (float64[<= m or one a class, d], int64[...]), classes ascending.
-    Cost:    O(n m d / k), at fit only.
+    Args:    x: float64[n, d]; y: int64[n]; m: centres in all, at least one per class; seed: of the draws.
+    Returns: (float64[c, d], int64[c]), classes ascending; c <= max(m, classes), fewer where a class has
+             fewer distinct rows.
+    Cost:    O(n m d / k) for k classes, at fit only.
     Source:  Arthur and Vassilvitskii, SODA 2007. Deviation: per class; five Lloyd steps instead of
              convergence.
     """
@@ -32,7 +32,7 @@ def prototypes(x: F8, y: I8, m: int, seed: int) -> tuple[F8, I8]:
 
 
 def _plus_plus(x: F8, m: int, rng: np.random.Generator) -> F8:
-    """Seeds: each next one drawn in proportion to its squared distance from those already taken."""
+    """Seeds, float64[<= m, d]: each drawn in proportion to its squared distance from the nearest so far."""
     chosen = [int(rng.integers(len(x)))]
     squared = np.square(x - x[chosen[0]]).sum(1)
     while len(chosen) < m and squared.max() > 0:
@@ -43,7 +43,7 @@ def _plus_plus(x: F8, m: int, rng: np.random.Generator) -> F8:
 
 
 def _lloyd(x: F8, centres: F8) -> F8:
-    """Each centre to the mean of its rows; a centre without rows stays."""
+    """Move each centre to the mean of its rows, five times; a centre without rows stays."""
     for _ in range(LLOYD_STEPS):
         owner = closeness(x, centres, half_squares(centres)).argmax(1)
         count = np.bincount(owner, minlength=len(centres))
@@ -59,13 +59,13 @@ def half_squares(centres: NDArray[Any]) -> NDArray[Any]:
 
 
 def closeness(x: NDArray[Any], centres: NDArray[Any], halves: NDArray[Any]) -> NDArray[Any]:
-    """x.c - |c|^2/2 for every row and centre: the nearest centre has the largest. One matmul."""
+    """x.c - |c|^2/2 for every row and centre, [n, m]: largest for the nearest centre. One matrix product."""
     close: NDArray[Any] = x @ centres.T - halves
     return close
 
 
 def distance(x: F8, centres: NDArray[Any], which: NDArray[np.intp]) -> F8:
-    """float64[n] from each row to its own centre, by subtraction, so that nothing cancels."""
+    """float64[n]: from each row to centre `which`, int[n]; by subtraction, so that nothing cancels."""
     apart = x - np.take_along_axis(centres, which[:, None], 0)
     far: F8 = np.sqrt(np.vecdot(apart, apart))
     return far

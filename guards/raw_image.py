@@ -1,4 +1,4 @@
-"""RawImage: does the picture itself look like those the model was made for? Needs no model."""
+"""RawImage: coarse statistics of an image against those of the calibration data. Reads the input alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ FLOORS = (0.0, 0.01, 0.05)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pooled:
-    """A Gaussian over the picture pooled to 8 x 8: principal directions, and one variance for the rest."""
+    """A Gaussian over the image pooled to 8 x 8: principal directions, and one variance for the rest.
+
+    down: float64[<= 8, h] and across: float64[w, <= 8], the pooling; mu: float64[p], the mean; basis:
+    float64[r, p], principal directions, scaled; variance: the mean variance of the other directions.
+    """
 
     down: F8
     across: F8
@@ -32,7 +36,7 @@ class Pooled:
 
     @classmethod
     def fit(cls, x: F8) -> Self:
-        """From float64[n, c, h, w]."""
+        """Fit on float64[n, c, h, w]. Raises ValueError if the images do not vary."""
         down, across = _bins(x.shape[2]), _bins(x.shape[3]).T
         cells = _pool(x, down, across)
         mu = cells.mean(0)
@@ -46,7 +50,7 @@ class Pooled:
         return cls(frozen(down), frozen(across), frozen(mu), frozen((directions[:, :r] * shrink).T), rest)
 
     def distance(self, x: F8) -> F8:
-        """The squared Mahalanobis distance, residual included, as one projection: float64[n]."""
+        """The squared Mahalanobis distance, residual included, by one projection: float64[n]."""
         cells = _pool(x, self.down, self.across) - self.mu
         inside = cells @ self.basis.T
         far: F8 = (np.vecdot(cells, cells) - np.vecdot(inside, inside)) / self.variance
@@ -55,11 +59,13 @@ class Pooled:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawImage:
-    """Three ways for a picture to be odd, each as a rarity, blended.
+    """Three sub-scores of an image, each as a rarity, blended.
 
-    The pooled picture's Mahalanobis distance, the share of black and white pixels, and the high-frequency
-    share of its energy. The last two are two-sided: too little is as odd as too much. Lets through what keeps
-    them: a shift by a pixel, a little more light.
+    The pooled image's Mahalanobis distance, the share of black and white pixels, and the high-frequency share
+    of its energy. The last two are two-sided: too little is as suspicious as too much. Does not detect
+    changes that keep all three, such as a shift by one pixel, slightly more light, or another content.
+
+    shape: int64[3], (c, h, w); low, high: the value range; centre: float64[2], medians; tails: of the three.
     """
 
     kind: ClassVar[str] = "raw_image"
@@ -74,10 +80,11 @@ class RawImage:
 
     @classmethod
     def fit(cls, s: Signals, y: I8, *, seed: int) -> Self:
-        """Gaussian and centres on one half of the rows, the sub-scores' tails on the other.
+        """Gaussian and medians on one half of the rows, the sub-scores' tails on the other.
 
-        Args:    s.x: float32[n, c, h, w], any range (black and white are the least and greatest value seen).
-        Raises:  ValueError for another rank, under 80 rows, or sides shorter than 2.
+        Args:    s.x: float32[n, c, h, w], any range (black and white are the least and greatest value seen);
+                 y: int64[n], only counted; seed: of the permutation that makes the halves.
+        Raises:  ValueError for another rank, fewer than 80 rows, or sides shorter than 2.
         """
         if s.x.ndim != 4 or min(s.x.shape[2:]) < 2:
             raise ValueError(f"raw_image: x has shape {list(s.x.shape)}, expected [n, c, h >= 2, w >= 2]")
@@ -92,12 +99,12 @@ class RawImage:
         return cls(frozen(np.array(x.shape[1:], np.int64)), pooled, low, high, frozen(centre), tails)
 
     def score(self, s: Signals, /) -> F8:
-        """The blended rarity of the picture.
+        """The blended rarity of the image.
 
-        Returns: float64[n] in [0, inf).
+        Returns: float64[n] nats in [0, inf).
         Raises:  ValueError if x does not have the fitted shape.
         Cost:    O(n c h w): about 65 us at n=1 of 28 x 28.
-        Source:  guards.md, "raw input"; Tipping and Bishop 1999 for the Gaussian.
+        Source:  docs/guards.md, raw image; for the Gaussian Tipping and Bishop, JRSS B 61 (1999).
         """
         if s.x.shape[1:] != tuple(self.shape):
             expected = ["n", *map(int, self.shape)]
@@ -109,13 +116,13 @@ class RawImage:
 
 
 def _apart(x: F8, low: float, high: float, centre: F8) -> tuple[F8, F8]:
-    """How far each statistic lies from its centre, to either side."""
+    """float64[n] each: the absolute deviation of each statistic from its median."""
     extreme, fine = _statistics(x, low, high)
     return np.abs(extreme - centre[0]), np.abs(fine - centre[1])
 
 
 def _statistics(x: F8, low: float, high: float) -> tuple[F8, F8]:
-    """float64[n] each: share of black and white pixels, log of high-frequency over whole energy."""
+    """float64[n] each: share of black and white pixels, log ratio of high-frequency to total energy."""
     span = max(high - low, 1e-12)
     edge, flat = span / 512, _flat(x)
     right = _flat(x[..., 1:] - x[..., :-1])
@@ -128,12 +135,12 @@ def _statistics(x: F8, low: float, high: float) -> tuple[F8, F8]:
 
 
 def _flat(x: F8) -> F8:
-    """float64[n, everything else]; also for no rows at all."""
+    """float64[n, product of the other axes]; also for n = 0."""
     return x.reshape(-1, math.prod(x.shape[1:]))
 
 
 def _bins(size: int) -> F8:
-    """float64[min(8, size), size]: row i averages its part of the side; parts may overlap."""
+    """float64[min(8, size), size]: row i averages part i of the side; parts may overlap by a pixel."""
     cells = min(CELLS, size)
     at = np.arange(size)[None]
     i = np.arange(cells)[:, None]
@@ -142,7 +149,7 @@ def _bins(size: int) -> F8:
 
 
 def _pool(x: NDArray[Any], down: F8, across: F8) -> F8:
-    """float64[n, c * 64]: one matmul over all rows at once for the width, then one for the height."""
+    """float64[n, c * 64]: one matrix product over all rows for the width, then one for the height."""
     _, c, h, w = x.shape
     narrow = (x.reshape(-1, w) @ across).reshape(-1, c, h, across.shape[1])
     return _flat(np.matmul(down, narrow))

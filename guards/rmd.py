@@ -1,4 +1,4 @@
-"""RMD: how much worse the nearest class explains the features than all classes together do."""
+"""RMD: the relative Mahalanobis distance, to the nearest class minus to all classes together."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Rmd:
     """The relative Mahalanobis distance, through the k-1 directions in which the classes differ.
 
     With S_t = S_w + between-class scatter, the d - k + 1 other directions cancel in MD_class - MD_all, so the
-    score needs k + k-1 inner products and no d x d matrix. It is blind outside that subspace: run `residual`
-    too.
+    score needs k + r inner products, r <= k-1, and no d x d matrix. It does not depend on the features
+    outside that subspace, nor on their length: run `residual` beside it.
 
-    rows: float64[k + r, d], first one for each class, then the r shared ones; offset: float64[k + r].
+    rows: float64[k + r, d], one per class, then the r shared ones; offset: float64[k + r]; k: classes in fit.
     """
 
     kind: ClassVar[str] = "rmd"
@@ -35,6 +35,7 @@ class Rmd:
     def fit(cls, s: Signals, y: I8, *, seed: int) -> Self:
         """Class means and the shrunk within-class covariance of the features at unit length.
 
+        Args:    s.h: float[n, d]; y: int64[n], need not be consecutive; seed: unused.
         Raises:  ValueError for fewer than two classes in y, or features that do not vary.
         """
         h = matrix("rmd", "features", s.h)
@@ -61,7 +62,7 @@ class Rmd:
         return cls(frozen(rows), frozen(constant - rows @ mu), len(classes))
 
     def score(self, s: Signals, /) -> F8:
-        """The nearest class's squared Mahalanobis distance minus that of the whole.
+        """The squared Mahalanobis distance to the nearest class minus that to all classes together.
 
         Returns: float64[n], negative for a row that is typical of a class.
         Raises:  ValueError if h does not have the fitted width.

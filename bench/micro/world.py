@@ -24,6 +24,7 @@ from gateway.core.batch import Batch
 from gateway.core.decision import Tensors
 from gateway.deployment.compile import measures_of
 from gateway.deployment.measures import Measures
+from gateway.policy.kinds.squeeze import FittedSqueeze
 from gateway.policy.schema import OnnxPolicy
 from gateway.protocol.contract import Contract
 
@@ -52,7 +53,9 @@ class World:
         samples = load_samples(FOLDER, opened.source).clean
         ends = loop.run_until_complete(opened.decide(samples))
         served = samples[ends.outcome == "served"]
-        (squeeze,) = opened.artifacts.fitted.squeeze.values()
+        (squeeze,) = (
+            one.squeeze for one in opened.artifacts.guards.values() if isinstance(one, FittedSqueeze)
+        )
         features = opened.artifacts.models[opened.primary].run({opened.source: served})["features"]
         woken = squeeze.triggered(features)
         named = opened.policy.rungs[0].model

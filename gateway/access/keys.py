@@ -18,7 +18,7 @@ import orjson
 from pydantic import Field
 
 from gateway.core.errors import ArtifactError, Problem
-from gateway.policy.schema import Name, Strict
+from gateway.policy.fields import Name, Strict
 
 KEYS_FILE = "keys.json"
 SECRET_FILE = "secret"  # noqa: S105 (a file name)

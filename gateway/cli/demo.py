@@ -26,9 +26,9 @@ from gateway.access.tls import Tls, load_tls
 from gateway.app import Cluster, Options, wait_for_signal
 from gateway.cli.samples import Rows, Samples, load_samples
 from gateway.deployment.artifacts import load_artifacts
-from gateway.policy.schema import Policy, load_policy
+from gateway.deployment.deployment import VAR, Deployment
+from gateway.policy.schema import Policy
 from gateway.replica import ListenAddress, admin_token, refuse_used_ports
-from gateway.serving.gateway import VAR
 
 OUTCOMES = ("served", "degraded", "deferred", "refused")
 COLOURS = {"served": "green", "degraded": "yellow", "deferred": "cyan", "refused": "red"}
@@ -117,9 +117,10 @@ _TOLD = ("outcome", "reason", "served-by")
 def run(folder: Path, *, once: bool, address: ListenAddress) -> int:
     """Serves on Ray, walks through, prints the table; 0 if every scene ended as it should."""
     console = Console() if sys.stdout.isatty() else Console(width=110)
-    policy = load_policy(folder)
-    load_artifacts(folder, policy).close()  # what is wrong is told here, not in a replica's log
-    tls = load_tls(folder, policy)
+    deployment = Deployment.read(folder)
+    policy = deployment.policy
+    load_artifacts(deployment).close()  # what is wrong is told here, not in a replica's log
+    tls = load_tls(deployment)
     refuse_used_ports(address)
     token = admin_token()
     cluster = Cluster(Options(folder=str(folder), **asdict(address)))

@@ -24,7 +24,8 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from gateway.core.batch import Answered, Batch, Forward, Model, Row, RowIndices, bounded, now_s, row_indices
+from gateway.core.batch import Answered, Batch
+from gateway.core.deadline import call_within, now_s
 from gateway.core.decision import (
     Decision,
     Deferred,
@@ -38,6 +39,8 @@ from gateway.core.decision import (
     Verdict,
 )
 from gateway.core.errors import StageFailure, StoreFailed
+from gateway.core.model import Forward, Model
+from gateway.core.rows import Row, RowIndices, row_indices
 from gateway.core.stage import Assessment, FeatureStage, Stage, allowed, unscored
 
 AnyGuard: TypeAlias = Stage[Batch] | FeatureStage
@@ -255,7 +258,7 @@ class Pipeline:
             return
         cases = [self._case(run, batch, i, int(row)) for i, row in enumerate(rows)]
         try:
-            taken = await bounded(
+            taken = await call_within(
                 "review", self.review.put, cases, self.review_budget_s, batch.until_s, StoreFailed
             )
             took = [bool(one) for one in taken]

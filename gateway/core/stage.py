@@ -26,9 +26,12 @@ from typing import Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.core.batch import F8, Batch, Forward, RowIndices, bounded, now_s
+from gateway.core.batch import Batch
+from gateway.core.deadline import call_within, now_s
 from gateway.core.decision import Finding, Reason, Verdict
 from gateway.core.errors import BudgetExceeded, GuardFailed, StageFailure
+from gateway.core.model import Forward
+from gateway.core.rows import F8, RowIndices
 
 Verdicts: TypeAlias = NDArray[np.int8]
 VERDICTS = tuple(Verdict)  # a look-up is cheaper than the enum's own call
@@ -138,7 +141,7 @@ class Stage(Generic[J]):
         return Assessment(self.name, scores, verdicts, quiet, self.enforce, elapsed_s, errors)
 
     async def _ask(self, rows: J, n: int, until_s: float) -> F8:
-        raw = await bounded(self.name, self.guard.score, rows, self.budget_s, until_s, GuardFailed)
+        raw = await call_within(self.name, self.guard.score, rows, self.budget_s, until_s, GuardFailed)
         try:
             scores = np.asarray(raw, dtype=np.float64)
         except (TypeError, ValueError) as error:

@@ -20,7 +20,9 @@ import orjson
 from pydantic import ValidationError
 
 from gateway.core.errors import ArtifactError, Problem
-from gateway.policy.schema import Policy, SchemaOne, Strict
+from gateway.deployment.deployment import Deployment
+from gateway.policy.fields import SchemaOne, Strict
+from gateway.policy.schema import Policy
 
 CERTIFICATE_FILE = "certificate.json"
 GUARDS_FILE = "guards.npz"
@@ -95,12 +97,10 @@ def load_certificate(folder: Path) -> Certificate:
         raise ArtifactError([Problem("", what, str(path))]) from error
 
 
-def verify(
-    certificate: Certificate, folder: Path, policy: Policy, models: Mapping[str, str], guards: str
-) -> None:
+def verify(certificate: Certificate, deployment: Deployment, models: Mapping[str, str], guards: str) -> None:
     """Refuses a certificate that speaks of another policy, model or guard file. Raises ArtifactError."""
     wrong: dict[str, str] = {}
-    if certificate.digests.policy != policy_digest(policy):
+    if certificate.digests.policy != policy_digest(deployment.policy):
         wrong["digests.policy"] = "the guards, checks or budgets in gateway.yaml have changed"
     for name, digest in models.items():
         if certificate.digests.models.get(name) != digest:
@@ -108,7 +108,7 @@ def verify(
     if certificate.digests.guards != guards:
         wrong["digests.guards"] = f"{GUARDS_FILE} is not the one that was certified"
     if wrong:
-        hint, path = "; run `gateway calibrate` again", str(folder / CERTIFICATE_FILE)
+        hint, path = "; run `gateway calibrate` again", str(deployment.folder / CERTIFICATE_FILE)
         raise ArtifactError([Problem(field, what + hint, path) for field, what in wrong.items()])
 
 

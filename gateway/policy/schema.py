@@ -1,122 +1,21 @@
 """The policy: one YAML file that says what is measured, where it is cut, what happens when it fails.
 
-One schema. Unknown fields are refused, duplicate keys are refused, and every problem is reported with its
-file, line and field, what is wrong, and the nearest valid choice. Nothing here opens a model.
+One schema. Unknown fields are refused; `locate.py` finds the line of a problem, `read.py` reads the file. The
+kinds of guards and checks stand in `kinds/`, one file each. Nothing here opens a model.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias, assert_never
 
-import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from fallbacks.oip.address import UpstreamAddress
-from gateway.core.errors import PolicyError, Problem
-from gateway.policy.locate import Loc, closest, dotted, duplicates, explain, line_of
-
-__all__ = ["Policy", "closest", "load_policy", "locate"]
-
-POLICY_FILE = "gateway.yaml"
-
-Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
-Seconds: TypeAlias = Annotated[float, Field(gt=0, le=60)]
-Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
-AnyVerdict: TypeAlias = Literal["allow", "degrade", "defer", "refuse"]
-CheckVerdict: TypeAlias = Literal["allow", "degrade"]
-
-
-class Strict(BaseModel):
-    """Unknown fields are refused, nothing is converted (yes is no number), and values are frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-CertifiedCut: TypeAlias = Annotated[
-    dict[Literal["degrade", "defer", "refuse"], Literal["certified"]], Field(min_length=1, max_length=1)
-]
-
-
-class RatePolicy(Strict):
-    """At most `per_s` rows a second and `burst` at once, for each caller and each replica."""
-
-    name: Name
-    kind: Literal["rate"]
-    per_s: Annotated[float, Field(gt=0)]
-    burst: Annotated[float, Field(ge=1)]
-    cuts: Annotated[dict[Literal["refuse"], Annotated[float, Field(ge=1, le=1)]], Field(min_length=1)] = {
-        "refuse": 1.0
-    }
-    budget_s: Seconds
-    on_error: AnyVerdict
-    enforce: bool = True
-
-
-class OodPolicy(Strict):
-    """Is this input like those the model was calibrated on? Cut by the certificate.
-
-    `share` weighs how much of the one false-alarm budget this guard may spend, beside the others.
-    """
-
-    name: Name
-    kind: Literal["ood"]
-    detectors: Annotated[
-        list[Literal["gen", "fdbd", "rmd", "residual", "knn", "noise", "raw"]], Field(min_length=1)
-    ]
-    cuts: Annotated[
-        dict[Literal["degrade", "defer", "refuse"], Literal["certified"]], Field(min_length=1, max_length=1)
-    ]
-    without_features: Literal["input_only", "defer"] = "input_only"
-    share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    budget_s: Seconds
-    on_error: AnyVerdict
-    enforce: bool = True
-
-    @property
-    def input_only(self) -> list[str]:
-        """The detectors that need the input alone."""
-        return [name for name in self.detectors if name in ("noise", "raw")]
-
-
-class SqueezePolicy(Strict):
-    """Does the answer change when the image is squeezed? Cut by the certificate."""
-
-    name: Name
-    kind: Literal["squeeze"]
-    cuts: Annotated[
-        dict[Literal["degrade", "defer", "refuse"], Literal["certified"]], Field(min_length=1, max_length=1)
-    ]
-    share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    budget_s: Seconds
-    on_error: AnyVerdict
-    enforce: bool = True
-
-
-GuardPolicy: TypeAlias = Annotated[RatePolicy | OodPolicy | SqueezePolicy, Field(discriminator="kind")]
-
-
-class ConfidencePolicy(Strict):
-    """Is this rung sure enough? Certifies that at most `selective_error` of what it answers is wrong."""
-
-    name: Name
-    kind: Literal["confidence"]
-    selective_error: Share
-    budget_s: Seconds
-    on_error: CheckVerdict
-    enforce: bool = True
+from gateway.policy.fields import Name, SchemaOne, Seconds, Share, Strict
+from gateway.policy.kinds import CheckPolicy, GuardPolicy
+from gateway.policy.locate import Loc
 
 
 class OnnxPolicy(Strict):
@@ -151,7 +50,7 @@ class RungPolicy(Strict):
     name: Name
     model: ModelPolicy
     budget_s: Seconds
-    checks: Annotated[list[ConfidencePolicy], Field(max_length=1)] = []
+    checks: Annotated[list[CheckPolicy], Field(max_length=1)] = []
 
 
 class ReviewPolicy(Strict):
@@ -202,15 +101,6 @@ TierPolicy: TypeAlias = Annotated[
     | Annotated[TopTier, Tag("top")],
     Discriminator(_tier_arm),
 ]
-
-
-def _no_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise PydanticCustomError("literal_error", "Input should be 1")
-    return value
-
-
-SchemaOne: TypeAlias = Annotated[Literal[1], BeforeValidator(_no_bool), Field(alias="schema")]
 
 
 class TlsFiles(Strict):
@@ -268,16 +158,12 @@ class Policy(Strict):
             "false_alarm_budget": self.false_alarm_budget,
             "answered_error": self.answered_error,
             "delta": self.delta,
-            "guards": [
-                g.model_dump(include={"name", "kind", "detectors", "without_features", "share"})
-                for g in self.guards
-                if not isinstance(g, RatePolicy)
-            ],
+            "guards": [bound for g in self.guards if (bound := g.model_dump(exclude=set(g.unbound)))],
             "rungs": [
                 {
                     "name": r.name,
                     **_certified_model(r.model),
-                    "checks": [c.model_dump(exclude={"budget_s", "on_error"}) for c in r.checks],
+                    "checks": [c.model_dump(exclude=set(c.unbound)) for c in r.checks],
                 }
                 for r in self.rungs
             ],
@@ -295,57 +181,8 @@ def _certified_model(model: ModelPolicy) -> dict[str, Any]:
             assert_never(model)
 
 
-def load_policy(folder: Path) -> Policy:
-    """Reads and validates `gateway.yaml`. Raises PolicyError with every problem found."""
-    path = folder / POLICY_FILE
-    root, held = _read(path)
-    try:
-        policy = Policy.model_validate(held)
-    except ValidationError as error:
-        raise PolicyError(
-            [explain(e, path, root, Policy) for e in error.errors(include_url=False)]
-        ) from error
-    crossed = [Problem(dotted(at), what, str(path), line_of(root, at)) for at, what in _cross_check(policy)]
-    if crossed:
-        raise PolicyError(crossed)
-    return policy
-
-
-def locate(folder: Path, at: Loc, what: str, nearest: str = "") -> Problem:
-    """A problem at a place of the policy file, found after it was read (a missing model, say)."""
-    path = folder / POLICY_FILE
-    root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    return Problem(dotted(at), what, str(path), line_of(root, at), nearest)
-
-
-def _read(path: Path) -> tuple[yaml.Node | None, Any]:
-    """The file as nodes, which know their lines, and as values. Aliases can unfold for ever: refused."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1 if event.start_mark else 1
-                raise PolicyError([Problem("", "aliases are not taken", str(path), line)])
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        held = yaml.safe_load(text)
-    except OSError as error:
-        raise PolicyError([Problem("", f"cannot be read: {error.strerror}", str(path))]) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = 1 if mark is None else mark.line + 1
-        what = f"is not YAML: {getattr(error, 'problem', None) or error}"
-        raise PolicyError([Problem("", what, str(path), line)]) from error
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:  # a date that is none, say
-        raise PolicyError(
-            [Problem("", f"holds a value that YAML cannot make: {error}", str(path), 1)]
-        ) from error
-    if twice := [Problem(key, "appears twice", str(path), line) for key, line in duplicates(root)]:
-        raise PolicyError(twice)
-    return root, held
-
-
-def _cross_check(policy: Policy) -> Iterator[tuple[Loc, str]]:
-    """Rules that span fields."""
+def contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
+    """Fields of a policy that contradict each other, with what is wrong."""
     places: dict[str, list[Loc]] = {}
     for i, guard in enumerate(policy.guards):
         places.setdefault(guard.name, []).append(("guards", i, "name"))
@@ -359,8 +196,8 @@ def _cross_check(policy: Policy) -> Iterator[tuple[Loc, str]]:
         if len(at) > 1:
             yield at[-1], f"the name {name!r} is used {len(at)} times; stage names are unique"
     for i, guard in enumerate(policy.guards):
-        if isinstance(guard, OodPolicy):
-            yield from _check_detectors(guard, ("guards", i, "detectors"))
+        for field, what in guard.contradictions():
+            yield ("guards", i, *field), what
     for i, rung in enumerate(policy.rungs):
         if isinstance(rung.model, OipPolicy):
             try:
@@ -371,14 +208,6 @@ def _cross_check(policy: Policy) -> Iterator[tuple[Loc, str]]:
     if spent_s > policy.deadline_s + 1e-9:
         what = f"{policy.deadline_s} s is less than the {spent_s:.3f} s that all budgets can take together"
         yield ("deadline_s",), what + "; a part that hangs would cost the answer"
-
-
-def _check_detectors(guard: OodPolicy, at: Loc) -> Iterator[tuple[Loc, str]]:
-    repeated = [name for name in dict.fromkeys(guard.detectors) if guard.detectors.count(name) > 1]
-    if repeated:
-        yield at, f"names {repeated[0]} twice"
-    if guard.without_features == "input_only" and not guard.input_only:
-        yield at, "needs raw or noise, or without_features: defer"
 
 
 def _budgets_s(policy: Policy) -> Iterator[float]:

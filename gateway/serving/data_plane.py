@@ -16,7 +16,8 @@ from typing import Final, NamedTuple
 
 from gateway.access.callers import Caller
 from gateway.access.in_flight import InFlight
-from gateway.core.batch import Batch, now_s
+from gateway.core.batch import Batch
+from gateway.core.deadline import now_s
 from gateway.core.decision import Decision, Refused
 from gateway.core.errors import InvalidRequest, Problem
 from gateway.core.record import RequestRecord

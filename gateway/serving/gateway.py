@@ -28,7 +28,8 @@ from gateway.core.pipeline import Ended, Pipeline, Review
 from gateway.core.record import RequestRecord
 from gateway.deployment.artifacts import Artifacts, load_artifacts
 from gateway.deployment.compile import Stores, compile_policy
-from gateway.policy.schema import Policy, RoundedTier, TopTier, load_policy, locate
+from gateway.deployment.deployment import Deployment
+from gateway.policy.schema import Policy, RoundedTier, TopTier
 from gateway.protocol import disclosure
 from gateway.protocol.contract import Contract
 from gateway.protocol.disclosure import Tier
@@ -37,7 +38,6 @@ from gateway.serving.review import NoReview, QueuedReview
 from gateway.telemetry.audit import Audit
 from gateway.telemetry.metrics import Telemetry
 
-VAR = "var"
 log = logging.getLogger(__name__)
 
 
@@ -45,14 +45,19 @@ log = logging.getLogger(__name__)
 class Loaded:
     """One policy with all it names, compiled. Swapped as a whole, never changed."""
 
-    policy: Policy
+    deployment: Deployment
     artifacts: Artifacts
     pipeline: Pipeline
     contract: Contract
     breakers: dict[str, Breaker]
 
     @property
+    def policy(self) -> Policy:
+        return self.deployment.policy
+
+    @property
     def tag(self) -> str:
+        """The policy in force as callers see it: name@version#hash."""
         return self.artifacts.tag
 
     def tier(self, name: str) -> Tier:
@@ -73,15 +78,16 @@ class Loaded:
 class Gateway:
     """Open one with `Gateway.open`; `start` it on the event loop that will serve; `close` it at the end."""
 
-    def __init__(self, folder: Path, policy: Policy, review: Review, callers: Callers) -> None:
-        self.folder = folder
+    def __init__(self, deployment: Deployment, review: Review, callers: Callers) -> None:
+        policy = deployment.policy
+        self.folder = deployment.folder
         self.replica = f"{os.getpid()}-{secrets.token_hex(2)}"
         self.started_s = time.time()
         self.callers = callers
         self.review = review
-        self.loaded = self._load(policy)
+        self.loaded = self._load(deployment)
         self.telemetry = Telemetry(policy.name, self.replica)
-        path = folder / VAR / f"decisions-{self.replica}.jsonl"
+        path = deployment.var / f"decisions-{self.replica}.jsonl"
         self.statistics = Statistics(lambda: self.loaded.pipeline.models)
         self.audit = Audit(path, [self.telemetry])
         serving = policy.serving
@@ -97,19 +103,20 @@ class Gateway:
     @classmethod
     def open(cls, folder: Path) -> Gateway:
         """Loads, verifies and compiles a deployment. Raises PolicyError or ArtifactError; blocks."""
-        policy = load_policy(folder)
-        callers = Callers(folder / VAR, anonymous_loopback=policy.serving.anonymous == "loopback")
-        return cls(folder, policy, _review(folder, policy), callers)
+        deployment = Deployment.read(folder)
+        anonymous_loopback = deployment.policy.serving.anonymous == "loopback"
+        callers = Callers(deployment.var, anonymous_loopback=anonymous_loopback)
+        return cls(deployment, _open_review(deployment), callers)
 
-    def _load(self, policy: Policy) -> Loaded:
-        artifacts = load_artifacts(self.folder, policy)
+    def _load(self, deployment: Deployment) -> Loaded:
+        policy, artifacts = deployment.policy, load_artifacts(deployment)
         breakers: dict[str, Breaker] = {}
         try:
             pipeline = compile_policy(policy, artifacts, Stores(self.review, self.callers.rate_of, breakers))
         except ArtifactError:
             artifacts.close()
             raise
-        return Loaded(policy, artifacts, pipeline, artifacts.contract, breakers)
+        return Loaded(deployment, artifacts, pipeline, artifacts.contract, breakers)
 
     def start(self) -> None:
         """Starts writing the audit log and sweeping the review store, on the event loop that serves."""
@@ -141,11 +148,11 @@ class Gateway:
 
         Raises PolicyError or ArtifactError, with the old pipeline still in place. Blocks while it loads.
         """
-        policy = load_policy(self.folder)
+        deployment = Deployment.read(self.folder)
         old = self.loaded
-        if problems := list(_needs_restart(self.folder, old.policy, policy)):
+        if problems := list(_needs_restart(old.policy, deployment)):
             raise PolicyError(problems)
-        loaded = self._load(policy)
+        loaded = self._load(deployment)
         if loaded.tag == old.tag:
             loaded.artifacts.close()
             return False
@@ -154,7 +161,7 @@ class Gateway:
                 loaded.breakers[name].isolate()  # what an operator took out stays out
         self.loaded = loaded
         self._retired.append(old.artifacts)
-        self._apply(policy)
+        self._apply(deployment.policy)
         log.info("policy %s replaced by %s", old.tag, loaded.tag)
         asyncio.get_running_loop().call_later(2 * old.policy.deadline_s, self._retire, old.artifacts)
         return True
@@ -179,7 +186,8 @@ class Gateway:
         """Whether one canary row is decided within the deadline. It charges no budget and asks no person."""
         loaded = self.loaded
         primary = next(iter(loaded.artifacts.models.values()))
-        guards = tuple(guard for guard in loaded.pipeline.guards if guard.name in loaded.artifacts.fitted.ood)
+        on_canary = {guard.name for guard in loaded.policy.guards if guard.on_canary}
+        guards = tuple(guard for guard in loaded.pipeline.guards if guard.name in on_canary)
         pipeline = replace(loaded.pipeline, guards=guards, review=NoReview())
         now_s = asyncio.get_running_loop().time()
         deadline_s = now_s + loaded.policy.deadline_s
@@ -202,23 +210,25 @@ class Gateway:
             self.review.store.close()
 
 
-def _needs_restart(folder: Path, old: Policy, new: Policy) -> Iterator[Problem]:
+def _needs_restart(old: Policy, deployment: Deployment) -> Iterator[Problem]:
     """What is bound once, when a replica starts."""
+    new = deployment.policy
     stores = [policy.review and policy.review.store for policy in (old, new)]
     if stores[0] != stores[1]:
-        yield locate(folder, ("review", "store"), "a change of the review store needs a restart")
+        yield deployment.problem(("review", "store"), "a change of the review store needs a restart")
     for field in ("replicas", "trusted_proxies", "base_path"):
         if getattr(old.serving, field) != getattr(new.serving, field):
-            yield locate(folder, ("serving", field), f"a change of {field} needs a restart")
+            yield deployment.problem(("serving", field), f"a change of {field} needs a restart")
     if old.name != new.name:
-        yield locate(folder, ("name",), "a change of the name needs a restart")
+        yield deployment.problem(("name",), "a change of the name needs a restart")
 
 
-def _review(folder: Path, policy: Policy) -> Review:
-    if policy.review is None:
+def _open_review(deployment: Deployment) -> Review:
+    policy = deployment.policy.review
+    if policy is None:
         return NoReview()
     try:
-        store = open_store(policy.review.store, folder, capacity=policy.review.capacity)
+        store = open_store(policy.store, deployment.folder, capacity=policy.capacity)
     except StoreError as error:
-        raise PolicyError([locate(folder, ("review", "store"), str(error))]) from error
-    return QueuedReview(store, policy.review.expire_after_s)
+        raise PolicyError([deployment.problem(("review", "store"), str(error))]) from error
+    return QueuedReview(store, policy.expire_after_s)

@@ -26,7 +26,7 @@ from bench.growth.slope import slope
 from bench.growth.tables import memory_table, tables
 from bench.requests import WrongInput
 from gateway.access.callers import load_keys
-from gateway.serving.gateway import VAR
+from gateway.deployment.deployment import VAR
 
 LETTERS = Path(__file__).parents[2] / "configs" / "letters"
 SMALL = Sizes((20, 300), (2, 30), (0, 30), (1, 8), (20, 300), Effort(3, 2))

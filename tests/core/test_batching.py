@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.batch import Batch, now_s
+from gateway.core.batch import Batch
 from gateway.core.batching import LANES, Batcher, concatenate
+from gateway.core.deadline import now_s
 from gateway.core.decision import Decision, Outcome, Reason, Refused, Served, Tensors
 from gateway.core.pipeline import Ended
 from tests.support.core_parts import run

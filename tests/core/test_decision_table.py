@@ -7,8 +7,9 @@ import asyncio
 import numpy as np
 import pytest
 
-from gateway.core.batch import Answered, Batch, Model
+from gateway.core.batch import Answered, Batch
 from gateway.core.decision import Decision, Deferred, Degraded, Reason, Refused, Served, Tensors, Verdict
+from gateway.core.model import Model
 from gateway.core.pipeline import Pipeline, Rung
 from gateway.core.stage import FeatureStage, Stage
 from tests.support.core_parts import FakeGuard, FakeModel, FakeReview, batch_of, run

@@ -11,13 +11,14 @@ import orjson
 import pytest
 
 from gateway.core.errors import ArtifactError, PolicyError, Problem, Problems
-from gateway.deployment.artifacts import Artifacts, contract_of, input_only, load_artifacts
+from gateway.deployment.artifacts import Artifacts, contract_of, load_artifacts, save_guards
 from gateway.deployment.certificate import sha256
+from gateway.deployment.deployment import Deployment
 from gateway.deployment.models import load_models
-from gateway.policy.schema import load_policy
 from gateway.protocol.contract import Contract
 from gateway.serving.gateway import Gateway
 from guards import arrays
+from guards.ood import Ood
 from guards.rows import Signals
 from tests.support import onnx_bytes as onnx
 from tests.support.deployments import CONFIGS, FILES, clean_rows, edit, letters
@@ -26,17 +27,17 @@ F4 = np.dtype(np.float32)
 
 
 def loaded(folder: Path) -> Artifacts:
-    artifacts = load_artifacts(folder, load_policy(folder))
+    artifacts = load_artifacts(Deployment.read(folder))
     artifacts.close()
     return artifacts
 
 
 def contract_in(folder: Path) -> Contract:
     """The wire contract of a deployment whose models alone are looked at."""
-    policy = load_policy(folder)
-    models = load_models(folder, policy, {})
+    deployment = Deployment.read(folder)
+    models = load_models(deployment, {})
     try:
-        return contract_of(folder, policy, models)
+        return contract_of(deployment, models)
     finally:
         for model in models.values():
             model.close()
@@ -75,8 +76,8 @@ def table_model(
 def test_everything_that_the_policy_names_is_loaded(tmp_path: Path) -> None:
     artifacts = loaded(letters(tmp_path))
     assert list(artifacts.models) == ["primary", "small"]
-    assert set(artifacts.fitted.ood) == {"ood", "ood.input_only"}
-    assert not artifacts.fitted.squeeze
+    assert set(artifacts.guards) == {"ood"}
+    assert artifacts.guards["ood"].input_only is not None
     assert {name: model.digest for name, model in artifacts.models.items()} == dict(
         artifacts.certificate.digests.models
     )
@@ -177,7 +178,7 @@ def test_guards_that_lack_a_stage_are_told_by_its_name(tmp_path: Path) -> None:
     bind(folder)
     (problem,) = refused(folder)
     assert problem.file == str(folder / "guards.npz")
-    assert problem.what.startswith(input_only("ood"))
+    assert problem.what.startswith("ood.input_only")
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04"])
@@ -250,17 +251,17 @@ def test_what_was_loaded_ends_with_close_and_with_failure(tmp_path: Path) -> Non
 
 
 def test_what_was_saved_scores_as_what_was_fitted(tmp_path: Path) -> None:
-    fitted = loaded(letters(tmp_path)).fitted
-    fitted.save(tmp_path / "again.npz")
+    fitted = loaded(letters(tmp_path)).guards
+    save_guards(tmp_path / "again.npz", fitted)
     again = arrays.load(tmp_path / "again.npz")
     committed = arrays.load(CONFIGS / "letters" / "guards.npz")
     assert {key: a.tobytes() for key, a in again.items()} == {
         key: a.tobytes() for key, a in committed.items()
     }
-    signals = Signals(clean_rows(50))
-    blind = fitted.ood[input_only("ood")]
-    restored = arrays.unpack(type(blind), input_only("ood"), again)
-    assert restored.score(signals).tobytes() == blind.score(signals).tobytes()
+    form = fitted["ood"].input_only
+    restored = arrays.unpack(Ood, "ood.input_only", again)
+    assert form is not None
+    assert restored.score(Signals(clean_rows(50))).tobytes() == form.score(clean_rows(50)).tobytes()
 
 
 def test_files_of_no_concern_may_lie_beside(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from gateway.core.errors import ArtifactError, PolicyError, Problem
 from gateway.deployment.artifacts import load_artifacts
 from gateway.deployment.compile import Stores, compile_policy
-from gateway.policy.schema import load_policy
+from gateway.deployment.deployment import Deployment
 from gateway.serving.gateway import Gateway
 from gateway.serving.review import NoReview
 from tests.support.deployments import CONFIGS, FILES, edit, letters, load
@@ -65,7 +65,7 @@ def problems_of(folder: Path, text: str | bytes) -> tuple[Problem, ...]:
     path = folder / "gateway.yaml"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(PolicyError) as caught:
-        load_policy(folder)
+        Deployment.read(folder)
     assert caught.value.problems
     assert {problem.file for problem in caught.value.problems} == {str(path)}
     return caught.value.problems
@@ -519,14 +519,14 @@ def test_a_small_file_that_unfolds_to_billions_is_refused_in_no_time(tmp_path: P
 
 def test_a_missing_file_is_told_by_name(tmp_path: Path) -> None:
     with pytest.raises(PolicyError) as caught:
-        load_policy(tmp_path)
+        Deployment.read(tmp_path)
     assert str(caught.value) == f"{tmp_path / 'gateway.yaml'}: cannot be read: No such file or directory"
 
 
 def test_a_folder_in_place_of_the_file_is_told_by_name(tmp_path: Path) -> None:
     (tmp_path / "gateway.yaml").mkdir()
     with pytest.raises(PolicyError, match=r"gateway\.yaml: cannot be read: Is a directory"):
-        load_policy(tmp_path)
+        Deployment.read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -563,18 +563,18 @@ def test_budgets_that_add_up_to_exactly_the_deadline_are_taken(tmp_path: Path) -
     spent = [0.002, 0.05, 0.1, 0.05, 0.01, 0.01, 0.2]
     assert sum(spent) == pytest.approx(0.422)
     (tmp_path / "gateway.yaml").write_text(changed("deadline_s: 0.5", "deadline_s: 0.422"))
-    assert load_policy(tmp_path).deadline_s == 0.422
+    assert Deployment.read(tmp_path).policy.deadline_s == 0.422
 
 
 @pytest.mark.parametrize("name", READY)
 def test_every_ready_deployment_has_a_valid_policy(name: str) -> None:
-    assert load_policy(CONFIGS / name).name == name
+    assert Deployment.read(CONFIGS / name).policy.name == name
 
 
 @pytest.mark.parametrize("name", READY)
 def test_every_ready_deployment_compiles(name: str) -> None:
-    policy = load_policy(CONFIGS / name)
-    artifacts = load_artifacts(CONFIGS / name, policy)
+    deployment = Deployment.read(CONFIGS / name)
+    policy, artifacts = deployment.policy, load_artifacts(deployment)
     try:
         pipeline = compile_policy(policy, artifacts, Stores(NoReview(), lambda principal: None, {}))
         assert [stage.name for stage in pipeline.guards] == [guard.name for guard in policy.guards]
@@ -638,7 +638,7 @@ def test_numbers_are_finite_wherever_the_policy_has_one(tmp_path: Path) -> None:
             text = LETTERS[: found.start()] + bad + LETTERS[found.end() :]
             (tmp_path / "gateway.yaml").write_text(text)
             try:
-                load_policy(tmp_path)
+                Deployment.read(tmp_path)
             except PolicyError:
                 continue
             taken.append(f"line {line_with(text, bad)}: {bad}")
@@ -648,6 +648,6 @@ def test_numbers_are_finite_wherever_the_policy_has_one(tmp_path: Path) -> None:
 def test_edit_changes_exactly_what_it_says(tmp_path: Path) -> None:
     folder = letters(tmp_path, patient=False)
     edit(folder, ("capacity: *", "capacity: 7"))
-    policy = load_policy(folder)
+    policy = Deployment.read(folder).policy
     assert policy.review is not None
     assert policy.review.capacity == 7

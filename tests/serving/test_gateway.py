@@ -17,9 +17,9 @@ import pytest
 
 from fallbacks.breaker import Breaker, CircuitOpen, State
 from fallbacks.review.cases import CaseState
-from gateway.core.batch import Predictor
 from gateway.core.decision import Decision, Deferred, Degraded, Reason, Refused, Served, Tensors, Verdict
 from gateway.core.errors import ArtifactError, PolicyError, Problems
+from gateway.core.model import Predictor
 from gateway.core.pipeline import AnyGuard
 from gateway.core.stage import FeatureStage
 from gateway.protocol.disclosure import Full, Label, Rounded, Top

@@ -20,8 +20,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.core.batch import Answered, Batch, Predictor
+from gateway.core.batch import Answered, Batch
 from gateway.core.decision import Reason, Tensors, Verdict
+from gateway.core.model import Predictor
 from gateway.core.pipeline import ReviewRequest
 from gateway.core.stage import Stage
 from tests.support.data_planes import INFER, Client, DataPlane, Reply, plane_of, request_of, some

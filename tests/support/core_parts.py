@@ -14,9 +14,10 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
-from gateway.core.batch import F8, Answered, Batch
+from gateway.core.batch import Answered, Batch
 from gateway.core.decision import Tensors
 from gateway.core.pipeline import ReviewRequest
+from gateway.core.rows import F8
 
 T = TypeVar("T")
 Mood: TypeAlias = Literal[
