@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fallbacks.oip.errors import WrongAnswer, excerpt
-from fallbacks.oip.forms import bf16_bits, flat
+from fallbacks.oip.values import bf16_bits, flatten
 from fallbacks.predictor import ModelTensor
 
 Array: TypeAlias = NDArray[Any]
@@ -87,7 +87,7 @@ class Declared:
 
     def from_list(self, data: object, shape: Shape) -> Array:
         """The numbers in a list, flat or nested as the shape. Raises WrongAnswer."""
-        values = flat(data, shape)
+        values = flatten(data, shape)
         dtype = DATATYPES[self.datatype]
         if values is None or not set(map(type, values)) <= _TYPES[dtype.kind]:
             raise WrongAnswer(f"{self.name!r} is not a list of {math.prod(shape)} {self.datatype} values")
