@@ -17,8 +17,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from fallbacks.onnx_edges import octets, texts, with_float_edges
-from fallbacks.onnx_file import open_session, read_once, spec_of
+from fallbacks.onnx_conversions import octets, texts, with_float32_io
+from fallbacks.onnx_file import open_session, read_once, tensor_of
 from fallbacks.predictor import Tensors, zeros
 from fallbacks.worker import Worker
 
@@ -38,10 +38,10 @@ class OnnxModel:
             raise ValueError(f"{name}: the model has no input; export it with its batch as an input")
         self.name = name
         self.digest = hashlib.sha256(content).hexdigest()
-        self.inputs = tuple(spec_of(name, arg) for arg in session.get_inputs())
-        self.outputs = tuple(spec_of(name, arg) for arg in session.get_outputs())
+        self.inputs = tuple(tensor_of(name, arg) for arg in session.get_inputs())
+        self.outputs = tuple(tensor_of(name, arg) for arg in session.get_outputs())
         if any(spec.bf16 for spec in (*self.inputs, *self.outputs)):
-            session = open_session(name, with_float_edges(content), threads)
+            session = open_session(name, with_float32_io(content), threads)
         self._session = session
         self._fed = [(spec, arg.name) for spec, arg in zip(self.inputs, session.get_inputs(), strict=True)]
         self._asked = [arg.name for arg in session.get_outputs()]

@@ -28,7 +28,7 @@ DTYPES: Final = {
 }
 
 
-def spec_of(file: str, arg: onnxruntime.NodeArg) -> ModelTensor:
+def tensor_of(file: str, arg: onnxruntime.NodeArg) -> ModelTensor:
     """What onnxruntime says of one input or output. Raises ValueError unless its batch is dynamic."""
     what = f"{file}: {arg.name!r}"
     if arg.type not in DTYPES:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from fallbacks.oip.address import Remote, UpstreamAddress
+from fallbacks.oip.address import RemoteModel, UpstreamAddress
 
 MODEL = "doubles"
 SPEC = [{"name": "y", "datatype": "FP32", "shape": [-1, 2]}]
@@ -64,8 +64,8 @@ class OipServer:
             writer.transport.abort()
 
     @property
-    def remote(self) -> Remote:
-        return Remote(UpstreamAddress.parse(self.url), MODEL)
+    def remote(self) -> RemoteModel:
+        return RemoteModel(UpstreamAddress.parse(self.url), MODEL)
 
     @property
     def inferred(self) -> list[Asked]:

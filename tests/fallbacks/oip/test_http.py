@@ -14,14 +14,14 @@ import numpy as np
 import orjson
 import pytest
 
-from fallbacks.oip.client import Client, connect
-from fallbacks.oip.described import Described
-from fallbacks.oip.errors import EXCERPT, Unanswered, Unreachable, WrongAnswer
-from fallbacks.oip.tensors import limit_bytes
+from fallbacks.oip.client import UpstreamClient, connect
+from fallbacks.oip.description import ModelDescription
+from fallbacks.oip.errors import EXCERPT, UnexpectedAnswer, UpstreamFailed, UpstreamUnreachable
+from fallbacks.oip.tensors import max_answer_bytes
 from tests.support.oip_server import MODEL, SPEC, Answer, Asked, OipServer, oip_server, send
 
 X = np.array([[1, 2], [3, 4], [5, 0.1]], np.float32)
-LIKE = Described.of([("x", "FP32", [-1, 2])], [("y", "FP32", [-1, 2])])
+LIKE = ModelDescription.parse([("x", "FP32", [-1, 2])], [("y", "FP32", [-1, 2])])
 Changes = dict[str, Any]
 
 
@@ -68,9 +68,9 @@ def sends(content: Any, status: str = "200 OK", **headers: str) -> Answer:
 @asynccontextmanager
 async def asking(
     infer: Answer, *extensions: str, token: str | None = None
-) -> AsyncIterator[tuple[OipServer, Client]]:
+) -> AsyncIterator[tuple[OipServer, UpstreamClient]]:
     async with oip_server(infer, extensions) as server:
-        client = connect(replace(server.remote, token=token), limit_bytes(LIKE.outputs, len(X)))
+        client = connect(replace(server.remote, token=token), max_answer_bytes(LIKE.outputs, len(X)))
         try:
             yield server, client
         finally:
@@ -166,7 +166,7 @@ def test_a_refusal_after_binary_was_answered_is_a_refusal() -> None:
     async def main() -> None:
         async with asking(infer, "binary_tensor_data") as (server, client):
             await client.infer({"x": X}, LIKE, 5)
-            with pytest.raises(Unanswered, match="422"):
+            with pytest.raises(UpstreamFailed, match="422"):
                 await client.infer({"x": X}, LIKE, 5)
             assert len(server.inferred) == 2
 
@@ -174,7 +174,7 @@ def test_a_refusal_after_binary_was_answered_is_a_refusal() -> None:
 
 
 def test_half_precision_needs_binary() -> None:
-    like = Described.of([("x", "FP32", [-1, 2])], [("y", "FP16", [-1, 2])])
+    like = ModelDescription.parse([("x", "FP32", [-1, 2])], [("y", "FP16", [-1, 2])])
 
     async def main() -> None:
         async with asking(honest) as (server, client):
@@ -252,7 +252,7 @@ def test_a_wrong_answer_is_an_error_and_the_next_good_one_is_taken(answer: Answe
 
     async def main() -> None:
         async with asking(lambda asked, writer: next(moods)(asked, writer)) as (_, client):
-            with pytest.raises(WrongAnswer):
+            with pytest.raises(UnexpectedAnswer):
                 await client.infer({"x": X}, LIKE, 5)
             assert (await client.infer({"x": X}, LIKE, 5))["y"].tobytes() == (2 * X).tobytes()
 
@@ -292,7 +292,7 @@ async def endless(asked: Asked, writer: asyncio.StreamWriter) -> None:
 def test_an_answer_that_never_ends_is_cut_at_what_the_outputs_can_need() -> None:
     async def main() -> None:
         async with asking(endless) as (server, client):
-            with pytest.raises(WrongAnswer, match=f"over the {limit_bytes(LIKE.outputs, 3)} bytes"):
+            with pytest.raises(UnexpectedAnswer, match=f"over the {max_answer_bytes(LIKE.outputs, 3)} bytes"):
                 await client.infer({"x": X}, LIKE, 5)
             await asyncio.wait_for(server.left.wait(), 5)
 
@@ -301,13 +301,13 @@ def test_an_answer_that_never_ends_is_cut_at_what_the_outputs_can_need() -> None
 
 REDIRECT = {"Location": "http://127.0.0.1:1/v2/models/doubles/infer"}
 REFUSING: dict[str, tuple[Answer, type[Exception], str]] = {
-    "a page": (sends(b"<html>\n\x1b[31moops</html>" * 999, "500 Oops"), Unanswered, "500: <html>"),
-    "a redirect": (sends(b"", "307 Elsewhere", **REDIRECT), Unanswered, "307"),
-    "no content": (sends(b"", "204 Nothing"), Unanswered, "204"),
-    "accepted": (sends({}, "202 Accepted"), Unanswered, "202"),
-    "an error": (sends({"error": "no such model"}, "404 Not Found"), Unanswered, "no such model"),
-    "a proxy that finds nobody": (sends(b"", "502 Bad Gateway"), Unreachable, "502"),
-    "not ready": (sends(b"", "503 Unavailable"), Unreachable, "503"),
+    "a page": (sends(b"<html>\n\x1b[31moops</html>" * 999, "500 Oops"), UpstreamFailed, "500: <html>"),
+    "a redirect": (sends(b"", "307 Elsewhere", **REDIRECT), UpstreamFailed, "307"),
+    "no content": (sends(b"", "204 Nothing"), UpstreamFailed, "204"),
+    "accepted": (sends({}, "202 Accepted"), UpstreamFailed, "202"),
+    "an error": (sends({"error": "no such model"}, "404 Not Found"), UpstreamFailed, "no such model"),
+    "a proxy that finds nobody": (sends(b"", "502 Bad Gateway"), UpstreamUnreachable, "502"),
+    "not ready": (sends(b"", "503 Unavailable"), UpstreamUnreachable, "503"),
 }
 
 
@@ -372,11 +372,11 @@ async def hang_up(asked: Asked, writer: asyncio.StreamWriter) -> None:
 def test_who_is_not_there_or_leaves_in_the_middle_is_unreachable() -> None:
     async def main() -> None:
         async with asking(hang_up) as (server, client):
-            with pytest.raises(Unreachable):
+            with pytest.raises(UpstreamUnreachable):
                 await client.infer({"x": X}, LIKE, 5)
             gone = server.remote
         nobody = connect(gone)
-        with pytest.raises(Unreachable):
+        with pytest.raises(UpstreamUnreachable):
             await nobody.describe(5)
         await nobody.close()
 

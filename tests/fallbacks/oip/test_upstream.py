@@ -14,11 +14,11 @@ import numpy as np
 import orjson
 import pytest
 
-from fallbacks.oip.apart import apart
 from fallbacks.oip.client import connect
-from fallbacks.oip.errors import Unreachable, WrongAnswer
-from fallbacks.oip.stored import CHANGED, PROBES, Stored
-from fallbacks.oip.upstream import Upstream
+from fallbacks.oip.errors import UnexpectedAnswer, UpstreamUnreachable
+from fallbacks.oip.run_in_thread import run_in_thread
+from fallbacks.oip.stored_upstream import CHANGED, PROBES, StoredUpstream
+from fallbacks.oip.upstream import UpstreamModel
 from fallbacks.onnx import OnnxModel
 from fallbacks.predictor import LoadedModel, ModelTensor, NotAModelFault
 from tests.support import onnx_bytes as onnx
@@ -53,18 +53,23 @@ async def upstream(
     names: Mapping[str, str] | None = None,
     encoder: OnnxModel | None = None,
     max_rows: int = 128,
-    due_s: Callable[[], tuple[float, bool]] = lambda: (math.inf, False),
-) -> AsyncIterator[tuple[OipServer, Upstream]]:
+    call_deadline: Callable[[], tuple[float, bool]] = lambda: (math.inf, False),
+) -> AsyncIterator[tuple[OipServer, UpstreamModel]]:
     """A server, and an upstream over it that was calibrated on it."""
     async with oip_server(model) as server:
         client = connect(server.remote)
-        stored = await Stored.record(client, {}, max_rows, 5)
+        stored = await StoredUpstream.record(client, {}, max_rows, 5)
         await client.close()
         await asyncio.wait_for(server.left.wait(), 5)
         server.left.clear()
         server.asked.clear()
-        one = Upstream(
-            server.remote, stored, names=names or {}, encoder=encoder, max_rows=max_rows, due_s=due_s
+        one = UpstreamModel(
+            server.remote,
+            stored,
+            names=names or {},
+            encoder=encoder,
+            max_rows=max_rows,
+            call_deadline=call_deadline,
         )
         try:
             yield server, one
@@ -110,7 +115,7 @@ def test_another_model_never_answers() -> None:
         async with upstream(model) as (server, one):
             model.factor = 2.01
             for _ in range(2):
-                with pytest.raises(WrongAnswer, match=CHANGED):
+                with pytest.raises(UnexpectedAnswer, match=CHANGED):
                     await one.predict({"x": X})
             assert sizes(server) == [PROBES, PROBES]
             model.factor = 2.0
@@ -123,7 +128,7 @@ def test_a_model_that_declares_something_else_never_answers() -> None:
     async def main() -> None:
         async with upstream(Doubles()) as (server, one):
             server.metadata = {**METADATA, "outputs": [{**SPEC[0], "shape": [-1, 3]}]}
-            with pytest.raises(WrongAnswer, match=f"{CHANGED}; it declares other outputs: y"):
+            with pytest.raises(UnexpectedAnswer, match=f"{CHANGED}; it declares other outputs: y"):
                 await one.predict({"x": X})
             assert not server.inferred
 
@@ -138,11 +143,11 @@ def test_who_comes_back_is_held_to_the_probes_again() -> None:
             port = int(server.url.rpartition(":")[2])
             server.listening.close()
             server.hang_up()
-            with pytest.raises(Unreachable):
+            with pytest.raises(UpstreamUnreachable):
                 await one.predict({"x": X})
             other = OipServer(Doubles(factor=3.0))
             again = await asyncio.start_server(other.serve, "127.0.0.1", port)
-            with pytest.raises(WrongAnswer, match=CHANGED):
+            with pytest.raises(UnexpectedAnswer, match=CHANGED):
                 await one.predict({"x": X})
             other.infer = model
             assert (await one.predict({"x": X}))["y"][0, 0] == 2
@@ -154,7 +159,7 @@ def test_who_comes_back_is_held_to_the_probes_again() -> None:
 def test_a_model_exchanged_while_nobody_looked_is_noticed_beside_a_later_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fallbacks.oip.upstream.AGAIN_S", 0.2)
+    monkeypatch.setattr("fallbacks.oip.upstream.VERIFY_EVERY_S", 0.2)
 
     async def main() -> None:
         model = Doubles()
@@ -168,7 +173,7 @@ def test_a_model_exchanged_while_nobody_looked_is_noticed_beside_a_later_call(
             await asyncio.sleep(0.3)
             assert (await one.predict({"x": X}))["y"][0, 0] == 3, "the price of not waiting for the probes"
             await asyncio.sleep(0.1)
-            with pytest.raises(WrongAnswer, match=CHANGED):
+            with pytest.raises(UnexpectedAnswer, match=CHANGED):
                 await one.predict({"x": X})
 
     run(main)
@@ -187,10 +192,10 @@ def test_the_time_that_is_left_travels_along_and_ends_the_call() -> None:
     model = Doubles()
 
     async def main() -> None:
-        def due_s() -> tuple[float, bool]:
+        def call_deadline() -> tuple[float, bool]:
             return asyncio.get_running_loop().time() + 0.3, False
 
-        async with upstream(model, due_s=due_s) as (server, one):
+        async with upstream(model, call_deadline=call_deadline) as (server, one):
             await one.predict({"x": X})
             assert all(0 < asked.document["parameters"]["timeout"] <= 300_000 for asked in server.inferred)
             model.hangs = True
@@ -210,7 +215,7 @@ def test_time_that_a_caller_did_not_give_is_no_failure_of_the_server(hurried: bo
     model = Doubles()
 
     async def main() -> None:
-        async with upstream(model, due_s=in_a_tenth(hurried)) as (_, one):
+        async with upstream(model, call_deadline=in_a_tenth(hurried)) as (_, one):
             await one.predict({"x": X})
             model.hangs = True
             with pytest.raises(TimeoutError) as late:
@@ -222,7 +227,7 @@ def test_time_that_a_caller_did_not_give_is_no_failure_of_the_server(hurried: bo
 
 def test_nobody_is_asked_when_no_time_is_left() -> None:
     async def main() -> None:
-        async with upstream(Doubles(), due_s=lambda: (0.0, False)) as (server, one):
+        async with upstream(Doubles(), call_deadline=lambda: (0.0, False)) as (server, one):
             with pytest.raises(TimeoutError):
                 await one.predict({"x": X})
             assert not server.asked
@@ -256,7 +261,7 @@ def test_a_failure_interrupts_nobody_but_who_waits_for_it() -> None:
     model = Doubles()
 
     async def main() -> None:
-        async with upstream(model, due_s=in_a_tenth(False)) as (_, one):
+        async with upstream(model, call_deadline=in_a_tenth(False)) as (_, one):
             await one.predict({"x": X})
             model.hangs = True
             call = one.predict({"x": X})
@@ -302,7 +307,7 @@ def test_a_failing_upstream_is_told_as_itself_beside_an_encoder(encoder: OnnxMod
         model = Doubles()
         async with upstream(model, encoder=encoder) as (_, one):
             model.factor = 3.0
-            with pytest.raises(WrongAnswer, match=CHANGED):
+            with pytest.raises(UnexpectedAnswer, match=CHANGED):
                 await one.predict({"x": X})
 
     run(main)
@@ -387,20 +392,44 @@ def test_a_whole_data_set_is_answered_while_a_loop_runs_in_this_thread() -> None
 
 
 def test_what_is_stored_is_read_back_and_tells_models_apart() -> None:
-    async def stored_of(factor: float) -> Stored:
+    async def stored_of(factor: float) -> StoredUpstream:
         async with oip_server(Doubles(factor)) as server:
             client = connect(server.remote)
             try:
-                return await Stored.record(client, {"x": (-3.0, 5.0)}, 128, 5)
+                return await StoredUpstream.record(client, {"x": (-3.0, 5.0)}, 128, 5)
             finally:
                 await client.close()
 
-    one, again, other = (apart(lambda factor=factor: stored_of(factor)) for factor in (2, 2, 3))  # type: ignore[misc]
+    one, again, other = (run_in_thread(lambda factor=factor: stored_of(factor)) for factor in (2, 2, 3))  # type: ignore[misc]
     assert one.digest == again.digest != other.digest
-    back = Stored.from_json(orjson.loads(orjson.dumps(one.to_json())))
-    assert back.digest == one.digest and back.described == one.described
+    back = StoredUpstream.from_json(orjson.loads(orjson.dumps(one.to_json())))
+    assert back.digest == one.digest and back.description == one.description
     x = one.probes["x"]
     assert x.shape == (PROBES, 2) and (x >= -3).all() and (x <= 5).all() and x.std() > 1
+
+
+RECORDED = {
+    "inputs": [["x", "FP32", [-1, 2]], ["flag", "BOOL", [-1]]],
+    "outputs": [["p", "FP32", [-1, 3]]],
+    "probes": (
+        "RlNUMQIAAQB4PGY0AgQAAAAAAAAAAgAAAAAAAAAEAGZsYWd8YjEBBAAAAAAAAAAAAAAAAAAAPgAAgD4AAMA+"
+        "AAAAPwAAID8AAEA/AABgPwEAAQE="
+    ),
+    "answers": (
+        "RlNUMQEAAQBwPGY0AgQAAAAAAAAAAwAAAAAAAAAAAAAAAACAPQAAAD4AAEA+AACAPgAAoD4AAMA+AADgPgAA"
+        "AD8AABA/AAAgPwAAMD8="
+    ),
+}
+
+
+def test_upstream_stored_by_an_older_release_is_read_and_keeps_its_digest() -> None:
+    """A certificate holds the digest, so it must not change with the encoding of payloads."""
+    stored = StoredUpstream.from_json(RECORDED)
+    assert stored.digest == "8d23a9f174161ddb4b4daf47c4e82aa93027f7d9e2488c572bea0ea98a2c7a3d"
+    assert stored.to_json() == RECORDED
+    assert (stored.probes["x"] == np.arange(8, dtype=F4).reshape(4, 2) / 8).all()
+    assert stored.probes["flag"].tolist() == [True, False, True, True]
+    assert (stored.answers["p"] == np.arange(12, dtype=F4).reshape(4, 3) / 16).all()
 
 
 @pytest.mark.parametrize("field", ["inputs", "outputs", "probes", "answers"])
@@ -409,9 +438,9 @@ def test_a_broken_description_is_told(field: str, value: object) -> None:
     async def main() -> None:
         async with oip_server(Doubles()) as server:
             client = connect(server.remote)
-            held = (await Stored.record(client, {}, 128, 5)).to_json()
+            held = (await StoredUpstream.record(client, {}, 128, 5)).to_json()
             await client.close()
         with pytest.raises(ValueError, match="is no description of an upstream"):
-            Stored.from_json(held | {field: value})
+            StoredUpstream.from_json(held | {field: value})
 
     run(main)

@@ -23,7 +23,7 @@ from fallbacks.predictor import UnfitInput
 
 Texts: TypeAlias = NDArray[np.object_]
 
-FLOAT_EDGE: Final = ".as_float32"
+FLOAT32_SUFFIX: Final = ".as_float32"
 
 _to_str = np.frompyfunc(bytes.decode, 1, 1)
 _to_bytes = np.frompyfunc(str.encode, 1, 1)
@@ -42,7 +42,7 @@ def octets(array: Texts) -> Texts:
     return np.asarray(_to_bytes(array), np.object_)
 
 
-def with_float_edges(content: bytes) -> bytes:
+def with_float32_io(content: bytes) -> bytes:
     """An ONNX file whose bfloat16 inputs and outputs are float32, under names of their own.
 
     Order, shapes and everything else stay. Raises ValueError if the bytes are no ONNX file.
@@ -55,8 +55,8 @@ def with_float_edges(content: bytes) -> bytes:
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
     taken = [one for one in graph.input if one.name not in weights]
-    before = [_cast(f"{name}{FLOAT_EDGE}", name, TensorProto.BFLOAT16) for name in _turned(taken)]
-    after = [_cast(name, f"{name}{FLOAT_EDGE}", TensorProto.FLOAT) for name in _turned(graph.output)]
+    before = [_cast(f"{name}{FLOAT32_SUFFIX}", name, TensorProto.BFLOAT16) for name in _turned(taken)]
+    after = [_cast(name, f"{name}{FLOAT32_SUFFIX}", TensorProto.FLOAT) for name in _turned(graph.output)]
     nodes = [*before, *graph.node, *after]
     del graph.node[:]
     graph.node.extend(nodes)
@@ -69,7 +69,7 @@ def _turned(edges: Sequence[ValueInfoProto]) -> list[str]:
     for one in edges:
         if one.type.tensor_type.elem_type == TensorProto.BFLOAT16:
             names.append(one.name)
-            one.name += FLOAT_EDGE
+            one.name += FLOAT32_SUFFIX
             one.type.tensor_type.elem_type = TensorProto.FLOAT
     return names
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from fallbacks.onnx import OnnxModel
-from fallbacks.onnx_edges import with_float_edges
+from fallbacks.onnx_conversions import with_float32_io
 from fallbacks.predictor import ModelTensor, UnfitInput
 
 Load = Callable[[bytes], OnnxModel]
@@ -172,6 +172,6 @@ def test_a_bfloat16_weight_that_is_listed_as_an_input_stays_a_weight(load: Load)
 
 def test_a_model_without_bfloat16_keeps_its_bytes_and_what_is_no_model_is_refused() -> None:
     plain = echo(FLOAT, "n", 3)
-    assert with_float_edges(plain) == plain
+    assert with_float32_io(plain) == plain
     with pytest.raises(ValueError, match="not an ONNX file"):
-        with_float_edges(b"not a model")
+        with_float32_io(b"not a model")
