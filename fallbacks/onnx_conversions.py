@@ -1,12 +1,12 @@
-"""What numpy has no dtype for, at the edges of a model: text, and bfloat16.
+"""Conversions at a model's inputs and outputs for what numpy has no dtype for: text, and bfloat16.
 
-Text. On the wire it is bytes; onnxruntime takes `str`. It would take bytes too, without a word, as what
-Python prints of them (`b'a'`), and reads past the end of numpy's own byte strings: so nothing but `str` gets
-there. Both ways are exact, NUL included; bytes that are not UTF-8 are the fault of the row.
+Text. On the wire it is bytes; onnxruntime takes `str`. It would accept bytes too, silently, as their Python
+representation (`b'a'`), and it reads past the end of numpy's own byte strings: so only `str` is passed to it.
+Both conversions are exact, NUL included; bytes that are not UTF-8 are an unfit input.
 
-bfloat16. In numpy it is a float32 whose low sixteen bits are zero. onnxruntime gives no such output to
-Python at all, and takes such inputs only where no input is text. So the graph itself is given a Cast at each
-such edge: both are exact, for any mix of types, and the model still runs in one call.
+bfloat16. In numpy it is a float32 whose low sixteen bits are zero. onnxruntime returns no bfloat16 to Python
+at all, and takes such inputs only where no input is text. So a Cast is inserted into the graph at each such
+input and output: both are exact, for any mix of types, and the model still runs in one call.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 from fallbacks.predictor import UnfitInput
 
-Texts: TypeAlias = NDArray[np.object_]
+TextArray: TypeAlias = NDArray[np.object_]
 
 FLOAT32_SUFFIX: Final = ".as_float32"
 
@@ -29,7 +29,7 @@ _to_str = np.frompyfunc(bytes.decode, 1, 1)
 _to_bytes = np.frompyfunc(str.encode, 1, 1)
 
 
-def texts(name: str, array: Texts) -> Texts:
+def decode_texts(name: str, array: TextArray) -> TextArray:
     """Bytes as text, same shape. Raises UnfitInput, naming the input, where they are not UTF-8."""
     try:
         return np.asarray(_to_str(array), np.object_)
@@ -37,15 +37,15 @@ def texts(name: str, array: Texts) -> Texts:
         raise UnfitInput(f"input {name!r}: holds bytes that are not UTF-8 text") from None
 
 
-def octets(array: Texts) -> Texts:
+def encode_texts(array: TextArray) -> TextArray:
     """Text as bytes, same shape."""
     return np.asarray(_to_bytes(array), np.object_)
 
 
 def with_float32_io(content: bytes) -> bytes:
-    """An ONNX file whose bfloat16 inputs and outputs are float32, under names of their own.
+    """An ONNX file whose bfloat16 inputs and outputs are float32, with FLOAT32_SUFFIX after their names.
 
-    Order, shapes and everything else stay. Raises ValueError if the bytes are no ONNX file.
+    Order, shapes and everything else are unchanged. Raises ValueError if the bytes are no ONNX file.
     Cost:   the file in memory twice more, for a moment.
     """
     try:
@@ -54,23 +54,23 @@ def with_float32_io(content: bytes) -> bytes:
         raise ValueError(f"not an ONNX file: {error}") from error
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
-    taken = [one for one in graph.input if one.name not in weights]
-    before = [_cast(f"{name}{FLOAT32_SUFFIX}", name, TensorProto.BFLOAT16) for name in _turned(taken)]
-    after = [_cast(name, f"{name}{FLOAT32_SUFFIX}", TensorProto.FLOAT) for name in _turned(graph.output)]
+    inputs = [one for one in graph.input if one.name not in weights]
+    before = [_cast(f"{name}{FLOAT32_SUFFIX}", name, TensorProto.BFLOAT16) for name in _to_float32(inputs)]
+    after = [_cast(name, f"{name}{FLOAT32_SUFFIX}", TensorProto.FLOAT) for name in _to_float32(graph.output)]
     nodes = [*before, *graph.node, *after]
     del graph.node[:]
     graph.node.extend(nodes)
     return model.SerializeToString()
 
 
-def _turned(edges: Sequence[ValueInfoProto]) -> list[str]:
-    """Declares the edges of bfloat16 as float32 under their new names; the names that they had."""
+def _to_float32(values: Sequence[ValueInfoProto]) -> list[str]:
+    """Redeclares the bfloat16 values among these as float32 under new names; returns their old names."""
     names: list[str] = []
-    for one in edges:
-        if one.type.tensor_type.elem_type == TensorProto.BFLOAT16:
-            names.append(one.name)
-            one.name += FLOAT32_SUFFIX
-            one.type.tensor_type.elem_type = TensorProto.FLOAT
+    for value in values:
+        if value.type.tensor_type.elem_type == TensorProto.BFLOAT16:
+            names.append(value.name)
+            value.name += FLOAT32_SUFFIX
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
     return names
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from bench.growth.inside import Inside
 from bench.growth.interleaved import Call, Effort, compare
 from bench.growth.part import Curve, Part
+from fallbacks.oip.payload import encode
 from fallbacks.review.cases import WAITING, Case
 from fallbacks.review.open_store import open_store
-from fallbacks.review.payload import encode
 from fallbacks.review.store import ReviewStore
 from gateway.admin.console import LISTED
 from gateway.serving.review import QueuedReview

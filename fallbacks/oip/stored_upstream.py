@@ -15,12 +15,12 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
+from fallbacks.oip import payload
 from fallbacks.oip.client import UpstreamClient, infer_in_parts
 from fallbacks.oip.description import ModelDescription
 from fallbacks.oip.errors import UnexpectedAnswer
 from fallbacks.oip.tensors import DATATYPES, Array, UpstreamTensor
 from fallbacks.predictor import Tensors
-from fallbacks.review import payload
 
 PROBES: Final = 4
 RTOL, ATOL = 1e-3, 1e-4

@@ -41,8 +41,8 @@ class Case:
     """One row to be reviewed.
 
     Args:    id: unique in its store. principal: the caller whose row it is. created_s, expires_s: seconds of
-             the wall clock. payload: the row (see `payload.py`). why: JSON, what the guards and checks found.
-             model_view: JSON, the classes that a model found likeliest.
+             the wall clock. payload: the row (see `fallbacks.oip.payload`). why: JSON, what guards and checks
+             found. model_view: JSON, the classes that a model found likeliest.
     Raises:  ValueError for times that are not finite, or a payload over MAX_PAYLOAD_BYTES.
     """
 

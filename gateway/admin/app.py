@@ -32,7 +32,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from fallbacks.breaker import State
+from fallbacks.breaker import BreakerState
 from gateway.admin import console
 from gateway.admin.pages import gateway_of, page, problem, static, told, wants_html
 from gateway.admin.pages.door import HOME, Door, Keys, login, logout
@@ -150,7 +150,7 @@ def _replica_gauges(gateway: Gateway) -> Iterator[Metric]:
     names = ["replica", "rung", "state"]
     breakers = GaugeMetricFamily("gateway_breaker_state", "1 for the state that it is in", labels=names)
     for rung, breaker in loaded.breakers.items():
-        for state in State:
+        for state in BreakerState:
             breakers.add_metric([own, rung, state.value], breaker.state is state)
     yield breakers
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fallbacks.breaker import Breaker, State
+from fallbacks.breaker import Breaker, BreakerState
 from fallbacks.review.open_store import open_store
 from fallbacks.review.store import StoreError
 from gateway.access.callers import Callers
@@ -157,7 +157,7 @@ class Gateway:
             loaded.artifacts.close()
             return False
         for name, breaker in old.breakers.items():
-            if breaker.state is State.ISOLATED and name in loaded.breakers:
+            if breaker.state is BreakerState.ISOLATED and name in loaded.breakers:
                 loaded.breakers[name].isolate()  # what an operator took out stays out
         self.loaded = loaded
         self._retired.append(old.artifacts)

@@ -17,8 +17,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from fallbacks.oip.payload import encode
 from fallbacks.review.cases import Case, CaseRecord, CaseState
-from fallbacks.review.payload import encode
 from fallbacks.review.store import ReviewStore
 from gateway.core.decision import Degraded, Outcome, Reason, Refused, Tensors, Verdict
 from gateway.core.pipeline import ReviewRequest

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fallbacks.breaker import State
+from fallbacks.breaker import BreakerState
 from gateway.admin.pages.status import Numbers
 from gateway.admin.pages.words import count, milliseconds, share, span
 from tests.support.admin_world import LETTERS, deployment, on_loop, rewrite, world
@@ -33,7 +33,7 @@ async def test_metrics_show_the_replica_as_it_is_now(tmp_path: Path) -> None:
         numbers = Numbers(reply.content)
         assert numbers.sum("gateway_rows_total") == len(GOOD)
         states = numbers.by("state", "gateway_breaker_state", rung="small")
-        assert states == {state.value: float(state is State.ISOLATED) for state in State}
+        assert states == {state.value: float(state is BreakerState.ISOLATED) for state in BreakerState}
         assert numbers.by("state", "gateway_breaker_state", rung="primary")["closed"] == 1
         waiting = await one.people.store.counts()
         assert numbers.by("state", "gateway_review_cases") == {

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fallbacks import breaker as module
-from fallbacks.breaker import NEXT, Breaker, CircuitOpen, Event, State
+from fallbacks.breaker import TRANSITIONS, Breaker, BreakerEvent, BreakerState, CircuitOpen
 from fallbacks.predictor import Tensors, UnfitInput
 
 ROW = {"x": np.zeros((1, 1))}
@@ -56,7 +56,7 @@ class Bench:
         self.model, self.clock = Model(), Clock()
         self.breaker = Breaker(self.model, failures=3, reset_s=10.0, clock=self.clock)
 
-    def state(self) -> State:
+    def state(self) -> BreakerState:
         """A call, not a property: mypy would take a property that was seen once to stay as it was."""
         return self.breaker.state
 
@@ -79,7 +79,7 @@ class Bench:
     async def trip(self) -> None:
         for _ in range(3):
             assert await self.ask("raise") == "OSError"
-        assert self.state() is State.OPEN
+        assert self.state() is BreakerState.OPEN
 
 
 def play(scene: Callable[[Bench], Coroutine[Any, Any, None]]) -> None:
@@ -93,7 +93,7 @@ def test_passes_answers_and_errors_through_unchanged_while_closed() -> None:
     async def scene(b: Bench) -> None:
         assert await b.breaker.predict(ROW) is ROW
         assert await b.ask("raise") == "OSError"
-        assert b.state() is State.CLOSED
+        assert b.state() is BreakerState.CLOSED
 
     play(scene)
 
@@ -102,9 +102,9 @@ def test_opens_after_three_failures_in_a_row_but_not_if_an_answer_lies_between()
     async def scene(b: Bench) -> None:
         for mood in ("raise", "raise", "answer", "raise", "raise"):
             await b.ask(mood)
-        assert b.state() is State.CLOSED
+        assert b.state() is BreakerState.CLOSED
         await b.ask("raise")
-        assert b.state() is State.OPEN
+        assert b.state() is BreakerState.OPEN
 
     play(scene)
 
@@ -115,16 +115,16 @@ def test_refuses_at_once_while_open_and_probes_once_after_reset() -> None:
         b.clock.now_s += 9.0
         with pytest.raises(CircuitOpen) as refused:
             await b.breaker.predict(ROW)
-        assert (refused.value.state, refused.value.retry_after_s) == (State.OPEN, 1.0)
+        assert (refused.value.state, refused.value.retry_after_s) == (BreakerState.OPEN, 1.0)
         assert b.model.asked == 3
         b.clock.now_s += 1.0
         probe = await b.start()
-        assert b.state() is State.HALF_OPEN
+        assert b.state() is BreakerState.HALF_OPEN
         assert [await b.ask() for _ in range(5)] == ["CircuitOpen"] * 5
         assert b.model.asked == 4
         b.model.gates[-1].set_result(None)
         await probe
-        assert b.state() is State.CLOSED
+        assert b.state() is BreakerState.CLOSED
 
     play(scene)
 
@@ -134,7 +134,7 @@ def test_failed_probe_opens_again_for_the_whole_reset() -> None:
         await b.trip()
         b.clock.now_s += 10.0
         assert await b.ask("raise") == "OSError"
-        assert b.state() is State.OPEN
+        assert b.state() is BreakerState.OPEN
         b.clock.now_s += 9.9
         assert await b.ask() == "CircuitOpen"
         b.clock.now_s += 0.1
@@ -150,7 +150,7 @@ def test_closes_with_a_clean_record() -> None:
         await b.ask()
         for mood in ("raise", "raise"):
             await b.ask(mood)
-        assert b.state() is State.CLOSED
+        assert b.state() is BreakerState.CLOSED
 
     play(scene)
 
@@ -162,7 +162,7 @@ def test_timeouts_around_it_count_as_failures_and_open_it() -> None:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.001):
                     await b.breaker.predict(ROW)
-        assert b.state() is State.OPEN
+        assert b.state() is BreakerState.OPEN
 
     play(scene)
 
@@ -171,12 +171,12 @@ def test_unfit_inputs_neither_open_it_nor_clear_its_record() -> None:
     async def scene(b: Bench) -> None:
         for _ in range(20):
             assert await b.ask("unfit") == "UnfitInput"
-        assert b.state() is State.CLOSED
+        assert b.state() is BreakerState.CLOSED
         for mood in ("raise", "unfit", "raise", "unfit"):
             await b.ask(mood)
-        assert b.state() is State.CLOSED
+        assert b.state() is BreakerState.CLOSED
         await b.ask("raise")
-        assert b.state() is State.OPEN
+        assert b.state() is BreakerState.OPEN
 
     play(scene)
 
@@ -187,9 +187,9 @@ def test_an_unfit_probe_leaves_the_probe_to_the_next_call() -> None:
         b.clock.now_s += 10.0
         for _ in range(3):
             assert await b.ask("unfit") == "UnfitInput"
-            assert b.state() is State.OPEN
+            assert b.state() is BreakerState.OPEN
         assert await b.ask() == "answered"
-        assert b.state() is State.CLOSED
+        assert b.state() is BreakerState.CLOSED
         await b.trip()
         assert await b.ask() == "CircuitOpen", "and the wait after the next failures is whole again"
 
@@ -204,7 +204,7 @@ def test_cancelled_probe_opens_again_instead_of_holding_the_circuit_half_open() 
         probe.cancel()
         with pytest.raises(asyncio.CancelledError):
             await probe
-        assert b.state() is State.OPEN
+        assert b.state() is BreakerState.OPEN
 
     play(scene)
 
@@ -215,16 +215,16 @@ def test_stragglers_from_before_it_opened_neither_close_it_nor_spoil_the_probe()
         await b.trip()
         b.model.gates[0].set_result(None)
         await good
-        assert b.state() is State.OPEN
+        assert b.state() is BreakerState.OPEN
         b.clock.now_s += 10.0
         probe = await b.start()
         b.model.gates[1].set_exception(OSError("late"))
         with pytest.raises(OSError, match="late"):
             await bad
-        assert b.state() is State.HALF_OPEN
+        assert b.state() is BreakerState.HALF_OPEN
         b.model.gates[2].set_result(None)
         await probe
-        assert b.state() is State.CLOSED
+        assert b.state() is BreakerState.CLOSED
 
     play(scene)
 
@@ -238,7 +238,7 @@ def test_isolated_by_hand_stays_refused_through_time_and_late_answers_until_rest
         b.clock.now_s += 1e9
         with pytest.raises(CircuitOpen) as refused:
             await b.breaker.predict(ROW)
-        assert (refused.value.state, refused.value.retry_after_s) == (State.ISOLATED, None)
+        assert (refused.value.state, refused.value.retry_after_s) == (BreakerState.ISOLATED, None)
         assert b.model.asked == 1
         b.breaker.restore()
         assert await b.ask() == "answered"
@@ -250,7 +250,7 @@ def test_restoring_what_was_not_isolated_does_not_close_an_open_circuit() -> Non
     async def scene(b: Bench) -> None:
         await b.trip()
         b.breaker.restore()
-        assert b.state() is State.OPEN
+        assert b.state() is BreakerState.OPEN
 
     play(scene)
 
@@ -261,20 +261,26 @@ def test_breaker_around_a_breaker_opens_outside_on_refusals_inside() -> None:
         b.breaker.isolate()
         with pytest.raises(CircuitOpen):
             await outer.predict(ROW)
-        assert outer.state is State.OPEN
+        assert outer.state is BreakerState.OPEN
 
     play(scene)
 
 
 def test_table_in_the_docstring_names_every_transition_and_isolation_is_left_by_restore_alone() -> None:
-    moves = {(state, NEXT[state, event]) for state, event in product(State, Event) if (state, event) in NEXT}
+    moves = {
+        (state, TRANSITIONS[state, event])
+        for state, event in product(BreakerState, BreakerEvent)
+        if (state, event) in TRANSITIONS
+    }
     lines = [
         line.split("|")[1:4] for line in (module.__doc__ or "").splitlines() if line.strip().startswith("|")
     ]
     drawn = {(a.strip(), c.strip()) for a, _, c in lines[2:] if c.strip() not in ("refused", a.strip())}
-    anywhere = {(state, State.ISOLATED) for state in State if state is not State.ISOLATED}
+    anywhere = {
+        (state, BreakerState.ISOLATED) for state in BreakerState if state is not BreakerState.ISOLATED
+    }
     assert moves == (drawn - {("any", "isolated")}) | anywhere
-    assert [event for state, event in NEXT if state is State.ISOLATED] == [Event.RESTORE]
+    assert [event for state, event in TRANSITIONS if state is BreakerState.ISOLATED] == [BreakerEvent.RESTORE]
 
 
 STEPS = st.lists(st.sampled_from(["answer", "raise", "unfit", "wait", "isolate", "restore"]), max_size=40)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fallbacks.breaker import State
-from fallbacks.review.payload import decode
+from fallbacks.breaker import BreakerState
+from fallbacks.oip.payload import decode
 from gateway.protocol.contract import MAX_BODY_BYTES
 from tests.support.data_planes import Reply, some
 from tests.support.deployments import run
@@ -274,7 +274,7 @@ def test_bytes_that_are_no_text_are_deferred_alone_and_cost_the_model_nothing(fo
                 assert found["fs_row_outcome"].tolist() == [b"served", b"deferred", b"served"]
                 assert found["y"][:, 0].tolist() == [b"no", b"", b"no"]
             cases = [await deferred(to, Sent("BYTES", texts(bad).reshape(1, 1), True)) for bad in BROKEN * 3]
-            assert to.gateway.loaded.breakers["primary"].state is State.CLOSED
+            assert to.gateway.loaded.breakers["primary"].state is BreakerState.CLOSED
             for case, bad in zip(cases, BROKEN * 3, strict=True):
                 kept = decode(await to.people.store.payload(case) or b"")["x"]
                 assert kept.tolist() == [[bad]]

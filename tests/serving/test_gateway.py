@@ -15,7 +15,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from fallbacks.breaker import Breaker, CircuitOpen, State
+from fallbacks.breaker import Breaker, BreakerState, CircuitOpen
 from fallbacks.review.cases import CaseState
 from gateway.core.decision import Decision, Deferred, Degraded, Reason, Refused, Served, Tensors, Verdict
 from gateway.core.errors import ArtifactError, PolicyError, Problems
@@ -333,7 +333,7 @@ def test_a_rung_that_an_operator_took_out_stays_out_over_a_reload(tmp_path: Path
             gateway.loaded.breakers["primary"].isolate()
             edit(folder, ('version: "1"', 'version: "2"'))
             assert gateway.reload()
-            assert gateway.loaded.breakers["primary"].state is State.ISOLATED
+            assert gateway.loaded.breakers["primary"].state is BreakerState.ISOLATED
             assert "Served" not in kinds(await gateway.decide(batch_of(clean_rows(5))))
 
     run(main)
@@ -529,7 +529,7 @@ def test_callers_in_a_hurry_do_not_take_the_model_from_anybody(tmp_path: Path) -
             for i in range(12):
                 decisions = await gateway.decide(batch_of(clean_rows(1), within_s=0.01, name=f"h{i}"))
                 assert decisions[0].outcome == Refused(Reason.DEADLINE)
-            assert {b.state for b in gateway.loaded.breakers.values()} == {State.CLOSED}
+            assert {b.state for b in gateway.loaded.breakers.values()} == {BreakerState.CLOSED}
             decisions = await gateway.decide(batch_of(clean_rows(1)))
             assert isinstance(decisions[0].outcome, Served)
             assert primary.finished == 13
@@ -553,7 +553,7 @@ def test_the_breaker_opens_lets_one_probe_through_and_closes_again(tmp_path: Pat
 
             for i in range(5):
                 assert not isinstance((await one(f"f{i}")).outcome, Served)
-            assert (breaker.state, len(model.asked)) == (State.OPEN, 5)
+            assert (breaker.state, len(model.asked)) == (BreakerState.OPEN, 5)
             for i in range(5):
                 decision = await one(f"o{i}")
                 assert not isinstance(decision.outcome, Served)
@@ -562,12 +562,12 @@ def test_the_breaker_opens_lets_one_probe_through_and_closes_again(tmp_path: Pat
             assert len(model.asked) == 5, "an open breaker asks nobody"
             now_s[0] += 5.1
             assert not isinstance((await one("probe")).outcome, Served)
-            assert (breaker.state, len(model.asked)) == (State.OPEN, 6)
+            assert (breaker.state, len(model.asked)) == (BreakerState.OPEN, 6)
             model.broken = False
             assert not isinstance((await one("waits")).outcome, Served)
             now_s[0] += 5.1
             assert isinstance((await one("back")).outcome, Served)
-            assert (breaker.state, len(model.asked)) == (State.CLOSED, 7)
+            assert (breaker.state, len(model.asked)) == (BreakerState.CLOSED, 7)
 
     run(main)
 

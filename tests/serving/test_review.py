@@ -13,9 +13,9 @@ import numpy as np
 import orjson
 import pytest
 
+from fallbacks.oip.payload import decode
 from fallbacks.review.cases import CaseRecord, CaseState
 from fallbacks.review.open_store import open_store
-from fallbacks.review.payload import decode
 from fallbacks.review.store import ReviewStore
 from gateway.core.decision import Decision, Degraded, Finding, Reason, Refused, Verdict
 from gateway.core.pipeline import ReviewRequest

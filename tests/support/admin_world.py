@@ -17,8 +17,8 @@ import numpy as np
 import orjson
 from starlette.applications import Starlette
 
+from fallbacks.oip.payload import encode
 from fallbacks.review.cases import Case
-from fallbacks.review.payload import encode
 from gateway.admin.app import admin_app
 from gateway.admin.pages.door import COOKIE, Keys
 from gateway.core.batch import Batch

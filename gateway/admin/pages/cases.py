@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 import orjson
 
+from fallbacks.oip.payload import decode
 from fallbacks.review.cases import CaseRecord, CaseState, Claim
-from fallbacks.review.payload import decode
 from fallbacks.review.store import ReviewStore
 from gateway.admin.preview import CHANNELS, MAX_CELLS, Picture, Preview, Text, previews, why
 from gateway.serving.gateway import Gateway

@@ -20,9 +20,9 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from fallbacks.oip.payload import decode, encode
 from fallbacks.review.cases import MAX_PAYLOAD_BYTES, Case, CaseCounts, CaseState, Claim
 from fallbacks.review.open_store import open_store
-from fallbacks.review.payload import decode, encode
 from fallbacks.review.store import ReviewStore, StaleLease
 from tests.support.review_cases import DECIDED, EXPIRED, LEASED, OPEN, Clock, a_case
 from tests.support.review_history import TwoReplicas

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fallbacks.review import payload_fst1
-from fallbacks.review.payload import decode, encode
+from fallbacks.oip import payload_fst1
+from fallbacks.oip.payload import decode, encode
 
 DTYPES = ("?", "i1", "u1", "i2", "u2", "f2", "i4", "u4", "f4", "i8", "u8", "f8")
 RECORDED: dict[str, tuple[str, dict[str, NDArray[Any]]]] = {

@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from fallbacks.oip.open_inference_pb2 import ModelInferRequest
+from fallbacks.oip.payload import MAX_HEAD_BYTES, decode, encode
 from fallbacks.oip.values import bf16_bits
-from fallbacks.review.payload import MAX_HEAD_BYTES, decode, encode
 
 DTYPES = (
     hnp.boolean_dtypes()

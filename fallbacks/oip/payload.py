@@ -1,4 +1,4 @@
-"""The payload of a case: its row as a serialised `ModelInferRequest` of the Open Inference Protocol.
+"""Tensors as a serialised `ModelInferRequest`: the payload of a review case, or a stored upstream's probes.
 
 Any client of the protocol can read it, and send it to a model again. Every tensor has its values in
 `raw_input_contents`. BF16 is float32 in this project's arrays, and is stored as FP32, which is exact.
@@ -16,11 +16,11 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from fallbacks.oip import payload_fst1
 from fallbacks.oip.open_inference_pb2 import ModelInferRequest
 from fallbacks.oip.values import join_byte_strings, split_byte_strings
 from fallbacks.oip.wire_format import field_start, fields
 from fallbacks.predictor import Tensors
-from fallbacks.review import payload_fst1
 
 MAX_RANK: Final = 32
 MAX_HEAD_BYTES: Final = 2**18
