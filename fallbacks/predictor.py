@@ -41,7 +41,7 @@ class ModelTensor:
 class Predictor(Protocol):
     """A model, or a wrapper around one that is a predictor too, such as a circuit breaker.
 
-    A predictor knows neither why it is called nor how long it may take: its caller cancels it after a timeout.
+    A predictor does not know why it is called or how long it may take: its caller cancels it in time.
     A cancelled call must stop using the machine as soon as it can.
     """
 
