@@ -16,7 +16,7 @@ from fallbacks.oip.payload import encode
 from fallbacks.review.cases import WAITING, Case
 from fallbacks.review.open_store import open_store
 from fallbacks.review.store import ReviewStore
-from gateway.admin.console import LISTED
+from gateway.admin.console import LISTED_CASES
 from gateway.serving.review import QueuedReview
 
 CAPACITY, CHUNK = 10**9, 1000
@@ -76,7 +76,7 @@ def _putting(inside: Inside, store: ReviewStore) -> Call:
 
 def _listing(store: ReviewStore) -> Call:
     async def first_page() -> None:
-        await store.list_cases(WAITING, LISTED)
+        await store.list_cases(WAITING, LISTED_CASES)
 
     return first_page
 

@@ -10,8 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fallbacks.breaker import BreakerState
-from gateway.admin.pages.status import Numbers
-from gateway.admin.pages.words import count, milliseconds, share, span
+from gateway.admin.pages.formatting import count, milliseconds, share, span
+from gateway.admin.pages.status import MetricSamples
 from tests.support.admin_world import LETTERS, deployment, on_loop, rewrite, world
 
 GOOD = np.load(LETTERS / "samples.npz")["attributes"][:60]
@@ -30,7 +30,7 @@ async def test_metrics_show_the_replica_as_it_is_now(tmp_path: Path) -> None:
         one.gateway.loaded.breakers["small"].isolate()
         reply = await one.script.get("/metrics")
         assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
-        numbers = Numbers(reply.content)
+        numbers = MetricSamples(reply.content)
         assert numbers.sum("gateway_rows_total") == len(GOOD)
         states = numbers.by("state", "gateway_breaker_state", rung="small")
         assert states == {state.value: float(state is BreakerState.ISOLATED) for state in BreakerState}
@@ -52,7 +52,7 @@ async def test_metrics_survive_a_queue_that_is_gone(tmp_path: Path) -> None:
     async with world(deployment(tmp_path)) as one:
         one.people.store.close()
         reply = await one.script.get("/metrics")
-        assert reply.status_code == 200 and Numbers(reply.content).one("gateway_review_reachable") == 0
+        assert reply.status_code == 200 and MetricSamples(reply.content).one("gateway_review_reachable") == 0
         assert "unreachable" in (await one.browser.get("/status")).text
 
 
@@ -241,9 +241,9 @@ t_bucket{le="0.1",r="b"} 0
 t_bucket{le="0.2",r="b"} 3
 t_bucket{le="+Inf",r="b"} 3
 """
-    numbers = Numbers(text.encode())
+    numbers = MetricSamples(text.encode())
     assert numbers.median("t") == pytest.approx(0.1 + 0.1 * (2 - 1) / 3)
     assert numbers.median("t", r="a") == pytest.approx(0.05)
     assert numbers.median("t", r="c") is None
-    beyond = Numbers(b'# TYPE t histogram\nt_bucket{le="0.1"} 0\nt_bucket{le="+Inf"} 2\n')
+    beyond = MetricSamples(b'# TYPE t histogram\nt_bucket{le="0.1"} 0\nt_bucket{le="+Inf"} 2\n')
     assert beyond.median("t") == 0.1

@@ -11,7 +11,7 @@ import pytest
 from starlette.routing import Route
 
 from gateway.admin.app import admin_app
-from gateway.admin.pages.door import COOKIE, HEADERS, OPEN, Keys
+from gateway.admin.pages.login import COOKIE, HEADERS, PUBLIC_PATHS, AdminCredentials
 from tests.support.admin_world import (
     BEARER,
     FORM,
@@ -39,7 +39,7 @@ def paths(one: World) -> list[tuple[str, str]]:
             path = path.replace(mark, value)
         found += [(method, path) for method in sorted(route.methods or ())]
     assert len(found) > 15
-    return [one for one in found if one[1] not in OPEN]
+    return [one for one in found if one[1] not in PUBLIC_PATHS]
 
 
 NOBODY: list[dict[str, str]] = [
@@ -76,7 +76,7 @@ async def test_a_browser_without_credentials_is_sent_to_the_login_page(tmp_path:
             reply = await one.stranger.request(method, path, headers=HTML)
             assert reply.status_code == 303
             assert reply.headers["location"].startswith("/login"), (method, path)
-        for path in OPEN:
+        for path in PUBLIC_PATHS:
             assert (await one.stranger.get(path, headers=HTML)).status_code == 200, path
 
 
@@ -238,7 +238,7 @@ async def test_every_reply_carries_the_strict_headers(tmp_path: Path) -> None:
         replies = [
             await client.request(method, path)
             for client in (one.script, one.browser, one.stranger)
-            for method, path in [*paths(one), *(("GET", path) for path in OPEN), ("GET", "/nothing")]
+            for method, path in [*paths(one), *(("GET", path) for path in PUBLIC_PATHS), ("GET", "/nothing")]
         ]
         for reply in replies:
             for name, value in HEADERS.items():
@@ -267,9 +267,18 @@ async def test_a_defect_is_told_without_its_details(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("token", ["", " ", "\n"])
 def test_no_token_opens_nothing(token: str) -> None:
     with pytest.raises(ValueError, match="empty"):
-        Keys(token)
+        AdminCredentials(token)
 
 
 def test_keys_of_different_tokens_differ() -> None:
-    assert len({key for token in ("a", "b") for key in (Keys(token).session, Keys(token).csrf)}) == 4
-    assert "compare_digest" in inspect.getsource(Keys)
+    assert (
+        len(
+            {
+                key
+                for token in ("a", "b")
+                for key in (AdminCredentials(token).session, AdminCredentials(token).csrf)
+            }
+        )
+        == 4
+    )
+    assert "compare_digest" in inspect.getsource(AdminCredentials)

@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.admin.pages.status import Numbers
+from gateway.admin.pages.status import MetricSamples
 from gateway.serving.replicas import PeerReplicas, PeerReply, merge
 from tests.support.admin_world import LETTERS, TOKEN, World, deployment, on_loop, rewrite, world
 
@@ -84,7 +84,7 @@ async def test_one_scrape_shows_every_replica(folder: Path) -> None:
         families = [family.name for family in text_string_to_metric_families(text)]
         assert len(families) == len(set(families)), "a family comes twice"
         assert text.count("# HELP gateway_rows_total ") == text.count("# TYPE gateway_rows_total ") == 1
-        numbers = Numbers(text.encode())
+        numbers = MetricSamples(text.encode())
         names = {one.gateway.replica for one in worlds}
         assert set(numbers.by("replica", "gateway_rows_total")) == names
         assert numbers.sum("gateway_rows_total") == 1 + 2 + 3
@@ -100,7 +100,7 @@ async def test_one_scrape_shows_every_replica(folder: Path) -> None:
 async def test_asked_alone_a_replica_answers_for_itself(folder: Path) -> None:
     async with replicas(folder) as (one, other):
         await other.decide(ROWS, "theirs")
-        numbers = Numbers((await one.script.get("/metrics", headers=ALONE)).content)
+        numbers = MetricSamples((await one.script.get("/metrics", headers=ALONE)).content)
         assert set(numbers.by("replica", "gateway_uptime_seconds")) == {one.gateway.replica}
         assert (await one.script.get("/decisions/theirs", headers=ALONE)).status_code == 404
         await one.script.post("/rungs/primary/isolate", headers=ALONE)
@@ -162,7 +162,7 @@ async def test_a_dead_socket_is_forgotten_and_a_fresh_one_is_given_time(folder: 
             with socket.socket(socket.AF_UNIX) as left:
                 left.bind(str(path))
         os.utime(old, (time.time() - 60,) * 2)
-        numbers = Numbers((await one.script.get("/metrics")).content)
+        numbers = MetricSamples((await one.script.get("/metrics")).content)
         assert not old.exists() and fresh.exists()
         assert numbers.by("answers", "gateway_replicas") == {"yes": 1, "no": 1}
 

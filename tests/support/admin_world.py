@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 from fallbacks.oip.payload import encode
 from fallbacks.review.cases import Case
 from gateway.admin.app import admin_app
-from gateway.admin.pages.door import COOKIE, Keys
+from gateway.admin.pages.login import COOKIE, AdminCredentials
 from gateway.core.batch import Batch
 from gateway.core.decision import Decision
 from gateway.core.record import RequestRecord
@@ -31,7 +31,7 @@ P = ParamSpec("P")
 LETTERS = Path(__file__).parents[2] / "configs" / "letters"
 TOKEN = "correct horse battery staple"
 HOST = "127.0.0.1:8082"
-KEYS = Keys(TOKEN)
+KEYS = AdminCredentials(TOKEN)
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 HTML = {"accept": "text/html,application/xhtml+xml"}
 OURS = {"sec-fetch-site": "same-origin"}
