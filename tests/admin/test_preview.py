@@ -1,4 +1,4 @@
-"""What a person sees of a case: our PNG against an independent reading, tables, summaries, plain words."""
+"""What a reviewer sees of a case: PNG against an independent decoder, tables, summaries, sentences."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_png_holds_exactly_the_pixels(image: NDArray[np.uint8]) -> None:
         st.sampled_from([(1, 1, 4, 5), (1, 3, 4, 5), (1, 4, 5, 1), (1, 4, 5, 3)]),
     )
 )
-def test_whatever_the_numbers_are_there_is_a_picture(array: NDArray[Any]) -> None:
+def test_any_numbers_make_a_picture(array: NDArray[Any]) -> None:
     assert is_picture(array)
     image = pixels(array)
     assert image.shape == ((4, 5, 3) if 3 in (array.shape[1], array.shape[3]) else (4, 5))
@@ -106,7 +106,7 @@ def test_bytes_are_shown_as_they_are() -> None:
     assert pixels(array.transpose(0, 3, 1, 2)).tolist() == array[0].tolist()
 
 
-def test_a_large_picture_is_thinned_out() -> None:
+def test_a_large_picture_is_subsampled() -> None:
     assert max(pixels(np.zeros((1, 1, 5000, 3000), np.float32)).shape) <= MAX_SIDE
 
 
@@ -202,8 +202,8 @@ def shown_text(*items: bytes) -> TextPreview:
 
 
 def test_text_is_shown_with_an_escape_for_all_that_does_not_print() -> None:
-    told = "jä\nß \U0001f642".encode(), b"a\0b\x1b[31m", "\u202eabc\u200b".encode(), b"\xff\xfeok", b""
-    assert shown_text(*told).parts == (
+    texts = "jä\nß \U0001f642".encode(), b"a\0b\x1b[31m", "\u202eabc\u200b".encode(), b"\xff\xfeok", b""
+    assert shown_text(*texts).parts == (
         "jä\nß \U0001f642",
         r"a\x00b\x1b[31m",
         r"\u202eabc\u200b",
@@ -219,7 +219,7 @@ def test_text_is_cut_between_two_characters_and_says_so_and_many_texts_are_count
 
 
 @given(st.binary(max_size=60))
-def test_whatever_the_bytes_are_only_what_prints_is_shown(item: bytes) -> None:
+def test_of_any_bytes_only_printable_characters_are_shown(item: bytes) -> None:
     (part,) = shown_text(item).parts
     assert part.replace("\n", "").isprintable()
 
@@ -262,5 +262,5 @@ def raised(stage: str, error: str | None = None, form: str = "full") -> dict[str
         ),
     ],
 )
-def test_why_is_told_in_plain_words(policy: Policy, found: list[dict[str, Any]], said: list[str]) -> None:
+def test_why_is_one_sentence_a_cause(policy: Policy, found: list[dict[str, Any]], said: list[str]) -> None:
     assert why(orjson.dumps({"reason": "abstained", "raised": found}).decode(), policy) == said

@@ -1,4 +1,4 @@
-"""Several replicas answer as one, over real unix sockets; the dead are forgotten, the silent are named."""
+"""Several replicas answer as one over real unix sockets; dead ones are removed, silent ones are named."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.admin.pages.status import MetricSamples
 from gateway.serving.replicas import PeerReplicas, PeerReply, merge
-from tests.support.admin_world import LETTERS, TOKEN, World, deployment, on_loop, rewrite, world
+from tests.support.admin_world import LETTERS, TOKEN, AdminWorld, admin_world, deployment, on_loop, rewrite
 
 ALONE = {"x-fs-alone": "1"}
 ROWS = np.load(LETTERS / "samples.npz")["attributes"][:8]
@@ -41,7 +41,7 @@ class _Quiet(uvicorn.Server):
 
 
 @asynccontextmanager
-async def listening(one: World) -> AsyncIterator[Path]:
+async def listening(one: AdminWorld) -> AsyncIterator[Path]:
     """Serves a replica's administration plane on its unix socket."""
     folder = one.gateway.folder / "var" / "run"
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,10 +58,10 @@ async def listening(one: World) -> AsyncIterator[Path]:
 
 
 @asynccontextmanager
-async def replicas(folder: Path, n: int = 2) -> AsyncIterator[list[World]]:
+async def replicas(folder: Path, n: int = 2) -> AsyncIterator[list[AdminWorld]]:
     """Replicas of one deployment, each with its socket, the first asked first."""
     async with AsyncExitStack() as stack:
-        worlds = [await stack.enter_async_context(world(folder)) for _ in range(n)]
+        worlds = [await stack.enter_async_context(admin_world(folder)) for _ in range(n)]
         for one in worlds:
             await stack.enter_async_context(listening(one))
         yield worlds
@@ -89,7 +89,7 @@ async def test_one_scrape_shows_every_replica(folder: Path) -> None:
         assert set(numbers.by("replica", "gateway_rows_total")) == names
         assert numbers.sum("gateway_rows_total") == 1 + 2 + 3
         assert set(numbers.by("replica", "gateway_breaker_state", rung="small")) == names
-        waiting = await worlds[0].people.store.counts()
+        waiting = await worlds[0].review.store.counts()
         assert numbers.sum("gateway_review_cases") == sum(waiting.by_state.values()), (
             "counted once, not thrice"
         )
@@ -97,7 +97,7 @@ async def test_one_scrape_shows_every_replica(folder: Path) -> None:
 
 
 @on_loop
-async def test_asked_alone_a_replica_answers_for_itself(folder: Path) -> None:
+async def test_a_replica_answers_a_peer_for_itself_alone(folder: Path) -> None:
     async with replicas(folder) as (one, other):
         await other.decide(ROWS, "theirs")
         numbers = MetricSamples((await one.script.get("/metrics", headers=ALONE)).content)
@@ -111,9 +111,9 @@ async def test_asked_alone_a_replica_answers_for_itself(folder: Path) -> None:
 async def test_status_lists_every_replica(folder: Path) -> None:
     async with replicas(folder) as (one, other):
         await other.decide(ROWS, "theirs")
-        told = (await one.script.get("/status")).json()
-        assert {row["name"] for row in told["replicas"]} == {one.gateway.replica, other.gateway.replica}
-        assert told["outcomes"]["rows"] == len(ROWS)
+        fields = (await one.script.get("/status")).json()
+        assert {row["name"] for row in fields["replicas"]} == {one.gateway.replica, other.gateway.replica}
+        assert fields["outcomes"]["rows"] == len(ROWS)
         other.gateway.loaded.breakers["primary"].isolate()
         text = (await one.browser.get("/status")).text
         assert "in service at 1" in text and "taken out by hand at 1" in text
@@ -130,7 +130,7 @@ async def test_a_rung_is_isolated_and_restored_everywhere(folder: Path) -> None:
 
 
 @on_loop
-async def test_a_reload_reaches_everybody_and_tells_who_failed(folder: Path) -> None:
+async def test_a_reload_reaches_every_replica_and_names_those_that_failed(folder: Path) -> None:
     async with replicas(folder) as worlds:
         rewrite(folder, 'version: "1"', 'version: "2"')
         reply = await worlds[1].script.post("/policy/reload")
@@ -148,13 +148,13 @@ async def test_a_reload_reaches_everybody_and_tells_who_failed(folder: Path) -> 
 async def test_a_decision_is_found_wherever_it_was_made(folder: Path) -> None:
     async with replicas(folder, 3) as worlds:
         await worlds[2].decide(ROWS[:2], "far")
-        told = (await worlds[0].script.get("/decisions/far.1")).json()
-        assert [row["id"] for row in told["rows"]] == ["far.1"]
+        fields = (await worlds[0].script.get("/decisions/far.1")).json()
+        assert [row["id"] for row in fields["rows"]] == ["far.1"]
         assert (await worlds[0].script.get("/decisions/nowhere")).status_code == 404
 
 
 @on_loop
-async def test_a_dead_socket_is_forgotten_and_a_fresh_one_is_given_time(folder: Path) -> None:
+async def test_a_dead_socket_is_removed_and_a_new_one_is_waited_for(folder: Path) -> None:
     async with replicas(folder, 1) as (one,):
         run = folder / "var" / "run"
         old, fresh = run / "dead.sock", run / "fresh.sock"
@@ -168,15 +168,15 @@ async def test_a_dead_socket_is_forgotten_and_a_fresh_one_is_given_time(folder: 
 
 
 @on_loop
-async def test_a_silent_replica_is_named_and_holds_nobody_up(folder: Path) -> None:
+async def test_a_silent_replica_is_named_and_does_not_delay_the_reply(folder: Path) -> None:
     async with replicas(folder, 2) as (one, other):
         with socket.socket(socket.AF_UNIX) as silent:
             silent.bind(str(folder / "var" / "run" / "silent.sock"))
             silent.listen()
             start_s = time.monotonic()
-            told = (await one.script.get("/status")).json()
+            fields = (await one.script.get("/status")).json()
             assert time.monotonic() - start_s < 1.5
-            answers = {row["name"]: row["answers"] for row in told["replicas"]}
+            answers = {row["name"]: row["answers"] for row in fields["replicas"]}
             assert answers == {one.gateway.replica: True, other.gateway.replica: True, "silent": False}
             assert "does not answer" in (await one.browser.get("/status")).text
             reply = await one.script.post("/rungs/primary/isolate")
@@ -188,7 +188,7 @@ async def test_a_silent_replica_is_named_and_holds_nobody_up(folder: Path) -> No
 
 
 @on_loop
-async def test_siblings_with_another_token_do_not_answer(folder: Path) -> None:
+async def test_peers_with_another_token_do_not_answer(folder: Path) -> None:
     async with replicas(folder, 1) as (one,):
         run = folder / "var" / "run"
         asked = await PeerReplicas(run, "me", TOKEN + "x").ask("GET", "/metrics")

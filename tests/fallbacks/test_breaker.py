@@ -1,4 +1,4 @@
-"""The breaker: each name says what is composed, and in which order."""
+"""The circuit breaker: its states, and its composition with timeouts and other breakers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROW = {"x": np.zeros((1, 1))}
 
 
 class Clock:
-    """Seconds that pass only when told."""
+    """A clock that moves only when it is set."""
 
     now_s = 100.0
 
@@ -29,28 +29,28 @@ class Clock:
 
 
 class Model:
-    """A model that does as told: answers, raises, or waits to be let go. Counts how often it is asked."""
+    """A model that answers, raises, or waits for its gate to open, as `behaviour` says. Counts its calls."""
 
     def __init__(self) -> None:
-        self.mood = "answer"
+        self.behaviour = "answer"
         self.asked = 0
         self.gates: list[asyncio.Future[None]] = []
 
     async def predict(self, inputs: Tensors, /) -> Tensors:
         self.asked += 1
-        if self.mood == "wait":
+        if self.behaviour == "wait":
             gate = asyncio.get_running_loop().create_future()
             self.gates.append(gate)
             await gate
-        elif self.mood == "raise":
+        elif self.behaviour == "raise":
             raise OSError("broken")
-        elif self.mood == "unfit":
+        elif self.behaviour == "unfit":
             raise UnfitInput("no text")
         return inputs
 
 
-class Bench:
-    """One breaker of three failures and ten seconds, with its model and clock in reach."""
+class BreakerWorld:
+    """A breaker of three failures and ten seconds, with its model and clock."""
 
     def __init__(self) -> None:
         self.model, self.clock = Model(), Clock()
@@ -60,9 +60,9 @@ class Bench:
         """A call, not a property: mypy would take a property that was seen once to stay as it was."""
         return self.breaker.state
 
-    async def ask(self, mood: str = "answer") -> str:
+    async def ask(self, behaviour: str = "answer") -> str:
         """Asks once: `answered`, or the name of what was raised."""
-        self.model.mood = mood
+        self.model.behaviour = behaviour
         try:
             await self.breaker.predict(ROW)
         except (OSError, UnfitInput, CircuitOpen) as error:
@@ -71,7 +71,7 @@ class Bench:
 
     async def start(self) -> asyncio.Task[Tensors]:
         """A call that waits inside the model; `model.gates[-1]` lets it go."""
-        self.model.mood = "wait"
+        self.model.behaviour = "wait"
         task = asyncio.ensure_future(self.breaker.predict(ROW))
         await asyncio.sleep(0)
         return task
@@ -82,15 +82,15 @@ class Bench:
         assert self.state() is BreakerState.OPEN
 
 
-def play(scene: Callable[[Bench], Coroutine[Any, Any, None]]) -> None:
+def play(scene: Callable[[BreakerWorld], Coroutine[Any, Any, None]]) -> None:
     async def main() -> None:
-        await scene(Bench())
+        await scene(BreakerWorld())
 
     asyncio.run(main())
 
 
 def test_passes_answers_and_errors_through_unchanged_while_closed() -> None:
-    async def scene(b: Bench) -> None:
+    async def scene(b: BreakerWorld) -> None:
         assert await b.breaker.predict(ROW) is ROW
         assert await b.ask("raise") == "OSError"
         assert b.state() is BreakerState.CLOSED
@@ -99,9 +99,9 @@ def test_passes_answers_and_errors_through_unchanged_while_closed() -> None:
 
 
 def test_opens_after_three_failures_in_a_row_but_not_if_an_answer_lies_between() -> None:
-    async def scene(b: Bench) -> None:
-        for mood in ("raise", "raise", "answer", "raise", "raise"):
-            await b.ask(mood)
+    async def scene(b: BreakerWorld) -> None:
+        for behaviour in ("raise", "raise", "answer", "raise", "raise"):
+            await b.ask(behaviour)
         assert b.state() is BreakerState.CLOSED
         await b.ask("raise")
         assert b.state() is BreakerState.OPEN
@@ -110,7 +110,7 @@ def test_opens_after_three_failures_in_a_row_but_not_if_an_answer_lies_between()
 
 
 def test_refuses_at_once_while_open_and_probes_once_after_reset() -> None:
-    async def scene(b: Bench) -> None:
+    async def scene(b: BreakerWorld) -> None:
         await b.trip()
         b.clock.now_s += 9.0
         with pytest.raises(CircuitOpen) as refused:
@@ -130,7 +130,7 @@ def test_refuses_at_once_while_open_and_probes_once_after_reset() -> None:
 
 
 def test_failed_probe_opens_again_for_the_whole_reset() -> None:
-    async def scene(b: Bench) -> None:
+    async def scene(b: BreakerWorld) -> None:
         await b.trip()
         b.clock.now_s += 10.0
         assert await b.ask("raise") == "OSError"
@@ -143,21 +143,21 @@ def test_failed_probe_opens_again_for_the_whole_reset() -> None:
     play(scene)
 
 
-def test_closes_with_a_clean_record() -> None:
-    async def scene(b: Bench) -> None:
+def test_closes_with_no_failures_counted() -> None:
+    async def scene(b: BreakerWorld) -> None:
         await b.trip()
         b.clock.now_s += 10.0
         await b.ask()
-        for mood in ("raise", "raise"):
-            await b.ask(mood)
+        for behaviour in ("raise", "raise"):
+            await b.ask(behaviour)
         assert b.state() is BreakerState.CLOSED
 
     play(scene)
 
 
 def test_timeouts_around_it_count_as_failures_and_open_it() -> None:
-    async def scene(b: Bench) -> None:
-        b.model.mood = "wait"
+    async def scene(b: BreakerWorld) -> None:
+        b.model.behaviour = "wait"
         for _ in range(3):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.001):
@@ -167,13 +167,13 @@ def test_timeouts_around_it_count_as_failures_and_open_it() -> None:
     play(scene)
 
 
-def test_unfit_inputs_neither_open_it_nor_clear_its_record() -> None:
-    async def scene(b: Bench) -> None:
+def test_inconclusive_calls_neither_open_it_nor_reset_the_count_of_failures() -> None:
+    async def scene(b: BreakerWorld) -> None:
         for _ in range(20):
             assert await b.ask("unfit") == "UnfitInput"
         assert b.state() is BreakerState.CLOSED
-        for mood in ("raise", "unfit", "raise", "unfit"):
-            await b.ask(mood)
+        for behaviour in ("raise", "unfit", "raise", "unfit"):
+            await b.ask(behaviour)
         assert b.state() is BreakerState.CLOSED
         await b.ask("raise")
         assert b.state() is BreakerState.OPEN
@@ -181,8 +181,8 @@ def test_unfit_inputs_neither_open_it_nor_clear_its_record() -> None:
     play(scene)
 
 
-def test_an_unfit_probe_leaves_the_probe_to_the_next_call() -> None:
-    async def scene(b: Bench) -> None:
+def test_after_an_inconclusive_probe_the_next_call_is_the_probe() -> None:
+    async def scene(b: BreakerWorld) -> None:
         await b.trip()
         b.clock.now_s += 10.0
         for _ in range(3):
@@ -197,7 +197,7 @@ def test_an_unfit_probe_leaves_the_probe_to_the_next_call() -> None:
 
 
 def test_cancelled_probe_opens_again_instead_of_holding_the_circuit_half_open() -> None:
-    async def scene(b: Bench) -> None:
+    async def scene(b: BreakerWorld) -> None:
         await b.trip()
         b.clock.now_s += 10.0
         probe = await b.start()
@@ -209,8 +209,8 @@ def test_cancelled_probe_opens_again_instead_of_holding_the_circuit_half_open() 
     play(scene)
 
 
-def test_stragglers_from_before_it_opened_neither_close_it_nor_spoil_the_probe() -> None:
-    async def scene(b: Bench) -> None:
+def test_calls_from_before_it_opened_neither_close_it_nor_decide_the_probe() -> None:
+    async def scene(b: BreakerWorld) -> None:
         good, bad = await b.start(), await b.start()
         await b.trip()
         b.model.gates[0].set_result(None)
@@ -230,7 +230,7 @@ def test_stragglers_from_before_it_opened_neither_close_it_nor_spoil_the_probe()
 
 
 def test_isolated_by_hand_stays_refused_through_time_and_late_answers_until_restored() -> None:
-    async def scene(b: Bench) -> None:
+    async def scene(b: BreakerWorld) -> None:
         under_way = await b.start()
         b.breaker.isolate()
         b.model.gates[-1].set_result(None)
@@ -247,7 +247,7 @@ def test_isolated_by_hand_stays_refused_through_time_and_late_answers_until_rest
 
 
 def test_restoring_what_was_not_isolated_does_not_close_an_open_circuit() -> None:
-    async def scene(b: Bench) -> None:
+    async def scene(b: BreakerWorld) -> None:
         await b.trip()
         b.breaker.restore()
         assert b.state() is BreakerState.OPEN
@@ -256,7 +256,7 @@ def test_restoring_what_was_not_isolated_does_not_close_an_open_circuit() -> Non
 
 
 def test_breaker_around_a_breaker_opens_outside_on_refusals_inside() -> None:
-    async def scene(b: Bench) -> None:
+    async def scene(b: BreakerWorld) -> None:
         outer = Breaker(b.breaker, failures=1, clock=b.clock)
         b.breaker.isolate()
         with pytest.raises(CircuitOpen):
@@ -287,10 +287,10 @@ STEPS = st.lists(st.sampled_from(["answer", "raise", "unfit", "wait", "isolate",
 
 
 @given(STEPS)
-def test_any_history_agrees_with_counting_by_hand(steps: list[str]) -> None:
+def test_any_history_agrees_with_a_simple_model(steps: list[str]) -> None:
     """Serial calls only: `wait` lets 4 of the 10 seconds pass."""
 
-    async def scene(b: Bench) -> None:
+    async def scene(b: BreakerWorld) -> None:
         row_of_failures, opened_s, isolated = 0, None, False
         for step in steps:
             asked = b.model.asked
@@ -318,6 +318,6 @@ def test_any_history_agrees_with_counting_by_hand(steps: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("failures", "reset_s"), [(0, 1.0), (1, -1.0), (1, float("nan"))])
-def test_settings_that_make_no_sense_are_refused(failures: int, reset_s: float) -> None:
+def test_invalid_settings_are_refused(failures: int, reset_s: float) -> None:
     with pytest.raises(ValueError, match="failures="):
         Breaker(Model(), failures=failures, reset_s=reset_s)

@@ -1,4 +1,4 @@
-"""Addresses, tensors, descriptions and gRPC answers: what a server says, held to what it may say."""
+"""Addresses, tensors, descriptions and gRPC answers: what is read, and what is refused."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SECRET = "hunter2"
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("triton:8000", "must be http"),
         ("ftp://triton", "must be http"),
@@ -56,13 +56,13 @@ SECRET = "hunter2"
         ("http://trïton", "characters"),
     ],
 )
-def test_what_is_no_address_is_told_without_its_secret(url: str, told: str) -> None:
-    with pytest.raises(ValueError, match=told) as caught:
+def test_an_invalid_address_is_refused_without_repeating_its_secret(url: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
         UpstreamAddress.parse(url)
     assert SECRET not in str(caught.value)
 
 
-def test_names_cannot_leave_their_place_in_the_path() -> None:
+def test_model_names_are_escaped_in_the_path() -> None:
     remote = RemoteModel(UpstreamAddress.parse("http://triton/base"), "../a b?", "1/2", SECRET)
     assert remote.path == "/base/v2/models/..%2Fa%20b%3F/versions/1%2F2"
     assert SECRET not in repr(remote)
@@ -76,8 +76,8 @@ def test_every_number_survives_both_encodings(data: Any, datatype: str, shape: t
     if datatype != "BF16":
         assert one.from_bytes(one.to_bytes(array), shape).tobytes() == array.tobytes()
     if datatype not in BINARY_ONLY:
-        for told in (array.tolist(), array.reshape(-1).tolist()):
-            assert np.array_equal(one.from_list(told, shape), array)
+        for message in (array.tolist(), array.reshape(-1).tolist()):
+            assert np.array_equal(one.from_list(message, shape), array)
 
 
 @given(arrays(np.float32, 5, elements={"allow_nan": False, "allow_infinity": False}))
@@ -122,7 +122,7 @@ GOOD = ("x", "FP32", [-1, 2])
 
 
 @pytest.mark.parametrize(
-    ("inputs", "outputs", "told"),
+    ("inputs", "outputs", "message"),
     [
         ([], [GOOD], "declares no inputs"),
         ([GOOD], [], "declares no inputs or no numeric outputs"),
@@ -138,8 +138,8 @@ GOOD = ("x", "FP32", [-1, 2])
         ([GOOD], [GOOD, GOOD], "a name twice"),
     ],
 )
-def test_a_model_that_cannot_be_asked_is_told_at_once(inputs: Any, outputs: Any, told: str) -> None:
-    with pytest.raises(UnexpectedAnswer, match=told):
+def test_a_description_that_cannot_be_used_is_refused(inputs: Any, outputs: Any, message: str) -> None:
+    with pytest.raises(UnexpectedAnswer, match=message):
         ModelDescription.parse(inputs, outputs)
 
 
@@ -153,7 +153,7 @@ Y = np.arange(4, dtype=np.float32).reshape(2, 2)
 
 
 def response(**changes: Any) -> ModelInferResponse:
-    told: dict[str, Any] = {
+    message: dict[str, Any] = {
         "id": "1",
         "outputs": [
             Output(name="k", datatype="INT8", shape=[2], contents=InferTensorContents(int_contents=[-1, 7])),
@@ -165,7 +165,7 @@ def response(**changes: Any) -> ModelInferResponse:
             ),
         ],
     }
-    return ModelInferResponse(**(told | changes))
+    return ModelInferResponse(**(message | changes))
 
 
 def bare(**changes: Any) -> list[Output]:
@@ -200,14 +200,14 @@ def test_typed_and_raw_contents_are_the_same_answer(answer: ModelInferResponse) 
         response(outputs=bare(contents=InferTensorContents(int_contents=[1, 300]))),
     ],
 )
-def test_a_wrong_answer_over_grpc_is_an_error(answer: ModelInferResponse) -> None:
+def test_an_unexpected_answer_over_grpc_is_an_error(answer: ModelInferResponse) -> None:
     with pytest.raises(UnexpectedAnswer):
         decode_response(answer, "1", LIKE, 2)
 
 
-def test_half_precision_is_taken_raw_alone() -> None:
+def test_half_precision_needs_raw_contents() -> None:
     like = ModelDescription.parse([GOOD], [("y", "FP16", [-1])])
-    told = [
+    message = [
         Output(name="y", datatype="FP16", shape=[1], contents=InferTensorContents(bytes_contents=[b"\0<"]))
     ]
     raw = ModelInferResponse(
@@ -215,4 +215,4 @@ def test_half_precision_is_taken_raw_alone() -> None:
     )
     assert decode_response(raw, "1", like, 1)["y"].tolist() == [1.0]
     with pytest.raises(UnexpectedAnswer, match="without raw"):
-        decode_response(ModelInferResponse(outputs=told), "1", like, 1)
+        decode_response(ModelInferResponse(outputs=message), "1", like, 1)

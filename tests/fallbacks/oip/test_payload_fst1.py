@@ -149,7 +149,9 @@ def test_one_flipped_cut_or_added_byte_raises_value_error_or_is_canonical(data: 
         ([head(b"x", b"|u1", 1)], b"12", "1 bytes too many"),
     ],
 )
-def test_lies_in_the_head_are_refused(heads: list[bytes], numbers: bytes, says: str) -> None:
+def test_heads_that_do_not_match_the_values_are_refused(
+    heads: list[bytes], numbers: bytes, says: str
+) -> None:
     content = b"FST1" + struct.pack("<H", len(heads)) + b"".join(heads) + numbers
     with pytest.raises(ValueError, match=says):
         payload_fst1.decode(content)
