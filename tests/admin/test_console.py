@@ -73,7 +73,7 @@ class _Page(html.parser.HTMLParser):
         return found
 
     def assert_harmless(self) -> None:
-        """No script but ours, no inline style or handler, nothing from elsewhere."""
+        """No script but the static one, no inline style or handler, nothing from another host."""
         assert self.all("script") == [{"src": "/pages/keys.js", "defer": None}]
         assert not self.all("style") and not self.all("iframe")
         for tag, attrs in self.tags:

@@ -127,7 +127,7 @@ def test_every_bfloat16_goes_through_bit_for_bit(load: Load) -> None:
 
 
 def test_what_the_model_rounds_to_bfloat16_is_what_onnxruntime_alone_rounds(load: Load) -> None:
-    """Nothing folds the model's own Cast away together with ours."""
+    """The model's own Cast is not folded away together with the inserted one."""
     x = every_finite()
     bits = (x.view(np.uint32) >> 16).astype(np.uint16)
     session = onnxruntime.InferenceSession(rounds(), providers=["CPUExecutionProvider"])

@@ -145,14 +145,14 @@ def test_interpreter_ends_promptly_and_cleanly_while_a_job_hangs() -> None:
     script = """
 import asyncio, threading, time
 from fallbacks.worker import Worker
-told = threading.Event()
+stopped = threading.Event()
 async def main():
     worker = Worker("w")
     global keep
     keep = worker
     try:
         async with asyncio.timeout(0.05):
-            await worker.call(lambda: time.sleep(60), told.set)
+            await worker.call(lambda: time.sleep(60), stopped.set)
     except TimeoutError:
         print("gave up")
 asyncio.run(main())

@@ -208,7 +208,9 @@ def test_times_that_are_not_finite_or_not_positive_are_refused(store: ReviewStor
 
 def test_claim_leases_what_expires_first_and_nothing_twice(store: ReviewStore) -> None:
     async def scene() -> None:
-        await store.put([a_case("late", 1900.0), a_case("soon", 1200.0), a_case("later", 1950.0)])
+        oldest = a_case("later", 1950.0, created_s=500.0)
+        await store.put([a_case("late", 1900.0), a_case("soon", 1200.0), oldest])
+        assert [record.id for record in await store.list_cases([OPEN], 9)] == ["soon", "late", "later"]
         assert [claim.case.id for claim in await store.claim("rita", 60.0, limit=2)] == ["soon", "late"]
         assert [claim.case.id for claim in await store.claim("ravi", 60.0, limit=2)] == ["later"]
         assert await store.claim("rosa", 60.0) == []
