@@ -15,6 +15,7 @@ from gateway.core.batch import Batch, now_s
 from gateway.core.decision import Decision
 from gateway.core.record import RequestRecord
 from gateway.telemetry.audit import Audit
+from gateway.telemetry.json_lines import JsonLinesSink
 
 ALONE = 500
 ENDLESS = 2**62  # nobody drains while `take` is measured
@@ -43,7 +44,7 @@ async def kept(inside: Inside, sizes: Sequence[int], scratch: Path, effort: Effo
 
 
 async def _filled(inside: Inside, size: int, path: Path) -> Audit:
-    audit = Audit(path, [inside.gateway.telemetry], keep=size, buffer=ENDLESS)
+    audit = Audit([JsonLinesSink(path), inside.gateway.telemetry], keep=size, buffer=ENDLESS)
     for start in range(0, size, MOST_ROWS):
         for record in await _decided(inside, min(MOST_ROWS, size - start), "kept", start):
             audit.take(record)

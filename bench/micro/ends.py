@@ -15,8 +15,10 @@ from gateway.core.record import RequestRecord
 from gateway.http.replies import reply_infer
 from gateway.protocol.endings import Stamp
 from gateway.protocol.infer_request import parse_infer
-from gateway.telemetry.audit import Audit, explain
+from gateway.telemetry.audit import Audit
+from gateway.telemetry.json_lines import JsonLinesSink
 from gateway.telemetry.metrics import Telemetry
+from gateway.telemetry.serialize import serialize_record
 
 KEPT = 10_000
 DRAINED = 64
@@ -63,7 +65,7 @@ def _take(world: World, n: int) -> Body:
     """Twice as many ids as are kept, so that each take drops an old record; nothing drains the buffer."""
     decisions = _record(world, n).decisions
     records = itertools.cycle([_named(f"{i:024x}", world, decisions) for i in range(2 * KEPT)])
-    audit = Audit(Path(os.devnull), buffer=ENDLESS, keep=KEPT)
+    audit = Audit([JsonLinesSink(Path(os.devnull))], buffer=ENDLESS, keep=KEPT)
     for one in itertools.islice(records, KEPT):
         audit.take(one)
 
@@ -76,7 +78,7 @@ def _take(world: World, n: int) -> Body:
 
 def _explain(world: World, n: int) -> Body:
     record = _record(world, n)
-    return Plain(lambda: list(explain(record)))
+    return Plain(lambda: serialize_record(record))
 
 
 def _telemetry(world: World, n: int) -> Body:
@@ -84,7 +86,7 @@ def _telemetry(world: World, n: int) -> Body:
     telemetry = Telemetry(world.opened.policy.name, "bench")
 
     def count() -> Telemetry:
-        telemetry(records)
+        telemetry.accept(records)
         return telemetry
 
     return Plain(count, requests=DRAINED)

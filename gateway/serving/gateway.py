@@ -34,6 +34,7 @@ from gateway.protocol.disclosure import Tier
 from gateway.protocol.statistics import Statistics
 from gateway.serving.review import NoReview, QueuedReview
 from gateway.telemetry.audit import Audit
+from gateway.telemetry.json_lines import JsonLinesSink
 from gateway.telemetry.metrics import Telemetry
 
 VAR = "var"
@@ -82,7 +83,7 @@ class Gateway:
         self.telemetry = Telemetry(policy.name, self.replica)
         path = folder / VAR / f"decisions-{self.replica}.jsonl"
         self.statistics = Statistics(lambda: self.loaded.pipeline.models)
-        self.audit = Audit(path, [self.telemetry])
+        self.audit = Audit([JsonLinesSink(path), self.telemetry])
         serving = policy.serving
         self.in_flight = InFlight(serving.max_in_flight, serving.max_in_flight_per_caller)
         self.batcher = Batcher(
@@ -126,7 +127,7 @@ class Gateway:
 
     async def _answer(self, batch: Batch) -> Ended:
         ended = await self.loaded.pipeline.answer(batch)  # looked up now: a reload takes effect at once
-        self.telemetry.passed(ended.trail)
+        self.telemetry.add_pass(ended.trail)
         self.statistics.executions += 1
         return ended
 

@@ -9,7 +9,17 @@ import math
 
 import numpy as np
 
-from gateway.core.decision import Decision, Deferred, Degraded, Finding, Reason, Refused, Served, Verdict
+from gateway.core.decision import (
+    Decision,
+    Deferred,
+    Degraded,
+    Finding,
+    Outcome,
+    Reason,
+    Refused,
+    Served,
+    Verdict,
+)
 from gateway.core.pipeline import Findings, Trail
 from gateway.core.record import RequestRecord
 from gateway.core.stage import Assessment
@@ -55,7 +65,7 @@ TRAIL: Trail = [
 ]
 """One pass of four rows: the last two reach the primary, which fails for one of them."""
 
-OUTCOMES = (
+OUTCOMES: tuple[Outcome, ...] = (
     Deferred("p.0", Reason.ABSTAINED),
     Refused(Reason.RATE_LIMITED, 1.5),
     Degraded(OUTPUT, "small", Reason.UNAVAILABLE),

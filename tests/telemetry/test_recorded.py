@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.telemetry.audit import Audit
+from gateway.telemetry.json_lines import JsonLinesSink
 from gateway.telemetry.metrics import Telemetry
 from tests.telemetry.sample_records import TRAIL, sample_records
 
@@ -12,7 +13,7 @@ RECORDED = Path(__file__).parent / "recorded"
 
 
 def test_audit_lines_are_identical_to_the_recorded_ones(tmp_path: Path) -> None:
-    audit = Audit(tmp_path / "log.jsonl")
+    audit = Audit([JsonLinesSink(tmp_path / "log.jsonl")])
     for record in sample_records():
         audit.take(record)
     audit.drain()
@@ -21,8 +22,8 @@ def test_audit_lines_are_identical_to_the_recorded_ones(tmp_path: Path) -> None:
 
 def test_metrics_text_is_identical_to_the_recorded_one() -> None:
     telemetry = Telemetry("letters", "replica-1")
-    telemetry.passed(TRAIL)
-    telemetry.passed(TRAIL)
-    telemetry(sample_records())
+    telemetry.add_pass(TRAIL)
+    telemetry.add_pass(TRAIL)
+    telemetry.accept(sample_records())
     assert telemetry.prometheus() == (RECORDED / "metrics.txt").read_bytes()
     telemetry.close()
