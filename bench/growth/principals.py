@@ -96,9 +96,9 @@ async def keys(sizes: Sequence[int], scratch: Path, effort: Effort) -> Part:
 
 def _knowing(var: Path, size: int, facts: list[Fact]) -> Call:
     token = add_key(var, "bench", tier="trusted", per_s=1e6, scopes=frozenset({"infer"}))
-    own = orjson.loads((var / KEYS_FILE).read_bytes())
     others = (Key(name=f"k{i}", hash=secrets.token_hex(SECRET_BYTES), per_s=1.0) for i in range(size - 1))
-    (var / KEYS_FILE).write_bytes(orjson.dumps([*own, *(key.model_dump(mode="json") for key in others)]))
+    with (var / KEYS_FILE).open("ab") as file:
+        file.writelines(orjson.dumps(key.model_dump(mode="json")) + b"\n" for key in others)
     with weighed(size, "key", facts):
         callers = Callers(var, anonymous_loopback=False)
         assert callers.identify(token, "127.0.0.1")

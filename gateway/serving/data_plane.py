@@ -75,7 +75,7 @@ class DataPlane:
         caller = self.gateway.callers.identify(key, address)
         if caller is None:
             raise RequestRejected(Rejection.UNAUTHENTICATED)
-        if not caller.may(needs):
+        if not caller.has_any(needs):
             raise RequestRejected(Rejection.FORBIDDEN)
         return caller
 
@@ -87,7 +87,7 @@ class DataPlane:
             asked_for = f"{name}/{version}" if version else name
             what = f"Request for unknown model: {asked_for[:256]!r} is not found"
             raise RequestRejected(Rejection.NOT_FOUND, what)
-        if not caller.may_ask(name):
+        if not caller.may_use(name):
             raise RequestRejected(Rejection.FORBIDDEN)
         return loaded
 

@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.access import callers, keys
-from gateway.access.callers import LOOK_EVERY_S, Caller, Callers, Key, add_key, load_keys
+from gateway.access.callers import CHECK_EVERY_S, Caller, Callers, Key, add_key, load_keys
 from gateway.core.decision import Reason, Refused, Served
 from gateway.core.errors import ArtifactError
 from tests.support.deployments import batch_of, clean_rows, key_for, letters, opened, run
@@ -38,7 +38,7 @@ class Known:
     def __call__(self, key: str | None, address: str = AWAY) -> Caller | None:
         return self.callers.identify(key, address)
 
-    def later(self, s: float = LOOK_EVERY_S) -> None:
+    def later(self, s: float = CHECK_EVERY_S) -> None:
         self.now_s += s
 
 
@@ -88,7 +88,7 @@ def test_only_a_keyed_hash_is_on_the_disk_and_only_its_owner_reads_it(tmp_path: 
     var = tmp_path / "var"
     keys = [make(var, name) for name in ("ada", "bob")]
     files = [path for path in var.rglob("*") if path.is_file()]
-    assert {path.name for path in files} == {"keys.json", "secret"}
+    assert {path.name for path in files} == {"keys.jsonl", "secret"}
     for path in files:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         for key in keys:
@@ -116,11 +116,11 @@ def test_a_new_key_is_honoured_within_the_look_interval_without_a_restart(tmp_pa
     known = Known(tmp_path)
     assert known("fsg_nobody") is None
     key = make(tmp_path)
-    known.later(LOOK_EVERY_S - 0.01)
+    known.later(CHECK_EVERY_S - 0.01)
     assert known(key) is None, "it looks at most every half second"
     known.later(0.02)
     assert known(key) is not None
-    assert LOOK_EVERY_S <= 1.0
+    assert CHECK_EVERY_S <= 1.0
 
 
 def test_a_key_made_again_replaces_the_old_one(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_when_the_file_is_removed_nobody_is_known_any_more(tmp_path: Path) -> No
     key = make(tmp_path, per_s=3.0)
     known = Known(tmp_path)
     assert known(key) is not None
-    (tmp_path / "keys.json").unlink()
+    (tmp_path / "keys.jsonl").unlink()
     known.later()
     assert known(key) is None
     assert known.callers.rate_of("ada") is None
@@ -147,35 +147,37 @@ def test_when_the_file_is_removed_nobody_is_known_any_more(tmp_path: Path) -> No
     assert known(key) is None
 
 
-BROKEN = {
-    "cut short": b'[{"name": "ada", "ha',
-    "empty": b"",
-    "not a list": b"7",
-    "null": b"null",
-    "an object": b'{"ada": 1}',
-    "not utf-8": b"\xff",
-    "an unknown field": b'[{"name": "ada", "hash": "00", "admin": true}]',
-    "no hash": b'[{"name": "ada"}]',
+GOOD = b'{"name": "ada", "hash": "' + b"0" * 64 + b'"}'
+INVALID = {
+    "cut short": b'{"name": "ada", "ha\n',
+    "cut short before another": b'{"name": "ada", "ha\n' + GOOD + b"\n",
+    "a number": b"7\n",
+    "null": b"null\n",
+    "a list, as earlier versions had": b"[" + GOOD + b"]\n",
+    "two on one line": GOOD + GOOD + b"\n",
+    "not utf-8": b"\xff\n",
+    "an unknown field": GOOD[:-1] + b', "admin": true}\n',
+    "no hash": b'{"name": "ada"}\n',
 }
 
 
-@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("content", INVALID.values(), ids=INVALID)
 def test_a_broken_file_keeps_the_known_callers_until_it_is_mended(tmp_path: Path, content: bytes) -> None:
     key = make(tmp_path, per_s=3.0)
     known = Known(tmp_path)
     assert known(key) is not None
-    good = (tmp_path / "keys.json").read_bytes()
-    (tmp_path / "keys.json").write_bytes(content)
+    good = (tmp_path / "keys.jsonl").read_bytes()
+    (tmp_path / "keys.jsonl").write_bytes(content)
     for _ in range(3):
         known.later()
         assert known(key) is not None
         assert known.callers.rate_of("ada") == 3.0
-    with pytest.raises(ArtifactError, match=r"keys\.json"):
+    with pytest.raises(ArtifactError, match=r"keys\.jsonl"):
         load_keys(tmp_path)
     with pytest.raises(ArtifactError):
         make(tmp_path, "bob")
-    assert (tmp_path / "keys.json").read_bytes() == content, "what is broken is not overwritten"
-    (tmp_path / "keys.json").write_bytes(good)
+    assert (tmp_path / "keys.jsonl").read_bytes() == content, "what is broken is not overwritten"
+    (tmp_path / "keys.jsonl").write_bytes(good)
     make(tmp_path, "bob")
     known.later()
     assert known(key) is not None
@@ -195,8 +197,8 @@ def test_a_folder_in_place_of_the_file_keeps_the_known_callers(tmp_path: Path) -
     key = make(tmp_path)
     known = Known(tmp_path)
     assert known(key) is not None
-    (tmp_path / "keys.json").unlink()
-    (tmp_path / "keys.json").mkdir()
+    (tmp_path / "keys.jsonl").unlink()
+    (tmp_path / "keys.jsonl").mkdir()
     known.later()
     assert known(key) is not None
 
@@ -208,25 +210,25 @@ def test_a_file_in_place_of_the_folder_means_nobody_is_known(tmp_path: Path) -> 
     assert Known(var, anonymous=True)(None, HOME) == Caller(f"anonymous@{HOME}")
 
 
-def starts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def record_starts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """From where the file was read, each time that it was."""
-    told: list[int] = []
+    starts: list[int] = []
 
-    def keys_in(content: bytes, start: int = 0) -> Iterator[Key]:
-        told.append(start)
-        return keys.keys_in(content, start)
+    def parse_keys(content: bytes, start: int = 0) -> Iterator[Key]:
+        starts.append(start)
+        return keys.parse_keys(content, start)
 
-    monkeypatch.setattr(callers, "keys_in", keys_in)
-    return told
+    monkeypatch.setattr(callers, "parse_keys", parse_keys)
+    return starts
 
 
 def test_of_a_file_that_has_only_grown_only_the_new_keys_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = starts(monkeypatch)
+    starts = record_starts(monkeypatch)
     made = {name: make(tmp_path, name, per_s=1.0) for name in ("ada", "bob")}
     known = Known(tmp_path)
-    end = (tmp_path / "keys.json").read_bytes().rfind(b"}") + 1
+    end = (tmp_path / "keys.jsonl").read_bytes().rfind(b"\n") + 1
     made["eve"] = make(tmp_path, "eve", per_s=2.0)
     known.later()
     assert {name: getattr(known(key), "principal", None) for name, key in made.items()} == {
@@ -234,25 +236,43 @@ def test_of_a_file_that_has_only_grown_only_the_new_keys_are_read(
         "bob": "bob",
         "eve": "eve",
     }
-    assert told == [0, end]
+    assert starts == [0, end]
     assert [known.callers.rate_of(name) for name in ("bob", "eve")] == [1.0, 2.0]
 
 
 def test_a_file_that_has_changed_before_its_end_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = starts(monkeypatch)
+    starts = record_starts(monkeypatch)
+    ada, bob = make(tmp_path, "ada", per_s=5.0), make(tmp_path, "bob")
+    known = Known(tmp_path)
+    assert known(ada) is not None
+    lines = (tmp_path / "keys.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "keys.jsonl").write_bytes(lines[1])
+    known.later()
+    assert [known(key) is not None for key in (ada, bob)] == [False, True]
+    assert known.callers.rate_of("ada") is None
+    (tmp_path / "keys.jsonl").write_bytes(b"")
+    known.later()
+    assert known(bob) is None
+    assert starts == [0, 0, 0]
+
+
+def test_a_key_that_replaces_another_is_appended_and_the_other_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = record_starts(monkeypatch)
     old, bob = make(tmp_path, "ada", per_s=5.0), make(tmp_path, "bob")
     known = Known(tmp_path)
     assert known(old) is not None
+    end = (tmp_path / "keys.jsonl").stat().st_size
     new = make(tmp_path, "ada")
     known.later()
     assert [known(key) is not None for key in (old, bob, new)] == [False, True, True]
     assert known.callers.rate_of("ada") is None
-    (tmp_path / "keys.json").write_bytes(b"[]")
-    known.later()
-    assert [known(key) for key in (bob, new)] == [None, None]
-    assert told == [0, 0, 0]
+    assert starts == [0, end]
+    again = Known(tmp_path)
+    assert [again(key) is not None for key in (old, bob, new)] == [False, True, True]
 
 
 def test_a_caller_that_was_seen_is_never_out_of_date(tmp_path: Path) -> None:
@@ -260,9 +280,9 @@ def test_a_caller_that_was_seen_is_never_out_of_date(tmp_path: Path) -> None:
     key = make(tmp_path)
     known = Known(tmp_path)
     assert known(key) == known(key) == Caller("ada", "trusted")
-    rows = orjson.loads((tmp_path / "keys.json").read_bytes())
-    rows.append(rows[0] | {"tier": "anonymous"})
-    (tmp_path / "keys.json").write_bytes(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
+    row = orjson.loads((tmp_path / "keys.jsonl").read_bytes()) | {"tier": "anonymous"}
+    with (tmp_path / "keys.jsonl").open("ab") as file:
+        file.write(orjson.dumps(row) + b"\n")
     known.later()
     assert known(key) == Caller("ada", "anonymous")
 
@@ -270,31 +290,31 @@ def test_a_caller_that_was_seen_is_never_out_of_date(tmp_path: Path) -> None:
 def test_only_so_many_callers_that_were_seen_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(callers, "MOST_SEEN", 2)
+    monkeypatch.setattr(callers, "MAX_SEEN_KEYS", 2)
     made = {name: make(tmp_path, name) for name in ("ada", "bob", "eve")}
     known = Known(tmp_path)
     for _ in range(3):
         for name, key in made.items():
             assert known(key) == Caller(name, "trusted")
             assert known(key + "x") is None
-            assert len(known.callers._book.seen) <= 2
+            assert len(known.callers._table.seen) <= 2
 
 
 def test_a_large_file_is_read_by_a_thread_while_requests_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(callers, "AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(callers, "INLINE_READ_BYTES", 0)
     go_on, readers = threading.Event(), list[str]()
     key = make(tmp_path)
     known = Known(tmp_path)
     assert known(key) is not None, "at the start it waits for the file, however large"
 
-    def keys_in(content: bytes, start: int = 0) -> Iterator[Key]:
+    def parse_keys(content: bytes, start: int = 0) -> Iterator[Key]:
         readers.append(threading.current_thread().name)
         assert go_on.wait(10.0)
-        return keys.keys_in(content, start)
+        return keys.parse_keys(content, start)
 
-    monkeypatch.setattr(callers, "keys_in", keys_in)
+    monkeypatch.setattr(callers, "parse_keys", parse_keys)
     new = make(tmp_path, "bob")
     for _ in range(3):
         known.later()
@@ -316,20 +336,20 @@ def settle(known: Known) -> None:
 def test_keys_that_are_removed_while_the_file_is_read_do_not_come_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(callers, "AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(callers, "INLINE_READ_BYTES", 0)
     known = Known(tmp_path)
     go_on, reached = threading.Event(), threading.Event()
 
-    def keys_in(content: bytes, start: int = 0) -> Iterator[Key]:
+    def parse_keys(content: bytes, start: int = 0) -> Iterator[Key]:
         reached.set()
         assert go_on.wait(10.0)
-        return keys.keys_in(content, start)
+        return keys.parse_keys(content, start)
 
-    monkeypatch.setattr(callers, "keys_in", keys_in)
+    monkeypatch.setattr(callers, "parse_keys", parse_keys)
     key = make(tmp_path)
     assert known(key) is None
     assert reached.wait(10.0)
-    (tmp_path / "keys.json").unlink()
+    (tmp_path / "keys.jsonl").unlink()
     known.later()
     assert known(key) is None
     go_on.set()
@@ -340,17 +360,17 @@ def test_keys_that_are_removed_while_the_file_is_read_do_not_come_back(
 def test_a_large_file_that_is_broken_keeps_the_known_callers_until_it_is_mended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(callers, "AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(callers, "INLINE_READ_BYTES", 0)
     key = make(tmp_path)
     known = Known(tmp_path)
-    good = (tmp_path / "keys.json").read_bytes()
-    for content in (good[:-3], good.rstrip()[:-1] + b", {}]"):
-        (tmp_path / "keys.json").write_bytes(content)
+    good = (tmp_path / "keys.jsonl").read_bytes()
+    for content in (good[:-3] + b"\n", good + b"{}\n"):
+        (tmp_path / "keys.jsonl").write_bytes(content)
         known.later()
         assert known(key) is not None
         settle(known)
         assert known(key) is not None
-    (tmp_path / "keys.json").write_bytes(good)
+    (tmp_path / "keys.jsonl").write_bytes(good)
     new = make(tmp_path, "bob")
     known.later()
     known(None)
@@ -386,7 +406,7 @@ def test_anonymous_callers_are_nobody_where_the_policy_says_so(tmp_path: Path) -
 def test_no_key_can_take_the_name_of_an_anonymous_caller(tmp_path: Path) -> None:
     with pytest.raises(ValidationError):
         make(tmp_path, f"anonymous@{HOME}")
-    assert not (tmp_path / "keys.json").exists()
+    assert not (tmp_path / "keys.jsonl").exists()
 
 
 @pytest.mark.parametrize("per_s", [-1.0, float("nan"), float("inf")])
@@ -398,7 +418,7 @@ def test_a_rate_that_is_none_is_refused_when_the_key_is_made(tmp_path: Path, per
 
 def test_the_file_can_be_read_by_people(tmp_path: Path) -> None:
     make(tmp_path, "ada", per_s=2.5)
-    (kept,) = orjson.loads((tmp_path / "keys.json").read_bytes())
+    kept = orjson.loads((tmp_path / "keys.jsonl").read_bytes())
     assert kept["name"] == "ada"
     assert (kept["tier"], kept["per_s"], kept["scopes"]) == ("trusted", 2.5, ["infer"])
     assert len(bytes.fromhex(kept["hash"])) == 32
