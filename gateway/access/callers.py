@@ -1,4 +1,4 @@
-"""The callers of one deployment: who is behind a key, and what each of them may have.
+"""The callers of one deployment: which caller a key belongs to, and what each of them may have.
 
 `gateway key` appends a caller to the file of keys (`keys.py`); a running gateway checks the file at most
 twice a second, so a new key is honoured within one. Of a file that has only grown, only the new lines are
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request. `principal` is what budgets, reviews and the audit log are kept by."""
+    """The sender of a request. Budgets, reviews and the audit log are kept by `principal`."""
 
     principal: str
     tier: str = "anonymous"
@@ -74,7 +74,7 @@ class _KeyTable:
     seen: dict[str, Caller] = field(default_factory=dict)
 
     def find(self, key: str) -> Caller | None:
-        """The caller behind a key. Cost: 0.1 us for one that was seen before, 2 us for any other."""
+        """The caller of a key. Cost: 0.1 us for one that was seen before, 2 us for any other."""
         caller = self.seen.get(key)
         if caller is None and self.secret:
             caller = self.by_hash.get(hashed(key, self.secret))
@@ -118,7 +118,7 @@ class Callers:
             self._read()
 
     def identify(self, key: str | None, address: str) -> Caller | None:
-        """The caller behind a key, or an anonymous one from loopback if the policy allows; else None."""
+        """The caller of a key, or an anonymous one from loopback if the policy allows; else None."""
         now_s = self._clock()
         if now_s - self._checked_s >= CHECK_EVERY_S:
             self._checked_s = now_s

@@ -1,6 +1,6 @@
 """TLS by configuration: the certificate and key that `serving.tls` names, for both listeners.
 
-Read once, at the start of a replica: a renewed certificate is taken up by a restart, as all of `serving` is.
+Read once, at the start of a replica: a renewed certificate takes effect at a restart, as all of `serving`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 from gateway.core.errors import PolicyError, Problem
 from gateway.policy.schema import Policy, locate
 
-AT = ("serving", "tls")
+FIELD = ("serving", "tls")
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """What listeners need. certificate, key: as they are in the files (PEM), for gRPC; context: for HTTP."""
+    """For listeners. certificate, key: the PEM files, for gRPC; context: the same, for HTTP."""
 
     certificate: bytes
     key: bytes = field(repr=False)
@@ -25,15 +25,15 @@ class Tls:
 
 
 def load_tls(folder: Path, policy: Policy) -> Tls | None:
-    """What the policy says, ready to serve; None if it says nothing.
+    """TLS as the policy configures it; None if it does not.
 
-    Raises:  PolicyError where a file is missing, is none of its kind or does not fit the other.
+    Raises:  PolicyError where a file is missing or invalid, or the key is not that of the certificate.
     """
     files = policy.serving.tls
     if files is None:
         return None
     certificate, key = _read(folder, "certificate", files.certificate), _read(folder, "key", files.key)
-    _hold_certificate(folder, certificate)
+    _check_certificate(folder, certificate)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
@@ -42,7 +42,7 @@ def load_tls(folder: Path, policy: Policy) -> Tls | None:
         # The empty password, because OpenSSL would ask on the terminal for that of an encrypted key.
         context.load_cert_chain(folder / files.certificate, folder / files.key, password="")
     except (ssl.SSLError, OSError, ValueError) as error:
-        raise PolicyError([_explain(folder, error)]) from None
+        raise PolicyError([_problem(folder, error)]) from None
     return Tls(certificate, key, context)
 
 
@@ -50,22 +50,24 @@ def _read(folder: Path, name: str, path: str) -> bytes:
     try:
         return (folder / path).read_bytes()
     except (OSError, ValueError) as error:
-        what = f"{path!r} cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise PolicyError([locate(folder, (*AT, name), what)]) from None
+        reason = f"{path!r} cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise PolicyError([locate(folder, (*FIELD, name), reason)]) from None
 
 
-def _hold_certificate(folder: Path, pem: bytes) -> None:
+def _check_certificate(folder: Path, pem: bytes) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError):
-        raise PolicyError([locate(folder, (*AT, "certificate"), "is no PEM file of a certificate")]) from None
+        raise PolicyError(
+            [locate(folder, (*FIELD, "certificate"), "is no PEM file of a certificate")]
+        ) from None
 
 
-def _explain(folder: Path, error: Exception) -> Problem:
-    """Whose fault it is that OpenSSL does not take a certificate, which is one, with its key."""
+def _problem(folder: Path, error: Exception) -> Problem:
+    """Which of the two files OpenSSL rejects, though the certificate by itself is valid."""
     reason = getattr(error, "reason", None)
     if reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
-        return locate(folder, (*AT, "key"), "is not the key of the certificate")
+        return locate(folder, (*FIELD, "key"), "is not the key of the certificate")
     if reason is None:
-        return locate(folder, (*AT, "key"), "is no PEM file of a private key without a password")
-    return locate(folder, (*AT, "certificate"), f"cannot serve: {reason.lower().replace('_', ' ')}")
+        return locate(folder, (*FIELD, "key"), "is no PEM file of a private key without a password")
+    return locate(folder, (*FIELD, "certificate"), f"cannot serve: {reason.lower().replace('_', ' ')}")

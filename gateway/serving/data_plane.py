@@ -98,7 +98,7 @@ class DataPlane:
 
     def acquire_slot(self, caller: Caller) -> InFlightSlot:
         """A place among what is under way, for a `with` block. Raises Over if there is none."""
-        refused = self.gateway.in_flight.enter(caller.principal)
+        refused = self.gateway.in_flight.acquire(caller.principal)
         if refused is not None:
             raise RequestRejected(refused)
         return InFlightSlot(self.gateway.in_flight, caller.principal)
@@ -143,7 +143,7 @@ class InFlightSlot:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._in_flight.leave(self._principal)
+        self._in_flight.release(self._principal)
 
 
 def within_s(

@@ -169,8 +169,8 @@ class Gateway:
         self.callers.anonymous_loopback = policy.serving.anonymous == "loopback"
         self.batcher.max_batch_rows = policy.serving.max_batch_rows
         self.batcher.max_queued_rows = policy.serving.max_queued_rows
-        self.in_flight.most = policy.serving.max_in_flight
-        self.in_flight.most_per_caller = policy.serving.max_in_flight_per_caller
+        self.in_flight.limit = policy.serving.max_in_flight
+        self.in_flight.limit_per_caller = policy.serving.max_in_flight_per_caller
         if isinstance(self.review, QueuedReview) and policy.review is not None:
             self.review.queue.capacity = policy.review.capacity
             self.review.expire_after_s = policy.review.expire_after_s

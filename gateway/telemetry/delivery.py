@@ -1,7 +1,7 @@
 """The way of records to one sink: a bounded buffer, slices on the event loop, a thread that writes.
 
 Taking a record only appends it to the buffer. When the buffer is full, or the sink fails, the record is
-counted as lost, and the next flush tells the sink how many were (`sink.py` says what both sides guarantee).
+counted as lost, and the next flush tells the sink how many were (`sink.py` states what both sides guarantee).
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ What a sink must guarantee
 A worked example
 ================
 
-A sink that appends the identifiers of requests to a text file, and says where some are missing:
+A sink that appends the identifiers of requests to a text file, and states where some are missing:
 
     class IdentifierSink:
         """Appends the identifier of each request to a file; a gap is a line `missing: N`."""

@@ -19,7 +19,7 @@ from gateway.access.callers import Caller, Callers
 from gateway.access.keys import Key, add_key, hashed, load_keys
 from gateway.core.errors import ArtifactError
 
-AWAY = "192.0.2.7"
+REMOTE = "192.0.2.7"
 ADD = """
 import sys
 from pathlib import Path
@@ -70,7 +70,7 @@ def assert_known(var: Path, keys: dict[str, str]) -> None:
     """A gateway that starts now knows the caller of each key."""
     callers = Callers(var, anonymous_loopback=False)
     assert {
-        name for name, key in keys.items() if callers.identify(key, AWAY) == Caller(name, "trusted")
+        name for name, key in keys.items() if callers.identify(key, REMOTE) == Caller(name, "trusted")
     } == set(keys)
 
 
@@ -117,10 +117,10 @@ def test_a_running_gateway_survives_a_torn_line_and_honours_what_follows(tmp_pat
     callers = Callers(tmp_path, anonymous_loopback=False, clock=lambda: now_s[0])
     printed(adder(tmp_path, "torn", 1, before=TORN))
     now_s[0] += 1.0
-    assert callers.identify(ada, AWAY) == Caller("ada", "trusted")
+    assert callers.identify(ada, REMOTE) == Caller("ada", "trusted")
     bob = add(tmp_path, "bob")
     now_s[0] += 1.0
-    assert [callers.identify(key, AWAY) for key in (ada, bob)] == [
+    assert [callers.identify(key, REMOTE) for key in (ada, bob)] == [
         Caller("ada", "trusted"),
         Caller("bob", "trusted"),
     ]
@@ -162,7 +162,7 @@ def test_a_running_gateway_honours_the_key_of_another_process_within_a_second(tm
     callers = Callers(tmp_path, anonymous_loopback=False)
     (key,) = printed(adder(tmp_path, "new", 1)).values()
     start_s = time.monotonic()
-    while callers.identify(key, AWAY) is None:
+    while callers.identify(key, REMOTE) is None:
         time.sleep(0.01)
     assert time.monotonic() - start_s < 1.0
 
@@ -247,8 +247,8 @@ def test_keys_that_were_revoked_do_not_come_back_from_a_list_that_was_left(tmp_p
     (tmp_path / "keys.json").write_bytes(left)
     callers = Callers(tmp_path, anonymous_loopback=False)
     (tmp_path / "keys.jsonl").unlink()
-    assert Callers(tmp_path, anonymous_loopback=False).identify(keys["old0"], AWAY) is None
-    assert callers.identify(keys["old0"], AWAY) is None
+    assert Callers(tmp_path, anonymous_loopback=False).identify(keys["old0"], REMOTE) is None
+    assert callers.identify(keys["old0"], REMOTE) is None
     assert (tmp_path / "keys.json.converted").read_bytes() == left, "nothing is overwritten"
 
 
@@ -258,7 +258,7 @@ def test_an_invalid_list_is_left_as_it_is(tmp_path: Path) -> None:
         load_keys(tmp_path)
     with pytest.raises(ArtifactError, match=r"keys\.json"):
         add(tmp_path, "bob")
-    assert Callers(tmp_path, anonymous_loopback=False).identify("fsg_x", AWAY) is None
+    assert Callers(tmp_path, anonymous_loopback=False).identify("fsg_x", REMOTE) is None
     assert [path.name for path in tmp_path.iterdir()] == ["keys.json"]
 
 
@@ -267,7 +267,7 @@ def test_a_list_that_appears_while_the_gateway_runs_is_converted(tmp_path: Path)
     callers = Callers(tmp_path, anonymous_loopback=False, clock=lambda: now_s[0])
     keys = old_list(tmp_path, 2)
     now_s[0] += 1.0
-    assert callers.identify(keys["old1"], AWAY) == Caller("old1", "trusted")
+    assert callers.identify(keys["old1"], REMOTE) == Caller("old1", "trusted")
     assert not (tmp_path / "keys.json").exists()
 
 

@@ -93,7 +93,7 @@ def families(telemetry: Telemetry) -> dict[str, Metric]:
 
 
 def counts(family: Metric, *names: str) -> dict[tuple[str, ...], float]:
-    """Totals by the given labels; every sample must also say its replica."""
+    """Totals by the given labels; every sample must also have its replica."""
     assert {sample.labels["replica"] for sample in family.samples} == {"replica-1"}
     return {
         tuple(sample.labels[name] for name in names): sample.value
