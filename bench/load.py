@@ -19,7 +19,7 @@ import numpy as np
 
 from bench.client import Answer, Connection, Origin
 from bench.tally import Tally
-from gateway.core.batch import F8
+from gateway.core.rows import F8
 
 TIMEOUT_S, DRAIN_S, PAUSE_S = 10.0, 30.0, 0.05
 TELL_EVERY_S, SWEEP_EVERY_S = 0.2, 0.1

@@ -18,15 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.cli.samples import Rows
-from gateway.core.batch import F8, Batch
+from gateway.core.batch import Batch
 from gateway.core.decision import Decision, Degraded, Finding, Served, Tensors, Verdict
 from gateway.core.pipeline import Pipeline, ReviewRequest, Rung
+from gateway.core.rows import F8
 from gateway.core.stage import FeatureStage, Stage
 from gateway.deployment.artifacts import Artifacts, load_artifacts
 from gateway.deployment.compile import Stores, compile_policy
-from gateway.policy.schema import Policy, load_policy
+from gateway.deployment.deployment import Deployment
+from gateway.policy.kinds.ood import FittedOod
+from gateway.policy.schema import Policy
 from gateway.protocol.endings import ending
-from guards.confidence import unsureness
+from guards.confidence import uncertainty
 from guards.rows import Signals
 
 BATCH_ROWS = 128
@@ -83,8 +86,8 @@ class Opened:
     @classmethod
     def open(cls, folder: Path) -> Self:
         """Loads, verifies and compiles. Raises PolicyError or ArtifactError, as a gateway would at start."""
-        policy = load_policy(folder)
-        artifacts = load_artifacts(folder, policy)
+        deployment = Deployment.read(folder)
+        policy, artifacts = deployment.policy, load_artifacts(deployment)
         stores = Stores(_Everybody(), lambda principal: math.inf, {})
         pipeline = compile_policy(_patient(policy), artifacts, stores)
         first, *others = pipeline.rungs
@@ -134,11 +137,12 @@ class Opened:
     async def _score(self, batch: Batch) -> dict[str, F8]:
         answer = await batch.forward(self.primary)
         s = Signals(batch.inputs[self.source], answer.get("features"), answer.get("logits"))
-        scores = {BASELINE: unsureness(answer[OUTPUT])}
+        scores = {BASELINE: uncertainty(answer[OUTPUT])}
         stages = [guard for guard in self.pipeline.guards if isinstance(guard, FeatureStage)]
         for stage in stages:
-            ood = self.artifacts.fitted.ood.get(stage.name)
-            scores |= {_kind(one.kind): one.score(s) for one in (ood.detectors if ood else ())}
+            fitted = self.artifacts.guards[stage.name]
+            detectors = fitted.full.detectors if isinstance(fitted, FittedOod) else ()
+            scores |= {_kind(one.kind): one.score(s) for one in detectors}
             scores[stage.name] = await stage.full.guard.score(batch)
         blind = [await s.without.guard.score(batch) for s in stages if isinstance(s.without, Stage)]
         joint = [scores[stage.name] + self._offset(stage) for stage in stages]

@@ -13,8 +13,8 @@ from bench.opened import BLIND, JOINT, Opened
 from bench.resplits import Draw, Resplit, resplit
 from bench.roc import auroc, caught
 from bench.rows import Group, Labelled, groups, unfitted
-from gateway.calibration.calibrate import SEED
-from gateway.core.batch import F8
+from gateway.calibration.folds import SEED
+from gateway.core.rows import F8
 
 Progress = Callable[[str], None]
 

@@ -20,7 +20,8 @@ from bench import families
 from bench.client import Origin
 from gateway.cli.samples import Rows, Samples, load_samples
 from gateway.core.errors import Problems
-from gateway.policy.schema import Policy, load_policy
+from gateway.deployment.deployment import Deployment
+from gateway.policy.schema import Policy
 from gateway.protocol.contract import ROW_OUTCOME
 
 MOST, MOST_BYTES = 512, 64 * 1024 * 1024
@@ -127,7 +128,7 @@ def _render(target: Target, x: Rows, binary: bool) -> bytes:
 
 def _policy(folder: Path) -> Policy:
     try:
-        return load_policy(folder)
+        return Deployment.read(folder).policy
     except Problems as error:
         raise WrongInput(f"--dir {folder}: is no deployment folder: {error.problems[0]}") from error
 

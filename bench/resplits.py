@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.core.batch import F8
+from gateway.core.rows import F8
 from guards.binomial import cdf
 from guards.order_statistic import certified_cut
 

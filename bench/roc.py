@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gateway.core.batch import F8
+from gateway.core.rows import F8
 
 
 def auroc(clean: F8, odd: F8) -> float:

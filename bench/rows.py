@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import families
-from gateway.calibration.calibrate import FOLDS, SEED
+from gateway.calibration.folds import SEED, fold_indices
 from gateway.cli.samples import Rows
 from gateway.deployment.certificate import Certificate, sha256
 from gateway.policy.schema import Policy
@@ -72,9 +72,7 @@ def unfitted(path: Path, source: str, certificate: Certificate) -> Labelled:
     if sha256(path) != certificate.digests.data:
         raise ValueError(f"{path}: is not the data that this deployment was calibrated with")
     held = Labelled.load(path, source)
-    order = np.random.default_rng(SEED).permutation(len(held.y))
-    edges = np.cumsum([int(share * len(order)) for share in FOLDS.values()])[:-1]
-    folds = dict(zip(FOLDS, np.split(order, edges), strict=True))
+    folds = fold_indices(len(held.y))
     rows = np.concatenate([folds[name] for name in UNFITTED])
     return Labelled(held.x[rows], held.y[rows])
 

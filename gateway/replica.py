@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
-from pathlib import Path
 
 import grpc
 import uvicorn
@@ -28,13 +27,14 @@ from gateway.access.proxies import Proxies
 from gateway.access.tls import load_tls
 from gateway.admin.app import admin_app
 from gateway.core.errors import PolicyError, Problem
+from gateway.deployment.deployment import Deployment
 from gateway.grpc.listener import Listener, grpc_server
 from gateway.http.handler import HttpHandler
 from gateway.listener.limits import Limits, room_for
 from gateway.listener.server import Server
-from gateway.policy.schema import Policy, Serving, locate
+from gateway.policy.schema import Serving
 from gateway.serving.data_plane import DataPlane
-from gateway.serving.gateway import VAR, Gateway
+from gateway.serving.gateway import Gateway
 from gateway.serving.replicas import PeerReplicas
 
 GRACE_S = 5.0
@@ -57,12 +57,12 @@ class ListenAddress:
         return f"http{'s' * secure}://{self.place(self.port)}"
 
     def place(self, port: int) -> str:
-        """Host and port as they stand in a URL."""
+        """Host and port as in a URL."""
         return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to whoever runs the replica."""
+    """Leaves signals to the process that runs the replica."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -74,22 +74,22 @@ class Replica:
 
     def __init__(self, gateway: Gateway, address: ListenAddress, token: str) -> None:
         self.gateway = gateway
-        peers = PeerReplicas(gateway.folder / VAR / "run", gateway.replica, token)
+        peers = PeerReplicas(gateway.loaded.deployment.var / "run", gateway.replica, token)
         policy = gateway.loaded.policy
-        refuse_public_bind(gateway.folder, policy, address)
+        refuse_public_bind(gateway.loaded.deployment, address)
         self._plane, self._address = DataPlane(gateway, peers), address
-        self._tls = load_tls(gateway.folder, policy)
+        self._tls = load_tls(gateway.loaded.deployment)
         trusted = policy.serving.trusted_proxies
         self._proxies = Proxies(trusted) if trusted else None
         self._data = self._http_server(policy.serving)
         self._data_socket = bind(address.host, address.port)
         self._grpc: grpc.aio.Server | None = None
         self._admin = _admin_server(admin_app(gateway, token))
-        self._admin_sockets = [bind("127.0.0.1", address.admin_port), self._sibling()]
+        self._admin_sockets = [bind("127.0.0.1", address.admin_port), self._bind_replica_socket()]
         self._serving: asyncio.Task[None] | None = None
 
-    def _sibling(self) -> socket.socket:
-        folder = self.gateway.folder / VAR / "run"
+    def _bind_replica_socket(self) -> socket.socket:
+        folder = self.gateway.loaded.deployment.var / "run"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._socket_path = folder / f"{self.gateway.replica}.sock"
         own = socket.socket(socket.AF_UNIX)
@@ -110,7 +110,8 @@ class Replica:
             await asyncio.sleep(0.005)
         self._grpc = self._grpc_server(self.gateway.loaded.policy.serving)
         await self._grpc.start()
-        await self._data.start(self._data_socket, BACKLOG)  # last: whoever sees it ready finds all of it
+        # Last: a client that finds it ready finds every port open.
+        await self._data.start(self._data_socket, BACKLOG)
 
     def _http_server(self, serving: Serving) -> Server:
         limits = Limits(
@@ -175,7 +176,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def leave_alone_what_is_loaded() -> None:
-    """Tells the garbage collector that modules, models and policy stay, and to look at the rest less often.
+    """Excludes modules, models and policy from garbage collection, and makes it less frequent.
 
     They hold some 300,000 objects, which it would walk through every few hundred requests: a fifth of the
     gateway's time (bench/README.md). Requests make next to no cycles, so memory does not grow.
@@ -199,16 +200,17 @@ def refuse_used_ports(address: ListenAddress) -> None:
                 ) from error
 
 
-def refuse_public_bind(folder: Path, policy: Policy, address: ListenAddress) -> None:
+def refuse_public_bind(deployment: Deployment, address: ListenAddress) -> None:
     """Outside loopback there must be TLS, our own or that of a proxy. Raises PolicyError.
 
     Of names only `localhost` is taken for loopback, since what the others mean is up to a resolver.
     """
-    if _is_loopback(address.host) or policy.serving.tls or policy.serving.trusted_proxies:
+    serving = deployment.policy.serving
+    if _is_loopback(address.host) or serving.tls or serving.trusted_proxies:
         return
     what = f"{address.host} is not loopback: name the files for TLS here"
     what += ", or in serving.trusted_proxies the proxies that end it"
-    raise PolicyError([locate(folder, ("serving", "tls"), what)])
+    raise PolicyError([deployment.problem(("serving", "tls"), what)])
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,4 +1,5 @@
-"""Guards measure: one idea a file, one number a row, and **larger = more suspicious** everywhere.
+"""Guards: one idea per file, one number per row, **larger = more suspicious** everywhere.
 
-Nothing here knows a threshold, a mode or a consequence; nothing here knows the gateway.
+Imports numpy and the standard library only; contains no threshold, no policy and no consequence. Read
+`detector.py` first, then `ood.py`. Formulas, papers, deviations, costs and limits: docs/guards.md.
 """

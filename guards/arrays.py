@@ -1,9 +1,10 @@
-"""Fitted objects as named arrays, and named arrays as one `.npz` that holds no code.
+"""Serialisation of fitted objects: named arrays in one `.npz`, without pickled objects.
 
 A fitted object is a frozen dataclass whose fields are arrays, numbers, strings, other fitted objects, or
-tuples of these. Its packed form has one array per leaf, `name/field/...`; beside a dataclass stands
-`name#`, the class's name, and beside a tuple `name#`, its length. The class's own annotations say what to
-read back, so a file can name only classes that the annotations already allow.
+tuples of these. Its packed form has one array per leaf, `name/field/...`, and an entry `name#` that holds
+the class name of a dataclass or the length of a tuple. Reading follows the annotations of the expected
+class, so a file can name only classes that the annotations allow. Names of stored classes and of their fields
+are part of the file format: a rename breaks every `guards.npz`.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ Arrays: TypeAlias = dict[str, NDArray[Any]]
 T = TypeVar("T")
 S = TypeVar("S", bound=np.generic)
 
-_BROKEN = (ValueError, EOFError, KeyError, IndexError, MemoryError, NotImplementedError)
+_UNREADABLE = (ValueError, EOFError, KeyError, IndexError, MemoryError, NotImplementedError)
 _SCALARS = {bool: "b", int: "i", float: "f", str: "U"}
 
 
-def frozen(array: NDArray[S]) -> NDArray[S]:
-    """A contiguous copy that nobody can write to: what a fitted object may hold."""
+def read_only(array: NDArray[S]) -> NDArray[S]:
+    """A read-only, contiguous copy: the form in which a fitted object holds an array."""
     copy = np.array(array, order="C")
     copy.flags.writeable = False
     return copy
 
 
 def pack(name: str, obj: object) -> Arrays:
-    """A fitted object as named arrays, every key beginning with `name`.
+    """Flatten a fitted object to named arrays; every key begins with `name`.
 
-    Raises ValueError for any other type.
+    Raises:  ValueError for a type that has no array form.
     """
     if isinstance(obj, np.ndarray):
         return {name: obj}
@@ -57,10 +58,10 @@ def pack(name: str, obj: object) -> Arrays:
 
 
 def unpack(cls: type[T], name: str, arrays: Mapping[str, NDArray[Any]]) -> T:
-    """The fitted object that `pack(name, ...)` took apart, bit for bit, with read-only arrays.
+    """Rebuild the fitted object that `pack(name, ...)` flattened, bit-identical, with read-only arrays.
 
-    Args:    cls: a class, or a union of classes, of which the file names one.
-    Raises:  ValueError that names the key which is missing or of another type.
+    Args:    cls: the expected class, or a union of classes, of which the file names one.
+    Raises:  ValueError with the key that is missing or of another type.
     """
     return cast(T, _read(cls, name, arrays))
 
@@ -89,30 +90,30 @@ def _read(hint: Any, name: str, arrays: Mapping[str, NDArray[Any]]) -> Any:
 
 
 def _array(dtype: Any, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-    found = _present(name, arrays)
+    found = _require(name, arrays)
     if dtype is not Any and found.dtype != np.dtype(dtype):
         raise ValueError(f"{name}: holds {found.dtype} where {np.dtype(dtype)} is expected; calibrate again")
-    return frozen(found)
+    return read_only(found)
 
 
 def _scalar(hint: type, name: str, arrays: Mapping[str, NDArray[Any]]) -> Any:
-    found = _present(name, arrays)
+    found = _require(name, arrays)
     if found.shape != () or found.dtype.kind != _SCALARS[hint]:
         held = f"{found.dtype}{list(found.shape)}"
         raise ValueError(f"{name}: holds {held} where one {hint.__name__} is expected; calibrate again")
     return found.item()
 
 
-def _present(name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+def _require(name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     if name not in arrays:
         raise ValueError(f"{name}: missing from the file; calibrate again")
     return arrays[name]
 
 
 def save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays as a compressed `.npz`: the same arrays give the same bytes, and never half a file.
+    """Write arrays as a compressed `.npz`, atomically; the same arrays give the same bytes.
 
-    Raises:  ValueError for an array of Python objects; OSError where the disk refuses.
+    Raises:  ValueError for an array of Python objects; OSError if the file cannot be written.
     """
     partial = path.with_name(f"{path.name}.partial")
     with zipfile.ZipFile(partial, "w") as archive:
@@ -125,9 +126,10 @@ def save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def load(path: Path) -> Arrays:
-    """Every array of a `.npz`.
+    """Read every array of a `.npz`.
 
-    Raises ValueError, naming the file, if it is no readable archive of plain arrays, OSError if it is absent.
+    Raises:  ValueError with the path if it is not a readable archive of plain arrays; OSError if it is
+             absent.
     """
     try:
         with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
@@ -135,5 +137,5 @@ def load(path: Path) -> Arrays:
             if not all(isinstance(array, np.ndarray) for array in held.values()):
                 raise ValueError("it holds files that are no arrays")
             return held
-    except (*_BROKEN, zipfile.BadZipFile, zlib.error) as error:
+    except (*_UNREADABLE, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: not a readable .npz of plain arrays ({error}); calibrate again") from error

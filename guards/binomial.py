@@ -1,4 +1,7 @@
-"""The binomial distribution function, without scipy: what both certificates rest on."""
+"""The binomial distribution function without scipy, used by both certified cuts.
+
+Numerics: docs/guards.md, section 8.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ from guards.rows import F8
 def log_masses(n: int, p: float) -> F8:
     """float64[n + 1]: log P(Bin(n, p) = i) for i = 0 .. n, 0 < p < 1.
 
-    Running sums of the logs of successive ratios, outward from the mode, where these are nearly one and
-    nothing cancels; then scaled so that the masses sum to one. No factorial is formed, so nothing overflows.
+    Cumulative sums of the log ratios of neighbouring masses, outward from the mode, where the ratios are
+    close to one and nothing cancels; then normalised to sum to one. No factorial is formed, so nothing
+    overflows.
     """
     i = np.arange(1, n + 1)
     ratio = np.log((n - i + 1) * (p / (1 - p)) / i)
@@ -22,7 +26,7 @@ def log_masses(n: int, p: float) -> F8:
 
 
 def cdf(i: int, n: int, p: float) -> float:
-    """P(Bin(n, p) <= i), to 1e-10 up to n of a million. Cost: O(n), about 0.2 ms at n of ten thousand."""
+    """P(Bin(n, p) <= i), to 1e-10 for n up to 1,000,000. Cost: O(n), about 0.2 ms at n = 10,000."""
     if i < 0:
         return 0.0
     if i >= n or p <= 0:

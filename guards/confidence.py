@@ -1,6 +1,6 @@
-"""Confidence: the check that asks how sure one model is of its answer.
+"""Confidence: one minus the largest predicted probability, as a check of one model's answer.
 
-Works for any classifier, costs nothing.
+Does not detect confident errors. Limits and the certified cut: docs/guards.md, sections 7 and 8.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from guards.rows import F8, AnsweredRows
+from guards.rows import F8, AnsweredBatch
 
 
-def unsureness(p: NDArray[Any]) -> F8:
+def uncertainty(p: NDArray[Any]) -> F8:
     """One minus the largest probability.
 
     Args:    p: float[n, k], rows that sum to one.
-    Returns: float64[n] in [0, 1 - 1/k].
+    Returns: float64[n] in [0, 1 - 1/k]; NaN for a row that holds NaN.
     Raises:  ValueError for another rank or no classes.
-    Cost:    about 4 us at n=1.
+    Cost:    O(n k): about 4 us at n=1.
     Source:  Hendrycks and Gimpel, ICLR 2017; as a selective classifier: Geifman and El-Yaniv, NeurIPS 2017.
     """
     if p.ndim != 2 or p.shape[1] < 1:
@@ -32,18 +32,19 @@ def unsureness(p: NDArray[Any]) -> F8:
 
 @dataclass(frozen=True, slots=True)
 class Confidence:
-    """The check on one output of the model that answered."""
+    """The check. output: the name of the model output that holds float[n, k] probabilities."""
 
     output: str = "probabilities"
 
-    async def score(self, batch: AnsweredRows) -> F8:
-        """float64[n], one minus the largest probability.
+    async def score(self, batch: AnsweredBatch) -> F8:
+        """One minus the largest probability of each row.
 
-        Raises ValueError if the output is absent or misshapen.
+        Returns: float64[n] in [0, 1 - 1/k].
+        Raises:  ValueError if the output is absent, of another rank, or has another number of rows.
         """
         if self.output not in batch.outputs:
             raise ValueError(f"confidence: the model gives {sorted(batch.outputs)}, not {self.output!r}")
-        score = unsureness(batch.outputs[self.output])
+        score = uncertainty(batch.outputs[self.output])
         if len(score) != len(batch):
             raise ValueError(f"confidence: {len(score)} rows of {self.output!r} for a batch of {len(batch)}")
         return score

@@ -1,7 +1,7 @@
-"""What a detector is: fitted once, immutable, one number a row, **larger = more suspicious**.
+"""The detector protocol: fitted once, immutable, one number per row, **larger = more suspicious**.
 
-Every detector also has the classmethod `fit(s: Signals, y: int64[n], *, seed: int)`, the only way to make
-one.
+Every detector also has the classmethod `fit(s: Signals, y: int64[n], *, seed: int)`, which is the way to
+obtain one: an unfitted detector cannot exist. Contract and notation: docs/guards.md, section 1.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ I8: TypeAlias = NDArray[np.int64]
 
 
 class Detector(Protocol):
-    """A fitted score. `needs_features`: whether it reads the model's answer (h or z), not x alone."""
+    """A fitted score. kind: its name; needs_features: whether it reads the model's answer (h or z)."""
 
     kind: ClassVar[str]
     needs_features: ClassVar[bool]
 
     def score(self, s: Signals, /) -> F8:
-        """float64[n], one number a row; never NaN for finite signals. Raises ValueError for another width."""
+        """float64[n], one number per row, finite for finite signals. Raises ValueError for another width."""
         ...
 
 
-def matrix(owner: str, name: str, array: NDArray[Any] | None, width: int | None = None) -> F8:
-    """A signal as float64[n, width].
+def as_matrix(owner: str, name: str, array: NDArray[Any] | None, width: int | None = None) -> F8:
+    """Convert a signal to float64[n, width].
 
-    Raises ValueError, naming the detector, if it is absent or of another shape.
+    Args:    owner: the detector's kind, for the message; name: the signal's name; array: [n, width] or None;
+             width: the expected number of columns, None for any.
+    Raises:  ValueError if the array is None or of another shape.
     """
     if array is None:
         raise ValueError(
@@ -44,8 +46,12 @@ def matrix(owner: str, name: str, array: NDArray[Any] | None, width: int | None 
     return array.astype(np.float64)
 
 
-def labelled(owner: str, x: NDArray[Any], y: I8, least: int) -> None:
-    """Refuse to fit on too few rows, on labels that do not match them, or on values that are not finite."""
+def check_fit_rows(owner: str, x: NDArray[Any], y: I8, least: int) -> None:
+    """Validate the rows to fit on.
+
+    Args:    owner: the detector's kind, for the message; x: [n, ...]; y: int64[n]; least: the fewest rows.
+    Raises:  ValueError for fewer rows, labels of another shape or type, or values that are not finite.
+    """
     if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
         raise ValueError(f"{owner}: labels are {y.dtype}{list(y.shape)}, expected int64[{len(x)}]; one a row")
     if len(x) < least:
@@ -54,8 +60,8 @@ def labelled(owner: str, x: NDArray[Any], y: I8, least: int) -> None:
         raise ValueError(f"{owner}: the rows to fit on hold NaN or infinity; remove those rows")
 
 
-def unit(h: F8) -> F8:
-    """Rows at length one; a row of zeros stays zero."""
+def unit_rows(h: F8) -> F8:
+    """Rows scaled to Euclidean length 1: float64[n, d]; a row of zeros stays zero."""
     length = np.sqrt(np.vecdot(h, h))[:, None]
     at_one: F8 = h / np.maximum(length, 1e-30)
     return at_one

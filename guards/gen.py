@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from guards.detector import I8, labelled, matrix
+from guards.detector import I8, as_matrix, check_fit_rows
 from guards.rows import F8, Signals
 
 GAMMA = 0.1
@@ -16,9 +16,10 @@ TOP = 100
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gen:
-    """The sum over the top classes of (p (1 - p))^0.1: it hears probability that leaks to the small classes.
+    """The sum over the top classes of (p (1 - p))^0.1.
 
-    Needs the logits. Blind to an input on which the classifier is confidently wrong.
+    k: the number of classes. Sensitive to probability that leaks to unlikely classes. Does not detect
+    a row on which the classifier is confidently wrong.
     """
 
     kind: ClassVar[str] = "gen"
@@ -28,12 +29,13 @@ class Gen:
 
     @classmethod
     def fit(cls, s: Signals, y: I8, *, seed: int) -> Self:
-        """Remember the number of classes; there is nothing else to learn.
+        """Store the number of classes; nothing else is fitted.
 
-        Raises ValueError for fewer than two.
+        Args:    s.z: float[n, k]; y: int64[n], only counted; seed: unused.
+        Raises:  ValueError for fewer than two classes.
         """
-        z = matrix("gen", "logits", s.z)
-        labelled("gen", z, y, 1)
+        z = as_matrix("gen", "logits", s.z)
+        check_fit_rows("gen", z, y, 1)
         if z.shape[1] < 2:
             raise ValueError(f"gen: needs two or more classes, not {z.shape[1]}; leave it out for this model")
         return cls(z.shape[1])
@@ -41,22 +43,23 @@ class Gen:
     def score(self, s: Signals, /) -> F8:
         """The generalised entropy of each row.
 
-        In log space and float64, since p in float32 is exactly 1 from a margin of 17 on and the score would
-        then be 0: with z descending, log(1 - p_1) comes from the others' own log-sum-exp.
+        Computed in log space and float64, because p in float32 is exactly 1 from a margin of 17 on and the
+        score would be 0: with z descending, log(1 - p_1) is the log-sum-exp of the other logits minus that of
+        all (docs/guards.md, gen).
 
         Returns: float64[n] in [0, min(k, 100)].
         Raises:  ValueError if z does not have the fitted width.
         Cost:    O(n k log k): about 16 us at n=1, k=10.
-        Source:  Liu et al., CVPR 2023, eq. 4, gamma 0.1, top 100; the sign turned.
+        Source:  Liu et al., CVPR 2023, eq. 4, gamma 0.1, top 100, with the sign turned.
         """
-        z = np.sort(matrix("gen", "logits", s.z, self.k), axis=1)
-        behind = z[:, :-1] - z[:, -1:]
-        second = behind[:, -1:]
-        mass = np.exp(behind - second)
+        z = np.sort(as_matrix("gen", "logits", s.z, self.k), axis=1)
+        margins = z[:, :-1] - z[:, -1:]
+        second = margins[:, -1:]
+        mass = np.exp(margins - second)
         most = np.log(np.add.reduce(mass, 1, keepdims=True)) + second
         total = 1.0 + np.exp(most)
         top = slice(1 - TOP, None)
-        others = np.exp(GAMMA * (behind[:, top] + np.log(total - mass[:, top] * np.exp(second))))
+        others = np.exp(GAMMA * (margins[:, top] + np.log(total - mass[:, top] * np.exp(second))))
         whole = np.exp(GAMMA * most) + np.add.reduce(others, 1, keepdims=True)
         entropy: F8 = (whole * total ** (-2 * GAMMA))[:, 0]
         return entropy

@@ -1,9 +1,9 @@
-"""Noise: is there a disturbance where the picture should be quiet? Needs no model.
+"""Noise: the noise floor of an image, the mean roughness of its quietest pixels. Reads the input alone.
 
-A gradient attack moves every pixel by about its whole allowance, the quiet ones too, and there a picture of
-the training data has nothing: so the noise floor, the mean roughness of the quietest tenth of the pixels,
-rises by orders of magnitude while the picture still looks the same. An attacker who knows this leaves the
-quiet pixels alone, at the price of a smaller or a more visible disturbance elsewhere.
+A gradient attack moves every pixel by about its whole allowance, flat regions included, where images like
+those of calibration have no roughness: the floor rises by orders of magnitude while the image looks the
+same. An attacker who knows this leaves the quiet pixels alone, at the price of a smaller or a more visible
+perturbation elsewhere. Does not detect anything that leaves the quiet pixels quiet.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from guards.arrays import frozen
-from guards.detector import I8, labelled
+from guards.arrays import read_only
+from guards.detector import I8, check_fit_rows
 from guards.rows import F8, Signals
 
-QUIET = 0.1
-LEAST = 1e-3
+QUIET_SHARE = 0.1
+OFFSET = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Noise:
-    """The noise floor of a picture, in logarithms of its value range."""
+    """Log noise floor relative to the value range. shape: int64[3], (c, h, w); span: that range."""
 
     kind: ClassVar[str] = "noise"
     needs_features: ClassVar[bool] = False
@@ -34,27 +34,28 @@ class Noise:
 
     @classmethod
     def fit(cls, s: Signals, y: I8, *, seed: int) -> Self:
-        """Learn the value range; nothing else of the data, and nothing of chance.
+        """Store the image shape and the value range; nothing else is fitted.
 
-        Args:    s.x: float32[n, c, h, w], any range.
-        Raises:  ValueError for another rank, sides shorter than 4, or pictures that are all one value.
+        Args:    s.x: float32[n, c, h, w], any range; y: int64[n], only counted; seed: unused.
+        Raises:  ValueError for another rank, sides shorter than 4, or images that hold one value only.
         """
         if s.x.ndim != 4 or min(s.x.shape[2:]) < 4:
             raise ValueError(f"noise: x has shape {list(s.x.shape)}, expected [n, c, h >= 4, w >= 4]")
-        labelled("noise", s.x, y, 2)
+        check_fit_rows("noise", s.x, y, 2)
         span = float(s.x.max() - s.x.min())
         if not span > 0:
             raise ValueError("noise: the pictures to fit on are all alike; give pictures that vary")
-        return cls(frozen(np.array(s.x.shape[1:], np.int64)), span)
+        return cls(read_only(np.array(s.x.shape[1:], np.int64)), span)
 
     def score(self, s: Signals, /) -> F8:
-        """log of the mean absolute Laplacian over the quietest tenth of the pixels.
+        """Log of the mean absolute 4-neighbour Laplacian over the quietest tenth of the interior pixels.
 
-        Returns: float64[n], from log(1e-3) for perfectly quiet to about log(8).
+        Returns: float64[n], from log(1e-3) for a perfectly quiet tenth to about log(4) in the fitted range.
         Raises:  ValueError if x does not have the fitted shape.
         Cost:    O(c h w): about 25 us at n=1 of 28 x 28.
-        Source:  the second-derivative noise estimate of Immerkaer, CVIU 1996. Deviation: over the quietest
-                 pixels alone, so that texture does not count.
+        Source:  after Immerkaer, CVIU 1996. Deviations: the 4-neighbour Laplacian instead of the paper's 3x3
+                 mask; the quietest tenth instead of all pixels, so that texture does not count; relative to
+                 the value range, offset by 1e-3, logarithm instead of the paper's scale factor.
         """
         if s.x.shape[1:] != tuple(self.shape):
             raise ValueError(f"noise: x has shape {list(s.x.shape)}, expected {['n', *map(int, self.shape)]}")
@@ -62,7 +63,7 @@ class Noise:
         middle = x[..., 1:-1, 1:-1]
         around = x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:]
         rough = np.abs(4 * middle - around).reshape(-1, math.prod(middle.shape[1:]))
-        quiet = max(1, int(QUIET * rough.shape[1]))
+        quiet = max(1, int(QUIET_SHARE * rough.shape[1]))
         floor = np.partition(rough, quiet - 1, axis=1)[:, :quiet].mean(1)
-        score: F8 = np.log(floor / self.span + LEAST)
+        score: F8 = np.log(floor / self.span + OFFSET)
         return score

@@ -1,7 +1,8 @@
-"""Ood: several detectors as one rarity, so that one false-alarm budget can be spent on all of them together.
+"""Ood: several detectors combined to one rarity, under one false-alarm budget.
 
-No single score wins everywhere (guards.md), and five gates OR-ed at 1 % each raise four false alarms in a
-hundred. So each score becomes a rarity, the rarities are blended, and the blend becomes a rarity again.
+No single score is best on all outliers (docs/guards.md, section 10), and five gates of 1 % each, OR-ed, give
+about 4 % false alarms. So each score is converted to a rarity, the rarities are blended, and the blend is
+converted to a rarity again (docs/guards.md, sections 2 and 8).
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ KINDS: dict[str, type[AnyDetector]] = {
 
 
 def detector(kind: str, x_rank: int) -> type[AnyDetector]:
-    """The class a name stands for; `raw` is the one for the rank of the input (4: picture, 2: table row).
+    """The detector class of a kind; `raw` resolves by the rank of the input (4: image, 2: table row).
 
-    Raises:  ValueError that names the nearest known kind.
+    Args:    kind: a name of the policy; x_rank: the number of axes of x, the row axis included.
+    Raises:  ValueError for an unknown kind, with the nearest known one, or for `raw` at another rank.
     """
     if kind == RAW:
         by_rank: dict[int, type[AnyDetector]] = {4: RawImage, 2: RawTabular}
@@ -51,8 +53,8 @@ def detector(kind: str, x_rank: int) -> type[AnyDetector]:
 class Ood:
     """Fitted detectors and the composite of their tails.
 
-    The form for when the model gave no answer is not a slice of this one: fit a second `Ood` with the kinds
-    that need the input alone, so that its own tails, and the cut on it, are right.
+    Rows without a model answer need a second `Ood`, fitted with the input-only kinds: a subset of these
+    detectors would have another distribution of the composite, and so another cut.
     """
 
     detectors: tuple[AnyDetector, ...]
@@ -63,8 +65,9 @@ class Ood:
         """Fit the detectors on one fold and their tails on another.
 
         Args:    kinds: `gen fdbd rmd residual knn noise raw_image raw_tabular`, or `raw`; each once.
-                 fit, tail: disjoint, held out from training. fit_y: int64[n], the true classes of fit.
-        Raises:  ValueError from the detector that could not be fitted, or for no kinds, or one kind twice.
+                 fit, tail: signals of disjoint rows, held out from training; tail has 20 rows or more.
+                 fit_y: int64[n], the true classes of the rows of fit.
+        Raises:  ValueError from the detector that could not be fitted, for no kinds, or for a repeated kind.
         """
         chosen = [detector(kind, fit.x.ndim) for kind in kinds]
         if not chosen or len(set(chosen)) < len(chosen):
@@ -78,5 +81,10 @@ class Ood:
         return any(one.needs_features for one in self.detectors)
 
     def score(self, s: Signals, /) -> F8:
-        """The composite rarity: float64[n] nats, >= 0. Raises ValueError as the detectors do."""
+        """The composite rarity: float64[n] nats, >= 0.
+
+        Raises:  ValueError as the detectors do.
+        Cost:    the sum of the detectors' costs plus one pass over all tails.
+        Source:  docs/guards.md, ood.
+        """
         return self.composite.rarity([one.score(s) for one in self.detectors])

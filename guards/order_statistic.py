@@ -1,13 +1,13 @@
-"""A cut with a promise: how often good rows will reach it, and how sure that is.
+"""The certified false-alarm cut: an order statistic of calibration scores.
 
-Draw n calibration scores of good rows and let k-th be the k-th largest. Whatever the distribution, the share
-of good rows that score strictly above it is at most Beta(k, n+1-k) distributed (exactly so if there are no
-ties). So the largest k with P(Beta(k, n+1-k) > a) <= delta gives the lowest cut whose false-alarm rate is at
-most a with probability 1 - delta over the draw of the calibration data.
+For n independent scores of good rows, the share of good rows that score strictly above the k-th largest of
+them is Beta(k, n+1-k) distributed, whatever the distribution of the score (stochastically smaller if there
+are ties). The largest k with P(Beta(k, n+1-k) > a) <= delta therefore gives the lowest cut whose false-alarm
+rate is at most a with probability 1 - delta over the draw of the calibration rows.
 
-An alarm is `score >= cut`, hence the cut is the *next float above* the k-th largest score. Without ties that
-changes nothing. With ties it is what keeps the promise: taking the k-th largest itself would alarm on every
-good row tied with it, up to all of them.
+An alarm is `score >= cut`, so the cut is the *next float above* the k-th largest score. Without ties this
+changes nothing; with ties the k-th largest itself would alarm on every good row tied with it. Assumptions
+and a table of k: docs/guards.md, sections 4 and 8.
 """
 
 from __future__ import annotations
@@ -35,10 +35,12 @@ class Cut:
 def largest_k(n: int, a: float, delta: float) -> int:
     """The largest k with P(Beta(k, n+1-k) > a) <= delta, 0 if there is none.
 
-    P(Beta(k, n+1-k) > a) is P(Bin(n, a) <= k-1), which rises with k.
+    P(Beta(k, n+1-k) > a) equals P(Bin(n, a) <= k-1), which rises with k.
 
-    Raises:  ValueError for a or delta outside (0, 1), or a negative n.
-    Source:  Wilks 1941; Vovk 2012, proposition 2a.
+    Args:    n: calibration rows; 0 for n < 1. a: the false-alarm budget; delta: the error probability.
+    Raises:  ValueError for a or delta outside (0, 1).
+    Cost:    O(n).
+    Source:  Wilks, Annals of Mathematical Statistics 12 (1941); Vovk, ACML 2012, proposition 2a.
     """
     _check(a, delta)
     if n < 1:
@@ -47,7 +49,10 @@ def largest_k(n: int, a: float, delta: float) -> int:
 
 
 def samples_needed(a: float, delta: float) -> int:
-    """The least n for which any cut can be certified: the least with (1-a)^n <= delta."""
+    """The least n for which a cut can be certified: the least with (1-a)^n <= delta.
+
+    Raises:  ValueError for a or delta outside (0, 1).
+    """
     _check(a, delta)
     n = max(1, math.ceil(math.log(delta) / math.log1p(-a)) - 1)
     while largest_k(n, a, delta) < 1:
@@ -56,11 +61,14 @@ def samples_needed(a: float, delta: float) -> int:
 
 
 def certified_cut(scores: F8, a: float, delta: float) -> Cut:
-    """The lowest cut which good rows reach at a rate of at most a, with probability 1 - delta.
+    """The lowest cut that good rows reach at a rate of at most a, with probability 1 - delta.
 
-    Args:    scores: float64[n] of good rows, drawn like those to come, unseen by anything that was fitted.
-    Returns: value is a float just above the k-th largest score; k - 1 or fewer of the n scores reach it.
-    Raises:  ValueError if n is too small, saying how many would do, or if a score is NaN or infinite.
+    Args:    scores: float64[n] of good rows, exchangeable with live good rows and not used in any fit.
+             a, delta: in (0, 1).
+    Returns: the cut; its value is the next float above the k-th largest score, so at most k - 1 of the n
+             scores reach it.
+    Raises:  ValueError if n is too small, with the number that suffices, or if a score is NaN or infinite.
+    Cost:    O(n).
     """
     if scores.ndim != 1 or not np.isfinite(scores).all():
         raise ValueError(

@@ -1,4 +1,4 @@
-"""A few rows that stand for many: k-means++ per class, then Lloyd steps; and the search for the nearest."""
+"""Prototypes: k-means++ and Lloyd steps within each class, and the search for the nearest prototype."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ LLOYD_STEPS = 5
 
 
 def prototypes(x: F8, y: I8, m: int, seed: int) -> tuple[F8, I8]:
-    """At most m rows that stand for x, the same number for each class, and their classes.
+    """Cluster centres of x, the same number for each class, and their classes.
 
-    Args:    x: float64[n, d]; y: int64[n]; m: in all (a class gets one at least); seed: the same gives the
-             same.
-    Returns: (float64[<= m or one a class, d], int64[...]), classes ascending.
-    Cost:    O(n m d / k), at fit only.
+    Args:    x: float64[n, d]; y: int64[n]; m: centres in all, at least one per class; seed: of the draws.
+    Returns: (float64[c, d], int64[c]), classes ascending; c <= max(m, classes), fewer where a class has
+             fewer distinct rows.
+    Cost:    O(n m d / k) for k classes, at fit only.
     Source:  Arthur and Vassilvitskii, SODA 2007. Deviation: per class; five Lloyd steps instead of
              convergence.
     """
     rng = np.random.default_rng(seed)
     classes = np.unique(y)
     each = m // len(classes)
-    found = [_lloyd(rows, _plus_plus(rows, each, rng)) for rows in (x[y == c] for c in classes)]
+    found = [_lloyd(rows, _kmeans_plus_plus_seeds(rows, each, rng)) for rows in (x[y == c] for c in classes)]
     labels = np.repeat(classes, [len(centres) for centres in found]).astype(np.int64)
     return np.concatenate(found), labels
 
 
-def _plus_plus(x: F8, m: int, rng: np.random.Generator) -> F8:
-    """Seeds: each next one drawn in proportion to its squared distance from those already taken."""
+def _kmeans_plus_plus_seeds(x: F8, m: int, rng: np.random.Generator) -> F8:
+    """Seeds, float64[<= m, d]: each drawn in proportion to its squared distance from the nearest so far."""
     chosen = [int(rng.integers(len(x)))]
     squared = np.square(x - x[chosen[0]]).sum(1)
     while len(chosen) < m and squared.max() > 0:
@@ -43,9 +43,9 @@ def _plus_plus(x: F8, m: int, rng: np.random.Generator) -> F8:
 
 
 def _lloyd(x: F8, centres: F8) -> F8:
-    """Each centre to the mean of its rows; a centre without rows stays."""
+    """Move each centre to the mean of its rows, five times; a centre without rows stays."""
     for _ in range(LLOYD_STEPS):
-        owner = closeness(x, centres, half_squares(centres)).argmax(1)
+        owner = proximity(x, centres, half_squared_norms(centres)).argmax(1)
         count = np.bincount(owner, minlength=len(centres))
         total = np.zeros_like(centres)
         np.add.at(total, owner, x)
@@ -53,19 +53,19 @@ def _lloyd(x: F8, centres: F8) -> F8:
     return centres
 
 
-def half_squares(centres: NDArray[Any]) -> NDArray[Any]:
+def half_squared_norms(centres: NDArray[Any]) -> NDArray[Any]:
     """|c|^2 / 2 of each centre, in its own dtype."""
     return np.asarray(np.vecdot(centres, centres) / 2, centres.dtype)
 
 
-def closeness(x: NDArray[Any], centres: NDArray[Any], halves: NDArray[Any]) -> NDArray[Any]:
-    """x.c - |c|^2/2 for every row and centre: the nearest centre has the largest. One matmul."""
+def proximity(x: NDArray[Any], centres: NDArray[Any], halves: NDArray[Any]) -> NDArray[Any]:
+    """x.c - |c|^2/2 for every row and centre, [n, m]: largest for the nearest centre. One matrix product."""
     close: NDArray[Any] = x @ centres.T - halves
     return close
 
 
 def distance(x: F8, centres: NDArray[Any], which: NDArray[np.intp]) -> F8:
-    """float64[n] from each row to its own centre, by subtraction, so that nothing cancels."""
+    """float64[n]: from each row to centre `which`, int[n]; by subtraction, so that nothing cancels."""
     apart = x - np.take_along_axis(centres, which[:, None], 0)
     far: F8 = np.sqrt(np.vecdot(apart, apart))
     return far

@@ -1,6 +1,7 @@
-"""Any score as a rarity in nats: how seldom good traffic looks this suspicious.
+"""Rarity: minus the log of the estimated share of good rows that score at least as high, in nats.
 
-The common currency of detectors.
+The common scale of all detectors and guards. An estimate without a guarantee: validity comes from the
+certified cut alone (docs/guards.md, section 8).
 """
 
 from __future__ import annotations
@@ -12,23 +13,23 @@ from typing import Self
 
 import numpy as np
 
-from guards.arrays import frozen
+from guards.arrays import read_only
 from guards.rows import F8
 
 TAIL = 0.05
 TAIL_ROWS = 10
 KNOTS = 512
-LEAST = 20
+MIN_ROWS = 20
 SMALLEST = 1e-9
 MEAN_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tail:
-    """The distribution of one score on held-out good rows, smooth where they run out.
+    """The survival function of one score on held-out good rows, with an exponential tail.
 
-    values: float64[m <= 512] ascending, rarities: float64[m] at these; scale: of the exponential beyond the
-    last.
+    values: float64[m <= 512], knots, ascending; rarities: float64[m], nats at the knots; scale: of the
+    exponential beyond the last knot, in units of the score.
     """
 
     values: F8
@@ -37,21 +38,20 @@ class Tail:
 
     @classmethod
     def fit(cls, scores: F8, *, floor: float = 0.0) -> Self:
-        """Learn how rare each score is.
+        """Estimate the survival function of the score.
 
-        The body is empirical; the last knot is the smallest score which at most 5 % reach (10 rows, if 5 %
-        are fewer), and beyond it the survival is exponential with the mean excess for its scale. Knots are
-        thinned evenly in rank.
+        The body is empirical; the last knot is the smallest score that at most 5 % of the rows reach (10
+        rows, if 5 % are fewer), and beyond it the survival is exponential with the mean excess as its scale.
+        Knots are thinned evenly in rank.
 
         Args:    scores: float64[n >= 20] of held-out good rows. floor: the least scale, in units of the
-                 score, for one that is all ties where nothing is wrong (whatever exceeds it by one floor
-                 gains one nat).
+                 score, for scores that are constant on good rows: an excess of one floor is one nat.
         Raises:  ValueError for fewer rows, or for NaN or infinity.
-        Source:  guards.md, "One risk"; Pickands 1975 for the tail, here with shape 0.
+        Source:  docs/guards.md, rarity; Pickands, Annals of Statistics 3 (1975). Deviation: shape 0.
         """
-        if scores.ndim != 1 or len(scores) < LEAST or not np.isfinite(scores).all():
+        if scores.ndim != 1 or len(scores) < MIN_ROWS or not np.isfinite(scores).all():
             raise ValueError(
-                f"Tail: needs {LEAST} or more finite scores, not {list(scores.shape)}; give more rows"
+                f"Tail: needs {MIN_ROWS} or more finite scores, not {list(scores.shape)}; give more rows"
             )
         values, count = np.unique(scores, return_counts=True)
         reach = np.cumsum(count[::-1])[::-1] / len(scores)
@@ -61,21 +61,22 @@ class Tail:
         start = values[last]
         excess = float((scores[scores >= start] - start).mean())
         least = max(floor, 1e-3 * float(start - values[0]), SMALLEST * max(1.0, abs(float(start))))
-        return cls(frozen(values[kept]), frozen(-np.log(reach[kept])), max(excess, least))
+        return cls(read_only(values[kept]), read_only(-np.log(reach[kept])), max(excess, least))
 
     def rarity(self, scores: F8) -> F8:
         """-log P(S >= s), in nats.
 
-        Returns: float64[n] >= 0; continuous; never falling; strictly rising past the last knot; infinity at
-                 infinity.
+        Args:    scores: float64[n], in the unit of fit.
+        Returns: float64[n] >= 0; a continuous, non-decreasing function of the score, strictly increasing past
+                 the last knot; infinity at infinity.
         """
         return _rarities([self], [scores])[:, 0]
 
     def _pieces(self, knots: int) -> F8:
-        """float64[3, knots + 1]: where each straight piece starts, at what rarity, and how steep it is.
+        """float64[3, knots + 1]: start, rarity at the start, and slope of each linear piece.
 
-        Piece i holds from knot i - 1 on; the first is flat, the last is the exponential tail. Of more knots
-        than there are, the last is repeated, out of reach.
+        Piece i holds from knot i - 1 on; the first is flat, the last is the exponential tail. If `knots`
+        exceeds the number of knots, the last piece is repeated; the copies are never selected.
         """
         spare = knots - len(self.values)
         start = np.pad(self.values, (1, spare), "edge")
@@ -94,9 +95,9 @@ def _pieces_of(tails: tuple[Tail, ...]) -> tuple[F8, F8, F8, F8]:
 
 
 def _rarities(tails: Sequence[Tail], scores: Sequence[F8]) -> F8:
-    """float64[n, t]: score j by tail j; all tails in the same few steps, which is what they cost when served.
+    """float64[n, t]: the rarity of score j by tail j, with all tails in the same few array operations.
 
-    Raises:  ValueError if there are not as many scores as tails.
+    Raises:  ValueError if the numbers of scores and tails differ.
     """
     if len(tails) != len(scores):
         raise ValueError(f"rarity: {len(scores)} scores for {len(tails)} tails; calibrate again")
@@ -109,9 +110,10 @@ def _rarities(tails: Sequence[Tail], scores: Sequence[F8]) -> F8:
 
 
 def blend(tails: Sequence[Tail], scores: Sequence[F8]) -> F8:
-    """The rarest voice plus a tenth of the mean, so that agreement counts: float64[n], one score a tail.
+    """The largest rarity plus a tenth of the mean rarity, so that agreement counts: float64[n].
 
-    Raises:  ValueError if there are not as many scores as tails.
+    Args:    tails, scores: t of each; scores[j] is float64[n] and belongs to tails[j].
+    Raises:  ValueError if the numbers of scores and tails differ.
     """
     rarities = _rarities(tails, scores)
     blended: F8 = rarities.max(1) + MEAN_SHARE / len(tails) * rarities.sum(1)
@@ -120,17 +122,25 @@ def blend(tails: Sequence[Tail], scores: Sequence[F8]) -> F8:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Composite:
-    """Several scores as one rarity: blend their rarities, then ask how rare that is."""
+    """Several scores as one rarity: the rarity of the blend of their rarities. outer: the blend's tail."""
 
     tails: tuple[Tail, ...]
     outer: Tail
 
     @classmethod
     def fit(cls, scores: Sequence[F8]) -> Self:
-        """From several scores, each float64[n], of the same n held-out good rows. Raises as `Tail.fit`."""
+        """Fit the tails of several scores, then the tail of their blend.
+
+        Args:    scores: float64[n] each, of the same n >= 20 held-out good rows.
+        Raises:  ValueError as `Tail.fit`.
+        """
         tails = tuple(Tail.fit(score) for score in scores)
         return cls(tails, Tail.fit(blend(tails, scores)))
 
     def rarity(self, scores: Sequence[F8]) -> F8:
-        """float64[n] nats, >= 0. Raises ValueError if there are not as many scores as in fit."""
+        """float64[n] nats, >= 0.
+
+        Args:    scores: as many as in fit and in the same order, float64[n] each.
+        Raises:  ValueError for another number of scores.
+        """
         return self.outer.rarity(blend(self.tails, scores))

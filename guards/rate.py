@@ -1,8 +1,8 @@
-"""Rate: the generic cell rate algorithm, one float a principal, counting rows.
+"""Rate: the generic cell rate algorithm over rows, with one float of state per principal.
 
-The float is the theoretical arrival time (tat): when the principal's bucket will be empty again. A row that
-conforms moves it one period on; one that does not leaves it alone, so that hammering does not lengthen the
-wait.
+The float is the theoretical arrival time (tat), in seconds: when the principal's bucket will be empty. A row
+that conforms moves it on by one period; a row that does not conform leaves it unchanged, so that retrying
+does not lengthen the wait. Formula, guarantee and limits: docs/guards.md, rate.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from guards.rows import F8, Rows
+from guards.rows import F8, GuardBatch
 
-SLACK = 1e-3
-UNDER = math.nextafter(1.0, 0.0)
+CLOCK_SLACK = 1e-3
+BELOW_ONE = math.nextafter(1.0, 0.0)
 
 
-def step(tat: float, now: float, period_s: float, tolerance_s: float) -> tuple[float, float]:
-    """One row: the new theoretical arrival time, and the score.
+def conform_row(tat: float, now: float, period_s: float, tolerance_s: float) -> tuple[float, float]:
+    """Process one row: the new theoretical arrival time, and the score.
 
-    The score is 1 + wait_s / tolerance_s, where wait_s is how long until this row would conform (negative:
-    how much sooner it would have). A row with wait_s <= 0 conforms, is charged, and scores below 1.0 (the
-    last of a burst, to which 1.0 is due, gets the next float below). From a score of 1.0 on nothing is
-    charged, and (score - 1) * tolerance_s is the wait.
+    The score is 1 + wait_s / tolerance_s, where wait_s is the time until this row would conform (negative:
+    by how much it conforms). A row with wait_s <= 0 conforms, is charged, and scores below 1.0 (the last row
+    of a burst, whose score is exactly 1.0, gets the next smaller float). A score of 1.0 or more charges
+    nothing, and (score - 1) * tolerance_s is the wait.
 
     Args:    tat, now: seconds on one monotonic clock. period_s > 0: one over the rate. tolerance_s >=
              period_s: burst times period; exactly that many rows pass at one instant.
@@ -36,40 +36,43 @@ def step(tat: float, now: float, period_s: float, tolerance_s: float) -> tuple[f
     busy_until = max(tat, now) + period_s
     wait_s = busy_until - now - tolerance_s
     score = 1.0 + wait_s / tolerance_s
-    if wait_s <= SLACK * period_s:
-        return busy_until, min(score, UNDER)
+    if wait_s <= CLOCK_SLACK * period_s:
+        return busy_until, min(score, BELOW_ONE)
     return tat, score
 
 
 @dataclass(slots=True)
 class RateGuard:
-    """A rate per principal. The policy's cut is `refuse: 1.0`.
+    """A rate limit per principal. The policy's cut is `refuse: 1.0`.
 
-    per_s, burst: rows a second, and rows at one instant, by default. rates: a principal's own rows a second,
-    or None; the burst scales along (never under one row), 0 lets nothing pass. clock: monotonic seconds.
+    per_s > 0, burst >= 1: default rows per second, and rows at one instant. rates: a principal's own rows
+    per second, or None for the default; its burst scales with it (at least one row), and 0 refuses every
+    row. clock: monotonic seconds. arrivals: the theoretical arrival time of each active principal.
     """
 
     per_s: float
     burst: float
     clock: Callable[[], float]
     rates: Callable[[str], float | None] = lambda principal: None
-    arrivals: OrderedDict[str, float] = field(default_factory=OrderedDict)
+    arrival_times: OrderedDict[str, float] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
         if not (0 < self.per_s < math.inf and 1 <= self.burst < math.inf):
             raise ValueError(f"rate: per_s is {self.per_s}, burst {self.burst}; expected > 0 and >= 1")
 
-    async def score(self, batch: Rows) -> F8:
-        """Charge each row in order, all at one instant: float64[n], from 1.0 on over the limit.
+    async def score(self, batch: GuardBatch) -> F8:
+        """Charge each row in order, all at the same time.
 
-        Returns: (score - 1) * burst / per_s is the wait in seconds, infinite for a rate of 0.
+        Returns: float64[n]; 1.0 or more is over the limit, and (score - 1) * burst / per_s is then the wait
+                 in seconds, infinite for a rate of 0.
         Raises:  ValueError for a negative or NaN rate.
-        Cost:    about 2 us a row. Memory: principals whose bucket is not empty, and at most as many more.
+        Cost:    O(1), about 2 us, per row. Memory: one float per principal whose bucket is not empty, and at
+                 most as many more.
         """
         return self.charge(batch.principals, self.clock())
 
     def charge(self, principals: Sequence[str], now: float) -> F8:
-        """As `score`, at a given time."""
+        """As `score`, at the time `now`, in seconds of the clock."""
         return np.array([self._charge(principal, now) for principal in principals], np.float64)
 
     def _charge(self, principal: str, now: float) -> float:
@@ -82,16 +85,16 @@ class RateGuard:
             return math.inf
         period_s = 1.0 / rate
         tolerance_s = max(base_s, period_s)
-        before = self.arrivals.get(principal, now)
-        after, score = step(before, now, period_s, tolerance_s)
+        before = self.arrival_times.get(principal, now)
+        after, score = conform_row(before, now, period_s, tolerance_s)
         if score < 1.0:
-            self.arrivals[principal] = after
-        self._sweep(now)
+            self.arrival_times[principal] = after
+        self._drop_expired(now)
         return 1.0 + (score - 1.0) * (tolerance_s / base_s)
 
-    def _sweep(self, now: float) -> None:
-        """Look at the two entries looked at longest ago: drop what has expired, pass by the rest."""
-        for _ in range(min(2, len(self.arrivals))):
-            principal, tat = self.arrivals.popitem(last=False)
+    def _drop_expired(self, now: float) -> None:
+        """Inspect the two entries inspected least recently; drop those that have expired."""
+        for _ in range(min(2, len(self.arrival_times))):
+            principal, tat = self.arrival_times.popitem(last=False)
             if tat > now:
-                self.arrivals[principal] = tat
+                self.arrival_times[principal] = tat

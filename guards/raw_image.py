@@ -1,4 +1,4 @@
-"""RawImage: does the picture itself look like those the model was made for? Needs no model."""
+"""RawImage: coarse statistics of an image against those of the calibration data. Reads the input alone."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from guards.arrays import frozen
-from guards.detector import I8, labelled
+from guards.arrays import read_only
+from guards.detector import I8, check_fit_rows
 from guards.rarity import Tail, blend
 from guards.rows import F8, Signals
 
 CELLS = 8
 EXPLAINED = 0.95
-LEAST = 80
+MIN_ROWS = 80
 FLOORS = (0.0, 0.01, 0.05)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pooled:
-    """A Gaussian over the picture pooled to 8 x 8: principal directions, and one variance for the rest."""
+    """A Gaussian over the image pooled to 8 x 8: principal directions, and one variance for the rest.
+
+    down: float64[<= 8, h] and across: float64[w, <= 8], the pooling; mu: float64[p], the mean; basis:
+    float64[r, p], principal directions, scaled; variance: the mean variance of the other directions.
+    """
 
     down: F8
     across: F8
@@ -32,8 +36,8 @@ class Pooled:
 
     @classmethod
     def fit(cls, x: F8) -> Self:
-        """From float64[n, c, h, w]."""
-        down, across = _bins(x.shape[2]), _bins(x.shape[3]).T
+        """Fit on float64[n, c, h, w]. Raises ValueError if the images do not vary."""
+        down, across = _pooling_matrix(x.shape[2]), _pooling_matrix(x.shape[3]).T
         cells = _pool(x, down, across)
         mu = cells.mean(0)
         variance, directions = np.linalg.eigh(np.cov((cells - mu).T).reshape(len(mu), -1))
@@ -43,10 +47,12 @@ class Pooled:
         r = min(int(np.searchsorted(np.cumsum(variance) / variance.sum(), EXPLAINED)) + 1, len(mu) - 1)
         rest = max(float(variance[r:].mean()), 1e-4 * float(variance.mean()))
         shrink = np.sqrt(np.maximum(1 - rest / variance[:r], 0))
-        return cls(frozen(down), frozen(across), frozen(mu), frozen((directions[:, :r] * shrink).T), rest)
+        return cls(
+            read_only(down), read_only(across), read_only(mu), read_only((directions[:, :r] * shrink).T), rest
+        )
 
     def distance(self, x: F8) -> F8:
-        """The squared Mahalanobis distance, residual included, as one projection: float64[n]."""
+        """The squared Mahalanobis distance, residual included, by one projection: float64[n]."""
         cells = _pool(x, self.down, self.across) - self.mu
         inside = cells @ self.basis.T
         far: F8 = (np.vecdot(cells, cells) - np.vecdot(inside, inside)) / self.variance
@@ -55,11 +61,13 @@ class Pooled:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawImage:
-    """Three ways for a picture to be odd, each as a rarity, blended.
+    """Three sub-scores of an image, each as a rarity, blended.
 
-    The pooled picture's Mahalanobis distance, the share of black and white pixels, and the high-frequency
-    share of its energy. The last two are two-sided: too little is as odd as too much. Lets through what keeps
-    them: a shift by a pixel, a little more light.
+    The pooled image's Mahalanobis distance, the share of black and white pixels, and the high-frequency share
+    of its energy. The last two are two-sided: too little is as suspicious as too much. Does not detect
+    changes that keep all three, such as a shift by one pixel, slightly more light, or another content.
+
+    shape: int64[3], (c, h, w); low, high: the value range; centre: float64[2], medians; tails: of the three.
     """
 
     kind: ClassVar[str] = "raw_image"
@@ -74,30 +82,31 @@ class RawImage:
 
     @classmethod
     def fit(cls, s: Signals, y: I8, *, seed: int) -> Self:
-        """Gaussian and centres on one half of the rows, the sub-scores' tails on the other.
+        """Gaussian and medians on one half of the rows, the sub-scores' tails on the other.
 
-        Args:    s.x: float32[n, c, h, w], any range (black and white are the least and greatest value seen).
-        Raises:  ValueError for another rank, under 80 rows, or sides shorter than 2.
+        Args:    s.x: float32[n, c, h, w], any range (black and white are the least and greatest value seen);
+                 y: int64[n], only counted; seed: of the permutation that makes the halves.
+        Raises:  ValueError for another rank, fewer than 80 rows, or sides shorter than 2.
         """
         if s.x.ndim != 4 or min(s.x.shape[2:]) < 2:
             raise ValueError(f"raw_image: x has shape {list(s.x.shape)}, expected [n, c, h >= 2, w >= 2]")
-        labelled("raw_image", s.x, y, LEAST)
+        check_fit_rows("raw_image", s.x, y, MIN_ROWS)
         order = np.random.default_rng(seed).permutation(len(y))
         x = s.x.astype(np.float64)
         first, second = x[order[::2]], x[order[1::2]]
         pooled, low, high = Pooled.fit(first), float(x.min()), float(x.max())
         centre = np.median(_statistics(first, low, high), 1)
-        scores = [pooled.distance(second), *_apart(second, low, high, centre)]
+        scores = [pooled.distance(second), *_deviations(second, low, high, centre)]
         tails = tuple(Tail.fit(score, floor=floor) for score, floor in zip(scores, FLOORS, strict=True))
-        return cls(frozen(np.array(x.shape[1:], np.int64)), pooled, low, high, frozen(centre), tails)
+        return cls(read_only(np.array(x.shape[1:], np.int64)), pooled, low, high, read_only(centre), tails)
 
     def score(self, s: Signals, /) -> F8:
-        """The blended rarity of the picture.
+        """The blended rarity of the image.
 
-        Returns: float64[n] in [0, inf).
+        Returns: float64[n] nats in [0, inf).
         Raises:  ValueError if x does not have the fitted shape.
         Cost:    O(n c h w): about 65 us at n=1 of 28 x 28.
-        Source:  guards.md, "raw input"; Tipping and Bishop 1999 for the Gaussian.
+        Source:  docs/guards.md, raw image; for the Gaussian Tipping and Bishop, JRSS B 61 (1999).
         """
         if s.x.shape[1:] != tuple(self.shape):
             expected = ["n", *map(int, self.shape)]
@@ -105,17 +114,17 @@ class RawImage:
                 f"raw_image: x has shape {list(s.x.shape)}, expected {expected}; fit it on this model"
             )
         x = s.x.astype(np.float64)
-        return blend(self.tails, [self.pooled.distance(x), *_apart(x, self.low, self.high, self.centre)])
+        return blend(self.tails, [self.pooled.distance(x), *_deviations(x, self.low, self.high, self.centre)])
 
 
-def _apart(x: F8, low: float, high: float, centre: F8) -> tuple[F8, F8]:
-    """How far each statistic lies from its centre, to either side."""
+def _deviations(x: F8, low: float, high: float, centre: F8) -> tuple[F8, F8]:
+    """float64[n] each: the absolute deviation of each statistic from its median."""
     extreme, fine = _statistics(x, low, high)
     return np.abs(extreme - centre[0]), np.abs(fine - centre[1])
 
 
 def _statistics(x: F8, low: float, high: float) -> tuple[F8, F8]:
-    """float64[n] each: share of black and white pixels, log of high-frequency over whole energy."""
+    """float64[n] each: share of black and white pixels, log ratio of high-frequency to total energy."""
     span = max(high - low, 1e-12)
     edge, flat = span / 512, _flat(x)
     right = _flat(x[..., 1:] - x[..., :-1])
@@ -128,12 +137,12 @@ def _statistics(x: F8, low: float, high: float) -> tuple[F8, F8]:
 
 
 def _flat(x: F8) -> F8:
-    """float64[n, everything else]; also for no rows at all."""
+    """float64[n, product of the other axes]; also for n = 0."""
     return x.reshape(-1, math.prod(x.shape[1:]))
 
 
-def _bins(size: int) -> F8:
-    """float64[min(8, size), size]: row i averages its part of the side; parts may overlap."""
+def _pooling_matrix(size: int) -> F8:
+    """float64[min(8, size), size]: row i averages part i of the side; parts may overlap by a pixel."""
     cells = min(CELLS, size)
     at = np.arange(size)[None]
     i = np.arange(cells)[:, None]
@@ -142,7 +151,7 @@ def _bins(size: int) -> F8:
 
 
 def _pool(x: NDArray[Any], down: F8, across: F8) -> F8:
-    """float64[n, c * 64]: one matmul over all rows at once for the width, then one for the height."""
+    """float64[n, c * 64]: one matrix product over all rows for the width, then one for the height."""
     _, c, h, w = x.shape
     narrow = (x.reshape(-1, w) @ across).reshape(-1, c, h, across.shape[1])
     return _flat(np.matmul(down, narrow))

@@ -1,4 +1,4 @@
-"""RawTabular: does the table row itself look like those the model was made for? Needs no model."""
+"""RawTabular: the values of a table row against those of the calibration data. Reads the input alone."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from guards.arrays import frozen
-from guards.detector import I8, labelled
-from guards.prototypes import closeness, distance, half_squares, prototypes
+from guards.arrays import read_only
+from guards.detector import I8, check_fit_rows
+from guards.prototypes import distance, half_squared_norms, prototypes, proximity
 from guards.rarity import Tail, blend
 from guards.rows import F8, Signals
 
 PROTOTYPES = 256
-LEAST = 80
+MIN_ROWS = 80
 RIDGE = 1e-3
 FLOORS = (0.0, 0.0, 0.05, 0.02, 1.0)
 WHOLE_UP_TO = 2.0**23
@@ -23,10 +23,11 @@ LARGEST = float(np.finfo(np.float64).max)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Columns:
-    """What each column is: its range, its spread, whether whole numbers, how rare it is that it is missing.
+    """Statistics of each column, all float64[f].
 
-    All float64[f]. fill: stands in for a missing value. per_range: one over high - low. whole: 1 or 0.
-    missing: nats.
+    fill: replaces a missing value; mean, scale: of the known values; low, high: their range; per_range:
+    1 / (high - low), 1 for a constant column; whole: 1 if all known values are integers, else 0; missing:
+    rarity of a missing value, nats.
     """
 
     fill: F8
@@ -40,7 +41,7 @@ class Columns:
 
     @classmethod
     def fit(cls, x: F8) -> Self:
-        """From float64[n, f], NaN or infinity where a value is missing."""
+        """Fit on float64[n, f], NaN or infinity where a value is missing."""
         known = np.isfinite(x)
         count = np.maximum(known.sum(0), 1)
         zeroed = np.where(known, x, 0.0)
@@ -51,36 +52,37 @@ class Columns:
         width = filled.max(0) - filled.min(0)
         scale = np.sqrt(np.where(known, np.square(x - mean), 0.0).sum(0) / count)
         return cls(
-            frozen(fill),
-            frozen(mean),
-            frozen(np.where(scale > 0, scale, 1.0)),
-            frozen(filled.min(0)),
-            frozen(filled.max(0)),
-            frozen(1.0 / np.where(width > 0, width, 1.0)),
-            frozen(whole.astype(np.float64)),
-            frozen(-np.log((1 + (~known).sum(0)) / (1 + len(x)))),
+            read_only(fill),
+            read_only(mean),
+            read_only(np.where(scale > 0, scale, 1.0)),
+            read_only(filled.min(0)),
+            read_only(filled.max(0)),
+            read_only(1.0 / np.where(width > 0, width, 1.0)),
+            read_only(whole.astype(np.float64)),
+            read_only(-np.log((1 + (~known).sum(0)) / (1 + len(x)))),
         )
 
     def faults(self, x: F8) -> tuple[F8, F8]:
-        """float64[n] each: excess over the seen ranges (in ranges), largest broken whole number."""
+        """float64[n] each: excess over the ranges (in ranges), distance to an integer in whole columns."""
         beyond = np.abs(x - np.minimum(np.maximum(x, self.low), self.high))
         broken = np.abs(x - np.rint(x)) * self.whole
         return np.vecdot(beyond, self.per_range), np.maximum.reduce(broken, 1)
 
     def filled(self, x: F8) -> tuple[F8, F8]:
-        """(x without gaps, float64[n] nats of what was missing)."""
+        """(float64[n, f] with missing values replaced, float64[n] nats of the missing values)."""
         known = np.abs(x) <= LARGEST
         return np.where(known, x, self.fill), np.where(known, 0.0, 1.0) @ self.missing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawTabular:
-    """Five ways for a row to be odd, each as a rarity, blended.
+    """Five sub-scores of a table row, each as a rarity, blended.
 
-    Far from every prototype, a broken correlation (Mahalanobis), out of a column's range, a fraction where
-    there were whole numbers, and missing values.
+    Distance to the nearest prototype, Mahalanobis distance (broken correlations), excess over the columns'
+    ranges, fractions in columns of whole numbers, and missing values. A missing value (NaN or infinite) is
+    not an error: it adds its rarity, which is small where missing values were common in fit.
 
-    Missing (NaN or infinite) is suspicious, never an error: where it was common in fit, it costs little.
+    centres: float64[m, f] and halves: float64[m], prototypes; whiten: float64[f, f]; tails: of the five.
     """
 
     kind: ClassVar[str] = "raw_tabular"
@@ -96,12 +98,13 @@ class RawTabular:
     def fit(cls, s: Signals, y: I8, *, seed: int) -> Self:
         """Columns, prototypes and covariance on one half of the rows, the sub-scores' tails on the other.
 
-        Args:    s.x: float32[n, f], one column a feature; categories as whole numbers.
-        Raises:  ValueError for another rank, under 80 rows, or columns that are all constant.
+        Args:    s.x: float32[n, f], one column per feature, categories as whole numbers; y: int64[n], the
+                 classes of the prototypes; seed: of the halves and of the prototypes.
+        Raises:  ValueError for another rank, fewer than 80 rows, or columns that are all constant.
         """
         if s.x.ndim != 2 or s.x.shape[1] < 1:
             raise ValueError(f"raw_tabular: x has shape {list(s.x.shape)}, expected [n, f >= 1]")
-        labelled("raw_tabular", np.nan_to_num(s.x, posinf=0.0, neginf=0.0), y, LEAST)
+        check_fit_rows("raw_tabular", np.nan_to_num(s.x, posinf=0.0, neginf=0.0), y, MIN_ROWS)
         order = np.random.default_rng(seed).permutation(len(y))
         first, second = order[::2], order[1::2]
         x = s.x.astype(np.float64)
@@ -112,18 +115,20 @@ class RawTabular:
         if not values[-1] > 0:
             raise ValueError("raw_tabular: the rows to fit on are all alike; give rows that vary")
         whiten = vectors / np.sqrt(np.maximum(values, 0.0) + RIDGE)
-        scores = _scores(columns, centres, half_squares(centres), whiten, x[second])
+        scores = _scores(columns, centres, half_squared_norms(centres), whiten, x[second])
         tails = tuple(Tail.fit(score, floor=floor) for score, floor in zip(scores, FLOORS, strict=True))
-        return cls(columns, frozen(centres), frozen(half_squares(centres)), frozen(whiten), tails)
+        return cls(
+            columns, read_only(centres), read_only(half_squared_norms(centres)), read_only(whiten), tails
+        )
 
     def score(self, s: Signals, /) -> F8:
         """The blended rarity of the row.
 
-        Returns: float64[n] in [0, inf), also for rows with missing values.
+        Returns: float64[n] nats in [0, inf), also for rows with missing values.
         Raises:  ValueError if x does not have the fitted width.
         Cost:    O(n m f): about 52 us at n=1, f=16.
-        Source:  guards.md, "raw input" (ADBench: kNN to 256 prototypes 0.854, Mahalanobis 0.817 mean
-                 AUROC). A small ridge, not Ledoit-Wolf: that would hide a broken near-linear relation.
+        Source:  docs/guards.md, raw tabular; sub-scores chosen on ADBench (Han et al., NeurIPS 2022). A small
+                 ridge instead of Ledoit-Wolf shrinkage, which would hide a broken near-linear relation.
         """
         width = len(self.columns.mean)
         if s.x.ndim != 2 or s.x.shape[1] != width:
@@ -135,9 +140,9 @@ class RawTabular:
 
 
 def _scores(columns: Columns, centres: F8, halves: F8, whiten: F8, x: F8) -> tuple[F8, ...]:
-    """float64[n] each: nearest prototype, Mahalanobis, range excess, broken whole numbers, missing nats."""
+    """float64[n] each: nearest prototype, Mahalanobis, range excess, distance to an integer, missing nats."""
     x, lost = columns.filled(x)
     standard = (x - columns.mean) / columns.scale
-    near = distance(standard, centres, closeness(standard, centres, halves).argmax(1))
+    near = distance(standard, centres, proximity(standard, centres, halves).argmax(1))
     white = standard @ whiten
     return near, np.sqrt(np.vecdot(white, white)), *columns.faults(x), lost

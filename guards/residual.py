@@ -1,4 +1,4 @@
-"""Residual: how much of a feature vector lies where the features of good rows never go."""
+"""Residual: the length of the features outside the principal space of good rows' features."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from guards.arrays import frozen
-from guards.detector import I8, labelled, matrix
+from guards.arrays import read_only
+from guards.detector import I8, as_matrix, check_fit_rows
 from guards.rows import F8, Signals
 
 EXPLAINED = 0.95
@@ -28,10 +28,11 @@ class Residual:
     def fit(cls, s: Signals, y: I8, *, seed: int) -> Self:
         """The fewest principal directions that explain 95 % of the variance, at most d - 1.
 
-        Raises:  ValueError if the features do not vary.
+        Args:    s.h: float[n, d]; y: int64[n], only counted; seed: unused.
+        Raises:  ValueError if the features do not vary, or for fewer than two rows.
         """
-        h = matrix("residual", "features", s.h)
-        labelled("residual", h, y, 2)
+        h = as_matrix("residual", "features", s.h)
+        check_fit_rows("residual", h, y, 2)
         mu = h.mean(0)
         variance, directions = np.linalg.eigh(np.cov((h - mu).T).reshape(h.shape[1], -1))
         variance, directions = np.maximum(variance[::-1], 0), directions[:, ::-1]
@@ -39,18 +40,18 @@ class Residual:
             raise ValueError("residual: the features to fit on are all alike; check the features output")
         explained = np.cumsum(variance) / variance.sum()
         r = min(int(np.searchsorted(explained, EXPLAINED)) + 1, h.shape[1] - 1)
-        return cls(frozen(mu), frozen(directions[:, :r].T))
+        return cls(read_only(mu), read_only(directions[:, :r].T))
 
     def score(self, s: Signals, /) -> F8:
-        """The norm of what the principal space leaves over.
+        """The norm of the part of h - mu outside the principal space.
 
-        Returns: float64[n] in [0, inf); exactly 0 where less than a millionth of the norm is left (rounding).
+        Returns: float64[n] in [0, inf); exactly 0 below a millionth of the norm of h - mu (rounding).
         Raises:  ValueError if h does not have the fitted width.
         Cost:    O(n d r): about 9 us at n=1, d=96.
-        Source:  Wang et al., ViM, CVPR 2022, eq. 2. Deviations: centred on the mean, not on the head's
-                 origin; r by explained variance.
+        Source:  Wang et al., ViM, CVPR 2022, eq. 2. Deviations: the residual alone, without a virtual logit;
+                 centred on the mean, not on the origin of the last layer; r by explained variance.
         """
-        h = matrix("residual", "features", s.h, len(self.mu))
+        h = as_matrix("residual", "features", s.h, len(self.mu))
         h = h - self.mu
         inside = h @ self.basis.T
         whole = np.vecdot(h, h)

@@ -1,4 +1,4 @@
-"""RMD: how much worse the nearest class explains the features than all classes together do."""
+"""RMD: the relative Mahalanobis distance, to the nearest class minus to all classes together."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from guards.arrays import frozen
-from guards.detector import I8, labelled, matrix, unit
+from guards.arrays import read_only
+from guards.detector import I8, as_matrix, check_fit_rows, unit_rows
 from guards.rows import F8, Signals
 from guards.shrinkage import shrunk_covariance
 
@@ -18,10 +18,10 @@ class Rmd:
     """The relative Mahalanobis distance, through the k-1 directions in which the classes differ.
 
     With S_t = S_w + between-class scatter, the d - k + 1 other directions cancel in MD_class - MD_all, so the
-    score needs k + k-1 inner products and no d x d matrix. It is blind outside that subspace: run `residual`
-    too.
+    score needs k + r inner products, r <= k-1, and no d x d matrix. It does not depend on the features
+    outside that subspace, nor on their length: run `residual` beside it.
 
-    rows: float64[k + r, d], first one for each class, then the r shared ones; offset: float64[k + r].
+    rows: float64[k + r, d], one per class, then the r shared ones; offset: float64[k + r]; k: classes in fit.
     """
 
     kind: ClassVar[str] = "rmd"
@@ -35,11 +35,12 @@ class Rmd:
     def fit(cls, s: Signals, y: I8, *, seed: int) -> Self:
         """Class means and the shrunk within-class covariance of the features at unit length.
 
+        Args:    s.h: float[n, d]; y: int64[n], need not be consecutive; seed: unused.
         Raises:  ValueError for fewer than two classes in y, or features that do not vary.
         """
-        h = matrix("rmd", "features", s.h)
-        labelled("rmd", h, y, 2)
-        h = unit(h)
+        h = as_matrix("rmd", "features", s.h)
+        check_fit_rows("rmd", h, y, 2)
+        h = unit_rows(h)
         classes, index, count = np.unique(y, return_inverse=True, return_counts=True)
         if len(classes) < 2:
             raise ValueError("rmd: the labels hold one class only; give rows of every class")
@@ -58,10 +59,10 @@ class Rmd:
         shared = np.sqrt(between / (1 + between))[:, None] * project
         rows = np.concatenate([-2 * centres.T @ project, shared])
         constant = np.concatenate([np.square(centres).sum(0), np.zeros(len(shared))])
-        return cls(frozen(rows), frozen(constant - rows @ mu), len(classes))
+        return cls(read_only(rows), read_only(constant - rows @ mu), len(classes))
 
     def score(self, s: Signals, /) -> F8:
-        """The nearest class's squared Mahalanobis distance minus that of the whole.
+        """The squared Mahalanobis distance to the nearest class minus that to all classes together.
 
         Returns: float64[n], negative for a row that is typical of a class.
         Raises:  ValueError if h does not have the fitted width.
@@ -69,7 +70,7 @@ class Rmd:
         Source:  Ren et al., arXiv 2106.09022, eq. 2-3. Deviations: h at unit length; S_w shrunk (Ledoit-Wolf)
                  and the background covariance S_w plus the between-class scatter of the class means.
         """
-        h = unit(matrix("rmd", "features", s.h, self.rows.shape[1]))
+        h = unit_rows(as_matrix("rmd", "features", s.h, self.rows.shape[1]))
         numbers = h @ self.rows.T + self.offset
         shared = numbers[:, self.k :]
         score: F8 = np.vecdot(shared, shared) + numbers[:, : self.k].min(1)

@@ -1,6 +1,6 @@
-"""What a guard may read: rows as columns, and one model's answer for them.
+"""The inputs of guards: rows as columns, and one model's answer to them.
 
-Structural types only. The gateway's `Batch` fits them without either package importing the other.
+Structural types only: the gateway's `Batch` satisfies them, and neither package imports the other.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ F8: TypeAlias = NDArray[np.float64]
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 
 
-class Rows(Protocol):
-    """n rows that ask for an answer."""
+class GuardBatch(Protocol):
+    """A batch of n rows that a guard scores. inputs: arrays with first axis n; principals: one per row."""
 
     @property
     def inputs(self) -> Tensors: ...
@@ -26,19 +26,19 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     async def forward(self, model: str, /) -> Tensors:
-        """The named model's outputs for these rows: computed once, then remembered. Raises if it failed."""
+        """The named model's outputs for these rows, computed once per batch. Raises if the model failed."""
         ...
 
     async def predict(self, model: str, inputs: Tensors, /) -> Tensors:
-        """The named model's outputs for other inputs, bounded by that model's own time budget.
+        """The named model's outputs for other inputs, within that model's own time budget.
 
-        Raises if it failed.
+        Raises if the model failed or exceeded its budget.
         """
         ...
 
 
-class AnsweredRows(Protocol):
-    """n rows together with the outputs that one model gave for them."""
+class AnsweredBatch(Protocol):
+    """n rows with one model's outputs for them: arrays with first axis n."""
 
     @property
     def outputs(self) -> Tensors: ...
@@ -47,8 +47,11 @@ class AnsweredRows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """What detectors read. x: float32[n, ...] the model's input; h: float32[n, d] penultimate features;
-    z: float32[n, k] temperature-scaled logits. h and z are None where the model's answer is missing."""
+    """The inputs of a detector. h and z are None where the model gave no answer.
+
+    x: float32[n, ...], the model's first input; h: float32[n, d], features, the input of its last layer;
+    z: float32[n, k], logits, as the model returns them.
+    """
 
     x: NDArray[np.float32]
     h: NDArray[np.float32] | None = None

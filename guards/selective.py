@@ -1,13 +1,14 @@
-"""How unsure an answer may be and still be served, with a promise on how often what is served is wrong.
+"""The certified confidence cut: the loosest suspicion at which accepted answers still are rarely wrong.
 
-Learn then test, in a fixed sequence: order candidate cuts from strict to loose, before a label is looked at.
-For each in turn, bound the error of what it accepts from above (Clopper-Pearson, 1 - delta). Stop at the
-first bound over r; the cut before it is certified. Since the sequence stops at its first failure, only the
-first bad cut could be accepted wrongly, and no correction for the number of cuts is due.
+Learn then Test with a fixed sequence: candidate cuts are ordered from strict to loose without reading a
+label. For each in turn the error of the accepted rows is bounded from above (Clopper-Pearson, 1 - delta). The
+sequence stops at the first bound over r, and the cut before it is certified. Only the first bad cut could be
+accepted wrongly, so no correction for the number of cuts is due.
 
-The candidates are ranks of the suspicion. Given the cut at rank g, the rows below it are independent draws
-from the population below it, so the number of wrong ones is binomial; this carries over to the first bad cut
-if the selective error crosses r once as the cut loosens (as it does where suspicion rises with error).
+The candidates are ranks of the suspicion. Given the cut at a fixed rank, the rows below it are independent
+draws from the population below it, so the number of wrong ones is binomial. For the first bad cut, whose rank
+is random, this assumes that the selective error crosses r once as the cut loosens (as it does where suspicion
+rises with error). Assumptions and limits: docs/guards.md, sections 4 and 8.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from guards.binomial import cdf
 from guards.rows import F8
 
 COVERAGES = tuple(i / 50 for i in range(2, 51))
-SPARE_ERRORS = 2
+START_ERRORS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
     """With probability 1 - delta, rows with suspicion < cut are wrong at a rate of at most r.
 
-    accepted of the n labelled rows lie below the cut, errors of these are wrong; bound is theirs, coverage
-    their share.
+    accepted: how many of the n labelled rows lie below the cut; errors: how many of these are wrong; bound:
+    the Clopper-Pearson bound of their error rate; coverage: accepted / n.
     """
 
     cut: float
@@ -45,8 +46,10 @@ class Acceptance:
 
 
 def clopper_pearson_upper(errors: int, n: int, delta: float) -> float:
-    """The largest rate that errors out of n do not rule out at level delta: one-sided, exact, 1 for n = 0.
+    """The one-sided exact upper bound, at level 1 - delta, of an error rate after `errors` of n; 1 for n = 0.
 
+    Args:    0 <= errors <= n; 0 < delta < 1.
+    Cost:    O(n) per bisection step, about 50 steps.
     Source:  Clopper and Pearson, Biometrika 26 (1934). Rounded up by at most 1e-15.
     """
     if errors >= n:
@@ -63,18 +66,18 @@ def clopper_pearson_upper(errors: int, n: int, delta: float) -> float:
 
 
 def accepted_needed(errors: int, r: float, delta: float) -> int:
-    """The least number of accepted rows, so many of them wrong, that certifies r."""
+    """The least number of accepted rows that certifies r when `errors` of them are wrong."""
     low, high = errors, errors + 1
-    while not _certifies(errors, high, r, delta):
+    while not _is_certified(errors, high, r, delta):
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _certifies(errors, middle, r, delta) else (middle, high)
+        low, high = (low, middle) if _is_certified(errors, middle, r, delta) else (middle, high)
     return high
 
 
-def _certifies(errors: int, n: int, r: float, delta: float) -> bool:
-    """Whether the Clopper-Pearson bound is at most r, without computing it."""
+def _is_certified(errors: int, n: int, r: float, delta: float) -> bool:
+    """Whether the Clopper-Pearson bound is at most r; one distribution function instead of a bisection."""
     return cdf(errors, n, r) <= delta
 
 
@@ -83,26 +86,30 @@ def certified_acceptance(
 ) -> Acceptance:
     """The loosest cut on suspicion that the fixed sequence certifies.
 
-    The sequence begins where two wrong rows would still certify r (or none, if no coverage has room for two):
-    earlier steps fail by bad luck, and a failure ends it. That choice sees no label.
+    The sequence starts at the first candidate whose accepted rows would certify r with two errors (with none,
+    if no candidate has that many): stricter candidates often fail by chance, and a failure ends the sequence.
+    The start depends on counts alone, not on labels.
 
-    Args:    suspicion: float64[n], wrong: bool[n], of labelled rows drawn like those to come and unseen by
-             fitting. coverages: ascending shares in (0, 1]; ties move a candidate to the strict side.
-    Raises:  ValueError if nothing can be certified: the best bound reached, and how many rows an error-free
-             set needs.
-    Source:  Angelopoulos et al., Learn then Test, 2021, section 2.3; Bauer 1991 for the fixed sequence.
+    Args:    suspicion: float64[n], wrong: bool[n], of labelled rows exchangeable with live rows and not used
+             in any fit. r, delta: in (0, 1). coverages: candidate shares in (0, 1], in any order; rows tied
+             with a candidate are not accepted by it.
+    Raises:  ValueError if nothing can be certified, with the best bound reached and the number of error-free
+             rows that suffices.
+    Cost:    O(n log n) plus one O(n) distribution function per candidate.
+    Source:  Angelopoulos et al., Learn then Test, arXiv 2110.01052, section 2.3; for the fixed sequence
+             Bauer, Statistics in Medicine 10 (1991). Deviation: candidates are ranks of the suspicion.
     """
     _check(suspicion, wrong, r, delta)
     order = np.argsort(suspicion, kind="stable")
     ranked, errors = suspicion[order], np.concatenate([[0], np.cumsum(wrong[order])])
     n = len(ranked)
     candidates = _candidates(ranked, coverages)
-    least = accepted_needed(SPARE_ERRORS, r, delta)
+    least = accepted_needed(START_ERRORS, r, delta)
     if not any(accepted >= least for accepted, _ in candidates):
         least = accepted_needed(0, r, delta)
     passed = None
     for accepted, cut in (one for one in candidates if one[0] >= least):
-        if not _certifies(int(errors[accepted]), accepted, r, delta):
+        if not _is_certified(int(errors[accepted]), accepted, r, delta):
             break
         passed = accepted, cut
     if passed is None:
@@ -117,7 +124,7 @@ def certified_acceptance(
 
 
 def _candidates(ranked: F8, coverages: Sequence[float]) -> list[tuple[int, float]]:
-    """(accepted, cut) from strict to loose, each cut once: `accepted` rows lie strictly below it."""
+    """(accepted, cut) from strict to loose, each cut once; `accepted` rows lie strictly below the cut."""
     n = len(ranked)
     found: dict[float, int] = {}
     for coverage in sorted(coverages):

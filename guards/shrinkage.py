@@ -1,4 +1,4 @@
-"""A covariance that can be inverted: Ledoit-Wolf shrinkage towards a multiple of the identity."""
+"""Ledoit-Wolf shrinkage of a covariance towards a multiple of the identity."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from guards.rows import F8
 
 
 def shrunk_covariance(centred: F8) -> F8:
-    """The covariance of centred rows, shrunk just enough to be well conditioned.
+    """The covariance of centred rows, shrunk to be well conditioned.
 
-    Args:    centred: float64[n, d], mean already removed (per class, if it shall be the within-class one).
+    Args:    centred: float64[n, d], mean removed (per class for a within-class covariance).
     Returns: float64[d, d], symmetric positive definite.
     Raises:  ValueError if nothing varies.
     Cost:    O(n d^2), at fit only.
     Source:  Ledoit and Wolf, J. Multivariate Analysis 88 (2004), section 3.2. Deviation: a ridge of 1e-6 of
-             the mean variance, so that features which never fire leave it invertible however large n is.
+             the mean variance, so that constant features leave it invertible however large n is.
     """
     n, d = centred.shape
     sample = centred.T @ centred / n

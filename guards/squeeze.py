@@ -1,13 +1,13 @@
-"""Squeeze: does the model change its mind when the picture loses detail that should not matter?
+"""Squeeze: how far the model's answer moves when the image loses detail that should not matter.
 
-An adversarial perturbation lives in the low bits and in single pixels. Take these away and a natural picture
-keeps its answer, a perturbed one often does not. It costs forward passes, so only rows whose features are
-already odd (`trigger`) are squeezed, all variants in one predict call: a tenth of good rows, which costs a
-fifth of a forward pass a row on average. Twice as many rows stopped one more of 10,000 clean pictures and one
-more of 500 halves of two classes, and nothing else in bench/quality.py; half as many missed perturbed ones.
+A small adversarial perturbation is carried by low bits and single pixels. Without these a natural image keeps
+its answer, a perturbed one often does not. Squeezing costs forward passes, so only rows whose features are
+already unusual (`trigger`) are squeezed, all variants in one predict call: by default a tenth of good rows,
+a fifth of a forward pass per row on average. The second signal needs no forward pass: whether the nearest
+prototype is of the predicted class.
 
-A second signal is free: whether the nearest prototype is of the predicted class. Non-adaptive attacks only:
-an attacker who knows it drives its detection to 0-3 % (guards.md).
+Detects non-adaptive attacks only: an attacker who includes the squeezers reduced detection to 0-3 %. Measured
+effect, choice of the trigger and limits: docs/guards.md, squeeze.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from guards.detector import I8, matrix
+from guards.detector import I8, as_matrix
 from guards.knn import PROTOTYPES, Knn
 from guards.rarity import Tail
 from guards.rmd import Rmd
-from guards.rows import F8, Rows, Signals
+from guards.rows import F8, GuardBatch, Signals, Tensors
 from guards.squeezers import SQUEEZERS, distance, variants
 
 FLOOR = 0.01
@@ -31,7 +31,12 @@ FLOOR = 0.01
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Squeeze:
-    """What calibration learned: when to squeeze, how rare each of the two signals is, and their maximum."""
+    """The fitted guard.
+
+    bits: of the bit-depth squeezer, 1..7; trigger, trigger_cut: rows that score at least the cut are
+    squeezed; prototypes: for the disagreement; change, disagreement: tails of the two signals; outer: the
+    tail of the larger rarity.
+    """
 
     bits: int
     trigger: Rmd
@@ -59,7 +64,7 @@ class Squeeze:
 
         Args:    h: float32[n, d], y: int64[n] of the one. tail_h: float32[t, d], p: float[t, k] and
                  squeezed: float[2t, k], the model's answers to `variants(x, bits)`, of the other, all rows.
-                 quantile: the share of good rows that are not squeezed.
+                 quantile: the share of good rows that are not squeezed. m: the number of prototypes.
         Raises:  ValueError for bits outside 1..7, a quantile outside [0, 1), or shapes that do not fit.
         """
         if not (1 <= bits <= 7 and 0 <= quantile < 1):
@@ -74,71 +79,81 @@ class Squeeze:
         worse = np.maximum(change.rarity(changes), disagreement.rarity(disagreements))
         return cls(bits, trigger, cut, prototypes, change, disagreement, Tail.fit(worse))
 
-    def triggered(self, h: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """bool[n]: the rows that are worth squeezing."""
+    def to_squeeze(self, h: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """bool[n]: the rows to squeeze. h: float32[n, d]."""
         return np.asarray(self.trigger.score(Signals(h, h)) >= self.trigger_cut, np.bool_)
 
-    def look(self, s: Signals, /) -> tuple[F8, F8, F8]:
-        """All that needs no further forward pass.
+    def first_pass(self, s: Signals, /) -> tuple[F8, F8, F8]:
+        """The quantities that need no further forward pass.
 
-        Args:    s.h: float32[n, d]; s.z: float[n, k] whose largest is the prediction: here probabilities.
-        Returns: float64[n] each: the oddness that triggers, the rarity of the disagreement, and the score
-                 of a row that is not squeezed.
+        Args:    s.h: float32[n, d]; s.z: float[n, k], here probabilities; the largest is the prediction.
+        Returns: float64[n] each: the trigger score, the rarity of the disagreement (nats), and the score of
+                 a row that is not squeezed (nats).
+        Raises:  ValueError if h or z is absent or of another width.
         """
-        p = matrix("squeeze", "probabilities", s.z)
+        p = as_matrix("squeeze", "probabilities", s.z)
         h = np.empty((0, 0), np.float32) if s.h is None else s.h
         disagreement = self.disagreement.rarity(self.prototypes.disagreement(h, p.argmax(1)))
         steady = self.outer.rarity(np.maximum(self.change.rarity(np.zeros(1)), disagreement))
         return self.trigger.score(s), disagreement, steady
 
-    def moved(self, disagreement: F8, changes: F8) -> F8:
+    def squeezed_score(self, disagreement: F8, changes: F8) -> F8:
         """The score of squeezed rows: float64[n] nats, >= 0.
 
-        Args:    disagreement: float64[n] nats, from `look`; changes: float64[n] from `distance`.
+        Args:    disagreement: float64[n] nats, from `first_pass`; changes: float64[n] from `distance`.
         """
         return self.outer.rarity(np.maximum(self.change.rarity(changes), disagreement))
 
     def score(self, h: NDArray[np.float32], p: NDArray[Any], changes: F8) -> F8:
-        """The rarity of the worse of the two signals, for rows that are all known at once.
+        """The rarity of the larger of the two signals, for rows whose changes are already known.
 
-        Args:    h: float32[n, d], p: float[n, k] of the rows as they came; changes: float64[n] from
+        Args:    h: float32[n, d], p: float[n, k], of the unsqueezed rows; changes: float64[n] in [0, 2] from
                  `distance`, 0 for rows that are not triggered.
         Returns: float64[n] nats, >= 0.
-        Source:  Xu et al., NDSS 2018, section 4; combined with prototype agreement (guards.md,
-                 "Perturbation").
+        Source:  Xu et al., NDSS 2018, section 4. Deviations: two squeezers, triggered rows only, combined
+                 with prototype disagreement (docs/guards.md, squeeze).
         """
-        return self.moved(self.look(Signals(h, h, p))[1], changes)
+        return self.squeezed_score(self.first_pass(Signals(h, h, p))[1], changes)
 
 
 @dataclass(frozen=True, slots=True)
 class SqueezeGuard:
-    """The guard: one predict call for all variants of the triggered rows, none if there are none.
+    """The guard: one predict call for all variants of the triggered rows, none if no row is triggered.
 
-    look: the three columns of `squeeze.look` for a batch, float64[n, 3].
+    first_pass: returns the three columns of `squeeze.first_pass` for a batch, float64[n, 3]; model: the name
+    of the model to call; input_name: its image input, float32[n, c, h, w] in [0, 1].
     """
 
     squeeze: Squeeze
-    look: Callable[[Any], Awaitable[F8]]
+    first_pass: Callable[[Any], Awaitable[F8]]
     model: str
     input_name: str
 
-    async def score(self, batch: Rows) -> F8:
-        """float64[n] nats.
+    async def score(self, batch: GuardBatch) -> F8:
+        """The score of each row.
 
-        Raises what `look`, forward and predict raise.
+        Returns: float64[n] nats, >= 0.
+        Raises:  as `first_pass`, `forward` and `predict` do.
+        Cost:    two forward passes per triggered row, in one call.
         """
-        found = await self.look(batch)
+        found = await self.first_pass(batch)
         scores = found[:, 2].copy()
         rows = np.flatnonzero(found[:, 0] >= self.squeeze.trigger_cut)
         if rows.size:
-            scores[rows] = self.squeeze.moved(found[rows, 1], await self._changes(batch, rows))
+            scores[rows] = self.squeeze.squeezed_score(found[rows, 1], await self._changes(batch, rows))
         return scores
 
-    async def _changes(self, batch: Rows, rows: NDArray[np.intp]) -> F8:
-        """How far the answers to these rows move when their pictures are squeezed."""
+    async def _changes(self, batch: GuardBatch, rows: NDArray[np.intp]) -> F8:
+        """float64[len(rows)] in [0, 2]: how far the answers to these rows move under squeezing."""
         p = (await batch.forward(self.model))["probabilities"][rows]
-        twice = {name: np.concatenate([value[rows]] * SQUEEZERS) for name, value in batch.inputs.items()}
-        x = np.asarray(batch.inputs[self.input_name], np.float32)[rows]
-        inputs = twice | {self.input_name: variants(x, self.squeeze.bits)}
-        squeezed = await batch.predict(self.model, inputs)
+        inputs = {name: value[rows] for name, value in batch.inputs.items()}
+        squeezed = await batch.predict(
+            self.model, squeezed_inputs(inputs, self.input_name, self.squeeze.bits)
+        )
         return distance(p, squeezed["probabilities"])
+
+
+def squeezed_inputs(inputs: Tensors, name: str, bits: int) -> dict[str, NDArray[Any]]:
+    """Every variant of the picture `name`, beside the other inputs as they are: SQUEEZERS times n rows."""
+    same = {other: np.concatenate([array] * SQUEEZERS) for other, array in inputs.items()}
+    return same | {name: variants(np.asarray(inputs[name], np.float32), bits)}

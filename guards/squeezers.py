@@ -1,4 +1,4 @@
-"""Squeezers: two ways to take needless detail from a picture, and how far an answer moves."""
+"""Squeezers: bit-depth reduction and a 2x2 median of an image, and the distance between two answers."""
 
 from __future__ import annotations
 
@@ -13,15 +13,20 @@ SQUEEZERS = 2
 
 
 def reduce_bits(x: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
-    """Pictures in [0, 1] at 2^bits grey levels. Source: Xu et al., NDSS 2018, section 3.2."""
+    """Images at 2^bits levels per channel, of the same shape.
+
+    Args:    x: values in [0, 1], not checked; bits: 1..7.
+    Source:  Xu et al., NDSS 2018, section 3.2.
+    """
     levels = np.float32(2**bits - 1)
     return np.asarray(np.round(x * levels) / levels, np.float32)
 
 
 def median_2x2(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Each pixel to the upper median of itself and its neighbours left, above and left above; edges mirrored.
+    """The upper median of each pixel and its neighbours left, above and above left; edges replicated.
 
-    Source: Xu et al., NDSS 2018, section 3.3; the same numbers as scipy.ndimage.median_filter with size 2.
+    Args:    x: float32[..., h, w].
+    Source:  Xu et al., NDSS 2018, section 3.3; equal to scipy.ndimage.median_filter with size 2.
     """
     left = np.concatenate([x[..., :1], x[..., :-1]], -1)
     low, high = np.minimum(x, left), np.maximum(x, left)
@@ -32,9 +37,10 @@ def median_2x2(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def variants(x: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
-    """float32[2n, c, h, w]: every row at fewer bits, then every row smoothed.
+    """float32[2n, c, h, w]: every row at fewer bits, then every row after the median.
 
-    Raises ValueError for another rank.
+    Args:    x: float32[n, c, h, w], values in [0, 1]; bits: 1..7.
+    Raises:  ValueError for another rank.
     """
     if x.ndim != 4:
         raise ValueError(
@@ -47,7 +53,8 @@ def distance(p: NDArray[Any], squeezed: NDArray[Any]) -> F8:
     """The larger of the L1 distances between an answer and those to its squeezed variants.
 
     Args:    p: float[n, k]; squeezed: float[2n, k], the answers to `variants` in its order.
-    Returns: float64[n] in [0, 2]. Raises ValueError if the shapes do not fit.
+    Returns: float64[n] in [0, 2].
+    Raises:  ValueError if the shapes do not match.
     """
     if p.ndim != 2 or squeezed.shape != (SQUEEZERS * len(p), p.shape[1]):
         raise ValueError(

@@ -15,15 +15,17 @@ from pathlib import Path
 from bench.micro.requests import binary_body, json_body
 from bench.opened import Opened
 from gateway.cli.samples import Rows, load_samples
-from gateway.core.batch import Batch, now_s
+from gateway.core.batch import Batch
+from gateway.core.deadline import now_s
 from gateway.core.pipeline import Pipeline
 from gateway.core.record import RequestRecord
+from gateway.deployment.deployment import VAR
 from gateway.http.replies import reply_infer
 from gateway.listener.messages import Reply
 from gateway.protocol.contract import Contract
 from gateway.protocol.endings import Stamp
 from gateway.protocol.infer_request import parse_infer
-from gateway.serving.gateway import VAR, Gateway
+from gateway.serving.gateway import Gateway
 
 PATIENCE_S = 3600.0
 MOST_ROWS = 128

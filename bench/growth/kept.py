@@ -11,7 +11,8 @@ import numpy as np
 from bench.growth.inside import MOST_ROWS, PATIENCE_S, Inside
 from bench.growth.interleaved import Call, Effort, compare
 from bench.growth.part import Curve, Fact, Part, collected, weighed
-from gateway.core.batch import Batch, now_s
+from gateway.core.batch import Batch
+from gateway.core.deadline import now_s
 from gateway.core.decision import Decision
 from gateway.core.record import RequestRecord
 from gateway.telemetry.audit import Audit

@@ -22,7 +22,7 @@ from bench.load import Plan, run
 from bench.machine import machine
 from bench.requests import Mix, render
 from gateway.deployment.artifacts import load_artifacts
-from gateway.policy.schema import load_policy
+from gateway.deployment.deployment import Deployment
 from gateway.protocol.contract import MAX_BODY_BYTES
 
 WARM_UP = 0.2
@@ -121,6 +121,6 @@ def _warm(samples: Sequence[Sample]) -> list[Sample]:
 
 def _limit(folder: Path) -> int:
     """The largest body that the deployment takes."""
-    artifacts = load_artifacts(folder, load_policy(folder))
+    artifacts = load_artifacts(Deployment.read(folder))
     artifacts.close()
     return min(MAX_BODY_BYTES, artifacts.contract.body_limit_bytes)

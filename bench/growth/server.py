@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.requests import Target, WrongInput, find
 from gateway.access.callers import add_key
-from gateway.serving.gateway import VAR
+from gateway.deployment.deployment import VAR
 
 START_S, STOP_S, LOOK_EVERY_S = 60.0, 15.0, 0.1
 PER_S = 1e6

@@ -12,8 +12,9 @@ from bench.micro.world import World
 from gateway.cli.samples import Rows
 from gateway.core.batch import Answered, Batch
 from gateway.core.stage import FeatureStage, Stage
-from gateway.deployment.measures import EARLY
-from gateway.policy.schema import Policy, SqueezePolicy
+from gateway.deployment.measures import BEFORE
+from gateway.policy.kinds.squeeze import SqueezePolicy
+from gateway.policy.schema import Policy
 from gateway.protocol.infer_request import parse_infer
 
 FORWARD = "forward pass, onnxruntime alone"
@@ -71,7 +72,7 @@ def _guards(policy: Policy) -> Iterator[tuple[str, Make]]:
     for i, guard in enumerate(policy.guards):
         if isinstance(guard, SqueezePolicy):
             yield f"guard {guard.name}, no row triggered", _scoring(i, lambda world: world.quiet)
-            yield f"guard {guard.name}, all rows triggered", _scoring(i, lambda world: world.triggered)
+            yield f"guard {guard.name}, all rows triggered", _scoring(i, lambda world: world.to_squeeze)
         else:
             yield f"guard {guard.name}", _scoring(i, lambda world: world.served)
     yield f"guard {policy.guards[0].name} with budget and verdicts", _assess_first
@@ -88,7 +89,7 @@ def _late(world: World, n: int) -> Body:
     assert early is not None and late is not None
     x = world.served[:n]
     answer = world.opened.artifacts.models[world.opened.primary].run(world.inputs(x))
-    given = {**answer, EARLY: early.run({"x": x})}
+    given = {**answer, BEFORE: early.run({"x": x})}
     return Plain(lambda: late.run(given))
 
 

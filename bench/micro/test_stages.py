@@ -8,11 +8,11 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.micro.body import calls_a_round, repeat
 from bench.micro.stages import stages
 from bench.micro.world import FOLDER, MOST_ROWS, World
-from gateway.policy.schema import load_policy
+from gateway.deployment.deployment import Deployment
 
 ROUNDS, WARM_UP = 40, 2
 SIZES = (1, 8, 32, MOST_ROWS)
-STAGES = stages(load_policy(FOLDER))
+STAGES = stages(Deployment.read(FOLDER).policy)
 
 
 @pytest.mark.parametrize("rows", SIZES)

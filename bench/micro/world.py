@@ -24,6 +24,7 @@ from gateway.core.batch import Batch
 from gateway.core.decision import Tensors
 from gateway.deployment.compile import measures_of
 from gateway.deployment.measures import Measures
+from gateway.policy.kinds.squeeze import FittedSqueeze
 from gateway.policy.schema import OnnxPolicy
 from gateway.protocol.contract import Contract
 
@@ -43,7 +44,7 @@ class World:
     session: onnxruntime.InferenceSession
     served: Rows
     quiet: Rows
-    triggered: Rows
+    to_squeeze: Rows
     loop: asyncio.AbstractEventLoop
 
     @classmethod
@@ -52,17 +53,19 @@ class World:
         samples = load_samples(FOLDER, opened.source).clean
         ends = loop.run_until_complete(opened.decide(samples))
         served = samples[ends.outcome == "served"]
-        (squeeze,) = opened.artifacts.fitted.squeeze.values()
+        (squeeze,) = (
+            one.squeeze for one in opened.artifacts.guards.values() if isinstance(one, FittedSqueeze)
+        )
         features = opened.artifacts.models[opened.primary].run({opened.source: served})["features"]
-        woken = squeeze.triggered(features)
+        woken = squeeze.to_squeeze(features)
         named = opened.policy.rungs[0].model
         assert isinstance(named, OnnxPolicy), "the deployment's own model is compared"
         path = FOLDER / named.path
         session = open_session(path.name, read_once(path), threads=1)
         contract = replace(opened.artifacts.contract, max_rows=MOST_ROWS)  # the deployment takes fewer
-        triggered = np.resize(served[woken], (MOST_ROWS, *served.shape[1:]))  # they are few
+        to_squeeze = np.resize(served[woken], (MOST_ROWS, *served.shape[1:]))  # they are few
         measured = measures_of(opened.artifacts)
-        return cls(opened, measured, contract, session, served, served[~woken], triggered, loop)
+        return cls(opened, measured, contract, session, served, served[~woken], to_squeeze, loop)
 
     def inputs(self, rows: Rows) -> Tensors:
         return {self.opened.source: rows}

@@ -10,7 +10,7 @@ from bench.peers.cases import Case
 from bench.peers.verify import OUTPUT
 from bench.requests import Mix, Target, render
 from fallbacks.onnx import OnnxModel
-from gateway.policy.schema import load_policy
+from gateway.deployment.deployment import Deployment
 
 MODEL = "primary.onnx"
 
@@ -29,6 +29,6 @@ class Bodies:
         model.close()
         (source,) = model.inputs
         sizes = tuple(size or 1 for size in source.shape[1:])
-        name = load_policy(self.folder).name
+        name = Deployment.read(self.folder).policy.name
         target = Target(origin, f"/v2/models/{name}", name, source.name, sizes, (OUTPUT,), self.key)
         return render(target, self.folder, Mix(case.rows, self.outliers, case.binary))

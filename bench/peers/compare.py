@@ -26,7 +26,7 @@ from bench.peers.verify import verify, wait
 from bench.peers.wrk import wrk
 from fallbacks.onnx import OnnxModel
 from gateway.access.callers import add_key
-from gateway.serving.gateway import VAR
+from gateway.deployment.deployment import VAR
 
 CALLER, PER_S = "bench", 1e6  # the rate guard counts, and is never exceeded
 

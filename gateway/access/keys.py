@@ -22,7 +22,7 @@ from pydantic import Field
 
 from gateway.access.key_file import append_line, convert_list, private_file, write_lock
 from gateway.core.errors import ArtifactError, Problem
-from gateway.policy.schema import Name, Strict
+from gateway.policy.fields import Name, Strict
 
 KEYS_FILE = "keys.jsonl"
 LIST_FILE = "keys.json"

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from gateway.core.errors import PolicyError, Problem
-from gateway.policy.schema import Policy, locate
+from gateway.deployment.deployment import Deployment
 
 FIELD = ("serving", "tls")
 
@@ -24,16 +23,19 @@ class Tls:
     context: ssl.SSLContext
 
 
-def load_tls(folder: Path, policy: Policy) -> Tls | None:
+def load_tls(deployment: Deployment) -> Tls | None:
     """TLS as the policy configures it; None if it does not.
 
     Raises:  PolicyError where a file is missing or invalid, or the key is not that of the certificate.
     """
-    files = policy.serving.tls
+    folder, files = deployment.folder, deployment.policy.serving.tls
     if files is None:
         return None
-    certificate, key = _read(folder, "certificate", files.certificate), _read(folder, "key", files.key)
-    _check_certificate(folder, certificate)
+    certificate, key = (
+        _read(deployment, "certificate", files.certificate),
+        _read(deployment, "key", files.key),
+    )
+    _check_certificate(deployment, certificate)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
@@ -42,32 +44,32 @@ def load_tls(folder: Path, policy: Policy) -> Tls | None:
         # The empty password, because OpenSSL would ask on the terminal for that of an encrypted key.
         context.load_cert_chain(folder / files.certificate, folder / files.key, password="")
     except (ssl.SSLError, OSError, ValueError) as error:
-        raise PolicyError([_problem(folder, error)]) from None
+        raise PolicyError([_problem(deployment, error)]) from None
     return Tls(certificate, key, context)
 
 
-def _read(folder: Path, name: str, path: str) -> bytes:
+def _read(deployment: Deployment, name: str, path: str) -> bytes:
     try:
-        return (folder / path).read_bytes()
+        return (deployment.folder / path).read_bytes()
     except (OSError, ValueError) as error:
         reason = f"{path!r} cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise PolicyError([locate(folder, (*FIELD, name), reason)]) from None
+        raise PolicyError([deployment.problem((*FIELD, name), reason)]) from None
 
 
-def _check_certificate(folder: Path, pem: bytes) -> None:
+def _check_certificate(deployment: Deployment, pem: bytes) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError):
         raise PolicyError(
-            [locate(folder, (*FIELD, "certificate"), "is no PEM file of a certificate")]
+            [deployment.problem((*FIELD, "certificate"), "is no PEM file of a certificate")]
         ) from None
 
 
-def _problem(folder: Path, error: Exception) -> Problem:
+def _problem(deployment: Deployment, error: Exception) -> Problem:
     """Which of the two files OpenSSL rejects, though the certificate by itself is valid."""
     reason = getattr(error, "reason", None)
     if reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
-        return locate(folder, (*FIELD, "key"), "is not the key of the certificate")
+        return deployment.problem((*FIELD, "key"), "is not the key of the certificate")
     if reason is None:
-        return locate(folder, (*FIELD, "key"), "is no PEM file of a private key without a password")
-    return locate(folder, (*FIELD, "certificate"), f"cannot serve: {reason.lower().replace('_', ' ')}")
+        return deployment.problem((*FIELD, "key"), "is no PEM file of a private key without a password")
+    return deployment.problem((*FIELD, "certificate"), f"cannot serve: {reason.lower().replace('_', ' ')}")

@@ -38,8 +38,9 @@ from gateway.admin.pages import gateway_of, page, problem, static, told, wants_h
 from gateway.admin.pages.door import HOME, Door, Keys, login, logout
 from gateway.admin.pages.status import status_of
 from gateway.core.errors import Problems
+from gateway.deployment.deployment import VAR
 from gateway.serving.decisions import rows_anywhere, rows_here
-from gateway.serving.gateway import VAR, Gateway
+from gateway.serving.gateway import Gateway
 from gateway.serving.replicas import ALONE, PeerReplicas, PeerReply, merge
 from gateway.serving.review import QueuedReview
 

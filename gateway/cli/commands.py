@@ -43,15 +43,16 @@ def serve(
     """Serves a deployment until Ctrl-C."""
     from gateway.access.tls import load_tls
     from gateway.deployment.artifacts import load_artifacts
-    from gateway.policy.schema import load_policy
+    from gateway.deployment.deployment import Deployment
     from gateway.replica import ListenAddress, admin_token, refuse_public_bind, refuse_used_ports
 
-    policy = load_policy(folder)
+    deployment = Deployment.read(folder)
+    policy = deployment.policy
     if not local:
-        load_artifacts(folder, policy).close()  # what is wrong is told here, not in a replica's log
+        load_artifacts(deployment).close()  # faults are printed here, not in a replica's log
     address = ListenAddress(host, port, grpc_port, admin_port)
-    refuse_public_bind(folder, policy, address)
-    load_tls(folder, policy)
+    refuse_public_bind(deployment, address)
+    load_tls(deployment)
     refuse_used_ports(address)
     token = admin_token()
 
@@ -99,19 +100,19 @@ def check(folder: Folder, as_json: AsJson = False) -> None:
     """Validates policy, models, artefacts and certificate."""
     from gateway.access.tls import load_tls
     from gateway.deployment.artifacts import load_artifacts
-    from gateway.policy.schema import load_policy
+    from gateway.deployment.deployment import Deployment
 
     try:
-        policy = load_policy(folder)
-        load_tls(folder, policy)
-        artifacts = load_artifacts(folder, policy)
+        deployment = Deployment.read(folder)
+        load_tls(deployment)
+        artifacts = load_artifacts(deployment)
         contract = artifacts.contract
         artifacts.close()
     except Problems as error:
         _fail(error, as_json)
-    told = {"policy": artifacts.tag, "inputs": [s.name for s in contract.inputs]}
-    told |= {"outputs": [s.name for s in contract.outputs]}
-    say(json.dumps(told) if as_json else f"{folder}: {artifacts.tag} is ready to serve")
+    ready = {"policy": artifacts.tag, "inputs": [s.name for s in contract.inputs]}
+    ready |= {"outputs": [s.name for s in contract.outputs]}
+    say(json.dumps(ready) if as_json else f"{folder}: {artifacts.tag} is ready to serve")
 
 
 @app.command()
@@ -126,11 +127,12 @@ def calibrate(
 
     from gateway.calibration.calibrate import calibrate as run
     from gateway.calibration.report import certificate_table
+    from gateway.deployment.deployment import Deployment
 
     console = Console(stderr=as_json)
     try:
         with Status("loading", console=console) as status:
-            certificate = run(folder, data, status.update)
+            certificate = run(Deployment.read(folder), data, status.update)
     except Problems as error:
         _fail(error, as_json)
     if as_json:
@@ -154,21 +156,20 @@ def key(
     """Makes a caller's key and prints it once; only its keyed hash is kept."""
     from gateway.access.callers import add_key
     from gateway.access.keys import SCOPES
-    from gateway.policy.schema import load_policy
-    from gateway.serving.gateway import VAR
+    from gateway.deployment.deployment import Deployment
 
     try:
-        policy = load_policy(folder)
+        deployment = Deployment.read(folder)
     except Problems as error:
         _fail(error, as_json)
-    _hold("--tier", tier, {"anonymous", *policy.disclosure}, "in the policy's disclosure")
+    _hold("--tier", tier, {"anonymous", *deployment.policy.disclosure}, "in the policy's disclosure")
     for one in scope or ():
         _hold("--scope", one, set(SCOPES), "a scope")
     for one in model or ():
-        _hold("--model", one, {policy.name}, "served here")
+        _hold("--model", one, {deployment.policy.name}, "served here")
     try:
         made = add_key(
-            folder / VAR,
+            deployment.var,
             name,
             tier=tier,
             per_s=per_s,
@@ -228,7 +229,7 @@ def _wrong(what: str) -> NoReturn:
 
 
 def main() -> None:
-    """The console script. A problem with the deployment is told in its own words, never as a traceback."""
+    """The console script. A fault of the deployment is printed as a problem, never as a traceback."""
     # Before numpy is imported: guards multiply small matrices, and BLAS threads would wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:

@@ -1,4 +1,4 @@
-"""What calibration certifies, bound to the digests of everything it speaks of.
+"""What calibration certifies, bound to the digests of everything it depends on.
 
 A certificate is a statement about a population: for rows exchangeable with the calibration data, with
 probability at least 1 - delta over the draw of that data,
@@ -20,7 +20,9 @@ import orjson
 from pydantic import ValidationError
 
 from gateway.core.errors import ArtifactError, Problem
-from gateway.policy.schema import Policy, SchemaOne, Strict
+from gateway.deployment.deployment import Deployment
+from gateway.policy.fields import SchemaOne, Strict
+from gateway.policy.schema import Policy
 
 CERTIFICATE_FILE = "certificate.json"
 GUARDS_FILE = "guards.npz"
@@ -78,7 +80,7 @@ class Certificate(Strict, populate_by_name=True):
 
 
 def policy_digest(policy: Policy) -> str:
-    """sha256 of what the certificate says of the policy."""
+    """sha256 of the part of the policy that the certificate binds."""
     return hashlib.sha256(orjson.dumps(policy.certified_part(), option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
@@ -95,12 +97,10 @@ def load_certificate(folder: Path) -> Certificate:
         raise ArtifactError([Problem("", what, str(path))]) from error
 
 
-def verify(
-    certificate: Certificate, folder: Path, policy: Policy, models: Mapping[str, str], guards: str
-) -> None:
-    """Refuses a certificate that speaks of another policy, model or guard file. Raises ArtifactError."""
+def verify(certificate: Certificate, deployment: Deployment, models: Mapping[str, str], guards: str) -> None:
+    """Refuses a certificate of another policy, model or guard file. Raises ArtifactError."""
     wrong: dict[str, str] = {}
-    if certificate.digests.policy != policy_digest(policy):
+    if certificate.digests.policy != policy_digest(deployment.policy):
         wrong["digests.policy"] = "the guards, checks or budgets in gateway.yaml have changed"
     for name, digest in models.items():
         if certificate.digests.models.get(name) != digest:
@@ -108,7 +108,7 @@ def verify(
     if certificate.digests.guards != guards:
         wrong["digests.guards"] = f"{GUARDS_FILE} is not the one that was certified"
     if wrong:
-        hint, path = "; run `gateway calibrate` again", str(folder / CERTIFICATE_FILE)
+        hint, path = "; run `gateway calibrate` again", str(deployment.folder / CERTIFICATE_FILE)
         raise ArtifactError([Problem(field, what + hint, path) for field, what in wrong.items()])
 
 

@@ -9,27 +9,30 @@ then computed once, and the few steps that each needs for itself are too short f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gateway.core.batch import Batch
 from gateway.core.decision import Tensors
-from gateway.deployment.artifacts import Fitted, input_only
+from gateway.core.rows import F8
 from gateway.deployment.graph import Graph, record
-from guards.ood import Ood
-from guards.rows import F8, Signals
+from gateway.policy.kinds.kind import Columns, FittedGuard
 
-EARLY = "early"
-Given: TypeAlias = Mapping[str, Any]
+BEFORE = "before"
+"""The array of `input_graph`'s columns among what `answer_graph` reads."""
+Arrays: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measures:
-    """The graphs over one model's answers, and at which column each guard's numbers begin."""
+    """The graphs over one model's answers, and at which column each guard's numbers begin.
+
+    model: the rung whose answer is read; source: the input that guards read; columns, input_only_columns: the
+    first column of each guard by name, in the full form and in the one that needs the input alone.
+    """
 
     model: str
     source: str
@@ -37,8 +40,9 @@ class Measures:
     answer_graph: Graph | None
     input_only_graph: Graph | None
     columns: Mapping[str, int]
+    input_only_columns: Mapping[str, int]
 
-    def ahead(self, batch: Batch) -> None:
+    def prefetch(self, batch: Batch) -> None:
         """Measures the input, if that is to be measured; worth doing while the model is at work."""
         if self.input_graph is not None:
             batch.once(self.input_graph, self._input(batch))
@@ -49,88 +53,75 @@ class Measures:
         found = batch.measured(self.answer_graph)
         if found is not None:
             return found
-        given = dict(await batch.forward(self.model))
+        arrays = dict(await batch.forward(self.model))
         if self.input_graph is not None:
-            given[EARLY] = batch.once(self.input_graph, self._input(batch))
-        return batch.once(self.answer_graph, given)
+            arrays[BEFORE] = batch.once(self.input_graph, self._input(batch))
+        return batch.once(self.answer_graph, arrays)
 
-    async def without_features(self, batch: Batch) -> F8:
+    async def input_only(self, batch: Batch) -> F8:
         """float64[n, columns] from the input alone."""
         assert self.input_only_graph is not None
         return batch.once(self.input_only_graph, self._input(batch))
+
+    def columns_of(self, guard: str) -> Columns:
+        """Where a guard finds its numbers."""
+        return Columns(self.full, self.columns[guard], self.model, self.source)
 
     def _input(self, batch: Batch) -> Tensors:
         """What the guards see of the input, as float32 whatever the model takes."""
         return {"x": np.asarray(batch.inputs[self.source], np.float32)}
 
 
-class Read(Protocol):
-    async def __call__(self, batch: Batch, /) -> F8: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A guard that reads its number from what is measured for all."""
-
-    read: Read
-    at: int
-
-    async def score(self, batch: Batch) -> F8:
-        """float64[n] nats. Raises what `read` raises."""
-        return (await self.read(batch))[:, self.at]
-
-
-def span(read: Read, at: int, width: int) -> Read:
-    """Several columns beside each other."""
-
-    async def some(batch: Batch, /) -> F8:
-        return (await read(batch))[:, at : at + width]
-
-    return some
-
-
-def measures(model: str, source: str, fitted: Fitted, like: Tensors) -> Measures:
+def measures(model: str, source: str, guards: Mapping[str, FittedGuard], like: Tensors) -> Measures:
     """Records what fitted guards measure.
 
     Args:    source: the input that they look at. like: a few rows of it as `x`, float32, and the model's
              answer to them.
     Raises:  ValueError from the guard that the model's outputs do not suit, or as `record`.
     """
-    full = {name: ood for name, ood in fitted.ood.items() if not name.endswith(input_only(""))}
-    input_only_graph = {name: ood for name, ood in fitted.ood.items() if name not in full}
-    ahead = [(n, i) for n, ood in full.items() for i, d in enumerate(ood.detectors) if not d.needs_features]
-    columns = {name: i for i, name in enumerate(full)} | {name: i for i, name in enumerate(input_only_graph)}
-    columns |= {name: len(full) + 3 * i for i, name in enumerate(fitted.squeeze)}
+    x = like["x"]
+    before = {name: guard.input_columns(x) for name, guard in guards.items()}
+    firsts = _first_columns({name: len(columns) for name, columns in before.items()})
+    alone = {name: guard.input_only for name, guard in guards.items() if guard.input_only is not None}
 
-    def input_graph(given: Given) -> F8:
-        return np.stack([full[n].detectors[i].score(Signals(given["x"])) for n, i in ahead], axis=1)
+    def of_input(arrays: Arrays) -> F8:
+        return _stacked(column for guard in guards.values() for column in guard.input_columns(arrays["x"]))
 
-    def answer_graph(given: Given) -> F8:
-        signals = Signals(given["x"], given.get("features"), given.get("logits"))
-        scores = [_combined(n, ood, signals, ahead, given.get(EARLY)) for n, ood in full.items()]
-        for squeeze in fitted.squeeze.values():
-            scores += squeeze.look(Signals(given["x"], given.get("features"), given.get("probabilities")))
-        return np.stack(scores, axis=1)
+    def own(name: str, arrays: Arrays) -> list[Any]:
+        return [arrays[BEFORE][:, firsts[name] + i] for i in range(len(before[name]))]
 
-    def alone(given: Given) -> F8:
-        return np.stack([ood.score(Signals(given["x"])) for ood in input_only_graph.values()], axis=1)
+    def of_answer(arrays: Arrays) -> F8:
+        return _stacked(
+            column
+            for name, guard in guards.items()
+            for column in guard.answer_columns(arrays["x"], arrays, own(name, arrays))
+        )
 
-    first = record("guards", input_graph, like) if ahead else None
-    known = dict(like) if first is None else {**like, EARLY: first.run(like)}
+    def of_input_only(arrays: Arrays) -> F8:
+        return _stacked(form.score(arrays["x"]) for form in alone.values())
+
+    first = record("guards", of_input, like) if any(before.values()) else None
+    known = dict(like) if first is None else {**like, BEFORE: first.run(like)}
+    widths = {name: len(guard.answer_columns(x, known, own(name, known))) for name, guard in guards.items()}
     return Measures(
         model,
         source,
         first,
-        record("guards", answer_graph, known) if full or fitted.squeeze else None,
-        record("guards without features", alone, like) if input_only_graph else None,
-        columns,
+        record("guards", of_answer, known) if guards else None,
+        record("guards without features", of_input_only, like) if alone else None,
+        _first_columns(widths),
+        {name: i for i, name in enumerate(alone)},
     )
 
 
-def _combined(name: str, ood: Ood, s: Signals, ahead: list[tuple[str, int]], input_graph: Any) -> F8:
-    """As `ood.score`, with what was measured early."""
-    scores: list[NDArray[np.float64]] = [
-        input_graph[:, ahead.index((name, i))] if (name, i) in ahead else one.score(s)
-        for i, one in enumerate(ood.detectors)
-    ]
-    return ood.composite.rarity(scores)
+def _first_columns(widths: Mapping[str, int]) -> dict[str, int]:
+    """At which column each guard begins, in the order of the policy."""
+    firsts, at = {}, 0
+    for name, width in widths.items():
+        firsts[name] = at
+        at += width
+    return firsts
+
+
+def _stacked(columns: Iterable[Any]) -> F8:
+    return np.stack(list(columns), axis=1)

@@ -1,21 +1,21 @@
-"""The models that a policy names, loaded: files of its folder, and what was stored of upstreams."""
+"""The models that a policy names, loaded: files of its folder, and models in other servers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import assert_never
 
 from fallbacks.oip.stored import Stored
 from fallbacks.oip.upstream import Upstream
 from fallbacks.onnx import OnnxModel
 from fallbacks.predictor import LoadedModel
-from gateway.core.batch import call_deadline
+from gateway.core.deadline import call_deadline
 from gateway.core.errors import PolicyError, Problem
+from gateway.deployment.deployment import Deployment
 from gateway.deployment.upstreams import UPSTREAMS_FILE, remote_of
-from gateway.policy.locate import Loc
-from gateway.policy.schema import OipPolicy, OnnxPolicy, Policy, closest, locate
+from gateway.policy.locate import Loc, closest
+from gateway.policy.schema import OipPolicy, OnnxPolicy
 
 
 class _Unfit(Exception):
@@ -25,20 +25,20 @@ class _Unfit(Exception):
         self.problem = problem
 
 
-def load_models(folder: Path, policy: Policy, upstreams: Mapping[str, Stored]) -> dict[str, LoadedModel]:
-    """Every rung's model. `upstreams`: what is stored of those that live elsewhere, by rung; asks none.
+def load_models(deployment: Deployment, upstreams: Mapping[str, Stored]) -> dict[str, LoadedModel]:
+    """Every rung's model. upstreams: what is stored of those in other servers, by rung; none is called.
 
     Raises:  PolicyError naming every rung that cannot be loaded, and the nearest file if one is missing.
     """
     models: dict[str, LoadedModel] = {}
     problems: list[Problem] = []
-    for i, rung in enumerate(policy.rungs):
+    for i, rung in enumerate(deployment.policy.rungs):
         try:
             match rung.model:
                 case OnnxPolicy(path=path):
-                    models[rung.name] = _file(folder, ("rungs", i, "model", "path"), path)
+                    models[rung.name] = _file(deployment, ("rungs", i, "model", "path"), path)
                 case OipPolicy():
-                    models[rung.name] = _upstream(folder, policy, i, rung.model, upstreams.get(rung.name))
+                    models[rung.name] = _upstream(deployment, i, rung.model, upstreams.get(rung.name))
                 case _:
                     assert_never(rung.model)
         except _Unfit as unfit:
@@ -50,44 +50,44 @@ def load_models(folder: Path, policy: Policy, upstreams: Mapping[str, Stored]) -
     return models
 
 
-def _file(folder: Path, at: Loc, name: str) -> OnnxModel:
-    path = folder / name
+def _file(deployment: Deployment, at: Loc, name: str) -> OnnxModel:
+    path = deployment.folder / name
     if not path.is_file():
-        nearest = closest(name, {p.name for p in folder.glob("*.onnx")})
-        raise _Unfit(locate(folder, at, f"{name!r} does not exist", nearest))
+        nearest = closest(name, {p.name for p in deployment.folder.glob("*.onnx")})
+        raise _Unfit(deployment.problem(at, f"{name!r} does not exist", nearest))
     try:
         model = OnnxModel.load(path)
     except ValueError as error:
-        raise _Unfit(locate(folder, at, str(error))) from error
+        raise _Unfit(deployment.problem(at, str(error))) from error
     try:
         model.run(model.canary(1))
     except Exception as error:
         model.close()
         # onnxruntime has a type of its own for each failure
-        raise _Unfit(locate(folder, at, f"{name!r} cannot answer a row of zeros: {error}")) from error
+        raise _Unfit(deployment.problem(at, f"{name!r} cannot answer a row of zeros: {error}")) from error
     return model
 
 
-def _upstream(folder: Path, policy: Policy, i: int, named: OipPolicy, stored: Stored | None) -> Upstream:
+def _upstream(deployment: Deployment, i: int, named: OipPolicy, stored: Stored | None) -> Upstream:
     at = ("rungs", i, "model")
     if stored is None:
         what = f"{UPSTREAMS_FILE} does not hold this model: run `gateway calibrate`"
-        raise _Unfit(locate(folder, at, what))
+        raise _Unfit(deployment.problem(at, what))
     try:
         remote = remote_of(named)
     except ValueError as error:
-        raise _Unfit(locate(folder, (*at, "token_env"), str(error))) from error
-    encoder = None if named.encoder is None else _file(folder, (*at, "encoder"), named.encoder)
+        raise _Unfit(deployment.problem((*at, "token_env"), str(error))) from error
+    encoder = None if named.encoder is None else _file(deployment, (*at, "encoder"), named.encoder)
     try:
         return Upstream(
             remote,
             stored,
             names=named.names,
             encoder=encoder,
-            max_rows=policy.serving.max_batch_rows,
-            due_s=partial(call_deadline, policy.rungs[i].budget_s),
+            max_rows=deployment.policy.serving.max_batch_rows,
+            due_s=partial(call_deadline, deployment.policy.rungs[i].budget_s),
         )
     except ValueError as error:
         if encoder is not None:
             encoder.close()
-        raise _Unfit(locate(folder, at, str(error))) from error
+        raise _Unfit(deployment.problem(at, str(error))) from error

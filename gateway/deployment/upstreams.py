@@ -1,7 +1,7 @@
 """`upstreams.json`: what calibration keeps of the models that live in other servers.
 
-A replica starts from this file alone. Whoever answers at the time is held against it; who does not answer
-yet is held against it before the first answer is used (see `fallbacks.oip.upstream`).
+A replica starts from this file alone. A server that answers at start is compared with it at once; one that
+does not answer yet is compared before its first answer is used (see `fallbacks.oip.upstream`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import orjson
 
@@ -23,7 +22,8 @@ from fallbacks.oip.upstream import Upstream
 from fallbacks.onnx_file import read_once
 from fallbacks.predictor import LoadedModel
 from gateway.core.errors import ArtifactError, PolicyError, Problem
-from gateway.policy.schema import OipPolicy, Policy, locate
+from gateway.deployment.deployment import Deployment
+from gateway.policy.schema import OipPolicy, Policy
 
 UPSTREAMS_FILE = "upstreams.json"
 RECORD_S, CHECK_S = 30.0, 2.0
@@ -40,16 +40,16 @@ def remote_of(named: OipPolicy) -> Remote:
     return Remote(UpstreamAddress.parse(named.url), named.model, named.version, token)
 
 
-def record_upstreams(folder: Path, policy: Policy) -> dict[str, Stored]:
-    """What is to be kept of every rung that lives elsewhere, asked now. Raises PolicyError; blocks."""
+def record_upstreams(deployment: Deployment) -> dict[str, Stored]:
+    """What identifies every rung in another server, requested now. Raises PolicyError; blocks."""
     found: dict[str, Stored] = {}
     problems: list[Problem] = []
-    for i, rung in enumerate(policy.rungs):
+    for i, rung in enumerate(deployment.policy.rungs):
         if isinstance(rung.model, OipPolicy):
             try:
-                found[rung.name] = _record(rung.model, policy)
+                found[rung.name] = _record(rung.model, deployment.policy)
             except (Unanswered, TimeoutError, ValueError) as error:
-                problems.append(locate(folder, ("rungs", i, "model"), f"cannot be calibrated: {error}"))
+                problems.append(deployment.problem(("rungs", i, "model"), f"cannot be calibrated: {error}"))
     if problems:
         raise PolicyError(problems)
     return found
@@ -69,19 +69,19 @@ def _record(named: OipPolicy, policy: Policy) -> Stored:
     return apart(ask)
 
 
-def write_upstreams(folder: Path, found: Mapping[str, Stored]) -> None:
-    """Writes the file, if there is anything to keep."""
+def write_upstreams(deployment: Deployment, found: Mapping[str, Stored]) -> None:
+    """Writes the file, if any rung is in another server."""
     if found:
         held = {"schema": 1, "upstreams": {name: stored.to_json() for name, stored in found.items()}}
         options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
-        (folder / UPSTREAMS_FILE).write_bytes(orjson.dumps(held, option=options))
+        (deployment.folder / UPSTREAMS_FILE).write_bytes(orjson.dumps(held, option=options))
 
 
-def read_upstreams(folder: Path, policy: Policy) -> dict[str, Stored]:
+def read_upstreams(deployment: Deployment) -> dict[str, Stored]:
     """What is kept, by rung. Raises ArtifactError if the policy needs the file and cannot have it."""
-    if not any(isinstance(rung.model, OipPolicy) for rung in policy.rungs):
+    if not any(isinstance(rung.model, OipPolicy) for rung in deployment.policy.rungs):
         return {}
-    path = folder / UPSTREAMS_FILE
+    path = deployment.folder / UPSTREAMS_FILE
     if not path.exists():
         raise ArtifactError([Problem("", "is missing: run `gateway calibrate`", str(path))])
     try:
@@ -93,10 +93,10 @@ def read_upstreams(folder: Path, policy: Policy) -> dict[str, Stored]:
         raise ArtifactError([Problem("", f"{error}; run `gateway calibrate` again", str(path))]) from error
 
 
-def check_upstreams(folder: Path, policy: Policy, models: Mapping[str, LoadedModel]) -> None:
-    """Holds every upstream that answers within two seconds against what is kept of it; blocks meanwhile.
+def check_upstreams(deployment: Deployment, models: Mapping[str, LoadedModel]) -> None:
+    """Compares every upstream that answers within two seconds with what is kept of it; blocks meanwhile.
 
-    Raises ArtifactError if one answers otherwise. One that cannot be asked now is told to the log.
+    Raises ArtifactError if one answers differently. One that cannot be reached now is logged.
     """
     asked = {name: model for name, model in models.items() if isinstance(model, Upstream)}
     if not asked:
@@ -107,12 +107,12 @@ def check_upstreams(folder: Path, policy: Policy, models: Mapping[str, LoadedMod
 
     ended = dict(zip(asked, apart(ask), strict=True))
     problems: list[Problem] = []
-    for i, rung in enumerate(policy.rungs):
+    for i, rung in enumerate(deployment.policy.rungs):
         match ended.get(rung.name):
             case None:
                 pass
             case ValueError() as error:
-                problems.append(locate(folder, ("rungs", i, "model"), str(error)))
+                problems.append(deployment.problem(("rungs", i, "model"), str(error)))
             case Unanswered() | TimeoutError() as error:
                 log.warning(
                     "rung %s cannot be checked now, and is not asked until it can: %s", rung.name, error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from gateway.core.batch import now_s
+from gateway.core.deadline import now_s
 from gateway.core.decision import Decision, Deferred
 from gateway.serving.gateway import Gateway
 from gateway.serving.review import QueuedReview, outcome_of

@@ -27,7 +27,8 @@ from gateway.core.pipeline import Ended, Pipeline, Review
 from gateway.core.record import RequestRecord
 from gateway.deployment.artifacts import Artifacts, load_artifacts
 from gateway.deployment.compile import Stores, compile_policy
-from gateway.policy.schema import Policy, RoundedTier, TopTier, load_policy, locate
+from gateway.deployment.deployment import Deployment
+from gateway.policy.schema import Policy, RoundedTier, TopTier
 from gateway.protocol import disclosure
 from gateway.protocol.contract import Contract
 from gateway.protocol.disclosure import Tier
@@ -37,26 +38,30 @@ from gateway.telemetry.audit import Audit
 from gateway.telemetry.json_lines import JsonLinesSink
 from gateway.telemetry.metrics import Telemetry
 
-VAR = "var"
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedDeployment:
     """One policy with all it names, compiled. Swapped as a whole, never changed."""
 
-    policy: Policy
+    deployment: Deployment
     artifacts: Artifacts
     pipeline: Pipeline
     contract: Contract
     breakers: dict[str, Breaker]
 
     @property
+    def policy(self) -> Policy:
+        return self.deployment.policy
+
+    @property
     def tag(self) -> str:
+        """The policy in force as callers see it: name@version#hash."""
         return self.artifacts.tag
 
     def tier(self, name: str) -> Tier:
-        """How much a caller of this tier may see; two digits where the policy does not say."""
+        """How much a caller of this tier may see; two digits where the policy does not name the tier."""
         match self.policy.disclosure.get(name):
             case "full":
                 return disclosure.Full()
@@ -73,15 +78,16 @@ class Loaded:
 class Gateway:
     """Open one with `Gateway.open`; `start` it on the event loop that will serve; `close` it at the end."""
 
-    def __init__(self, folder: Path, policy: Policy, review: Review, callers: Callers) -> None:
-        self.folder = folder
+    def __init__(self, deployment: Deployment, review: Review, callers: Callers) -> None:
+        policy = deployment.policy
+        self.folder = deployment.folder
         self.replica = f"{os.getpid()}-{secrets.token_hex(2)}"
         self.started_s = time.time()
         self.callers = callers
         self.review = review
-        self.loaded = self._load(policy)
+        self.loaded = self._load(deployment)
         self.telemetry = Telemetry(policy.name, self.replica)
-        path = folder / VAR / f"decisions-{self.replica}.jsonl"
+        path = deployment.var / f"decisions-{self.replica}.jsonl"
         self.statistics = Statistics(lambda: self.loaded.pipeline.models)
         self.audit = Audit([JsonLinesSink(path), self.telemetry])
         serving = policy.serving
@@ -97,22 +103,23 @@ class Gateway:
     @classmethod
     def open(cls, folder: Path) -> Gateway:
         """Loads, verifies and compiles a deployment. Raises PolicyError or ArtifactError; blocks."""
-        policy = load_policy(folder)
-        callers = Callers(folder / VAR, anonymous_loopback=policy.serving.anonymous == "loopback")
-        return cls(folder, policy, _review(folder, policy), callers)
+        deployment = Deployment.read(folder)
+        anonymous_loopback = deployment.policy.serving.anonymous == "loopback"
+        callers = Callers(deployment.var, anonymous_loopback=anonymous_loopback)
+        return cls(deployment, _open_review(deployment), callers)
 
-    def _load(self, policy: Policy) -> Loaded:
-        artifacts = load_artifacts(self.folder, policy)
+    def _load(self, deployment: Deployment) -> LoadedDeployment:
+        policy, artifacts = deployment.policy, load_artifacts(deployment)
         breakers: dict[str, Breaker] = {}
         try:
             pipeline = compile_policy(policy, artifacts, Stores(self.review, self.callers.rate_of, breakers))
         except ArtifactError:
             artifacts.close()
             raise
-        return Loaded(policy, artifacts, pipeline, artifacts.contract, breakers)
+        return LoadedDeployment(deployment, artifacts, pipeline, artifacts.contract, breakers)
 
     def start(self) -> None:
-        """Begins to write the audit log and to tend the review queue, on the event loop that serves."""
+        """Starts writing the audit log and maintaining the review queue, on the event loop that serves."""
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self.audit.run())]
         if isinstance(self.review, QueuedReview):
@@ -121,7 +128,7 @@ class Gateway:
     async def decide(self, batch: Batch, priority: int = 1) -> list[Decision]:
         """One decision a row, in order, by the rows' deadlines; rows of other requests share its passes.
 
-        Args:    priority: 1 is the highest, and what is not said; others wait behind.
+        Args:    priority: 1 is the highest and the default; lower ones wait behind.
         """
         return await self.batcher.decide(batch, priority)
 
@@ -132,7 +139,7 @@ class Gateway:
         return ended
 
     def record(self, record: RequestRecord) -> None:
-        """Takes a finished request for the audit log, telemetry and statistics; never blocks."""
+        """Records a finished request for the audit log, telemetry and statistics; never blocks."""
         self.audit.take(record)
         self.statistics.ended(record)
 
@@ -141,20 +148,20 @@ class Gateway:
 
         Raises PolicyError or ArtifactError, with the old pipeline still in place. Blocks while it loads.
         """
-        policy = load_policy(self.folder)
+        deployment = Deployment.read(self.folder)
         old = self.loaded
-        if problems := list(_needs_restart(self.folder, old.policy, policy)):
+        if problems := list(_needs_restart(old.policy, deployment)):
             raise PolicyError(problems)
-        loaded = self._load(policy)
+        loaded = self._load(deployment)
         if loaded.tag == old.tag:
             loaded.artifacts.close()
             return False
         for name, breaker in old.breakers.items():
             if breaker.state is State.ISOLATED and name in loaded.breakers:
-                loaded.breakers[name].isolate()  # what an operator took out stays out
+                loaded.breakers[name].isolate()  # what an operator isolated stays isolated
         self.loaded = loaded
         self._retired.append(old.artifacts)
-        self._apply(policy)
+        self._apply(deployment.policy)
         log.info("policy %s replaced by %s", old.tag, loaded.tag)
         asyncio.get_running_loop().call_later(2 * old.policy.deadline_s, self._retire, old.artifacts)
         return True
@@ -165,7 +172,7 @@ class Gateway:
         artifacts.close()
 
     def _apply(self, policy: Policy) -> None:
-        """What outlives a pipeline takes its limits from the policy in force."""
+        """Gives what outlives a pipeline the limits of the policy in force."""
         self.callers.anonymous_loopback = policy.serving.anonymous == "loopback"
         self.batcher.max_batch_rows = policy.serving.max_batch_rows
         self.batcher.max_queued_rows = policy.serving.max_queued_rows
@@ -176,10 +183,11 @@ class Gateway:
             self.review.expire_after_s = policy.review.expire_after_s
 
     async def healthy(self) -> bool:
-        """Whether one canary row is decided within the deadline. It charges no budget and asks no person."""
+        """Whether one canary row is decided within the deadline. It charges no budget and opens no review."""
         loaded = self.loaded
         primary = next(iter(loaded.artifacts.models.values()))
-        guards = tuple(guard for guard in loaded.pipeline.guards if guard.name in loaded.artifacts.fitted.ood)
+        on_canary = {guard.name for guard in loaded.policy.guards if guard.on_canary}
+        guards = tuple(guard for guard in loaded.pipeline.guards if guard.name in on_canary)
         pipeline = replace(loaded.pipeline, guards=guards, review=NoReview())
         now_s = asyncio.get_running_loop().time()
         deadline_s = now_s + loaded.policy.deadline_s
@@ -188,7 +196,7 @@ class Gateway:
         return len(decisions) == 1 and asyncio.get_running_loop().time() <= deadline_s
 
     async def close(self) -> None:
-        """Finishes what was taken, writes what was recorded, ends the threads."""
+        """Finishes accepted rows, writes what was recorded, ends the threads."""
         await self.batcher.drain()
         for task in self._tasks:
             task.cancel()
@@ -202,24 +210,26 @@ class Gateway:
             self.review.queue.close()
 
 
-def _needs_restart(folder: Path, old: Policy, new: Policy) -> Iterator[Problem]:
+def _needs_restart(old: Policy, deployment: Deployment) -> Iterator[Problem]:
     """What is bound once, when a replica starts."""
+    new = deployment.policy
     stores = [policy.review and policy.review.store for policy in (old, new)]
     if stores[0] != stores[1]:
-        yield locate(folder, ("review", "store"), "a change of the review store needs a restart")
+        yield deployment.problem(("review", "store"), "a change of the review store needs a restart")
     for field in ("replicas", "trusted_proxies", "base_path"):
         if getattr(old.serving, field) != getattr(new.serving, field):
-            yield locate(folder, ("serving", field), f"a change of {field} needs a restart")
+            yield deployment.problem(("serving", field), f"a change of {field} needs a restart")
     if old.name != new.name:
-        yield locate(folder, ("name",), "a change of the name needs a restart")
+        yield deployment.problem(("name",), "a change of the name needs a restart")
 
 
-def _review(folder: Path, policy: Policy) -> Review:
-    if policy.review is None:
+def _open_review(deployment: Deployment) -> Review:
+    policy = deployment.policy.review
+    if policy is None:
         return NoReview()
-    path = folder / policy.review.store.removeprefix("sqlite:///")
+    path = deployment.folder / policy.store.removeprefix("sqlite:///")
     try:
-        queue = ReviewQueue.open(f"sqlite:///{path}", capacity=policy.review.capacity)
+        queue = ReviewQueue.open(f"sqlite:///{path}", capacity=policy.capacity)
     except StoreError as error:
-        raise PolicyError([locate(folder, ("review", "store"), str(error))]) from error
-    return QueuedReview(queue, policy.review.expire_after_s)
+        raise PolicyError([deployment.problem(("review", "store"), str(error))]) from error
+    return QueuedReview(queue, policy.expire_after_s)

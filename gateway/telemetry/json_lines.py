@@ -1,4 +1,4 @@
-"""The audit log: a file of JSON lines, one a row; where rows are missing, a line states of how many requests."""
+"""The audit log: a file of JSON lines, one a row; where requests are missing, a line states how many."""
 
 from __future__ import annotations
 

@@ -9,11 +9,11 @@ import pytest
 
 from gateway.access.callers import add_key
 from gateway.access.keys import SCOPES
+from gateway.deployment.deployment import VAR
 from gateway.grpc.methods import METHODS
 from gateway.http.handler import ROUTES
 from gateway.http.routes import Route
 from gateway.serving.data_plane import ANYBODY, INFERENCE, METADATA, NOBODY, OWN
-from gateway.serving.gateway import VAR
 from tests.support.data_planes import AWAY, Client, DataPlane, plane_of, some
 from tests.support.deployments import FULL_RATE, letters
 from tests.support.grpc_client import door_of

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.access.tls import Tls, load_tls
 from gateway.core.errors import PolicyError, Problem
-from gateway.policy.schema import load_policy
+from gateway.deployment.deployment import Deployment
 from gateway.replica import ListenAddress, Replica, refuse_public_bind
 from gateway.serving.gateway import Gateway
 from tests.support.certificates import RSA, certificate, openssl
@@ -27,7 +27,7 @@ def with_serving(folder: Path, more: str) -> Path:
 
 def loaded(folder: Path, pem: str, key: str) -> Tls:
     with_serving(folder, f"tls: {{certificate: {pem}, key: {key}}}")
-    tls = load_tls(folder, load_policy(folder))
+    tls = load_tls(Deployment.read(folder))
     assert tls is not None
     return tls
 
@@ -50,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_no_tls_is_no_problem(folder: Path) -> None:
-    assert load_tls(folder, load_policy(folder)) is None
+    assert load_tls(Deployment.read(folder)) is None
 
 
 def test_files_are_found_from_the_deployment_folder_and_given_as_bytes_and_as_a_context(folder: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_file_that_may_not_be_read_is_reported(folder: Path, monkeypatch: pyte
 )
 def test_incomplete_settings_are_refused_when_the_policy_is_read(folder: Path, settings: str) -> None:
     with pytest.raises(PolicyError, match=r"serving\.tls"):
-        load_policy(with_serving(folder, f"tls: {settings}"))
+        Deployment.read(with_serving(folder, f"tls: {settings}"))
 
 
 # ---------------------------------------------------------------- where it is required
@@ -137,8 +137,8 @@ PROXY = "trusted_proxies: [10.0.0.1]"
 @pytest.mark.parametrize("host", LOOPBACK)
 @pytest.mark.parametrize("more", ["", TLS, PROXY, f"{TLS}, {PROXY}"])
 def test_on_loopback_nothing_is_required(folder: Path, host: str, more: str) -> None:
-    policy = load_policy(with_serving(folder, more))
-    refuse_public_bind(folder, policy, ListenAddress(host))
+    deployment = Deployment.read(with_serving(folder, more))
+    refuse_public_bind(deployment, ListenAddress(host))
 
 
 @pytest.mark.parametrize("host", PUBLIC)
@@ -146,16 +146,16 @@ def test_on_loopback_nothing_is_required(folder: Path, host: str, more: str) -> 
 def test_a_public_address_is_taken_with_tls_or_a_proxy_that_ends_it(
     folder: Path, host: str, more: str
 ) -> None:
-    policy = load_policy(with_serving(folder, more))
-    refuse_public_bind(folder, policy, ListenAddress(host))
+    deployment = Deployment.read(with_serving(folder, more))
+    refuse_public_bind(deployment, ListenAddress(host))
 
 
 @pytest.mark.parametrize("host", PUBLIC)
 @pytest.mark.parametrize("more", ["", "trusted_proxies: []"])
 def test_a_public_address_is_refused_without_either(folder: Path, host: str, more: str) -> None:
-    policy = load_policy(with_serving(folder, more))
+    deployment = Deployment.read(with_serving(folder, more))
     with pytest.raises(PolicyError, match=r"serving\.tls.*loopback.*trusted_proxies"):
-        refuse_public_bind(folder, policy, ListenAddress(host))
+        refuse_public_bind(deployment, ListenAddress(host))
 
 
 def test_a_replica_refuses_by_itself_however_it_is_started(folder: Path) -> None:

@@ -27,7 +27,8 @@ from gateway.admin.preview import (
     previews,
     why,
 )
-from gateway.policy.schema import Policy, load_policy
+from gateway.deployment.deployment import Deployment
+from gateway.policy.schema import Policy
 from gateway.protocol.contract import Contract, TensorSpec
 
 F4 = np.dtype(np.float32)
@@ -225,7 +226,7 @@ def test_whatever_the_bytes_are_only_what_prints_is_shown(item: bytes) -> None:
 
 @pytest.fixture(scope="module")
 def policy() -> Policy:
-    found = load_policy(Path(__file__).parents[2] / "configs" / "letters")
+    found = Deployment.read(Path(__file__).parents[2] / "configs" / "letters").policy
     squeeze = {"name": "perturbation", "kind": "squeeze", "cuts": {"defer": "certified"}, "budget_s": 0.01}
     guards = [*(g.model_dump() for g in found.guards), {**squeeze, "on_error": "degrade"}]
     return Policy.model_validate({**found.model_dump(by_alias=True), "guards": guards})

@@ -19,8 +19,9 @@ from typer.testing import CliRunner
 from bench.__main__ import app
 from bench.curve import SHARES
 from gateway.access.callers import add_key
+from gateway.deployment.deployment import VAR
 from gateway.replica import ListenAddress, Replica
-from gateway.serving.gateway import VAR, Gateway
+from gateway.serving.gateway import Gateway
 
 LETTERS = Path(__file__).parents[2] / "configs" / "letters"
 QUICK = ("--seconds", "0.5", "--warm-up", "0.1", "--connections", "4")

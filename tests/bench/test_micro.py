@@ -14,11 +14,12 @@ from bench.micro.body import Awaited, Body, Plain, calls_a_round, repeat
 from bench.micro.results import Cost, Report, table
 from bench.micro.stages import FORWARD, stages
 from bench.micro.world import FOLDER, World, open_world
-from gateway.core.batch import Forward
 from gateway.core.decision import Served, Verdict
-from gateway.policy.schema import load_policy
+from gateway.core.model import Forward
+from gateway.deployment.deployment import Deployment
+from gateway.policy.kinds.squeeze import FittedSqueeze
 
-STAGES = stages(load_policy(FOLDER))
+STAGES = stages(Deployment.read(FOLDER).policy)
 CLASSES = 10
 
 
@@ -100,11 +101,12 @@ def test_what_all_guards_share_and_every_guard_of_the_policy_are_measured(world:
 
 
 def test_only_triggered_rows_ask_the_model_again(world: World) -> None:
-    (squeeze,) = world.opened.artifacts.fitted.squeeze.values()
+    guards = world.opened.artifacts.guards.values()
+    (squeeze,) = (one.squeeze for one in guards if isinstance(one, FittedSqueeze))
     model = world.opened.artifacts.models[world.opened.primary]
-    for rows, woken in ((world.quiet, False), (world.triggered, True)):
+    for rows, woken in ((world.quiet, False), (world.to_squeeze, True)):
         features = model.run(world.inputs(rows[:128]))["features"]
-        assert len(rows) >= 128 and (squeeze.triggered(features) == woken).all()
+        assert len(rows) >= 128 and (squeeze.to_squeeze(features) == woken).all()
 
 
 @pytest.mark.parametrize("kind", [Plain, Awaited])

@@ -23,7 +23,8 @@ from gateway.core.decision import Decision, Degraded, Served, Verdict
 from gateway.core.errors import ArtifactError, PolicyError, Problem, Problems
 from gateway.deployment.artifacts import load_artifacts
 from gateway.deployment.certificate import Certificate, load_certificate
-from gateway.policy.schema import load_policy
+from gateway.deployment.deployment import Deployment
+from gateway.policy.kinds.ood import FittedOod
 from guards.rows import Signals
 from tests.support import onnx_bytes as onnx
 from tests.support.deployments import (
@@ -75,7 +76,7 @@ def calibrated(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = letters(tmp_path_factory.mktemp("calibrated"), FULL_RATE)
     for name in WRITTEN:
         (folder / name).unlink()
-    calibrate(folder, data / "calibration.npz")
+    calibrate(Deployment.read(folder), data / "calibration.npz")
     return folder
 
 
@@ -102,7 +103,7 @@ def test_the_certificate_says_what_was_done_and_starts(calibrated: Path, data: P
         assert (one.budget, one.delta, one.n) == (0.02, 0.05, 1600)
         assert binom.cdf(one.k - 1, one.n, one.budget) <= one.delta < binom.cdf(one.k, one.n, one.budget)
     assert set(certificate.selective) == {"primary", "small"}
-    policy = load_policy(calibrated)
+    policy = Deployment.read(calibrated).policy
     for rung in policy.rungs:
         told, risk = certificate.selective[rung.name], rung.checks[0].selective_error
         assert told.risk == risk
@@ -121,7 +122,7 @@ def test_the_certificate_says_what_was_done_and_starts(calibrated: Path, data: P
 
 def test_the_same_data_gives_the_same_bytes(calibrated: Path, data: Path, tmp_path: Path) -> None:
     again = letters(tmp_path, FULL_RATE)
-    calibrate(again, data / "calibration.npz")
+    calibrate(Deployment.read(again), data / "calibration.npz")
     for name in WRITTEN:
         assert (again / name).read_bytes() == (calibrated / name).read_bytes(), name
 
@@ -196,17 +197,19 @@ def test_the_promise_holds_for_other_draws_of_the_data_as_well(data: Path, tmp_p
     for seed in range(draws):
         order = np.random.default_rng(seed).permutation(len(y))
         np.savez(tmp_path / "draw.npz", x=x[order[:3000]], y=y[order[:3000]])
-        certificate = calibrate(folder, tmp_path / "draw.npz")
-        artifacts = load_artifacts(folder, load_policy(folder))
+        certificate = calibrate(Deployment.read(folder), tmp_path / "draw.npz")
+        artifacts = load_artifacts(Deployment.read(folder))
         rest = {"attributes": x[order[3000:]]}
         answer = artifacts.models["primary"].run(rest)
         signals = Signals(rest["attributes"], answer["features"], answer["logits"])
-        for name, alarm in (
-            ("ood", certificate.false_alarm),
-            ("ood.input_only", certificate.without_features),
+        ood = artifacts.guards["ood"]
+        assert isinstance(ood, FittedOod) and ood.input_only is not None
+        for form, alarm in (
+            (ood.full, certificate.false_alarm),
+            (ood.input_only.ood, certificate.without_features),
         ):
             assert alarm is not None
-            stops = int((artifacts.fitted.ood[name].score(signals) >= alarm.cut).sum())
+            stops = int((form.score(signals) >= alarm.cut).sum())
             broken += stops > binom.ppf(0.95, len(signals.x), alarm.budget)
         artifacts.close()
     assert broken <= binom.ppf(SURE, 2 * draws, 0.1)
@@ -216,7 +219,7 @@ def refusal(folder: Path, data: Path, error: type[Problems] = ArtifactError) -> 
     """The only problem that calibration is refused for; nothing may have been written."""
     before = {name: (folder / name).read_bytes() for name in WRITTEN}
     with pytest.raises(error) as caught:
-        calibrate(folder, data)
+        calibrate(Deployment.read(folder), data)
     assert {name: (folder / name).read_bytes() for name in WRITTEN} == before
     assert len(caught.value.problems) == 1
     return caught.value.problems[0]
@@ -255,7 +258,7 @@ def test_the_smallest_deployment_of_the_readme_needs_about_a_thousand_rows(
     shutil.copy(LETTERS / "primary.onnx", folder)
     x, y = held
     np.savez(tmp_path / "held_out.npz", x=x[:1000], y=y[:1000])
-    certificate = calibrate(folder, tmp_path / "held_out.npz")
+    certificate = calibrate(Deployment.read(folder), tmp_path / "held_out.npz")
     assert certificate.false_alarm is not None
     assert certificate.false_alarm.budget == 0.02
     load(folder)
@@ -275,7 +278,10 @@ def test_the_input_may_stand_under_its_own_name_or_under_x(held: tuple[Array, Ar
     x, y = held
     np.savez(tmp_path / "a.npz", x=x[:1500], y=y[:1500])
     np.savez(tmp_path / "b.npz", attributes=x[:1500].astype(np.int16), y=y[:1500].astype(np.uint8), other=y)
-    a, b = calibrate(folder, tmp_path / "a.npz"), calibrate(folder, tmp_path / "b.npz")
+    a, b = (
+        calibrate(Deployment.read(folder), tmp_path / "a.npz"),
+        calibrate(Deployment.read(folder), tmp_path / "b.npz"),
+    )
     assert a.false_alarm == b.false_alarm
     assert a.selective == b.selective
 
@@ -402,13 +408,13 @@ def test_a_model_without_probabilities_cannot_have_a_confidence_check(
     x, y = held
     np.savez(tmp_path / "data.npz", x=x, y=y)
     with pytest.raises(Problems, match="probabilities"):
-        calibrate(folder, tmp_path / "data.npz")
+        calibrate(Deployment.read(folder), tmp_path / "data.npz")
 
 
 def lean_of(held: tuple[Array, Array], folder: Path) -> Certificate:
     x, y = held
     np.savez(folder.parent / "data.npz", x=x, y=y)
-    return calibrate(folder, folder.parent / "data.npz")
+    return calibrate(Deployment.read(folder), folder.parent / "data.npz")
 
 
 def test_without_calibrated_guards_only_the_checks_are_certified(
@@ -444,7 +450,7 @@ def test_it_says_how_far_it_is(held: tuple[Array, Array], tmp_path: Path) -> Non
     x, y = held
     np.savez(tmp_path / "few.npz", x=x[:1200], y=y[:1200])
     steps: list[str] = []
-    calibrate(letters(tmp_path, LEAN, *LENIENT), tmp_path / "few.npz", steps.append)
+    calibrate(Deployment.read(letters(tmp_path, LEAN, *LENIENT)), tmp_path / "few.npz", steps.append)
     assert steps == [
         "reading the data",
         "asking primary for 1200 rows",
@@ -455,9 +461,9 @@ def test_it_says_how_far_it_is(held: tuple[Array, Array], tmp_path: Path) -> Non
     ]
 
 
-def test_a_wrong_policy_or_model_is_told_before_any_data_is_read(tmp_path: Path) -> None:
+def test_a_wrong_policy_or_model_is_reported_before_any_data_is_read(tmp_path: Path) -> None:
     folder = letters(tmp_path)
     edit(folder, ("path: primary.onnx", "path: primry.onnx"))
     with pytest.raises(PolicyError) as caught:
-        calibrate(folder, tmp_path / "nowhere.npz")
+        calibrate(Deployment.read(folder), tmp_path / "nowhere.npz")
     assert caught.value.problems[0].nearest == "primary.onnx"

@@ -1,4 +1,4 @@
-"""The seven laws of the heart, as properties over random pipelines of working and broken parts.
+"""The seven laws of the core, as properties over random pipelines of working and broken parts.
 
 Law 5 (a failed reload changes nothing) lives with the reload, in test_gateway.py.
 """
@@ -12,8 +12,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.batch import Answered, Batch, Model
+from gateway.core.batch import Answered, Batch
 from gateway.core.decision import Decision, Deferred, Degraded, Outcome, Reason, Refused, Served, Verdict
+from gateway.core.model import Model
 from gateway.core.pipeline import AnyGuard, Pipeline, Rung
 from gateway.core.stage import FeatureStage, Stage
 from tests.support.core_parts import MOODS, FakeGuard, FakeModel, FakeReview, Mood, batch_of, run

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.core.errors import ArtifactError, Problem
 from gateway.deployment.certificate import load_certificate, policy_digest
-from gateway.policy.schema import load_policy
+from gateway.deployment.deployment import Deployment
 from gateway.serving.gateway import Gateway
 from gateway.serving.review import QueuedReview
 from tests.support.deployments import CONFIGS, letters, load
@@ -45,7 +45,7 @@ def test_a_deployment_with_its_own_certificate_starts(tmp_path: Path) -> None:
     load(folder)
     certificate = load_certificate(folder)
     assert certificate.deployment == "letters"
-    assert certificate.digests.policy == policy_digest(load_policy(folder))
+    assert certificate.digests.policy == policy_digest(Deployment.read(folder).policy)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_what_the_certificate_does_not_speak_of_may_change(tmp_path: Path, old: 
     assert isinstance(gateway.review, QueuedReview)
     gateway.review.queue.close()
     gateway.loaded.artifacts.close()
-    assert load_policy(folder) != load_policy(letters(tmp_path / "unchanged"))
+    assert Deployment.read(folder).policy != Deployment.read(letters(tmp_path / "unchanged")).policy
 
 
 NOT_A_CERTIFICATE: dict[str, bytes] = {
@@ -219,7 +219,7 @@ def test_a_check_without_a_cut_in_the_certificate_refuses_to_start(tmp_path: Pat
     assert problem.field == "rungs.small.small_confidence"
 
 
-def test_everything_stale_is_told_at_once(tmp_path: Path) -> None:
+def test_every_stale_digest_is_reported_at_once(tmp_path: Path) -> None:
     folder = letters(tmp_path, ("false_alarm_budget: *", "false_alarm_budget: 0.031"))
     flip_last_byte(folder / "guards.npz")
     rewrite(folder, lambda c: c["digests"]["models"].clear())

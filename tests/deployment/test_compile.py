@@ -15,21 +15,23 @@ from gateway.core.decision import Reason, Verdict
 from gateway.core.errors import ArtifactError
 from gateway.core.pipeline import Pipeline
 from gateway.core.stage import FeatureStage, Stage
-from gateway.deployment.artifacts import Artifacts, Fitted, input_only, load_artifacts
+from gateway.deployment.artifacts import Artifacts, load_artifacts
 from gateway.deployment.certificate import load_certificate
 from gateway.deployment.compile import Stores, compile_policy
-from gateway.policy.schema import Policy, SqueezePolicy, load_policy
+from gateway.deployment.deployment import Deployment
+from gateway.policy.kinds.ood import FittedOod
+from gateway.policy.kinds.squeeze import FittedSqueeze, SqueezePolicy
+from gateway.policy.schema import Policy
 from gateway.serving.review import NoReview
 from guards.rate import RateGuard
-from guards.rows import Signals
 from guards.squeeze import Squeeze, SqueezeGuard
 from tests.support.deployments import batch_of, clean_rows, letters, run
 
 
 @contextmanager
 def artifacts_of(folder: Path) -> Iterator[tuple[Policy, Artifacts]]:
-    policy = load_policy(folder)
-    artifacts = load_artifacts(folder, policy)
+    deployment = Deployment.read(folder)
+    policy, artifacts = deployment.policy, load_artifacts(deployment)
     try:
         yield policy, artifacts
     finally:
@@ -78,10 +80,12 @@ def test_the_input_only_form_reads_no_model_and_the_full_form_does(tmp_path: Pat
         assert isinstance(stage.without, Stage)
         assert (stage.without.on_error, stage.without.enforce) == (Verdict.DEFER, True)
         full, blind = stage.full.guard, stage.without.guard
+        form = artifacts.guards["ood"].input_only
+        assert form is not None
 
         async def alone() -> None:
             batch = batch_of(clean_rows(8))  # there is no model that it could ask
-            expected = artifacts.fitted.ood[input_only("ood")].score(Signals(batch.inputs["attributes"]))
+            expected = form.score(batch.inputs["attributes"])
             np.testing.assert_allclose(await blind.score(batch), expected, rtol=1e-9)
             with pytest.raises(KeyError, match="primary"):
                 await full.score(batch)
@@ -150,7 +154,7 @@ def test_one_guard_may_be_observed_while_the_rest_is_enforced(tmp_path: Path) ->
     assert ood_of(pipeline).full.enforce
 
 
-def test_without_people_the_review_has_no_room(tmp_path: Path) -> None:
+def test_without_a_review_queue_there_is_no_room(tmp_path: Path) -> None:
     folder = letters(tmp_path)
     path = folder / "gateway.yaml"
     lines = path.read_text().splitlines(keepends=True)
@@ -164,7 +168,9 @@ def test_without_features_defer_needs_no_second_form(tmp_path: Path) -> None:
     folder = letters(tmp_path)
     with artifacts_of(folder) as (policy, artifacts):
         guards = [g.model_copy(update={"without_features": "defer"}) for g in policy.guards[1:]]
-        lean = replace(artifacts, fitted=Fitted({"ood": artifacts.fitted.ood["ood"]}, {}))
+        ood = artifacts.guards["ood"]
+        assert isinstance(ood, FittedOod)
+        lean = replace(artifacts, guards={"ood": replace(ood, input_only=None)})
         changed = policy.model_copy(update={"guards": guards})
         pipeline = compile_policy(changed, lean, Stores(NoReview(), lambda principal: None, {}))
     assert ood_of(pipeline).without is Verdict.DEFER
@@ -188,10 +194,10 @@ def test_a_squeeze_guard_is_cut_by_the_joint_certificate_and_falls_to_on_error_w
         squeeze = Squeeze.fit(
             h[half[0]], y[half[0]], h[half[1]], p[half[1]], np.tile(p[half[1]], (2, 1)), seed=0
         )
-        fitted = replace(artifacts.fitted, squeeze={"perturbation": squeeze})
+        guards = {**artifacts.guards, "perturbation": FittedSqueeze("perturbation", squeeze)}
         more = policy.model_copy(update={"guards": [*policy.guards, guard]})
         pipeline = compile_policy(
-            more, replace(artifacts, fitted=fitted), Stores(NoReview(), lambda principal: None, {})
+            more, replace(artifacts, guards=guards), Stores(NoReview(), lambda principal: None, {})
         )
     stage = pipeline.guards[-1]
     assert isinstance(stage, FeatureStage)

@@ -13,28 +13,51 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gateway.core.batch import Batch, Model, now_s
+from gateway.core.batch import Batch
+from gateway.core.deadline import now_s
 from gateway.core.decision import Tensors, Verdict
 from gateway.core.errors import ArtifactError
+from gateway.core.model import Model
 from gateway.core.pipeline import Pipeline
 from gateway.core.stage import FeatureStage, Stage
-from gateway.deployment.artifacts import Artifacts, input_only, load_artifacts
+from gateway.deployment.artifacts import Artifacts, load_artifacts
 from gateway.deployment.compile import Stores, compile_policy
-from gateway.policy.schema import load_policy
+from gateway.deployment.deployment import Deployment
+from gateway.policy.kinds.ood import FittedOod, InputOnlyOod
+from gateway.policy.kinds.squeeze import FittedSqueeze
 from gateway.serving.review import NoReview
 from guards.rows import Signals
+from guards.squeeze import Squeeze
 from guards.squeezers import distance, variants
 from tests.support.deployments import CONFIGS, batch_of, clean_rows, letters, outlier_rows, run
 
 
 @contextmanager
 def compiled(folder: Path) -> Iterator[tuple[Pipeline, Artifacts]]:
-    policy = load_policy(folder)
-    artifacts = load_artifacts(folder, policy)
+    deployment = Deployment.read(folder)
+    policy, artifacts = deployment.policy, load_artifacts(deployment)
     try:
         yield compile_policy(policy, artifacts, Stores(NoReview(), lambda principal: None, {})), artifacts
     finally:
         artifacts.close()
+
+
+def ood_of(artifacts: Artifacts, name: str) -> FittedOod:
+    fitted = artifacts.guards[name]
+    assert isinstance(fitted, FittedOod)
+    return fitted
+
+
+def input_only(artifacts: Artifacts, name: str) -> InputOnlyOod:
+    form = ood_of(artifacts, name).input_only
+    assert form is not None
+    return form
+
+
+def squeeze_of(artifacts: Artifacts, name: str) -> Squeeze:
+    fitted = artifacts.guards[name]
+    assert isinstance(fitted, FittedSqueeze)
+    return fitted.squeeze
 
 
 def feature_stages(pipeline: Pipeline) -> dict[str, FeatureStage]:
@@ -51,11 +74,11 @@ def test_every_guard_of_fashion_gives_what_its_own_formula_gives() -> None:
         x = pictures(200)
         answer = artifacts.models["primary"].run({"image": x})
         h, p = answer["features"], answer["probabilities"]
-        squeeze = artifacts.fitted.squeeze["perturbation"]
+        squeeze = squeeze_of(artifacts, "perturbation")
         signals = Signals(x, h, answer["logits"])
-        expected = {name: artifacts.fitted.ood[name].score(signals) for name in ("ood", "noise")}
+        expected = {name: ood_of(artifacts, name).full.score(signals) for name in ("ood", "noise")}
         squeezed = artifacts.models["primary"].run({"image": variants(x, squeeze.bits)})["probabilities"]
-        hit = squeeze.triggered(h)
+        hit = squeeze.to_squeeze(h)
         assert 5 < hit.sum() < 60
         expected["perturbation"] = squeeze.score(h, p, np.where(hit, distance(p, squeezed), 0.0))
 
@@ -78,7 +101,7 @@ def test_an_input_of_another_width_is_measured_as_float32(tmp_path: Path) -> Non
         async def score() -> None:
             x = clean_rows(4)
             wide = batch_of(x.astype(np.float64))
-            expected = artifacts.fitted.ood[input_only("ood")].score(Signals(x))
+            expected = input_only(artifacts, "ood").score(x)
             np.testing.assert_allclose(await without.guard.score(wide), expected, rtol=1e-9)
 
         run(score)
@@ -146,16 +169,15 @@ def test_what_fails_ahead_of_time_counts_only_if_the_guard_fails_too(tmp_path: P
 
 def test_a_guard_that_the_models_outputs_do_not_suit_is_refused_at_load(tmp_path: Path) -> None:
     folder = letters(tmp_path)
-    policy = load_policy(folder)
-    artifacts = load_artifacts(folder, policy)
+    deployment = Deployment.read(folder)
+    policy, artifacts = deployment.policy, load_artifacts(deployment)
     try:
-        only = artifacts.fitted.ood[input_only("ood")]
+        only = FittedOod("ood", input_only(artifacts, "ood").ood, input_only(artifacts, "ood"))
         model = artifacts.models["small"]  # gives no features
         without = replace(artifacts, models={**artifacts.models, "primary": model})
         stores = Stores(NoReview(), lambda principal: None, {})
         with pytest.raises(ArtifactError, match="needs features, and the model's answer holds none"):
             compile_policy(policy, without, stores)
-        fitted = replace(artifacts.fitted, ood={"ood": only, input_only("ood"): only})
-        assert compile_policy(policy, replace(without, fitted=fitted), stores).guards
+        assert compile_policy(policy, replace(without, guards={"ood": only}), stores).guards
     finally:
         artifacts.close()

@@ -24,6 +24,7 @@ from fallbacks.onnx import OnnxModel
 from gateway.calibration.calibrate import calibrate
 from gateway.core.decision import Decision, Degraded, Served
 from gateway.core.errors import ArtifactError, PolicyError, Problem, Problems
+from gateway.deployment.deployment import Deployment
 from gateway.serving.gateway import Gateway
 from tests.support.deployments import (
     CONFIGS,
@@ -58,7 +59,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLServer]:
-    """One that nobody takes away."""
+    """A server that runs until the module ends."""
     with mlserver(LETTERS, tmp_path_factory.mktemp("mlserver") / "work") as one:
         yield one
 
@@ -69,7 +70,7 @@ def calibrated(server: MLServer, data: Path, tmp_path_factory: pytest.TempPathFa
     folder = letters(tmp_path_factory.mktemp("calibrated"), (LOCAL, elsewhere(server.http)), FULL_RATE)
     for name in ("primary.onnx", "guards.npz", "certificate.json"):
         (folder / name).unlink()
-    calibrate(folder, data)
+    calibrate(Deployment.read(folder), data)
     return folder
 
 
@@ -112,7 +113,7 @@ def test_it_answers_as_the_same_model_in_this_process_does(
 ) -> None:
     move(folder, server, getattr(server, protocol))
     local = letters(tmp_path / "local", FULL_RATE)
-    calibrate(local, data)
+    calibrate(Deployment.read(local), data)
     rows = clean_rows(60), outlier_rows(20)
     there, here = decided(folder, *rows), decided(local, *rows)
     assert by_outcome(there) == by_outcome(here)
@@ -314,7 +315,7 @@ def test_features_come_from_an_encoder_beside_a_server_that_gives_none(
         folder = letters(tmp_path, (LOCAL, elsewhere(one.http, more)), FULL_RATE)
         (folder / "primary.onnx").unlink()
         cut(folder / "encoder.onnx", {"features": "features", "logits": "logits"})
-        calibrate(folder, data)
+        calibrate(Deployment.read(folder), data)
         rows = clean_rows(40), outlier_rows(10)
         found = decided(folder, *rows)
         assert by_outcome(found) == by_outcome(decided(calibrated, *rows))
@@ -342,13 +343,13 @@ def test_what_is_stored_is_bound_by_the_certificate(folder: Path, server: MLServ
         (", token_env: NOT_SET_ANYWHERE", "NOT_SET_ANYWHERE holds no token"),
     ],
 )
-def test_what_does_not_suit_the_server_is_told_by_line(
+def test_a_mismatch_with_the_server_is_reported_with_its_line(
     tmp_path: Path, server: MLServer, data: Path, more: str, told: str
 ) -> None:
     folder = letters(tmp_path, (LOCAL, elsewhere(server.http, more)))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(PolicyError) as caught:
-        calibrate(folder, data)
+        calibrate(Deployment.read(folder), data)
     (problem,) = caught.value.problems
     assert told in problem.what and problem.field.startswith("rungs[0].model")
     assert "kind: oip" in (folder / "gateway.yaml").read_text().splitlines()[problem.line - 1]
@@ -358,4 +359,4 @@ def test_what_does_not_suit_the_server_is_told_by_line(
 def test_a_server_that_is_not_there_cannot_be_calibrated(tmp_path: Path, data: Path) -> None:
     folder = letters(tmp_path, (LOCAL, elsewhere(f"http://127.0.0.1:{free_port()}")))
     with pytest.raises(PolicyError, match="cannot be calibrated"):
-        calibrate(folder, data)
+        calibrate(Deployment.read(folder), data)

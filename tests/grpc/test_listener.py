@@ -18,8 +18,8 @@ from grpc_health.v1 import health_pb2
 
 from fallbacks.oip import open_inference_pb2 as pb
 from gateway.access.callers import add_key
+from gateway.deployment.deployment import VAR
 from gateway.grpc import listener as grpc_module
-from gateway.serving.gateway import VAR
 from gateway.serving.review import answer_unsure, answer_with_label
 from tests.support.data_planes import Client, DataPlane, mixed, plane_of, whole_plane
 from tests.support.data_planes import request_of as json_request

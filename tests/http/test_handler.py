@@ -12,7 +12,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from gateway.core.batch import Batch, now_s
+from gateway.core.batch import Batch
+from gateway.core.deadline import now_s
 from gateway.core.decision import Decision
 from gateway.serving.data_plane import LONGEST_WAIT_S, wait_s
 from gateway.serving.review import answer_unsure, answer_with_label

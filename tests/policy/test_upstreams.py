@@ -10,9 +10,10 @@ import pytest
 
 from gateway.core.errors import ArtifactError, PolicyError, Problem
 from gateway.deployment.certificate import policy_digest
+from gateway.deployment.deployment import Deployment
 from gateway.deployment.models import load_models
 from gateway.deployment.upstreams import read_upstreams, record_upstreams, write_upstreams
-from gateway.policy.schema import OipPolicy, load_policy
+from gateway.policy.schema import OipPolicy
 from tests.support.deployments import edit, letters
 from tests.support.oip_server import SPEC, Asked, OipServer, oip_server, send
 
@@ -27,14 +28,14 @@ def naming(to: Path, model: str = THERE) -> Path:
 
 def refused(folder: Path) -> Problem:
     with pytest.raises(PolicyError) as caught:
-        load_policy(folder)
+        Deployment.read(folder)
     (problem,) = caught.value.problems
     assert "kind: " in (folder / "gateway.yaml").read_text().splitlines()[problem.line - 1]
     return problem
 
 
 def test_a_rung_may_name_a_model_elsewhere(tmp_path: Path) -> None:
-    named = load_policy(naming(tmp_path)).rungs[0].model
+    named = Deployment.read(naming(tmp_path)).policy.rungs[0].model
     assert named == OipPolicy(kind="oip", url="http://triton:8000", model="capitals")
 
 
@@ -50,7 +51,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("old", "new", "field", "told"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_told_by_field_and_line(
+def test_a_fault_is_reported_with_field_and_line(
     tmp_path: Path, old: str, new: str, field: str, told: str
 ) -> None:
     problem = refused(naming(tmp_path, THERE.replace(old, new)))
@@ -76,28 +77,27 @@ def test_a_secret_in_the_address_is_not_repeated(tmp_path: Path) -> None:
 def test_an_upstream_may_move_but_not_change_under_its_certificate(
     tmp_path: Path, old: str, new: str, matters: bool
 ) -> None:
-    here = policy_digest(load_policy(naming(tmp_path / "here")))
-    there = policy_digest(load_policy(naming(tmp_path / "there", THERE.replace(old, new))))
+    here = policy_digest(Deployment.read(naming(tmp_path / "here")).policy)
+    there = policy_digest(Deployment.read(naming(tmp_path / "there", THERE.replace(old, new))).policy)
     assert (here != there) is matters
 
 
-def test_what_was_never_calibrated_is_told_by_file(tmp_path: Path) -> None:
+def test_an_upstream_that_was_never_calibrated_is_reported_with_its_file(tmp_path: Path) -> None:
     folder = naming(tmp_path)
-    policy = load_policy(folder)
     with pytest.raises(ArtifactError, match=r"upstreams\.json: is missing: run `gateway calibrate`"):
-        read_upstreams(folder, policy)
+        read_upstreams(Deployment.read(folder))
     with pytest.raises(PolicyError, match=r"rungs\[0\]\.model: upstreams\.json does not hold this model"):
-        load_models(folder, policy, {})
+        load_models(Deployment.read(folder), {})
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b"{}", b'{"schema": 2, "upstreams": {}}', b'{"schema": 1, "upstreams": {"a": 1}}']
 )
-def test_a_broken_file_is_told_and_nothing_worse(tmp_path: Path, content: bytes) -> None:
+def test_a_broken_file_is_reported(tmp_path: Path, content: bytes) -> None:
     folder = naming(tmp_path)
     (folder / "upstreams.json").write_bytes(content)
     with pytest.raises(ArtifactError) as caught:
-        read_upstreams(folder, load_policy(folder))
+        read_upstreams(Deployment.read(folder))
     (problem,) = caught.value.problems
     assert problem.file == str(folder / "upstreams.json")
     assert problem.what.endswith("run `gateway calibrate` again")
@@ -112,10 +112,10 @@ async def doubles(asked: Asked, writer: asyncio.StreamWriter) -> None:
 
 def record_over(server: OipServer, folder: Path) -> None:
     edit(folder, ("http://triton:8000", server.url))
-    policy = load_policy(folder)
-    found = record_upstreams(folder, policy)
-    write_upstreams(folder, found)
-    assert {name: one.digest for name, one in read_upstreams(folder, policy).items()} == {
+    deployment = Deployment.read(folder)
+    found = record_upstreams(deployment)
+    write_upstreams(deployment, found)
+    assert {name: one.digest for name, one in read_upstreams(Deployment.read(folder)).items()} == {
         name: one.digest for name, one in found.items()
     }
 
@@ -136,7 +136,7 @@ def test_a_token_comes_from_the_variable_that_the_policy_names(
     assert set(held["upstreams"]) == {"primary"} and SECRET not in str(held)
 
 
-def test_probes_lie_in_the_ranges_of_the_inputs(tmp_path: Path) -> None:
+def test_probes_are_within_the_ranges_of_the_inputs(tmp_path: Path) -> None:
     folder = naming(tmp_path, THERE.replace("capitals}", "doubles, names: {attributes: x}}"))
 
     async def main() -> None:
@@ -144,15 +144,15 @@ def test_probes_lie_in_the_ranges_of_the_inputs(tmp_path: Path) -> None:
             await asyncio.to_thread(record_over, server, folder)
 
     asyncio.run(main())
-    x = read_upstreams(folder, load_policy(folder))["primary"].probes["x"]
+    x = read_upstreams(Deployment.read(folder))["primary"].probes["x"]
     assert 1 < x.max() <= 15 and x.min() >= 0
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\nbreak"])
-def test_a_variable_without_a_token_is_told(
+def test_a_variable_without_a_token_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str
 ) -> None:
     monkeypatch.setenv("TRITON_TOKEN", token)
     folder = naming(tmp_path, THERE.replace("capitals}", "capitals, token_env: TRITON_TOKEN}"))
     with pytest.raises(PolicyError, match="the environment variable TRITON_TOKEN holds no token"):
-        record_upstreams(folder, load_policy(folder))
+        record_upstreams(Deployment.read(folder))

@@ -20,8 +20,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.core.batch import Answered, Batch, Predictor
+from gateway.core.batch import Answered, Batch
 from gateway.core.decision import Reason, Tensors, Verdict
+from gateway.core.model import Predictor
 from gateway.core.pipeline import ReviewRequest
 from gateway.core.stage import Stage
 from tests.support.data_planes import INFER, Client, DataPlane, Reply, plane_of, request_of, some
@@ -211,9 +212,7 @@ def test_whatever_happens_inside_nothing_that_leaves_tells_of_it(
         plane.gateway.loaded = before
 
 
-def test_a_defect_of_the_gateway_itself_is_not_told_either(
-    plane: DataPlane, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_defect_of_the_gateway_is_not_disclosed(plane: DataPlane, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(*_: Any) -> None:
         raise QuetzalError
 
@@ -233,7 +232,7 @@ def test_the_search_would_find_each_of_the_canaries() -> None:
             nothing_told(part)
 
 
-def test_the_canaries_do_reach_those_who_may_see_them(plane: DataPlane, tmp_path: Path) -> None:
+def test_the_canaries_reach_operators(plane: DataPlane, tmp_path: Path) -> None:
     before = plane.gateway.loaded
     guard = Stage(
         f"{WORD}_guard",

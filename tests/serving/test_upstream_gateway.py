@@ -20,6 +20,7 @@ from fallbacks.oip.errors import Unanswered
 from fallbacks.onnx import OnnxModel
 from gateway.calibration.calibrate import calibrate
 from gateway.core.decision import Served
+from gateway.deployment.deployment import Deployment
 from tests.support.deployments import CONFIGS, FULL_RATE, batch_of, clean_rows, edit, letters, opened, run
 from tests.support.served import Served as Running
 from tests.support.served import serving
@@ -61,7 +62,7 @@ def behind(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run
     )
     check = next(line for line in path.read_text().splitlines() if "name: confidence" in line)
     edit(folder, (f"\n    checks:\n{check}", ""))
-    calibrate(folder, data)
+    calibrate(Deployment.read(folder), data)
     with serving(folder, "--local") as running:
         yield running
 
@@ -124,7 +125,7 @@ def calibrated(behind: Running, data: Path, tmp_path_factory: pytest.TempPathFac
         ("selective_error: 0.04", "selective_error: 0.9"),
     ]
     edit(folder, *lenient, ("answered_error: *", "answered_error: 0.9"))
-    calibrate(folder, data)
+    calibrate(Deployment.read(folder), data)
     return folder
 
 

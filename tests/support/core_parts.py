@@ -1,4 +1,4 @@
-"""Random working and broken parts for the laws of the heart, and an event loop whose clock jumps.
+"""Random working and broken parts for the laws of the core, and an event loop whose clock jumps.
 
 A part's behaviour at a row depends on that row's input alone, so that splitting a batch cannot change it.
 Hanging is a property of the whole part: a batch that hangs is not split (time is spent only once).
@@ -14,9 +14,10 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
-from gateway.core.batch import F8, Answered, Batch
+from gateway.core.batch import Answered, Batch
 from gateway.core.decision import Tensors
 from gateway.core.pipeline import ReviewRequest
+from gateway.core.rows import F8
 
 T = TypeVar("T")
 Mood: TypeAlias = Literal[

@@ -15,11 +15,12 @@ import pytest
 from numpy.typing import NDArray
 
 from fallbacks.review.cases import WAITING
-from gateway.core.batch import Predictor
+from gateway.core.model import Predictor
 from gateway.core.record import RequestRecord
+from gateway.deployment.deployment import VAR
 from gateway.http.handler import HttpHandler
 from gateway.serving import data_plane as plane
-from gateway.serving.gateway import VAR, Gateway
+from gateway.serving.gateway import Gateway
 from gateway.serving.replicas import PeerReplicas
 from gateway.serving.review import NoReview, QueuedReview
 from tests.support.deployments import (

@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.access.callers import add_key
-from gateway.core.batch import Batch, Predictor, now_s
+from gateway.core.batch import Batch
+from gateway.core.deadline import now_s
 from gateway.core.decision import Decision, Tensors
+from gateway.core.model import Predictor
 from gateway.core.record import RequestRecord
 from gateway.deployment.artifacts import load_artifacts
-from gateway.policy.schema import load_policy
-from gateway.serving.gateway import VAR, Gateway
+from gateway.deployment.deployment import VAR, Deployment
+from gateway.serving.gateway import Gateway
 from tests.support.served import CONFIGS, clean_rows, outlier_rows
 
 __all__ = ["CONFIGS", "clean_rows", "outlier_rows"]
@@ -70,7 +72,7 @@ def edit(folder: Path, *changes: tuple[str, str]) -> None:
 
 def load(folder: Path) -> None:
     """What a start does before it serves: raises PolicyError or ArtifactError."""
-    load_artifacts(folder, load_policy(folder)).close()
+    load_artifacts(Deployment.read(folder)).close()
 
 
 def key_for(folder: Path, name: str, tier: str = "trusted", per_s: float | None = None, *scopes: str) -> str:

@@ -14,7 +14,7 @@ import onnxruntime
 
 from bench.environment import python_of
 from gateway.cli.samples import Rows, Samples, load_samples
-from gateway.policy.schema import load_policy
+from gateway.deployment.deployment import Deployment
 from tests.support.deployments import be_patient, edit, key_for
 from tests.support.served import Served, copy_of, serving
 
@@ -42,7 +42,7 @@ def target(name: str, folder: Path) -> Iterator[Path]:
     deployment = copy_of(name, folder)
     be_patient(deployment)
     edit(deployment, ("serving: {", f"serving: {{base_path: {BASE_PATH}, "))
-    policy = load_policy(deployment)
+    policy = Deployment.read(deployment).policy
     [taken], [given] = policy.inputs, policy.expose
     keys = {who: key_for(deployment, who, "trusted", per_s) for who, per_s in RATES.items()}
     with serving(deployment, "--local") as served:

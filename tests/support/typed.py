@@ -18,9 +18,10 @@ import numpy as np
 
 from gateway.admin.app import admin_app
 from gateway.calibration.calibrate import calibrate
+from gateway.deployment.deployment import VAR, Deployment
 from gateway.http.handler import HttpHandler
 from gateway.serving.data_plane import DataPlane
-from gateway.serving.gateway import VAR, Gateway
+from gateway.serving.gateway import Gateway
 from gateway.serving.replicas import PeerReplicas
 from gateway.serving.review import QueuedReview
 from guards import arrays
@@ -59,7 +60,7 @@ def deployed(
     (folder / "model.onnx").write_bytes(content)
     (folder / "gateway.yaml").write_text(policy.replace("EXPOSED", ", ".join(exposed)))
     arrays.save(folder / "held_out.npz", {name: as_numpy(array) for name, array in held.items()})
-    calibrate(folder, folder / "held_out.npz")
+    calibrate(Deployment.read(folder), folder / "held_out.npz")
     return folder
 
 

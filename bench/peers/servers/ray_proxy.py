@@ -21,9 +21,10 @@ from onnx_session import folder
 from ray import serve
 from starlette.applications import Starlette
 
+from gateway.deployment.deployment import VAR
 from gateway.http.handler import HttpHandler
 from gateway.serving.data_plane import DataPlane
-from gateway.serving.gateway import VAR, Gateway
+from gateway.serving.gateway import Gateway
 from gateway.serving.replicas import PeerReplicas
 
 

@@ -1,0 +1,38 @@
+"""The kinds of guards and checks that a policy may name: one file a kind, one line in a union.
+
+May import the core, guards and fallbacks' types. Read `kind.py` first: what the gateway needs to know of a
+kind. To add one, follow docs/adding-a-guard.md.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from pydantic import Field
+
+from gateway.policy.kinds.confidence import ConfidencePolicy
+from gateway.policy.kinds.kind import CertifiedGuardKind, CheckKind, FixedGuardKind
+from gateway.policy.kinds.ood import OodPolicy
+from gateway.policy.kinds.rate import RatePolicy
+from gateway.policy.kinds.squeeze import SqueezePolicy
+
+_Guards: TypeAlias = (
+    RatePolicy
+    | OodPolicy
+    | SqueezePolicy
+)  # fmt: skip
+GuardPolicy: TypeAlias = Annotated[_Guards, Field(discriminator="kind")]
+"""Every kind of guard."""
+
+CheckPolicy: TypeAlias = ConfidencePolicy
+"""Every kind of check: a union as soon as there are two."""
+
+
+def complete_guard(kind: GuardPolicy) -> FixedGuardKind | CertifiedGuardKind:
+    """The kind as what the gateway needs of it. The type checker refuses a kind that lacks a part."""
+    return kind
+
+
+def complete_check(kind: CheckPolicy) -> CheckKind:
+    """The same of a check."""
+    return kind

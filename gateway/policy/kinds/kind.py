@@ -1,0 +1,207 @@
+"""What the gateway needs to know of a kind of guard or check, and nothing else.
+
+A kind is one file: its policy model (a pydantic model whose fields are those of `gateway.yaml`) with the
+members below. There are three protocols, because there are three ways to come by a cut:
+
+* `FixedGuardKind`: the policy itself says where the score is cut (a rate). Nothing is fitted.
+* `CertifiedGuardKind`: calibration fits the guard on held-out rows and certifies one cut over all guards
+  of this form together. `fit` and `load` give a `FittedGuard`, which holds the state.
+* `CheckKind`: judges one rung's answer; calibration certifies its cut from labels.
+
+A guard of the second form need not know the cut, the budget or the other guards: it gives a risk in nats
+(larger = more suspicious), calibration joins the risks by their maximum, and `deployment/compile.py` makes
+the stage. So neither can forget a kind: every guard with a certified cut has entered the joint risk.
+
+The certificate binds every field of a kind, so that a promise holds for the policy it was made for. A kind
+names in `unbound` the few fields whose change leaves the promise true, such as `budget_s`.
+
+The smallest kind that is complete is built, step by step, in docs/adding-a-guard.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+
+from fallbacks.predictor import ModelTensor
+from gateway.core.batch import Answered, Batch
+from gateway.core.decision import Reason, Tensors, Verdict
+from gateway.core.rows import F8
+from gateway.core.stage import Guard
+from gateway.policy.kinds.rows import CalibrationRows, FittingFolds
+from gateway.policy.locate import Loc
+from guards.arrays import Arrays
+
+Found: TypeAlias = tuple[Loc, str]
+"""A field of a kind's policy, and what is wrong with it."""
+ReadColumns: TypeAlias = Callable[[Batch], Any]
+"""Awaitable float64[n, columns]: what is measured of a batch for every guard at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What outlives a pipeline and guards may use: a clock in seconds, and rates that keys state."""
+
+    clock: Callable[[], float]
+    rate_of: Callable[[str], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Where a guard finds what it measures. read: every guard's columns; first: at which its own begin.
+
+    model, source: the rung whose answer, and the input that guards read.
+    """
+
+    read: ReadColumns
+    first: int
+    model: str
+    source: str
+
+
+class InputOnlyForm(Protocol):
+    """How a guard judges rows for which the model gave no answer; calibrated like the full form."""
+
+    def score(self, x: Any, /) -> F8:
+        """float64[n] nats from the input alone, x: float32[n, ...]."""
+        ...
+
+
+class FittedGuard(Protocol):
+    """One guard with what calibration learned."""
+
+    @property
+    def input_only(self) -> InputOnlyForm | None:
+        """The form for when the model is gone; None: then `without_answer` is assumed."""
+        ...
+
+    def pack(self) -> Arrays:
+        """The state as arrays, every key beginning with the guard's name."""
+        ...
+
+    def risk(self, rows: CalibrationRows, /) -> F8:
+        """float64[n] nats, larger = more suspicious: what the guard will score these rows when it serves."""
+        ...
+
+    def input_columns(self, x: Any, /) -> Sequence[F8]:
+        """float64[n] each: what can be measured while the model works. x: float32[n, ...]."""
+        ...
+
+    def answer_columns(self, x: Any, answer: Mapping[str, Any], before: Sequence[Any], /) -> Sequence[F8]:
+        """float64[n] each: what is measured with the model's answer. before: these rows' `input_columns`."""
+        ...
+
+    def guard(self, columns: Columns, /) -> Guard[Batch]:
+        """The guard that serves, over its own columns."""
+        ...
+
+
+class _Kind(Protocol):
+    """What every kind has.
+
+    unbound: the fields that the certificate does not bind. example: one entry of a policy in YAML,
+    complete and typical, for the policy reference and for the contract suite that runs over every kind.
+    """
+
+    unbound: ClassVar[frozenset[str]]
+    example: ClassVar[str]
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def budget_s(self) -> float: ...
+    @property
+    def on_error(self) -> str: ...
+    @property
+    def enforce(self) -> bool: ...
+
+
+class _GuardKind(_Kind, Protocol):
+    reason: ClassVar[Reason]
+    on_canary: ClassVar[bool]
+    """Whether the row of a health check runs it: not if it charges a budget or asks a model once more."""
+
+    def contradictions(self) -> Iterable[Found]:
+        """Fields that contradict each other."""
+        ...
+
+    def unfit(self, source: ModelTensor, /) -> Iterable[Found]:
+        """Why the guard cannot read the first input of the models."""
+        ...
+
+    def reviewer_sentence(self, form: str, /) -> str:
+        """Why a row came to a reviewer, for the console. form: `full` or `input_only`."""
+        ...
+
+
+class FixedGuardKind(_GuardKind, Protocol):
+    """A guard that the policy itself cuts."""
+
+    certified: ClassVar[Literal[False]]
+
+    @property
+    def fixed_cuts(self) -> Mapping[Verdict, float]: ...
+
+    @property
+    def retry_scale_s(self) -> float | None:
+        """Seconds for each unit of score over the cut until a refused row may come again; None: unknown."""
+        ...
+
+    def promise(self) -> str:
+        """What it promises, as one sentence for the status page."""
+        ...
+
+    def guard(self, services: Services, /) -> Guard[Batch]: ...
+
+
+class CertifiedGuardKind(_GuardKind, Protocol):
+    """A guard that calibration fits, and whose cut it certifies."""
+
+    certified: ClassVar[Literal[True]]
+
+    @property
+    def share(self) -> float: ...
+
+    @property
+    def verdict(self) -> Verdict:
+        """What a row gets from the cut on."""
+        ...
+
+    @property
+    def without_answer(self) -> Verdict:
+        """What a row gets for which the model gave no answer, where there is no input-only form."""
+        ...
+
+    def fit(self, folds: FittingFolds, /) -> FittedGuard:
+        """Fits the guard. Raises ValueError: what is wrong with the rows or the model's outputs."""
+        ...
+
+    def load(self, packed: Arrays, /) -> FittedGuard:
+        """Reads what `FittedGuard.pack` gave. Raises ValueError naming the key that is missing or wrong."""
+        ...
+
+
+class CheckKind(_Kind, Protocol):
+    """A check of one rung's answer, whose cut is certified so that at most `selective_error` is wrong.
+
+    objection: what it says of a rung, for a reviewer: the model “name” is `not sure enough`.
+    """
+
+    reason: ClassVar[Reason]
+    objection: ClassVar[str]
+
+    @property
+    def selective_error(self) -> float: ...
+
+    def unfit(self, outputs: Sequence[ModelTensor], /) -> Iterable[Found]:
+        """Why the check cannot read the outputs of a rung."""
+        ...
+
+    def suspicion(self, answer: Tensors, /) -> F8:
+        """float64[n], larger = less sure: what the check will score these answers when it serves."""
+        ...
+
+    def guard(self) -> Guard[Answered]: ...

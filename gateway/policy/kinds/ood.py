@@ -1,0 +1,162 @@
+"""`kind: ood`: is this input like those that the model was calibrated on? (`guards/ood.py`)
+
+Fitted twice where `without_features: input_only`: once with every detector, and once with those that need the
+input alone, which judge the rows for which the model gave no answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from fallbacks.predictor import ModelTensor
+from gateway.core.batch import Batch
+from gateway.core.decision import Reason, Verdict
+from gateway.core.rows import F8
+from gateway.core.stage import Guard
+from gateway.policy.fields import VERDICT_OF, AnyVerdict, BudgetShare, CertifiedCuts, Name, Seconds, Strict
+from gateway.policy.kinds.column import Column
+from gateway.policy.kinds.kind import Columns, Found
+from gateway.policy.kinds.rows import CalibrationRows, FittingFolds
+from guards import arrays
+from guards.arrays import Arrays
+from guards.ood import Ood
+from guards.rows import Signals
+
+READ_INPUT_ALONE = ("noise", "raw")
+
+
+class OodPolicy(Strict):
+    """Is this input like those the model was calibrated on? Cut by the certificate."""
+
+    certified: ClassVar[Literal[True]] = True
+    reason: ClassVar[Reason] = Reason.ABSTAINED
+    on_canary: ClassVar[bool] = True
+    unbound: ClassVar[frozenset[str]] = frozenset({"cuts", "budget_s", "on_error", "enforce"})
+    example: ClassVar[str] = (
+        "{name: ood, kind: ood, detectors: [rmd, knn, raw], cuts: {defer: certified}, budget_s: 0.05,"
+        " on_error: defer}"
+    )
+
+    name: Name
+    """The stage's name in metrics, audit log and certificate. Unique among guards, rungs and checks."""
+    kind: Literal["ood"]
+    """Selects this guard."""
+    detectors: Annotated[
+        list[Literal["gen", "fdbd", "rmd", "residual", "knn", "noise", "raw"]], Field(min_length=1)
+    ]
+    """The scores that are joined into one, each at most once. `gen` reads logits, `fdbd` features and logits,
+    `rmd`, `residual` and `knn` features, `noise` an image, `raw` an image or a table row."""
+    cuts: CertifiedCuts
+    """What a row gets whose score reaches the certified cut: `{degrade: certified}`, `{defer: certified}` or
+    `{refuse: certified}`."""
+    without_features: Literal["input_only", "defer"] = "input_only"
+    """How a row is judged for which the primary gives no answer: by the detectors that read the input alone,
+    with a certified cut of their own (`input_only`; needs `raw` or `noise`), or not at all (`defer`: it goes
+    to review)."""
+    share: BudgetShare = 1.0
+    """The part of the false-alarm budget that this guard may spend beside the others: alone it stops about
+    `share` times as many good rows as with 1. All guards together keep to the budget, whatever the shares
+    are."""
+    budget_s: Seconds
+    """Seconds that the guard may take for one batch, the primary's forward pass not included. At the limit
+    `on_error` applies."""
+    on_error: AnyVerdict
+    """What a row gets when the guard raises, exceeds its budget or returns no number: `allow` fails open,
+    `refuse` fails closed. Required, never inferred. The input-only form falls back to it as well."""
+    enforce: bool = True
+    """Whether its verdicts act. `false`: they are only measured and recorded, and the rows that it would have
+    stopped pass."""
+
+    @property
+    def input_only(self) -> list[str]:
+        """The detectors that need the input alone."""
+        return [name for name in self.detectors if name in READ_INPUT_ALONE]
+
+    @property
+    def verdict(self) -> Verdict:
+        return VERDICT_OF[next(iter(self.cuts))]
+
+    @property
+    def without_answer(self) -> Verdict:
+        return Verdict.DEFER
+
+    def contradictions(self) -> Iterable[Found]:
+        repeated = [name for name in dict.fromkeys(self.detectors) if self.detectors.count(name) > 1]
+        if repeated:
+            yield ("detectors",), f"names {repeated[0]} twice"
+        if self.without_features == "input_only" and not self.input_only:
+            yield ("detectors",), "needs raw or noise, or without_features: defer"
+
+    def unfit(self, source: ModelTensor) -> Iterable[Found]:
+        if self.input_only and source.dtype.kind == "O":
+            what = f"{self.input_only[0]} reads the first input as numbers, and {source.name!r} is text"
+            what += "; keep the detectors that read features or logits, with without_features: defer"
+            yield ("detectors",), what
+
+    def reviewer_sentence(self, form: str) -> str:
+        how = " (judged by the input alone: the model was gone)" if form == "input_only" else ""
+        return f"it does not look like the data this model was calibrated on{how}"
+
+    def fit(self, folds: FittingFolds) -> FittedOod:
+        full = self._fit(self.detectors, folds)
+        alone = self._fit(self.input_only, folds) if self.without_features == "input_only" else None
+        return FittedOod(self.name, full, None if alone is None else InputOnlyOod(alone))
+
+    def _fit(self, detectors: Sequence[str], folds: FittingFolds) -> Ood:
+        return Ood.fit(detectors, folds.fit.signals, folds.fit.y, folds.tail.signals, folds.seed)
+
+    def load(self, packed: Arrays) -> FittedOod:
+        full = arrays.unpack(Ood, self.name, packed)
+        if self.without_features == "defer":
+            return FittedOod(self.name, full, None)
+        return FittedOod(self.name, full, InputOnlyOod(arrays.unpack(Ood, _input_only(self.name), packed)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InputOnlyOod:
+    """The detectors that need the input alone, with tails of their own."""
+
+    ood: Ood
+
+    def score(self, x: Any) -> F8:
+        return self.ood.score(Signals(x))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedOod:
+    """What `guards.npz` holds of one such guard: under its name, and under `NAME.input_only`."""
+
+    name: str
+    full: Ood
+    input_only: InputOnlyOod | None
+
+    def pack(self) -> Arrays:
+        packed = arrays.pack(self.name, self.full)
+        if self.input_only is not None:
+            packed |= arrays.pack(_input_only(self.name), self.input_only.ood)
+        return packed
+
+    def risk(self, rows: CalibrationRows) -> F8:
+        return self.full.score(rows.signals)
+
+    def input_columns(self, x: Any) -> Sequence[F8]:
+        """The scores of the detectors that need the input alone."""
+        return [one.score(Signals(x)) for one in self.full.detectors if not one.needs_features]
+
+    def answer_columns(self, x: Any, answer: Mapping[str, Any], before: Sequence[Any]) -> Sequence[F8]:
+        """One column: the rarity of all detectors' scores together."""
+        signals = Signals(x, answer.get("features"), answer.get("logits"))
+        known = iter(before)
+        scores = [one.score(signals) if one.needs_features else next(known) for one in self.full.detectors]
+        return [self.full.composite.rarity(scores)]
+
+    def guard(self, columns: Columns) -> Guard[Batch]:
+        return Column(columns.read, columns.first)
+
+
+def _input_only(name: str) -> str:
+    return f"{name}.input_only"

@@ -1,0 +1,92 @@
+"""Labelled held-out rows, as calibration gives them to a kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.core.decision import Tensors
+from guards.rows import Signals
+
+Labels: TypeAlias = NDArray[np.int64]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CalibrationRows:
+    """n labelled rows, with what every rung answered to them.
+
+    x: the inputs by name; y: int64[n]; answers: outputs by rung; primary: the first rung; source: the input
+    that guards read; ask_primary: the first rung's outputs for other inputs, any number of rows.
+
+    They have the form of `guards.rows.Rows`, so that calibration can run the guard that will serve.
+    """
+
+    x: Tensors
+    y: Labels
+    answers: Mapping[str, Tensors]
+    primary: str
+    source: str
+    ask_primary: Callable[[Tensors], Tensors]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def signals(self) -> Signals:
+        """The input that guards read, and the first rung's features and logits where it has them."""
+        answer = self.answers[self.primary]
+        return Signals(self.x[self.source], answer.get("features"), answer.get("logits"))
+
+    @property
+    def inputs(self) -> Tensors:
+        return self.x
+
+    @property
+    def principals(self) -> Sequence[str]:
+        return ("calibration",) * len(self)
+
+    async def forward(self, model: str, /) -> Tensors:
+        return self.answers[model]
+
+    async def predict(self, model: str, inputs: Tensors, /) -> Tensors:
+        assert model == self.primary, "guards ask the first rung alone"
+        return self.ask_primary(inputs)
+
+    def take(self, rows: NDArray[np.intp]) -> CalibrationRows:
+        """The given rows, in the given order."""
+
+        def of(tensors: Tensors) -> Tensors:
+            return {name: array[rows] for name, array in tensors.items()}
+
+        answers = {name: of(answer) for name, answer in self.answers.items()}
+        return CalibrationRows(of(self.x), self.y[rows], answers, self.primary, self.source, self.ask_primary)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FittingFolds:
+    """What a kind is fitted on.
+
+    fit: for detectors; tail: disjoint, for how rare each score is; seed: for random draws.
+    """
+
+    fit: CalibrationRows
+    tail: CalibrationRows
+    seed: int
+
+
+def run_without_waiting(guard: Coroutine[Any, Any, T]) -> T:
+    """The result of a guard's `score` over `CalibrationRows`, which answer at once: nothing in it waits.
+
+    Raises:  RuntimeError if it waits for something after all.
+    """
+    try:
+        guard.send(None)
+    except StopIteration as finished:
+        return finished.value  # type: ignore[no-any-return]
+    guard.close()
+    raise RuntimeError("a guard waited for something else than its rows")

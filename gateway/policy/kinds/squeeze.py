@@ -1,0 +1,131 @@
+"""`kind: squeeze`: does the answer change when the picture is simplified? (`guards/squeeze.py`)"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from fallbacks.predictor import ModelTensor
+from gateway.core.batch import Batch
+from gateway.core.decision import Reason, Verdict
+from gateway.core.rows import F8
+from gateway.core.stage import Guard
+from gateway.policy.fields import VERDICT_OF, AnyVerdict, BudgetShare, CertifiedCuts, Name, Seconds, Strict
+from gateway.policy.kinds.kind import Columns, Found
+from gateway.policy.kinds.rows import CalibrationRows, FittingFolds, run_without_waiting
+from guards import arrays
+from guards.arrays import Arrays
+from guards.rows import Signals
+from guards.squeeze import Squeeze, SqueezeGuard, squeezed_inputs
+
+BITS = 4
+WIDTH = 3
+"""Columns: those of `Squeeze.look`."""
+
+
+class SqueezePolicy(Strict):
+    """Does the answer change when the image is squeezed? Cut by the certificate."""
+
+    certified: ClassVar[Literal[True]] = True
+    reason: ClassVar[Reason] = Reason.ABSTAINED
+    on_canary: ClassVar[bool] = False  # it may ask the model once more
+    unbound: ClassVar[frozenset[str]] = frozenset({"cuts", "budget_s", "on_error", "enforce"})
+    example: ClassVar[str] = (
+        "{name: perturbation, kind: squeeze, cuts: {defer: certified}, budget_s: 0.1, on_error: degrade}"
+    )
+
+    name: Name
+    """The stage's name in metrics, audit log and certificate. Unique among guards, rungs and checks."""
+    kind: Literal["squeeze"]
+    """Selects this guard."""
+    cuts: CertifiedCuts
+    """What a row gets whose score reaches the certified cut: `{degrade: certified}`, `{defer: certified}` or
+    `{refuse: certified}`."""
+    share: BudgetShare = 1.0
+    """The part of the false-alarm budget that this guard may spend beside the others: alone it stops about
+    `share` times as many good rows as with 1. All guards together keep to the budget, whatever the shares
+    are."""
+    budget_s: Seconds
+    """Seconds that the guard may take for one batch. It asks the primary once more for about a tenth of good
+    rows, so allow it about as long as the primary. At the limit `on_error` applies."""
+    on_error: AnyVerdict
+    """What a row gets when the guard raises, exceeds its budget or returns no number: `allow` fails open,
+    `refuse` fails closed. Required, never inferred. It applies as well to rows for which the primary gives no
+    answer: this guard has no input-only form."""
+    enforce: bool = True
+    """Whether its verdicts act. `false`: they are only measured and recorded, and the rows that it would have
+    stopped pass."""
+
+    @property
+    def verdict(self) -> Verdict:
+        return VERDICT_OF[next(iter(self.cuts))]
+
+    @property
+    def without_answer(self) -> Verdict:
+        return VERDICT_OF[self.on_error]
+
+    def contradictions(self) -> Iterable[Found]:
+        return ()
+
+    def unfit(self, source: ModelTensor) -> Iterable[Found]:
+        if source.dtype != np.float32:
+            what = f"squeezes the first input as FP32, and {source.name!r} is {source.dtype}; leave it out"
+            yield ("kind",), what
+
+    def reviewer_sentence(self, form: str) -> str:
+        return "the answer changes when the image is simplified"
+
+    def fit(self, folds: FittingFolds) -> FittedSqueeze:
+        fit, tail = folds.fit, folds.tail
+        h, tail_h = fit.signals.h, tail.signals.h
+        if h is None or tail_h is None:
+            raise ValueError(f"{self.name}: the primary has no output named features")
+        p = tail.answers[tail.primary]["probabilities"]
+        squeezed = tail.ask_primary(squeezed_inputs(tail.x, tail.source, BITS))["probabilities"]
+        return FittedSqueeze(
+            self.name, Squeeze.fit(h, fit.y, tail_h, p, squeezed, seed=folds.seed, bits=BITS)
+        )
+
+    def load(self, packed: Arrays) -> FittedSqueeze:
+        return FittedSqueeze(self.name, arrays.unpack(Squeeze, self.name, packed))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedSqueeze:
+    """What `guards.npz` holds of one such guard, under its name."""
+
+    name: str
+    squeeze: Squeeze
+
+    @property
+    def input_only(self) -> None:
+        return None
+
+    def pack(self) -> Arrays:
+        return arrays.pack(self.name, self.squeeze)
+
+    def risk(self, rows: CalibrationRows) -> F8:
+        """Of the guard that serves, run over these rows: nothing in it waits."""
+
+        async def first_pass(_: object) -> F8:
+            return np.stack(self.answer_columns(rows.x[rows.source], rows.answers[rows.primary], ()), axis=1)
+
+        return run_without_waiting(
+            SqueezeGuard(self.squeeze, first_pass, rows.primary, rows.source).score(rows)
+        )
+
+    def input_columns(self, x: Any) -> Sequence[F8]:
+        return ()
+
+    def answer_columns(self, x: Any, answer: Mapping[str, Any], before: Sequence[Any]) -> Sequence[F8]:
+        return self.squeeze.first_pass(Signals(x, answer.get("features"), answer.get("probabilities")))
+
+    def guard(self, columns: Columns) -> Guard[Batch]:
+        async def first_pass(batch: Batch) -> F8:
+            found: F8 = (await columns.read(batch))[:, columns.first : columns.first + WIDTH]
+            return found
+
+        return SqueezeGuard(self.squeeze, first_pass, columns.model, columns.source)
