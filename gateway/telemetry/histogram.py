@@ -2,6 +2,10 @@
 
 Why not the histogram of the OpenTelemetry SDK: it takes 6 us to record one duration, and a request has
 several. `prometheus.py` and `otlp.py` render these as the SDK would, through public classes alone.
+
+Beside the subclass of the SDK's private aggregation that was here before (medians of eight runs in turns, CPU
+time): a request of one row 0.33 us, before 0.35; a pass of four stages 2.7, before 2.7; a scrape 829, before
+878.
 """
 
 from __future__ import annotations
