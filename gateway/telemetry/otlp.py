@@ -37,10 +37,10 @@ def metric_reader(take_durations: Callable[[], Durations], replica: str) -> Metr
 
     Args:    take_durations: those since its last call.
     """
-    return PeriodicExportingMetricReader(MetricExporter(take_durations, replica))
+    return PeriodicExportingMetricReader(OtlpMetricExporter(take_durations, replica))
 
 
-class MetricExporter(OTLPMetricExporter):
+class OtlpMetricExporter(OTLPMetricExporter):
     """Exports what the SDK has collected, with the durations, which the SDK does not know, added."""
 
     def __init__(self, take_durations: Callable[[], Durations], replica: str) -> None:
