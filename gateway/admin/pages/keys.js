@@ -1,5 +1,5 @@
 "use strict";
-// Keys for whoever answers many cases. Every page works without this: a key only presses what is there.
+// Keys for reviewers of many cases. Every page works without this: a key only presses a button of the page.
 // A final answer takes two strokes, the first of which only picks it (data-pick).
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.isComposing) return;
