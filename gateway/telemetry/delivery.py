@@ -94,7 +94,7 @@ class Delivery:
         except TimeoutError:
             self._abandon()
         finally:
-            worker.close(0.0)
+            worker.close(0.0 if self._abandoned else HANG_S)
 
     def _accept_slice(self) -> int:
         """Moves the next few records from the buffer to the sink; how many rows they have."""
