@@ -48,7 +48,7 @@ class Services:
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class GuardColumns:
     """Where a guard finds what it measures. read: every guard's columns; first: at which its own begin.
 
     model, source: the rung whose answer, and the input that guards read.
@@ -92,7 +92,7 @@ class FittedGuard(Protocol):
         """float64[n] each: what is measured with the model's answer. before: these rows' `input_columns`."""
         ...
 
-    def guard(self, columns: Columns, /) -> Guard[Batch]:
+    def guard(self, columns: GuardColumns, /) -> Guard[Batch]:
         """The guard that serves, over its own columns."""
         ...
 

@@ -19,7 +19,7 @@ from gateway.core.rows import F8
 from gateway.core.stage import Guard
 from gateway.policy.fields import VERDICT_OF, AnyVerdict, BudgetShare, CertifiedCuts, Name, Seconds, Strict
 from gateway.policy.kinds.column import Column
-from gateway.policy.kinds.kind import Columns, Found
+from gateway.policy.kinds.kind import Found, GuardColumns
 from gateway.policy.kinds.rows import CalibrationRows, FittingFolds
 from guards import arrays
 from guards.arrays import Arrays
@@ -154,7 +154,7 @@ class FittedOod:
         scores = [one.score(signals) if one.needs_features else next(known) for one in self.full.detectors]
         return [self.full.composite.rarity(scores)]
 
-    def guard(self, columns: Columns) -> Guard[Batch]:
+    def guard(self, columns: GuardColumns) -> Guard[Batch]:
         return Column(columns.read, columns.first)
 
 
