@@ -141,6 +141,18 @@ def test_the_gateway_calibrates_checks_and_serves_the_new_guard(tree: Path, fold
     assert finding["verdict"] == "defer"
 
 
+def test_a_formula_that_no_graph_can_hold_is_refused_by_check_with_its_guard(
+    tree: Path, folder: Path
+) -> None:
+    edit = replaced(
+        "np.maximum.reduce(values, axis=1) - np.minimum.reduce(values, axis=1)", "np.ptp(values, 1)"
+    )
+    with changed(tree / "guards/stuck.py", edit):
+        done = run(tree, "gateway", "check", "letters")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "guards.stuck: ptp" in done.stderr and "Traceback" not in done.stderr
+
+
 @contextmanager
 def served_from(tree: Path, folder: Path, *flags: str) -> Iterator[Served]:
     """`gateway serve` of the scratch copy."""
@@ -181,7 +193,7 @@ def replaced(old: str, new: str) -> Callable[[str], str]:
 
 BY_TYPE = (
     *("certified", "reason", "on_canary", "unbound", "example", "verdict", "without_answer"),
-    *("contradictions", "unfit", "reviewer_sentence", "fit", "load", "pack", "risk", "input_only"),
+    *("contradictions", "unreadable", "reviewer_sentence", "fit", "load", "pack", "risk", "input_only"),
     *("input_columns", "answer_columns", "guard"),
 )
 BY_TEST = {
@@ -193,7 +205,7 @@ BY_TEST = {
     "the risk is constant": replaced(
         "return self.stuck.score(rows.signals.x)", "return 0 * self.stuck.score(rows.signals.x)"
     ),
-    "nothing is measured": replaced("return before", "return ()"),
+    "nothing is measured": replaced("return input_scores", "return ()"),
     "a field that moves the score is exempt": replaced('{"cuts", "budget_s"', '{"share", "cuts", "budget_s"'),
     "a reviewer is told nothing": replaced("its values hardly differ, as from a stuck sensor", ""),
     "the example is of another kind": replaced("name: stuck, kind: stuck", "name: stuck, kind: ood"),

@@ -9,7 +9,8 @@ then computed once, and the few steps that each needs for itself are too short f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -109,27 +110,46 @@ class _Formulas:
         return any(self._widths.values())
 
     def input_columns(self, arrays: NamedArrays) -> F8:
-        x = arrays["x"]
-        return _stacked(column for guard in self._guards.values() for column in guard.input_columns(x))
+        found: list[Any] = []
+        for name, guard in self._guards.items():
+            with _naming(name):
+                found += guard.input_columns(arrays["x"])
+        return _stacked(found)
 
     def answer_columns(self, arrays: NamedArrays) -> F8:
         found = self.answer_columns_by_guard(arrays)
         return _stacked(column for columns in found.values() for column in columns)
 
     def input_only_columns(self, arrays: NamedArrays) -> F8:
-        forms = [guard.input_only for guard in self._guards.values()]
-        return _stacked(form.score(arrays["x"]) for form in forms if form is not None)
+        found: list[Any] = []
+        for name, guard in self._guards.items():
+            if guard.input_only is not None:
+                with _naming(name):
+                    found.append(guard.input_only.score(arrays["x"]))
+        return _stacked(found)
 
     def answer_columns_by_guard(self, arrays: NamedArrays) -> dict[str, Sequence[F8]]:
-        return {
-            name: guard.answer_columns(arrays["x"], arrays, self._before(name, arrays))
-            for name, guard in self._guards.items()
-        }
+        found: dict[str, Sequence[F8]] = {}
+        for name, guard in self._guards.items():
+            with _naming(name):
+                found[name] = guard.answer_columns(arrays["x"], arrays, self._before(name, arrays))
+        return found
 
     def _before(self, name: str, arrays: NamedArrays) -> list[Any]:
         """A guard's own columns of `input_columns`."""
         first = self._firsts[name]
         return [arrays[BEFORE][:, first + i] for i in range(self._widths[name])]
+
+
+@contextmanager
+def _naming(guard: str) -> Iterator[None]:
+    """Names the guard whose formula uses what no graph can hold. Raises ValueError."""
+    try:
+        yield
+    except (NotImplementedError, TypeError) as error:
+        raise ValueError(
+            f"guards.{guard}: {error}; docs/adding-a-guard.md lists what can be recorded"
+        ) from error
 
 
 def _first_columns(widths: Mapping[str, int]) -> dict[str, int]:
