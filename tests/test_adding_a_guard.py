@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gateway.deployment import tracing
 from tests.support.served import CONFIGS, Served, serving
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +54,13 @@ def write_new_files(tree: Path) -> None:
     for block in blocks("python"):
         assert not (tree / block.file).exists(), f"{block.file} is not new"
         (tree / block.file).write_text(block.text)
+
+
+def add_section(tree: Path) -> None:
+    (block,) = blocks("markdown")
+    path, after = tree / block.file, "## 8. Statistical procedures"
+    assert path.read_text().count(after) == 1
+    path.write_text(path.read_text().replace(after, f"{block.text}\n{after}"))
 
 
 def add_to_union(tree: Path) -> None:
@@ -91,6 +99,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / ".mypy_cache", tree / ".mypy_cache")
     write_new_files(tree)
     add_to_union(tree)
+    add_section(tree)
     return tree
 
 
@@ -113,6 +122,15 @@ def test_the_pages_checks_pass_after_its_steps(tree: Path) -> None:
         if Path(command[0]).name != "gateway":
             done = run(tree, *command)
             assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+
+
+def test_the_page_lists_the_functions_that_are_recorded() -> None:
+    ufuncs, _, functions, _ = [
+        line for line in PAGE.splitlines() if re.match(r"\| (ufuncs|red|func|forms)", line)
+    ]
+    named = set(re.findall(r"`(\w+)`", ufuncs))
+    assert named == {one.__name__ for one in tracing._UFUNCS} | {"square", "vecdot"}
+    assert set(re.findall(r"`(\w+)`", functions)) == {one.__name__ for one in tracing._FUNCTIONS}
 
 
 def test_the_page_changes_two_new_files_of_the_product_and_one_line_of_the_union() -> None:
