@@ -131,7 +131,7 @@ class DeploymentUnderTest:
         primary is gone.
         """
         models = {rung.name: rung.model for rung in self.pipeline.rungs}
-        parts = [await self._score(batch.asking(models)) for batch in self._batches(x)]
+        parts = [await self._score(batch.with_models(models)) for batch in self._batches(x)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     async def _score(self, batch: Batch) -> dict[str, F8]:
@@ -144,7 +144,11 @@ class DeploymentUnderTest:
             detectors = fitted.full.detectors if isinstance(fitted, FittedOod) else ()
             scores |= {_kind(one.kind): one.score(s) for one in detectors}
             scores[stage.name] = await stage.full.guard.score(batch)
-        input_only = [await s.without.guard.score(batch) for s in stages if isinstance(s.without, Stage)]
+        input_only = [
+            await s.without_features.guard.score(batch)
+            for s in stages
+            if isinstance(s.without_features, Stage)
+        ]
         joint = [scores[stage.name] + self._offset(stage) for stage in stages]
         for name, risks in ((JOINT, joint), (INPUT_ONLY, input_only)):
             if risks:

@@ -80,9 +80,11 @@ class MicroFixture:
 
     def answered(self, rows: Rows) -> Batch:
         """The same once the primary has answered, so that reading its outputs costs nothing else."""
-        asking = self.batch(rows).asking({rung.name: rung.model for rung in self.deployment.pipeline.rungs})
-        self.loop.run_until_complete(asking.run(self.deployment.primary))
-        return asking
+        with_models = self.batch(rows).with_models(
+            {rung.name: rung.model for rung in self.deployment.pipeline.rungs}
+        )
+        self.loop.run_until_complete(with_models.run(self.deployment.primary))
+        return with_models
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Rows as columns, and one forward pass a model.
 
 A `Batch` is n rows of any number of requests. A model's forward pass over it is computed at most once,
-remembered, and shared by the guards that read its features and by the rung that returns its output. A
-failed pass is remembered too: a broken model is not asked twice for the same rows.
+kept, and shared by the guards that read its features and by the rung that returns its output. A failed pass
+is kept too: a broken model is not called twice for the same rows.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from gateway.core.errors import ModelFailed
 from gateway.core.model import Forward, Model
 from gateway.core.rows import RowIndices, finite
 
-_Begun: TypeAlias = "tuple[Coroutine[Any, Any, Forward], Any]"
+_StartedPass: TypeAlias = "tuple[Coroutine[Any, Any, Forward], Any]"
 
 
 class Measure(Protocol):
-    """A pure function of some rows' arrays; two are the same if they are the same object."""
+    """A pure function of some rows' arrays; two are equal only if they are the same object."""
 
-    def run(self, given: Mapping[str, NDArray[Any]], /) -> NDArray[Any]: ...
+    def run(self, arrays: Mapping[str, NDArray[Any]], /) -> NDArray[Any]: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """n rows: `inputs` by name with n rows each, one id, principal and deadline (loop seconds) a row.
 
-    models: those that `forward` may call; the pipeline sets them. Slices (`take`) share what was computed.
+    models: those that `forward` may call, set by the pipeline. Slices (`take`) share what was computed.
     """
 
     ids: tuple[str, ...]
@@ -43,9 +43,9 @@ class Batch:
     models: Mapping[str, Model] = field(default_factory=dict)
     _memo: dict[str, Forward] = field(default_factory=dict)
     _measured: dict[Measure, NDArray[Any]] = field(default_factory=dict)
-    _begun: dict[str, _Begun] = field(default_factory=dict)
+    _started: dict[str, _StartedPass] = field(default_factory=dict)
     until_s: float = field(init=False)
-    """When the last of these rows stops waiting."""
+    """The latest of the rows' deadlines, in loop seconds."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "until_s", max(self.deadlines_s, default=-math.inf))
@@ -53,8 +53,8 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def asking(self, models: Mapping[str, Model]) -> Batch:
-        """These rows with the models that `run` may call, and nothing computed yet."""
+    def with_models(self, models: Mapping[str, Model]) -> Batch:
+        """The same rows with the models that `run` may call, and nothing computed yet."""
         return Batch(self.ids, self.principals, self.inputs, self.deadlines_s, models)
 
     def take(self, rows: RowIndices) -> Batch:
@@ -69,21 +69,21 @@ class Batch:
             _measured={measure: found[rows] for measure, found in self._measured.items()},
         )
 
-    def begin(self, model: str) -> None:
+    def start_pass(self, model: str) -> None:
         """Starts the model's pass without waiting for it; `run`, which must follow, waits."""
-        if model in self._memo or model in self._begun:
+        if model in self._memo or model in self._started:
             return
-        part = self.models[model].forward(self.inputs, len(self.ids), self.until_s)
+        forward = self.models[model].forward(self.inputs, len(self.ids), self.until_s)
         try:
-            self._begun[model] = part, part.send(None)
-        except StopIteration as answer:
-            self._memo[model] = answer.value
+            self._started[model] = forward, forward.send(None)
+        except StopIteration as finished:
+            self._memo[model] = finished.value
 
     async def run(self, model: str) -> Forward:
-        """The model's pass over these rows, computed once; total."""
-        self.begin(model)
-        if model in self._begun:
-            self._memo[model] = await resume(*self._begun.pop(model))
+        """The model's pass over these rows, computed once. Never raises."""
+        self.start_pass(model)
+        if model in self._started:
+            self._memo[model] = await resume(*self._started.pop(model))
         return self._memo[model]
 
     def known(self, model: str) -> Forward | None:
@@ -91,25 +91,25 @@ class Batch:
         return self._memo.get(model)
 
     async def forward(self, model: str, /) -> Tensors:
-        """What guards read: the model's outputs for every row. Raises ModelFailed if any row has none."""
+        """The model's outputs for every row, for guards. Raises ModelFailed if any row has none."""
         answer = self._memo.get(model) or await self.run(model)
-        if not answer.whole:
+        if not answer.all_ok:
             raise ModelFailed(answer.error or f"{model}: no answer")
         return answer.outputs
 
-    def once(self, measure: Measure, given: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """What a measure gives for these rows, a number or more a row, computed once. Raises as it does."""
+    def measure(self, measure: Measure, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """The measure of these rows, one number or more a row, computed once. Raises what it raises."""
         found = self._measured.get(measure)
         if found is None:
-            found = self._measured[measure] = measure.run(given)
+            found = self._measured[measure] = measure.run(arrays)
         return found
 
     def measured(self, measure: Measure) -> NDArray[Any] | None:
-        """What `once` gave for these rows, if it has been computed."""
+        """The measure of these rows, if it has been computed."""
         return self._measured.get(measure)
 
     async def predict(self, model: str, inputs: Tensors, /) -> Tensors:
-        """What guards read for other inputs, any number of rows: one more bounded pass. May raise."""
+        """The outputs for other inputs, any number of rows: one more pass within the budget. Raises StageFailure."""
         n = len(next(iter(inputs.values())))
         outputs = await self.models[model].ask(inputs, n, self.until_s)
         if not finite(outputs, n).all():
@@ -119,7 +119,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answered:
-    """n rows together with the outputs that one rung gave for them: what checks judge."""
+    """n rows with the outputs of one rung for them: the input of checks."""
 
     ids: tuple[str, ...]
     inputs: Tensors

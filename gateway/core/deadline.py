@@ -1,7 +1,7 @@
-"""Awaits a part within its time budget: the one place where a part's failure becomes a value.
+"""Awaits a part (a guard, check, model or store) within its time budget.
 
-Every guard, check, model and store is awaited through `call_within`. Whatever a part does (raises, hangs or
-cancels itself) ends as one `StageFailure`, so that the loop over stages needs no other handling of errors.
+Every part is awaited through `call_within`. Whatever it does (raises, hangs or cancels itself) ends as one
+`StageFailure`, so that the loop over stages needs no other handling of errors.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from gateway.core.errors import BudgetExceeded, StageFailure
 A = TypeVar("A")
 T = TypeVar("T")
 CALL_DEADLINE_S: contextvars.ContextVar[float] = contextvars.ContextVar("call_deadline_s", default=math.inf)
-"""Until when the caller of the running call waits, in loop seconds; `Model.ask` sets it."""
+"""The caller's deadline for the running call, in loop seconds; `Model.ask` sets it."""
 
 
 def now_s() -> float:
-    """The one clock that decides anything: the running loop's, so that tests can run on a fake one.
+    """The running loop's time: the only clock for deadlines, so that tests can run on a fake one.
 
     It may be as coarse as a millisecond (uvloop's is), so elapsed times are measured with another clock.
     """
@@ -33,7 +33,7 @@ def call_deadline(budget_s: float) -> tuple[float, bool]:
     """The loop time by which the model that is called now must answer: to be called before it waits.
 
     Returns: that time, and whether it is the caller's deadline, sooner than the model's own budget.
-    Cost:    one look at the clock, only for models that need it (those in other servers).
+    Cost:    reads the clock once, only for models that need it (those in other servers).
     """
     own_s, until_s = now_s() + budget_s, CALL_DEADLINE_S.get()
     return min(own_s, until_s), until_s < own_s
@@ -42,26 +42,26 @@ def call_deadline(budget_s: float) -> tuple[float, bool]:
 async def call_within(
     name: str,
     call: Callable[[A], Coroutine[Any, Any, T]],
-    given: A,
+    argument: A,
     budget_s: float,
     until_s: float,
     failure: type[StageFailure],
 ) -> T:
-    """Awaits a part for `budget_s`, `until_s` at the latest: the one place where failures become values.
+    """Awaits `call(argument)` for `budget_s`, until `until_s` (loop seconds) at the latest.
 
-    Most parts answer without waiting for anything, and a timer costs more than many parts do: it is set only
+    Most parts return without waiting for anything, and a timer costs more than many parts do: it is set only
     once the part waits. Before that it could not fire.
 
-    Raises BudgetExceeded when the time is up, `failure` for whatever else the part raises, and
+    Raises BudgetExceeded when the time is up, `failure` for anything else that the part raises, and
     CancelledError only if the awaiting task was cancelled: a part that raises it by itself has failed.
     """
     start_s = asyncio.get_running_loop().time()
     try:
-        part = call(given)
+        part = call(argument)
         try:
             waits_for = part.send(None)
-        except StopIteration as answer:
-            return answer.value  # type: ignore[no-any-return]
+        except StopIteration as finished:
+            return finished.value  # type: ignore[no-any-return]
         async with asyncio.timeout_at(min(start_s + budget_s, until_s)):
             return await resume(part, waits_for)
     except TimeoutError as error:
@@ -81,10 +81,10 @@ def resume(part: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, 
     while True:
         try:
             try:
-                came = yield waits_for
-            except BaseException as error:  # noqa: BLE001 - the part's to handle, cancellation too
+                sent = yield waits_for
+            except BaseException as error:  # noqa: BLE001 - the part handles it, cancellation too
                 waits_for = part.throw(error)
             else:
-                waits_for = part.send(came)
-        except StopIteration as answer:
-            return answer.value  # type: ignore[no-any-return]
+                waits_for = part.send(sent)
+        except StopIteration as finished:
+            return finished.value  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
-"""What can happen to a request: the verdict lattice and the closed sum of outcomes.
+"""What can happen to a row: the verdict lattice and the closed sum of outcomes.
 
-A **verdict** says how far to fall. Verdicts form a bounded join-semilattice under `max`, so the order
-of guards can never change how far a row falls, and the top is the only short-circuit:
+A **verdict** is how severely a stage judges a row. Verdicts form a bounded join-semilattice under `max`, so
+the order of guards can never change the result, and the top is the only short-circuit:
 
     ALLOW < DEGRADE < DEFER < REFUSE
 
@@ -33,7 +33,7 @@ Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 
 
 class Verdict(IntEnum):
-    """How far a row must fall. The join of several verdicts is their maximum."""
+    """How severely a stage judges a row. The join of several verdicts is their maximum."""
 
     ALLOW = 0
     DEGRADE = 1
@@ -42,12 +42,12 @@ class Verdict(IntEnum):
 
 
 class Reason(StrEnum):
-    """The stable codes that a caller sees. Coarse on purpose: a finer one would be an oracle."""
+    """The stable codes that callers see. Coarse: a finer one would be an oracle for attackers."""
 
     OK = "ok"
     ABSTAINED = "abstained"  # any judgement of the input or of the answer
     RATE_LIMITED = "rate_limited"  # rate and every other budget
-    UNAVAILABLE = "unavailable"  # a model, the review queue or the capacity is gone
+    UNAVAILABLE = "unavailable"  # a model or the review queue has failed or is full
     DEADLINE = "deadline"
 
 
@@ -61,7 +61,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Degraded:
-    """A named fallback answered. Never silent: `by` travels with the answer."""
+    """A fallback answered; `by` names it."""
 
     output: Tensors
     by: str
@@ -88,7 +88,7 @@ Outcome: TypeAlias = Served | Degraded | Deferred | Refused
 
 
 def severity(outcome: Outcome) -> int:
-    """How far an outcome fell: 0 served to 3 refused. The worst row speaks for a request."""
+    """0 served to 3 refused. A request is reported by its most severe row."""
     match outcome:
         case Served():
             return 0

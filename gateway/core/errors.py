@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 
 class GatewayError(Exception):
-    """The root: nothing else is raised on purpose."""
+    """The root of all errors that the gateway raises on purpose."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One fault in a file or a request: where it is, what is wrong, and the nearest valid choice."""
+    """One problem of a file or request: field, message, file, line (0: none), nearest valid choice."""
 
     field: str
     what: str
@@ -43,7 +43,7 @@ class ArtifactError(Problems):
 
 
 class InvalidRequest(Problems):
-    """At parse: what the caller can mend, field by field."""
+    """At parse: what the caller can correct, field by field."""
 
 
 class StageFailure(GatewayError):

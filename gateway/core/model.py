@@ -1,7 +1,7 @@
 """A model with its time budget, and its answer for n rows.
 
-One bad row never fails its neighbours: a pass that fails at n > 1 is tried again row by row, and a NaN fails
-its own row alone. A pass that ran out of time is not tried again.
+One bad row never fails the others: a pass that fails at n > 1 is tried again row by row, and a NaN fails its
+own row alone. A pass that ran out of time is not tried again.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ class Predictor(Protocol):
 class Forward(NamedTuple):
     """One model's answer for n rows: `outputs` are valid where `ok`; `error` says what failed elsewhere.
 
-    `whole`: every row is ok.
+    `all_ok`: every row is ok.
     """
 
     outputs: Tensors
     ok: Mask
-    whole: bool
+    all_ok: bool
     elapsed_s: float
     error: str | None = None
 
     def take(self, rows: RowIndices) -> Forward:
         ok = self.ok[rows]
-        whole = bool(ok.all())
+        all_ok = bool(ok.all())
         outputs = {name: a[rows] for name, a in self.outputs.items()}
-        return Forward(outputs, ok, whole, self.elapsed_s, None if whole else self.error)
+        return Forward(outputs, ok, all_ok, self.elapsed_s, None if all_ok else self.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +62,11 @@ class Model:
             outputs = await call_within(
                 self.name, self.predictor.predict, inputs, self.budget_s, until_s, ModelFailed
             )
-        self._hold_to_contract(outputs, n)
+        self._check_outputs(outputs, n)
         return outputs
 
     async def _ask_shielded(self, inputs: Tensors, until_s: float) -> Tensors:
-        """Waits until `until_s`, and lets the model go on within its own budget.
+        """Waits until `until_s`, and lets the model continue within its own budget.
 
         A caller's short deadline must not stop the model, and so must not count as its failure: a few such
         requests would open the model's circuit for every caller.
@@ -83,7 +83,7 @@ class Model:
         except TimeoutError as error:
             raise BudgetExceeded(f"{self.name}: no answer before the deadline") from error
 
-    def _hold_to_contract(self, outputs: Tensors, n: int) -> None:
+    def _check_outputs(self, outputs: Tensors, n: int) -> None:
         if not isinstance(outputs, Mapping) or not outputs:
             raise ModelFailed(f"{self.name}: returned {type(outputs).__name__} instead of named outputs")
         for name, array in outputs.items():
@@ -97,7 +97,7 @@ class Model:
                 raise ModelFailed(f"{self.name}: output {name!r} has shape {got} a row, not {shape}")
 
     async def forward(self, inputs: Tensors, n: int, until_s: float) -> Forward:
-        """The answer for n rows, each valid or not; total."""
+        """The answer for n rows, each valid or not. Never raises."""
         start_s = time.perf_counter()
         error: str | None = None
         try:
@@ -109,10 +109,10 @@ class Model:
             outputs, ok, error = {}, np.zeros(n, bool), str(failure)
             if n > 1:
                 outputs, ok = await self._row_by_row(inputs, n, min(now_s() + self.budget_s, until_s))
-        whole = ok is all_true(n) or bool(ok.all())
-        if error is None and not whole:
+        all_ok = ok is all_true(n) or bool(ok.all())
+        if error is None and not all_ok:
             error = f"{self.name}: returned a number that is not finite"
-        return Forward(outputs, ok, whole, time.perf_counter() - start_s, error)
+        return Forward(outputs, ok, all_ok, time.perf_counter() - start_s, error)
 
     async def _row_by_row(self, inputs: Tensors, n: int, until_s: float) -> tuple[Tensors, Mask]:
         answers: list[Tensors | None] = []

@@ -8,10 +8,10 @@
                 └─ the queue is full or down ────────────────────────────> Refused
 
 `decide` is total: every row in gets exactly one outcome out, in order, and nothing is raised but our own
-cancellation. That is structure, not care: each part is bounded and its failure is a value (`stage.py`,
-`batch.py`), and the last step, `Refused`, needs no part at all.
+cancellation. This holds by construction: each part has a time limit and its failure is a value (`stage.py`,
+`batch.py`), and the last step, `Refused`, calls no part.
 
-Two facts keep it monotone (a more suspicious row never ends better). Guards judge the request and may use
+Two rules keep it monotone (a more suspicious row never ends better). Guards judge the request and may use
 the whole lattice; checks judge one rung's answer and may only say "try the next rung". And a row that any
 enforced guard refuses skips every later stage, which can only matter to that row.
 """
@@ -62,7 +62,7 @@ class Rung:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReviewRequest:
-    """One row for a reviewer: its inputs, why no model may answer, and what a model would have answered."""
+    """One row for a reviewer: its inputs, the findings, and the answer of a model if there is one."""
 
     id: str
     principal: str
@@ -78,21 +78,21 @@ class Review(Protocol):
         ...
 
 
-class _Run:
-    """The state of one batch, by row of that batch: its lowest verdict (`fall`), its outcome, its reasons.
+class _BatchState:
+    """The state of one batch, by row: its most severe verdict so far, its outcome, its reason.
 
-    Most rows of most batches are allowed by every stage: `rows` then stays as it was, nothing is copied.
+    Most batches are allowed by every stage: then nothing is copied.
     """
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
-        self.live = batch  # the rows that no guard has refused, with the forward passes computed for them
-        self.rows: RowIndices = row_indices(len(batch))  # where the live rows stand in the batch
-        self.fall = np.zeros(len(batch), np.int8)
+        self.live = batch  # the rows that no guard has refused, with their forward passes
+        self.rows: RowIndices = row_indices(len(batch))  # the positions of the live rows in the batch
+        self.verdicts = np.zeros(len(batch), np.int8)
         self.outcomes: list[Outcome | None] = [None] * len(batch)
         self.ended = np.zeros(len(batch), bool)
         self.open = len(batch)
-        self.objection = False  # whether any row has fallen or has an outcome
+        self.any_objection = False  # whether any row has a verdict above ALLOW or an outcome
         self.reasons: dict[int, Reason] = {}
         self.suggestions: dict[int, Tensors] = {}
         self.trail: list[tuple[RowIndices, Assessment]] = []
@@ -102,26 +102,26 @@ class _Run:
         self.outcomes[row] = outcome
         self.ended[row] = True
         self.open -= 1
-        self.objection = True
+        self.any_objection = True
 
-    def open_rows(self, deepest: Verdict) -> tuple[Batch, RowIndices]:
-        """The rows without an outcome that have fallen no further than `deepest`, and where they stand."""
-        if not self.objection:
+    def open_rows(self, most_severe: Verdict) -> tuple[Batch, RowIndices]:
+        """The rows without an outcome and with a verdict up to `most_severe`; and their positions."""
+        if not self.any_objection:
             return self.live, self.rows
-        keep = np.flatnonzero(~self.ended[self.rows] & (self.fall[self.rows] <= deepest))
+        keep = np.flatnonzero(~self.ended[self.rows] & (self.verdicts[self.rows] <= most_severe))
         if len(keep) == len(self.rows):
             return self.live, self.rows
         return self.live.take(keep), self.rows[keep]
 
     def join(self, rows: RowIndices, found: Assessment, reason: Reason) -> None:
-        """Lets an enforced stage's verdicts lower the rows; the lowest verdict gives the reason."""
+        """Joins a stage's verdicts, if it is enforced; the most severe verdict sets the reason."""
         self.trail.append((rows, found))
-        if found.quiet or not found.enforced:
+        if found.all_allowed or not found.enforced:
             return
-        for at in np.flatnonzero(found.verdicts > self.fall[rows]):
+        for at in np.flatnonzero(found.verdicts > self.verdicts[rows]):
             row = int(rows[at])
-            self.fall[row] = found.verdicts[at]
-            self.objection = True
+            self.verdicts[row] = found.verdicts[at]
+            self.any_objection = True
             self.reasons[row] = Reason.UNAVAILABLE if int(at) in found.errors else reason
 
     def decisions(self, policy: str) -> list[Decision | None]:
@@ -144,7 +144,7 @@ class Findings(Sequence[Finding]):
     def __iter__(self) -> Iterator[Finding]:
         for rows, found in self.trail:
             at = self.row
-            if at >= len(rows) or rows[at] != at:  # not all rows came so far
+            if at >= len(rows) or rows[at] != at:  # not all rows reached this stage
                 at = int(np.searchsorted(rows, at))
                 if at == len(rows) or rows[at] != self.row:
                     continue
@@ -158,14 +158,11 @@ class Findings(Sequence[Finding]):
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """How rows ended, one decision a row in order.
+class BatchResult:
+    """One decision a row, in order; None for the rows that `finish_review` decides."""
 
-    known: those that are known now, with None for the rows that `finish_review` ends.
-    """
-
-    known: Sequence[Decision | None]
-    finish_review: Callable[[], Awaitable[Ended]] | None = None
+    decisions: Sequence[Decision | None]
+    finish_review: Callable[[], Awaitable[BatchResult]] | None = None
     trail: Trail = ()
 
 
@@ -185,107 +182,109 @@ class Pipeline:
 
     async def decide(self, batch: Batch) -> list[Decision]:
         """Exactly one decision a row, in order. Raises nothing but our own cancellation."""
-        ended = await self.answer(batch)
-        if ended.finish_review is not None:
-            ended = await ended.finish_review()
-        return [decision for decision in ended.known if decision is not None]
+        result = await self.answer(batch)
+        if result.finish_review is not None:
+            result = await result.finish_review()
+        return [decision for decision in result.decisions if decision is not None]
 
-    async def answer(self, batch: Batch) -> Ended:
-        """What guards and models settle; rows that need review are ended later by `finish_review`."""
-        run = _Run(batch.asking(self.models))
+    async def answer(self, batch: Batch) -> BatchResult:
+        """Decides what guards and models can; `finish_review` decides the rows that need review."""
+        state = _BatchState(batch.with_models(self.models))
         if (now := now_s()) >= min(batch.deadlines_s):
             for row, deadline_s in enumerate(batch.deadlines_s):
                 if deadline_s <= now:
-                    run.end(row, Refused(Reason.DEADLINE))
-        await self._judge(run)
+                    state.end(row, Refused(Reason.DEADLINE))
+        await self._judge(state)
         for depth, rung in enumerate(self.rungs):
-            if run.open:
-                await self._try_rung(run, rung, depth)
+            if state.open:
+                await self._try_rung(state, rung, depth)
 
-        async def finish_review() -> Ended:
-            await self._defer(run)
-            return Ended(run.decisions(self.policy))
+        async def finish_review() -> BatchResult:
+            await self._defer(state)
+            return BatchResult(state.decisions(self.policy))
 
-        return Ended(run.decisions(self.policy), finish_review if run.open else None, run.trail)
+        return BatchResult(state.decisions(self.policy), finish_review if state.open else None, state.trail)
 
-    async def _judge(self, run: _Run) -> None:
-        """Runs every guard on every row that none has refused yet, and joins their verdicts."""
+    async def _judge(self, state: _BatchState) -> None:
+        """Runs every guard on the rows that none has refused yet, and joins their verdicts."""
         for stage in self.guards:
-            run.live, run.rows = run.open_rows(Verdict.REFUSE)
-            if not run.rows.size:
+            state.live, state.rows = state.open_rows(Verdict.REFUSE)
+            if not state.rows.size:
                 return
-            found = await stage.assess(run.live, run.live.until_s)
-            run.join(run.rows, found, stage.reason)
-            if not run.objection:
+            found = await stage.assess(state.live, state.live.until_s)
+            state.join(state.rows, found, stage.reason)
+            if not state.any_objection:
                 continue
-            for at in np.flatnonzero(run.fall[run.rows] == Verdict.REFUSE):
-                row = int(run.rows[at])
-                run.end(row, Refused(run.reasons[row], stage.retry_after_s(float(found.scores[at]))))
+            for at in np.flatnonzero(state.verdicts[state.rows] == Verdict.REFUSE):
+                row = int(state.rows[at])
+                state.end(row, Refused(state.reasons[row], stage.retry_after_s(float(found.scores[at]))))
 
-    async def _try_rung(self, run: _Run, rung: Rung, depth: int) -> None:
-        """Calls one rung for the rows that may have its answer; settles those that pass every check."""
-        batch, rows = run.open_rows(Verdict.DEGRADE if depth else Verdict.ALLOW)
+    async def _try_rung(self, state: _BatchState, rung: Rung, depth: int) -> None:
+        """Calls one rung for the rows that may have its answer; ends those that pass every check."""
+        batch, rows = state.open_rows(Verdict.DEGRADE if depth else Verdict.ALLOW)
         if not rows.size:
             return
         answer = await batch.run(rung.name)
-        run.trail.append((rows, _attempt(rung.name, answer)))
-        alive: RowIndices = row_indices(len(rows)) if answer.whole else np.flatnonzero(answer.ok)
-        for row in () if answer.whole else rows[~answer.ok]:
-            run.reasons.setdefault(int(row), Reason.UNAVAILABLE)
+        state.trail.append((rows, _attempt(rung.name, answer)))
+        passing: RowIndices = row_indices(len(rows)) if answer.all_ok else np.flatnonzero(answer.ok)
+        for row in () if answer.all_ok else rows[~answer.ok]:
+            state.reasons.setdefault(int(row), Reason.UNAVAILABLE)
         for check in rung.checks:
-            if not alive.size:
+            if not passing.size:
                 return
             answered = Answered.of(batch, answer)
-            judged = answered if len(alive) == len(rows) else answered.take(alive)
+            judged = answered if len(passing) == len(rows) else answered.take(passing)
             found = await check.assess(judged, batch.until_s)
-            run.trail.append((rows[alive], found))
-            if found.enforced and not found.quiet:
-                for at in alive[found.verdicts > Verdict.ALLOW]:
-                    run.reasons.setdefault(int(rows[at]), check.reason)
-                    run.suggestions.setdefault(int(rows[at]), Row(answer.outputs, int(at)))
-                alive = alive[found.verdicts == Verdict.ALLOW]
-        for at, row in zip(alive.tolist(), rows[alive].tolist(), strict=True):
+            state.trail.append((rows[passing], found))
+            if found.enforced and not found.all_allowed:
+                for at in passing[found.verdicts > Verdict.ALLOW]:
+                    state.reasons.setdefault(int(rows[at]), check.reason)
+                    state.suggestions.setdefault(int(rows[at]), Row(answer.outputs, int(at)))
+                passing = passing[found.verdicts == Verdict.ALLOW]
+        for at, row in zip(passing.tolist(), rows[passing].tolist(), strict=True):
             output = Row(answer.outputs, at)
             if depth:
-                run.end(row, Degraded(output, rung.name, run.reasons.get(row, Reason.UNAVAILABLE)))
+                state.end(row, Degraded(output, rung.name, state.reasons.get(row, Reason.UNAVAILABLE)))
             else:
-                run.end(row, Served(output, rung.name))
+                state.end(row, Served(output, rung.name))
 
-    async def _defer(self, run: _Run) -> None:
+    async def _defer(self, state: _BatchState) -> None:
         """Puts the rows that are still open into the review queue, in order; refuses those it rejects."""
-        batch, rows = run.open_rows(Verdict.DEFER)
+        batch, rows = state.open_rows(Verdict.DEFER)
         if not rows.size:
             return
-        cases = [self._case(run, batch, i, int(row)) for i, row in enumerate(rows)]
+        cases = [self._case(state, batch, i, int(row)) for i, row in enumerate(rows)]
         try:
-            taken = await call_within(
+            results = await call_within(
                 "review", self.review.put, cases, self.review_budget_s, batch.until_s, StoreFailed
             )
-            took = [bool(one) for one in taken]
+            stored = [bool(one) for one in results]
         except (StageFailure, TypeError, ValueError):
-            took = []
-        if len(took) != len(cases):
-            took = [False] * len(cases)
-        for row, case, held in zip(rows, cases, took, strict=True):
-            run.end(int(row), Deferred(case.id, case.reason) if held else Refused(Reason.UNAVAILABLE))
+            stored = []
+        if len(stored) != len(cases):
+            stored = [False] * len(cases)
+        for row, case, accepted in zip(rows, cases, stored, strict=True):
+            state.end(int(row), Deferred(case.id, case.reason) if accepted else Refused(Reason.UNAVAILABLE))
 
-    def _case(self, run: _Run, batch: Batch, i: int, row: int) -> ReviewRequest:
+    def _case(self, state: _BatchState, batch: Batch, i: int, row: int) -> ReviewRequest:
         known = (batch.known(rung.name) for rung in self.rungs)
-        view = next((Row(answer.outputs, i) for answer in known if answer is not None and answer.ok[i]), None)
+        suggestion = next(
+            (Row(answer.outputs, i) for answer in known if answer is not None and answer.ok[i]), None
+        )
         return ReviewRequest(
             id=batch.ids[i],
             principal=batch.principals[i],
-            reason=run.reasons.get(row, Reason.UNAVAILABLE),
+            reason=state.reasons.get(row, Reason.UNAVAILABLE),
             inputs={name: a[i : i + 1] for name, a in batch.inputs.items()},
-            findings=tuple(Findings(run.trail, row)),
-            suggestion=run.suggestions.get(row, view),
+            findings=tuple(Findings(state.trail, row)),
+            suggestion=state.suggestions.get(row, suggestion),
         )
 
 
 def _attempt(rung: str, answer: Forward) -> Assessment:
-    """A rung's attempt as a line of the trail: no score, DEGRADE where it failed."""
+    """A rung's attempt as an entry of the trail: no score, DEGRADE where it failed."""
     n = len(answer.ok)
-    if answer.whole:
+    if answer.all_ok:
         return Assessment(rung, unscored(n), allowed(n), True, True, answer.elapsed_s)
     verdicts = np.where(answer.ok, np.int8(Verdict.ALLOW), np.int8(Verdict.DEGRADE))
     errors = {int(i): answer.error or "no answer" for i in np.flatnonzero(~answer.ok)}

@@ -1,4 +1,4 @@
-"""Arrays whose first axis is the row, and what is done with them row by row."""
+"""Arrays whose first axis is the row, and operations on their rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Row(Mapping[str, NDArray[Any]]):
 
 @lru_cache(maxsize=256)
 def row_indices(n: int) -> RowIndices:
-    """0 to n - 1, read-only and made once."""
+    """0 to n - 1, read-only and cached."""
     rows = np.arange(n)
     rows.flags.writeable = False
     return rows
@@ -45,7 +45,7 @@ def row_indices(n: int) -> RowIndices:
 
 @lru_cache(maxsize=256)
 def all_true(n: int) -> Mask:
-    """n times true, read-only and made once."""
+    """n times true, read-only and cached."""
     mask = np.ones(n, bool)
     mask.flags.writeable = False
     return mask
@@ -61,7 +61,7 @@ def finite(outputs: Tensors, n: int) -> Mask:
 
 
 def stack(answers: Sequence[Tensors | None]) -> tuple[Tensors, Mask]:
-    """Single-row answers as one, missing rows filled with zeros; a row that disagrees in form is missing."""
+    """Single-row answers as one; zeros for rows that are missing or have another form than the first."""
     template = next((a for a in answers if a is not None), None)
     if template is None:
         return {}, np.zeros(len(answers), bool)

@@ -1,14 +1,14 @@
 """A guard with its policy, and the one place that turns a failure into a verdict.
 
 A guard returns a number. What that number means (the cuts), how long it may take, what to assume when
-it fails and whether it is enforced or only observed is policy data, held here. `assess` is total: it
-returns a verdict for every row, whatever the guard does.
+it fails and whether it is enforced or only observed is policy data, stored here. `assess` never raises:
+it returns a verdict for every row, whatever the guard does.
 
 * A score is compared with `>=`. NaN and -inf are errors, never numbers: `nan >= cut` is false, so an
   unchecked NaN would be a silent fail-open. +inf is the strongest alarm.
-* A guard that fails on n > 1 rows is called again row by row, so that one bad row never decides for its
-  neighbours; one that ran out of time is not called again.
-* A guard that reads a model's features (`needs`) is judged by its input-only form (`without`, calibrated
+* A guard that fails on n > 1 rows is called again row by row, so that one bad row never decides for the
+  others; one that ran out of time is not called again.
+* A guard that reads a model's features is replaced by its input-only form (`without_features`, calibrated
   like the first) on the rows for which that model failed.
 """
 
@@ -38,7 +38,7 @@ VERDICT_BY_VALUE = tuple(Verdict)  # a look-up is cheaper than the enum's own ca
 
 
 class Judged(Protocol):
-    """What a stage needs of the rows it judges: how many, and any of them alone."""
+    """The rows that a stage judges: how many, and any of them alone."""
 
     def __len__(self) -> int: ...
     def take(self, rows: RowIndices) -> Self: ...
@@ -59,7 +59,7 @@ NO_ERRORS: Mapping[int, str] = MappingProxyType({})
 
 @lru_cache(maxsize=256)
 def allowed(n: int) -> Verdicts:
-    """n times ALLOW, read-only and made once."""
+    """n times ALLOW, read-only and cached."""
     verdicts = np.zeros(n, np.int8)
     verdicts.flags.writeable = False
     return verdicts
@@ -67,7 +67,7 @@ def allowed(n: int) -> Verdicts:
 
 @lru_cache(maxsize=256)
 def unscored(n: int) -> F8:
-    """n times no score, read-only and made once."""
+    """n times NaN, for no score; read-only and cached."""
     scores = np.full(n, np.nan)
     scores.flags.writeable = False
     return scores
@@ -76,13 +76,13 @@ def unscored(n: int) -> F8:
 class Assessment(NamedTuple):
     """What one stage found for n rows, as columns. Where it failed, the score is NaN and `errors` says why.
 
-    quiet: it allows every row, and nothing failed. input_only_rows: those that were judged without features.
+    all_allowed: every row, and nothing failed. input_only_rows: those that were judged without features.
     """
 
     stage: str
     scores: F8
     verdicts: Verdicts
-    quiet: bool
+    all_allowed: bool
     enforced: bool
     elapsed_s: float
     errors: Mapping[int, str] = NO_ERRORS
@@ -104,7 +104,7 @@ class Assessment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Stage(Generic[J]):
-    """A guard and its policy. `cuts` maps each verdict it may give to the score from which it gives it."""
+    """A guard and its policy. `cuts` maps each verdict to the score from which the stage gives it."""
 
     name: str
     guard: Guard[J]
@@ -120,7 +120,7 @@ class Stage(Generic[J]):
         object.__setattr__(self, "lowest_cut", min(self.cuts.values(), default=math.inf))
 
     async def assess(self, rows: J, until_s: float) -> Assessment:
-        """A verdict for every row by `until_s` at the latest; total."""
+        """A verdict for every row by `until_s` (loop seconds) at the latest. Never raises."""
         start_s = time.perf_counter()
         n = len(rows)
         errors: Mapping[int, str] = NO_ERRORS
@@ -132,13 +132,13 @@ class Stage(Generic[J]):
             scores, errors = np.full(n, np.nan), dict.fromkeys(range(n), str(failure))
             if n > 1:
                 scores, errors = await self._row_by_row(rows, n, min(now_s() + self.budget_s, until_s))
-        quiet = self._all_allowed(scores)
-        if quiet:
+        all_allowed = self._allows_all(scores)
+        if all_allowed:
             verdicts = allowed(n)
         else:
             scores, verdicts, errors = self._judge(scores, dict(errors))
         elapsed_s = time.perf_counter() - start_s
-        return Assessment(self.name, scores, verdicts, quiet, self.enforce, elapsed_s, errors)
+        return Assessment(self.name, scores, verdicts, all_allowed, self.enforce, elapsed_s, errors)
 
     async def _ask(self, rows: J, n: int, until_s: float) -> F8:
         raw = await call_within(self.name, self.guard.score, rows, self.budget_s, until_s, GuardFailed)
@@ -159,7 +159,7 @@ class Stage(Generic[J]):
                 errors[i] = str(failure)
         return scores, errors
 
-    def _all_allowed(self, scores: F8) -> bool:
+    def _allows_all(self, scores: F8) -> bool:
         """Whether every score is a number below every cut: both are false as soon as one is NaN."""
         least, most = np.minimum.reduce(scores), np.maximum.reduce(scores)
         return bool(least > -math.inf and most < self.lowest_cut)
@@ -177,30 +177,30 @@ class Stage(Generic[J]):
         return scores, verdicts, errors
 
     def retry_after_s(self, score: float) -> float | None:
-        """How long until a refused score is below the cut again, where the score fades with time."""
+        """Seconds until a refused score is below the cut again, if it decreases with time; else None."""
         if self.retry_scale_s is None or not np.isfinite(score):
             return None
         return max(0.0, (score - self.cuts[Verdict.REFUSE]) * self.retry_scale_s)
 
 
-def _idle(batch: Batch) -> None:
-    """Nothing can be measured before the model has answered."""
+def _no_prefetch(batch: Batch) -> None:
+    """For guards that measure nothing before the model has answered."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureStage:
-    """A guard that reads model `needs`, with what judges the rows for which that model gave nothing.
+    """A guard that reads the outputs of `model`, with a substitute for the rows that it did not answer.
 
-    `without` is a second stage that needs the input alone, or a verdict to assume. The model's pass runs
-    before the guard's own budget starts, under the model's budget: it is shared by all guards and the rung.
-    `prefetch` measures what needs no answer while the model is at work; what fails there fails again, and
-    counts, when the guard reads it.
+    `without_features`: a second stage that needs the input alone, or a verdict to assume. The model's pass
+    runs before the guard's own budget starts, under the model's budget: all guards and the rung share it.
+    `prefetch` measures what needs no answer while the model runs; an error there is ignored, because it
+    occurs again when the guard reads the measure.
     """
 
     full: Stage[Batch]
-    needs: str
-    without: Stage[Batch] | Verdict
-    prefetch: Callable[[Batch], None] = _idle
+    model: str
+    without_features: Stage[Batch] | Verdict
+    prefetch: Callable[[Batch], None] = _no_prefetch
     name: str = field(init=False)
     reason: Reason = field(init=False)
 
@@ -212,31 +212,33 @@ class FeatureStage:
         return self.full.retry_after_s(score)
 
     async def assess(self, batch: Batch, until_s: float) -> Assessment:
-        """A verdict for every row; total."""
-        answer = batch.known(self.needs) or await self._ask(batch)
-        if answer.whole:
+        """A verdict for every row. Never raises."""
+        answer = batch.known(self.model) or await self._run_model(batch)
+        if answer.all_ok:
             return await self.full.assess(batch, until_s)
-        blind = np.flatnonzero(~answer.ok)
-        rest = await self._assess_without(batch.take(blind), answer.error or "no answer", until_s)
-        if len(blind) == len(batch):
-            return rest
-        seeing = np.flatnonzero(answer.ok)
+        failed = np.flatnonzero(~answer.ok)
+        input_only = await self._assess_input_only(batch.take(failed), answer.error or "no answer", until_s)
+        if len(failed) == len(batch):
+            return input_only
+        answered = np.flatnonzero(answer.ok)
         return _merge(
-            len(batch), (seeing, await self.full.assess(batch.take(seeing), until_s)), (blind, rest)
+            len(batch),
+            (answered, await self.full.assess(batch.take(answered), until_s)),
+            (failed, input_only),
         )
 
-    async def _ask(self, batch: Batch) -> Forward:
-        batch.begin(self.needs)
+    async def _run_model(self, batch: Batch) -> Forward:
+        batch.start_pass(self.model)
         with contextlib.suppress(Exception):
             self.prefetch(batch)
-        return await batch.run(self.needs)
+        return await batch.run(self.model)
 
-    async def _assess_without(self, batch: Batch, error: str, until_s: float) -> Assessment:
+    async def _assess_input_only(self, batch: Batch, error: str, until_s: float) -> Assessment:
         n = len(batch)
-        if isinstance(self.without, Stage):
-            found = await self.without.assess(batch, until_s)
+        if isinstance(self.without_features, Stage):
+            found = await self.without_features.assess(batch, until_s)
             return found._replace(input_only_rows=frozenset(range(n)))
-        verdicts = np.full(n, self.without, np.int8)
+        verdicts = np.full(n, self.without_features, np.int8)
         errors = dict.fromkeys(range(n), error)
         return Assessment(self.name, np.full(n, np.nan), verdicts, False, self.full.enforce, 0.0, errors)
 
@@ -251,8 +253,15 @@ def _merge(n: int, *parts: tuple[RowIndices, Assessment]) -> Assessment:
         errors |= {int(rows[i]): error for i, error in part.errors.items()}
         input_only_rows |= {int(rows[i]) for i in part.input_only_rows}
     first = parts[0][1]
-    quiet = all(part.quiet for _, part in parts)
+    all_allowed = all(part.all_allowed for _, part in parts)
     elapsed_s = sum(part.elapsed_s for _, part in parts)
     return Assessment(
-        first.stage, scores, verdicts, quiet, first.enforced, elapsed_s, errors, frozenset(input_only_rows)
+        first.stage,
+        scores,
+        verdicts,
+        all_allowed,
+        first.enforced,
+        elapsed_s,
+        errors,
+        frozenset(input_only_rows),
     )

@@ -46,7 +46,7 @@ class Measures:
     def prefetch(self, batch: Batch) -> None:
         """Measures the input, if that is to be measured; worth doing while the model is at work."""
         if self.input_graph is not None:
-            batch.once(self.input_graph, self._input(batch))
+            batch.measure(self.input_graph, self._input(batch))
 
     async def full(self, batch: Batch) -> F8:
         """float64[n, columns]. Raises what the model's pass or a graph raises."""
@@ -56,13 +56,13 @@ class Measures:
             return found
         arrays = dict(await batch.forward(self.model))
         if self.input_graph is not None:
-            arrays[BEFORE] = batch.once(self.input_graph, self._input(batch))
-        return batch.once(self.answer_graph, arrays)
+            arrays[BEFORE] = batch.measure(self.input_graph, self._input(batch))
+        return batch.measure(self.answer_graph, arrays)
 
     async def input_only(self, batch: Batch) -> F8:
         """float64[n, columns] from the input alone."""
         assert self.input_only_graph is not None
-        return batch.once(self.input_only_graph, self._input(batch))
+        return batch.measure(self.input_only_graph, self._input(batch))
 
     def columns_of(self, guard: str) -> GuardColumns:
         """Where a guard finds its numbers."""

@@ -24,7 +24,7 @@ from gateway.core.batch import Batch
 from gateway.core.batching import Batcher
 from gateway.core.decision import Decision
 from gateway.core.errors import ArtifactError, PolicyError, Problem
-from gateway.core.pipeline import Ended, Pipeline, Review
+from gateway.core.pipeline import BatchResult, Pipeline, Review
 from gateway.core.record import RequestRecord
 from gateway.deployment.artifacts import Artifacts, load_artifacts
 from gateway.deployment.compile import Stores, compile_policy
@@ -133,11 +133,11 @@ class Gateway:
         """
         return await self.batcher.decide(batch, priority)
 
-    async def _answer(self, batch: Batch) -> Ended:
-        ended = await self.loaded.pipeline.answer(batch)  # looked up now: a reload takes effect at once
-        self.telemetry.add_pass(ended.trail)
+    async def _answer(self, batch: Batch) -> BatchResult:
+        result = await self.loaded.pipeline.answer(batch)  # looked up now: a reload takes effect at once
+        self.telemetry.add_pass(result.trail)
         self.statistics.executions += 1
-        return ended
+        return result
 
     def record(self, record: RequestRecord) -> None:
         """Records a finished request for the audit log, telemetry and statistics; never blocks."""

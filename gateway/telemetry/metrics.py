@@ -134,7 +134,7 @@ class Telemetry:
         for rows, assessment in trail:
             stage = assessment.stage
             self._recent.stages[stage].add(assessment.elapsed_s)
-            if assessment.quiet:
+            if assessment.all_allowed:
                 self._stage_rows[stage, "allow"] += len(rows)
                 continue
             verdicts = assessment.verdicts.tolist()

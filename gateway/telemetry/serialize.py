@@ -92,7 +92,7 @@ def _stage_fields(assessment: Assessment) -> list[Fields]:
     """The findings of one stage: an entry for each row that reached it."""
     scores, stage = assessment.scores.tolist(), assessment.stage
     us = round(assessment.elapsed_s * 1e6)
-    if assessment.quiet and assessment.enforced and not assessment.input_only_rows:
+    if assessment.all_allowed and assessment.enforced and not assessment.input_only_rows:
         return [
             {"stage": stage, "verdict": "allow", "us": us, "score": score}
             if score == score  # not NaN

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.batch import Batch
-from gateway.core.batching import LANES, Batcher, concatenate
+from gateway.core.batching import MAX_CONCURRENT_BATCHES, Batcher, concatenate
 from gateway.core.deadline import now_s
 from gateway.core.decision import Decision, Outcome, Reason, Refused, Served, Tensors
-from gateway.core.pipeline import Ended
+from gateway.core.pipeline import BatchResult
 from tests.support.core_parts import run
 
 
@@ -56,8 +56,8 @@ def rows(name: str, *x: float, within_s: float = 100.0, inputs: Tensors | None =
 def batcher(
     decide: Callable[[Batch], Awaitable[list[Decision]]], batch: int = 128, queue: int = 1000
 ) -> Batcher:
-    async def answer(batch: Batch) -> Ended:
-        return Ended(await decide(batch))
+    async def answer(batch: Batch) -> BatchResult:
+        return BatchResult(await decide(batch))
 
     return Batcher(answer, max_batch_rows=batch, max_queued_rows=queue)
 
@@ -65,13 +65,13 @@ def batcher(
 async def busy(to: Batcher) -> list[asyncio.Task[list[Decision]]]:
     """One request in each lane, 0.1 s ago: what comes now has to wait."""
     tasks = []
-    for lane in range(LANES):
-        tasks.append(asyncio.create_task(to.decide(rows(f"first{lane}.", 0.0))))
-        await asyncio.sleep(0.1 / LANES)
+    for n in range(MAX_CONCURRENT_BATCHES):
+        tasks.append(asyncio.create_task(to.decide(rows(f"first{n}.", 0.0))))
+        await asyncio.sleep(0.1 / MAX_CONCURRENT_BATCHES)
     return tasks
 
 
-FIRST = [(f"first{lane}.0",) for lane in range(LANES)]
+FIRST = [(f"first{n}.0",) for n in range(MAX_CONCURRENT_BATCHES)]
 
 
 def answers(decisions: Sequence[Decision]) -> list[float]:
@@ -145,7 +145,7 @@ def test_a_request_is_never_split_and_a_batch_never_too_large() -> None:
             for name, n in zip("bcde", (4, 4, 4, 9), strict=True)
         ]
         await asyncio.gather(*first, *later)
-        assert one.sizes == [*[1] * LANES, 8, 4, 9]
+        assert one.sizes == [*[1] * MAX_CONCURRENT_BATCHES, 8, 4, 9]
 
     run(main)
 
@@ -199,7 +199,7 @@ def test_a_deadline_that_passes_in_the_queue_ends_there_and_costs_no_pass() -> N
         late = await to.decide(rows("b", 2.0, 3.0, within_s=1.0))
         assert now_s() - start_s == pytest.approx(1.0)
         assert outcomes(late) == [Refused(Reason.DEADLINE)] * 2
-        assert [answers(await task) for task in first] == [[0.0]] * LANES
+        assert [answers(await task) for task in first] == [[0.0]] * MAX_CONCURRENT_BATCHES
         await to.drain()
         assert one.seen == FIRST
         assert to.queued_rows == 0
@@ -226,7 +226,7 @@ def test_a_deadline_that_passes_while_its_batch_is_decided_disturbs_no_other_req
         also = asyncio.create_task(to.decide(rows("d", 3.0)))
         assert outcomes(await hasty) == [Refused(Reason.DEADLINE)]
         told = [answers(await task) for task in (*first, patient, also)]
-        assert told == [[0.0]] * LANES + [[1.0], [3.0]]
+        assert told == [[0.0]] * MAX_CONCURRENT_BATCHES + [[1.0], [3.0]]
         assert one.seen == [*FIRST, ("b0", "c0", "d0")]
 
     run(main)
@@ -242,9 +242,9 @@ def test_a_caller_that_disconnects_disturbs_no_other_request(when: str) -> None:
         await asyncio.sleep(0.1 if when == "waits" else 1.0)
         goes.cancel()
         told = [answers(await task) for task in (*first, stays, also)]
-        assert told == [[0.0]] * LANES + [[7.0], [7.0]]
+        assert told == [[0.0]] * MAX_CONCURRENT_BATCHES + [[7.0], [7.0]]
         assert goes.cancelled()
-        assert one.seen[LANES] == (("b0", "d0") if when == "waits" else ("b0", "c0", "d0"))
+        assert one.seen[MAX_CONCURRENT_BATCHES] == (("b0", "d0") if when == "waits" else ("b0", "c0", "d0"))
         assert to.queued_rows == 0
 
     run(main)
@@ -371,17 +371,19 @@ def test_draining_waits_for_everything_that_was_taken() -> None:
 def test_rows_that_go_to_a_person_keep_no_neighbour_waiting_and_count_as_queued_until_they_are_taken() -> (
     None
 ):
-    async def answer(batch: Batch) -> Ended:
+    async def answer(batch: Batch) -> BatchResult:
         """Odd values go to people, which takes ten seconds."""
         told = [
             Decision(row, Served({"y": batch.inputs["x"][i : i + 1]}, "m")) for i, row in enumerate(batch.ids)
         ]
 
-        async def rest() -> Ended:
+        async def rest() -> BatchResult:
             await asyncio.sleep(10.0)
-            return Ended(told)
+            return BatchResult(told)
 
-        return Ended([None if x % 2 else one for x, one in zip(batch.inputs["x"], told, strict=True)], rest)
+        return BatchResult(
+            [None if x % 2 else one for x, one in zip(batch.inputs["x"], told, strict=True)], rest
+        )
 
     async def main() -> None:
         to = Batcher(answer, max_batch_rows=8, max_queued_rows=8)

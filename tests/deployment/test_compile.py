@@ -67,19 +67,19 @@ def test_a_certified_cut_comes_from_the_certificate_each_form_from_its_own_part(
     assert certificate.without_features is not None
     stage = ood_of(compiled(folder))
     assert stage.full.cuts == {Verdict.DEFER: certificate.false_alarm.cut}
-    assert isinstance(stage.without, Stage)
-    assert stage.without.cuts == {Verdict.DEFER: certificate.without_features.cut}
-    assert stage.full.cuts != stage.without.cuts
+    assert isinstance(stage.without_features, Stage)
+    assert stage.without_features.cuts == {Verdict.DEFER: certificate.without_features.cut}
+    assert stage.full.cuts != stage.without_features.cuts
 
 
 def test_the_input_only_form_reads_no_model_and_the_full_form_does(tmp_path: Path) -> None:
     with artifacts_of(letters(tmp_path)) as (policy, artifacts):
         stores = Stores(NoReview(), lambda principal: None, {})
         stage = ood_of(compile_policy(policy, artifacts, stores))
-        assert stage.needs == "primary"
-        assert isinstance(stage.without, Stage)
-        assert (stage.without.on_error, stage.without.enforce) == (Verdict.DEFER, True)
-        full, blind = stage.full.guard, stage.without.guard
+        assert stage.model == "primary"
+        assert isinstance(stage.without_features, Stage)
+        assert (stage.without_features.on_error, stage.without_features.enforce) == (Verdict.DEFER, True)
+        full, blind = stage.full.guard, stage.without_features.guard
         form = artifacts.guards["ood"].input_only
         assert form is not None
 
@@ -98,8 +98,8 @@ def test_a_cut_leads_where_the_policy_says(tmp_path: Path, verdict: Verdict) -> 
     change = ("{defer: certified}", f"{{{verdict.name.lower()}: certified}}")
     stage = ood_of(compiled(letters(tmp_path, change)))
     assert set(stage.full.cuts) == {verdict}
-    assert isinstance(stage.without, Stage)
-    assert set(stage.without.cuts) == {verdict}
+    assert isinstance(stage.without_features, Stage)
+    assert set(stage.without_features.cuts) == {verdict}
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))
@@ -138,10 +138,10 @@ def test_each_rung_has_its_own_cut_its_budget_and_a_closed_breaker(tmp_path: Pat
 def test_in_observe_mode_nothing_is_enforced(tmp_path: Path) -> None:
     pipeline = compiled(letters(tmp_path, ('version: "1"', 'version: "1"\nmode: observe')))
     stage = ood_of(pipeline)
-    assert isinstance(stage.without, Stage)
+    assert isinstance(stage.without_features, Stage)
     rate = pipeline.guards[0]
     assert isinstance(rate, Stage)
-    told = [rate.enforce, stage.full.enforce, stage.without.enforce]
+    told = [rate.enforce, stage.full.enforce, stage.without_features.enforce]
     told += [check.enforce for rung in pipeline.rungs for check in rung.checks]
     assert told == [False] * 5
 
@@ -173,7 +173,7 @@ def test_without_features_defer_needs_no_second_form(tmp_path: Path) -> None:
         lean = replace(artifacts, guards={"ood": replace(ood, input_only=None)})
         changed = policy.model_copy(update={"guards": guards})
         pipeline = compile_policy(changed, lean, Stores(NoReview(), lambda principal: None, {}))
-    assert ood_of(pipeline).without is Verdict.DEFER
+    assert ood_of(pipeline).without_features is Verdict.DEFER
 
 
 def test_a_squeeze_guard_is_cut_by_the_joint_certificate_and_falls_to_on_error_without_the_primary(
@@ -204,7 +204,11 @@ def test_a_squeeze_guard_is_cut_by_the_joint_certificate_and_falls_to_on_error_w
     assert isinstance(stage.full.guard, SqueezeGuard)
     assert artifacts.certificate.false_alarm is not None
     assert stage.full.cuts == {Verdict.DEGRADE: artifacts.certificate.false_alarm.cut}
-    assert (stage.needs, stage.without, stage.full.reason) == ("primary", Verdict.REFUSE, Reason.ABSTAINED)
+    assert (stage.model, stage.without_features, stage.full.reason) == (
+        "primary",
+        Verdict.REFUSE,
+        Reason.ABSTAINED,
+    )
 
 
 def test_what_the_certificate_does_not_cut_does_not_compile(tmp_path: Path) -> None:

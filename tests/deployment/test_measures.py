@@ -95,7 +95,7 @@ def test_every_guard_of_fashion_gives_what_its_own_formula_gives() -> None:
 
 def test_an_input_of_another_width_is_measured_as_float32(tmp_path: Path) -> None:
     with compiled(letters(tmp_path)) as (pipeline, artifacts):
-        without = feature_stages(pipeline)["ood"].without
+        without = feature_stages(pipeline)["ood"].without_features
         assert isinstance(without, Stage)
 
         async def score() -> None:
@@ -118,8 +118,8 @@ def test_a_slice_keeps_what_was_measured_and_measures_nothing_again() -> None:
     async def twice() -> None:
         measure, batch = Doubled(), batch_of(clean_rows(4))
         given = {"x": np.arange(4.0)}
-        np.testing.assert_array_equal(batch.once(measure, given), [0, 2, 4, 6])
-        np.testing.assert_array_equal(batch.take(np.array([3, 1])).once(measure, given), [6, 2])
+        np.testing.assert_array_equal(batch.measure(measure, given), [0, 2, 4, 6])
+        np.testing.assert_array_equal(batch.take(np.array([3, 1])).measure(measure, given), [6, 2])
         assert measure.runs == 1
 
     run(twice)
@@ -144,9 +144,9 @@ def test_the_input_is_measured_while_the_model_is_at_work(tmp_path: Path) -> Non
 
         async def assess() -> None:
             models = {"primary": Model("primary", Slow(), 5.0)}
-            batch = batch_of(clean_rows(3)).asking(models)
+            batch = batch_of(clean_rows(3)).with_models(models)
             found = await replace(stage, prefetch=ahead).assess(batch, now_s() + 5)
-            assert found.quiet
+            assert found.all_allowed
 
         run(assess)
         assert events == ["model begins", "input measured", "model ends"]
@@ -160,7 +160,7 @@ def test_what_fails_ahead_of_time_counts_only_if_the_guard_fails_too(tmp_path: P
         stage = replace(feature_stages(pipeline)["ood"], prefetch=broken)
 
         async def assess() -> None:
-            found = await stage.assess(batch_of(outlier_rows(3)).asking(pipeline.models), now_s() + 5)
+            found = await stage.assess(batch_of(outlier_rows(3)).with_models(pipeline.models), now_s() + 5)
             assert not found.errors
             assert (found.verdicts == Verdict.DEFER).all()
 
