@@ -12,7 +12,7 @@ from bench.micro.workload import AsyncWorkload, SyncWorkload, Workload
 from gateway.cli.samples import Rows
 from gateway.core.batch import Answered, Batch
 from gateway.core.stage import FeatureStage, Stage
-from gateway.deployment.measures import BEFORE
+from gateway.deployment.measures import INPUT_COLUMNS
 from gateway.policy.kinds.squeeze import SqueezePolicy
 from gateway.policy.schema import Policy
 from gateway.protocol.infer_request import parse_infer
@@ -92,7 +92,7 @@ def _late(fixture: MicroFixture, n: int) -> Workload:
     assert early is not None and late is not None
     x = fixture.served[:n]
     answer = fixture.deployment.artifacts.models[fixture.deployment.primary].run(fixture.inputs(x))
-    given = {**answer, BEFORE: early.run({"x": x})}
+    given = {**answer, INPUT_COLUMNS: early.run({"x": x})}
     return SyncWorkload(lambda: late.run(given))
 
 

@@ -1,12 +1,12 @@
-"""Fits the guards on held-out data and certifies what they promise.
+"""Fits the guards on held-out data and certifies their cuts.
 
 Four disjoint folds (`folds.py`) of held-out, labelled, in-distribution rows, never the training data: `fit`
 and `tail` for the guards, `cut` for the one false-alarm cut over all of them together, `risk` for the
-confidence cuts. A budget that the data cannot support is refused with the number of rows that would do.
+confidence cuts. A budget that the data cannot support is refused with the number of rows that suffices.
 
 The joint risk of a row is the largest risk that any certified guard gives it, so one cut on that scale, set
 at each guard, stops exactly the rows whose joint risk reaches it: one budget, however they correlate. A
-guard's `share` moves its risk by log(share) first, so that it may spend that part of the budget.
+guard's `share` moves its risk by log(share) first, so that it uses at most that part of the budget.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ from guards.order_statistic import certified_cut
 def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda step: None) -> Certificate:
     """Fits, certifies and writes `guards.npz` and `certificate.json` into the deployment's folder.
 
-    Of models in other servers it writes what identifies them, in `upstreams.json`.
+    What identifies models in other servers is written to `upstreams.json`.
 
     Args:    data: an .npz of labelled rows in any order, as `dataset.read` reads it.
-    Raises:  PolicyError, ArtifactError: what cannot be read, fitted or certified, and what would help.
+    Raises:  PolicyError, ArtifactError naming what cannot be read, fitted or certified, with a remedy.
     Cost:    two passes of each model over the data; about half a minute for 15,000 small images.
     """
     upstreams = record_upstreams(deployment)
@@ -74,11 +74,11 @@ def _calibrate(
         guards = _fit(policy, FittingFolds(folds["fit"], folds["tail"], SEED), progress)
         progress("certifying the false-alarm cut")
         alarm = _false_alarm(deployment, joint_risk(policy, guards, folds["cut"]))
-        without = _false_alarm(deployment, input_only_risk(guards, folds["cut"]))
+        input_only_alarm = _false_alarm(deployment, input_only_risk(guards, folds["cut"]))
         progress("certifying the confidence cuts")
         passed = _passed(joint_risk(policy, guards, folds["risk"]), alarm, folds["risk"])
-        passed_without = _passed(input_only_risk(guards, folds["risk"]), without, folds["risk"])
-        selective, answered = certify_ladder(policy, folds["risk"], passed, passed_without)
+        passed_input_only = _passed(input_only_risk(guards, folds["risk"]), input_only_alarm, folds["risk"])
+        selective, answered = certify_ladder(policy, folds["risk"], passed, passed_input_only)
     except ValueError as error:
         raise ArtifactError([Problem("", str(error), str(data))]) from error
     save_guards(path, guards)
@@ -88,7 +88,7 @@ def _calibrate(
         population=f"rows exchangeable with the {len(rows)} labelled rows of {data.name}",
         rows={name: len(fold) for name, fold in folds.items()},
         false_alarm=alarm,
-        without_features=without,
+        without_features=input_only_alarm,
         selective=selective,
         answered=answered,
         digests=Digests(
@@ -118,7 +118,7 @@ def joint_risk(policy: Policy, fitted: Mapping[str, FittedGuard], rows: Calibrat
 
 
 def input_only_risk(fitted: Mapping[str, FittedGuard], rows: CalibrationRows) -> F8 | None:
-    """The same for the forms that need the input alone: what judges while the primary is gone."""
+    """The same for the input-only forms, which judge while the primary is gone."""
     forms = [guard.input_only for guard in fitted.values() if guard.input_only is not None]
     risks = [form.score(rows.x[rows.source]) for form in forms]
     return np.max(risks, axis=0) if risks else None
@@ -137,7 +137,7 @@ def _false_alarm(deployment: Deployment, risks: F8 | None) -> FalseAlarm | None:
 
 
 def _passed(risks: F8 | None, alarm: FalseAlarm | None, rows: CalibrationRows) -> Mask:
-    """bool[n]: the rows that the guards let pass."""
+    """bool[n]: the rows that the guards allow."""
     if risks is None or alarm is None:
         return np.ones(len(rows), bool)
     return np.asarray(risks < alarm.cut)

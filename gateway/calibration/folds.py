@@ -3,7 +3,7 @@
 | fold | share | for |
 |---|---|---|
 | `fit` | 1/3 | the detectors |
-| `tail` | 1/5 | how rare each score is |
+| `tail` | 1/5 | the rarity of each score |
 | `cut` | 4/15 | the one false-alarm cut over all guards together |
 | `risk` | 1/5 | the confidence cuts, from labels |
 """
@@ -34,7 +34,7 @@ Progress = Callable[[str], None]
 def answered_rows(
     contract: Contract, models: Mapping[str, LoadedModel], data: Path, progress: Progress
 ) -> CalibrationRows:
-    """The rows of a file with what every model answers to them. Raises ArtifactError naming the file."""
+    """The rows of a file with every model's answers. Raises ArtifactError naming the file."""
     primary = next(iter(models))
     try:
         x, y = read(arrays.load(data), contract)

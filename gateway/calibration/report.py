@@ -8,7 +8,7 @@ from gateway.deployment.certificate import Certificate, FalseAlarm, Selective
 
 
 def certificate_table(certificate: Certificate) -> Table:
-    """Every promise of the certificate, one a line."""
+    """The statements of the certificate, one a row."""
     table = Table(title=f"{certificate.deployment}: what is certified, for {certificate.population}")
     for column in ("promise", "at most", "confidence", "from", "cut"):
         table.add_column(column)
@@ -23,8 +23,8 @@ def certificate_table(certificate: Certificate) -> Table:
             f"wrong among what {rung} answers ({selective.coverage:.0%} of rows)", *_selective(selective)
         )
     if certificate.answered is not None:
-        both = certificate.answered
-        table.add_row(f"wrong among everything answered ({both.coverage:.0%} of rows)", *_selective(both))
+        total = certificate.answered
+        table.add_row(f"wrong among everything answered ({total.coverage:.0%} of rows)", *_selective(total))
     return table
 
 

@@ -109,7 +109,7 @@ class Batch:
         return self._measured.get(measure)
 
     async def predict(self, model: str, inputs: Tensors, /) -> Tensors:
-        """The outputs for other inputs, any number of rows: one more pass within the budget. Raises StageFailure."""
+        """The outputs for other inputs, any number of rows: one more bounded pass. Raises StageFailure."""
         n = len(next(iter(inputs.values())))
         outputs = await self.models[model].ask(inputs, n, self.until_s)
         if not finite(outputs, n).all():

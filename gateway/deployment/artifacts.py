@@ -1,6 +1,6 @@
-"""What a policy names, loaded and checked against the certificate: models, fitted guards, wire contract.
+"""Models, fitted guards and wire contract of a deployment, loaded and checked against the certificate.
 
-PolicyError and ArtifactError are raised here and in `compile`, and nowhere later.
+PolicyError and ArtifactError are raised here and in `compile`, not while serving.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from guards import arrays
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Artifacts:
-    """Everything that a policy names, loaded and verified."""
+    """All files and models that a policy names, loaded and verified. tag: `name@version#digest`."""
 
     models: Mapping[str, LoadedModel]
     contract: Contract
@@ -43,12 +43,12 @@ class Artifacts:
     tag: str
 
     def close(self) -> None:
-        """Ends the models' threads, and begins to end their connections."""
+        """Stops the models' threads, and starts to close their connections."""
         for model in self.models.values():
             model.close()
 
     async def closed(self) -> None:
-        """Waits until what `close` began has ended."""
+        """Waits until `close` has completed."""
         for model in self.models.values():
             await model.closed()
 
@@ -75,9 +75,9 @@ def _verified(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Arti
     verify(certificate, deployment, digests, sha256(path))
     guards = _load_guards(policy, path)
     check_upstreams(deployment, models)
-    whole = policy.model_dump(mode="json") | {"certificate": sha256(folder / CERTIFICATE_FILE)}
-    short = hashlib.sha256(orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
-    return Artifacts(models, contract, guards, certificate, f"{policy.name}@{policy.version}#{short}")
+    bound = policy.model_dump(mode="json") | {"certificate": sha256(folder / CERTIFICATE_FILE)}
+    digest = hashlib.sha256(orjson.dumps(bound, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
+    return Artifacts(models, contract, guards, certificate, f"{policy.name}@{policy.version}#{digest}")
 
 
 def save_guards(path: Path, guards: Mapping[str, FittedGuard]) -> None:

@@ -1,11 +1,11 @@
-"""What calibration certifies, bound to the digests of everything it depends on.
+"""The certificate of calibration, bound to the digests of everything it depends on.
 
-A certificate is a statement about a population: for rows exchangeable with the calibration data, with
+It is a statement about a population: for rows exchangeable with the calibration data, with
 probability at least 1 - delta over the draw of that data,
 
 * the guards together stop at most `budget` of good rows (`false_alarm`), and so does their input-only form,
-  which takes over when the primary is gone (`without_features`);
-* at most `risk` of what a rung answers is wrong (`selective`), and of everything answered (`answered`).
+  which applies when the primary is gone (`without_features`);
+* at most `risk` of a rung's answers are wrong (`selective`), and of everything answered (`answered`).
 
 It is checked at start against the loaded policy, models and guards; a mismatch refuses to start.
 """
@@ -98,18 +98,20 @@ def load_certificate(folder: Path) -> Certificate:
 
 
 def verify(certificate: Certificate, deployment: Deployment, models: Mapping[str, str], guards: str) -> None:
-    """Refuses a certificate of another policy, model or guard file. Raises ArtifactError."""
-    wrong: dict[str, str] = {}
+    """Raises ArtifactError if the certificate is of another policy, model or guard file."""
+    mismatches: dict[str, str] = {}
     if certificate.digests.policy != policy_digest(deployment.policy):
-        wrong["digests.policy"] = "the guards, checks or budgets in gateway.yaml have changed"
+        mismatches["digests.policy"] = "the guards, checks or budgets in gateway.yaml have changed"
     for name, digest in models.items():
         if certificate.digests.models.get(name) != digest:
-            wrong[f"digests.models.{name}"] = f"the model of rung {name!r} is not the one that was certified"
+            mismatches[f"digests.models.{name}"] = (
+                f"the model of rung {name!r} is not the one that was certified"
+            )
     if certificate.digests.guards != guards:
-        wrong["digests.guards"] = f"{GUARDS_FILE} is not the one that was certified"
-    if wrong:
+        mismatches["digests.guards"] = f"{GUARDS_FILE} is not the one that was certified"
+    if mismatches:
         hint, path = "; run `gateway calibrate` again", str(deployment.folder / CERTIFICATE_FILE)
-        raise ArtifactError([Problem(field, what + hint, path) for field, what in wrong.items()])
+        raise ArtifactError([Problem(field, what + hint, path) for field, what in mismatches.items()])
 
 
 def sha256(path: Path) -> str:

@@ -1,7 +1,7 @@
 """From policy and artifacts to a pipeline: every guard and check becomes a stage here, with its cut.
 
 A guard with a certified cut gets the one cut on the joint risk, moved by its share; the certificate has that
-cut only because the guard entered the joint risk (`calibration/calibrate.py`), so none can be forgotten.
+cut only because the guard entered the joint risk (`calibration/calibrate.py`), so none can be left out.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FAILURES_TO_OPEN, RESET_S = 5, 5.0
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """What outlives a pipeline: where reviewers answer, the breakers of the rungs, and the rates of keys."""
+    """State that outlives a pipeline: the review queue, rates of keys in rows a second, and breakers."""
 
     review: Review
     rate_of: Callable[[str], float | None]
@@ -87,10 +87,10 @@ def _certified(
     )
     if fitted.input_only is None:
         return FeatureStage(full, measured.model, guard.without_answer, measured.prefetch)
-    alone = Column(measured.input_only, measured.input_only_columns[name])
+    input_only = Column(measured.input_only, measured.input_only_columns[name])
     cuts = {guard.verdict: _cut(name, certificate.without_features, 1.0)}
-    without = replace(full, guard=alone, cuts=cuts)
-    return FeatureStage(full, measured.model, without, measured.prefetch)
+    input_only_stage = replace(full, guard=input_only, cuts=cuts)
+    return FeatureStage(full, measured.model, input_only_stage, measured.prefetch)
 
 
 def _cut(name: str, certified: FalseAlarm | None, share: float) -> float:
@@ -101,7 +101,7 @@ def _cut(name: str, certified: FalseAlarm | None, share: float) -> float:
 
 
 def measures_of(artifacts: Artifacts) -> Measures:
-    """What the fitted guards measure, recorded on a few rows that the primary has answered.
+    """The measures of the fitted guards, recorded on a few rows that the primary has answered.
 
     Raises ArtifactError where the model's outputs do not suit a guard.
     """

@@ -1,4 +1,4 @@
-"""The wire contract of a deployment: what its models take and give, held against the policy."""
+"""The wire contract of a deployment: the inputs and outputs of its models, checked against the policy."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def _rungs_that_differ(deployment: Deployment, models: Mapping[str, LoadedModel]
     for i, (name, model) in enumerate(models.items()):
         if set(model.inputs) != set(primary.inputs):
             yield deployment.problem(("rungs", i, "model"), "takes other inputs than the first rung")
-        given = {spec.name: spec for spec in model.outputs}
+        outputs = {spec.name: spec for spec in model.outputs}
         for j, output in enumerate(policy.expose):
-            if output not in given or given[output] != wanted.get(output, given[output]):
+            if output not in outputs or outputs[output] != wanted.get(output, outputs[output]):
                 what = f"{output!r} is no such output of rung {name!r}"
-                yield deployment.problem(("expose", j), what, closest(output, set(given)))
+                yield deployment.problem(("expose", j), what, closest(output, set(outputs)))
 
 
 def _wrong_labels(deployment: Deployment, primary: LoadedModel) -> Iterator[Problem]:

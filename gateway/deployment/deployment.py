@@ -1,4 +1,4 @@
-"""One folder that can be served, read once: its policy, and where in `gateway.yaml` each field stands.
+"""One folder that can be served, read once: its policy, and the line in `gateway.yaml` of each field.
 
 Every function that loads, calibrates or serves a folder takes a `Deployment` instead of a path and a policy.
 It holds no open file, model or socket, so one process may have several.
@@ -17,7 +17,7 @@ from gateway.policy.read import POLICY_FILE, read_policy
 from gateway.policy.schema import Policy
 
 VAR = "var"
-"""The folder inside a deployment for what a running gateway writes."""
+"""The folder inside a deployment for the files that a running gateway writes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,5 +43,5 @@ class Deployment:
         return self.folder / VAR
 
     def problem(self, at: Loc, what: str, nearest: str = "") -> Problem:
-        """A problem at a place of the policy file, found after the file was read (a missing model, say)."""
+        """A problem at a place of the policy file, found after the file was read (a missing model)."""
         return Problem(dotted(at), what, str(self.folder / POLICY_FILE), line_of(self._nodes, at), nearest)

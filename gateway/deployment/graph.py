@@ -1,12 +1,12 @@
 """A guard's formula as an onnxruntime graph: written once, in numpy, and recorded.
 
-Numpy's cost for one row is its calls: some two hundred of them a request, each holding the interpreter, were
-the largest part of what the gateway added (bench/README.md). onnxruntime needs a quarter of a microsecond
-for a step instead of one, in C++ and with the interpreter free. So that no detector is written twice,
-its own `score` is called with arrays that only record (`gateway/recorded.py`).
+Numpy's cost for one row is its calls: about two hundred a request, each with the interpreter's lock, were the
+largest part of the gateway's time (bench/README.md). onnxruntime needs 0.25 us for a step instead of 1 us, in
+C++ and without the lock. So that no detector is written twice, its own `score` is called with arrays that
+record (`tracing.py`).
 
-What was recorded is then run on the rows it was recorded with, together and alone, and must give the numbers
-that numpy gave: a graph that does not reproduce its formula is refused at load, never served.
+The graph is then run on the rows it was recorded with, together and one alone, and must return the numbers of
+numpy: a graph that does not reproduce its formula is refused at load.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gateway.deployment.tracing import Array, Recorded, Tape
 
 Formula: TypeAlias = Callable[[Mapping[str, Any]], Array]
 
-AGREES = 1e-6  # sums in another order move the last digits; of two prototypes as near, either may be nearest
+TOLERANCE = 1e-6  # another order of summation changes the last digits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,32 +32,34 @@ class Graph:
     reads: tuple[str, ...]
     session: Any
 
-    def run(self, given: Mapping[str, Array], /) -> Array:
-        """What the formula gives, for any number of rows; arrays that it does not need are ignored.
+    def run(self, arrays: Mapping[str, Array], /) -> Array:
+        """The result of the formula for any number of rows; arrays that it does not read are ignored.
 
-        Raises:  KeyError for an array that is missing, what onnxruntime raises for another shape.
-        Cost:    about 8 us and a quarter of a microsecond a step, at one row.
+        Raises:  KeyError for a missing array; what onnxruntime raises for another shape.
+        Cost:    about 8 us and 0.25 us a step, at one row.
         """
-        found: Array = self.session.run(None, {name: given[name] for name in self.reads})[0]
+        found: Array = self.session.run(None, {name: arrays[name] for name in self.reads})[0]
         return found
 
 
-def record(name: str, formula: Formula, like: Mapping[str, Array]) -> Graph:
+def record(name: str, formula: Formula, example: Mapping[str, Array]) -> Graph:
     """The formula as a graph.
 
-    Args:    name: for errors. like: a few different rows, as the formula will meet them, first axis the row.
-    Raises:  ValueError if the graph does not give the formula's own numbers for them; TypeError or
+    Args:    name: for errors. example: a few different rows like those served, first axis the row.
+    Raises:  ValueError if the graph does not return the formula's numbers for them; TypeError or
              NotImplementedError for a formula that cannot be recorded.
     """
     tape = Tape()
-    given = {key: Recorded(tape, key, array) for key, array in like.items()}
-    found: object = formula(given)
+    recorded = {key: Recorded(tape, key, array) for key, array in example.items()}
+    found: object = formula(recorded)
     if not isinstance(found, Recorded):
         raise TypeError(f"{name}: its score does not depend on the row")
-    inputs = [one for key, one in given.items() if tape.reads(key)]
+    inputs = [one for key, one in recorded.items() if tape.reads(key)]
     graph = Graph(tuple(one.name for one in inputs), open_session(name, tape.model(inputs, found), threads=1))
     for rows in (slice(None), slice(1)):
-        part = {key: array[rows] for key, array in like.items()}
-        if not np.allclose(graph.run(part), found.value[rows], rtol=AGREES, atol=AGREES, equal_nan=True):
+        part = {key: array[rows] for key, array in example.items()}
+        if not np.allclose(
+            graph.run(part), found.value[rows], rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True
+        ):
             raise ValueError(f"{name}: onnxruntime does not reproduce its formula; use another version of it")
     return graph

@@ -18,7 +18,7 @@ from gateway.policy.locate import Loc, closest
 from gateway.policy.schema import OipPolicy, OnnxPolicy
 
 
-class _Unfit(Exception):
+class _LoadFailed(Exception):
     """Why one model cannot be loaded."""
 
     def __init__(self, problem: Problem) -> None:
@@ -26,7 +26,7 @@ class _Unfit(Exception):
 
 
 def load_models(deployment: Deployment, upstreams: Mapping[str, StoredUpstream]) -> dict[str, LoadedModel]:
-    """Every rung's model. upstreams: what is stored of those in other servers, by rung; none is called.
+    """Every rung's model. upstreams: the stored identity of those in other servers, by rung; none is called.
 
     Raises:  PolicyError naming every rung that cannot be loaded, and the nearest file if one is missing.
     """
@@ -36,13 +36,13 @@ def load_models(deployment: Deployment, upstreams: Mapping[str, StoredUpstream])
         try:
             match rung.model:
                 case OnnxPolicy(path=path):
-                    models[rung.name] = _file(deployment, ("rungs", i, "model", "path"), path)
+                    models[rung.name] = _load_file(deployment, ("rungs", i, "model", "path"), path)
                 case OipPolicy():
-                    models[rung.name] = _upstream(deployment, i, rung.model, upstreams.get(rung.name))
+                    models[rung.name] = _load_upstream(deployment, i, rung.model, upstreams.get(rung.name))
                 case _:
                     assert_never(rung.model)
-        except _Unfit as unreadable:
-            problems.append(unreadable.problem)
+        except _LoadFailed as failed:
+            problems.append(failed.problem)
     if problems:
         for model in models.values():
             model.close()
@@ -50,41 +50,47 @@ def load_models(deployment: Deployment, upstreams: Mapping[str, StoredUpstream])
     return models
 
 
-def _file(deployment: Deployment, at: Loc, name: str) -> OnnxModel:
+def _load_file(deployment: Deployment, at: Loc, name: str) -> OnnxModel:
     path = deployment.folder / name
     if not path.is_file():
         nearest = closest(name, {p.name for p in deployment.folder.glob("*.onnx")})
-        raise _Unfit(deployment.problem(at, f"{name!r} does not exist", nearest))
+        raise _LoadFailed(deployment.problem(at, f"{name!r} does not exist", nearest))
     try:
         model = OnnxModel.load(path)
     except ValueError as error:
-        raise _Unfit(deployment.problem(at, str(error))) from error
+        raise _LoadFailed(deployment.problem(at, str(error))) from error
     try:
         model.run(model.canary(1))
     except Exception as error:
         model.close()
         # onnxruntime has a type of its own for each failure
-        raise _Unfit(deployment.problem(at, f"{name!r} cannot answer a row of zeros: {error}")) from error
+        raise _LoadFailed(
+            deployment.problem(at, f"{name!r} cannot answer a row of zeros: {error}")
+        ) from error
     return model
 
 
-def _upstream(
-    deployment: Deployment, i: int, named: OipPolicy, stored: StoredUpstream | None
+def _load_upstream(
+    deployment: Deployment, i: int, model_policy: OipPolicy, stored: StoredUpstream | None
 ) -> UpstreamModel:
     at = ("rungs", i, "model")
     if stored is None:
         what = f"{UPSTREAMS_FILE} does not hold this model: run `gateway calibrate`"
-        raise _Unfit(deployment.problem(at, what))
+        raise _LoadFailed(deployment.problem(at, what))
     try:
-        remote = remote_of(named)
+        remote = remote_of(model_policy)
     except ValueError as error:
-        raise _Unfit(deployment.problem((*at, "token_env"), str(error))) from error
-    encoder = None if named.encoder is None else _file(deployment, (*at, "encoder"), named.encoder)
+        raise _LoadFailed(deployment.problem((*at, "token_env"), str(error))) from error
+    encoder = (
+        None
+        if model_policy.encoder is None
+        else _load_file(deployment, (*at, "encoder"), model_policy.encoder)
+    )
     try:
         return UpstreamModel(
             remote,
             stored,
-            names=named.names,
+            names=model_policy.names,
             encoder=encoder,
             max_rows=deployment.policy.serving.max_batch_rows,
             call_deadline=partial(call_deadline, deployment.policy.rungs[i].budget_s),
@@ -92,4 +98,4 @@ def _upstream(
     except ValueError as error:
         if encoder is not None:
             encoder.close()
-        raise _Unfit(deployment.problem(at, str(error))) from error
+        raise _LoadFailed(deployment.problem(at, str(error))) from error

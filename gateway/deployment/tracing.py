@@ -1,8 +1,8 @@
-"""Arrays that record what is done to them, as nodes of an ONNX graph.
+"""Arrays that record the operations on them, as nodes of an ONNX graph.
 
-Numpy hands every ufunc and most functions over to an operand that asks for them (NEP 13 and 18), so a formula
-written for arrays can be called with these. Next to what it records, such an array computes on a few real
-rows, so types and shapes are numpy's own. The first axis is the row, and how many there are is not recorded.
+Numpy dispatches every ufunc and most functions to operands that implement them (NEP 13 and 18), so a formula
+written for arrays can be called with these. Each also computes its value for a few real rows, so types and
+shapes are numpy's own. The first axis is the row, and the number of rows is not recorded.
 
 What cannot be recorded raises TypeError or NotImplementedError, at once: assignment into an array, `len`, a
 branch on values, a function that is not in the tables at the end.
@@ -21,13 +21,13 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 Array: TypeAlias = NDArray[Any]
 
-OPSET, IR = 17, 9
+OPSET, IR_VERSION = 17, 9
 SCORE = "score"
-END = np.iinfo(np.int64).max
+SLICE_END = np.iinfo(np.int64).max
 
 
 class Recorded(NDArrayOperatorsMixin):
-    """An array that records what is done to it. Has the few methods of an array that formulas use."""
+    """An array that records the operations on it. Has the methods of an array that formulas use."""
 
     __slots__ = ("name", "tape", "value")
 
@@ -72,7 +72,7 @@ class Recorded(NDArrayOperatorsMixin):
 
     def __getitem__(self, key: Any) -> Recorded:
         """Slices, `...` and None, as numpy reads them."""
-        return self.tape.cut(self, key if isinstance(key, tuple) else (key,))
+        return self.tape.index(self, key if isinstance(key, tuple) else (key,))
 
     def astype(self, dtype: Any) -> Recorded:
         if self.dtype == dtype:
@@ -81,7 +81,7 @@ class Recorded(NDArrayOperatorsMixin):
         return self.tape.add("Cast", [self], self.value.astype(dtype), to=element)
 
     def reshape(self, *shape: Any) -> Recorded:
-        """The first axis must be the row and given as -1: how many there are is not recorded."""
+        """The first axis must be the row and given as -1: the number of rows is not recorded."""
         sizes = shape[0] if isinstance(shape[0], tuple) else shape
         if sizes[0] != -1:
             raise TypeError(f"reshape to {sizes}: give the first size as -1")
@@ -118,7 +118,7 @@ class Tape:
         return Recorded(self, name, np.asarray(value))
 
     def name(self, arg: Any) -> str:
-        """Of a recorded array, or of a constant, kept once however often it is used."""
+        """The name of a recorded array, or of a constant, which is stored once."""
         if isinstance(arg, Recorded):
             return arg.name
         array = np.ascontiguousarray(arg).reshape(np.shape(arg))
@@ -128,17 +128,17 @@ class Tape:
         return self.constants[key].name
 
     def reduce(self, op: str, array: Recorded, axis: int, keep: bool) -> Recorded:
-        """Sum, mean, least or greatest along one axis; of truths, how many or which share are true."""
+        """Sum, mean, minimum or maximum along one axis; of booleans, the number or share that are true."""
         value = _REDUCED[op](array.value, axis=axis, keepdims=keep)
         if array.dtype == np.bool_ and op == "ReduceSum":  # exact in float32 up to 2^24 of them, and fast
             return self.reduce(op, array.astype(np.float32), axis, keep).astype(value.dtype)
         source = array.astype(value.dtype)
-        if op == "ReduceSum":  # the only one that takes its axes as an input in this opset
+        if op == "ReduceSum":  # the only reduction whose axes are an input in this opset
             return self.add(op, [source, np.array([axis], np.int64)], value, keepdims=int(keep))
         return self.add(op, [source], value, axes=[axis], keepdims=int(keep))
 
-    def cut(self, array: Recorded, key: tuple[Any, ...]) -> Recorded:
-        """One Slice for all that is cut off, one Squeeze for single places, one Unsqueeze for new axes."""
+    def index(self, array: Recorded, key: tuple[Any, ...]) -> Recorded:
+        """One Slice for all ranges, one Squeeze for single indices, one Unsqueeze for new axes."""
         at = key.index(Ellipsis) if Ellipsis in key else len(key)
         before, after = key[:at], key[at + 1 :]
         whole = [slice(None)] * (array.ndim - sum(part is not None for part in (*before, *after)))
@@ -150,7 +150,7 @@ class Tape:
         parts = [slice(part, part + 1 or None) if isinstance(part, int) else part for part in old]
         if cuts := [(i, part) for i, part in enumerate(parts) if part != slice(None)]:
             starts = np.array([part.start or 0 for _, part in cuts], np.int64)
-            stops = np.array([END if part.stop is None else part.stop for _, part in cuts], np.int64)
+            stops = np.array([SLICE_END if part.stop is None else part.stop for _, part in cuts], np.int64)
             axes = np.array([i for i, _ in cuts], np.int64)
             array = self.add("Slice", [array, starts, stops, axes], array.value[tuple(parts)])
         if single:
@@ -165,16 +165,16 @@ class Tape:
         return any(name in node.input for node in self.nodes)
 
     def model(self, inputs: Sequence[Recorded], score: Recorded) -> bytes:
-        """The whole as the bytes of an ONNX file."""
+        """The recorded formula as the bytes of an ONNX file."""
         self.nodes.append(helper.make_node("Identity", [score.name], [SCORE]))
-        outputs = [_declared(SCORE, score.value)]
-        given = [_declared(one.name, one.value) for one in inputs]
+        outputs = [_value_info(SCORE, score.value)]
+        given = [_value_info(one.name, one.value) for one in inputs]
         graph = helper.make_graph(self.nodes, "guard", given, outputs, list(self.constants.values()))
         version = [helper.make_opsetid("", OPSET)]
-        return helper.make_model(graph, opset_imports=version, ir_version=IR).SerializeToString()
+        return helper.make_model(graph, opset_imports=version, ir_version=IR_VERSION).SerializeToString()
 
 
-def _declared(name: str, array: Array) -> ValueInfoProto:
+def _value_info(name: str, array: Array) -> ValueInfoProto:
     element = helper.np_dtype_to_tensor_dtype(array.dtype)
     return helper.make_tensor_value_info(name, element, ["n", *array.shape[1:]])
 
@@ -204,10 +204,10 @@ def _stack(tape: Tape, arrays: Sequence[Any], axis: int = 0) -> Recorded:
 
 def _smallest(tape: Tape, array: Recorded, value: Array, largest: bool = False) -> Recorded:
     """The smallest values along the last axis, ascending: as many as `value` has."""
-    order = helper.make_node  # TopK has two outputs, of which the second, where they stood, is not needed
+    make_node = helper.make_node  # TopK has two outputs; the second, the positions, is not needed
     name = f"t{len(tape.nodes)}"
     k = tape.name(np.array([value.shape[-1]], np.int64))
-    tape.nodes.append(order("TopK", [array.name, k], [name, f"{name}_at"], axis=-1, largest=int(largest)))
+    tape.nodes.append(make_node("TopK", [array.name, k], [name, f"{name}_at"], axis=-1, largest=int(largest)))
     return Recorded(tape, name, value)
 
 

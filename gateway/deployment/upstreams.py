@@ -1,7 +1,7 @@
-"""`upstreams.json`: what calibration keeps of the models that live in other servers.
+"""`upstreams.json`: the identity of the models in other servers, written by calibration.
 
 A replica starts from this file alone. A server that answers at start is compared with it at once; one that
-does not answer yet is compared before its first answer is used (see `fallbacks.oip.upstream`).
+does not is compared before its first answer is used (see `fallbacks.oip.upstream`).
 """
 
 from __future__ import annotations
@@ -26,22 +26,24 @@ from gateway.deployment.deployment import Deployment
 from gateway.policy.schema import OipPolicy, Policy
 
 UPSTREAMS_FILE = "upstreams.json"
-RECORD_S, CHECK_S = 30.0, 2.0
+RECORD_TIMEOUT_S, CHECK_TIMEOUT_S = 30.0, 2.0
 log = logging.getLogger(__name__)
 
 
-def remote_of(named: OipPolicy) -> RemoteModel:
-    """Raises ValueError if the variable that should hold the token does not."""
+def remote_of(model_policy: OipPolicy) -> RemoteModel:
+    """The server, model and token of a rung. Raises ValueError if the variable holds no valid token."""
     token = None
-    if named.token_env is not None:
-        token = os.environ.get(named.token_env, "")
+    if model_policy.token_env is not None:
+        token = os.environ.get(model_policy.token_env, "")
         if not token or not token.isascii() or not token.isprintable() or " " in token:
-            raise ValueError(f"the environment variable {named.token_env} holds no token")
-    return RemoteModel(UpstreamAddress.parse(named.url), named.model, named.version, token)
+            raise ValueError(f"the environment variable {model_policy.token_env} holds no token")
+    return RemoteModel(
+        UpstreamAddress.parse(model_policy.url), model_policy.model, model_policy.version, token
+    )
 
 
 def record_upstreams(deployment: Deployment) -> dict[str, StoredUpstream]:
-    """What identifies every rung in another server, requested now. Raises PolicyError; blocks."""
+    """The identity of every rung in another server, requested now. Raises PolicyError; blocks."""
     found: dict[str, StoredUpstream] = {}
     problems: list[Problem] = []
     for i, rung in enumerate(deployment.policy.rungs):
@@ -55,14 +57,16 @@ def record_upstreams(deployment: Deployment) -> dict[str, StoredUpstream]:
     return found
 
 
-def _record(named: OipPolicy, policy: Policy) -> StoredUpstream:
-    remote = remote_of(named)
-    ranges = {named.names.get(name, name): (r.low, r.high) for name, r in policy.inputs.items()}
+def _record(model_policy: OipPolicy, policy: Policy) -> StoredUpstream:
+    remote = remote_of(model_policy)
+    ranges = {model_policy.names.get(name, name): (r.low, r.high) for name, r in policy.inputs.items()}
 
     async def ask() -> StoredUpstream:
         client = connect(remote)
         try:
-            return await StoredUpstream.record(client, ranges, policy.serving.max_batch_rows, RECORD_S)
+            return await StoredUpstream.record(
+                client, ranges, policy.serving.max_batch_rows, RECORD_TIMEOUT_S
+            )
         finally:
             await client.close()
 
@@ -78,7 +82,7 @@ def write_upstreams(deployment: Deployment, found: Mapping[str, StoredUpstream])
 
 
 def read_upstreams(deployment: Deployment) -> dict[str, StoredUpstream]:
-    """What is kept, by rung. Raises ArtifactError if the policy needs the file and cannot have it."""
+    """The file by rung. Raises ArtifactError if the policy needs it and it is missing or invalid."""
     if not any(isinstance(rung.model, OipPolicy) for rung in deployment.policy.rungs):
         return {}
     path = deployment.folder / UPSTREAMS_FILE
@@ -94,21 +98,23 @@ def read_upstreams(deployment: Deployment) -> dict[str, StoredUpstream]:
 
 
 def check_upstreams(deployment: Deployment, models: Mapping[str, LoadedModel]) -> None:
-    """Compares every upstream that answers within two seconds with what is kept of it; blocks meanwhile.
+    """Compares every upstream that answers within two seconds with its stored identity; blocks.
 
-    Raises ArtifactError if one answers differently. One that cannot be reached now is logged.
+    Raises ArtifactError if one answers differently. One that cannot be reached is logged.
     """
-    asked = {name: model for name, model in models.items() if isinstance(model, UpstreamModel)}
-    if not asked:
+    upstreams = {name: model for name, model in models.items() if isinstance(model, UpstreamModel)}
+    if not upstreams:
         return
 
     async def ask() -> list[BaseException | None]:
-        return await asyncio.gather(*(one.check(CHECK_S) for one in asked.values()), return_exceptions=True)
+        return await asyncio.gather(
+            *(one.check(CHECK_TIMEOUT_S) for one in upstreams.values()), return_exceptions=True
+        )
 
-    ended = dict(zip(asked, run_in_thread(ask), strict=True))
+    results = dict(zip(upstreams, run_in_thread(ask), strict=True))
     problems: list[Problem] = []
     for i, rung in enumerate(deployment.policy.rungs):
-        match ended.get(rung.name):
+        match results.get(rung.name):
             case None:
                 pass
             case ValueError() as error:

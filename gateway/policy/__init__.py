@@ -1,4 +1,4 @@
-"""What `gateway.yaml` may say, and where in it a problem is.
+"""The schema of `gateway.yaml`, and the file and line of each problem in it.
 
 `schema.py` has the models of its blocks, `kinds/` one file for each kind of guard and check, `read.py` reads
 the file once, `locate.py` finds the line of a problem. May import protocol, core, guards, fallbacks' types.

@@ -1,4 +1,4 @@
-"""Types of fields that several parts of the policy share."""
+"""Field types that several blocks of the policy share."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from pydantic_core import PydanticCustomError
 from gateway.core.decision import Verdict
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
-"""A name that can stand in a URL, a metric and a file of keys."""
+"""A name that is valid in URLs, metrics and the file of keys."""
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=60)]
-"""How long a part may take."""
+"""A time limit in seconds."""
 Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
-"""A part of all rows or answers."""
+"""A share of all rows or answers."""
 AnyVerdict: TypeAlias = Literal["allow", "degrade", "defer", "refuse"]
-"""What a guard may say of a request."""
+"""The verdicts of a guard on a request."""
 CheckVerdict: TypeAlias = Literal["allow", "degrade"]
-"""What a check may say of an answer: let it leave, or ask the next rung."""
+"""The verdicts of a check on an answer: return it, or call the next rung."""
 CertifiedCuts: TypeAlias = Annotated[
     dict[Literal["degrade", "defer", "refuse"], Literal["certified"]], Field(min_length=1, max_length=1)
 ]
-"""The one verdict that a guard gives from the cut on that calibration certifies."""
+"""The one verdict that a guard gives to scores from the certified cut on."""
 BudgetShare: TypeAlias = Annotated[float, Field(gt=0, le=1)]
-"""How much of the one false-alarm budget a guard may spend, beside the others."""
+"""The part of the false-alarm budget that a guard may use."""
 
 VERDICT_OF: dict[str, Verdict] = {verdict.name.lower(): verdict for verdict in Verdict}
-"""Verdicts by the name that they have in a policy."""
+"""Verdicts by their name in a policy."""
 
 
 class Strict(BaseModel):

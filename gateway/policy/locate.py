@@ -1,4 +1,4 @@
-"""Where in a YAML file a problem is, what is wrong there, and what would be right at that very place."""
+"""The field and line of a problem in a YAML file, its description, and the nearest valid choice."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def closest(word: str, choices: Collection[str]) -> str:
 def line_of(root: yaml.Node | None, at: Loc) -> int:
     """The line (from 1) of the deepest part of `at` that exists."""
     line = 1
-    for _, line in _descend(root, at):  # noqa: B007 (the last one counts)
+    for _, line in _descend(root, at):  # noqa: B007 (the last one is returned)
         pass
     return line
 
 
 def clean(root: yaml.Node | None, at: Loc, *, missing: bool) -> Loc:
-    """`at` without what is no place in the file (union tags, `[key]`); a missing last part stays."""
-    there = tuple(part for part, _ in _descend(root, at))
-    return (*there, at[-1]) if missing and at and at[-1] not in there[-1:] else there
+    """`at` without parts that are not in the file (union tags, `[key]`); a missing last part stays."""
+    existing = tuple(part for part, _ in _descend(root, at))
+    return (*existing, at[-1]) if missing and at and at[-1] not in existing[-1:] else existing
 
 
 def duplicates(node: yaml.Node | None) -> Iterator[tuple[str, int]]:
@@ -56,7 +56,7 @@ def duplicates(node: yaml.Node | None) -> Iterator[tuple[str, int]]:
 
 
 def explain(error: Any, path: Path, root: yaml.Node | None, schema: type[BaseModel]) -> Problem:
-    """One pydantic error as a problem that an operator can mend."""
+    """One pydantic error as a problem, in terms of the file."""
     at = clean(root, error["loc"], missing=error["type"] == "missing")
     got, context = error.get("input"), error.get("ctx", {})
     what, nearest = error["msg"].removeprefix("Value error, "), ""
@@ -83,7 +83,7 @@ def explain(error: Any, path: Path, root: yaml.Node | None, schema: type[BaseMod
 
 
 def fields_at(schema: Any, at: Loc) -> set[str]:
-    """The names of the fields that a place in the file may have."""
+    """The names of the fields that are valid under `at`."""
     hints = [schema]
     for part in at:
         hints = [deeper for hint in hints for one in _alternatives(hint) for deeper in _step(one, part)]
@@ -115,7 +115,7 @@ def _alternatives(hint: Any) -> list[Any]:
 
 
 def _step(hint: Any, part: int | str) -> list[Any]:
-    """What a hint allows one part further down; a union's tag leads to the arm that it names."""
+    """The types that a hint allows one part further down; a union's tag selects the arm that it names."""
     if _is_model(hint):
         for name, field in hint.model_fields.items():
             if part == (field.alias or name):

@@ -1,4 +1,4 @@
-"""`gateway.yaml` read once: its values as a policy, and its nodes, which know their lines."""
+"""Reads `gateway.yaml` once: its values as a policy, and its nodes, which have line numbers."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ POLICY_FILE = "gateway.yaml"
 def read_policy(folder: Path) -> tuple[Policy, yaml.Node | None]:
     """The policy of a folder, and the file's nodes. Raises PolicyError with every problem found."""
     path = folder / POLICY_FILE
-    root, held = _read(path)
+    root, values = _read(path)
     try:
-        policy = Policy.model_validate(held)
+        policy = Policy.model_validate(values)
     except ValidationError as error:
         raise PolicyError(
             [explain(e, path, root, Policy) for e in error.errors(include_url=False)]
         ) from error
-    crossed = [Problem(dotted(at), what, str(path), line_of(root, at)) for at, what in contradictions(policy)]
-    if crossed:
-        raise PolicyError(crossed)
+    conflicts = [
+        Problem(dotted(at), what, str(path), line_of(root, at)) for at, what in contradictions(policy)
+    ]
+    if conflicts:
+        raise PolicyError(conflicts)
     return policy, root
 
 
 def _read(path: Path) -> tuple[yaml.Node | None, Any]:
-    """The file as nodes, which know their lines, and as values. Aliases can unfold for ever: refused."""
+    """The file as nodes with line numbers, and as values. Refuses aliases, which can expand without limit."""
     try:
         text = path.read_text(encoding="utf-8")
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
@@ -40,7 +42,7 @@ def _read(path: Path) -> tuple[yaml.Node | None, Any]:
                 line = event.start_mark.line + 1 if event.start_mark else 1
                 raise PolicyError([Problem("", "aliases are not taken", str(path), line)])
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        held = yaml.safe_load(text)
+        values = yaml.safe_load(text)
     except OSError as error:
         raise PolicyError([Problem("", f"cannot be read: {error.strerror}", str(path))]) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -48,10 +50,10 @@ def _read(path: Path) -> tuple[yaml.Node | None, Any]:
         line = 1 if mark is None else mark.line + 1
         what = f"is not YAML: {getattr(error, 'problem', None) or error}"
         raise PolicyError([Problem("", what, str(path), line)]) from error
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:  # a date that is none, say
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:  # an invalid date, for example
         raise PolicyError(
             [Problem("", f"holds a value that YAML cannot make: {error}", str(path), 1)]
         ) from error
-    if twice := [Problem(key, "appears twice", str(path), line) for key, line in duplicates(root)]:
-        raise PolicyError(twice)
-    return root, held
+    if repeated := [Problem(key, "appears twice", str(path), line) for key, line in duplicates(root)]:
+        raise PolicyError(repeated)
+    return root, values

@@ -1,7 +1,7 @@
-"""The policy: one YAML file that says what is measured, where it is cut, what happens when it fails.
+"""The policy: one YAML file that states the guards, their cuts, and what happens when they fail.
 
 One schema. Unknown fields are refused; `locate.py` finds the line of a problem, `read.py` reads the file. The
-kinds of guards and checks stand in `kinds/`, one file each. Nothing here opens a model.
+kinds of guards and checks are in `kinds/`, one file each. Nothing here opens a model.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ class Policy(Strict):
     """Which callers are let in, and how much each replica takes."""
 
     def certified_part(self) -> dict[str, Any]:
-        """What the certificate speaks of: change any of it and calibration must run again."""
+        """The fields that the certificate binds: a change of any needs a new calibration."""
         return {
             "name": self.name,
             "false_alarm_budget": self.false_alarm_budget,
@@ -255,7 +255,7 @@ class Policy(Strict):
 
 
 def _certified_model(model: ModelPolicy) -> dict[str, Any]:
-    """Not where an upstream is: it is known by its answers, and may move."""
+    """The bound fields of a model. Not the address of an upstream, which may change."""
     match model:
         case OnnxPolicy():
             return {"path": model.path}
@@ -266,17 +266,17 @@ def _certified_model(model: ModelPolicy) -> dict[str, Any]:
 
 
 def contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
-    """Fields of a policy that contradict each other, with what is wrong."""
-    places: dict[str, list[Loc]] = {}
+    """Fields of a policy that contradict each other, each with a message."""
+    uses: dict[str, list[Loc]] = {}
     for i, guard in enumerate(policy.guards):
-        places.setdefault(guard.name, []).append(("guards", i, "name"))
+        uses.setdefault(guard.name, []).append(("guards", i, "name"))
     for i, rung in enumerate(policy.rungs):
-        places.setdefault(rung.name, []).append(("rungs", i, "name"))
+        uses.setdefault(rung.name, []).append(("rungs", i, "name"))
         for j, check in enumerate(rung.checks):
-            places.setdefault(check.name, []).append(("rungs", i, "checks", j, "name"))
+            uses.setdefault(check.name, []).append(("rungs", i, "checks", j, "name"))
     if policy.name == "stats":
         yield ("name",), "is the path of the statistics of all models: choose another"
-    for name, at in places.items():
+    for name, at in uses.items():
         if len(at) > 1:
             yield at[-1], f"the name {name!r} is used {len(at)} times; stage names are unique"
     for i, guard in enumerate(policy.guards):

@@ -1,7 +1,7 @@
 """The kinds of guards and checks that a policy may name: one file a kind, one line in a union.
 
-May import the core, guards and fallbacks' types. Read `kind.py` first: what the gateway needs to know of a
-kind. To add one, follow docs/adding-a-guard.md.
+May import the core, guards and fallbacks' types. Read `kind.py` first: the protocols of a kind. To
+add one, follow docs/adding-a-guard.md.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ CheckPolicy: TypeAlias = ConfidencePolicy
 
 
 def complete_guard(kind: GuardPolicy) -> FixedGuardKind | CertifiedGuardKind:
-    """The kind as what the gateway needs of it. The type checker refuses a kind that lacks a part."""
+    """The kind as the protocol that it implements. The type checker refuses a kind that lacks a member."""
     return kind
 
 
 def complete_check(kind: CheckPolicy) -> CheckKind:
-    """The same of a check."""
+    """The same for a check."""
     return kind

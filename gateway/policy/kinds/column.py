@@ -11,12 +11,12 @@ from gateway.policy.kinds.kind import ReadColumns
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Reads column `at`."""
+    """Reads column `index` of the measures."""
 
     read: ReadColumns
-    at: int
+    index: int
 
     async def score(self, batch: Batch) -> F8:
         """float64[n] nats. Raises what `read` raises."""
-        found: F8 = (await self.read(batch))[:, self.at]
+        found: F8 = (await self.read(batch))[:, self.index]
         return found

@@ -1,4 +1,4 @@
-"""`kind: confidence`: is this rung sure enough of its answer? (`guards/confidence.py`)"""
+"""`kind: confidence`: is the rung's answer confident enough? (`guards/confidence.py`)"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.policy.fields import CheckVerdict, Name, Seconds, Share, Strict
 from gateway.policy.kinds.kind import FieldProblem
 from guards.confidence import Confidence, uncertainty
 
-READS = Confidence().output
+OUTPUT = Confidence().output
 
 
 class ConfidencePolicy(Strict):
@@ -43,12 +43,12 @@ class ConfidencePolicy(Strict):
     """Whether its verdicts act. `false`: answers that it would stop leave all the same."""
 
     def unreadable(self, outputs: Sequence[ModelTensor]) -> Iterable[FieldProblem]:
-        read = next((spec for spec in outputs if spec.name == READS), None)
+        read = next((spec for spec in outputs if spec.name == OUTPUT), None)
         if read is None or read.dtype.kind != "f" or len(read.shape) != 2:
-            yield (), f"reads {READS!r}, a float for each class, and the model has no such output"
+            yield (), f"reads {OUTPUT!r}, a float for each class, and the model has no such output"
 
     def suspicion(self, answer: Tensors) -> F8:
-        return uncertainty(answer[READS])
+        return uncertainty(answer[OUTPUT])
 
     def guard(self) -> Guard[Answered]:
         return Confidence()

@@ -1,21 +1,21 @@
-"""What the gateway needs to know of a kind of guard or check, and nothing else.
+"""The protocols of a kind of guard or check.
 
 A kind is one file: its policy model (a pydantic model whose fields are those of `gateway.yaml`) with the
-members below. There are three protocols, because there are three ways to come by a cut:
+members below. There are three protocols, because there are three ways to set a cut:
 
 * `FixedGuardKind`: the policy itself says where the score is cut (a rate). Nothing is fitted.
 * `CertifiedGuardKind`: calibration fits the guard on held-out rows and certifies one cut over all guards
   of this form together. `fit` and `load` give a `FittedGuard`, which holds the state.
 * `CheckKind`: judges one rung's answer; calibration certifies its cut from labels.
 
-A guard of the second form need not know the cut, the budget or the other guards: it gives a risk in nats
-(larger = more suspicious), calibration joins the risks by their maximum, and `deployment/compile.py` makes
-the stage. So neither can forget a kind: every guard with a certified cut has entered the joint risk.
+A guard of the second form does not depend on the cut, the budget or the other guards: it returns a risk in
+nats (larger = more suspicious), calibration joins the risks by their maximum, and `deployment/compile.py`
+makes the stage. So no kind can be left out: every guard with a certified cut has entered the joint risk.
 
-The certificate binds every field of a kind, so that a promise holds for the policy it was made for. A kind
-names in `unbound` the few fields whose change leaves the promise true, such as `budget_s`.
+The certificate binds every field of a kind, so that it holds for that policy alone. A kind names in
+`unbound` the few fields whose change does not affect the certificate, such as `budget_s`.
 
-The smallest kind that is complete is built, step by step, in docs/adding-a-guard.md.
+docs/adding-a-guard.md builds the smallest complete kind step by step.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from gateway.policy.locate import Loc
 from guards.arrays import Arrays
 
 FieldProblem: TypeAlias = tuple[Loc, str]
-"""A field of a kind's policy, and what is wrong with it."""
+"""A field of a kind's policy, and a message."""
 ReadColumns: TypeAlias = Callable[[Batch], Any]
-"""Awaitable float64[n, columns]: what is measured of a batch for every guard at once."""
+"""Awaitable float64[n, columns]: the measures of a batch for all guards."""
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What outlives a pipeline and guards may use: a clock in seconds, and rates that keys state."""
+    """State that outlives a pipeline: a clock in seconds, and the rates of keys in rows a second."""
 
     clock: Callable[[], float]
     rate_of: Callable[[str], float | None]
@@ -49,9 +49,9 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class GuardColumns:
-    """Where a guard finds what it measures. read: every guard's columns; first: at which its own begin.
+    """The columns of one guard. read: returns every guard's columns; first: the index of its own first.
 
-    model, source: the rung whose answer, and the input that guards read.
+    model, source: the rung whose answer, and the input, that guards read.
     """
 
     read: ReadColumns
@@ -69,7 +69,7 @@ class InputOnlyForm(Protocol):
 
 
 class FittedGuard(Protocol):
-    """One guard with what calibration learned."""
+    """A guard with its fitted state."""
 
     @property
     def input_only(self) -> InputOnlyForm | None:
@@ -81,20 +81,20 @@ class FittedGuard(Protocol):
         ...
 
     def risk(self, rows: CalibrationRows, /) -> F8:
-        """float64[n] nats, larger = more suspicious: what the guard will score these rows when it serves."""
+        """float64[n] nats, larger = more suspicious: the scores that the guard would give when serving."""
         ...
 
     def input_columns(self, x: Any, /) -> Sequence[F8]:
-        """float64[n] each: what can be measured while the model works. x: float32[n, ...]."""
+        """float64[n] each: measures that do not need the model's answer. x: float32[n, ...]."""
         ...
 
     def answer_columns(
         self, x: Any, answer: Mapping[str, Any], input_scores: Sequence[Any], /
     ) -> Sequence[F8]:
-        """float64[n] each: what is measured with the model's answer.
+        """float64[n] each: measures that need the model's answer.
 
-        Args:    x: float32[n, ...], whatever the model takes; answer: the outputs by name; input_scores: what
-                 `input_columns` gave for these rows.
+        Args:    x: float32[n, ...], whatever the model's datatype; answer: the outputs by name; input_scores:
+                 the result of `input_columns` for these rows.
         """
         ...
 
@@ -104,7 +104,7 @@ class FittedGuard(Protocol):
 
 
 class _Kind(Protocol):
-    """What every kind has.
+    """The members of every kind.
 
     unbound: the fields that the certificate does not bind. example: one entry of a policy in YAML,
     complete and typical, for the policy reference and for the contract suite that runs over every kind.
@@ -153,11 +153,11 @@ class FixedGuardKind(_GuardKind, Protocol):
 
     @property
     def retry_scale_s(self) -> float | None:
-        """Seconds for each unit of score over the cut until a refused row may come again; None: unknown."""
+        """Seconds to wait for each unit of score over the cut, for a refused row; None: unknown."""
         ...
 
     def promise(self) -> str:
-        """What it promises, as one sentence for the status page."""
+        """One sentence for the status page."""
         ...
 
     def guard(self, services: Services, /) -> Guard[Batch]: ...
@@ -173,27 +173,27 @@ class CertifiedGuardKind(_GuardKind, Protocol):
 
     @property
     def verdict(self) -> Verdict:
-        """What a row gets from the cut on."""
+        """The verdict from the cut on."""
         ...
 
     @property
     def without_answer(self) -> Verdict:
-        """What a row gets for which the model gave no answer, where there is no input-only form."""
+        """The verdict on rows that the model did not answer, where there is no input-only form."""
         ...
 
     def fit(self, folds: FittingFolds, /) -> FittedGuard:
-        """Fits the guard. Raises ValueError: what is wrong with the rows or the model's outputs."""
+        """Fits the guard. Raises ValueError naming the problem of the rows or of the model's outputs."""
         ...
 
     def load(self, packed: Arrays, /) -> FittedGuard:
-        """Reads what `FittedGuard.pack` gave. Raises ValueError naming the key that is missing or wrong."""
+        """Reads what `FittedGuard.pack` returned. Raises ValueError naming a key that is missing or wrong."""
         ...
 
 
 class CheckKind(_Kind, Protocol):
     """A check of one rung's answer, whose cut is certified so that at most `selective_error` is wrong.
 
-    objection: what it says of a rung, for a reviewer: the model “name” is `not sure enough`.
+    objection: completes the sentence for a reviewer: the model “name” is `not sure enough`.
     """
 
     reason: ClassVar[Reason]
@@ -207,7 +207,7 @@ class CheckKind(_Kind, Protocol):
         ...
 
     def suspicion(self, answer: Tensors, /) -> F8:
-        """float64[n], larger = less sure: what the check will score these answers when it serves."""
+        """float64[n], larger = less sure: the scores that the check would give when serving."""
         ...
 
     def guard(self) -> Guard[Answered]: ...

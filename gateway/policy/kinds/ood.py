@@ -26,7 +26,7 @@ from guards.arrays import Arrays
 from guards.ood import Ood
 from guards.rows import Signals
 
-READ_INPUT_ALONE = ("noise", "raw")
+INPUT_ONLY_DETECTORS = ("noise", "raw")
 
 
 class OodPolicy(Strict):
@@ -74,7 +74,7 @@ class OodPolicy(Strict):
     @property
     def input_only(self) -> list[str]:
         """The detectors that need the input alone."""
-        return [name for name in self.detectors if name in READ_INPUT_ALONE]
+        return [name for name in self.detectors if name in INPUT_ONLY_DETECTORS]
 
     @property
     def verdict(self) -> Verdict:
@@ -128,7 +128,7 @@ class InputOnlyOod:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedOod:
-    """What `guards.npz` holds of one such guard: under its name, and under `NAME.input_only`."""
+    """The fitted state of one guard: in `guards.npz` under its name, and under `NAME.input_only`."""
 
     name: str
     full: Ood

@@ -1,4 +1,4 @@
-"""`kind: rate`: at most so many rows a second for each caller and each replica (`guards/rate.py`)."""
+"""`kind: rate`: a limit of rows a second for each caller and each replica (`guards/rate.py`)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class RatePolicy(Strict):
 
     certified: ClassVar[Literal[False]] = False
     reason: ClassVar[Reason] = Reason.RATE_LIMITED
-    on_canary: ClassVar[bool] = False  # it would charge a budget
+    on_canary: ClassVar[bool] = False  # it would charge a limit
     unbound: ClassVar[frozenset[str]] = frozenset(
         {"name", "kind", "per_s", "burst", "cuts", "budget_s", "on_error", "enforce"}
-    )  # all of it: the certificate speaks of rows that came in time
+    )  # all fields: the certificate does not cover rates
     example: ClassVar[str] = (
         "{name: rate, kind: rate, per_s: 200, burst: 400, budget_s: 0.002, on_error: allow}"
     )

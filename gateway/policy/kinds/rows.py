@@ -1,4 +1,4 @@
-"""Labelled held-out rows, as calibration gives them to a kind."""
+"""Labelled held-out rows, on which a kind is fitted and certified."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CalibrationRows:
-    """n labelled rows, with what every rung answered to them.
+    """n labelled rows with the answers of every rung.
 
     x: the inputs by name; y: int64[n]; answers: outputs by rung; primary: the first rung; source: the input
     that guards read; ask_primary: the first rung's outputs for other inputs, any number of rows.
@@ -69,9 +69,9 @@ class CalibrationRows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittingFolds:
-    """What a kind is fitted on.
+    """The rows on which a kind is fitted.
 
-    fit: for detectors; tail: disjoint, for how rare each score is; seed: for random draws.
+    fit: for detectors; tail: disjoint, for the rarity of each score; seed: for random draws.
     """
 
     fit: CalibrationRows
@@ -80,7 +80,7 @@ class FittingFolds:
 
 
 def run_without_waiting(guard: Coroutine[Any, Any, T]) -> T:
-    """The result of a guard's `score` over `CalibrationRows`, which answer at once: nothing in it waits.
+    """The result of a guard's `score` over `CalibrationRows`, which never wait.
 
     Raises:  RuntimeError if it waits for something after all.
     """

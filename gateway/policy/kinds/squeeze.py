@@ -22,8 +22,8 @@ from guards.rows import Signals
 from guards.squeeze import Squeeze, SqueezeGuard, squeezed_inputs
 
 BITS = 4
-WIDTH = 3
-"""Columns: those of `Squeeze.look`."""
+COLUMNS = 3
+"""The number of results of `Squeeze.first_pass`."""
 
 
 class SqueezePolicy(Strict):
@@ -95,7 +95,7 @@ class SqueezePolicy(Strict):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedSqueeze:
-    """What `guards.npz` holds of one such guard, under its name."""
+    """The fitted state of one guard: in `guards.npz` under its name."""
 
     name: str
     squeeze: Squeeze
@@ -108,7 +108,7 @@ class FittedSqueeze:
         return arrays.pack(self.name, self.squeeze)
 
     def risk(self, rows: CalibrationRows) -> F8:
-        """Of the guard that serves, run over these rows: nothing in it waits."""
+        """Runs the guard that serves over these rows."""
 
         async def first_pass(_: object) -> F8:
             return np.stack(self.answer_columns(rows.x[rows.source], rows.answers[rows.primary], ()), axis=1)
@@ -125,7 +125,7 @@ class FittedSqueeze:
 
     def guard(self, columns: GuardColumns) -> Guard[Batch]:
         async def first_pass(batch: Batch) -> F8:
-            found: F8 = (await columns.read(batch))[:, columns.first : columns.first + WIDTH]
+            found: F8 = (await columns.read(batch))[:, columns.first : columns.first + COLUMNS]
             return found
 
         return SqueezeGuard(self.squeeze, first_pass, columns.model, columns.source)
