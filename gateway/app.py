@@ -1,7 +1,7 @@
 """Ray Serve: placement, supervision, restart and scaling of replicas. The only importer of ray.
 
 A replica is a Serve deployment whose one job is to run a `Replica` on its own event loop: it listens by
-itself, and Serve's proxies are off. Ray restarts it when it dies or when its canary row goes undecided.
+itself, and Serve's proxies are off. Ray restarts it when it exits or its canary row is not decided in time.
 
     serve run gateway.app:build folder=configs/fashion          # on a cluster, with Serve's own tools
 
@@ -24,8 +24,8 @@ from gateway.replica import ListenAddress, Replica, admin_token
 from gateway.serving.gateway import Gateway
 
 if "ray" not in sys.modules:
-    # Ray reads these when it is imported: only holders of the token may join or drive our own cluster, and
-    # usage is not reported. Under `serve run` Ray is imported first, and its operator's settings apply.
+    # Ray reads these when it is imported: only clients with the token may use our own cluster, and usage is
+    # not reported. Under `serve run` Ray is imported first, and its operator's settings apply.
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ.setdefault("RAY_AUTH_TOKEN", admin_token())
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -85,7 +85,7 @@ class GatewayReplica:
         return self._replica.gateway.loaded.tag
 
     async def __del__(self) -> None:
-        """Serve's graceful shutdown; also of a replica that could not begin."""
+        """Serve's graceful shutdown; also of a replica that failed to start."""
         if hasattr(self, "_replica"):
             await self._replica.stop()
 
@@ -107,7 +107,7 @@ def build(options: Options) -> serve.Application:
 
 
 class Cluster:
-    """A private single-node Ray for `gateway serve`: on loopback, with a token, nothing left behind."""
+    """A private single-node Ray for `gateway serve`: on loopback, with a token; `stop` ends its processes."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -130,14 +130,14 @@ class Cluster:
 
     def stop(self) -> None:
         """Drains the replicas, then ends Ray and every process it started."""
-        with contextlib.redirect_stdout(io.StringIO()):  # Ray prints its own orderly end as a failure
+        with contextlib.redirect_stdout(io.StringIO()):  # Ray prints its normal shutdown as a failure
             serve.shutdown()  # type: ignore[no-untyped-call]
             ray.shutdown()
 
 
 def wait_for_signal() -> None:
     """Returns at Ctrl-C or SIGTERM."""
-    over = threading.Event()
+    stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: over.set())
-    over.wait()
+        signal.signal(number, lambda *_: stopped.set())
+    stopped.wait()

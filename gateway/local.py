@@ -1,4 +1,4 @@
-"""The same replica in one process without Ray: up in under two seconds, for development, for one machine."""
+"""A replica in one process without Ray, for development or one machine. Starts in under two seconds."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 Each replica listens on the data and administration ports itself, with SO_REUSEPORT, so that the kernel
 spreads connections over the replicas of a node: no proxy, no hop, no single point of failure. A unix socket
-beside them lets the replicas of a deployment answer one scrape or one page together.
+lets the replicas of a deployment answer one scrape or one page together.
 
-At shutdown it stops accepting, finishes what is in flight, and only then goes.
+At shutdown it stops accepting, finishes the requests in flight, then exits.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from gateway.serving.data_plane import DataPlane
 from gateway.serving.gateway import Gateway
 from gateway.serving.replicas import PeerReplicas
 
-GRACE_S = 5.0
+SHUTDOWN_GRACE_S = 5.0
 BACKLOG = 2048
-TOKEN = "GATEWAY_ADMIN_TOKEN"  # noqa: S105 (the name of an environment variable)
+TOKEN_VARIABLE = "GATEWAY_ADMIN_TOKEN"  # noqa: S105 (the name of an environment variable)
 log = logging.getLogger(__name__)
 
 
@@ -61,7 +61,7 @@ class ListenAddress:
         return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
 
-class _Server(uvicorn.Server):
+class _AdminServer(uvicorn.Server):
     """Leaves signals to the process that runs the replica."""
 
     @contextmanager
@@ -86,7 +86,7 @@ class Replica:
         self._grpc: grpc.aio.Server | None = None
         self._admin = _admin_server(admin_app(gateway, token))
         self._admin_sockets = [bind("127.0.0.1", address.admin_port), self._bind_replica_socket()]
-        self._serving: asyncio.Task[None] | None = None
+        self._admin_task: asyncio.Task[None] | None = None
 
     def _bind_replica_socket(self) -> socket.socket:
         folder = self.gateway.loaded.deployment.var / "run"
@@ -99,13 +99,13 @@ class Replica:
 
     async def start(self) -> None:
         """Listens and begins to answer on the running loop."""
-        await self.gateway.healthy()  # so that the first caller does not pay for what runs for the first time
-        leave_alone_what_is_loaded()
+        await self.gateway.healthy()  # runs all code once, so that the first request is not slower
+        freeze_loaded_objects()
         self.gateway.start()
-        self._serving = asyncio.create_task(self._admin.serve(self._admin_sockets))
+        self._admin_task = asyncio.create_task(self._admin.serve(self._admin_sockets))
         while not self._admin.started:
-            if self._serving.done():
-                self._serving.result()
+            if self._admin_task.done():
+                self._admin_task.result()
                 raise RuntimeError("a listener ended before it started")
             await asyncio.sleep(0.005)
         self._grpc = self._grpc_server(self.gateway.loaded.policy.serving)
@@ -130,19 +130,19 @@ class Replica:
             raise PolicyError([Problem("", f"cannot listen on {place}: {error}")]) from error
 
     async def stop(self) -> None:
-        """Stops accepting, finishes what is in flight, writes what was recorded. Idempotent."""
+        """Stops accepting, finishes requests in flight, writes buffered records. Idempotent."""
         self._admin.should_exit = True
         if self._grpc is not None:
-            await asyncio.gather(self._grpc.stop(GRACE_S), self._data.stop(GRACE_S))
-        if self._serving is not None:
-            await asyncio.gather(self._serving, return_exceptions=True)
+            await asyncio.gather(self._grpc.stop(SHUTDOWN_GRACE_S), self._data.stop(SHUTDOWN_GRACE_S))
+        if self._admin_task is not None:
+            await asyncio.gather(self._admin_task, return_exceptions=True)
             await self.gateway.close()
-        self._serving = None
+        self._admin_task = None
         self._socket_path.unlink(missing_ok=True)
 
 
-def _admin_server(app: object) -> _Server:
-    return _Server(
+def _admin_server(app: object) -> _AdminServer:
+    return _AdminServer(
         uvicorn.Config(
             app,  # type: ignore[arg-type]
             http="httptools",
@@ -154,7 +154,7 @@ def _admin_server(app: object) -> _Server:
             date_header=False,
             proxy_headers=False,
             backlog=BACKLOG,
-            timeout_graceful_shutdown=int(GRACE_S),
+            timeout_graceful_shutdown=int(SHUTDOWN_GRACE_S),
         )
     )
 
@@ -175,11 +175,11 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def leave_alone_what_is_loaded() -> None:
+def freeze_loaded_objects() -> None:
     """Excludes modules, models and policy from garbage collection, and makes it less frequent.
 
-    They hold some 300,000 objects, which it would walk through every few hundred requests: a fifth of the
-    gateway's time (bench/README.md). Requests make next to no cycles, so memory does not grow.
+    They have about 300,000 objects, whose collection every few hundred requests took a fifth of the gateway's
+    time (bench/README.md). Requests create almost no reference cycles, so memory does not grow.
     """
     gc.collect()
     gc.freeze()
@@ -203,7 +203,7 @@ def refuse_used_ports(address: ListenAddress) -> None:
 def refuse_public_bind(deployment: Deployment, address: ListenAddress) -> None:
     """Outside loopback there must be TLS, our own or that of a proxy. Raises PolicyError.
 
-    Of names only `localhost` is taken for loopback, since what the others mean is up to a resolver.
+    Of names only `localhost` counts as loopback, since a resolver decides about others.
     """
     serving = deployment.policy.serving
     if _is_loopback(address.host) or serving.tls or serving.trusted_proxies:
@@ -222,4 +222,4 @@ def _is_loopback(host: str) -> bool:
 
 def admin_token() -> str:
     """The administration token: from the environment, or a new one that later replicas inherit."""
-    return os.environ.setdefault(TOKEN, secrets.token_urlsafe(24))
+    return os.environ.setdefault(TOKEN_VARIABLE, secrets.token_urlsafe(24))

@@ -27,41 +27,41 @@ class Detector(Protocol):
         ...
 
 
-def as_matrix(owner: str, name: str, array: NDArray[Any] | None, width: int | None = None) -> F8:
+def as_matrix(kind: str, name: str, array: NDArray[Any] | None, width: int | None = None) -> F8:
     """Convert a signal to float64[n, width].
 
-    Args:    owner: the detector's kind, for the message; name: the signal's name; array: [n, width] or None;
+    Args:    kind: the detector's kind, for the message; name: the signal's name; array: [n, width] or None;
              width: the expected number of columns, None for any.
     Raises:  ValueError if the array is None or of another shape.
     """
     if array is None:
         raise ValueError(
-            f"{owner}: needs {name}, and the model's answer holds none; use an input-only detector"
+            f"{kind}: needs {name}, and the model's answer holds none; use an input-only detector"
         )
     if array.ndim != 2 or width not in (None, array.shape[1]):
         expected = f"[n, {width or 'd'}]"
         raise ValueError(
-            f"{owner}: {name} has shape {list(array.shape)}, expected {expected}; fit it on this model"
+            f"{kind}: {name} has shape {list(array.shape)}, expected {expected}; fit it on this model"
         )
     return array.astype(np.float64)
 
 
-def check_fit_rows(owner: str, x: NDArray[Any], y: I8, least: int) -> None:
+def check_fit_rows(kind: str, x: NDArray[Any], y: I8, least: int) -> None:
     """Validate the rows to fit on.
 
-    Args:    owner: the detector's kind, for the message; x: [n, ...]; y: int64[n]; least: the fewest rows.
+    Args:    kind: the detector's kind, for the message; x: [n, ...]; y: int64[n]; least: the fewest rows.
     Raises:  ValueError for fewer rows, labels of another shape or type, or values that are not finite.
     """
     if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(f"{owner}: labels are {y.dtype}{list(y.shape)}, expected int64[{len(x)}]; one a row")
+        raise ValueError(f"{kind}: labels are {y.dtype}{list(y.shape)}, expected int64[{len(x)}]; one a row")
     if len(x) < least:
-        raise ValueError(f"{owner}: {len(x)} rows to fit on, needs at least {least}; give more data")
+        raise ValueError(f"{kind}: {len(x)} rows to fit on, needs at least {least}; give more data")
     if not np.isfinite(x).all():
-        raise ValueError(f"{owner}: the rows to fit on hold NaN or infinity; remove those rows")
+        raise ValueError(f"{kind}: the rows to fit on hold NaN or infinity; remove those rows")
 
 
 def unit_rows(h: F8) -> F8:
     """Rows scaled to Euclidean length 1: float64[n, d]; a row of zeros stays zero."""
     length = np.sqrt(np.vecdot(h, h))[:, None]
-    at_one: F8 = h / np.maximum(length, 1e-30)
-    return at_one
+    unit: F8 = h / np.maximum(length, 1e-30)
+    return unit

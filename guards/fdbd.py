@@ -47,8 +47,8 @@ class Fdbd:
             )
         mu = h.mean(0)
         head, _, rank, _ = np.linalg.lstsq(h - mu, z - z.mean(0))
-        left = (z - z.mean(0) - (h - mu) @ head) * np.sqrt(len(h) / (len(h) - int(rank) - 1))
-        share = float(np.sqrt(np.square(left).mean() / max(float(z.var(0).mean()), 1e-30)))
+        residual = (z - z.mean(0) - (h - mu) @ head) * np.sqrt(len(h) / (len(h) - int(rank) - 1))
+        share = float(np.sqrt(np.square(residual).mean() / max(float(z.var(0).mean()), 1e-30)))
         if not share < MAX_AFFINE_RESIDUAL:
             raise ValueError(
                 f"fdbd: logits are not affine in the features ({share:.0%} of their spread is left over); "

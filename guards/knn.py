@@ -41,8 +41,8 @@ class Knn:
         check_fit_rows("knn", h, y, 2)
         if m < 1:
             raise ValueError(f"knn: needs one prototype or more, not {m}")
-        found, labels = prototypes(unit_rows(h), y, m, seed)
-        centres = found.astype(np.float32)
+        centres_by_class, labels = prototypes(unit_rows(h), y, m, seed)
+        centres = centres_by_class.astype(np.float32)
         return cls(read_only(centres), read_only(half_squared_norms(centres)), read_only(labels))
 
     def score(self, s: Signals, /) -> F8:
@@ -57,8 +57,8 @@ class Knn:
         Source:  Sun et al., ICML 2022 (features at unit length). Deviation: the nearest prototype, not the
                  k-th nearest of all training rows.
         """
-        h, close = self._proximity(s.h)
-        return distance(h, self.centres, close.argmax(1))
+        h, proximities = self._proximity(s.h)
+        return distance(h, self.centres, proximities.argmax(1))
 
     def disagreement(self, h: NDArray[Any], predicted: NDArray[np.int64]) -> F8:
         """Distance to the nearest prototype of the predicted class minus distance to the nearest of all.
@@ -70,13 +70,15 @@ class Knn:
         Cost:    O(n m d), as `score`.
         Source:  docs/guards.md, knn.
         """
-        unit_h, close = self._proximity(h)
-        own = self.labels == predicted[:, None]
-        seen = own.sum(1, keepdims=True) > 0
-        theirs = np.where(seen, np.where(own, close, -np.inf), -close).argmax(1)
-        nearest = distance(unit_h, self.centres, close.argmax(1))
-        nearer: F8 = np.maximum(distance(unit_h, self.centres, theirs) - nearest, 0.0)
-        return nearer
+        unit_h, proximities = self._proximity(h)
+        of_class = self.labels == predicted[:, None]
+        has_prototypes = of_class.sum(1, keepdims=True) > 0
+        of_predicted = np.where(
+            has_prototypes, np.where(of_class, proximities, -np.inf), -proximities
+        ).argmax(1)
+        nearest = distance(unit_h, self.centres, proximities.argmax(1))
+        difference: F8 = np.maximum(distance(unit_h, self.centres, of_predicted) - nearest, 0.0)
+        return difference
 
     def _proximity(self, h: NDArray[Any] | None) -> tuple[F8, NDArray[np.float32]]:
         unit_h = unit_rows(as_matrix("knn", "features", h, self.centres.shape[1]))

@@ -1,9 +1,9 @@
 """Noise: the noise floor of an image, the mean roughness of its quietest pixels. Reads the input alone.
 
-A gradient attack moves every pixel by about its whole allowance, flat regions included, where images like
+A gradient attack changes every pixel by about its whole allowance, flat regions included, where images like
 those of calibration have no roughness: the floor rises by orders of magnitude while the image looks the
-same. An attacker who knows this leaves the quiet pixels alone, at the price of a smaller or a more visible
-perturbation elsewhere. Does not detect anything that leaves the quiet pixels quiet.
+same. An attacker who knows this does not change quiet pixels, and must use a smaller or more visible
+perturbation elsewhere. Does not detect changes that leave the quiet pixels as they are.
 """
 
 from __future__ import annotations

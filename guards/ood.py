@@ -1,8 +1,8 @@
 """Ood: several detectors combined to one rarity, under one false-alarm budget.
 
-No single score is best on all outliers (docs/guards.md, section 10), and five gates of 1 % each, OR-ed, give
-about 4 % false alarms. So each score is converted to a rarity, the rarities are blended, and the blend is
-converted to a rarity again (docs/guards.md, sections 2 and 8).
+No single score is best on all outliers (docs/guards.md, section 10), and five detectors with a cut at 1 %
+each give about 4 % false alarms together. So each score is converted to a rarity, the rarities are blended,
+and the blend is converted to a rarity again (docs/guards.md, sections 2 and 8).
 """
 
 from __future__ import annotations

@@ -66,6 +66,6 @@ def proximity(x: NDArray[Any], centres: NDArray[Any], halves: NDArray[Any]) -> N
 
 def distance(x: F8, centres: NDArray[Any], which: NDArray[np.intp]) -> F8:
     """float64[n]: from each row to centre `which`, int[n]; by subtraction, so that nothing cancels."""
-    apart = x - np.take_along_axis(centres, which[:, None], 0)
-    far: F8 = np.sqrt(np.vecdot(apart, apart))
-    return far
+    difference = x - np.take_along_axis(centres, which[:, None], 0)
+    length: F8 = np.sqrt(np.vecdot(difference, difference))
+    return length

@@ -15,9 +15,9 @@ from guards.rarity import Tail, blend
 from guards.rows import F8, Signals
 
 CELLS = 8
-EXPLAINED = 0.95
+EXPLAINED_VARIANCE = 0.95
 MIN_ROWS = 80
-FLOORS = (0.0, 0.01, 0.05)
+TAIL_FLOORS = (0.0, 0.01, 0.05)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +44,9 @@ class Pooled:
         variance, directions = np.maximum(variance[::-1], 0), directions[:, ::-1]
         if not variance.sum() > 0:
             raise ValueError("raw_image: the pictures to fit on are all alike; give pictures that vary")
-        r = min(int(np.searchsorted(np.cumsum(variance) / variance.sum(), EXPLAINED)) + 1, len(mu) - 1)
+        r = min(
+            int(np.searchsorted(np.cumsum(variance) / variance.sum(), EXPLAINED_VARIANCE)) + 1, len(mu) - 1
+        )
         rest = max(float(variance[r:].mean()), 1e-4 * float(variance.mean()))
         shrink = np.sqrt(np.maximum(1 - rest / variance[:r], 0))
         return cls(
@@ -55,8 +57,8 @@ class Pooled:
         """The squared Mahalanobis distance, residual included, by one projection: float64[n]."""
         cells = _pool(x, self.down, self.across) - self.mu
         inside = cells @ self.basis.T
-        far: F8 = (np.vecdot(cells, cells) - np.vecdot(inside, inside)) / self.variance
-        return far
+        squared: F8 = (np.vecdot(cells, cells) - np.vecdot(inside, inside)) / self.variance
+        return squared
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +99,7 @@ class RawImage:
         pooled, low, high = Pooled.fit(first), float(x.min()), float(x.max())
         centre = np.median(_statistics(first, low, high), 1)
         scores = [pooled.distance(second), *_deviations(second, low, high, centre)]
-        tails = tuple(Tail.fit(score, floor=floor) for score, floor in zip(scores, FLOORS, strict=True))
+        tails = tuple(Tail.fit(score, floor=floor) for score, floor in zip(scores, TAIL_FLOORS, strict=True))
         return cls(read_only(np.array(x.shape[1:], np.int64)), pooled, low, high, read_only(centre), tails)
 
     def score(self, s: Signals, /) -> F8:

@@ -16,9 +16,9 @@ from guards.rows import F8, Signals
 PROTOTYPES = 256
 MIN_ROWS = 80
 RIDGE = 1e-3
-FLOORS = (0.0, 0.0, 0.05, 0.02, 1.0)
-WHOLE_UP_TO = 2.0**23
-LARGEST = float(np.finfo(np.float64).max)
+TAIL_FLOORS = (0.0, 0.0, 0.05, 0.02, 1.0)
+MAX_EXACT_INTEGER = 2.0**23
+MAX_FLOAT64 = float(np.finfo(np.float64).max)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +46,7 @@ class Columns:
         count = np.maximum(known.sum(0), 1)
         zeroed = np.where(known, x, 0.0)
         mean = zeroed.sum(0) / count
-        whole = ((zeroed == np.rint(zeroed)) & (np.abs(zeroed) < WHOLE_UP_TO)).all(0) & known.any(0)
+        whole = ((zeroed == np.rint(zeroed)) & (np.abs(zeroed) < MAX_EXACT_INTEGER)).all(0) & known.any(0)
         fill = np.where(whole, np.rint(mean), mean)
         filled = np.where(known, x, fill)
         width = filled.max(0) - filled.min(0)
@@ -62,7 +62,7 @@ class Columns:
             read_only(-np.log((1 + (~known).sum(0)) / (1 + len(x)))),
         )
 
-    def faults(self, x: F8) -> tuple[F8, F8]:
+    def violations(self, x: F8) -> tuple[F8, F8]:
         """float64[n] each: excess over the ranges (in ranges), distance to an integer in whole columns."""
         beyond = np.abs(x - np.minimum(np.maximum(x, self.low), self.high))
         broken = np.abs(x - np.rint(x)) * self.whole
@@ -70,7 +70,7 @@ class Columns:
 
     def filled(self, x: F8) -> tuple[F8, F8]:
         """(float64[n, f] with missing values replaced, float64[n] nats of the missing values)."""
-        known = np.abs(x) <= LARGEST
+        known = np.abs(x) <= MAX_FLOAT64
         return np.where(known, x, self.fill), np.where(known, 0.0, 1.0) @ self.missing
 
 
@@ -116,7 +116,7 @@ class RawTabular:
             raise ValueError("raw_tabular: the rows to fit on are all alike; give rows that vary")
         whiten = vectors / np.sqrt(np.maximum(values, 0.0) + RIDGE)
         scores = _scores(columns, centres, half_squared_norms(centres), whiten, x[second])
-        tails = tuple(Tail.fit(score, floor=floor) for score, floor in zip(scores, FLOORS, strict=True))
+        tails = tuple(Tail.fit(score, floor=floor) for score, floor in zip(scores, TAIL_FLOORS, strict=True))
         return cls(
             columns, read_only(centres), read_only(half_squared_norms(centres)), read_only(whiten), tails
         )
@@ -141,8 +141,8 @@ class RawTabular:
 
 def _scores(columns: Columns, centres: F8, halves: F8, whiten: F8, x: F8) -> tuple[F8, ...]:
     """float64[n] each: nearest prototype, Mahalanobis, range excess, distance to an integer, missing nats."""
-    x, lost = columns.filled(x)
+    x, missing_nats = columns.filled(x)
     standard = (x - columns.mean) / columns.scale
-    near = distance(standard, centres, proximity(standard, centres, halves).argmax(1))
+    nearest = distance(standard, centres, proximity(standard, centres, halves).argmax(1))
     white = standard @ whiten
-    return near, np.sqrt(np.vecdot(white, white)), *columns.faults(x), lost
+    return nearest, np.sqrt(np.vecdot(white, white)), *columns.violations(x), missing_nats

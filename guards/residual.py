@@ -11,7 +11,7 @@ from guards.arrays import read_only
 from guards.detector import I8, as_matrix, check_fit_rows
 from guards.rows import F8, Signals
 
-EXPLAINED = 0.95
+EXPLAINED_VARIANCE = 0.95
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +39,7 @@ class Residual:
         if not variance.sum() > 0:
             raise ValueError("residual: the features to fit on are all alike; check the features output")
         explained = np.cumsum(variance) / variance.sum()
-        r = min(int(np.searchsorted(explained, EXPLAINED)) + 1, h.shape[1] - 1)
+        r = min(int(np.searchsorted(explained, EXPLAINED_VARIANCE)) + 1, h.shape[1] - 1)
         return cls(read_only(mu), read_only(directions[:, :r].T))
 
     def score(self, s: Signals, /) -> F8:
@@ -54,7 +54,7 @@ class Residual:
         h = as_matrix("residual", "features", s.h, len(self.mu))
         h = h - self.mu
         inside = h @ self.basis.T
-        whole = np.vecdot(h, h)
-        left = whole - np.vecdot(inside, inside)
-        score: F8 = np.sqrt(np.where(left <= 1e-12 * whole, 0.0, left))
+        squared = np.vecdot(h, h)
+        outside = squared - np.vecdot(inside, inside)
+        score: F8 = np.sqrt(np.where(outside <= 1e-12 * squared, 0.0, outside))
         return score

@@ -50,12 +50,12 @@ class Rmd:
         if not np.abs(within).max() > 1e-9:
             raise ValueError("rmd: the features of a class are all alike; check the features output")
         lower = np.linalg.cholesky(shrunk_covariance(within))
-        apart = np.linalg.solve(lower, (means - mu).T)
-        basis, size, _ = np.linalg.svd(apart * np.sqrt(count / len(h)), full_matrices=False)
+        class_offsets = np.linalg.solve(lower, (means - mu).T)
+        basis, size, _ = np.linalg.svd(class_offsets * np.sqrt(count / len(h)), full_matrices=False)
         basis = basis[:, size > 1e-6 * size[0]]
         between = np.square(size[: basis.shape[1]])
         project = np.linalg.solve(lower.T, basis).T
-        centres = basis.T @ apart
+        centres = basis.T @ class_offsets
         shared = np.sqrt(between / (1 + between))[:, None] * project
         rows = np.concatenate([-2 * centres.T @ project, shared])
         constant = np.concatenate([np.square(centres).sum(0), np.zeros(len(shared))])
@@ -71,7 +71,7 @@ class Rmd:
                  and the background covariance S_w plus the between-class scatter of the class means.
         """
         h = unit_rows(as_matrix("rmd", "features", s.h, self.rows.shape[1]))
-        numbers = h @ self.rows.T + self.offset
-        shared = numbers[:, self.k :]
-        score: F8 = np.vecdot(shared, shared) + numbers[:, : self.k].min(1)
+        projected = h @ self.rows.T + self.offset
+        shared = projected[:, self.k :]
+        score: F8 = np.vecdot(shared, shared) + projected[:, : self.k].min(1)
         return score

@@ -1,4 +1,4 @@
-"""The certified confidence cut: the loosest suspicion at which accepted answers still are rarely wrong.
+"""The certified confidence cut: the loosest suspicion at which accepted answers are still rarely wrong.
 
 Learn then Test with a fixed sequence: candidate cuts are ordered from strict to loose without reading a
 label. For each in turn the error of the accepted rows is bounded from above (Clopper-Pearson, 1 - delta). The

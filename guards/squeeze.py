@@ -1,10 +1,10 @@
-"""Squeeze: how far the model's answer moves when the image loses detail that should not matter.
+"""Squeeze: the change of the model's answer when the image loses irrelevant detail.
 
-A small adversarial perturbation is carried by low bits and single pixels. Without these a natural image keeps
-its answer, a perturbed one often does not. Squeezing costs forward passes, so only rows whose features are
-already unusual (`trigger`) are squeezed, all variants in one predict call: by default a tenth of good rows,
-a fifth of a forward pass per row on average. The second signal needs no forward pass: whether the nearest
-prototype is of the predicted class.
+A small adversarial perturbation is in low bits and single pixels. Without these the answer to a natural image
+stays the same, that to a perturbed one often does not. Squeezing costs forward passes, so only rows whose
+features are already unusual (`trigger`) are squeezed, all variants in one predict call: by default a tenth of
+good rows, a fifth of a forward pass per row on average. The second signal needs no forward pass: whether the
+nearest prototype is of the predicted class.
 
 Detects non-adaptive attacks only: an attacker who includes the squeezers reduced detection to 0-3 %. Measured
 effect, choice of the trigger and limits: docs/guards.md, squeeze.
@@ -71,13 +71,13 @@ class Squeeze:
             raise ValueError(f"squeeze: bits is {bits}, quantile {quantile}; expected 1..7 and [0, 1)")
         signals = Signals(h, h)
         trigger, prototypes = Rmd.fit(signals, y, seed=seed), Knn.fit(signals, y, seed=seed, m=m)
-        oddness = trigger.score(Signals(tail_h, tail_h))
-        cut = float(np.quantile(oddness, quantile))
-        changes = np.where(oddness >= cut, answer_change(p, squeezed), 0.0)
+        trigger_scores = trigger.score(Signals(tail_h, tail_h))
+        cut = float(np.quantile(trigger_scores, quantile))
+        changes = np.where(trigger_scores >= cut, answer_change(p, squeezed), 0.0)
         disagreements = prototypes.disagreement(tail_h, p.argmax(1))
         change, disagreement = Tail.fit(changes, floor=FLOOR), Tail.fit(disagreements, floor=FLOOR)
-        worse = np.maximum(change.rarity(changes), disagreement.rarity(disagreements))
-        return cls(bits, trigger, cut, prototypes, change, disagreement, Tail.fit(worse))
+        larger = np.maximum(change.rarity(changes), disagreement.rarity(disagreements))
+        return cls(bits, trigger, cut, prototypes, change, disagreement, Tail.fit(larger))
 
     def to_squeeze(self, h: NDArray[np.float32]) -> NDArray[np.bool_]:
         """bool[n]: the rows to squeeze. h: float32[n, d]."""
@@ -94,8 +94,8 @@ class Squeeze:
         p = as_matrix("squeeze", "probabilities", s.z)
         h = np.empty((0, 0), np.float32) if s.h is None else s.h
         disagreement = self.disagreement.rarity(self.prototypes.disagreement(h, p.argmax(1)))
-        steady = self.outer.rarity(np.maximum(self.change.rarity(np.zeros(1)), disagreement))
-        return self.trigger.score(s), disagreement, steady
+        unsqueezed = self.outer.rarity(np.maximum(self.change.rarity(np.zeros(1)), disagreement))
+        return self.trigger.score(s), disagreement, unsqueezed
 
     def squeezed_score(self, disagreement: F8, changes: F8) -> F8:
         """The score of squeezed rows: float64[n] nats, >= 0.
@@ -144,7 +144,7 @@ class SqueezeGuard:
         return scores
 
     async def _changes(self, batch: GuardBatch, rows: NDArray[np.intp]) -> F8:
-        """float64[len(rows)] in [0, 2]: how far the answers to these rows move under squeezing."""
+        """float64[len(rows)] in [0, 2]: the change of the answers to these rows under squeezing."""
         p = (await batch.forward(self.model))["probabilities"][rows]
         inputs = {name: value[rows] for name, value in batch.inputs.items()}
         squeezed = await batch.predict(

@@ -60,5 +60,5 @@ def answer_change(p: NDArray[Any], squeezed: NDArray[Any]) -> F8:
         raise ValueError(
             f"squeeze: {list(squeezed.shape)} answers to the variants of {list(p.shape)}; expected two a row"
         )
-    apart = squeezed.astype(np.float64).reshape(SQUEEZERS, *p.shape) - p.astype(np.float64)
-    return np.asarray(np.abs(apart).sum(2).max(0), np.float64)
+    difference = squeezed.astype(np.float64).reshape(SQUEEZERS, *p.shape) - p.astype(np.float64)
+    return np.asarray(np.abs(difference).sum(2).max(0), np.float64)

@@ -1,4 +1,4 @@
-"""Access of callers: keys, in-flight limits, trusted proxies, TLS.
+"""Access control: keys, in-flight limits, trusted proxies, TLS.
 
 Imports the core and the policy schema. Read `callers.py` first, then `keys.py`.
 """

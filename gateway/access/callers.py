@@ -1,11 +1,11 @@
-"""The callers of one deployment: which caller a key belongs to, and what each of them may have.
+"""The callers of one deployment: the caller of each key, with its tier, scopes, models and rate.
 
 `gateway key` appends a caller to the file of keys (`keys.py`); a running gateway checks the file at most
-twice a second, so a new key is honoured within one. Of a file that has only grown, only the new lines are
-parsed; a large file is read by a thread, a few keys at a time, so that requests go on meanwhile.
+twice a second, so a new key is accepted within a second. If lines were only appended, only they are parsed; a
+large file is read by a thread, a few keys at a time, so that requests are served meanwhile.
 
-A key that was seen before is looked up by itself. An attacker who measures how long a wrong key takes learns
-nothing from that: a dictionary compares texts only where their hashes agree, under a secret of the process.
+A key that was seen before is looked up directly. The time that a wrong key takes reveals nothing: a
+dictionary compares texts only where their hashes agree, under a secret of the process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gateway.access.keys import (
     Key,
     add_key,
     convert_keys,
-    hashed,
+    hash_of_key,
     load_keys,
     parse_keys,
 )
@@ -38,7 +38,7 @@ __all__ = ["KEYS_FILE", "SECRET_FILE", "Caller", "Callers", "Key", "add_key", "l
 
 CHECK_EVERY_S = 0.5
 INLINE_READ_BYTES = 32 * 2**10
-"""A file so large, some 150 keys, takes a millisecond on the event loop; a larger one is read by a thread."""
+"""About 150 keys, one millisecond on the event loop. A thread reads larger files."""
 PAUSE_AFTER_KEYS, PAUSE_S = 100, 0.0002
 MAX_SEEN_KEYS = 10_000
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _KeyTable:
-    """What was read. end: where the last whole line ends; digest: of the bytes before that."""
+    """The content of the file. end: offset after the last whole line; digest: of the bytes before it."""
 
     secret: bytes = b""
     by_hash: dict[str, Caller] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class _KeyTable:
         """The caller of a key. Cost: 0.1 us for one that was seen before, 2 us for any other."""
         caller = self.seen.get(key)
         if caller is None and self.secret:
-            caller = self.by_hash.get(hashed(key, self.secret))
+            caller = self.by_hash.get(hash_of_key(key, self.secret))
             if caller is not None:
                 if len(self.seen) >= MAX_SEEN_KEYS:
                     self.seen.clear()
@@ -122,16 +122,16 @@ class Callers:
         now_s = self._clock()
         if now_s - self._checked_s >= CHECK_EVERY_S:
             self._checked_s = now_s
-            self._check()
+            self._check_file()
         if key:
             return self._table.find(key)
-        return _anonymous(address) if self.anonymous_loopback else None
+        return _anonymous_caller(address) if self.anonymous_loopback else None
 
     def rate_of(self, principal: str) -> float | None:
-        """Rows a second that the caller's key states, if it states any."""
+        """Rows a second of the caller's key; None without such a limit."""
         return self._table.rates.get(principal)
 
-    def _check(self) -> None:
+    def _check_file(self) -> None:
         """Reads the file again if it has changed, or lets a thread do so if it is large."""
         if self._reading or not self._changed():
             return
@@ -157,7 +157,7 @@ class Callers:
         try:
             convert_keys(self._var)
             content = (self._var / KEYS_FILE).read_bytes()
-            table = _read_on(self._table, content, (self._var / SECRET_FILE).read_bytes())
+            table = _read_appended(self._table, content, (self._var / SECRET_FILE).read_bytes())
         except (OSError, ValueError, ArtifactError):
             log.exception("the callers on file cannot be read; those already known stay")
         else:
@@ -177,17 +177,17 @@ def _first_stat(*paths: Path) -> os.stat_result:
     return paths[-1].stat()
 
 
-def _read_on(table: _KeyTable, content: bytes, secret: bytes) -> _KeyTable:
-    """The keys in the file now; only what was appended is parsed, if nothing before it has changed.
+def _read_appended(table: _KeyTable, content: bytes, secret: bytes) -> _KeyTable:
+    """The keys in the file; parses only appended lines if nothing before them has changed.
 
     Raises: ValueError, with the table as it was.
     """
     before = hashlib.sha256(memoryview(content)[: table.end]).digest()
-    grown = table.end > 0 and (before, secret) == (table.digest, table.secret)
-    entries: Iterable[tuple[Key, Caller]] = _entries(content, table.end if grown else 0, table)
+    appended_only = table.end > 0 and (before, secret) == (table.digest, table.secret)
+    entries: Iterable[tuple[Key, Caller]] = _entries(content, table.end if appended_only else 0, table)
     end = content.rfind(b"\n") + 1
     digest = hashlib.sha256(memoryview(content)[:end]).digest()
-    if grown:  # the same dictionaries: to copy them would take as long as to read them
+    if appended_only:  # the same dictionaries: a copy would take as long as a new read
         entries = list(entries)
         new = replace(table, end=end, digest=digest, seen={})
     else:
@@ -198,17 +198,17 @@ def _read_on(table: _KeyTable, content: bytes, secret: bytes) -> _KeyTable:
 
 
 def _entries(content: bytes, start: int, table: _KeyTable) -> Iterator[tuple[Key, Caller]]:
-    """Keys with their callers; equal ones of the table are used again, or all would be freed at once."""
+    """Keys with their callers; reuses equal ones of the table, else all would be freed at once."""
     for n, key in enumerate(parse_keys(content, start), start=1):
         caller, known = Caller(key.name, key.tier, key.scopes, key.models), table.by_hash.get(key.hash)
         yield key, known if known is not None and known == caller else caller
         if n % PAUSE_AFTER_KEYS == 0:
-            time.sleep(PAUSE_S)  # a thread that only releases the interpreter's lock has it back at once
+            time.sleep(PAUSE_S)  # a thread that only releases the interpreter's lock regains it at once
 
 
 @lru_cache(maxsize=4096)
-def _anonymous(address: str) -> Caller | None:
-    """The caller that a loopback address stands for."""
+def _anonymous_caller(address: str) -> Caller | None:
+    """The anonymous caller of a loopback address; None for other addresses."""
     try:
         return Caller(f"anonymous@{address}") if ip_address(address).is_loopback else None
     except ValueError:

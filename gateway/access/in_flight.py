@@ -1,6 +1,6 @@
-"""How many requests are in flight, in all and for each caller: one bound, whatever protocol they use.
+"""Limits of the requests in flight, in all and for each caller, over both protocols together.
 
-Rates bound how often a caller may send; this bounds how much of the gateway one caller may hold at a time.
+Rates limit how often a caller may send; this limits how many requests one caller may have at a time.
 Requests that wait for a reviewer count too.
 """
 
@@ -31,7 +31,7 @@ class InFlight:
         return None
 
     def release(self, principal: str) -> None:
-        """Ends a request that was counted. Nothing is kept of a caller without any."""
+        """Ends a request that was counted. Callers without any use no memory."""
         self.total -= 1
         count = self._by_caller[principal] - 1
         if count:

@@ -1,7 +1,7 @@
-"""Writing private files so that a crash at any moment loses nothing that was there before.
+"""Writes private files of lines so that a crash at any moment loses nothing written before.
 
-Knows lines, not keys. Every writer holds the lock of the folder; readers need none: they see a file before or
-after a change, or, in the middle of an append, a last line without its end.
+Every writer holds the lock of the folder; readers need none: they see a file before or after a change, or,
+during an append, a last line without its end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-MODE = 0o600
+FILE_MODE = 0o600
 log = logging.getLogger(__name__)
 
 
@@ -36,13 +36,13 @@ def write_lock(folder: Path) -> Iterator[None]:
 def append_line(path: Path, line: bytes, complete: Callable[[bytes], bool]) -> None:
     """Appends a line in one write and waits until it is on the disk.
 
-    Args:    complete: whether a last line without its end is whole; else it is cut off.
+    Args:    complete: whether a last line without its line end is complete; else it is removed.
     Raises:  OSError; then the line, or part of it, may be in the file.
     """
     new = not path.exists()
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, MODE)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, FILE_MODE)
     try:
-        os.fchmod(descriptor, MODE)
+        os.fchmod(descriptor, FILE_MODE)
         content = path.read_bytes()
         end = content.rfind(b"\n") + 1
         before = b""
@@ -62,32 +62,32 @@ def append_line(path: Path, line: bytes, complete: Callable[[bytes], bool]) -> N
         _sync_folder(path.parent)
 
 
-def private_file(path: Path, body: bytes) -> None:
+def write_private_file(path: Path, body: bytes) -> None:
     """Makes or replaces a file in one step, readable by its owner alone."""
-    draft = path.with_name(f"{path.name}.draft")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE)
+    partial = path.with_name(f"{path.name}.draft")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
     with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, MODE)
+        os.fchmod(descriptor, FILE_MODE)
         file.write(body)
         file.flush()
         os.fsync(descriptor)
-    draft.replace(path)
+    partial.replace(path)
     _sync_folder(path.parent)
 
 
 def convert_list(old: Path, new: Path, lines_of: Callable[[bytes], list[bytes]]) -> None:
     """Writes a file of lines from an old file in another form, then renames the old one to `*.converted`.
 
-    A process that ends between the two steps leaves both files. The new one counts then, and the next call
-    renames the old one: otherwise, once the new file is deleted, all keys would come back.
+    A process that ends between the two steps leaves both files. The new one is valid then, and the next call
+    renames the old one: otherwise deleting the new file would restore all keys.
 
     Raises:  FileNotFoundError without the old file; ValueError from `lines_of`, with both files as they were.
     """
     content = old.read_bytes()
     if not new.exists():
         lines = lines_of(content)
-        private_file(new, b"".join(line + b"\n" for line in lines))
+        write_private_file(new, b"".join(line + b"\n" for line in lines))
         log.info("%s was made from %s: %d lines", new, old, len(lines))
     else:
         log.warning("%s is ignored, since there is %s", old, new)

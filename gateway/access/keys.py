@@ -1,11 +1,11 @@
 """The file of API keys, `var/keys.jsonl`: one caller a line, each with a keyed hash of its key.
 
-A key is 256 random bits; the file holds HMAC-SHA256 of it under a secret that lies beside it (`var/secret`).
-Both are readable by their owner alone, and the file alone admits no request.
+A key is 256 random bits; the file has its HMAC-SHA256 under the secret in `var/secret`. Both are readable
+by their owner alone, and the file alone admits no request.
 
 The file is only appended to. A later line replaces an earlier one of the same name. To revoke a key, delete
 its line, or the file to revoke all. A last line without a line end, left by a writer that was killed, is
-ignored and logged, and removed by the next append; any other line that is no key makes the file invalid.
+ignored and logged, and removed by the next append; any other invalid line makes the file invalid.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from typing import Annotated
 import orjson
 from pydantic import Field
 
-from gateway.access.key_file import append_line, convert_list, private_file, write_lock
+from gateway.access.key_file import append_line, convert_list, write_lock, write_private_file
 from gateway.core.errors import ArtifactError, Problem
 from gateway.policy.fields import Name, Strict
 
 KEYS_FILE = "keys.jsonl"
 LIST_FILE = "keys.json"
-"""Where keys were kept before, as one JSON list."""
+"""The file of earlier versions: one JSON list."""
 SECRET_FILE = "secret"  # noqa: S105 (a file name)
 SECRET_BYTES = 32
 SCOPES = ("explain", "infer", "metadata")
-"""What a key may allow: the findings of the caller's own decisions; inference, and all of the caller's own
-that comes of it; what the gateway states about its models. `infer` includes `metadata`."""
+"""The scopes of a key. `explain`: the findings of the caller's own decisions; `infer`: inference, its results
+and `metadata`; `metadata`: descriptions of the models."""
 log = logging.getLogger(__name__)
 
 
 class Key(Strict):
-    """One caller on file. hash: hexadecimal HMAC-SHA256; per_s: rows a second; models: None for all."""
+    """One line of the file. hash: hexadecimal HMAC-SHA256; per_s: rows a second; models: None for all."""
 
     name: Name
     hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -73,7 +73,7 @@ def _parse_key(line: bytes, content: bytes, at: int) -> Key:
 
 
 def load_keys(var: Path) -> list[Key]:
-    """The callers on file, one a name; none if there is no file.
+    """The keys in the file, the latest of each name; none without a file.
 
     Raises: ArtifactError if the file is invalid.
     """
@@ -99,7 +99,7 @@ def add_key(
     scopes: frozenset[str],
     models: frozenset[str] | None = None,
 ) -> str:
-    """Adds or replaces a caller and returns the key, which is not kept. Safe beside other processes.
+    """Adds or replaces a caller and returns the key, which is not stored. Safe with concurrent processes.
 
     Returns once the line is on the disk.
 
@@ -108,15 +108,15 @@ def add_key(
     key = "fsg_" + secrets.token_urlsafe(32)
     convert_keys(var)
     with write_lock(var):
-        _read(var / KEYS_FILE)  # to an invalid file nothing is added: no replica would read it
-        hash_ = hashed(key, _secret(var))
+        _read(var / KEYS_FILE)  # nothing is added to an invalid file: no replica would read it
+        hash_ = hash_of_key(key, _secret(var))
         added = Key(name=name, hash=hash_, tier=tier, per_s=per_s, scopes=scopes, models=models)
         append_line(var / KEYS_FILE, _line(added), _is_key)
     return key
 
 
 def convert_keys(var: Path) -> None:
-    """Makes the file of keys from the list of an earlier version, which is renamed; else costs one look-up.
+    """Makes the file of keys from the list of an earlier version, if there is one, and renames that.
 
     Raises: ArtifactError if the list is invalid; OSError.
     """
@@ -150,14 +150,14 @@ def _is_key(line: bytes) -> bool:
         return False
 
 
-def hashed(key: str, secret: bytes) -> str:
-    """What is kept of a key: 64 hexadecimal digits. Cost: 2 us."""
+def hash_of_key(key: str, secret: bytes) -> str:
+    """The stored hash of a key: 64 hexadecimal digits. Cost: 2 us."""
     return hmac.digest(secret, key.encode(), "sha256").hex()
 
 
 def _secret(var: Path) -> bytes:
-    """The secret of this deployment, made where there is none. Under the lock."""
+    """The secret of this deployment, made if there is none. The caller holds the lock."""
     path = var / SECRET_FILE
     if not path.exists():
-        private_file(path, secrets.token_bytes(SECRET_BYTES))
+        write_private_file(path, secrets.token_bytes(SECRET_BYTES))
     return path.read_bytes()

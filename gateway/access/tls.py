@@ -41,7 +41,7 @@ def load_tls(deployment: Deployment) -> Tls | None:
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     try:
-        # The empty password, because OpenSSL would ask on the terminal for that of an encrypted key.
+        # With an empty password OpenSSL does not prompt for that of an encrypted key.
         context.load_cert_chain(folder / files.certificate, folder / files.key, password="")
     except (ssl.SSLError, OSError, ValueError) as error:
         raise PolicyError([_problem(deployment, error)]) from None

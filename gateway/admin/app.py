@@ -10,7 +10,7 @@ answers for itself.
     | `GET /status`                        | the same as a page; JSON if requested                    |
     | `GET /policy`, `POST /policy/reload` | the policy in force; reads the folder again, everywhere  |
     | `POST /rungs/{name}/isolate`         | takes a model out of service by hand; `/restore` undoes  |
-    | `GET /decisions/{id}`                | everything that was found of a request, or of one row    |
+    | `GET /decisions/{id}`                | the findings of a request, or of one row                 |
     | `/review...`                         | the review console (`console.py`)                        |
 """
 
@@ -42,11 +42,11 @@ from gateway.core.errors import Problems
 from gateway.deployment.deployment import VAR
 from gateway.serving.decisions import rows_anywhere, rows_here
 from gateway.serving.gateway import Gateway
-from gateway.serving.replicas import ALONE, PeerReplicas, PeerReply, merge
+from gateway.serving.replicas import ALONE_HEADER, PeerReplicas, PeerReply, merge
 from gateway.serving.review import QueuedReview
 
-RELOAD_S = 60.0
-SILENT = "no answer"
+RELOAD_TIMEOUT_S = 60.0
+NO_ANSWER = "no answer"
 log = logging.getLogger(__name__)
 
 
@@ -94,7 +94,7 @@ async def _reply_defect(request: Request, _: Exception) -> Response:
 
 async def _ask_peers(request: Request, timeout_s: float | None = None) -> list[PeerReply]:
     """The other replicas' replies to this same request; none if it came from one of them."""
-    if ALONE in request.headers:
+    if ALONE_HEADER in request.headers:
         return []
     peers: PeerReplicas = request.app.state.peers
     path = quote(request.scope["path"])
@@ -105,15 +105,15 @@ async def _ask_peers(request: Request, timeout_s: float | None = None) -> list[P
 
 async def metrics(request: Request) -> Response:
     """Prometheus text of this replica; unless a peer asks, also of every peer and of the review store."""
-    text, _ = await _measure(request)
+    text, _ = await _merged_metrics(request)
     return Response(text, headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})
 
 
-async def _measure(request: Request) -> tuple[bytes, list[str]]:
+async def _merged_metrics(request: Request) -> tuple[bytes, list[str]]:
     """The merged text, and the replicas that are missing from it."""
     gateway = gateway_of(request)
     own = [gateway.telemetry.prometheus(), _exposition(_replica_gauges(gateway))]
-    if ALONE in request.headers:
+    if ALONE_HEADER in request.headers:
         return merge(own), []
     answers = await request.app.state.peers.ask("GET", "/metrics")
     silent = [answer.replica for answer in answers if not answer.ok]
@@ -188,7 +188,7 @@ async def _review_gauges(gateway: Gateway) -> list[Metric]:
 
 async def status(request: Request) -> Response:
     """The state of the deployment, as a page or as JSON."""
-    text, silent = await _measure(request)
+    text, silent = await _merged_metrics(request)
     fields = status_of(gateway_of(request), text, silent)
     if not wants_html(request):
         return json_reply(fields)
@@ -202,11 +202,11 @@ async def policy(request: Request) -> Response:
 
 
 async def reload(request: Request) -> Response:
-    """Reads the folder again on every replica. 409 if one of them failed and keeps its old policy."""
+    """Reads the folder again on every replica. 409 if one of them fails, which keeps its old policy."""
     gateway = gateway_of(request)
     replicas: dict[str, Any] = {gateway.replica: _reload(gateway)}
-    for answer in await _ask_peers(request, RELOAD_S):
-        replicas[answer.replica] = _entry_of(answer, {"problems": [SILENT]})
+    for answer in await _ask_peers(request, RELOAD_TIMEOUT_S):
+        replicas[answer.replica] = _entry_of(answer, {"problems": [NO_ANSWER]})
     problems = {name: found["problems"] for name, found in replicas.items() if "problems" in found}
     if wants_html(request):
         if not problems:
@@ -226,12 +226,12 @@ def _reload(gateway: Gateway) -> dict[str, Any]:
         return {"problems": [f"{type(error).__name__}: the log says more"]}
 
 
-def _entry_of(answer: PeerReply, otherwise: dict[str, Any]) -> dict[str, Any]:
+def _entry_of(answer: PeerReply, default: dict[str, Any]) -> dict[str, Any]:
     """A peer's own entry of its reply, which has one entry a replica."""
     reply = answer.json()
     entries = reply.get("replicas") if isinstance(reply, dict) else None
     entry = entries.get(answer.replica) if isinstance(entries, dict) else None
-    return entry if isinstance(entry, dict) else otherwise
+    return entry if isinstance(entry, dict) else default
 
 
 async def _switch_rung(request: Request) -> Response:
@@ -249,7 +249,7 @@ async def _switch_rung(request: Request) -> Response:
     log.warning("rung %s is %s, by hand", name, breakers[name].state)
     replicas: dict[str, Any] = {gateway_of(request).replica: {"state": breakers[name].state.value}}
     for answer in await _ask_peers(request):
-        replicas[answer.replica] = _entry_of(answer, {"problems": [SILENT]})
+        replicas[answer.replica] = _entry_of(answer, {"problems": [NO_ANSWER]})
     problems = {one: found["problems"] for one, found in replicas.items() if "problems" in found}
     if not wants_html(request):
         return json_reply({"rung": name, "replicas": replicas}, 409 if problems else 200)
@@ -259,9 +259,9 @@ async def _switch_rung(request: Request) -> Response:
 
 
 async def decision(request: Request) -> Response:
-    """Everything that was found of a request, or of one of its rows, on whichever replica."""
+    """The findings of a request, or of one of its rows, from any replica."""
     id_, audit = request.path_params["id"], gateway_of(request).audit
-    alone = ALONE in request.headers
+    alone = ALONE_HEADER in request.headers
     rows = rows_here(audit, id_) if alone else await rows_anywhere(audit, request.app.state.peers, id_)
     if rows:
         return json_reply({"id": id_, "rows": rows})

@@ -6,7 +6,7 @@
     | `POST /review/claim`         | {reviewer, lease_s?}: leases the next case to this reviewer, 204 |
     |                              | if there is none                                                 |
     | `GET /review/{id}`           | one case                                                         |
-    | `POST /review/{id}/answer`   | {fence, reviewer, label or unsure}: decides it for good          |
+    | `POST /review/{id}/answer`   | {fence, reviewer, label or unsure}: decides it permanently       |
     | `POST /review/{id}/release`  | {fence}: makes it open again                                     |
     | `POST /review/{id}/renew`    | {fence, lease_s?}: extends the lease                             |
     | `GET /review/{id}/image.png` | a picture of it, encoded here; `?input=` names one of several    |
@@ -134,7 +134,7 @@ async def case(request: Request) -> Response:
 
 
 async def answer(request: Request) -> Response:
-    """Decides a case for good, and sends a browser to the next one."""
+    """Decides a case permanently, and sends a browser to the next one."""
     fields, gateway, store = await fields_of(request), gateway_of(request), _store(request)
     reviewer, answered = _reviewer(fields), _read_answer(fields, labels_of(gateway))
     try:

@@ -23,7 +23,7 @@ from gateway.policy.schema import Policy
 from gateway.protocol.contract import Array, Contract, TensorSpec
 
 U1: TypeAlias = NDArray[np.uint8]
-MAX_SIDE = 1024
+MAX_SIDE_PIXELS = 1024
 MAX_CELLS = 512
 MAX_TEXTS, MAX_TEXT_BYTES = 32, 4096
 CHANNELS = (1, 3)
@@ -84,7 +84,7 @@ Preview: TypeAlias = PicturePreview | NumbersPreview | TextPreview | SummaryPrev
 
 
 def previews(inputs: Mapping[str, Array], contract: Contract) -> list[Preview]:
-    """How each input of one case is shown. Its arrays have one row each."""
+    """The previews of one case's inputs. Its arrays have one row each."""
     return [
         _preview(name, array, contract.inputs_by_name.get(name, _NO_SPEC)) for name, array in inputs.items()
     ]
@@ -116,7 +116,7 @@ def pixels(array: Array, spec: TensorSpec | None = None) -> U1:
     Numbers that are not finite are black.
     """
     image = _channels_last(array)
-    step = max(1, math.ceil(max(image.shape[:2]) / MAX_SIDE))
+    step = max(1, math.ceil(max(image.shape[:2]) / MAX_SIDE_PIXELS))
     shown = np.nan_to_num(image[::step, ::step].astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = _range(shown, array.dtype, spec or _NO_SPEC)
     scaled = np.clip((shown / 2 - low / 2) / ((high / 2 - low / 2) or 1.0), 0.0, 1.0)  # halves: no overflow
@@ -207,12 +207,12 @@ def _format_number(value: float) -> str:
     return f"{value:.6g}"
 
 
-def why(record_why: str, policy: Policy) -> list[str]:
-    """Why a case came, a sentence a cause, for its reviewer. `record_why` is stored JSON."""
+def deferral_reasons(findings_json: str, policy: Policy) -> list[str]:
+    """Why a case was deferred, a sentence a cause. `findings_json`: as stored with the case."""
     checks = {check.name: (check, rung.name) for rung in policy.rungs for check in rung.checks}
     sentences: list[str] = []
     objections: dict[str, list[str]] = {}
-    for one in orjson.loads(record_why).get("raised", []):
+    for one in orjson.loads(findings_json).get("raised", []):
         if one["stage"] in checks and one.get("error") is None:
             check, rung = checks[one["stage"]]
             objections.setdefault(check.objection, []).append(f"“{rung}”")

@@ -49,7 +49,7 @@ def serve(
     deployment = Deployment.read(folder)
     policy = deployment.policy
     if not local:
-        load_artifacts(deployment).close()  # faults are printed here, not in a replica's log
+        load_artifacts(deployment).close()  # problems are printed here, not in a replica's log
     address = ListenAddress(host, port, grpc_port, admin_port)
     refuse_public_bind(deployment, address)
     load_tls(deployment)
@@ -57,7 +57,7 @@ def serve(
     token = admin_token()
 
     def ready() -> None:
-        _say_where(policy, address, token)
+        _print_addresses(policy, address, token)
 
     if local:
         from gateway.local import serve_locally
@@ -72,7 +72,7 @@ def _serve_on_ray(folder: Path, address: ListenAddress, replicas: int, ready: Ca
 
     cluster = Cluster(Options(folder=str(folder), **asdict(address), replicas=replicas))
     try:
-        with suppress(KeyboardInterrupt):  # Ctrl-C before it serves is an orderly end as well
+        with suppress(KeyboardInterrupt):  # Ctrl-C while it starts is no error
             cluster.start()
             ready()
             wait_for_signal()
@@ -113,10 +113,10 @@ def check(folder: Folder, as_json: AsJson = False) -> None:
         finally:
             artifacts.close()
     except Problems as error:
-        _fail(error, as_json)
+        _exit_with_problems(error, as_json)
     ready = {"policy": artifacts.tag, "inputs": [s.name for s in contract.inputs]}
     ready |= {"outputs": [s.name for s in contract.outputs]}
-    say(json.dumps(ready) if as_json else f"{folder}: {artifacts.tag} is ready to serve")
+    print_line(json.dumps(ready) if as_json else f"{folder}: {artifacts.tag} is ready to serve")
 
 
 @app.command()
@@ -138,9 +138,9 @@ def calibrate(
         with Status("loading", console=console) as status:
             certificate = run(Deployment.read(folder), data, status.update)
     except Problems as error:
-        _fail(error, as_json)
+        _exit_with_problems(error, as_json)
     if as_json:
-        say(certificate.model_dump_json(by_alias=True))
+        print_line(certificate.model_dump_json(by_alias=True))
     else:
         console.print(certificate_table(certificate))
 
@@ -165,12 +165,14 @@ def key(
     try:
         deployment = Deployment.read(folder)
     except Problems as error:
-        _fail(error, as_json)
-    _hold("--tier", tier, {"anonymous", *deployment.policy.disclosure}, "in the policy's disclosure")
+        _exit_with_problems(error, as_json)
+    _require_choice(
+        "--tier", tier, {"anonymous", *deployment.policy.disclosure}, "in the policy's disclosure"
+    )
     for one in scope or ():
-        _hold("--scope", one, set(SCOPES), "a scope")
+        _require_choice("--scope", one, set(SCOPES), "a scope")
     for one in model or ():
-        _hold("--model", one, {deployment.policy.name}, "served here")
+        _require_choice("--model", one, {deployment.policy.name}, "served here")
     try:
         made = add_key(
             deployment.var,
@@ -181,8 +183,8 @@ def key(
             models=frozenset(model) if model else None,
         )
     except ValueError as error:
-        _wrong(f"NAME: {error}")
-    say(json.dumps({"name": name, "key": made}) if as_json else made)
+        _exit_with_usage_error(f"NAME: {error}")
+    print_line(json.dumps({"name": name, "key": made}) if as_json else made)
 
 
 @app.command(
@@ -194,49 +196,51 @@ def bench(context: typer.Context) -> None:
     sys.exit(subprocess.call([sys.executable, "-m", "bench", *context.args]))  # noqa: S603 (our own module)
 
 
-def _say_where(policy: Policy, address: ListenAddress, token: str) -> None:
+def _print_addresses(policy: Policy, address: ListenAddress, token: str) -> None:
     url = address.url(secure=policy.serving.tls is not None)
-    say(f"serving {policy.name} at {url}/v2/models/{policy.name}")
-    say(f"grpc    {address.place(address.grpc_port)}")
+    print_line(f"serving {policy.name} at {url}/v2/models/{policy.name}")
+    print_line(f"grpc    {address.place(address.grpc_port)}")
     admin = f"http://127.0.0.1:{address.admin_port}"
-    say(f"status  {admin}/status   review  {admin}/review")
-    say(f"token   {token}")
+    print_line(f"status  {admin}/status   review  {admin}/review")
+    print_line(f"token   {token}")
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """One line to standard output, at once."""
     print(line, flush=True)  # noqa: T201
 
 
-def _fail(error: Problems, as_json: bool) -> NoReturn:
+def _exit_with_problems(error: Problems, as_json: bool) -> NoReturn:
     if as_json:
         fields = ("file", "line", "field", "what", "nearest")
-        say(json.dumps({"problems": [{f: getattr(p, f) for f in fields} for p in error.problems]}))
+        print_line(json.dumps({"problems": [{f: getattr(p, f) for f in fields} for p in error.problems]}))
     else:
         for problem in error.problems:
             print(problem, file=sys.stderr)  # noqa: T201
     sys.exit(2)
 
 
-def _hold(option: str, value: str, known: set[str], what: str) -> None:
-    """Ends the command unless the value is one that is known."""
+def _require_choice(option: str, value: str, known: set[str], what: str) -> None:
+    """Exits with code 2 unless the value is one of the known ones."""
     from gateway.policy.locate import closest
 
     if value not in known:
         nearest = closest(value, known)
-        _wrong(f"{option}: {value!r} is not {what}" + f"; did you mean {nearest!r}?" * bool(nearest))
+        _exit_with_usage_error(
+            f"{option}: {value!r} is not {what}" + f"; did you mean {nearest!r}?" * bool(nearest)
+        )
 
 
-def _wrong(what: str) -> NoReturn:
+def _exit_with_usage_error(what: str) -> NoReturn:
     print(what, file=sys.stderr)  # noqa: T201
     sys.exit(2)
 
 
 def main() -> None:
-    """The console script. A fault of the deployment is printed as a problem, never as a traceback."""
+    """The console script. Problems of the deployment are printed without a traceback."""
     # Before numpy is imported: guards multiply small matrices, and BLAS threads would wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app()
     except Problems as error:
-        _fail(error, as_json=False)
+        _exit_with_problems(error, as_json=False)

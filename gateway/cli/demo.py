@@ -1,6 +1,6 @@
 """The walk-through of `make demo`: every outcome on real inputs, in one table, and checked.
 
-Each scene says what share of its rows must end how. A scene that ends otherwise fails the demo.
+Each scene states the least share of its rows for some outcomes; a scene below it fails the demo.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from gateway.replica import ListenAddress, admin_token, refuse_used_ports
 
 OUTCOMES = ("served", "degraded", "deferred", "refused")
 COLOURS = {"served": "green", "degraded": "yellow", "deferred": "cyan", "refused": "red"}
-CLEAN, OUTLIERS, BURST_ROWS, BURST_PER_S = 100, 50, 60, 5.0
-# The least share of each family that must not be answered by a model; what is hard for the guards says so.
-LEAST = {
+CLEAN_ROWS, OUTLIER_ROWS, BURST_ROWS, BURST_PER_S = 100, 50, 60, 5.0
+# The least share of each family that must be deferred; lower for families that the guards rarely detect.
+MIN_STOPPED_SHARE = {
     "digits": 0.6,
     "perturbed": 0.8,
     "perturbed_small": 0.1,
@@ -46,25 +46,28 @@ LEAST = {
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What was sent, how its rows ended, and at least which share of them had to end so."""
+    """A set of rows: their endings, and the least share of some endings."""
 
     title: str
-    ends: Counter[tuple[str, str, str]]
-    wanted: Mapping[str, float]
+    endings: Counter[tuple[str, str, str]]
+    least_shares: Mapping[str, float]
 
-    def share(self, wanted: str) -> float:
-        """The share of rows whose end is `outcome` or, more exactly, `outcome:reason`."""
-        n = sum(self.ends.values())
-        return sum(c for (end, why, _), c in self.ends.items() if wanted in (end, f"{end}:{why}")) / max(n, 1)
+    def share(self, outcome: str) -> float:
+        """The share of rows that ended as `outcome`, which may be `OUTCOME:REASON`."""
+        n = sum(self.endings.values())
+        return sum(c for (end, why, _), c in self.endings.items() if outcome in (end, f"{end}:{why}")) / max(
+            n, 1
+        )
 
     @property
-    def right(self) -> bool:
-        """Whether each "a|b" of `wanted` ended so often, and nothing else (a 5xx, say) happened at all."""
-        known = all(end in OUTCOMES for end, _, _ in self.ends)
+    def passed(self) -> bool:
+        """Whether each least share is reached ("a|b" adds two), and no request ended in another way (5xx)."""
+        known = all(end in OUTCOMES for end, _, _ in self.endings)
         enough = all(
-            sum(self.share(o) for o in ends.split("|")) >= least for ends, least in self.wanted.items()
+            sum(self.share(o) for o in endings.split("|")) >= least
+            for endings, least in self.least_shares.items()
         )
-        return known and enough and bool(self.ends)
+        return known and enough and bool(self.endings)
 
 
 class Client:
@@ -73,7 +76,7 @@ class Client:
     def __init__(self, address: ListenAddress, policy: Policy, token: str, tls: Tls | None) -> None:
         origin = address.url(secure=tls is not None)
         self.url = f"{origin}/v2/models/{policy.name}"
-        trusted = True if tls is None else _trusting(tls)
+        trusted = True if tls is None else _ssl_context(tls)
         self._http = httpx.Client(base_url=origin, timeout=30, verify=trusted)
         bearer = {"authorization": f"Bearer {token}", "accept": "application/json"}
         self.admin = httpx.Client(
@@ -91,14 +94,16 @@ class Client:
         body: dict[str, Any] = self._http.get(url).json()
         return body
 
-    def scene(self, title: str, rows: Rows, wanted: Mapping[str, float], key: str | None = None) -> Scene:
-        ends: Counter[tuple[str, str, str]] = Counter()
+    def scene(
+        self, title: str, rows: Rows, least_shares: Mapping[str, float], key: str | None = None
+    ) -> Scene:
+        endings: Counter[tuple[str, str, str]] = Counter()
         for row in track(rows, description=f"{title:34}", transient=True, disable=not sys.stdout.isatty()):
-            ends[_end(self.ask(row, key))] += 1
-        return Scene(title, ends, wanted)
+            endings[_ending(self.ask(row, key))] += 1
+        return Scene(title, endings, least_shares)
 
 
-def _trusting(tls: Tls) -> ssl.SSLContext:
+def _ssl_context(tls: Tls) -> ssl.SSLContext:
     """For a client that trusts this certificate, regardless of its issuer and of the name it is for."""
     context = ssl.create_default_context(cadata=tls.certificate.decode("ascii", "ignore"))
     context.check_hostname = False
@@ -106,7 +111,7 @@ def _trusting(tls: Tls) -> ssl.SSLContext:
     return context
 
 
-def _end(reply: httpx.Response) -> tuple[str, str, str]:
+def _ending(reply: httpx.Response) -> tuple[str, str, str]:
     default = f"HTTP {reply.status_code}"
     outcome, reason, served_by = (
         reply.headers.get(f"x-failsafe-{name}", default) for name in ("outcome", "reason", "served-by")
@@ -119,7 +124,7 @@ def run(folder: Path, *, once: bool, address: ListenAddress) -> int:
     console = Console() if sys.stdout.isatty() else Console(width=110)
     deployment = Deployment.read(folder)
     policy = deployment.policy
-    load_artifacts(deployment).close()  # faults are printed here, not in a replica's log
+    load_artifacts(deployment).close()  # problems are printed here, not in a replica's log
     tls = load_tls(deployment)
     refuse_used_ports(address)
     token = admin_token()
@@ -131,15 +136,15 @@ def run(folder: Path, *, once: bool, address: ListenAddress) -> int:
         samples = load_samples(folder, client.input["name"])
         scenes = list(walk_through(client, folder, policy, samples))
         console.print(_table(policy, scenes))
-        wrong = [scene.title for scene in scenes if not scene.right]
-        for title in wrong:
+        failed = [scene.title for scene in scenes if not scene.passed]
+        for title in failed:
             console.print(f"[red]not as it should be:[/red] {title}")
-        if not once and not wrong:
+        if not once and not failed:
             console.print(f"still serving at {client.url}   (Ctrl-C ends it)")
             admin = f"http://127.0.0.1:{address.admin_port}"
             console.print(f"status {admin}/status   token {token}", soft_wrap=True)
             wait_for_signal()
-        return 1 if wrong else 0
+        return 1 if failed else 0
     finally:
         cluster.stop()
 
@@ -147,11 +152,13 @@ def run(folder: Path, *, once: bool, address: ListenAddress) -> int:
 def walk_through(client: Client, folder: Path, policy: Policy, samples: Samples) -> Iterator[Scene]:
     """Every scene, one after the other."""
     clean = samples.clean
-    noise = _noise(policy, clean[:OUTLIERS])
-    yield _person(client, noise[0])
-    yield client.scene("clean test rows", clean[:CLEAN], {"served": 0.8})
+    noise = _noise(policy, clean[:OUTLIER_ROWS])
+    yield _reviewed_row(client, noise[0])
+    yield client.scene("clean test rows", clean[:CLEAN_ROWS], {"served": 0.8})
     for name, rows in samples.families.items():
-        yield client.scene(f"outliers: {name}", rows[:OUTLIERS], {"deferred": LEAST.get(name, 0.5)})
+        yield client.scene(
+            f"outliers: {name}", rows[:OUTLIER_ROWS], {"deferred": MIN_STOPPED_SHARE.get(name, 0.5)}
+        )
     yield client.scene("outliers: noise", noise, {"deferred": 0.95})
     key = add_key(
         folder / VAR, "demo-burst", tier="anonymous", per_s=BURST_PER_S, scopes=frozenset({"infer"})
@@ -173,28 +180,32 @@ def _without_primary(client: Client, policy: Policy, clean: Rows) -> Iterator[Sc
     client.admin.post(f"/rungs/{name}/isolate").raise_for_status()
     try:
         yield client.scene(
-            f"{name} just broken", clean[:OUTLIERS], {"degraded": 0.1, "degraded|deferred": 1.0}
+            f"{name} just broken", clean[:OUTLIER_ROWS], {"degraded": 0.1, "degraded|deferred": 1.0}
         )
     finally:
         client.admin.post(f"/rungs/{name}/restore").raise_for_status()
-    yield client.scene(f"{name} mended", clean[:OUTLIERS], {"served": 0.8})
+    yield client.scene(f"{name} mended", clean[:OUTLIER_ROWS], {"served": 0.8})
 
 
-def _person(client: Client, row: NDArray[Any]) -> Scene:
-    """Defers one row of noise, answers it as a person would, and polls for the answer as its caller would."""
+def _reviewed_row(client: Client, row: NDArray[Any]) -> Scene:
+    """Defers one row of noise, answers it as a reviewer, and polls for the answer as its caller."""
     reply = client.ask(row)
-    ends: Counter[tuple[str, str, str]] = Counter([_end(reply)])
+    endings: Counter[tuple[str, str, str]] = Counter([_ending(reply)])
     if url := reply.json().get("review_url"):
-        _answer(client, url.rsplit("/", 1)[-1])
-        about = client.review(url).get("answer", {}).get("parameters", {})
-        ends[
-            (about.get("fs_outcome", "none"), about.get("fs_reason", ""), about.get("fs_served_by", ""))
+        _answer_case(client, url.rsplit("/", 1)[-1])
+        parameters = client.review(url).get("answer", {}).get("parameters", {})
+        endings[
+            (
+                parameters.get("fs_outcome", "none"),
+                parameters.get("fs_reason", ""),
+                parameters.get("fs_served_by", ""),
+            )
         ] += 1
-    return Scene("a person answers", ends, {"deferred": 0.5, "degraded": 0.5})
+    return Scene("a person answers", endings, {"deferred": 0.5, "degraded": 0.5})
 
 
-def _answer(client: Client, case_id: str) -> None:
-    """Claims cases until the wanted one is in hand, answers it, and gives the others back."""
+def _answer_case(client: Client, case_id: str) -> None:
+    """Claims cases until the given one, answers it, and releases the others."""
     others: list[dict[str, Any]] = []
     while (claimed := client.admin.post("/review/claim", json={"reviewer": "demo"})).status_code == 200:
         case: dict[str, Any] = claimed.json()
@@ -216,9 +227,9 @@ def _table(policy: Policy, scenes: list[Scene]) -> Table:
     table.add_column("most often because")
     table.add_column("")
     for scene in scenes:
-        n = sum(scene.ends.values())
+        n = sum(scene.endings.values())
         shares = [f"{scene.share(o):.0%}" if scene.share(o) else "" for o in OUTCOMES]
-        _, reason, by = scene.ends.most_common(1)[0][0]
+        _, reason, by = scene.endings.most_common(1)[0][0]
         why = reason if by in ("none", "") else f"{reason}, by {by}"
-        table.add_row(scene.title, str(n), *shares, why, "[green]ok[/]" if scene.right else "[red]WRONG[/]")
+        table.add_row(scene.title, str(n), *shares, why, "[green]ok[/]" if scene.passed else "[red]WRONG[/]")
     return table

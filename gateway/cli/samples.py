@@ -1,7 +1,7 @@
-"""The real inputs that a deployment brings along, for the demo and the load test.
+"""The sample inputs in a deployment folder, for the demo and the load test.
 
 `samples.npz` holds clean test rows under the model's input name and their labels `y`; `outliers.npz` holds
-families of rows that should not be answered, by name. Pictures are kept as bytes, 255 for 1.0.
+families of outlier rows, by name. Pictures are stored as bytes, 255 for 1.0.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class Samples:
 
 def load_samples(folder: Path, input_name: str) -> Samples:
     """The samples of a deployment. Raises ValueError or OSError if a file is missing or broken."""
-    held = arrays.load(folder / "samples.npz")
+    arrays_by_name = arrays.load(folder / "samples.npz")
     path = folder / "outliers.npz"
-    others = arrays.load(path) if path.exists() else {}
-    families = {name: _real(a) for name, a in others.items() if a.ndim > 1}
-    return Samples(_real(held[input_name]), held["y"].astype(np.int64), families)
+    outlier_arrays = arrays.load(path) if path.exists() else {}
+    families = {name: _as_float32(a) for name, a in outlier_arrays.items() if a.ndim > 1}
+    return Samples(_as_float32(arrays_by_name[input_name]), arrays_by_name["y"].astype(np.int64), families)
 
 
-def _real(rows: NDArray[Any]) -> Rows:
+def _as_float32(rows: NDArray[Any]) -> Rows:
     scaled = rows / np.float32(255) if rows.dtype == np.uint8 else rows
     return scaled.astype(np.float32)

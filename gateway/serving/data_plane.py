@@ -1,10 +1,10 @@
-"""The data plane without a protocol: who asks, whether they may, what is decided, and what is recorded.
+"""The data plane without a protocol: identifies the caller, checks access, decides and records a request.
 
-Both doors, HTTP and gRPC, take the same steps here, so that the same row ends the same way by either:
+HTTP and gRPC take the same steps here, so that the same row gets the same outcome over both:
 
-    identify ── begin ── seat ── (the door reads the tensors) ── judge ── (the door writes the answer)
+    identify ── begin ── acquire_slot ── (the protocol reads the tensors) ── judge ── (it writes the reply)
 
-Whatever ends a request before it is judged is raised as `RequestRejected`.
+A request that ends before it is judged raises `RequestRejected`.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class RequestRejected(Exception):
 
 
 class Call(NamedTuple):
-    """One request for inference: who asks, of which policy, and since when.
+    """One request for inference: its caller, the deployment that it calls, and its start.
 
-    received_s: Unix seconds; start_s: on the clock that measures.
+    received_s: Unix seconds; start_s: seconds of `time.perf_counter`.
     """
 
     caller: Caller
@@ -67,7 +67,7 @@ class DataPlane:
         self.ids = Ids()
 
     def stamp(self, decision_id: str) -> Stamp:
-        """What a reply to something that was not judged names."""
+        """The stamp of a reply to a request that was not judged."""
         loaded = self.gateway.loaded
         return Stamp(loaded.tag, loaded.policy.mode, decision_id)
 
@@ -105,7 +105,7 @@ class DataPlane:
         return InFlightSlot(self.gateway.in_flight, caller.principal)
 
     async def judge(self, call: Call, asked: InferRequest, within_s: float) -> tuple[list[Decision], Stamp]:
-        """One decision a row, recorded, and what the reply names."""
+        """One decision a row, recorded, and the stamp of the reply. within_s: seconds until the deadline."""
         id_, loaded = call.decision_id, call.loaded
         deadline_s = now_s() + within_s
         ids = (id_,) if asked.rows == 1 else tuple(f"{id_}.{i}" for i in range(asked.rows))
@@ -131,7 +131,7 @@ class DataPlane:
 
 
 class InFlightSlot:
-    """A place among what is under way, given up at the end of the block."""
+    """A slot of the in-flight limit, released at the end of the `with` block."""
 
     __slots__ = ("_in_flight", "_principal")
 
@@ -150,7 +150,7 @@ class InFlightSlot:
 def within_s(
     longest_s: float, timeout_us: int | None, header: str | None, left_s: float | None = None
 ) -> float:
-    """Seconds until the caller stops waiting: a client may only shorten the policy's deadline.
+    """Seconds until the request's deadline: a client may only shorten that of the policy.
 
     Args:    timeout_us: of the protocol; header: X-Request-Timeout-Seconds; left_s: of a gRPC deadline.
     Raises:  InvalidRequest for a header that is no positive number.
@@ -176,7 +176,7 @@ def _seconds(header: str) -> float:
 
 
 def wait_s(prefer: str) -> float:
-    """The N of `Prefer: wait=N`, at most 30."""
+    """The N of `Prefer: wait=N`: seconds, at most 30; 0 without one."""
     for part in prefer.replace(";", ",").split(","):
         name, _, value = part.strip().partition("=")
         if name == "wait":
@@ -185,7 +185,7 @@ def wait_s(prefer: str) -> float:
 
 
 def natural(text: str, most: int) -> int:
-    """A number in a header, at most `most`; 0 for what is no number."""
+    """A natural number in a header, at most `most`; 0 for any other text."""
     text = text.strip()
     if not (text.isascii() and text.isdigit()):
         return 0

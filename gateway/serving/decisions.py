@@ -1,4 +1,4 @@
-"""Finds a decision again: at the replica that made it, or at another one.
+"""Looks up a recent decision, on this replica or on any other.
 
 Only the latest decisions are kept in memory; older ones are in the audit log.
 """

@@ -1,6 +1,6 @@
-"""One replica's gateway: a compiled pipeline, everything that outlives it, and the swap on reload.
+"""One replica's gateway: a compiled pipeline, the state that outlives it, and the swap on reload.
 
-`decide` is what every protocol calls. `reload` builds and tries the new pipeline first and then swaps one
+Every protocol calls `decide`. `reload` builds and tries the new pipeline first and then swaps one
 reference: a policy that does not compile leaves the old pipeline exactly as it was, and says why.
 """
 
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadedDeployment:
-    """One policy with all it names, compiled. Swapped as a whole, never changed."""
+    """One policy with its models and guards, compiled. A reload replaces it as a whole."""
 
     deployment: Deployment
     artifacts: Artifacts
@@ -162,18 +162,18 @@ class Gateway:
                 loaded.breakers[name].isolate()  # what an operator isolated stays isolated
         self.loaded = loaded
         self._retired.append(old.artifacts)
-        self._apply(deployment.policy)
+        self._apply_limits(deployment.policy)
         log.info("policy %s replaced by %s", old.tag, loaded.tag)
         asyncio.get_running_loop().call_later(2 * old.policy.deadline_s, self._retire, old.artifacts)
         return True
 
     def _retire(self, artifacts: Artifacts) -> None:
-        """Ends models that a reload replaced, once no row can need them any more."""
+        """Closes models that a reload replaced, once no row can use them any more."""
         self._retired.remove(artifacts)
         artifacts.close()
 
-    def _apply(self, policy: Policy) -> None:
-        """Gives what outlives a pipeline the limits of the policy in force."""
+    def _apply_limits(self, policy: Policy) -> None:
+        """Applies the limits of the policy in force to the state that outlives a pipeline."""
         self.callers.anonymous_loopback = policy.serving.anonymous == "loopback"
         self.batcher.max_batch_rows = policy.serving.max_batch_rows
         self.batcher.max_queued_rows = policy.serving.max_queued_rows
@@ -197,7 +197,7 @@ class Gateway:
         return len(decisions) == 1 and asyncio.get_running_loop().time() <= deadline_s
 
     async def close(self) -> None:
-        """Finishes accepted rows, writes what was recorded, ends the threads."""
+        """Finishes accepted rows, writes buffered records, ends the threads."""
         await self.batcher.drain()
         for task in self._tasks:
             task.cancel()
@@ -205,14 +205,14 @@ class Gateway:
         self.audit.drain()
         self.telemetry.close()
         for artifacts in (*self._retired, self.loaded.artifacts):
-            artifacts.close()  # again where a timer is still to come: closing twice does nothing
+            artifacts.close()  # closing twice does nothing
             await artifacts.closed()
         if isinstance(self.review, QueuedReview):
             self.review.store.close()
 
 
 def _needs_restart(old: Policy, deployment: Deployment) -> Iterator[Problem]:
-    """What is bound once, when a replica starts."""
+    """The changed fields that are read only when a replica starts."""
     new = deployment.policy
     stores = [policy.review and policy.review.store for policy in (old, new)]
     if stores[0] != stores[1]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-BYTES = 12
-DIGITS = 2 * BYTES
-AT_A_TIME = 256
+ID_BYTES = 12
+ID_DIGITS = 2 * ID_BYTES
+IDS_PER_READ = 256
 
 
 class Ids:
@@ -21,8 +21,8 @@ class Ids:
         self._ready: list[str] = []
 
     def new(self) -> str:
-        """An id that was never given before."""
+        """A new id."""
         if not self._ready:
-            digits = os.urandom(BYTES * AT_A_TIME).hex()
-            self._ready = [digits[at : at + DIGITS] for at in range(0, len(digits), DIGITS)]
+            digits = os.urandom(ID_BYTES * IDS_PER_READ).hex()
+            self._ready = [digits[at : at + ID_DIGITS] for at in range(0, len(digits), ID_DIGITS)]
         return self._ready.pop()

@@ -1,8 +1,8 @@
-"""The other replicas of this deployment on this machine: request the same from all, and reply as one.
+"""The other replicas of this deployment on this machine: forwards a request to all, and merges the replies.
 
-The kernel gives a connection to any of the replicas, so one replica's answer is only a part. Each also
-listens on a unix socket in one folder; the replica that gets a request forwards it to the others there, and
-they reply for themselves alone, because the forwarded request carries `x-fs-alone`.
+The kernel assigns a connection to any of the replicas, so one replica's reply is only a part. Each also
+listens on a unix socket in one folder; the replica that gets a request forwards it to the others there, with
+the header `x-fs-alone`, so that they reply for themselves alone.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Any
 import httpx
 import orjson
 
-ALONE = "x-fs-alone"
+ALONE_HEADER = "x-fs-alone"
 TIMEOUT_S = 0.5
-FRESH_S = 2.0
-_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used; httpx would read all authorities each time
+STARTUP_GRACE_S = 2.0
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used; without it httpx loads all authorities
 
 
 @dataclass(frozen=True, slots=True)
 class PeerReply:
-    """The reply of one replica. `status` is 0 where none came in time."""
+    """The reply of one replica. `status` is 0 if none arrived in time."""
 
     replica: str
     status: int
@@ -37,7 +37,7 @@ class PeerReply:
         return self.status == 200
 
     def json(self) -> Any:
-        """The body, or None where it is no JSON."""
+        """The body, or None if it is not JSON."""
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
@@ -57,27 +57,27 @@ class PeerReplicas:
 
         Cost: that of the slowest, at most `timeout_s`; about 3 ms for one that is idle.
         """
-        others = sorted(one for one in self.folder.glob("*.sock") if one.stem != self.own)
-        answers = await asyncio.gather(*(self._ask(one, method, path, timeout_s) for one in others))
+        sockets = sorted(socket for socket in self.folder.glob("*.sock") if socket.stem != self.own)
+        answers = await asyncio.gather(*(self._ask(socket, method, path, timeout_s) for socket in sockets))
         return [answer for answer in answers if answer is not None]
 
-    async def _ask(self, at: Path, method: str, path: str, timeout_s: float) -> PeerReply | None:
-        headers = {"authorization": f"Bearer {self.token}", ALONE: "1", "accept": "application/json"}
-        wire = httpx.AsyncHTTPTransport(uds=str(at), verify=_NO_TLS, trust_env=False)
+    async def _ask(self, socket: Path, method: str, path: str, timeout_s: float) -> PeerReply | None:
+        headers = {"authorization": f"Bearer {self.token}", ALONE_HEADER: "1", "accept": "application/json"}
+        transport = httpx.AsyncHTTPTransport(uds=str(socket), verify=_NO_TLS, trust_env=False)
         try:
             async with (
                 asyncio.timeout(timeout_s),
-                httpx.AsyncClient(transport=wire, trust_env=False, timeout=timeout_s) as client,
+                httpx.AsyncClient(transport=transport, trust_env=False, timeout=timeout_s) as client,
             ):
                 reply = await client.request(method, f"http://replica{path}", headers=headers)
-                return PeerReply(at.stem, reply.status_code, reply.content)
+                return PeerReply(socket.stem, reply.status_code, reply.content)
         except (httpx.HTTPError, TimeoutError, OSError) as error:
-            if _refused(error) and _forget(at):
+            if _is_connection_refused(error) and _remove_stale_socket(socket):
                 return None
-            return PeerReply(at.stem, 0)
+            return PeerReply(socket.stem, 0)
 
 
-def _refused(error: BaseException | None) -> bool:
+def _is_connection_refused(error: BaseException | None) -> bool:
     """Whether no process listens on a socket file: it has ended, or is still starting."""
     while error is not None:
         if isinstance(error, ConnectionRefusedError | FileNotFoundError):
@@ -86,12 +86,12 @@ def _refused(error: BaseException | None) -> bool:
     return False
 
 
-def _forget(at: Path) -> bool:
+def _remove_stale_socket(socket: Path) -> bool:
     """Removes the socket file of a replica that has ended; not a fresh one: its replica is still starting."""
     try:
-        if time.time() - at.stat().st_mtime < FRESH_S:
+        if time.time() - socket.stat().st_mtime < STARTUP_GRACE_S:
             return False
-        at.unlink()
+        socket.unlink()
     except FileNotFoundError:
         pass
     return True

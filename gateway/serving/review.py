@@ -1,8 +1,7 @@
-"""Between the pipeline and the review store: a row becomes a case, a decided case becomes an outcome.
+"""Converts rows to cases of the review store, and decided cases to outcomes.
 
-The id of a case is the row's decision id, so a caller needs one id for both. What a reviewer sees is stored
-with the case: the row itself, why it was deferred, and the classes that a model found likeliest. Callers
-never see that part.
+The id of a case is the row's decision id, so a caller needs one id for both. A case has what a reviewer sees:
+the row itself, the reasons for deferral, and the likeliest classes of a model. Callers never see these.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ from gateway.protocol.contract import Contract
 from gateway.protocol.endings import BY_REVIEW
 from gateway.protocol.tensors import blank
 
-SUGGESTED = "probabilities"
+SUGGESTION_OUTPUT = "probabilities"
 """The model output that is shown to a reviewer."""
-SUGGESTIONS = 3
+MAX_SUGGESTIONS = 3
 SWEEP_EVERY_S = 60.0
-KEEP_S = 30 * 86_400.0
+RETENTION_S = 30 * 86_400.0
 """How long decided and expired cases are kept."""
 log = logging.getLogger(__name__)
 
 
 class QueuedReview:
-    """Human review by way of a review store; the pipeline's `Review`."""
+    """Human review through a review store; the pipeline's `Review`."""
 
     def __init__(
         self, store: ReviewStore, expire_after_s: float, clock: Callable[[], float] = time.time
@@ -46,7 +45,7 @@ class QueuedReview:
         self._clock = clock
 
     async def put(self, requests: Sequence[ReviewRequest], /) -> Sequence[bool]:
-        """Stores rows durably, in order; False where there is no room. Raises what the store raises."""
+        """Stores rows durably, in order; False for rows over the capacity. Raises what the store raises."""
         now_s = self._clock()
         return await self.store.put([self._case(request, now_s) for request in requests])
 
@@ -55,7 +54,7 @@ class QueuedReview:
         while True:
             try:
                 await self.store.expire(self._clock())
-                await self.store.purge(self._clock() - KEEP_S)
+                await self.store.purge(self._clock() - RETENTION_S)
             except Exception:
                 log.exception("the review queue could not be tended; the next round tries again")
             await asyncio.sleep(SWEEP_EVERY_S)
@@ -67,7 +66,7 @@ class QueuedReview:
             created_s=now_s,
             expires_s=now_s + self.expire_after_s,
             payload=encode(request.inputs),
-            why=orjson.dumps(_why(request)).decode(),
+            why=orjson.dumps(_reason_and_findings(request)).decode(),
             model_view=orjson.dumps(_likeliest_classes(request.suggestion)).decode(),
         )
 
@@ -79,7 +78,7 @@ class NoReview:
         return [False] * len(requests)
 
 
-def _why(request: ReviewRequest) -> dict[str, Any]:
+def _reason_and_findings(request: ReviewRequest) -> dict[str, Any]:
     """The row's reason, and the enforced findings that raised its verdict."""
     raised = [f for f in request.findings if f.verdict > Verdict.ALLOW and f.enforced]
     return {
@@ -90,10 +89,14 @@ def _why(request: ReviewRequest) -> dict[str, Any]:
 
 def _likeliest_classes(suggestion: Tensors | None) -> list[list[float]]:
     """[[class, probability], ...] of the likeliest classes; empty without a suggestion of probabilities."""
-    if suggestion is None or SUGGESTED not in suggestion or suggestion[SUGGESTED].dtype.kind != "f":
+    if (
+        suggestion is None
+        or SUGGESTION_OUTPUT not in suggestion
+        or suggestion[SUGGESTION_OUTPUT].dtype.kind != "f"
+    ):
         return []
-    p: NDArray[Any] = suggestion[SUGGESTED].reshape(-1)
-    best = np.argsort(-p, kind="stable")[:SUGGESTIONS]
+    p: NDArray[Any] = suggestion[SUGGESTION_OUTPUT].reshape(-1)
+    best = np.argsort(-p, kind="stable")[:MAX_SUGGESTIONS]
     return [[int(i), round(float(p[i]), 4)] for i in best]
 
 

@@ -1,6 +1,6 @@
 """Finished requests: the latest are kept in memory, all of them are delivered to every sink.
 
-Off the request path, bounded, and never silent about a loss. Read `sink.py` first.
+Off the request path, bounded, and losses are counted. Read `sink.py` first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gateway.telemetry.sink import AuditSink
 
 
 class Audit:
-    """Takes records at once, keeps the latest for `GET /decisions/{id}`, delivers all of them soon after."""
+    """Keeps the latest records for `GET /decisions/{id}`, and delivers all of them to the sinks."""
 
     def __init__(self, sinks: Sequence[AuditSink], *, buffer: int = 20_000, keep: int = 10_000) -> None:
         """buffer: how many records may wait for each sink; keep: how many can be found."""
@@ -25,7 +25,7 @@ class Audit:
 
     @property
     def lost(self) -> int:
-        """How many records are missing from the sink that misses the most."""
+        """The largest number of records that one sink has lost."""
         return max((delivery.lost for delivery in self._deliveries), default=0)
 
     def take(self, record: RequestRecord) -> None:
@@ -41,7 +41,7 @@ class Audit:
         return self._kept.get(record_id)
 
     async def run(self) -> None:
-        """Delivers until cancelled, then delivers the rest; a sink that hangs is given up after seconds."""
+        """Delivers until cancelled, then delivers the rest; abandons a sink that hangs for two seconds."""
         try:
             await asyncio.gather(*(delivery.run() for delivery in self._deliveries))
         finally:

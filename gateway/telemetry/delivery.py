@@ -1,7 +1,7 @@
-"""The way of records to one sink: a bounded buffer, slices on the event loop, a thread that writes.
+"""Delivers records to one sink: a bounded buffer, slices on the event loop, a thread that writes.
 
-Taking a record only appends it to the buffer. When the buffer is full, or the sink fails, the record is
-counted as lost, and the next flush tells the sink how many were (`sink.py` states what both sides guarantee).
+Adding a record only appends it to the buffer. When the buffer is full, or the sink fails, the record is
+counted as lost, and the next flush passes that number to the sink (`sink.py` has the guarantees).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from gateway.telemetry.sink import AuditSink
 
 DELIVER_EVERY_S = 0.1
 SLICE_ROWS = 32
-"""So many rows are accepted before other tasks of the event loop have their turn."""
+"""Rows that are accepted before other tasks of the event loop run."""
 FLUSH_ROWS = 2000
-HANG_S = 2.0
-"""A flush that takes longer at shutdown is given up."""
+FLUSH_TIMEOUT_S = 2.0
+"""A flush that takes longer at shutdown is abandoned."""
 log = logging.getLogger(__name__)
 
 
@@ -32,17 +32,17 @@ class Delivery:
         self._name = type(sink).__name__
         self._capacity = capacity
         self._buffer: deque[RequestRecord] = deque()
-        self._lock = threading.Lock()  # held while the sink works
+        self._lock = threading.Lock()  # held during `accept` and `flush`
         self._accepted = 0  # records since the last flush
-        # Counted apart, because the first changes on the event loop and the second in the thread that writes.
+        # Two counters, because the first changes on the event loop and the second in the thread that writes.
         self._never_accepted = self._never_flushed = 0
-        self._stated = 0  # of the lost ones, how many the sink knows of
+        self._stated = 0  # how many of the lost ones the sink has stated
         self._failing = False
         self._abandoned = False
 
     @property
     def lost(self) -> int:
-        """How many records the sink does not have and never will."""
+        """How many records the sink will never have."""
         return self._never_accepted + self._never_flushed
 
     def add(self, record: RequestRecord) -> None:
@@ -71,30 +71,30 @@ class Delivery:
                 rows += self._accept_slice()
             self._flush()
         if not self._abandoned:
-            self._flush()  # a gap that the last flush left, if it did
+            self._flush()  # states losses of the last flush
 
     async def _deliver(self, worker: Worker) -> None:
-        """Hands over the next records and lets the thread flush them."""
+        """Passes the next records to the sink and flushes them in the thread."""
         rows = 0
         while self._buffer and rows < FLUSH_ROWS:
             rows += self._accept_slice()
             await asyncio.sleep(0)
-        await worker.call(self._flush, _no_stop)
+        await worker.call(self._flush, _ignore_stop)
 
     async def _finish(self, worker: Worker) -> None:
         """Delivers what is left, unless the sink hangs."""
         try:
-            async with asyncio.timeout(HANG_S):
-                await worker.call(self._flush, _no_stop)  # after the flush that was under way, if one was
+            async with asyncio.timeout(FLUSH_TIMEOUT_S):
+                await worker.call(self._flush, _ignore_stop)  # after the flush that was under way, if one was
             while self._buffer:
-                async with asyncio.timeout(HANG_S):
+                async with asyncio.timeout(FLUSH_TIMEOUT_S):
                     await self._deliver(worker)
-            async with asyncio.timeout(HANG_S):
-                await worker.call(self._flush, _no_stop)  # a gap that the last flush left
+            async with asyncio.timeout(FLUSH_TIMEOUT_S):
+                await worker.call(self._flush, _ignore_stop)  # states losses of the last flush
         except TimeoutError:
             self._abandon()
         finally:
-            worker.close(0.0 if self._abandoned else HANG_S)
+            worker.close(0.0 if self._abandoned else FLUSH_TIMEOUT_S)
 
     def _accept_slice(self) -> int:
         """Moves the next few records from the buffer to the sink; how many rows they have."""
@@ -110,7 +110,7 @@ class Delivery:
         return rows
 
     def _accept(self, records: list[RequestRecord]) -> bool:
-        """Whether the sink took the records. If it does not take a single one, that one is lost."""
+        """Whether the sink accepted the records. A single record that it rejects is lost."""
         try:
             self._sink.accept(records)
         except Exception:  # noqa: BLE001 - whatever a sink raises, nothing else may fail
@@ -156,5 +156,5 @@ class Delivery:
         log.error("%s hangs at shutdown: %d records are lost", self._name, left)
 
 
-def _no_stop() -> None:
+def _ignore_stop() -> None:
     """A flush cannot be stopped."""

@@ -1,4 +1,4 @@
-"""A file of lines that only grows, until it is renamed and a new one begun."""
+"""A file of lines that is only appended to, and rotated at 64 MiB."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LineFile:
     def append(self, lines: list[bytes]) -> None:
         """Writes lines, and makes the folder and the file where they are missing.
 
-        Raises:  OSError; part of a line may have been written then, which the next call ends first.
+        Raises:  OSError; part of a line may be written then, which the next call ends first.
         Cost:    60 us.
         """
         try:

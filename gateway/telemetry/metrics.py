@@ -2,7 +2,7 @@
 
 Metrics are read as Prometheus text; both also go out over OTLP where `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
 Labels are stage names, outcomes and reasons: bounded. A stage is timed once a pass, however many rows share
-the pass. What is counted here reaches OpenTelemetry only when metrics are collected: by a scrape or export.
+the pass. OpenTelemetry reads the counts only when metrics are collected: by a scrape or an export.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MAX_PASSES = 20_000
 
 
 class Telemetry:
-    """An audit sink that counts. `replica` is a label of every series."""
+    """An audit sink that counts rows, verdicts and durations. `replica` is a label of every series."""
 
     def __init__(self, deployment: str, replica: str, exporter: SpanExporter | None = None) -> None:
         """exporter: for spans; if None, that of OTLP, if an endpoint is set."""
@@ -87,7 +87,7 @@ class Telemetry:
         counter("gateway_records_missed", read(self._missed), description="requests that are in no metric")
 
     def _collect_durations(self) -> None:
-        """Gives the durations since the last collection, whichever it was, to both readers."""
+        """Adds the durations since the last collection, scrape or export, to both readers."""
         recent, self._recent = self._recent, Durations()
         self._scraped.merge(recent)
         self._exported.merge(recent)
@@ -108,7 +108,7 @@ class Telemetry:
         return exported
 
     def add_pass(self, trail: Trail) -> None:
-        """Takes what the stages found in one batch: one append. Of more than 20,000 the oldest go."""
+        """Adds the assessments of one batch: one append. Of more than 20,000 the oldest are dropped."""
         self._passes.append(trail)
 
     def accept(self, records: Sequence[RequestRecord], /) -> None:
@@ -149,7 +149,7 @@ class Telemetry:
         return self._text.render()
 
     def close(self) -> None:
-        """Sends what is left."""
+        """Exports the remaining metrics and spans."""
         self._meters.shutdown()
         if self._tracers is not None:
             self._tracers.shutdown()

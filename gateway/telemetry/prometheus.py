@@ -1,4 +1,4 @@
-"""All metrics as Prometheus text: counters as the OpenTelemetry SDK renders them, and durations likewise."""
+"""All metrics as Prometheus text, counters and durations in the form of the OpenTelemetry SDK."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCOPE_LABELS = {"otel_scope_name": SCOPE, "otel_scope_schema_url": "", "otel_sco
 """The labels that the SDK's reader gives every counter."""
 BOUNDS = [*map(str, BUCKETS_S), "+Inf"]
 FIRST_COUNTER = "gateway_rows"
-"""Durations are rendered after it, where the SDK would have them."""
+"""Durations are rendered after it, in the SDK's order."""
 
 
 class PrometheusText(Collector):

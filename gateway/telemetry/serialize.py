@@ -1,8 +1,8 @@
 """Finished requests as JSON lines, one a row, with everything needed to explain the row. Pure functions.
 
 The rows of one pass share its stages: names, times and columns of scores. So the findings of a pass are
-converted once, stage by stage, and kept while the rows of that pass are serialised, whichever requests they
-came with. That makes a row of a batch cost half as much as one that was decided alone.
+converted once, stage by stage, and kept while the rows of that pass are serialised, even for several
+requests. So a row of a batch costs half as much as one that was decided alone.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _finding_fields(
     form: str,
     error: str | None,
 ) -> Fields:
-    """One finding; what has its usual value is left out."""
+    """One finding; fields with their default value are left out."""
     fields: Fields = {"stage": stage, "verdict": VERDICT_NAMES[verdict], "us": round(elapsed_s * 1e6)}
     if score is not None:
         fields["score"] = score

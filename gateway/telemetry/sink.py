@@ -1,11 +1,11 @@
-'''Where finished requests go: the protocol that a destination implements, and what it may rely on.
+'''The protocol of destinations of finished requests, with its guarantees and duties.
 
 What a sink is
 ==============
 
 A sink receives every finished request of one replica, as `RequestRecord`s, and keeps them or counts them. Two
 exist: `JsonLinesSink` (`json_lines.py`) appends a line a row to a file, `Telemetry` (`metrics.py`) makes
-metrics and spans. `Audit` (`audit.py`) holds the sinks; a `Delivery` (`delivery.py`) stands before each.
+metrics and spans. `Audit` (`audit.py`) has the sinks; a `Delivery` (`delivery.py`) calls each.
 
 A sink has two methods because the work has two parts. `accept` computes and must be short: it runs on the
 event loop between requests, since a thread would take the interpreter from them for just as long and at worse

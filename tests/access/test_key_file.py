@@ -16,7 +16,7 @@ import orjson
 import pytest
 
 from gateway.access.callers import Caller, Callers
-from gateway.access.keys import Key, add_key, hashed, load_keys
+from gateway.access.keys import Key, add_key, hash_of_key, load_keys
 from gateway.core.errors import ArtifactError
 
 REMOTE = "192.0.2.7"
@@ -175,7 +175,7 @@ def old_list(var: Path, n: int) -> dict[str, str]:
     var.mkdir(parents=True, exist_ok=True)
     secret = bytes(range(32))
     keys = {f"old{i}": f"fsg_{i}" for i in range(n)}
-    rows = [{"name": name, "hash": hashed(key, secret), "tier": "trusted"} for name, key in keys.items()]
+    rows = [{"name": name, "hash": hash_of_key(key, secret), "tier": "trusted"} for name, key in keys.items()]
     for name, body in (("secret", secret), ("keys.json", json.dumps(rows, indent=2).encode())):
         (var / name).touch(mode=0o600)
         (var / name).write_bytes(body)

@@ -16,16 +16,16 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from gateway.admin.preview import (
-    MAX_SIDE,
+    MAX_SIDE_PIXELS,
     NumbersPreview,
     PicturePreview,
     SummaryPreview,
     TextPreview,
+    deferral_reasons,
     is_picture,
     pixels,
     png,
     previews,
-    why,
 )
 from gateway.deployment.deployment import Deployment
 from gateway.policy.schema import Policy
@@ -107,7 +107,7 @@ def test_bytes_are_shown_as_they_are() -> None:
 
 
 def test_a_large_picture_is_subsampled() -> None:
-    assert max(pixels(np.zeros((1, 1, 5000, 3000), np.float32)).shape) <= MAX_SIDE
+    assert max(pixels(np.zeros((1, 1, 5000, 3000), np.float32)).shape) <= MAX_SIDE_PIXELS
 
 
 def contract(*inputs: TensorSpec) -> Contract:
@@ -263,4 +263,4 @@ def raised(stage: str, error: str | None = None, form: str = "full") -> dict[str
     ],
 )
 def test_why_is_one_sentence_a_cause(policy: Policy, found: list[dict[str, Any]], said: list[str]) -> None:
-    assert why(orjson.dumps({"reason": "abstained", "raised": found}).decode(), policy) == said
+    assert deferral_reasons(orjson.dumps({"reason": "abstained", "raised": found}).decode(), policy) == said

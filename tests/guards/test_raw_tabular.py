@@ -79,7 +79,7 @@ def test_columns_of_a_table_that_one_can_count() -> None:
     assert columns.high.tolist() == [3.0, 2.5, 7.0, 0.0]
     assert columns.scale.tolist() == pytest.approx([1.0, (2 / 3) ** 0.5, 1.0, 1.0])
     np.testing.assert_allclose(columns.missing, -np.log([2 / 4, 1 / 4, 1 / 4, 1.0]))
-    beyond, broken = columns.faults(np.array([[5.0, 0.0, 7.25, 0.0], [2.0, 1.0, 7.0, 0.0]]))
+    beyond, broken = columns.violations(np.array([[5.0, 0.0, 7.25, 0.0], [2.0, 1.0, 7.0, 0.0]]))
     assert beyond.tolist() == [1.0 + 0.25 + 0.25, 0.0]
     assert broken.tolist() == [0.25, 0.0]
     filled, lost = columns.filled(np.array([[np.nan, 1.0, np.inf, 3.0]]))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
-from gateway.serving.ids import AT_A_TIME, Ids
+from gateway.serving.ids import IDS_PER_READ, Ids
 
 
 def test_ids_differ_across_refills_and_sources_and_fit_a_header() -> None:
     one, other = Ids(), Ids()
-    made = [one.new() for _ in range(5 * AT_A_TIME)] + [other.new() for _ in range(5 * AT_A_TIME)]
-    assert len(set(made)) == 10 * AT_A_TIME
+    made = [one.new() for _ in range(5 * IDS_PER_READ)] + [other.new() for _ in range(5 * IDS_PER_READ)]
+    assert len(set(made)) == 10 * IDS_PER_READ
     assert all(re.fullmatch("[0-9a-f]{24}", id_) for id_ in made)
 
 

@@ -280,7 +280,7 @@ def test_sweep_marks_expired_cases_and_deletes_old_ones_and_survives_a_closed_st
             await asyncio.sleep(0.1)
             assert (await found(review.store, "late")).state is CaseState.EXPIRED
             assert await review.store.payload("late") is not None
-            clock.now_s += serving_review.KEEP_S + 1
+            clock.now_s += serving_review.RETENTION_S + 1
             await asyncio.sleep(0.1)
             for name in ("answered", "late"):
                 assert await review.store.find(name) is None

@@ -13,7 +13,15 @@ import orjson
 from fallbacks.oip.payload import decode
 from fallbacks.review.cases import CaseRecord, CaseState, Claim
 from fallbacks.review.store import ReviewStore
-from gateway.admin.preview import CHANNELS, MAX_CELLS, PicturePreview, Preview, TextPreview, previews, why
+from gateway.admin.preview import (
+    CHANNELS,
+    MAX_CELLS,
+    PicturePreview,
+    Preview,
+    TextPreview,
+    deferral_reasons,
+    previews,
+)
 from gateway.serving.gateway import Gateway
 
 
@@ -37,7 +45,7 @@ def case_fields(record: CaseRecord, gateway: Gateway) -> dict[str, Any]:
         "case_expires": record.expires_s,
         "reviewer": record.reviewer,
         "lease_until": record.lease_until_s,
-        "why": why(record.why, gateway.loaded.policy),
+        "why": deferral_reasons(record.why, gateway.loaded.policy),
     }
 
 
@@ -49,7 +57,7 @@ def claim_fields(claim: Claim, gateway: Gateway) -> dict[str, Any]:
         "id": case.id,
         "fence": claim.fence,
         "principal": case.principal,
-        "why": why(case.why, gateway.loaded.policy),
+        "why": deferral_reasons(case.why, gateway.loaded.policy),
         "expires": claim.until_s,
         "case_expires": case.expires_s,
         "labels": labels_of(gateway),
@@ -87,7 +95,7 @@ def inputs_of(payload: bytes | None) -> dict[str, Any]:
 
 
 async def previews_of(store: ReviewStore, id_: str, gateway: Gateway) -> list[Preview]:
-    """How each input of a stored case is shown."""
+    """The previews of a stored case's inputs."""
     return previews(inputs_of(await store.payload(id_)), gateway.loaded.contract)
 
 

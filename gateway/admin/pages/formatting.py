@@ -28,7 +28,7 @@ def count(number: float | None) -> str:
 
 
 def share(part: float) -> str:
-    """A share in per cent; what is neither nothing nor all never reads as that."""
+    """A share in per cent; 0 % and 100 % only if exact."""
     percent = 100 * part
     if 0 < percent < 0.1:
         return "< 0.1 %"
@@ -46,5 +46,5 @@ def milliseconds(seconds: float | None) -> str:
 
 
 def clock(at_s: float) -> str:
-    """A moment of the wall clock, in UTC, whatever the server's zone."""
+    """A Unix time in UTC."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at_s))

@@ -9,7 +9,7 @@
     | neither, from a browser                      | redirected to the login page                       |
     | neither                                      | 401                                                |
 
-It stands in front of the router, so a route that is added later is closed until it is listed in PUBLIC_PATHS.
+It runs before the router, so a route that is added later needs a login unless it is listed in PUBLIC_PATHS.
 The session is a keyed hash of the token: every replica that has the token can verify it, and none stores it.
 """
 
@@ -32,7 +32,7 @@ CSRF_HEADER = "x-csrf-token"
 PUBLIC_PATHS = frozenset({"/login", "/pages/style.css", "/pages/keys.js", "/pages/icon.svg"})
 HOME = "/status"
 MAX_BODY_BYTES = 64 * 1024
-BODY_S = 10.0
+BODY_TIMEOUT_S = 10.0
 SESSION_S = 12 * 3600
 HEADERS = {
     "content-security-policy": (
@@ -93,7 +93,7 @@ class RequireLogin:
             await _reply_unauthenticated(request)(request.scope, request.receive, send)
             return
         try:
-            async with asyncio.timeout(BODY_S):
+            async with asyncio.timeout(BODY_TIMEOUT_S):
                 body = await _body(request)
         except TimeoutError:
             await json_reply({"error": "the request did not arrive in time"}, 408)(

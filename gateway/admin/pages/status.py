@@ -63,69 +63,69 @@ class MetricSamples:
 
 
 def status_of(gateway: Gateway, text: bytes, silent: Sequence[str]) -> dict[str, Any]:
-    """Everything that the status page shows. `silent`: the replicas that did not answer."""
-    loaded, numbers = gateway.loaded, MetricSamples(text)
+    """The fields of the status page. `silent`: the replicas that did not answer."""
+    loaded, metrics = gateway.loaded, MetricSamples(text)
     policy, certificate = loaded.policy, loaded.artifacts.certificate
     return {
         "deployment": policy.name,
         "policy": loaded.tag,
         "mode": policy.mode,
-        "uptime_s": max(numbers.by("replica", "gateway_uptime_seconds").values(), default=0.0),
-        "replicas": _replicas(numbers, silent),
-        "outcomes": _outcomes(numbers),
-        "median_s": numbers.median("gateway_request_seconds"),
+        "uptime_s": max(metrics.by("replica", "gateway_uptime_seconds").values(), default=0.0),
+        "replicas": _replicas(metrics, silent),
+        "outcomes": _outcomes(metrics),
+        "median_s": metrics.median("gateway_request_seconds"),
         "promise": _answered(certificate.answered),
-        "guards": [_guard(guard, gateway, numbers) for guard in policy.guards],
-        "rungs": [_rung(rung, certificate, numbers) for rung in policy.rungs],
-        "review": _review(gateway, numbers),
+        "guards": [_guard(guard, gateway, metrics) for guard in policy.guards],
+        "rungs": [_rung(rung, certificate, metrics) for rung in policy.rungs],
+        "review": _review(gateway, metrics),
     }
 
 
-def _replicas(numbers: MetricSamples, silent: Sequence[str]) -> list[dict[str, Any]]:
-    uptimes = numbers.by("replica", "gateway_uptime_seconds")
+def _replicas(metrics: MetricSamples, silent: Sequence[str]) -> list[dict[str, Any]]:
+    uptimes = metrics.by("replica", "gateway_uptime_seconds")
     known = [
         {
             "name": name,
             "answers": True,
             "uptime_s": uptime_s,
-            "policy": next(iter(numbers.by("policy", "gateway_policy_info", replica=name)), ""),
-            "queued_rows": numbers.sum("gateway_queued_rows", replica=name),
-            "audit_lost": numbers.sum("gateway_audit_lost_total", replica=name),
+            "policy": next(iter(metrics.by("policy", "gateway_policy_info", replica=name)), ""),
+            "queued_rows": metrics.sum("gateway_queued_rows", replica=name),
+            "audit_lost": metrics.sum("gateway_audit_lost_total", replica=name),
         }
         for name, uptime_s in sorted(uptimes.items(), key=lambda one: -one[1])
     ]
     return known + [{"name": name, "answers": False} for name in silent]
 
 
-def _outcomes(numbers: MetricSamples) -> dict[str, Any]:
-    rows = numbers.by("outcome", "gateway_rows_total")
+def _outcomes(metrics: MetricSamples) -> dict[str, Any]:
+    rows = metrics.by("outcome", "gateway_rows_total")
     total = sum(rows.values())
     ends = {}
     for outcome in OUTCOMES:
         n = rows.get(outcome, 0.0)
-        reasons = numbers.by("reason", "gateway_rows_total", outcome=outcome)
-        by = numbers.by("served_by", "gateway_rows_total", outcome=outcome)
+        reasons = metrics.by("reason", "gateway_rows_total", outcome=outcome)
+        by = metrics.by("served_by", "gateway_rows_total", outcome=outcome)
         by.pop("", None)  # rows that no rung answered
         ends[outcome] = {"rows": n, "share": n / total if total else 0.0, "reasons": reasons, "by": by}
     return {"rows": total, **ends}
 
 
-def _stage(name: str, numbers: MetricSamples) -> dict[str, Any]:
-    verdicts = numbers.by("verdict", "gateway_stage_rows_total", stage=name)
+def _stage(name: str, metrics: MetricSamples) -> dict[str, Any]:
+    verdicts = metrics.by("verdict", "gateway_stage_rows_total", stage=name)
     return {
         "name": name,
         "rows": sum(verdicts.values()),
         "verdicts": {verdict: verdicts.get(verdict, 0.0) for verdict in VERDICTS},
-        "errors": numbers.sum("gateway_stage_errors_total", stage=name),
-        "median_s": numbers.median("gateway_stage_seconds", stage=name),
+        "errors": metrics.sum("gateway_stage_errors_total", stage=name),
+        "median_s": metrics.median("gateway_stage_seconds", stage=name),
     }
 
 
-def _guard(guard: GuardPolicy, gateway: Gateway, numbers: MetricSamples) -> dict[str, Any]:
+def _guard(guard: GuardPolicy, gateway: Gateway, metrics: MetricSamples) -> dict[str, Any]:
     policy, certificate = gateway.loaded.policy, gateway.loaded.artifacts.certificate
     promise = _false_alarm(certificate.false_alarm) if guard.certified else guard.promise()
     return {
-        **_stage(guard.name, numbers),
+        **_stage(guard.name, metrics),
         "kind": guard.kind,
         "enforced": guard.enforce and policy.mode == "enforce",
         "on_error": guard.on_error,
@@ -133,34 +133,34 @@ def _guard(guard: GuardPolicy, gateway: Gateway, numbers: MetricSamples) -> dict
     }
 
 
-def _rung(rung: RungPolicy, certificate: Certificate, numbers: MetricSamples) -> dict[str, Any]:
-    states = numbers.by("state", "gateway_breaker_state", rung=rung.name)
+def _rung(rung: RungPolicy, certificate: Certificate, metrics: MetricSamples) -> dict[str, Any]:
+    states = metrics.by("state", "gateway_breaker_state", rung=rung.name)
     breaker = {state: int(n) for state, n in states.items() if n}
     return {
-        **_stage(rung.name, numbers),
+        **_stage(rung.name, metrics),
         "breaker": breaker,
         "isolated": "isolated" in breaker,
         "in_service": sum(n for state, n in breaker.items() if state != "isolated"),
-        "checks": [_stage(check.name, numbers) for check in rung.checks],
-        "answered": numbers.sum("gateway_rows_total", served_by=rung.name),
+        "checks": [_stage(check.name, metrics) for check in rung.checks],
+        "answered": metrics.sum("gateway_rows_total", served_by=rung.name),
         "promise": _selective(certificate.selective.get(rung.name)),
     }
 
 
-def _review(gateway: Gateway, numbers: MetricSamples) -> dict[str, Any] | None:
+def _review(gateway: Gateway, metrics: MetricSamples) -> dict[str, Any] | None:
     if gateway.loaded.policy.review is None:
         return None
-    cases = numbers.by("state", "gateway_review_cases")
+    cases = metrics.by("state", "gateway_review_cases")
     return {
-        "reachable": bool(numbers.one("gateway_review_reachable")),
+        "reachable": bool(metrics.one("gateway_review_reachable")),
         "waiting": cases.get("open", 0.0) + cases.get("leased", 0.0),
         "cases": cases,
-        "oldest_s": numbers.one("gateway_review_oldest_seconds"),
+        "oldest_s": metrics.one("gateway_review_oldest_seconds"),
         "capacity": gateway.loaded.policy.review.capacity,
     }
 
 
-def _sure(delta: float) -> str:
+def _confidence(delta: float) -> str:
     return f"with {share(1 - delta)} confidence"
 
 
@@ -169,7 +169,7 @@ def _false_alarm(certified: FalseAlarm | None) -> str:
         return "No cut is certified."
     return (
         f"All guards together stop at most {share(certified.budget)} of good requests, "
-        f"{_sure(certified.delta)}; cut from {count(certified.n)} held-out rows."
+        f"{_confidence(certified.delta)}; cut from {count(certified.n)} held-out rows."
     )
 
 
@@ -177,7 +177,7 @@ def _selective(certified: Selective | None) -> str:
     if certified is None:
         return "Nothing is certified of its answers."
     return (
-        f"At most {share(certified.risk)} of what it answers is wrong, {_sure(certified.delta)}; "
+        f"At most {share(certified.risk)} of what it answers is wrong, {_confidence(certified.delta)}; "
         f"from {count(certified.n)} held-out rows, of which it answered {share(certified.coverage)}."
     )
 
@@ -185,4 +185,4 @@ def _selective(certified: Selective | None) -> str:
 def _answered(certified: Selective | None) -> str:
     if certified is None:
         return ""
-    return f"Of everything answered at most {share(certified.risk)} is wrong, {_sure(certified.delta)}."
+    return f"Of everything answered at most {share(certified.risk)} is wrong, {_confidence(certified.delta)}."
