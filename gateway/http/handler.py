@@ -107,7 +107,7 @@ class HttpHandler:
             caller = ANYONE
             if route.needs is not ANYBODY:
                 caller = self.plane.identify(request.key, request.address, route.needs)
-                if not request.claim(caller.principal):
+                if not request.count_connection(caller.principal):
                     raise RequestRejected(Refused(Reason.RATE_LIMITED, RETRY_S))
             return route.step(Asked(self.plane, request, decision_id, args, caller))
         except RequestRejected as over:
@@ -303,7 +303,7 @@ DESCRIBED = openapi.described(ROUTES)
 
 async def _unless_gone(request: Request, waiting: Coroutine[Any, Any, T]) -> T | None:
     """What is waited for; None if the caller goes first, and then nobody waits any more."""
-    work, gone = asyncio.ensure_future(waiting), asyncio.ensure_future(request.gone())
+    work, gone = asyncio.ensure_future(waiting), asyncio.ensure_future(request.disconnected())
     try:
         await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
         return work.result() if work.done() else None

@@ -1,7 +1,7 @@
-"""The head of one HTTP request, whoever read it: our own server or an ASGI server.
+"""Requests and replies as the listener and its handler exchange them, and the interface of the handler.
 
-Nothing is parsed that nobody asks for, and a body is not read before the head has been let in: `admit`
-gives either the reply to a request or how much body it may have and what then answers it.
+A body is not read before the head is admitted: `Handler.admit` returns either the reply to a request, or how
+large its body may be and what then answers it. What the handler does not ask for is not parsed.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from urllib.parse import unquote
 import httptools
 
 Headers = Mapping[bytes, bytes]
-Claim = Callable[[str], bool]
+CountConnection = Callable[[str], bool]
 LONGEST_KEPT = 256
 """Longer targets are parsed each time, so that nobody fills the memory with them."""
 
 
-def _granted(principal: str, /) -> bool:
+def _uncounted(principal: str, /) -> bool:
     return True
 
 
 class Fault(Enum):
-    """Why the listener itself ends a request or a connection. The handler words the reply."""
+    """Why the listener itself refuses a request or a connection. The handler makes the reply."""
 
     INVALID = auto()
     TOO_LARGE = auto()
@@ -39,8 +39,8 @@ class Fault(Enum):
 class Reply(NamedTuple):
     """One HTTP response.
 
-    headers: as they travel, `name: value` with the name in lower case, each ended by CR LF, so that what
-    many replies share is made once. Content-Length is the server's.
+    headers: as sent, `name: value` with the name in lower case, each ended by CR LF, so that what many
+    replies share is encoded once. The server adds Content-Length.
     """
 
     status: int
@@ -57,12 +57,13 @@ class Request:
     """One request without its body.
 
     parts: the path's, decoded, empty ones left out; headers: by lower-case name, repeated ones joined;
-    address: of the client, empty where it has none; gone: returns when the client has hung up; claim: counts
-    the connection as one of this principal's and says whether it may have so many (a door that counts none
-    always says so). Who is told that it may not has to be refused: the connection ends with that reply.
+    address: of the client, empty where it has none; disconnected: returns when the client has closed its
+    connection; count_connection: counts the connection as one of this principal's and returns whether it may
+    have so many (a server that does not count returns True). On False the handler must refuse the request:
+    the connection ends with that reply.
     """
 
-    __slots__ = ("address", "claim", "gone", "headers", "method", "parts")
+    __slots__ = ("address", "count_connection", "disconnected", "headers", "method", "parts")
 
     def __init__(
         self,
@@ -70,15 +71,15 @@ class Request:
         parts: tuple[str, ...],
         headers: Headers,
         address: str,
-        gone: Callable[[], Awaitable[None]],
-        claim: Claim = _granted,
+        disconnected: Callable[[], Awaitable[None]],
+        count_connection: CountConnection = _uncounted,
     ) -> None:
         self.method = method
         self.parts = parts
         self.headers = headers
         self.address = address
-        self.gone = gone
-        self.claim = claim
+        self.disconnected = disconnected
+        self.count_connection = count_connection
 
     def header(self, name: bytes) -> str | None:
         """The value of a header, by its lower-case name."""
@@ -97,10 +98,10 @@ class Request:
 
 
 class Admitted(NamedTuple):
-    """A request that may go on.
+    """A request whose body may be read and which may then be answered.
 
-    body_limit: in bytes; at 0 nobody looks at the body. answer: takes the body and gives the reply, or None
-    if the caller has hung up. It may be called once, and raises nothing on purpose.
+    body_limit: in bytes; at 0 the request is answered without its body. answer: takes the body and returns
+    the reply, or None if the client has disconnected. It is called once, and must not raise.
     """
 
     body_limit: int
@@ -116,19 +117,19 @@ class ClientAddresses(Protocol):
 
 
 class Handler(Protocol):
-    """What stands behind a server: the data plane."""
+    """What answers the requests of a server: the data plane."""
 
     def admit(self, request: Request, /) -> Admitted | Reply:
-        """What is to become of a request, told from its head alone."""
+        """Decides from its head alone whether a request is answered, and how."""
         ...
 
     def refuse(self, fault: Fault, what: str = "", /) -> Reply:
-        """The reply to what cannot even be asked; `what`: the error in words, if not the usual."""
+        """The reply to what the listener refuses. what: the text of the error, if not that of the fault."""
         ...
 
 
 def joined(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Headers by name, of which some come more than once: one value each, as RFC 9110 joins them."""
+    """Headers by name; the values of a repeated one are joined, as RFC 9110 says."""
     headers: dict[bytes, bytes] = {}
     for name, value in pairs:
         headers[name] = headers[name] + b", " + value if name in headers else value

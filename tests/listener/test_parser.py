@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.http.replies import reply_json
-from gateway.listener.limits import Limits, Violation
+from gateway.listener.limits import Limits, RemoteProtocolError
 from gateway.listener.messages import Admitted, Fault, Reply, Request
-from gateway.listener.parser import REQUEST, Reader
+from gateway.listener.parser import Reader
+from gateway.listener.states import DONE, EOF, REFUSED, SPOILED
 from tests.support.raw_http import QUICK, chunked, get, post
 
 NOW, LIMIT = reply_json(b"{}"), 1000
@@ -47,13 +48,13 @@ class Heard:
 
     def feed(self, pieces: Sequence[bytes]) -> Any:
         for piece in pieces:
-            if not self.reader.over:
+            if self.reader.state < DONE:
                 try:
                     self.reader.feed(piece)
-                except Violation as broken:
+                except RemoteProtocolError as broken:
                     self.refused = broken.fault
-        turns = [(turn.body, turn.keep, turn.bare, turn.whole) for turn in self.reader.turns]
-        return self.heads, turns, self.reader.stage, self.reader.over, self.refused
+        queue = [(request.body, request.head_only) for request in self.reader.queue]
+        return self.heads, queue, self.reader.state, self.reader.keep_alive, self.refused
 
 
 REQUESTS = st.sampled_from(
@@ -92,11 +93,11 @@ def test_it_does_not_matter_where_the_bytes_are_cut(sent: bytes, cuts: list[int]
 def test_whatever_comes_is_read_or_refused(noise: bytes, request_: bytes, at: int) -> None:
     for sent in (noise, request_[:at] + noise + request_[at:]):
         heard = Heard()
-        heads, turns, stage, over, refused = heard.feed([sent])
-        assert over or refused is None
-        assert len(turns) <= len(heads)
-        assert all(len(body) <= LIMIT for body, *_ in turns)
-        assert stage is REQUEST or not over or refused is not None
+        heads, queue, state, _, refused = heard.feed([sent])
+        assert (state in (REFUSED, SPOILED)) is (refused is not None)
+        assert state is not EOF
+        assert len(queue) <= len(heads)
+        assert all(len(body) <= LIMIT for body, _ in queue)
 
 
 @pytest.mark.parametrize(
@@ -111,15 +112,15 @@ def test_whatever_comes_is_read_or_refused(noise: bytes, request_: bytes, at: in
 def test_nothing_is_read_after_the_last_request_of_a_connection(last: str) -> None:
     for pieces in ([last + get("/x/more")], [last, get("/x/more")], [last + "\xff"]):
         heard = Heard()
-        heads, turns, stage, over, refused = heard.feed([piece.encode("latin-1") for piece in pieces])
-        assert (len(heads), len(turns), stage, over, refused) == (1, 1, REQUEST, True, None)
+        heads, queue, state, keep_alive, refused = heard.feed([piece.encode("latin-1") for piece in pieces])
+        assert (len(heads), len(queue), state, keep_alive, refused) == (1, 1, DONE, False, None)
 
 
 def test_what_came_before_a_head_does_not_count_to_its_size() -> None:
     heard = Heard(Limits(head_bytes=200))
     half = get("/x").encode()[:10]
-    heads, turns, *_, refused = heard.feed([post("/x", b"x" * 900) + half, get("/x").encode()[10:]])
-    assert (len(heads), len(turns), refused) == (2, 2, None)
+    heads, queue, *_, refused = heard.feed([post("/x", b"x" * 900) + half, get("/x").encode()[10:]])
+    assert (len(heads), len(queue), refused) == (2, 2, None)
     assert heard.feed([half] * 30)[-1] is not None
 
 
@@ -130,15 +131,15 @@ def test_what_admit_raises_is_raised_and_ends_the_reading() -> None:
     reader = Reader(broken, QUICK, "", None, nobody, anybody)
     with pytest.raises(RuntimeError, match="broken on purpose"):
         reader.feed(get("/now").encode())
-    assert reader.over
+    assert reader.state is REFUSED
 
 
 def test_a_reader_that_is_closed_lets_go_of_its_parser_and_of_what_waits() -> None:
     heard = Heard()
     heard.feed([get("/now").encode()])
     heard.reader.close()
-    assert heard.reader.over
-    assert not heard.reader.turns
+    assert heard.reader.state is DONE
+    assert not heard.reader.queue
     assert heard.reader._parser is None
 
 
@@ -157,12 +158,12 @@ def test_nothing_of_what_was_refused_is_kept_until_the_collector_comes(cut: byte
     try:
         heard, sent = Heard(), Sent(cut)
         gone, reader = weakref.ref(sent), heard.reader
-        with pytest.raises(Violation):
+        with pytest.raises(RemoteProtocolError):
             reader.feed(sent)  # type: ignore[arg-type]
         del sent
         reader.close()
         assert gone() is None
         assert not reader._body
-        assert reader._turn is None
+        assert reader._request is None
     finally:
         gc.enable()

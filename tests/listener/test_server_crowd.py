@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from gateway.access.proxies import Proxies
-from gateway.listener.limits import OTHER_FILES, SPARE_CONNECTIONS, room_for
+from gateway.listener.limits import OTHER_FILES, SPARE_CONNECTIONS, connection_capacity
 from tests.support.raw_http import QUICK, Door, Run, Told, Wire, get, post, runner
 
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
@@ -30,7 +30,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 
 def seats(door: Door) -> dict[str, int]:
-    return door.server._seats
+    return door.server._connections_by_principal
 
 
 async def settled(door: Door, n: int) -> bool:
@@ -252,8 +252,9 @@ def test_behind_proxies_connections_are_the_proxys_and_not_the_callers(run: Run)
 def limited(hard: int, soft: int, wanted: int) -> tuple[int, int, str]:
     """What a process with these limits makes of them: its room, its soft limit after that, and its log."""
     code = (
-        "import logging, resource; from gateway.listener.limits import room_for; logging.basicConfig();"
-        f"print(room_for({wanted}), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+        "import logging, resource; from gateway.listener.limits import connection_capacity as capacity;"
+        "logging.basicConfig();"
+        f"print(capacity({wanted}), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )
 
     def limit() -> None:
@@ -301,4 +302,4 @@ def test_the_listener_holds_itself_to_what_is_possible(
     assert "at most 3 connections" in caplog.text
     monkeypatch.undo()
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == possible
-    assert room_for(1) == 1
+    assert connection_capacity(1) == 1

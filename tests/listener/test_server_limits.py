@@ -378,8 +378,8 @@ def test_who_sends_too_much_ahead_is_answered_so_far_and_then_cut_off(run: Run) 
     async def main(door: Door, told: Told) -> None:
         wire = await door.connect()
         await wire.send(get("/now") * 1000)
-        got = [await wire.reply() for _ in range(QUICK.ahead + 1)]
-        assert [one.status for one in got] == [200] * QUICK.ahead + [400]
+        got = [await wire.reply() for _ in range(QUICK.pipelined + 1)]
+        assert [one.status for one in got] == [200] * QUICK.pipelined + [400]
         assert got[-1].closes
         assert await wire.ended()
         assert await door.well()

@@ -47,7 +47,7 @@ class Told:
     def admit(self, request: Request, /) -> Admitted | Reply:
         what = request.parts[0] if request.parts else ""
         caller = request.header(b"x-caller")
-        if caller is not None and not request.claim(caller):
+        if caller is not None and not request.count_connection(caller):
             return self._ended(Refused(Reason.RATE_LIMITED, 1.0))
         if what == "now":
             return reply_json(json.dumps(_about(request)).encode())
@@ -71,11 +71,11 @@ class Told:
                 case "slow":
                     await self.release.wait()
                 case "wait":
-                    await request.gone()
+                    await request.disconnected()
                     return None
                 case "late":
                     await self.release.wait()
-                    await request.gone()
+                    await request.disconnected()
                     return None
                 case "large":
                     return reply_json(b"x" * LARGE)
