@@ -12,7 +12,7 @@ import codecs
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -20,16 +20,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from gateway.policy.kinds.confidence import ConfidencePolicy
-from gateway.policy.kinds.ood import OodPolicy
-from gateway.policy.kinds.rate import RatePolicy
-from gateway.policy.kinds.squeeze import SqueezePolicy
 from gateway.policy.schema import Policy
 from gateway.protocol.contract import Contract, TensorSpec
 
 U1: TypeAlias = NDArray[np.uint8]
 Array: TypeAlias = NDArray[Any]
-Kind: TypeAlias = Literal["rate", "ood", "squeeze", "confidence", "model"]
 MAX_SIDE = 1024
 MAX_CELLS = 512
 MAX_TEXTS, MAX_TEXT_BYTES = 32, 4096
@@ -212,46 +207,30 @@ def _told(value: float) -> str:
 
 
 def why(record_why: str, policy: Policy) -> list[str]:
-    """Why a case came, a sentence a cause, for whoever must answer it. `record_why` is stored JSON."""
-    kinds = dict(_kinds(policy))
+    """Why a case came, a sentence a cause, for its reviewer. `record_why` is stored JSON."""
+    checks = {check.name: (check, rung.name) for rung in policy.rungs for check in rung.checks}
     sentences: list[str] = []
-    unsure: list[str] = []
+    objections: dict[str, list[str]] = {}
     for one in orjson.loads(record_why).get("raised", []):
-        kind, rung = kinds.get(one["stage"], (None, ""))
-        if kind == "confidence" and one.get("error") is None:
-            unsure.append(f"“{rung}”")
+        if one["stage"] in checks and one.get("error") is None:
+            check, rung = checks[one["stage"]]
+            objections.setdefault(check.objection, []).append(f"“{rung}”")
         else:
-            sentences.append(_sentence(kind, one))
-    if unsure:
-        models, are = ("models", "are") if len(unsure) > 1 else ("model", "is")
-        sentences.append(f"the {models} {' and '.join(unsure)} {are} not sure enough")
+            sentences.append(_sentence(one, policy))
+    for objection, rungs in objections.items():
+        models, are = ("models", "are") if len(rungs) > 1 else ("model", "is")
+        sentences.append(f"the {models} {' and '.join(rungs)} {are} {objection}")
     return sentences or ["no model could answer it"]
 
 
-def _sentence(kind: Kind | None, raised: Mapping[str, Any]) -> str:
+def _sentence(raised: Mapping[str, Any], policy: Policy) -> str:
+    """One guard's or rung's objection, or the failure of any stage."""
     stage, error = raised["stage"], raised.get("error")
-    if kind == "model":
+    if any(stage == rung.name for rung in policy.rungs):
         return f"the model “{stage}” failed: {error}"
     if error is not None:
         return f"a guard failed: {error}"
-    if kind == "ood":
-        blind = raised.get("form") == "input_only"
-        how = " (judged by the input alone: the model was gone)" if blind else ""
-        return f"it does not look like the data this model was calibrated on{how}"
-    if kind == "squeeze":
-        return "the answer changes when the image is simplified"
-    return f"“{stage}” objected"
-
-
-def _kinds(policy: Policy) -> Iterator[tuple[str, tuple[Kind, str]]]:
-    """What each stage name stands for, and the rung it belongs to."""
-    for guard in policy.guards:
-        match guard:
-            case RatePolicy() | OodPolicy() | SqueezePolicy():
-                yield guard.name, (guard.kind, "")
-    for rung in policy.rungs:
-        yield rung.name, ("model", rung.name)
-        for check in rung.checks:
-            match check:
-                case ConfidencePolicy():
-                    yield check.name, ("confidence", rung.name)
+    guard = next((guard for guard in policy.guards if guard.name == stage), None)
+    if guard is None:
+        return f"“{stage}” objected"
+    return guard.reviewer_sentence(raised.get("form", "full"))

@@ -68,7 +68,9 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path, *flags: str, up_within_s: float = 90.0) -> Iterator[Served]:
+def serving(
+    folder: Path, *flags: str, up_within_s: float = 90.0, cwd: Path | None = None
+) -> Iterator[Served]:
     """`gateway serve FOLDER FLAGS`, ended by Ctrl-C."""
     port, grpc_port, admin_port = free_port(), free_port(), free_port()
     command = [
@@ -89,7 +91,7 @@ def serving(folder: Path, *flags: str, up_within_s: float = 90.0) -> Iterator[Se
     log = folder / "serve.log"
     with log.open("w") as out:
         process = subprocess.Popen(
-            command, env=env, stdout=out, stderr=out, text=True, start_new_session=True
+            command, env=env, cwd=cwd, stdout=out, stderr=out, text=True, start_new_session=True
         )
     data = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10)
     bearer = {"authorization": f"Bearer {TOKEN}", "accept": "application/json"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, assert_never
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
@@ -16,9 +16,6 @@ from prometheus_client.samples import Sample
 from gateway.admin.pages.words import count, share
 from gateway.deployment.certificate import Certificate, FalseAlarm, Selective
 from gateway.policy.kinds import GuardPolicy
-from gateway.policy.kinds.ood import OodPolicy
-from gateway.policy.kinds.rate import RatePolicy
-from gateway.policy.kinds.squeeze import SqueezePolicy
 from gateway.policy.schema import RungPolicy
 from gateway.serving.gateway import Gateway
 
@@ -124,13 +121,7 @@ def _stage(name: str, numbers: Numbers) -> dict[str, Any]:
 
 def _guard(guard: GuardPolicy, gateway: Gateway, numbers: Numbers) -> dict[str, Any]:
     policy, certificate = gateway.loaded.policy, gateway.loaded.artifacts.certificate
-    match guard:
-        case RatePolicy(per_s=per_s, burst=burst):
-            promise = f"At most {per_s:g} rows a second and {burst:g} at once, for each caller and replica."
-        case OodPolicy() | SqueezePolicy():
-            promise = _false_alarm(certificate.false_alarm)
-        case _:
-            assert_never(guard)
+    promise = _false_alarm(certificate.false_alarm) if guard.certified else guard.promise()
     return {
         **_stage(guard.name, numbers),
         "kind": guard.kind,

@@ -16,12 +16,12 @@ from gateway.policy.kinds.ood import OodPolicy
 from gateway.policy.kinds.rate import RatePolicy
 from gateway.policy.kinds.squeeze import SqueezePolicy
 
-GuardPolicy: TypeAlias = Annotated[
+_Guards: TypeAlias = (
     RatePolicy
     | OodPolicy
-    | SqueezePolicy,
-    Field(discriminator="kind"),
-]  # fmt: skip
+    | SqueezePolicy
+)  # fmt: skip
+GuardPolicy: TypeAlias = Annotated[_Guards, Field(discriminator="kind")]
 """Every kind of guard."""
 
 CheckPolicy: TypeAlias = ConfidencePolicy

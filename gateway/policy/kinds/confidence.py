@@ -12,7 +12,7 @@ from gateway.core.rows import F8
 from gateway.core.stage import Guard
 from gateway.policy.fields import CheckVerdict, Name, Seconds, Share, Strict
 from gateway.policy.kinds.kind import Found
-from guards.confidence import Confidence, unsureness
+from guards.confidence import Confidence, uncertainty
 
 READS = Confidence().output
 
@@ -21,17 +21,26 @@ class ConfidencePolicy(Strict):
     """Is this rung sure enough? Certifies that at most `selective_error` of what it answers is wrong."""
 
     reason: ClassVar[Reason] = Reason.ABSTAINED
+    objection: ClassVar[str] = "not sure enough"
     unbound: ClassVar[frozenset[str]] = frozenset({"budget_s", "on_error"})
     example: ClassVar[str] = (
         "{name: confidence, kind: confidence, selective_error: 0.05, budget_s: 0.01, on_error: degrade}"
     )
 
     name: Name
+    """The check's name in metrics and audit log. Unique among guards, rungs and checks."""
     kind: Literal["confidence"]
+    """Selects this check."""
     selective_error: Share
+    """The share of this rung's answers that may be wrong. `gateway calibrate` finds the confidence from which
+    that is certified."""
     budget_s: Seconds
+    """Seconds that the check may take for one batch. At the limit `on_error` applies."""
     on_error: CheckVerdict
+    """What an answer gets when the check raises, exceeds its budget or returns no number: `allow` lets it
+    leave, `degrade` asks the next rung. Required, never inferred."""
     enforce: bool = True
+    """Whether its verdicts act. `false`: answers that it would stop leave all the same."""
 
     def unfit(self, outputs: Sequence[ModelTensor]) -> Iterable[Found]:
         read = next((spec for spec in outputs if spec.name == READS), None)
@@ -39,7 +48,7 @@ class ConfidencePolicy(Strict):
             yield (), f"reads {READS!r}, a float for each class, and the model has no such output"
 
     def suspicion(self, answer: Tensors) -> F8:
-        return unsureness(answer[READS])
+        return uncertainty(answer[READS])
 
     def guard(self) -> Guard[Answered]:
         return Confidence()

@@ -100,8 +100,8 @@ class FittedGuard(Protocol):
 class _Kind(Protocol):
     """What every kind has.
 
-    unbound: the fields that the certificate does not bind. example: one entry of a policy in YAML, complete and
-    typical, for the policy reference and for the contract suite that runs over every kind.
+    unbound: the fields that the certificate does not bind. example: one entry of a policy in YAML,
+    complete and typical, for the policy reference and for the contract suite that runs over every kind.
     """
 
     unbound: ClassVar[frozenset[str]]
@@ -185,9 +185,13 @@ class CertifiedGuardKind(_GuardKind, Protocol):
 
 
 class CheckKind(_Kind, Protocol):
-    """A check of one rung's answer, whose cut is certified so that at most `selective_error` is wrong."""
+    """A check of one rung's answer, whose cut is certified so that at most `selective_error` is wrong.
+
+    objection: what it says of a rung, for a reviewer: the model “name” is `not sure enough`.
+    """
 
     reason: ClassVar[Reason]
+    objection: ClassVar[str]
 
     @property
     def selective_error(self) -> float: ...

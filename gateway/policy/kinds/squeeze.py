@@ -38,12 +38,26 @@ class SqueezePolicy(Strict):
     )
 
     name: Name
+    """The stage's name in metrics, audit log and certificate. Unique among guards, rungs and checks."""
     kind: Literal["squeeze"]
+    """Selects this guard."""
     cuts: CertifiedCuts
+    """What a row gets whose score reaches the certified cut: `{degrade: certified}`, `{defer: certified}` or
+    `{refuse: certified}`."""
     share: BudgetShare = 1.0
+    """The part of the false-alarm budget that this guard may spend beside the others: alone it stops about
+    `share` times as many good rows as with 1. All guards together keep to the budget, whatever the shares
+    are."""
     budget_s: Seconds
+    """Seconds that the guard may take for one batch. It asks the primary once more for about a tenth of good
+    rows, so allow it about as long as the primary. At the limit `on_error` applies."""
     on_error: AnyVerdict
+    """What a row gets when the guard raises, exceeds its budget or returns no number: `allow` fails open,
+    `refuse` fails closed. Required, never inferred. It applies as well to rows for which the primary gives no
+    answer: this guard has no input-only form."""
     enforce: bool = True
+    """Whether its verdicts act. `false`: they are only measured and recorded, and the rows that it would have
+    stopped pass."""
 
     @property
     def verdict(self) -> Verdict:
@@ -96,20 +110,22 @@ class FittedSqueeze:
     def risk(self, rows: CalibrationRows) -> F8:
         """Of the guard that serves, run over these rows: nothing in it waits."""
 
-        async def look(_: object) -> F8:
+        async def first_pass(_: object) -> F8:
             return np.stack(self.answer_columns(rows.x[rows.source], rows.answers[rows.primary], ()), axis=1)
 
-        return run_without_waiting(SqueezeGuard(self.squeeze, look, rows.primary, rows.source).score(rows))
+        return run_without_waiting(
+            SqueezeGuard(self.squeeze, first_pass, rows.primary, rows.source).score(rows)
+        )
 
     def input_columns(self, x: Any) -> Sequence[F8]:
         return ()
 
     def answer_columns(self, x: Any, answer: Mapping[str, Any], before: Sequence[Any]) -> Sequence[F8]:
-        return self.squeeze.look(Signals(x, answer.get("features"), answer.get("probabilities")))
+        return self.squeeze.first_pass(Signals(x, answer.get("features"), answer.get("probabilities")))
 
     def guard(self, columns: Columns) -> Guard[Batch]:
-        async def look(batch: Batch) -> F8:
+        async def first_pass(batch: Batch) -> F8:
             found: F8 = (await columns.read(batch))[:, columns.first : columns.first + WIDTH]
             return found
 
-        return SqueezeGuard(self.squeeze, look, columns.model, columns.source)
+        return SqueezeGuard(self.squeeze, first_pass, columns.model, columns.source)

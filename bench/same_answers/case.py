@@ -1,0 +1,88 @@
+"""One recorded request of either protocol, and what came back: plain data.
+
+A request may hold placeholders, which each tree's run fills in with what that tree said before:
+`<<key:NAME>>` is a caller's key, `<<id:CASE>>` the decision id in the answer to an earlier case, and
+`<<cookie:CASE>>` and `<<csrf:CASE>>` are what a page of the administration plane gave.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+DATA: Final = "data"
+ADMIN: Final = "admin"
+COUNTED_S: Final = 0.5
+"""After so long, every request before is in the counts of the administration plane."""
+PLACEHOLDER = re.compile(rb"<<(key|id|cookie|csrf):([^>]+)>>")
+CAPTURED: Mapping[str, re.Pattern[bytes]] = {
+    "id": re.compile(rb"(?<![0-9a-f])([0-9a-f]{24})(?![0-9a-f])"),
+    "cookie": re.compile(rb"set-cookie: ([a-z_]+=[0-9a-f]{64})"),
+    "csrf": re.compile(rb'name="csrf" value="([0-9a-f]{64})"'),
+}
+"""What a later request may repeat of an answer: the first that it holds of each kind."""
+
+LATE: Final = b"nothing came in time"
+UNFILLED: Final = b"an earlier answer does not hold what this request repeats"
+Fields: TypeAlias = tuple[tuple[str, bytes], ...]
+"""An answer in order: what each part of it is, and its bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Http:
+    """Bytes for a connection of their own, each part sent when the reply to the part before it has come.
+
+    replies: how many the last part gets; 0 is until the server closes the connection. bare: which of all
+    replies have no body; shut: whether the sending side is closed once everything is sent; pause_s: before
+    it is sent, until what came before is counted.
+    """
+
+    name: str
+    parts: tuple[bytes, ...]
+    plane: str = DATA
+    replies: int = 1
+    bare: tuple[int, ...] = ()
+    shut: bool = False
+    pause_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Grpc:
+    """One call. stream: whether it is made as a stream of one message; coding: of the message."""
+
+    name: str
+    method: str
+    message: bytes = b""
+    metadata: tuple[tuple[str, str], ...] = ()
+    stream: bool = False
+    coding: str = "NoCompression"
+    timeout_s: float = 30.0
+
+
+Case: TypeAlias = Http | Grpc
+
+
+class Unfilled(LookupError):
+    """A placeholder names what no earlier answer held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What one tree's run knows: keys by name, and answers by case, as they came."""
+
+    keys: Mapping[str, str]
+    said: dict[str, Fields]
+
+    def fill(self, sent: bytes) -> bytes:
+        """The bytes with every placeholder replaced. Raises Unfilled."""
+        return PLACEHOLDER.sub(lambda found: self._value(found[1].decode(), found[2].decode()), sent)
+
+    def _value(self, kind: str, name: str) -> bytes:
+        if kind == "key":
+            return self.keys[name].encode() if name in self.keys else name.encode()
+        for _, content in self.said.get(name, ()):
+            if found := CAPTURED[kind].search(content):
+                return found[1]
+        raise Unfilled(f"no {kind} in what {name!r} was answered")

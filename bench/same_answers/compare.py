@@ -1,0 +1,111 @@
+"""The answers of two trees beside each other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bench.same_answers.case import LATE, UNFILLED, Case, Fields, Http
+from bench.same_answers.normal import normalised
+
+SHOWN_BYTES, BEFORE_BYTES = 4000, 500
+ABSENT = b"(absent)"
+MISSING = frozenset({("end", LATE), ("not sent", UNFILLED), ("code", b"StatusCode.UNAVAILABLE")})
+"""What is no answer, and so no evidence even if both trees give it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One part of an answer that is not the same; `here` and `there` are after normalisation."""
+
+    part: str
+    here: str
+    there: str
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One request and what became of it."""
+
+    deployment: str
+    protocol: str
+    case: str
+    outcome: str
+    differences: tuple[Difference, ...]
+
+    @property
+    def same(self) -> bool:
+        """Whether both trees gave the same answer."""
+        return not self.differences
+
+
+def protocol_of(case: Case) -> str:
+    """What a request is counted under."""
+    if isinstance(case, Http):
+        return "HTTP" if case.plane == "data" else "HTTP, administration"
+    return "gRPC"
+
+
+def compared(deployment: str, case: Case, here: Fields, there: Fields) -> Compared:
+    """Two answers to one request; the outcome is what this tree told of it."""
+    found = [*_differences(normalised(here), normalised(there))]
+    found += [Difference(name, _shown(content), "") for name, content in here if (name, content) in MISSING]
+    return Compared(deployment, protocol_of(case), case.name, outcome_of(here), tuple(found))
+
+
+def _differences(here: Fields, there: Fields) -> Iterator[Difference]:
+    one, other = dict(here), dict(there)
+    for part in {**one, **other}:
+        ours, theirs = one.get(part, ABSENT), other.get(part, ABSENT)
+        if ours != theirs:
+            at = _alike(ours, theirs)
+            yield Difference(part, _shown(ours, at), _shown(theirs, at))
+
+
+def _alike(ours: bytes, theirs: bytes) -> int:
+    """How many bytes both begin with."""
+    least = min(len(ours), len(theirs))
+    return next((i for i in range(least) if ours[i] != theirs[i]), least)
+
+
+def _shown(content: bytes, at: int = 0) -> str:
+    """Bytes for people: text as it is, all else escaped, and of much only what is around a place."""
+    start = max(0, at - BEFORE_BYTES) if len(content) > SHOWN_BYTES else 0
+    text = content[start : start + SHOWN_BYTES].decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+    left = len(content) - start - SHOWN_BYTES
+    return (
+        (f"{start} bytes, and then ..." * bool(start)) + text + (f"... and {left} bytes" if left > 0 else "")
+    )
+
+
+def outcome_of(answer: Fields) -> str:
+    """How a request ended by its headers or trailers: served, degraded, deferred, refused, or not judged."""
+    for name, content in answer:
+        if name.startswith(("headers", "trailing")):
+            for line in content.splitlines():
+                if line.startswith(b"x-failsafe-outcome: "):
+                    return line.partition(b": ")[2].decode("ascii", "replace")
+    return "(not judged)"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the table: the requests of one protocol to one deployment."""
+
+    deployment: str
+    protocol: str
+    requests: int
+    identical: int
+    outcomes: dict[str, int]
+
+
+def table_of(results: Sequence[Compared]) -> list[Line]:
+    """Counts by deployment and protocol, in the order of the requests."""
+    groups: dict[tuple[str, str], list[Compared]] = {}
+    for one in results:
+        groups.setdefault((one.deployment, one.protocol), []).append(one)
+    return [
+        Line(*of, len(found), sum(one.same for one in found), dict(Counter(one.outcome for one in found)))
+        for of, found in groups.items()
+    ]
