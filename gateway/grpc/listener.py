@@ -29,7 +29,7 @@ from gateway.core.decision import Reason, Refused
 from gateway.core.errors import InvalidRequest
 from gateway.grpc.methods import METHODS, Asked, Method, Told, ended
 from gateway.listener.limits import BODY_TIMEOUT_S, Limits
-from gateway.listener.messages import bearer
+from gateway.listener.messages import bearer_token
 from gateway.protocol.contract import MAX_BODY_BYTES
 from gateway.protocol.endings import Rejection
 from gateway.serving.data_plane import ANYBODY, DataPlane, RequestRejected
@@ -114,7 +114,7 @@ async def _read(context: grpc.aio.ServicerContext, plane: DataPlane) -> bytes:
 
 
 def _key(headers: dict[str, str]) -> str | None:
-    token = bearer(headers.get("authorization", ""))
+    token = bearer_token(headers.get("authorization", ""))
     if token is not None:
         return token
     key = headers.get("x-api-key")

@@ -14,9 +14,9 @@ import gzip
 import re
 import zlib
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Literal
 
+from gateway.caching import BoundedCache
 from gateway.core.errors import GatewayError, InvalidRequest, Problem
 from gateway.protocol.endings import Rejection
 
@@ -92,7 +92,7 @@ def accepted(accept_encoding: str | None) -> Coding | None:
     """
     if accept_encoding is None:
         return None
-    return _chosen(accept_encoding) if len(accept_encoding) <= LONGEST_KEPT else _choose(accept_encoding)
+    return _CHOSEN[accept_encoding]
 
 
 def _choose(accept_encoding: str) -> Coding | None:
@@ -111,4 +111,4 @@ def _liked(accept_encoding: str) -> Iterator[tuple[str, float]]:
             yield read[1].lower(), float(read[2] or 1)
 
 
-_chosen = lru_cache(maxsize=128)(_choose)
+_CHOSEN = BoundedCache(_choose, entries=128, longest=LONGEST_KEPT)

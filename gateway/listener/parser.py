@@ -16,13 +16,13 @@ import httptools
 
 from gateway.listener.limits import CHECKED_HEADERS, Limits, RemoteProtocolError, check_head
 from gateway.listener.messages import (
+    PARTS_BY_TARGET,
     Admitted,
     ClientAddresses,
     CountConnection,
     Fault,
     Reply,
     Request,
-    parts_of_target,
 )
 from gateway.listener.states import AFTER_READ, DONE, HEAD, IDLE, ReadEvent
 
@@ -217,7 +217,7 @@ class Reader:
         if self._proxies is not None:
             address = self._proxies.client(address, headers.get(b"x-forwarded-for"))
         try:
-            parts = parts_of_target(self._target)
+            parts = PARTS_BY_TARGET[self._target]
         except ValueError as error:
             raise RemoteProtocolError(Fault.INVALID, str(error)) from None
         assert self._disconnected is not None and self._count_connection is not None, "closed"
