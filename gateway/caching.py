@@ -9,11 +9,11 @@ from collections.abc import Callable, Hashable, Sized
 from typing import Protocol, TypeVar
 
 
-class Key(Hashable, Sized, Protocol):
+class SizedKey(Hashable, Sized, Protocol):
     """Bytes, text or a tuple."""
 
 
-K = TypeVar("K", bound=Key)
+K = TypeVar("K", bound=SizedKey)
 V = TypeVar("V")
 
 

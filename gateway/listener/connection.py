@@ -34,9 +34,9 @@ from gateway.listener.states import (
     SPOILED,
     WAITS,
     WAITS_QUEUED,
-    Awaited,
     ReadEvent,
     Wait,
+    WaitTarget,
     WriteEvent,
 )
 
@@ -44,8 +44,8 @@ CONTINUE_HEAD = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLOSE_HEADER = b"connection: close\r\n"
 STATUS_LINES = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in HTTPStatus}
 TOO_SLOW = {
-    Awaited.HEAD: "the headers did not arrive in time",
-    Awaited.BODY: "the body did not arrive in time",
+    WaitTarget.HEAD: "the headers did not arrive in time",
+    WaitTarget.BODY: "the body did not arrive in time",
 }
 # What every request needs of the tables, looked up once.
 AFTER_ANSWER_BEGUN = AFTER_WRITE[WriteEvent.ANSWER_BEGUN]
@@ -67,7 +67,7 @@ class ConnectionServer(Protocol):
     draining: bool
 
     @property
-    def timeouts_s(self) -> Mapping[Awaited, float]: ...
+    def timeouts_s(self) -> Mapping[WaitTarget, float]: ...
 
     @property
     def saturated(self) -> bool: ...
@@ -347,7 +347,7 @@ class Connection(asyncio.Protocol):
     def idle_since_s(self) -> float | None:
         """Since when it waits for a request or for the rest of a head, on the loop's clock."""
         awaits = self._wait.awaits
-        if awaits is Awaited.REQUEST or awaits is Awaited.HEAD:
+        if awaits is WaitTarget.REQUEST or awaits is WaitTarget.HEAD:
             return self.deadline_s - self._server.timeouts_s[awaits]
         return None
 
@@ -372,7 +372,7 @@ class Connection(asyncio.Protocol):
 
     def _extend(self, now_s: float) -> None:
         """Gives the client time to take what is unsent."""
-        self.deadline_s = now_s + self._server.timeouts_s[Awaited.FLUSH]
+        self.deadline_s = now_s + self._server.timeouts_s[WaitTarget.FLUSH]
 
     def drain(self) -> None:
         """Closes unless a request is under way, whose reply then ends the connection."""

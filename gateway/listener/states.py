@@ -27,7 +27,7 @@ What follows from the two states together stands in three tables more:
   is under way, which at shutdown is finished. What is waited for also gives the deadline (`timeouts_s`), and
   what happens when that passes:
 
-      Awaited   limit     after it
+      Target    limit     after it
       REQUEST   idle_s    the connection is closed without a reply
       HEAD      head_s    408, and the connection ends
       BODY      body_s    408, and the connection ends
@@ -169,7 +169,7 @@ class WriteEvent(IntEnum):
     """The connection is lost or closed: there is no transport any more."""
 
 
-class Awaited(IntEnum):
+class WaitTarget(IntEnum):
     """What a connection waits for."""
 
     REQUEST = 0
@@ -194,7 +194,7 @@ class Wait:
     under way, which at shutdown is finished; continues: whether `100 Continue` is to be sent first.
     """
 
-    awaits: Awaited
+    awaits: WaitTarget
     reads: bool
     under_way: bool
     continues: bool = False
@@ -210,17 +210,17 @@ IDLE, HEAD, EXPECT, BODY, SURPLUS, DONE, REFUSED, SPOILED, EOF = ReadState
 READY, ANSWERING, STALLED, FLUSHING, LINGERING, CLOSING, DETACHED, CLOSED = WriteState
 NEVER: Final = Never.NEVER
 
-FIRST_BYTE = Wait(Awaited.REQUEST, reads=True, under_way=False)
-REST_OF_HEAD = Wait(Awaited.HEAD, reads=True, under_way=False)
-REST_OF_BODY = Wait(Awaited.BODY, reads=True, under_way=True)
-CONTINUE = Wait(Awaited.BODY, reads=True, under_way=True, continues=True)
-ANSWER = Wait(Awaited.ANSWER, reads=True, under_way=True)
-ANSWER_PAUSED = Wait(Awaited.ANSWER, reads=False, under_way=True)
-STALL = Wait(Awaited.FLUSH, reads=True, under_way=True)
-STALL_PAUSED = Wait(Awaited.FLUSH, reads=False, under_way=True)
-FLUSH = Wait(Awaited.FLUSH, reads=True, under_way=False)
-FLUSH_PAUSED = Wait(Awaited.FLUSH, reads=False, under_way=False)
-CLOSE = Wait(Awaited.CLOSE, reads=True, under_way=False)
+FIRST_BYTE = Wait(WaitTarget.REQUEST, reads=True, under_way=False)
+REST_OF_HEAD = Wait(WaitTarget.HEAD, reads=True, under_way=False)
+REST_OF_BODY = Wait(WaitTarget.BODY, reads=True, under_way=True)
+CONTINUE = Wait(WaitTarget.BODY, reads=True, under_way=True, continues=True)
+ANSWER = Wait(WaitTarget.ANSWER, reads=True, under_way=True)
+ANSWER_PAUSED = Wait(WaitTarget.ANSWER, reads=False, under_way=True)
+STALL = Wait(WaitTarget.FLUSH, reads=True, under_way=True)
+STALL_PAUSED = Wait(WaitTarget.FLUSH, reads=False, under_way=True)
+FLUSH = Wait(WaitTarget.FLUSH, reads=True, under_way=False)
+FLUSH_PAUSED = Wait(WaitTarget.FLUSH, reads=False, under_way=False)
+CLOSE = Wait(WaitTarget.CLOSE, reads=True, under_way=False)
 
 _R, _W = ReadEvent, WriteEvent
 ReadCell = ReadState | Never
@@ -308,15 +308,15 @@ REPLIES: Mapping[ReadState, WriteEvent] = {
 """What a reply does to the connection if no further request is queued. If one is, it keeps it."""
 
 
-def timeouts_s(limits: Limits) -> Mapping[Awaited, float]:
+def timeouts_s(limits: Limits) -> Mapping[WaitTarget, float]:
     """For how long each thing is awaited, in seconds."""
     return {
-        Awaited.REQUEST: limits.idle_s,
-        Awaited.HEAD: limits.head_s,
-        Awaited.BODY: limits.body_s,
-        Awaited.ANSWER: math.inf,
-        Awaited.FLUSH: limits.stuck_s,
-        Awaited.CLOSE: limits.linger_s,
+        WaitTarget.REQUEST: limits.idle_s,
+        WaitTarget.HEAD: limits.head_s,
+        WaitTarget.BODY: limits.body_s,
+        WaitTarget.ANSWER: math.inf,
+        WaitTarget.FLUSH: limits.stuck_s,
+        WaitTarget.CLOSE: limits.linger_s,
     }
 
 

@@ -1,8 +1,8 @@
 """A connection without bytes, sockets or time: what the tables of `states` say of a sequence of steps.
 
-`Model.after(step)` is the state after a step of the client, the handler, the clock or the server, or None
-where that step is not possible. `shortest_paths` tries every sequence up to a length, and so finds which
-cells of the tables can be reached.
+`ModelConnection.after(step)` is the state after a step of the client, the handler, the clock or the server,
+or None where that step is not possible. `shortest_paths` tries every sequence up to a length, and so finds
+which cells of the tables can be reached.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from gateway.listener.states import (
     STALLED,
     WAITS,
     WAITS_QUEUED,
-    Awaited,
     ReadEvent,
     ReadState,
     Wait,
+    WaitTarget,
     WriteEvent,
     WriteState,
 )
@@ -79,7 +79,7 @@ STEPS: Sequence[Tokens | str] = (*CLIENT_STEPS, *OTHER_STEPS)
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelConnection:
     """full: of a reply that the client does not take ("reply"), or as reported by a step ("report").
 
     sent: what the client has sent and nothing has read yet; client: where its bytes stand, between requests,
@@ -105,7 +105,7 @@ class Model:
             return None
         return WAITS_QUEUED[self.write] if self.queue else WAITS[self.write][self.read]
 
-    def after(self, step: Tokens | str) -> Model | None:
+    def after(self, step: Tokens | str) -> ModelConnection | None:
         walk = Walk(self)
         possible = walk.client(step) if isinstance(step, tuple) else walk.other(step)
         return walk.settled() if possible else None
@@ -114,7 +114,7 @@ class Model:
 class Walk:
     """One step of a model, event by event."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: ModelConnection) -> None:
         self.at = replace(model, visited=frozenset())
 
     def _set(self, **changes: object) -> None:
@@ -163,7 +163,7 @@ class Walk:
         at, wait = self.at, self.at.wait
         answering = at.write in (ANSWERING, STALLED, DETACHED)
         match step:
-            case "turned away" if at == Model():
+            case "turned away" if at == ModelConnection():
                 self._read(ReadEvent.TURNED_AWAY)
                 self._set(queue=("refusal",))
             case "half-close" if wait and at.read is not EOF and at.write is not CLOSING:
@@ -187,7 +187,7 @@ class Walk:
                 self._reply(large=step == "release large")
             case "no reply" | "cancel" | "release" if answering:
                 self._end_without_reply(WriteEvent.CANCELLED if step == "cancel" else WriteEvent.NO_REPLY)
-            case "expire" if wait and wait.awaits is not Awaited.ANSWER:
+            case "expire" if wait and wait.awaits is not WaitTarget.ANSWER:
                 self._expire(wait)
             case "drain" if wait:
                 self._set(draining=True)
@@ -203,7 +203,7 @@ class Walk:
                 return False
         return True
 
-    def settled(self) -> Model:
+    def settled(self) -> ModelConnection:
         """After all that follows without another step."""
         while True:
             self._proceed()
@@ -314,9 +314,9 @@ class Walk:
             self._end()
 
     def _expire(self, wait: Wait) -> None:
-        if wait.awaits in (Awaited.HEAD, Awaited.BODY):
+        if wait.awaits in (WaitTarget.HEAD, WaitTarget.BODY):
             self._break()
-        elif wait.awaits is Awaited.REQUEST:
+        elif wait.awaits is WaitTarget.REQUEST:
             self._hang_up()
         else:
             self._abort(WriteEvent.ABORTED)
@@ -339,24 +339,24 @@ class Walk:
 
 
 @dataclass(frozen=True)
-class Path:
+class ModelPath:
     """Steps from the beginning, and the model after each."""
 
     steps: tuple[Tokens | str, ...] = ()
-    models: tuple[Model, ...] = (Model(),)
+    models: tuple[ModelConnection, ...] = (ModelConnection(),)
 
-    def and_then(self, step: Tokens | str) -> Path | None:
+    def and_then(self, step: Tokens | str) -> ModelPath | None:
         after = self.models[-1].after(step)
-        return None if after is None else Path((*self.steps, step), (*self.models, after))
+        return None if after is None else ModelPath((*self.steps, step), (*self.models, after))
 
     def __str__(self) -> str:
         return ", ".join(step if isinstance(step, str) else "+".join(step) for step in self.steps)
 
 
-def shortest_paths(longest: int) -> dict[Cell, Path]:
+def shortest_paths(longest: int) -> dict[Cell, ModelPath]:
     """Every cell that so many steps can reach, each with the first of the shortest sequences that do."""
-    found: dict[Cell, Path] = {}
-    seen, todo = {Model()}, deque([Path()])
+    found: dict[Cell, ModelPath] = {}
+    seen, todo = {ModelConnection()}, deque([ModelPath()])
     while todo:
         path = todo.popleft()
         for step in STEPS:

@@ -38,14 +38,14 @@ from gateway.listener.states import (
     WAITS_QUEUED_TABLE,
     WAITS_TABLE,
     WRITE_TABLE,
-    Awaited,
     ReadEvent,
     ReadState,
     Wait,
+    WaitTarget,
     WriteEvent,
     WriteState,
 )
-from tests.listener.connection_model import STEPS, TURNED_AWAY, Cell, Path, Tokens, shortest_paths
+from tests.listener.connection_model import STEPS, TURNED_AWAY, Cell, ModelPath, Tokens, shortest_paths
 
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 LONGEST = 6
@@ -74,7 +74,7 @@ WAIT_CELLS = [(write, read.name) for write in WriteState for read in ReadState] 
 
 
 @pytest.fixture(scope="module")
-def paths() -> dict[Cell, Path]:
+def paths() -> dict[Cell, ModelPath]:
     return shortest_paths(LONGEST)
 
 
@@ -89,12 +89,12 @@ def test_every_table_has_a_cell_for_every_event_and_state() -> None:
     assert set(WAITS_TABLE) == set(ReadState)
     assert {len(cells) for cells in (*WAITS_TABLE.values(), WAITS_QUEUED_TABLE)} == {len(WriteState)}
     assert set(REPLIES) == set(ReadState)
-    assert set(states.timeouts_s(LIMITS)) == set(Awaited)
+    assert set(states.timeouts_s(LIMITS)) == set(WaitTarget)
 
 
 @pytest.mark.parametrize(("event", "state"), READ_CELLS)
 def test_a_read_event_is_possible_exactly_where_a_connection_can_meet_it(
-    event: ReadEvent, state: ReadState, paths: dict[Cell, Path]
+    event: ReadEvent, state: ReadState, paths: dict[Cell, ModelPath]
 ) -> None:
     reachable = ("read", event.name, state.name) in paths
     assert reachable is (READ_TABLE[event][state] is not NEVER)
@@ -105,7 +105,7 @@ def test_a_read_event_is_possible_exactly_where_a_connection_can_meet_it(
 
 @pytest.mark.parametrize(("event", "state"), WRITE_CELLS)
 def test_a_write_event_is_possible_exactly_where_a_connection_can_meet_it(
-    event: WriteEvent, state: WriteState, paths: dict[Cell, Path]
+    event: WriteEvent, state: WriteState, paths: dict[Cell, ModelPath]
 ) -> None:
     reachable = ("write", event.name, state.name) in paths
     assert reachable is (WRITE_TABLE[event][state] is not NEVER)
@@ -116,7 +116,7 @@ def test_a_write_event_is_possible_exactly_where_a_connection_can_meet_it(
 
 @pytest.mark.parametrize(("write", "read"), WAIT_CELLS)
 def test_something_is_waited_for_exactly_where_a_connection_can_rest(
-    write: WriteState, read: str, paths: dict[Cell, Path]
+    write: WriteState, read: str, paths: dict[Cell, ModelPath]
 ) -> None:
     row = WAITS_QUEUED_TABLE if read == "QUEUED" else WAITS_TABLE[ReadState[read]]
     assert (("wait", write.name, read) in paths) is (row[write] is not NEVER)
@@ -214,7 +214,7 @@ class Live:
     writer: asyncio.StreamWriter
     statuses: list[int] = field(default_factory=list)
 
-    async def step(self, step: Tokens | str, path: Path, i: int) -> None:
+    async def step(self, step: Tokens | str, path: ModelPath, i: int) -> None:
         before, after = path.models[i], path.models[i + 1]
         if isinstance(step, tuple):
             self.writer.write(b"".join(BYTES.get(token) or _head(token) for token in step))
@@ -279,7 +279,7 @@ class Live:
         if self.connection._reader.state is not ReadState.EOF:
             assert transport.is_reading() is wait.reads
         limits_s = {states.timeouts_s(LIMITS)[wait.awaits]}
-        if wait.awaits is Awaited.CLOSE:
+        if wait.awaits is WaitTarget.CLOSE:
             limits_s.add(LIMITS.stuck_s)  # as long as bytes were unsent
         left_s = connection.deadline_s - connection._loop.time()
         assert any(left_s == limit_s or limit_s - 60 < left_s <= limit_s for limit_s in limits_s)
@@ -302,7 +302,7 @@ def _head(token: str) -> bytes:
     return token.partition(" ")[0].encode() + HEAD + HEADERS.get(token, b"") + b"\r\n"
 
 
-async def walk(path: Path) -> None:
+async def walk(path: ModelPath) -> None:
     """Takes a real connection along a path, and compares it with the model after every step."""
     own = socket.create_server(("127.0.0.1", 0))
     own.setblocking(False)
@@ -361,7 +361,7 @@ POSSIBLE = [
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("cell", POSSIBLE, ids="-".join)
 def test_a_real_connection_reaches_every_possible_cell(
-    cell: Cell, loop: str, paths: dict[Cell, Path], monkeypatch: pytest.MonkeyPatch
+    cell: Cell, loop: str, paths: dict[Cell, ModelPath], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     visited = record(monkeypatch)
     run(LOOPS[loop], lambda: walk(paths[cell]))
@@ -369,8 +369,8 @@ def test_a_real_connection_reaches_every_possible_cell(
 
 
 @st.composite
-def random_paths(draw: st.DrawFn) -> Path:
-    path = Path()
+def random_paths(draw: st.DrawFn) -> ModelPath:
+    path = ModelPath()
     for _ in range(draw(st.integers(1, 12))):
         possible = [longer for step in STEPS if (longer := path.and_then(step)) is not None]
         if not possible:
@@ -384,6 +384,6 @@ def random_paths(draw: st.DrawFn) -> Path:
 @pytest.mark.parametrize("loop", LOOPS)
 @settings(max_examples=60, deadline=None)
 @given(path=random_paths())
-def test_a_real_connection_agrees_with_the_tables_on_random_sequences(loop: str, path: Path) -> None:
+def test_a_real_connection_agrees_with_the_tables_on_random_sequences(loop: str, path: ModelPath) -> None:
     note(str(path))
     run(LOOPS[loop], lambda: walk(path))
