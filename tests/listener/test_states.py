@@ -12,6 +12,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any
 
 import pytest
@@ -73,6 +74,10 @@ WAIT_CELLS = [(write, read.name) for write in WriteState for read in ReadState] 
 ]
 
 
+def name_of(part: IntEnum | str) -> str:
+    return part if isinstance(part, str) else part.name
+
+
 @pytest.fixture(scope="module")
 def paths() -> dict[Cell, ModelPath]:
     return shortest_paths(LONGEST)
@@ -92,7 +97,7 @@ def test_every_table_has_a_cell_for_every_event_and_state() -> None:
     assert set(states.timeouts_s(LIMITS)) == set(WaitTarget)
 
 
-@pytest.mark.parametrize(("event", "state"), READ_CELLS)
+@pytest.mark.parametrize(("event", "state"), READ_CELLS, ids=name_of)
 def test_a_read_event_is_possible_exactly_where_a_connection_can_meet_it(
     event: ReadEvent, state: ReadState, paths: dict[Cell, ModelPath]
 ) -> None:
@@ -103,7 +108,7 @@ def test_a_read_event_is_possible_exactly_where_a_connection_can_meet_it(
             AFTER_READ[event][state]
 
 
-@pytest.mark.parametrize(("event", "state"), WRITE_CELLS)
+@pytest.mark.parametrize(("event", "state"), WRITE_CELLS, ids=name_of)
 def test_a_write_event_is_possible_exactly_where_a_connection_can_meet_it(
     event: WriteEvent, state: WriteState, paths: dict[Cell, ModelPath]
 ) -> None:
@@ -114,12 +119,36 @@ def test_a_write_event_is_possible_exactly_where_a_connection_can_meet_it(
             AFTER_WRITE[event][state]
 
 
-@pytest.mark.parametrize(("write", "read"), WAIT_CELLS)
+@pytest.mark.parametrize(("write", "read"), WAIT_CELLS, ids=name_of)
 def test_something_is_waited_for_exactly_where_a_connection_can_rest(
     write: WriteState, read: str, paths: dict[Cell, ModelPath]
 ) -> None:
     row = WAITS_QUEUED_TABLE if read == "QUEUED" else WAITS_TABLE[ReadState[read]]
     assert (("wait", write.name, read) in paths) is (row[write] is not NEVER)
+
+
+PARTLY_READ = ("HEAD", "EXPECT", "BODY", "SURPLUS", "SPOILED", "QUEUED")
+REPLYING = (WriteState.ANSWERING, STALLED, WriteState.FLUSHING)
+
+
+@pytest.mark.parametrize(("write", "read"), WAIT_CELLS, ids=name_of)
+def test_every_wait_follows_the_rules_that_the_tables_state_in_prose(write: WriteState, read: str) -> None:
+    row = WAITS_QUEUED_TABLE if read == "QUEUED" else WAITS_TABLE[ReadState[read]]
+    wait = row[write]
+    if not isinstance(wait, Wait):
+        return
+    heads = {"IDLE": WaitTarget.REQUEST, "HEAD": WaitTarget.HEAD}
+    targets = {
+        WriteState.READY: heads.get(read, WaitTarget.BODY),
+        WriteState.ANSWERING: WaitTarget.ANSWER,
+        STALLED: WaitTarget.FLUSH,
+        WriteState.FLUSHING: WaitTarget.FLUSH,
+    }
+    assert wait.awaits is targets.get(write, WaitTarget.CLOSE)
+    assert wait.reads is not (write in REPLYING and read in PARTLY_READ)
+    handler_works = write in (WriteState.ANSWERING, STALLED)
+    assert wait.under_way is (handler_works or read in ("QUEUED", "EXPECT", "BODY"))
+    assert wait.continues is (write is WriteState.READY and read == "EXPECT")
 
 
 def test_an_impossible_event_raises_and_leaves_a_reader_as_it_was() -> None:
