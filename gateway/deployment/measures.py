@@ -9,7 +9,8 @@ then computed once, and the few steps that each needs for itself are too short f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -19,11 +20,11 @@ from gateway.core.batch import Batch
 from gateway.core.decision import Tensors
 from gateway.core.rows import F8
 from gateway.deployment.graph import Graph, record
-from gateway.policy.kinds.kind import Columns, FittedGuard
+from gateway.policy.kinds.kind import FittedGuard, GuardColumns
 
 BEFORE = "before"
 """The array of `input_graph`'s columns among what `answer_graph` reads."""
-Arrays: TypeAlias = Mapping[str, Any]
+NamedArrays: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,9 +64,9 @@ class Measures:
         assert self.input_only_graph is not None
         return batch.once(self.input_only_graph, self._input(batch))
 
-    def columns_of(self, guard: str) -> Columns:
+    def columns_of(self, guard: str) -> GuardColumns:
         """Where a guard finds its numbers."""
-        return Columns(self.full, self.columns[guard], self.model, self.source)
+        return GuardColumns(self.full, self.columns[guard], self.model, self.source)
 
     def _input(self, batch: Batch) -> Tensors:
         """What the guards see of the input, as float32 whatever the model takes."""
@@ -79,39 +80,76 @@ def measures(model: str, source: str, guards: Mapping[str, FittedGuard], like: T
              answer to them.
     Raises:  ValueError from the guard that the model's outputs do not suit, or as `record`.
     """
-    x = like["x"]
-    before = {name: guard.input_columns(x) for name, guard in guards.items()}
-    firsts = _first_columns({name: len(columns) for name, columns in before.items()})
-    alone = {name: guard.input_only for name, guard in guards.items() if guard.input_only is not None}
-
-    def of_input(arrays: Arrays) -> F8:
-        return _stacked(column for guard in guards.values() for column in guard.input_columns(arrays["x"]))
-
-    def own(name: str, arrays: Arrays) -> list[Any]:
-        return [arrays[BEFORE][:, firsts[name] + i] for i in range(len(before[name]))]
-
-    def of_answer(arrays: Arrays) -> F8:
-        return _stacked(
-            column
-            for name, guard in guards.items()
-            for column in guard.answer_columns(arrays["x"], arrays, own(name, arrays))
-        )
-
-    def of_input_only(arrays: Arrays) -> F8:
-        return _stacked(form.score(arrays["x"]) for form in alone.values())
-
-    first = record("guards", of_input, like) if any(before.values()) else None
+    formulas = _Formulas(guards, like["x"])
+    alone = [name for name, guard in guards.items() if guard.input_only is not None]
+    first = record("guards", formulas.input_columns, like) if formulas.any_of_input else None
     known = dict(like) if first is None else {**like, BEFORE: first.run(like)}
-    widths = {name: len(guard.answer_columns(x, known, own(name, known))) for name, guard in guards.items()}
+    widths = {name: len(columns) for name, columns in formulas.answer_columns_by_guard(known).items()}
     return Measures(
         model,
         source,
         first,
-        record("guards", of_answer, known) if guards else None,
-        record("guards without features", of_input_only, like) if alone else None,
+        record("guards", formulas.answer_columns, known) if guards else None,
+        record("guards without features", formulas.input_only_columns, like) if alone else None,
         _first_columns(widths),
         {name: i for i, name in enumerate(alone)},
     )
+
+
+class _Formulas:
+    """What the guards measure, as functions of named arrays that can be recorded."""
+
+    def __init__(self, guards: Mapping[str, FittedGuard], x: Any) -> None:
+        self._guards = guards
+        self._widths = {name: len(guard.input_columns(x)) for name, guard in guards.items()}
+        self._firsts = _first_columns(self._widths)
+
+    @property
+    def any_of_input(self) -> bool:
+        """Whether a guard measures the input before the model answers."""
+        return any(self._widths.values())
+
+    def input_columns(self, arrays: NamedArrays) -> F8:
+        found: list[Any] = []
+        for name, guard in self._guards.items():
+            with _naming(name):
+                found += guard.input_columns(arrays["x"])
+        return _stacked(found)
+
+    def answer_columns(self, arrays: NamedArrays) -> F8:
+        found = self.answer_columns_by_guard(arrays)
+        return _stacked(column for columns in found.values() for column in columns)
+
+    def input_only_columns(self, arrays: NamedArrays) -> F8:
+        found: list[Any] = []
+        for name, guard in self._guards.items():
+            if guard.input_only is not None:
+                with _naming(name):
+                    found.append(guard.input_only.score(arrays["x"]))
+        return _stacked(found)
+
+    def answer_columns_by_guard(self, arrays: NamedArrays) -> dict[str, Sequence[F8]]:
+        found: dict[str, Sequence[F8]] = {}
+        for name, guard in self._guards.items():
+            with _naming(name):
+                found[name] = guard.answer_columns(arrays["x"], arrays, self._before(name, arrays))
+        return found
+
+    def _before(self, name: str, arrays: NamedArrays) -> list[Any]:
+        """A guard's own columns of `input_columns`."""
+        first = self._firsts[name]
+        return [arrays[BEFORE][:, first + i] for i in range(self._widths[name])]
+
+
+@contextmanager
+def _naming(guard: str) -> Iterator[None]:
+    """Names the guard whose formula uses what no graph can hold. Raises ValueError."""
+    try:
+        yield
+    except (NotImplementedError, TypeError) as error:
+        raise ValueError(
+            f"guards.{guard}: {error}; docs/adding-a-guard.md lists what can be recorded"
+        ) from error
 
 
 def _first_columns(widths: Mapping[str, int]) -> dict[str, int]:

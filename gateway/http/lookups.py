@@ -44,7 +44,7 @@ async def reply_review(gateway: Gateway, caller: Caller, case_id: str, stamp: St
     review, loaded = gateway.review, gateway.loaded
     own = stamp._replace(decision_id=case_id)
     try:
-        record = await review.queue.find(case_id) if isinstance(review, QueuedReview) else None
+        record = await review.store.find(case_id) if isinstance(review, QueuedReview) else None
     except Exception:
         log.exception("the review queue cannot be read")
         return reply_end(Refused(Reason.UNAVAILABLE), own)

@@ -140,7 +140,7 @@ def test_a_review_store_that_is_gone_is_a_503_for_those_who_ask_and_a_deferral_f
             asked = await plane.ada.infer(plane.strange[:1])
             waiting = asyncio.create_task(plane.ada.infer(plane.strange[:1], {"Prefer": "wait=2"}))
             await asyncio.sleep(0.25)
-            plane.gateway.review.queue.close()
+            plane.gateway.review.store.close()
             assert (await plane.ada.get(asked.json["review_url"])).status == 503
             assert (await waiting).outcome == (422, "deferred", "abstained")
 

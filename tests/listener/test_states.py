@@ -50,7 +50,7 @@ from tests.listener.connection_model import STEPS, TURNED_AWAY, Cell, ModelPath,
 
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 LONGEST = 6
-"""Steps of the longest sequence that is explored: about 10,000 states, of which each cell needs at most 5."""
+"""Steps of the longest sequence that is explored: some 5,000 states, of which each cell needs at most 5."""
 LIMITS = Limits(
     idle_s=700, head_s=600, body_s=500, stuck_s=400, linger_s=300, sweep_s=0.005, connections_per_caller=0
 )
