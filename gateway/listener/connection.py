@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import Protocol
 
-from gateway.listener.limits import Limits, RemoteProtocolError
-from gateway.listener.messages import Admitted, ClientAddresses, Fault, Handler, Reply
+from gateway.listener.limits import RemoteProtocolError
+from gateway.listener.managed import ConnectionServer
+from gateway.listener.messages import Admitted, Fault, Reply
 from gateway.listener.parser import PendingRequest, Reader
 from gateway.listener.states import (
     AFTER_WRITE,
@@ -52,55 +51,6 @@ AFTER_ANSWER_BEGUN = AFTER_WRITE[WriteEvent.ANSWER_BEGUN]
 REPLY_KEEPS = WriteEvent.REPLY_KEEPS
 AFTER_REPLY_KEEPS = AFTER_WRITE[REPLY_KEEPS]
 log = logging.getLogger(__name__)
-
-
-class ConnectionServer(Protocol):
-    """What a connection needs of its server.
-
-    timeouts_s: by what is awaited; saturated: whether a connection that is turned away gets no reply;
-    draining: whether every reply ends its connection.
-    """
-
-    handler: Handler
-    limits: Limits
-    proxies: ClientAddresses | None
-    draining: bool
-
-    @property
-    def timeouts_s(self) -> Mapping[WaitTarget, float]: ...
-
-    @property
-    def saturated(self) -> bool: ...
-
-    def add_connection(self, connection: ManagedConnection, /) -> bool: ...
-
-    def remove_connection(self, connection: ManagedConnection, /) -> None: ...
-
-    def count_connection(self, principal: str, /) -> bool: ...
-
-    def uncount_connection(self, principals: Iterable[str], /) -> None: ...
-
-
-class ManagedConnection(Protocol):
-    """What a server needs of each of its connections.
-
-    deadline_s: when, on the loop's clock, `expire` is to be called; idle_since_s: since when no request is
-    under way, None if one is (part of a head does not count: it costs a client nothing to send).
-    """
-
-    deadline_s: float
-
-    @property
-    def idle_since_s(self) -> float | None: ...
-
-    def expire(self, now_s: float, /) -> None:
-        """Ends what did not happen by the deadline."""
-
-    def drain(self) -> None:
-        """Closes, unless a request is under way, which then is the last of the connection."""
-
-    def terminate(self) -> None:
-        """Closes, and cancels what is under way."""
 
 
 class Connection(asyncio.Protocol):

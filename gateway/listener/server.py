@@ -23,8 +23,9 @@ import ssl
 from collections.abc import Iterable
 from heapq import nsmallest
 
-from gateway.listener.connection import Connection, ManagedConnection
+from gateway.listener.connection import Connection
 from gateway.listener.limits import SPARE_CONNECTIONS, Limits, connection_capacity
+from gateway.listener.managed import ManagedConnection
 from gateway.listener.messages import ClientAddresses, Handler
 from gateway.listener.states import timeouts_s
 from gateway.listener.tls_transport import TlsTransport

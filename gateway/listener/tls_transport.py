@@ -14,7 +14,8 @@ import math
 import ssl
 from typing import Any
 
-from gateway.listener.connection import Connection, ConnectionServer
+from gateway.listener.connection import Connection
+from gateway.listener.managed import ConnectionServer
 
 READ_BYTES = 256 * 1024
 log = logging.getLogger(__name__)
