@@ -257,7 +257,8 @@ def test_the_table_of_endpoints_is_that_of_the_code() -> None:
 )
 def test_limits_of_the_listener_have_the_values_of_the_page(limit: str, value: str) -> None:
     limits = Limits()
-    real = {
+    names = ("headers", "head_s", "pipelined", "idle_s", "handshake_s")
+    real = {name: getattr(limits, name) for name in names}
         name: getattr(limits, name) for name in ("headers", "head_s", "pipelined", "idle_s", "handshake_s")
     }
     told = {row[0]: row[1] for row in table(WIRE, "limit")}
