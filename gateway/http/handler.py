@@ -7,16 +7,16 @@ health and the server's own metadata, nor has its body read.
     admit(head) ── Reply: refused, or nothing more is needed
                 └─ Admitted: so much body may be read, and this answers it
 
-Our own server calls that directly (`server.py`); an ASGI server gets the same through `__call__`. `ROUTES` is
-all that there is: each route says who may, and none can be written without saying so.
+The listener calls that (`gateway/listener`). `ROUTES` is all that there is: each route says who may, and none
+can be written without saying so.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
@@ -29,8 +29,7 @@ from gateway.http.codings import CODINGS, Undecoded, accepted, decoded, encoded
 from gateway.http.lookups import reply_decision, reply_review
 from gateway.http.replies import reply_end, reply_infer, reply_json
 from gateway.http.routes import Route, Routes, versioned
-from gateway.listener.limits import BODY_TIMEOUT_S
-from gateway.listener.messages import Admitted, Fault, Reply, Request, joined, parts_of
+from gateway.listener.messages import Admitted, Fault, Reply, Request, parts_of
 from gateway.protocol import metadata
 from gateway.protocol.contract import Contract
 from gateway.protocol.endings import Rejection, Unanswered
@@ -51,9 +50,6 @@ from gateway.serving.data_plane import (
 )
 from gateway.serving.deferred import wait_for_reviews
 
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 T = TypeVar("T")
 
 SMALL_BODY_BYTES = 64 * 1024
@@ -89,7 +85,7 @@ class Asked(NamedTuple):
 
 
 class HttpHandler:
-    """What port 8080 serves: a `Handler` of our server, and an ASGI application."""
+    """What port 8080 serves: the `Handler` of the listener."""
 
     def __init__(self, plane: DataPlane) -> None:
         self.plane = plane
@@ -119,27 +115,6 @@ class HttpHandler:
 
     def _ended(self, over: RequestRejected, decision_id: str) -> Reply:
         return reply_end(over.end, self.plane.stamp(decision_id), what=over.what, headers=over.headers)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI door."""
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close"})
-        if scope["type"] != "http":
-            return
-        step = self.admit(_request_of(scope, receive))
-        reply = step if isinstance(step, Reply) else await self._read_and_answer(step, receive)
-        if reply is not None:
-            await _send(send, reply)
-
-    async def _read_and_answer(self, admitted: Admitted, receive: Receive) -> Reply | None:
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                body = await _body_of(receive, admitted.body_limit)
-        except TimeoutError:
-            return self.refuse(Fault.TOO_SLOW)
-        except RequestRejected as over:
-            return self._ended(over, self.plane.ids.new())
-        return None if body is None else await admitted.answer(body)
 
 
 def _told(what: Callable[[Asked], Any]) -> Callable[[Asked], Reply]:
@@ -314,34 +289,3 @@ async def _unless_gone(request: Request, waiting: Coroutine[Any, Any, T]) -> T |
 
 def _too_large(limit: int) -> RequestRejected:
     return RequestRejected(Rejection.TOO_LARGE, f"the body may have at most {limit} bytes")
-
-
-def _request_of(scope: Scope, receive: Receive) -> Request:
-    async def gone() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    client = scope.get("client")
-    address = client[0] if client else ""
-    return Request(scope["method"], parts_of(scope["path"]), joined(scope["headers"]), address, gone)
-
-
-async def _body_of(receive: Receive, limit: int) -> bytes | None:
-    """The whole body; None if the caller hangs up in its middle. Raises Over if it is too large."""
-    body = bytearray()
-    more = limit > 0
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise _too_large(limit)
-        more = message.get("more_body", False)
-    return bytes(body)
-
-
-async def _send(send: Send, reply: Reply) -> None:
-    headers = [*reply.pairs(), (b"content-length", b"%d" % len(reply.body))]
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})

@@ -143,13 +143,6 @@ def reply_end(
     return Reply(status_of(end, prefer_async), b"".join((_JSON_LINE, lines, _lines(sent))), body)
 
 
-def reply_unknown_model(model: str, stamp: Stamp | None = None) -> Reply:
-    """The 404 whose words clients look for."""
-    return reply_end(
-        Rejection.NOT_FOUND, stamp, what=f"Request for unknown model: {model[:256]!r} is not found"
-    )
-
-
 def _told(end: Ending, stamp: Stamp, urls: Sequence[str] = ()) -> tuple[bytes, dict[str, str]]:
     """The headers and the parameters that say how a request ended: all but the decision id made before."""
     headers, parameters = _shared(end, stamp.policy, stamp.mode)

@@ -1,4 +1,4 @@
-"""The head of one HTTP request, whoever read it: our own server or an ASGI server.
+"""The head of one HTTP request.
 
 Nothing is parsed that nobody asks for, and a body is not read before the head has been let in: `admit`
 gives either the reply to a request or how much body it may have and what then answers it.
@@ -6,7 +6,7 @@ gives either the reply to a request or how much body it may have and what then a
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from enum import Enum, auto
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
@@ -46,11 +46,6 @@ class Reply(NamedTuple):
     status: int
     headers: bytes
     body: bytes
-
-    def pairs(self) -> list[tuple[bytes, bytes]]:
-        """The headers one by one, for servers that want them so."""
-        lines = [line.partition(b": ") for line in self.headers.split(b"\r\n") if line]
-        return [(name, value) for name, _, value in lines]
 
 
 class Request:
@@ -125,14 +120,6 @@ class Handler(Protocol):
     def refuse(self, fault: Fault, what: str = "", /) -> Reply:
         """The reply to what cannot even be asked; `what`: the error in words, if not the usual."""
         ...
-
-
-def joined(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Headers by name, of which some come more than once: one value each, as RFC 9110 joins them."""
-    headers: dict[bytes, bytes] = {}
-    for name, value in pairs:
-        headers[name] = headers[name] + b", " + value if name in headers else value
-    return headers
 
 
 def parts_of(path: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from gateway.grpc.methods import METHODS
 from gateway.http.handler import ROUTES
 from gateway.http.routes import Route
 from gateway.serving.data_plane import ANYBODY, INFERENCE, METADATA, NOBODY, OWN
-from tests.support.data_planes import AWAY, Client, DataPlane, plane_of, some
+from tests.support.data_planes import REMOTE, PlaneFixture, plane_of
 from tests.support.deployments import FULL_RATE, letters
 from tests.support.grpc_client import door_of
 
@@ -34,7 +34,7 @@ def name_of(route: Route) -> str:
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlaneFixture]:
     folder = letters(tmp_path_factory.mktemp("access"), FULL_RATE)
 
     def key(name: str, scopes: set[str], models: set[str] | None = None) -> str:
@@ -50,10 +50,12 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=name_of)
-def test_without_a_key_only_health_and_the_servers_metadata_are_open(plane: DataPlane, route: Route) -> None:
+def test_without_a_key_only_health_and_the_servers_metadata_are_open(
+    plane: PlaneFixture, route: Route
+) -> None:
     async def main() -> None:
-        stranger = Client(plane.app, None, AWAY)
-        reply = some(await stranger(route.method, path_of(route)))
+        stranger = plane.client(None, REMOTE)
+        reply = await stranger.request(route.method, path_of(route))
         if route.path in OPEN:
             assert reply.status == 200
         else:
@@ -64,9 +66,11 @@ def test_without_a_key_only_health_and_the_servers_metadata_are_open(plane: Data
 
 @pytest.mark.parametrize("route", ROUTES, ids=name_of)
 @pytest.mark.parametrize("scope", [*SCOPES, "nothing"])
-def test_a_key_opens_what_its_scope_says_and_nothing_else(plane: DataPlane, route: Route, scope: str) -> None:
+def test_a_key_opens_what_its_scope_says_and_nothing_else(
+    plane: PlaneFixture, route: Route, scope: str
+) -> None:
     async def main() -> None:
-        reply = some(await Client(plane.app, plane.keys[scope], AWAY)(route.method, path_of(route)))
+        reply = await plane.client(plane.keys[scope], REMOTE).request(route.method, path_of(route))
         if route.needs is ANYBODY or scope in route.needs:
             assert reply.status not in (401, 403)
         else:
@@ -76,28 +80,30 @@ def test_a_key_opens_what_its_scope_says_and_nothing_else(plane: DataPlane, rout
 
 
 @pytest.mark.parametrize("route", [r for r in ROUTES if "{model}" in r.path], ids=name_of)
-def test_a_key_for_other_models_does_not_open_this_one(plane: DataPlane, route: Route) -> None:
+def test_a_key_for_other_models_does_not_open_this_one(plane: PlaneFixture, route: Route) -> None:
     async def main() -> None:
-        reply = some(await Client(plane.app, plane.keys["other"], AWAY)(route.method, path_of(route)))
+        reply = await plane.client(plane.keys["other"], REMOTE).request(route.method, path_of(route))
         assert reply.status == 403 or reply.outcome == (501, "refused", "unsupported")
 
     plane.run(main)
 
 
 @pytest.mark.parametrize("path", sorted({path_of(route) for route in ROUTES}))
-def test_a_method_without_a_route_is_refused_on_every_path(plane: DataPlane, path: str) -> None:
+def test_a_method_without_a_route_is_refused_on_every_path(plane: PlaneFixture, path: str) -> None:
     known = {route.method for route in ROUTES if path_of(route) == path}
 
     async def main() -> None:
         for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"} - known:
-            reply = some(await plane.ada(method, path))
+            reply = await plane.ada.request(method, path)
             assert reply.outcome == (405, "refused", "method_not_allowed")
             assert set(reply.headers["allow"].split(", ")) == known
 
     plane.run(main)
 
 
-def test_every_method_of_grpc_is_closed_to_strangers_and_to_keys_without_its_scope(plane: DataPlane) -> None:
+def test_every_method_of_grpc_is_closed_to_strangers_and_to_keys_without_its_scope(
+    plane: PlaneFixture,
+) -> None:
     async def main() -> None:
         async with door_of(plane, None) as door:
             for path, method in METHODS.items():
@@ -115,13 +121,13 @@ def test_every_method_of_grpc_is_closed_to_strangers_and_to_keys_without_its_sco
     plane.run(main)
 
 
-def test_no_key_on_this_port_loads_or_unloads_a_model(plane: DataPlane) -> None:
+def test_no_key_on_this_port_loads_or_unloads_a_model(plane: PlaneFixture) -> None:
     closed = [route for route in ROUTES if route.needs == NOBODY]
     assert {route.path.rpartition("/")[2] for route in closed} == {"load", "unload"}
 
     async def main() -> None:
         for route in closed:
-            assert some(await plane.ada(route.method, path_of(route))).status == 403
+            assert (await plane.ada.request(route.method, path_of(route))).status == 403
 
     plane.run(main)
 
@@ -131,10 +137,10 @@ def test_every_scope_that_a_route_asks_for_is_one_that_a_key_can_have() -> None:
     assert all(route.needs is ANYBODY or route.needs <= set(SCOPES) for route in ROUTES)
 
 
-def test_what_was_found_of_a_decision_is_told_to_the_scope_explain_alone(plane: DataPlane) -> None:
+def test_what_was_found_of_a_decision_is_told_to_the_scope_explain_alone(plane: PlaneFixture) -> None:
     async def main() -> None:
         for key, told in (("ada", True), ("infer", False)):
-            client = Client(plane.app, plane.keys[key], AWAY)
+            client = plane.client(plane.keys[key], REMOTE)
             reply = await client.infer(plane.strange[:1])
             about = (await client.get(f"/decisions/{reply.parameters['fs_decision_id']}")).json
             assert ("findings" in about["rows"][0]) is told

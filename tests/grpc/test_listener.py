@@ -21,7 +21,7 @@ from gateway.access.callers import add_key
 from gateway.deployment.deployment import VAR
 from gateway.grpc import listener as grpc_module
 from gateway.serving.review import answer_unsure, answer_with_label
-from tests.support.data_planes import Client, DataPlane, mixed, plane_of, whole_plane
+from tests.support.data_planes import PlaneFixture, mixed, plane_of, whole_plane
 from tests.support.data_planes import request_of as json_request
 from tests.support.deployments import FULL_RATE, Hangs, Raises, key_for, letters
 from tests.support.grpc_client import INFER, ROW_OUTCOME, SERVICE, Door, door_of, request_of, told_of
@@ -30,7 +30,7 @@ CHECK = "/grpc.health.v1.Health/Check"
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlaneFixture]:
     with whole_plane(tmp_path_factory) as made:
         yield made
 
@@ -39,7 +39,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
 
 
 @pytest.mark.parametrize("raw", [True, False], ids=["raw", "typed"])
-def test_a_trusted_caller_gets_the_models_answer_bit_for_bit(plane: DataPlane, raw: bool) -> None:
+def test_a_trusted_caller_gets_the_models_answer_bit_for_bit(plane: PlaneFixture, raw: bool) -> None:
     session = onnxruntime.InferenceSession(plane.gateway.folder / "primary.onnx")
 
     async def main() -> None:
@@ -58,7 +58,7 @@ def test_a_trusted_caller_gets_the_models_answer_bit_for_bit(plane: DataPlane, r
 
 @pytest.mark.parametrize("raw", [True, False], ids=["raw", "typed"])
 def test_a_client_that_takes_partial_answers_gets_the_rows_and_how_each_ended(
-    plane: DataPlane, raw: bool
+    plane: PlaneFixture, raw: bool
 ) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
@@ -76,7 +76,7 @@ def test_a_client_that_takes_partial_answers_gets_the_rows_and_how_each_ended(
 
 
 @pytest.mark.parametrize("coding", ["NoCompression", "Gzip", "Deflate"])
-def test_a_message_may_come_compressed_and_the_answer_is_not(plane: DataPlane, coding: str) -> None:
+def test_a_message_may_come_compressed_and_the_answer_is_not(plane: PlaneFixture, coding: str) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
             x = np.repeat(plane.good[:1], 20, axis=0)
@@ -87,7 +87,7 @@ def test_a_message_may_come_compressed_and_the_answer_is_not(plane: DataPlane, c
     plane.run(main)
 
 
-def test_the_metadata_of_both_doors_is_the_same(plane: DataPlane) -> None:
+def test_the_metadata_of_both_doors_is_the_same(plane: PlaneFixture) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
 
@@ -132,7 +132,7 @@ class Case(NamedTuple):
     key: str | None = "ada"
     rows: str = "good"
     broken: tuple[Any, ...] = ()
-    people: bool = True
+    review: bool = True
     model: str = "letters"
     version: str = ""
     timeout_us: int = 0
@@ -143,7 +143,7 @@ CASES = {
     "degraded": Case(200, "OK", "degraded", "unavailable", "small", rows="easy", broken=(Raises(),)),
     "deferred": Case(422, "FAILED_PRECONDITION", "deferred", "abstained", "review", rows="strange"),
     "review queue down": Case(
-        503, "RESOURCE_EXHAUSTED", "refused", "unavailable", "none", rows="strange", people=False
+        503, "RESOURCE_EXHAUSTED", "refused", "unavailable", "none", rows="strange", review=False
     ),
     "stopped": Case(
         503,
@@ -152,7 +152,7 @@ CASES = {
         "unavailable",
         "none",
         broken=(Raises(), Raises()),
-        people=False,
+        review=False,
     ),
     "deadline": Case(504, "DEADLINE_EXCEEDED", "refused", "deadline", "none", timeout_us=1),
     "wrong key": Case(401, "UNAUTHENTICATED", "refused", "unauthenticated", "none", key="wrong"),
@@ -165,20 +165,20 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_the_same_request_ends_the_same_way_by_both_doors(plane: DataPlane, case: Case) -> None:
+def test_the_same_request_ends_the_same_way_by_both_doors(plane: PlaneFixture, case: Case) -> None:
     rows = {"narrow": plane.good[:1, :15], "huge": np.zeros((20_000, 16), np.float32)}
     x = rows[case.rows] if case.rows in rows else getattr(plane, case.rows)[:1]
     path = f"/v2/models/{case.model}{f'/versions/{case.version}' if case.version else ''}/infer"
 
     async def main() -> None:
         with ExitStack() as stack:
-            if case.broken or not case.people:
-                stack.enter_context(plane.spoiled(*case.broken, people=case.people))
+            if case.broken or not case.review:
+                stack.enter_context(plane.spoiled(*case.broken, review=case.review))
             key = plane.keys.get(case.key or "", case.key)
             timeout: dict[str, Any] = {}
             if case.timeout_us:
                 timeout["parameters"] = {"timeout": case.timeout_us}
-            http = await Client(plane.app, key)("POST", path, json_request(x, **timeout)[0])
+            http = await plane.client(key).request("POST", path, json_request(x, **timeout)[0])
             assert http is not None
             told = http.parameters
             assert http.outcome == (case.http, case.outcome, case.reason)
@@ -200,7 +200,7 @@ def test_the_same_request_ends_the_same_way_by_both_doors(plane: DataPlane, case
     plane.run(main)
 
 
-def test_a_key_that_has_used_up_its_rate_is_told_when_to_come_again(plane: DataPlane) -> None:
+def test_a_key_that_has_used_up_its_rate_is_told_when_to_come_again(plane: PlaneFixture) -> None:
     async def main() -> None:
         async with door_of(plane, "slow") as door:
             ends = [await door.infer(plane.good[:1]) for _ in range(4)]
@@ -211,7 +211,7 @@ def test_a_key_that_has_used_up_its_rate_is_told_when_to_come_again(plane: DataP
     plane.run(main)
 
 
-def test_the_reviews_of_a_large_batch_fit_what_a_client_takes_of_trailers(plane: DataPlane) -> None:
+def test_the_reviews_of_a_large_batch_fit_what_a_client_takes_of_trailers(plane: PlaneFixture) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
             told = await door.infer(np.repeat(plane.strange[:1], 128, axis=0))
@@ -225,7 +225,7 @@ def test_the_reviews_of_a_large_batch_fit_what_a_client_takes_of_trailers(plane:
     plane.run(main)
 
 
-def test_who_waits_for_a_person_gets_the_persons_answer(plane: DataPlane) -> None:
+def test_who_waits_for_a_person_gets_the_persons_answer(plane: PlaneFixture) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
             known = await plane.cases()
@@ -238,7 +238,7 @@ def test_who_waits_for_a_person_gets_the_persons_answer(plane: DataPlane) -> Non
     plane.run(main)
 
 
-def test_a_person_who_is_not_sure_is_an_abstention(plane: DataPlane) -> None:
+def test_a_person_who_is_not_sure_is_an_abstention(plane: PlaneFixture) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
             known = await plane.cases()
@@ -251,10 +251,10 @@ def test_a_person_who_is_not_sure_is_an_abstention(plane: DataPlane) -> None:
     plane.run(main)
 
 
-def test_a_clients_deadline_only_shortens(plane: DataPlane) -> None:
+def test_a_clients_deadline_only_shortens(plane: PlaneFixture) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
-            with plane.spoiled(Hangs(), Hangs(), people=False):
+            with plane.spoiled(Hangs(), Hangs(), review=False):
                 start_s = time.perf_counter()
                 told = await door(INFER, request_of(plane.good[:1]), timeout=0.2)
                 assert told.code == "DEADLINE_EXCEEDED"
@@ -285,7 +285,9 @@ def test_a_clients_deadline_only_shortens(plane: DataPlane) -> None:
     ]
     + ["/grpc.health.v1.Health/Watch", "/other.Service/Method"],
 )
-def test_what_is_not_served_is_unimplemented_and_the_server_stays_up(plane: DataPlane, method: str) -> None:
+def test_a_method_that_is_not_served_is_unimplemented_and_the_server_stays_up(
+    plane: PlaneFixture, method: str
+) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
             told = await door(method, b"\x0a\x01x")
@@ -300,7 +302,7 @@ def test_what_is_not_served_is_unimplemented_and_the_server_stays_up(plane: Data
     plane.run(main)
 
 
-def test_health_is_told_to_anybody_of_what_there_is(plane: DataPlane) -> None:
+def test_health_is_told_to_anybody_of_what_there_is(plane: PlaneFixture) -> None:
     async def main() -> None:
         async with door_of(plane, "wrong") as door:
             for name in ("", SERVICE, "letters"):
@@ -316,7 +318,7 @@ def test_health_is_told_to_anybody_of_what_there_is(plane: DataPlane) -> None:
 
 
 @pytest.mark.parametrize("method", ["RepositoryModelLoad", "RepositoryModelUnload"])
-def test_administration_is_nobodys_here(plane: DataPlane, method: str) -> None:
+def test_administration_is_nobodys_here(plane: PlaneFixture, method: str) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
             told = await door(f"/{SERVICE}/{method}")
@@ -338,7 +340,7 @@ def test_administration_is_nobodys_here(plane: DataPlane, method: str) -> None:
     ],
 )
 def test_who_is_refused_is_refused_before_a_message_is_read(
-    plane: DataPlane, key: str, name: str, code: str
+    plane: PlaneFixture, key: str, name: str, code: str
 ) -> None:
     async def main() -> None:
         async with door_of(plane, key) as door:
@@ -349,7 +351,9 @@ def test_who_is_refused_is_refused_before_a_message_is_read(
     plane.run(main)
 
 
-def test_a_message_that_never_comes_ends_the_call(plane: DataPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_that_never_comes_ends_the_call(
+    plane: PlaneFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(grpc_module, "BODY_TIMEOUT_S", 0.1)
 
     async def main() -> None:
@@ -362,7 +366,7 @@ def test_a_message_that_never_comes_ends_the_call(plane: DataPlane, monkeypatch:
     plane.run(main)
 
 
-def test_a_call_without_a_message_is_invalid(plane: DataPlane) -> None:
+def test_a_call_without_a_message_is_invalid(plane: PlaneFixture) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
             call = door.channel.stream_unary(INFER)(iter(()), metadata=door.metadata(()))
@@ -373,7 +377,7 @@ def test_a_call_without_a_message_is_invalid(plane: DataPlane) -> None:
 
 @pytest.mark.parametrize(("bound", "reason"), [("most_per_caller", "rate_limited"), ("most", "unavailable")])
 def test_no_more_calls_than_there_are_seats_are_under_way(
-    plane: DataPlane, monkeypatch: pytest.MonkeyPatch, bound: str, reason: str
+    plane: PlaneFixture, monkeypatch: pytest.MonkeyPatch, bound: str, reason: str
 ) -> None:
     monkeypatch.setattr(plane.gateway.in_flight, bound, 2)
 
@@ -392,7 +396,7 @@ def test_no_more_calls_than_there_are_seats_are_under_way(
     plane.run(main)
 
 
-async def seats(plane: DataPlane, taken: int) -> None:
+async def seats(plane: PlaneFixture, taken: int) -> None:
     """Returns when so many calls are under way."""
     for _ in range(500):
         if plane.gateway.in_flight.total == taken:
@@ -401,7 +405,9 @@ async def seats(plane: DataPlane, taken: int) -> None:
     raise AssertionError(f"{plane.gateway.in_flight.total} calls are under way, not {taken}")
 
 
-def test_who_hangs_up_is_judged_to_the_end_recorded_and_keeps_its_seat_until_then(plane: DataPlane) -> None:
+def test_a_call_whose_client_hangs_up_is_judged_recorded_and_keeps_its_slot_until_then(
+    plane: PlaneFixture,
+) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
             with plane.recorded() as seen, plane.spoiled(Hangs()):
@@ -420,7 +426,7 @@ def test_who_hangs_up_is_judged_to_the_end_recorded_and_keeps_its_seat_until_the
 
 
 def test_a_defect_ends_as_unavailable_and_tells_nothing_of_itself(
-    plane: DataPlane, monkeypatch: pytest.MonkeyPatch
+    plane: PlaneFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: Any) -> None:
         raise RuntimeError("secret of the inside")
@@ -428,7 +434,7 @@ def test_a_defect_ends_as_unavailable_and_tells_nothing_of_itself(
     async def main() -> None:
         async with door_of(plane) as door:
             with monkeypatch.context() as patch:
-                patch.setattr(plane.app.plane, "judge", broken)
+                patch.setattr(plane.handler.plane, "judge", broken)
                 told = await door.infer(plane.good[:1])
             assert told.outcome == ("RESOURCE_EXHAUSTED", "refused", "unavailable", "none")
             assert "secret" not in str(told)
@@ -437,7 +443,7 @@ def test_a_defect_ends_as_unavailable_and_tells_nothing_of_itself(
     plane.run(main)
 
 
-def test_strange_names_and_keys_are_only_refused(plane: DataPlane) -> None:
+def test_strange_names_and_keys_are_only_refused(plane: PlaneFixture) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
             for name in ("\r\nx-evil: 1", "é☃", "x" * 5000, "\x00"):
@@ -454,7 +460,7 @@ def test_strange_names_and_keys_are_only_refused(plane: DataPlane) -> None:
     plane.run(main)
 
 
-def test_a_stop_finishes_the_call_in_flight(plane: DataPlane) -> None:
+def test_a_stop_finishes_the_call_in_flight(plane: PlaneFixture) -> None:
     async def main() -> None:
         async with door_of(plane) as door:
             with plane.spoiled(Hangs()):
@@ -478,7 +484,7 @@ def test_a_key_for_another_model_and_a_stranger_are_refused(tmp_path: Path) -> N
                 told = await door.infer(plane.good[:1])
                 assert told.outcome == ("UNAUTHENTICATED", "refused", "unauthenticated", "none")
                 assert (await door(f"/{SERVICE}/ServerLive")).code == "OK"
-            assert (await Client(plane.app, other).infer(plane.good[:1])).status == 403
+            assert (await plane.client(other).infer(plane.good[:1])).status == 403
             async with door_of(plane, "other") as door:
                 told = await door.infer(plane.good[:1])
                 assert told.outcome == ("PERMISSION_DENIED", "refused", "forbidden", "none")

@@ -12,8 +12,7 @@ import pytest
 
 from gateway.serving.review import QueuedReview, answer_unsure, answer_with_label
 from tests.support.data_planes import (
-    Client,
-    DataPlane,
+    PlaneFixture,
     mixed,
     plane_of,
     whole_plane,
@@ -26,12 +25,12 @@ from tests.support.deployments import (
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlaneFixture]:
     with whole_plane(tmp_path_factory) as made:
         yield made
 
 
-def test_a_caller_can_read_how_a_request_ended_but_neither_scores_nor_guards(plane: DataPlane) -> None:
+def test_a_caller_can_read_how_a_request_ended_but_neither_scores_nor_guards(plane: PlaneFixture) -> None:
     async def main() -> None:
         asked = await plane.ada.infer(mixed(plane))
         reply = await plane.ada.get(f"/decisions/{asked.parameters['fs_decision_id']}")
@@ -54,17 +53,17 @@ def test_a_caller_can_read_how_a_request_ended_but_neither_scores_nor_guards(pla
     plane.run(main)
 
 
-def test_what_is_another_callers_or_nobodys_is_the_same_404(plane: DataPlane) -> None:
+def test_what_is_another_callers_or_nobodys_is_the_same_404(plane: PlaneFixture) -> None:
     async def main() -> None:
         asked = await plane.ada.infer(plane.strange[:1])
         id_ = asked.parameters["fs_decision_id"]
-        bob = Client(plane.app, plane.keys["bob"])
+        bob = plane.client(plane.keys["bob"])
         for kind in ("decisions", "reviews"):
             assert (await plane.ada.get(f"/{kind}/{id_}")).status == 200
             told = set()
             for who, what in (
                 (bob, id_),
-                (plane.anyone, id_),
+                (plane.anonymous, id_),
                 (bob, "0" * 24),
                 (bob, id_ + ".0"),
                 (bob, "*"),
@@ -77,7 +76,7 @@ def test_what_is_another_callers_or_nobodys_is_the_same_404(plane: DataPlane) ->
     plane.run(main)
 
 
-def test_a_review_can_be_polled_until_a_person_has_answered(plane: DataPlane) -> None:
+def test_a_review_can_be_polled_until_a_person_has_answered(plane: PlaneFixture) -> None:
     async def main() -> None:
         asked = await plane.ada.infer(plane.strange[:1])
         url, id_ = asked.json["review_url"], asked.parameters["fs_decision_id"]
@@ -97,7 +96,7 @@ def test_a_review_can_be_polled_until_a_person_has_answered(plane: DataPlane) ->
     plane.run(main)
 
 
-def test_a_row_of_a_batch_has_a_review_of_its_own(plane: DataPlane) -> None:
+def test_a_row_of_a_batch_has_a_review_of_its_own(plane: PlaneFixture) -> None:
     async def main() -> None:
         asked = await plane.ada.infer(plane.strange[:2])
         urls = asked.parameters["fs_review_urls"].split(",")
@@ -107,7 +106,7 @@ def test_a_row_of_a_batch_has_a_review_of_its_own(plane: DataPlane) -> None:
     plane.run(main)
 
 
-def test_a_persons_refusal_is_told_in_the_review(plane: DataPlane) -> None:
+def test_a_persons_refusal_is_told_in_the_review(plane: PlaneFixture) -> None:
     async def main() -> None:
         asked = await plane.ada.infer(plane.strange[:1])
         await plane.answer(asked.parameters["fs_decision_id"], answer_unsure())
@@ -119,7 +118,7 @@ def test_a_persons_refusal_is_told_in_the_review(plane: DataPlane) -> None:
     plane.run(main)
 
 
-def test_an_answer_that_no_class_has_is_no_500(plane: DataPlane) -> None:
+def test_an_answer_that_no_class_has_is_no_500(plane: PlaneFixture) -> None:
     async def main() -> None:
         asked = await plane.ada.infer(plane.strange[:1])
         await plane.answer(asked.parameters["fs_decision_id"], answer_with_label(26))

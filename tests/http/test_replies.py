@@ -24,7 +24,7 @@ from gateway.core.decision import (
     severity,
 )
 from gateway.core.errors import InvalidRequest, Problem
-from gateway.http.replies import reply_end, reply_infer, reply_unknown_model
+from gateway.http.replies import reply_end, reply_infer
 from gateway.listener.messages import Reply
 from gateway.protocol.contract import RequestedOutput
 from gateway.protocol.disclosure import Label, Rounded
@@ -190,13 +190,6 @@ def test_a_ticket_is_quoted_and_the_path_is_the_doors_to_choose() -> None:
 
 def test_unauthenticated_says_how_to_authenticate() -> None:
     assert headers_of(reply_end(Rejection.UNAUTHENTICATED))["www-authenticate"] == "Bearer"
-
-
-def test_an_unknown_model_is_a_404_in_the_words_that_clients_look_for() -> None:
-    reply = reply_unknown_model("nope" * 999, STAMP)
-    assert reply.status == 404
-    assert json_of(reply)["error"].startswith("Request for unknown model: 'nope")
-    assert len(reply.body) < 1000
 
 
 @pytest.mark.parametrize(

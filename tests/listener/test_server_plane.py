@@ -16,7 +16,7 @@ import pytest
 
 from gateway.replica import ListenAddress, Replica
 from gateway.serving.gateway import Gateway
-from tests.support.data_planes import INFER, PARAMETERS, DataPlane, Rows, request_of, whole_plane
+from tests.support.data_planes import INFER, PARAMETERS, PlaneFixture, Rows, request_of, whole_plane
 from tests.support.deployments import FULL_RATE, Hangs, key_for, letters, swap
 from tests.support.raw_http import QUICK, Door, Got, Wire, chunked, get, listening, post
 from tests.support.served import free_port
@@ -25,12 +25,12 @@ TOKEN = "token"
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlaneFixture]:
     with whole_plane(tmp_path_factory) as made:
         yield made
 
 
-def infer(plane: DataPlane, x: Rows, *headers: str, binary: bool = False, **members: Any) -> bytes:
+def infer(plane: PlaneFixture, x: Rows, *headers: str, binary: bool = False, **members: Any) -> bytes:
     body, more = request_of(x, binary, **members)
     lines = [f"{name}: {value}" for name, value in more]
     return post(INFER, body, f"Authorization: Bearer {plane.keys['ada']}", *lines, *headers)
@@ -45,9 +45,9 @@ def outcome(got: Got) -> tuple[int, str]:
     return got.status, told["reason"]
 
 
-def test_json_and_binary_are_answered_bit_for_bit_as_through_the_other_door(plane: DataPlane) -> None:
+def test_json_and_binary_are_answered_bit_for_bit_as_through_the_other_door(plane: PlaneFixture) -> None:
     async def main() -> None:
-        async with listening(plane.app) as door:
+        async with listening(plane.handler) as door:
             wire = await door.connect()
             x = plane.good[:3]
             known = (await plane.ada.infer(x)).tensor()
@@ -67,7 +67,7 @@ def test_json_and_binary_are_answered_bit_for_bit_as_through_the_other_door(plan
     plane.run(main)
 
 
-def test_many_callers_at_once_get_their_own_answers(plane: DataPlane) -> None:
+def test_many_callers_at_once_get_their_own_answers(plane: PlaneFixture) -> None:
     async def main() -> None:
         x = plane.good[:40]
         known = np.concatenate([(await plane.ada.infer(x[i : i + 1])).tensor() for i in range(40)])
@@ -79,14 +79,14 @@ def test_many_callers_at_once_get_their_own_answers(plane: DataPlane) -> None:
                 shown = np.array(got.json["outputs"][0]["data"], np.float32)
                 assert np.abs(shown - known[i]).max() < 1e-5
 
-        async with listening(plane.app) as door:
+        async with listening(plane.handler) as door:
             wires = [await door.connect() for _ in range(40)]
             await asyncio.gather(*(ask(wire, i) for i, wire in enumerate(wires)))
 
     plane.run(main)
 
 
-def test_whoever_is_refused_is_refused_before_its_body_is_read(plane: DataPlane) -> None:
+def test_whoever_is_refused_is_refused_before_its_body_is_read(plane: PlaneFixture) -> None:
     limit = plane.gateway.loaded.contract.body_limit_bytes
     key = f"X-Api-Key: {plane.keys['ada']}"
     heads: list[tuple[bytes, tuple[int, str]]] = [
@@ -101,7 +101,7 @@ def test_whoever_is_refused_is_refused_before_its_body_is_read(plane: DataPlane)
     ]
 
     async def main() -> None:
-        async with listening(plane.app, replace(QUICK, head_s=30, body_s=30, idle_s=30)) as door:
+        async with listening(plane.handler, replace(QUICK, head_s=30, body_s=30, idle_s=30)) as door:
             for sent, end in heads:
                 wire = await door.connect()
                 got = await wire.ask(sent[: sent.index(b"\r\n\r\n") + 4])
@@ -113,12 +113,12 @@ def test_whoever_is_refused_is_refused_before_its_body_is_read(plane: DataPlane)
     plane.run(main)
 
 
-def test_every_limit_of_the_door_ends_in_a_reply_that_names_policy_and_decision(plane: DataPlane) -> None:
+def test_every_limit_of_the_door_ends_in_a_reply_that_names_policy_and_decision(plane: PlaneFixture) -> None:
     limit = plane.gateway.loaded.contract.body_limit_bytes
     key = f"X-Api-Key: {plane.keys['ada']}".encode()
 
     async def main() -> None:
-        async with listening(plane.app) as door:
+        async with listening(plane.handler) as door:
             for sent, end in (
                 (b"noise\r\n\r\n", (400, "invalid")),
                 (get("/v2", "X-A: " + "a" * 20_000).encode(), (431, "head_too_large")),
@@ -136,9 +136,9 @@ def test_every_limit_of_the_door_ends_in_a_reply_that_names_policy_and_decision(
     plane.run(main)
 
 
-def test_who_hangs_up_while_waiting_for_a_person_is_not_waited_for(plane: DataPlane) -> None:
+def test_who_hangs_up_while_waiting_for_a_person_is_not_waited_for(plane: PlaneFixture) -> None:
     async def main() -> None:
-        async with listening(plane.app) as door:
+        async with listening(plane.handler) as door:
             for half in (False, True):
                 wire = await door.connect()
                 await wire.send(infer(plane, plane.strange[:1], "Prefer: wait=20"))
@@ -152,9 +152,9 @@ def test_who_hangs_up_while_waiting_for_a_person_is_not_waited_for(plane: DataPl
     plane.run(main)
 
 
-def test_who_hangs_up_while_it_is_judged_is_still_in_the_log(plane: DataPlane) -> None:
+def test_who_hangs_up_while_it_is_judged_is_still_in_the_log(plane: PlaneFixture) -> None:
     async def main() -> None:
-        async with listening(plane.app) as door:
+        async with listening(plane.handler) as door:
             with plane.recorded() as seen, plane.spoiled(Hangs()):
                 wire = await door.connect()
                 await wire.send(infer(plane, plane.good[:1]))
@@ -166,9 +166,9 @@ def test_who_hangs_up_while_it_is_judged_is_still_in_the_log(plane: DataPlane) -
     plane.run(main)
 
 
-def test_a_review_and_a_decision_are_told_over_the_same_connection(plane: DataPlane) -> None:
+def test_a_review_and_a_decision_are_told_over_the_same_connection(plane: PlaneFixture) -> None:
     async def main() -> None:
-        async with listening(plane.app) as door:
+        async with listening(plane.handler) as door:
             wire = await door.connect()
             asked = await wire.ask(infer(plane, plane.strange[:1]))
             assert outcome(asked) == (422, "abstained")
@@ -199,7 +199,7 @@ async def replica_of(folder: Path) -> AsyncIterator[tuple[Replica, Door]]:
 
 
 def test_a_replica_that_stops_finishes_what_it_was_asked_and_writes_it_down(
-    tmp_path: Path, plane: DataPlane
+    tmp_path: Path, plane: PlaneFixture
 ) -> None:
     folder = letters(tmp_path, FULL_RATE)
     body, _ = request_of(plane.good[:1])
@@ -225,7 +225,7 @@ def test_a_replica_that_stops_finishes_what_it_was_asked_and_writes_it_down(
 
 
 def test_a_replica_behind_a_trusted_proxy_believes_it_and_nobody_else(
-    tmp_path: Path, plane: DataPlane
+    tmp_path: Path, plane: PlaneFixture
 ) -> None:
     folder = letters(
         tmp_path, FULL_RATE, ("anonymous: loopback", "anonymous: loopback, trusted_proxies: [127.0.0.1]")
@@ -243,10 +243,10 @@ def test_a_replica_behind_a_trusted_proxy_believes_it_and_nobody_else(
 
 
 def test_a_caller_with_too_many_connections_is_refused_by_its_key_and_others_are_served(
-    plane: DataPlane,
+    plane: PlaneFixture,
 ) -> None:
     async def main() -> None:
-        async with listening(plane.app, replace(QUICK, idle_s=30, connections_per_caller=2)) as door:
+        async with listening(plane.handler, replace(QUICK, idle_s=30, connections_per_caller=2)) as door:
             sent = infer(plane, plane.good[:1])
             kept = [await door.connect() for _ in range(2)]
             for _ in range(2):
