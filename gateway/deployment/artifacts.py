@@ -27,8 +27,8 @@ from gateway.deployment.models import load_models
 from gateway.deployment.upstreams import check_upstreams, read_upstreams
 from gateway.policy.kinds.kind import FittedGuard
 from gateway.policy.locate import closest
-from gateway.policy.schema import Policy
-from gateway.protocol.contract import Contract, TensorSpec
+from gateway.policy.schema import OipPolicy, Policy
+from gateway.protocol.contract import ONNX_PLATFORM, UPSTREAM_PLATFORM, Contract, TensorSpec
 from guards import arrays
 
 
@@ -132,8 +132,15 @@ def contract_of(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Co
     outputs = tuple(
         TensorSpec(s.name, s.dtype, s.shape, bf16=s.bf16) for s in primary.outputs if s.name in policy.expose
     )
+    is_upstream = isinstance(policy.rungs[0].model, OipPolicy)
     return Contract(
-        policy.name, inputs, outputs, policy.serving.max_batch_rows, policy.version, tuple(policy.labels)
+        policy.name,
+        inputs,
+        outputs,
+        policy.serving.max_batch_rows,
+        policy.version,
+        tuple(policy.labels),
+        UPSTREAM_PLATFORM if is_upstream else ONNX_PLATFORM,
     )
 
 

@@ -134,6 +134,10 @@ def _suits(wanted: tuple[int | None, ...], shape: list[int]) -> bool:
     return all(d >= 1 if want is None else d == want for d, want in zip(shape, wanted, strict=True))
 
 
+ONNX_PLATFORM = "onnxruntime_onnx"
+UPSTREAM_PLATFORM = "oip_upstream"
+"""What metadata calls a model: `backend_format`, as Triton does. An upstream is a model in another server."""
+
 ROW_OUTCOME = TensorSpec("fs_row_outcome", np.dtype(np.object_), (None,))
 """The output that a client asks for to say that it can handle partial answers: how each row ended."""
 
@@ -152,6 +156,7 @@ class Contract:
     """One model on the wire. `outputs` are the exposed ones only; `body_limit_bytes`: worth reading.
 
     labels: the names of the classes, for outputs whose last axis is so long.
+    platform: of the first rung's model, ONNX_PLATFORM or UPSTREAM_PLATFORM.
     bf16: the outputs that travel as BF16.
 
     Raises:  ArtifactError for names that repeat or are reserved, or nothing to take or give.
@@ -163,6 +168,7 @@ class Contract:
     max_rows: int
     version: str
     labels: tuple[str, ...] = ()
+    platform: str = ONNX_PLATFORM
     inputs_by_name: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
     outputs_by_name: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
     default_outputs: Mapping[bool, tuple[RequestedOutput, ...]] = field(init=False, compare=False, repr=False)

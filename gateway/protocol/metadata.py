@@ -21,7 +21,6 @@ EXTENSIONS = (
     "schedule_policy",
     "statistics",
 )
-PLATFORM = "onnxruntime_onnx"
 
 
 def server() -> dict[str, Any]:
@@ -34,12 +33,12 @@ def health(live: bool = True, ready: bool = True) -> dict[str, Any]:
     return {"live": live, "ready": ready}
 
 
-def model(contract: Contract, platform: str = PLATFORM) -> dict[str, Any]:
+def model(contract: Contract) -> dict[str, Any]:
     """Of GET v2/models/{m}. The first size is -1: any number of rows up to the limit."""
     return {
         "name": contract.model,
         "versions": [contract.version],
-        "platform": platform,
+        "platform": contract.platform,
         "inputs": [_tensor(spec) for spec in contract.inputs],
         "outputs": [_tensor(spec) for spec in contract.outputs],
     }
@@ -50,12 +49,12 @@ def model_ready(contract: Contract) -> dict[str, Any]:
     return {"name": contract.model, "ready": True}
 
 
-def config(contract: Contract, platform: str = PLATFORM) -> dict[str, Any]:
+def config(contract: Contract) -> dict[str, Any]:
     """Of GET v2/models/{m}/config, which perf_analyzer needs. Sizes are without the row."""
     return {
         "name": contract.model,
-        "platform": platform,
-        "backend": platform.partition("_")[0],
+        "platform": contract.platform,
+        "backend": contract.platform.partition("_")[0],
         "max_batch_size": contract.max_rows,
         "input": [_config(spec) for spec in contract.inputs],
         "output": [_config(spec) for spec in contract.outputs],
