@@ -17,7 +17,7 @@ check: $(READY)  ## format, lint, types, layers: everything but the tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-mutants: $(READY)  ## break the heart on purpose; every mutant must be killed
+mutants: $(READY)  ## break the core on purpose; every mutant must be killed
 	$(BIN)/python tests/mutants.py
 
 bench: $(READY)  ## what the guards stop, what a request costs and where, how fast it starts: about five minutes

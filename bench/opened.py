@@ -29,7 +29,7 @@ from gateway.deployment.deployment import Deployment
 from gateway.policy.kinds.ood import FittedOod
 from gateway.policy.schema import Policy
 from gateway.protocol.endings import ending
-from guards.confidence import unsureness
+from guards.confidence import uncertainty
 from guards.rows import Signals
 
 BATCH_ROWS = 128
@@ -137,7 +137,7 @@ class Opened:
     async def _score(self, batch: Batch) -> dict[str, F8]:
         answer = await batch.forward(self.primary)
         s = Signals(batch.inputs[self.source], answer.get("features"), answer.get("logits"))
-        scores = {BASELINE: unsureness(answer[OUTPUT])}
+        scores = {BASELINE: uncertainty(answer[OUTPUT])}
         stages = [guard for guard in self.pipeline.guards if isinstance(guard, FeatureStage)]
         for stage in stages:
             fitted = self.artifacts.guards[stage.name]

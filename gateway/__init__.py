@@ -1,5 +1,5 @@
 """A fail-safe model serving gateway.
 
-Guards measure, fallbacks answer, the gateway decides. Read `decision.py` first, then `batch.py`,
-`stage.py` and `pipeline.py`: that is the whole heart.
+Guards measure, fallbacks answer, the gateway decides. Read `core/decision.py` first, then `core/stage.py` and
+`core/pipeline.py`; docs/architecture.md names every package.
 """

@@ -24,8 +24,8 @@ from gateway.replica import ListenAddress, Replica, admin_token
 from gateway.serving.gateway import Gateway
 
 if "ray" not in sys.modules:
-    # Ray reads these when it is imported: nobody without the token may join or drive our own cluster, and
-    # it tells nobody that it exists. Under `serve run` Ray is there first, and its operator's settings stand.
+    # Ray reads these when it is imported: only holders of the token may join or drive our own cluster, and
+    # usage is not reported. Under `serve run` Ray is imported first, and its operator's settings apply.
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ.setdefault("RAY_AUTH_TOKEN", admin_token())
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -57,12 +57,12 @@ class ListenAddress:
         return f"http{'s' * secure}://{self.place(self.port)}"
 
     def place(self, port: int) -> str:
-        """Host and port as they stand in a URL."""
+        """Host and port as in a URL."""
         return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to whoever runs the replica."""
+    """Leaves signals to the process that runs the replica."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -85,10 +85,10 @@ class Replica:
         self._data_socket = bind(address.host, address.port)
         self._grpc: grpc.aio.Server | None = None
         self._admin = _admin_server(admin_app(gateway, token))
-        self._admin_sockets = [bind("127.0.0.1", address.admin_port), self._sibling()]
+        self._admin_sockets = [bind("127.0.0.1", address.admin_port), self._bind_replica_socket()]
         self._serving: asyncio.Task[None] | None = None
 
-    def _sibling(self) -> socket.socket:
+    def _bind_replica_socket(self) -> socket.socket:
         folder = self.gateway.loaded.deployment.var / "run"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._socket_path = folder / f"{self.gateway.replica}.sock"
@@ -110,7 +110,8 @@ class Replica:
             await asyncio.sleep(0.005)
         self._grpc = self._grpc_server(self.gateway.loaded.policy.serving)
         await self._grpc.start()
-        await self._data.start(self._data_socket, BACKLOG)  # last: whoever sees it ready finds all of it
+        # Last: a client that finds it ready finds every port open.
+        await self._data.start(self._data_socket, BACKLOG)
 
     def _http_server(self, serving: Serving) -> Server:
         limits = Limits(
@@ -175,7 +176,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def leave_alone_what_is_loaded() -> None:
-    """Tells the garbage collector that modules, models and policy stay, and to look at the rest less often.
+    """Excludes modules, models and policy from garbage collection, and makes it less frequent.
 
     They hold some 300,000 objects, which it would walk through every few hundred requests: a fifth of the
     gateway's time (bench/README.md). Requests make next to no cycles, so memory does not grow.

@@ -3,7 +3,8 @@
 A fitted object is a frozen dataclass whose fields are arrays, numbers, strings, other fitted objects, or
 tuples of these. Its packed form has one array per leaf, `name/field/...`, and an entry `name#` that holds
 the class name of a dataclass or the length of a tuple. Reading follows the annotations of the expected
-class, so a file can name only classes that the annotations allow.
+class, so a file can name only classes that the annotations allow. Names of stored classes and of their fields
+are part of the file format: a rename breaks every `guards.npz`.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ Arrays: TypeAlias = dict[str, NDArray[Any]]
 T = TypeVar("T")
 S = TypeVar("S", bound=np.generic)
 
-_BROKEN = (ValueError, EOFError, KeyError, IndexError, MemoryError, NotImplementedError)
+_UNREADABLE = (ValueError, EOFError, KeyError, IndexError, MemoryError, NotImplementedError)
 _SCALARS = {bool: "b", int: "i", float: "f", str: "U"}
 
 
-def frozen(array: NDArray[S]) -> NDArray[S]:
+def read_only(array: NDArray[S]) -> NDArray[S]:
     """A read-only, contiguous copy: the form in which a fitted object holds an array."""
     copy = np.array(array, order="C")
     copy.flags.writeable = False
@@ -89,21 +90,21 @@ def _read(hint: Any, name: str, arrays: Mapping[str, NDArray[Any]]) -> Any:
 
 
 def _array(dtype: Any, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-    found = _present(name, arrays)
+    found = _require(name, arrays)
     if dtype is not Any and found.dtype != np.dtype(dtype):
         raise ValueError(f"{name}: holds {found.dtype} where {np.dtype(dtype)} is expected; calibrate again")
-    return frozen(found)
+    return read_only(found)
 
 
 def _scalar(hint: type, name: str, arrays: Mapping[str, NDArray[Any]]) -> Any:
-    found = _present(name, arrays)
+    found = _require(name, arrays)
     if found.shape != () or found.dtype.kind != _SCALARS[hint]:
         held = f"{found.dtype}{list(found.shape)}"
         raise ValueError(f"{name}: holds {held} where one {hint.__name__} is expected; calibrate again")
     return found.item()
 
 
-def _present(name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+def _require(name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     if name not in arrays:
         raise ValueError(f"{name}: missing from the file; calibrate again")
     return arrays[name]
@@ -136,5 +137,5 @@ def load(path: Path) -> Arrays:
             if not all(isinstance(array, np.ndarray) for array in held.values()):
                 raise ValueError("it holds files that are no arrays")
             return held
-    except (*_BROKEN, zipfile.BadZipFile, zlib.error) as error:
+    except (*_UNREADABLE, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: not a readable .npz of plain arrays ({error}); calibrate again") from error

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from guards.rows import F8, AnsweredRows
+from guards.rows import F8, AnsweredBatch
 
 
-def unsureness(p: NDArray[Any]) -> F8:
+def uncertainty(p: NDArray[Any]) -> F8:
     """One minus the largest probability.
 
     Args:    p: float[n, k], rows that sum to one.
@@ -36,7 +36,7 @@ class Confidence:
 
     output: str = "probabilities"
 
-    async def score(self, batch: AnsweredRows) -> F8:
+    async def score(self, batch: AnsweredBatch) -> F8:
         """One minus the largest probability of each row.
 
         Returns: float64[n] in [0, 1 - 1/k].
@@ -44,7 +44,7 @@ class Confidence:
         """
         if self.output not in batch.outputs:
             raise ValueError(f"confidence: the model gives {sorted(batch.outputs)}, not {self.output!r}")
-        score = unsureness(batch.outputs[self.output])
+        score = uncertainty(batch.outputs[self.output])
         if len(score) != len(batch):
             raise ValueError(f"confidence: {len(score)} rows of {self.output!r} for a batch of {len(batch)}")
         return score

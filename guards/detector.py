@@ -27,7 +27,7 @@ class Detector(Protocol):
         ...
 
 
-def matrix(owner: str, name: str, array: NDArray[Any] | None, width: int | None = None) -> F8:
+def as_matrix(owner: str, name: str, array: NDArray[Any] | None, width: int | None = None) -> F8:
     """Convert a signal to float64[n, width].
 
     Args:    owner: the detector's kind, for the message; name: the signal's name; array: [n, width] or None;
@@ -46,7 +46,7 @@ def matrix(owner: str, name: str, array: NDArray[Any] | None, width: int | None 
     return array.astype(np.float64)
 
 
-def labelled(owner: str, x: NDArray[Any], y: I8, least: int) -> None:
+def check_fit_rows(owner: str, x: NDArray[Any], y: I8, least: int) -> None:
     """Validate the rows to fit on.
 
     Args:    owner: the detector's kind, for the message; x: [n, ...]; y: int64[n]; least: the fewest rows.
@@ -60,7 +60,7 @@ def labelled(owner: str, x: NDArray[Any], y: I8, least: int) -> None:
         raise ValueError(f"{owner}: the rows to fit on hold NaN or infinity; remove those rows")
 
 
-def unit(h: F8) -> F8:
+def unit_rows(h: F8) -> F8:
     """Rows scaled to Euclidean length 1: float64[n, d]; a row of zeros stays zero."""
     length = np.sqrt(np.vecdot(h, h))[:, None]
     at_one: F8 = h / np.maximum(length, 1e-30)

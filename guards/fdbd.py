@@ -7,11 +7,11 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from guards.arrays import frozen
-from guards.detector import I8, labelled, matrix
+from guards.arrays import read_only
+from guards.detector import I8, as_matrix, check_fit_rows
 from guards.rows import F8, Signals
 
-AFFINE = 0.01
+MAX_AFFINE_RESIDUAL = 0.01
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,8 +39,8 @@ class Fdbd:
         Source:  docs/guards.md, fdbd. Deviation: the paper is given the last layer; here it is the
                  least-squares fit of z on h, exact on the span of the features.
         """
-        h, z = matrix("fdbd", "features", s.h), matrix("fdbd", "logits", s.z)
-        labelled("fdbd", h, y, 2 * (h.shape[1] + 1))
+        h, z = as_matrix("fdbd", "features", s.h), as_matrix("fdbd", "logits", s.z)
+        check_fit_rows("fdbd", h, y, 2 * (h.shape[1] + 1))
         if z.shape[1] < 2 or len(z) != len(h):
             raise ValueError(
                 f"fdbd: logits have shape {list(z.shape)}, expected [{len(h)}, k >= 2]; check the outputs"
@@ -49,16 +49,16 @@ class Fdbd:
         head, _, rank, _ = np.linalg.lstsq(h - mu, z - z.mean(0))
         left = (z - z.mean(0) - (h - mu) @ head) * np.sqrt(len(h) / (len(h) - int(rank) - 1))
         share = float(np.sqrt(np.square(left).mean() / max(float(z.var(0).mean()), 1e-30)))
-        if not share < AFFINE:
+        if not share < MAX_AFFINE_RESIDUAL:
             raise ValueError(
                 f"fdbd: logits are not affine in the features ({share:.0%} of their spread is left over); "
                 "give as features the input of the last layer"
             )
         gap = np.sqrt(np.square(head.T[:, None] - head.T[None]).sum(2))
-        near = gap <= 1e-9 * gap.max()
-        weights = np.where(near, 0.0, 1.0 / np.where(near, 1.0, gap)) / (len(gap) - 1)
+        same_row = gap <= 1e-9 * gap.max()
+        weights = np.where(same_row, 0.0, 1.0 / np.where(same_row, 1.0, gap)) / (len(gap) - 1)
         radius = float(np.median(np.sqrt(np.square(h - mu).sum(1))))
-        return cls(frozen(weights), frozen(mu), max(1e-6 * radius, 1e-30))
+        return cls(read_only(weights), read_only(mu), max(1e-6 * radius, 1e-30))
 
     def score(self, s: Signals, /) -> F8:
         """Minus the mean boundary distance, relative to the distance from the mean feature.
@@ -69,7 +69,10 @@ class Fdbd:
         Source:  Liu and Qin, ICML 2024, eq. 10, with the sign turned. Deviation: the divisor has a floor of
                  1e-6 of its median.
         """
-        h, z = matrix("fdbd", "features", s.h, len(self.mu)), matrix("fdbd", "logits", s.z, len(self.weights))
+        h, z = (
+            as_matrix("fdbd", "features", s.h, len(self.mu)),
+            as_matrix("fdbd", "logits", s.z, len(self.weights)),
+        )
         if h.shape[0] != z.shape[0]:
             raise ValueError(
                 f"fdbd: {h.shape[0]} rows of features but {z.shape[0]} of logits; check the model's outputs"

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from guards.detector import I8, labelled, matrix
+from guards.detector import I8, as_matrix, check_fit_rows
 from guards.rows import F8, Signals
 
 GAMMA = 0.1
@@ -34,8 +34,8 @@ class Gen:
         Args:    s.z: float[n, k]; y: int64[n], only counted; seed: unused.
         Raises:  ValueError for fewer than two classes.
         """
-        z = matrix("gen", "logits", s.z)
-        labelled("gen", z, y, 1)
+        z = as_matrix("gen", "logits", s.z)
+        check_fit_rows("gen", z, y, 1)
         if z.shape[1] < 2:
             raise ValueError(f"gen: needs two or more classes, not {z.shape[1]}; leave it out for this model")
         return cls(z.shape[1])
@@ -52,14 +52,14 @@ class Gen:
         Cost:    O(n k log k): about 16 us at n=1, k=10.
         Source:  Liu et al., CVPR 2023, eq. 4, gamma 0.1, top 100, with the sign turned.
         """
-        z = np.sort(matrix("gen", "logits", s.z, self.k), axis=1)
-        behind = z[:, :-1] - z[:, -1:]
-        second = behind[:, -1:]
-        mass = np.exp(behind - second)
+        z = np.sort(as_matrix("gen", "logits", s.z, self.k), axis=1)
+        margins = z[:, :-1] - z[:, -1:]
+        second = margins[:, -1:]
+        mass = np.exp(margins - second)
         most = np.log(np.add.reduce(mass, 1, keepdims=True)) + second
         total = 1.0 + np.exp(most)
         top = slice(1 - TOP, None)
-        others = np.exp(GAMMA * (behind[:, top] + np.log(total - mass[:, top] * np.exp(second))))
+        others = np.exp(GAMMA * (margins[:, top] + np.log(total - mass[:, top] * np.exp(second))))
         whole = np.exp(GAMMA * most) + np.add.reduce(others, 1, keepdims=True)
         entropy: F8 = (whole * total ** (-2 * GAMMA))[:, 0]
         return entropy

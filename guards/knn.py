@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from guards.arrays import frozen
-from guards.detector import I8, labelled, matrix, unit
-from guards.prototypes import closeness, distance, half_squares, prototypes
+from guards.arrays import read_only
+from guards.detector import I8, as_matrix, check_fit_rows, unit_rows
+from guards.prototypes import distance, half_squared_norms, prototypes, proximity
 from guards.rows import F8, Signals
 
 PROTOTYPES = 512
@@ -37,13 +37,13 @@ class Knn:
         Args:    s.h: float[n, d]; y: int64[n]; seed: of the k-means++ draws; m: prototypes in all, >= 1.
         Raises:  ValueError for m < 1 or fewer than two rows.
         """
-        h = matrix("knn", "features", s.h)
-        labelled("knn", h, y, 2)
+        h = as_matrix("knn", "features", s.h)
+        check_fit_rows("knn", h, y, 2)
         if m < 1:
             raise ValueError(f"knn: needs one prototype or more, not {m}")
-        found, labels = prototypes(unit(h), y, m, seed)
+        found, labels = prototypes(unit_rows(h), y, m, seed)
         centres = found.astype(np.float32)
-        return cls(frozen(centres), frozen(half_squares(centres)), frozen(labels))
+        return cls(read_only(centres), read_only(half_squared_norms(centres)), read_only(labels))
 
     def score(self, s: Signals, /) -> F8:
         """The distance to the nearest prototype.
@@ -57,7 +57,7 @@ class Knn:
         Source:  Sun et al., ICML 2022 (features at unit length). Deviation: the nearest prototype, not the
                  k-th nearest of all training rows.
         """
-        h, close = self._closeness(s.h)
+        h, close = self._proximity(s.h)
         return distance(h, self.centres, close.argmax(1))
 
     def disagreement(self, h: NDArray[Any], predicted: NDArray[np.int64]) -> F8:
@@ -70,7 +70,7 @@ class Knn:
         Cost:    O(n m d), as `score`.
         Source:  docs/guards.md, knn.
         """
-        unit_h, close = self._closeness(h)
+        unit_h, close = self._proximity(h)
         own = self.labels == predicted[:, None]
         seen = own.sum(1, keepdims=True) > 0
         theirs = np.where(seen, np.where(own, close, -np.inf), -close).argmax(1)
@@ -78,6 +78,6 @@ class Knn:
         nearer: F8 = np.maximum(distance(unit_h, self.centres, theirs) - nearest, 0.0)
         return nearer
 
-    def _closeness(self, h: NDArray[Any] | None) -> tuple[F8, NDArray[np.float32]]:
-        unit_h = unit(matrix("knn", "features", h, self.centres.shape[1]))
-        return unit_h, closeness(unit_h.astype(np.float32), self.centres, self.halves)
+    def _proximity(self, h: NDArray[Any] | None) -> tuple[F8, NDArray[np.float32]]:
+        unit_h = unit_rows(as_matrix("knn", "features", h, self.centres.shape[1]))
+        return unit_h, proximity(unit_h.astype(np.float32), self.centres, self.halves)

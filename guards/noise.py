@@ -14,12 +14,12 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from guards.arrays import frozen
-from guards.detector import I8, labelled
+from guards.arrays import read_only
+from guards.detector import I8, check_fit_rows
 from guards.rows import F8, Signals
 
-QUIET = 0.1
-LEAST = 1e-3
+QUIET_SHARE = 0.1
+OFFSET = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,11 +41,11 @@ class Noise:
         """
         if s.x.ndim != 4 or min(s.x.shape[2:]) < 4:
             raise ValueError(f"noise: x has shape {list(s.x.shape)}, expected [n, c, h >= 4, w >= 4]")
-        labelled("noise", s.x, y, 2)
+        check_fit_rows("noise", s.x, y, 2)
         span = float(s.x.max() - s.x.min())
         if not span > 0:
             raise ValueError("noise: the pictures to fit on are all alike; give pictures that vary")
-        return cls(frozen(np.array(s.x.shape[1:], np.int64)), span)
+        return cls(read_only(np.array(s.x.shape[1:], np.int64)), span)
 
     def score(self, s: Signals, /) -> F8:
         """Log of the mean absolute 4-neighbour Laplacian over the quietest tenth of the interior pixels.
@@ -63,7 +63,7 @@ class Noise:
         middle = x[..., 1:-1, 1:-1]
         around = x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:]
         rough = np.abs(4 * middle - around).reshape(-1, math.prod(middle.shape[1:]))
-        quiet = max(1, int(QUIET * rough.shape[1]))
+        quiet = max(1, int(QUIET_SHARE * rough.shape[1]))
         floor = np.partition(rough, quiet - 1, axis=1)[:, :quiet].mean(1)
-        score: F8 = np.log(floor / self.span + LEAST)
+        score: F8 = np.log(floor / self.span + OFFSET)
         return score

@@ -26,12 +26,12 @@ def prototypes(x: F8, y: I8, m: int, seed: int) -> tuple[F8, I8]:
     rng = np.random.default_rng(seed)
     classes = np.unique(y)
     each = m // len(classes)
-    found = [_lloyd(rows, _plus_plus(rows, each, rng)) for rows in (x[y == c] for c in classes)]
+    found = [_lloyd(rows, _kmeans_plus_plus_seeds(rows, each, rng)) for rows in (x[y == c] for c in classes)]
     labels = np.repeat(classes, [len(centres) for centres in found]).astype(np.int64)
     return np.concatenate(found), labels
 
 
-def _plus_plus(x: F8, m: int, rng: np.random.Generator) -> F8:
+def _kmeans_plus_plus_seeds(x: F8, m: int, rng: np.random.Generator) -> F8:
     """Seeds, float64[<= m, d]: each drawn in proportion to its squared distance from the nearest so far."""
     chosen = [int(rng.integers(len(x)))]
     squared = np.square(x - x[chosen[0]]).sum(1)
@@ -45,7 +45,7 @@ def _plus_plus(x: F8, m: int, rng: np.random.Generator) -> F8:
 def _lloyd(x: F8, centres: F8) -> F8:
     """Move each centre to the mean of its rows, five times; a centre without rows stays."""
     for _ in range(LLOYD_STEPS):
-        owner = closeness(x, centres, half_squares(centres)).argmax(1)
+        owner = proximity(x, centres, half_squared_norms(centres)).argmax(1)
         count = np.bincount(owner, minlength=len(centres))
         total = np.zeros_like(centres)
         np.add.at(total, owner, x)
@@ -53,12 +53,12 @@ def _lloyd(x: F8, centres: F8) -> F8:
     return centres
 
 
-def half_squares(centres: NDArray[Any]) -> NDArray[Any]:
+def half_squared_norms(centres: NDArray[Any]) -> NDArray[Any]:
     """|c|^2 / 2 of each centre, in its own dtype."""
     return np.asarray(np.vecdot(centres, centres) / 2, centres.dtype)
 
 
-def closeness(x: NDArray[Any], centres: NDArray[Any], halves: NDArray[Any]) -> NDArray[Any]:
+def proximity(x: NDArray[Any], centres: NDArray[Any], halves: NDArray[Any]) -> NDArray[Any]:
     """x.c - |c|^2/2 for every row and centre, [n, m]: largest for the nearest centre. One matrix product."""
     close: NDArray[Any] = x @ centres.T - halves
     return close

@@ -13,13 +13,13 @@ from typing import Self
 
 import numpy as np
 
-from guards.arrays import frozen
+from guards.arrays import read_only
 from guards.rows import F8
 
 TAIL = 0.05
 TAIL_ROWS = 10
 KNOTS = 512
-LEAST = 20
+MIN_ROWS = 20
 SMALLEST = 1e-9
 MEAN_SHARE = 0.1
 
@@ -49,9 +49,9 @@ class Tail:
         Raises:  ValueError for fewer rows, or for NaN or infinity.
         Source:  docs/guards.md, rarity; Pickands, Annals of Statistics 3 (1975). Deviation: shape 0.
         """
-        if scores.ndim != 1 or len(scores) < LEAST or not np.isfinite(scores).all():
+        if scores.ndim != 1 or len(scores) < MIN_ROWS or not np.isfinite(scores).all():
             raise ValueError(
-                f"Tail: needs {LEAST} or more finite scores, not {list(scores.shape)}; give more rows"
+                f"Tail: needs {MIN_ROWS} or more finite scores, not {list(scores.shape)}; give more rows"
             )
         values, count = np.unique(scores, return_counts=True)
         reach = np.cumsum(count[::-1])[::-1] / len(scores)
@@ -61,7 +61,7 @@ class Tail:
         start = values[last]
         excess = float((scores[scores >= start] - start).mean())
         least = max(floor, 1e-3 * float(start - values[0]), SMALLEST * max(1.0, abs(float(start))))
-        return cls(frozen(values[kept]), frozen(-np.log(reach[kept])), max(excess, least))
+        return cls(read_only(values[kept]), read_only(-np.log(reach[kept])), max(excess, least))
 
     def rarity(self, scores: F8) -> F8:
         """-log P(S >= s), in nats.

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from guards.rows import F8, Rows
+from guards.rows import F8, GuardBatch
 
-SLACK = 1e-3
-UNDER = math.nextafter(1.0, 0.0)
+CLOCK_SLACK = 1e-3
+BELOW_ONE = math.nextafter(1.0, 0.0)
 
 
-def step(tat: float, now: float, period_s: float, tolerance_s: float) -> tuple[float, float]:
+def conform_row(tat: float, now: float, period_s: float, tolerance_s: float) -> tuple[float, float]:
     """Process one row: the new theoretical arrival time, and the score.
 
     The score is 1 + wait_s / tolerance_s, where wait_s is the time until this row would conform (negative:
@@ -36,8 +36,8 @@ def step(tat: float, now: float, period_s: float, tolerance_s: float) -> tuple[f
     busy_until = max(tat, now) + period_s
     wait_s = busy_until - now - tolerance_s
     score = 1.0 + wait_s / tolerance_s
-    if wait_s <= SLACK * period_s:
-        return busy_until, min(score, UNDER)
+    if wait_s <= CLOCK_SLACK * period_s:
+        return busy_until, min(score, BELOW_ONE)
     return tat, score
 
 
@@ -54,13 +54,13 @@ class RateGuard:
     burst: float
     clock: Callable[[], float]
     rates: Callable[[str], float | None] = lambda principal: None
-    arrivals: OrderedDict[str, float] = field(default_factory=OrderedDict)
+    arrival_times: OrderedDict[str, float] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
         if not (0 < self.per_s < math.inf and 1 <= self.burst < math.inf):
             raise ValueError(f"rate: per_s is {self.per_s}, burst {self.burst}; expected > 0 and >= 1")
 
-    async def score(self, batch: Rows) -> F8:
+    async def score(self, batch: GuardBatch) -> F8:
         """Charge each row in order, all at the same time.
 
         Returns: float64[n]; 1.0 or more is over the limit, and (score - 1) * burst / per_s is then the wait
@@ -85,16 +85,16 @@ class RateGuard:
             return math.inf
         period_s = 1.0 / rate
         tolerance_s = max(base_s, period_s)
-        before = self.arrivals.get(principal, now)
-        after, score = step(before, now, period_s, tolerance_s)
+        before = self.arrival_times.get(principal, now)
+        after, score = conform_row(before, now, period_s, tolerance_s)
         if score < 1.0:
-            self.arrivals[principal] = after
-        self._sweep(now)
+            self.arrival_times[principal] = after
+        self._drop_expired(now)
         return 1.0 + (score - 1.0) * (tolerance_s / base_s)
 
-    def _sweep(self, now: float) -> None:
+    def _drop_expired(self, now: float) -> None:
         """Inspect the two entries inspected least recently; drop those that have expired."""
-        for _ in range(min(2, len(self.arrivals))):
-            principal, tat = self.arrivals.popitem(last=False)
+        for _ in range(min(2, len(self.arrival_times))):
+            principal, tat = self.arrival_times.popitem(last=False)
             if tat > now:
-                self.arrivals[principal] = tat
+                self.arrival_times[principal] = tat

@@ -9,14 +9,14 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from guards.arrays import frozen
-from guards.detector import I8, labelled
+from guards.arrays import read_only
+from guards.detector import I8, check_fit_rows
 from guards.rarity import Tail, blend
 from guards.rows import F8, Signals
 
 CELLS = 8
 EXPLAINED = 0.95
-LEAST = 80
+MIN_ROWS = 80
 FLOORS = (0.0, 0.01, 0.05)
 
 
@@ -37,7 +37,7 @@ class Pooled:
     @classmethod
     def fit(cls, x: F8) -> Self:
         """Fit on float64[n, c, h, w]. Raises ValueError if the images do not vary."""
-        down, across = _bins(x.shape[2]), _bins(x.shape[3]).T
+        down, across = _pooling_matrix(x.shape[2]), _pooling_matrix(x.shape[3]).T
         cells = _pool(x, down, across)
         mu = cells.mean(0)
         variance, directions = np.linalg.eigh(np.cov((cells - mu).T).reshape(len(mu), -1))
@@ -47,7 +47,9 @@ class Pooled:
         r = min(int(np.searchsorted(np.cumsum(variance) / variance.sum(), EXPLAINED)) + 1, len(mu) - 1)
         rest = max(float(variance[r:].mean()), 1e-4 * float(variance.mean()))
         shrink = np.sqrt(np.maximum(1 - rest / variance[:r], 0))
-        return cls(frozen(down), frozen(across), frozen(mu), frozen((directions[:, :r] * shrink).T), rest)
+        return cls(
+            read_only(down), read_only(across), read_only(mu), read_only((directions[:, :r] * shrink).T), rest
+        )
 
     def distance(self, x: F8) -> F8:
         """The squared Mahalanobis distance, residual included, by one projection: float64[n]."""
@@ -88,15 +90,15 @@ class RawImage:
         """
         if s.x.ndim != 4 or min(s.x.shape[2:]) < 2:
             raise ValueError(f"raw_image: x has shape {list(s.x.shape)}, expected [n, c, h >= 2, w >= 2]")
-        labelled("raw_image", s.x, y, LEAST)
+        check_fit_rows("raw_image", s.x, y, MIN_ROWS)
         order = np.random.default_rng(seed).permutation(len(y))
         x = s.x.astype(np.float64)
         first, second = x[order[::2]], x[order[1::2]]
         pooled, low, high = Pooled.fit(first), float(x.min()), float(x.max())
         centre = np.median(_statistics(first, low, high), 1)
-        scores = [pooled.distance(second), *_apart(second, low, high, centre)]
+        scores = [pooled.distance(second), *_deviations(second, low, high, centre)]
         tails = tuple(Tail.fit(score, floor=floor) for score, floor in zip(scores, FLOORS, strict=True))
-        return cls(frozen(np.array(x.shape[1:], np.int64)), pooled, low, high, frozen(centre), tails)
+        return cls(read_only(np.array(x.shape[1:], np.int64)), pooled, low, high, read_only(centre), tails)
 
     def score(self, s: Signals, /) -> F8:
         """The blended rarity of the image.
@@ -112,10 +114,10 @@ class RawImage:
                 f"raw_image: x has shape {list(s.x.shape)}, expected {expected}; fit it on this model"
             )
         x = s.x.astype(np.float64)
-        return blend(self.tails, [self.pooled.distance(x), *_apart(x, self.low, self.high, self.centre)])
+        return blend(self.tails, [self.pooled.distance(x), *_deviations(x, self.low, self.high, self.centre)])
 
 
-def _apart(x: F8, low: float, high: float, centre: F8) -> tuple[F8, F8]:
+def _deviations(x: F8, low: float, high: float, centre: F8) -> tuple[F8, F8]:
     """float64[n] each: the absolute deviation of each statistic from its median."""
     extreme, fine = _statistics(x, low, high)
     return np.abs(extreme - centre[0]), np.abs(fine - centre[1])
@@ -139,7 +141,7 @@ def _flat(x: F8) -> F8:
     return x.reshape(-1, math.prod(x.shape[1:]))
 
 
-def _bins(size: int) -> F8:
+def _pooling_matrix(size: int) -> F8:
     """float64[min(8, size), size]: row i averages part i of the side; parts may overlap by a pixel."""
     cells = min(CELLS, size)
     at = np.arange(size)[None]

@@ -7,14 +7,14 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from guards.arrays import frozen
-from guards.detector import I8, labelled
-from guards.prototypes import closeness, distance, half_squares, prototypes
+from guards.arrays import read_only
+from guards.detector import I8, check_fit_rows
+from guards.prototypes import distance, half_squared_norms, prototypes, proximity
 from guards.rarity import Tail, blend
 from guards.rows import F8, Signals
 
 PROTOTYPES = 256
-LEAST = 80
+MIN_ROWS = 80
 RIDGE = 1e-3
 FLOORS = (0.0, 0.0, 0.05, 0.02, 1.0)
 WHOLE_UP_TO = 2.0**23
@@ -52,14 +52,14 @@ class Columns:
         width = filled.max(0) - filled.min(0)
         scale = np.sqrt(np.where(known, np.square(x - mean), 0.0).sum(0) / count)
         return cls(
-            frozen(fill),
-            frozen(mean),
-            frozen(np.where(scale > 0, scale, 1.0)),
-            frozen(filled.min(0)),
-            frozen(filled.max(0)),
-            frozen(1.0 / np.where(width > 0, width, 1.0)),
-            frozen(whole.astype(np.float64)),
-            frozen(-np.log((1 + (~known).sum(0)) / (1 + len(x)))),
+            read_only(fill),
+            read_only(mean),
+            read_only(np.where(scale > 0, scale, 1.0)),
+            read_only(filled.min(0)),
+            read_only(filled.max(0)),
+            read_only(1.0 / np.where(width > 0, width, 1.0)),
+            read_only(whole.astype(np.float64)),
+            read_only(-np.log((1 + (~known).sum(0)) / (1 + len(x)))),
         )
 
     def faults(self, x: F8) -> tuple[F8, F8]:
@@ -104,7 +104,7 @@ class RawTabular:
         """
         if s.x.ndim != 2 or s.x.shape[1] < 1:
             raise ValueError(f"raw_tabular: x has shape {list(s.x.shape)}, expected [n, f >= 1]")
-        labelled("raw_tabular", np.nan_to_num(s.x, posinf=0.0, neginf=0.0), y, LEAST)
+        check_fit_rows("raw_tabular", np.nan_to_num(s.x, posinf=0.0, neginf=0.0), y, MIN_ROWS)
         order = np.random.default_rng(seed).permutation(len(y))
         first, second = order[::2], order[1::2]
         x = s.x.astype(np.float64)
@@ -115,9 +115,11 @@ class RawTabular:
         if not values[-1] > 0:
             raise ValueError("raw_tabular: the rows to fit on are all alike; give rows that vary")
         whiten = vectors / np.sqrt(np.maximum(values, 0.0) + RIDGE)
-        scores = _scores(columns, centres, half_squares(centres), whiten, x[second])
+        scores = _scores(columns, centres, half_squared_norms(centres), whiten, x[second])
         tails = tuple(Tail.fit(score, floor=floor) for score, floor in zip(scores, FLOORS, strict=True))
-        return cls(columns, frozen(centres), frozen(half_squares(centres)), frozen(whiten), tails)
+        return cls(
+            columns, read_only(centres), read_only(half_squared_norms(centres)), read_only(whiten), tails
+        )
 
     def score(self, s: Signals, /) -> F8:
         """The blended rarity of the row.
@@ -141,6 +143,6 @@ def _scores(columns: Columns, centres: F8, halves: F8, whiten: F8, x: F8) -> tup
     """float64[n] each: nearest prototype, Mahalanobis, range excess, distance to an integer, missing nats."""
     x, lost = columns.filled(x)
     standard = (x - columns.mean) / columns.scale
-    near = distance(standard, centres, closeness(standard, centres, halves).argmax(1))
+    near = distance(standard, centres, proximity(standard, centres, halves).argmax(1))
     white = standard @ whiten
     return near, np.sqrt(np.vecdot(white, white)), *columns.faults(x), lost

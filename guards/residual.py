@@ -7,8 +7,8 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from guards.arrays import frozen
-from guards.detector import I8, labelled, matrix
+from guards.arrays import read_only
+from guards.detector import I8, as_matrix, check_fit_rows
 from guards.rows import F8, Signals
 
 EXPLAINED = 0.95
@@ -31,8 +31,8 @@ class Residual:
         Args:    s.h: float[n, d]; y: int64[n], only counted; seed: unused.
         Raises:  ValueError if the features do not vary, or for fewer than two rows.
         """
-        h = matrix("residual", "features", s.h)
-        labelled("residual", h, y, 2)
+        h = as_matrix("residual", "features", s.h)
+        check_fit_rows("residual", h, y, 2)
         mu = h.mean(0)
         variance, directions = np.linalg.eigh(np.cov((h - mu).T).reshape(h.shape[1], -1))
         variance, directions = np.maximum(variance[::-1], 0), directions[:, ::-1]
@@ -40,7 +40,7 @@ class Residual:
             raise ValueError("residual: the features to fit on are all alike; check the features output")
         explained = np.cumsum(variance) / variance.sum()
         r = min(int(np.searchsorted(explained, EXPLAINED)) + 1, h.shape[1] - 1)
-        return cls(frozen(mu), frozen(directions[:, :r].T))
+        return cls(read_only(mu), read_only(directions[:, :r].T))
 
     def score(self, s: Signals, /) -> F8:
         """The norm of the part of h - mu outside the principal space.
@@ -51,7 +51,7 @@ class Residual:
         Source:  Wang et al., ViM, CVPR 2022, eq. 2. Deviations: the residual alone, without a virtual logit;
                  centred on the mean, not on the origin of the last layer; r by explained variance.
         """
-        h = matrix("residual", "features", s.h, len(self.mu))
+        h = as_matrix("residual", "features", s.h, len(self.mu))
         h = h - self.mu
         inside = h @ self.basis.T
         whole = np.vecdot(h, h)

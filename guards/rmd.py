@@ -7,8 +7,8 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from guards.arrays import frozen
-from guards.detector import I8, labelled, matrix, unit
+from guards.arrays import read_only
+from guards.detector import I8, as_matrix, check_fit_rows, unit_rows
 from guards.rows import F8, Signals
 from guards.shrinkage import shrunk_covariance
 
@@ -38,9 +38,9 @@ class Rmd:
         Args:    s.h: float[n, d]; y: int64[n], need not be consecutive; seed: unused.
         Raises:  ValueError for fewer than two classes in y, or features that do not vary.
         """
-        h = matrix("rmd", "features", s.h)
-        labelled("rmd", h, y, 2)
-        h = unit(h)
+        h = as_matrix("rmd", "features", s.h)
+        check_fit_rows("rmd", h, y, 2)
+        h = unit_rows(h)
         classes, index, count = np.unique(y, return_inverse=True, return_counts=True)
         if len(classes) < 2:
             raise ValueError("rmd: the labels hold one class only; give rows of every class")
@@ -59,7 +59,7 @@ class Rmd:
         shared = np.sqrt(between / (1 + between))[:, None] * project
         rows = np.concatenate([-2 * centres.T @ project, shared])
         constant = np.concatenate([np.square(centres).sum(0), np.zeros(len(shared))])
-        return cls(frozen(rows), frozen(constant - rows @ mu), len(classes))
+        return cls(read_only(rows), read_only(constant - rows @ mu), len(classes))
 
     def score(self, s: Signals, /) -> F8:
         """The squared Mahalanobis distance to the nearest class minus that to all classes together.
@@ -70,7 +70,7 @@ class Rmd:
         Source:  Ren et al., arXiv 2106.09022, eq. 2-3. Deviations: h at unit length; S_w shrunk (Ledoit-Wolf)
                  and the background covariance S_w plus the between-class scatter of the class means.
         """
-        h = unit(matrix("rmd", "features", s.h, self.rows.shape[1]))
+        h = unit_rows(as_matrix("rmd", "features", s.h, self.rows.shape[1]))
         numbers = h @ self.rows.T + self.offset
         shared = numbers[:, self.k :]
         score: F8 = np.vecdot(shared, shared) + numbers[:, : self.k].min(1)

@@ -16,7 +16,7 @@ F8: TypeAlias = NDArray[np.float64]
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 
 
-class Rows(Protocol):
+class GuardBatch(Protocol):
     """A batch of n rows that a guard scores. inputs: arrays with first axis n; principals: one per row."""
 
     @property
@@ -37,7 +37,7 @@ class Rows(Protocol):
         ...
 
 
-class AnsweredRows(Protocol):
+class AnsweredBatch(Protocol):
     """n rows with one model's outputs for them: arrays with first axis n."""
 
     @property

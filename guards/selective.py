@@ -24,7 +24,7 @@ from guards.binomial import cdf
 from guards.rows import F8
 
 COVERAGES = tuple(i / 50 for i in range(2, 51))
-SPARE_ERRORS = 2
+START_ERRORS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +68,15 @@ def clopper_pearson_upper(errors: int, n: int, delta: float) -> float:
 def accepted_needed(errors: int, r: float, delta: float) -> int:
     """The least number of accepted rows that certifies r when `errors` of them are wrong."""
     low, high = errors, errors + 1
-    while not _certifies(errors, high, r, delta):
+    while not _is_certified(errors, high, r, delta):
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _certifies(errors, middle, r, delta) else (middle, high)
+        low, high = (low, middle) if _is_certified(errors, middle, r, delta) else (middle, high)
     return high
 
 
-def _certifies(errors: int, n: int, r: float, delta: float) -> bool:
+def _is_certified(errors: int, n: int, r: float, delta: float) -> bool:
     """Whether the Clopper-Pearson bound is at most r; one distribution function instead of a bisection."""
     return cdf(errors, n, r) <= delta
 
@@ -104,12 +104,12 @@ def certified_acceptance(
     ranked, errors = suspicion[order], np.concatenate([[0], np.cumsum(wrong[order])])
     n = len(ranked)
     candidates = _candidates(ranked, coverages)
-    least = accepted_needed(SPARE_ERRORS, r, delta)
+    least = accepted_needed(START_ERRORS, r, delta)
     if not any(accepted >= least for accepted, _ in candidates):
         least = accepted_needed(0, r, delta)
     passed = None
     for accepted, cut in (one for one in candidates if one[0] >= least):
-        if not _certifies(int(errors[accepted]), accepted, r, delta):
+        if not _is_certified(int(errors[accepted]), accepted, r, delta):
             break
         passed = accepted, cut
     if passed is None:

@@ -19,11 +19,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from guards.detector import I8, matrix
+from guards.detector import I8, as_matrix
 from guards.knn import PROTOTYPES, Knn
 from guards.rarity import Tail
 from guards.rmd import Rmd
-from guards.rows import F8, Rows, Signals, Tensors
+from guards.rows import F8, GuardBatch, Signals, Tensors
 from guards.squeezers import SQUEEZERS, distance, variants
 
 FLOOR = 0.01
@@ -79,11 +79,11 @@ class Squeeze:
         worse = np.maximum(change.rarity(changes), disagreement.rarity(disagreements))
         return cls(bits, trigger, cut, prototypes, change, disagreement, Tail.fit(worse))
 
-    def triggered(self, h: NDArray[np.float32]) -> NDArray[np.bool_]:
+    def to_squeeze(self, h: NDArray[np.float32]) -> NDArray[np.bool_]:
         """bool[n]: the rows to squeeze. h: float32[n, d]."""
         return np.asarray(self.trigger.score(Signals(h, h)) >= self.trigger_cut, np.bool_)
 
-    def look(self, s: Signals, /) -> tuple[F8, F8, F8]:
+    def first_pass(self, s: Signals, /) -> tuple[F8, F8, F8]:
         """The quantities that need no further forward pass.
 
         Args:    s.h: float32[n, d]; s.z: float[n, k], here probabilities; the largest is the prediction.
@@ -91,16 +91,16 @@ class Squeeze:
                  a row that is not squeezed (nats).
         Raises:  ValueError if h or z is absent or of another width.
         """
-        p = matrix("squeeze", "probabilities", s.z)
+        p = as_matrix("squeeze", "probabilities", s.z)
         h = np.empty((0, 0), np.float32) if s.h is None else s.h
         disagreement = self.disagreement.rarity(self.prototypes.disagreement(h, p.argmax(1)))
         steady = self.outer.rarity(np.maximum(self.change.rarity(np.zeros(1)), disagreement))
         return self.trigger.score(s), disagreement, steady
 
-    def moved(self, disagreement: F8, changes: F8) -> F8:
+    def squeezed_score(self, disagreement: F8, changes: F8) -> F8:
         """The score of squeezed rows: float64[n] nats, >= 0.
 
-        Args:    disagreement: float64[n] nats, from `look`; changes: float64[n] from `distance`.
+        Args:    disagreement: float64[n] nats, from `first_pass`; changes: float64[n] from `distance`.
         """
         return self.outer.rarity(np.maximum(self.change.rarity(changes), disagreement))
 
@@ -113,37 +113,37 @@ class Squeeze:
         Source:  Xu et al., NDSS 2018, section 4. Deviations: two squeezers, triggered rows only, combined
                  with prototype disagreement (docs/guards.md, squeeze).
         """
-        return self.moved(self.look(Signals(h, h, p))[1], changes)
+        return self.squeezed_score(self.first_pass(Signals(h, h, p))[1], changes)
 
 
 @dataclass(frozen=True, slots=True)
 class SqueezeGuard:
     """The guard: one predict call for all variants of the triggered rows, none if no row is triggered.
 
-    look: returns the three columns of `squeeze.look` for a batch, float64[n, 3]; model: the name of the
-    model to ask; input_name: its image input, float32[n, c, h, w] in [0, 1].
+    first_pass: returns the three columns of `squeeze.first_pass` for a batch, float64[n, 3]; model: the name
+    of the model to call; input_name: its image input, float32[n, c, h, w] in [0, 1].
     """
 
     squeeze: Squeeze
-    look: Callable[[Any], Awaitable[F8]]
+    first_pass: Callable[[Any], Awaitable[F8]]
     model: str
     input_name: str
 
-    async def score(self, batch: Rows) -> F8:
+    async def score(self, batch: GuardBatch) -> F8:
         """The score of each row.
 
         Returns: float64[n] nats, >= 0.
-        Raises:  as `look`, `forward` and `predict` do.
+        Raises:  as `first_pass`, `forward` and `predict` do.
         Cost:    two forward passes per triggered row, in one call.
         """
-        found = await self.look(batch)
+        found = await self.first_pass(batch)
         scores = found[:, 2].copy()
         rows = np.flatnonzero(found[:, 0] >= self.squeeze.trigger_cut)
         if rows.size:
-            scores[rows] = self.squeeze.moved(found[rows, 1], await self._changes(batch, rows))
+            scores[rows] = self.squeeze.squeezed_score(found[rows, 1], await self._changes(batch, rows))
         return scores
 
-    async def _changes(self, batch: Rows, rows: NDArray[np.intp]) -> F8:
+    async def _changes(self, batch: GuardBatch, rows: NDArray[np.intp]) -> F8:
         """float64[len(rows)] in [0, 2]: how far the answers to these rows move under squeezing."""
         p = (await batch.forward(self.model))["probabilities"][rows]
         inputs = {name: value[rows] for name, value in batch.inputs.items()}

@@ -1,4 +1,4 @@
-"""Breaks the heart on purpose, one line at a time, and demands that the suite notices.
+"""Breaks the core on purpose, one line at a time, and requires that the suite notices.
 
     python tests/mutants.py [--keep-going]
 
@@ -22,58 +22,60 @@ SUITE = ["tests/core/test_decision_table.py", "tests/core/test_laws.py"]
 
 @dataclass(frozen=True)
 class Mutant:
-    lie: str  # what the mutant believes
+    description: str
     file: str
     old: str
     new: str
 
 
 MUTANTS = (
-    Mutant("a score at the cut is fine", "stage.py", "scores >= cut", "scores > cut"),
-    Mutant("NaN is a small number", "stage.py", "np.flatnonzero(np.isnan(scores))", "[]"),
-    Mutant("-inf is a small number", "stage.py", "scores = np.where(np.isneginf(scores), np.nan, scores)", "pass"),
-    Mutant("whatever a stage says is quiet", "stage.py", "most < self.lowest_cut", "True"),
+    Mutant("a score at the cut is allowed", "stage.py", "scores >= cut", "scores > cut"),
+    Mutant("NaN is a low score", "stage.py", "np.flatnonzero(np.isnan(scores))", "[]"),
+    Mutant("-inf is a low score", "stage.py", "scores = np.where(np.isneginf(scores), np.nan, scores)", "pass"),
+    Mutant("every assessment is quiet", "stage.py", "most < self.lowest_cut", "True"),
     Mutant("-inf is quiet", "stage.py", "least > -math.inf and", ""),
     Mutant("a failed guard means allow", "stage.py", "verdicts[list(errors)] = self.on_error", "pass"),
     Mutant("one bad row decides for all", "stage.py", "if n > 1:", "if n > 1_000:"),
     Mutant("a guard may return any shape", "stage.py", "if scores.shape != (n,):", "if False:"),
-    Mutant("without features nobody looks", "stage.py", "np.full(n, self.without, np.int8)", "np.zeros(n, np.int8)"),
-    Mutant("blind rows are judged with features", "stage.py", "if answer.whole:", "if answer.ok.any():"),
-    Mutant("merged rows keep their place", "stage.py", "scores[rows], verdicts[rows] =", "scores[: len(rows)], verdicts[: len(rows)] ="),
-    Mutant("observed means enforced", "pipeline.py", "if found.quiet or not found.enforced:", "if found.quiet:"),
-    Mutant("observed checks object too", "pipeline.py", "if found.enforced and not found.quiet:", "if not found.quiet:"),
+    Mutant("rows without features are allowed", "stage.py", "np.full(n, self.without, np.int8)", "np.zeros(n, np.int8)"),
+    Mutant("rows without features are judged with features", "stage.py", "if answer.whole:", "if answer.ok.any():"),
+    Mutant("merged rows keep their first positions", "stage.py", "scores[rows], verdicts[rows] =", "scores[: len(rows)], verdicts[: len(rows)] ="),
+    Mutant("observed guards are enforced", "pipeline.py", "if found.quiet or not found.enforced:", "if found.quiet:"),
+    Mutant("observed checks are enforced", "pipeline.py", "if found.enforced and not found.quiet:", "if not found.quiet:"),
     Mutant("a degraded row may have rung 0", "pipeline.py", "Verdict.DEGRADE if depth else Verdict.ALLOW", "Verdict.DEGRADE"),
     Mutant("a deferred row may have a rung", "pipeline.py", "Verdict.DEGRADE if depth else Verdict.ALLOW", "Verdict.DEFER if depth else Verdict.ALLOW"),
-    Mutant("the last guard's word counts", "pipeline.py", "found.verdicts > self.fall[rows]", "found.verdicts != self.fall[rows]"),
+    Mutant("the last guard's verdict counts", "pipeline.py", "found.verdicts > self.fall[rows]", "found.verdicts != self.fall[rows]"),
     Mutant("a full queue still takes the row", "pipeline.py", "if held else Refused", "if held or True else Refused"),
-    Mutant("a queue's answer may have any length", "pipeline.py", "if len(took) != len(cases):", "if not took:"),
-    Mutant("checks are advice", "pipeline.py", "alive = alive[found.verdicts == Verdict.ALLOW]", "pass"),
+    Mutant("the queue may return any length", "pipeline.py", "if len(took) != len(cases):", "if not took:"),
+    Mutant("checks are ignored", "pipeline.py", "alive = alive[found.verdicts == Verdict.ALLOW]", "pass"),
     Mutant("a failed model answered", "pipeline.py", "if answer.whole else np.flatnonzero(answer.ok)", "if True else np.flatnonzero(answer.ok)"),
-    Mutant("a fallback is as good as the primary", "pipeline.py", "if depth:\n                run.end", "if False:\n                run.end"),
-    Mutant("a late row is still welcome", "pipeline.py", "if deadline_s <= now:", "if deadline_s <= 0:"),
+    Mutant("a fallback counts as served", "pipeline.py", "if depth:\n                run.end", "if False:\n                run.end"),
+    Mutant("a row past its deadline is decided", "pipeline.py", "if deadline_s <= now:", "if deadline_s <= 0:"),
     Mutant("a model's NaN is an answer", "rows.py", "not np.logical_and.reduce(np.isfinite(array), axis=None)", "False"),
     Mutant("a pass is not remembered", "batch.py", "if model in self._memo or model in self._begun:", "if False:"),
     Mutant("a slice forgets its passes", "batch.py", "_memo={name: f.take(rows) for name, f in self._memo.items()}", "_memo={}"),
-    Mutant("a part may take its time", "deadline.py", "asyncio.timeout_at(min(start_s + budget_s, until_s))", "asyncio.timeout_at(until_s)"),
+    Mutant("a part's budget is ignored", "deadline.py", "asyncio.timeout_at(min(start_s + budget_s, until_s))", "asyncio.timeout_at(until_s)"),
     Mutant("a budget outlives the deadline", "deadline.py", "asyncio.timeout_at(min(start_s + budget_s, until_s))", "asyncio.timeout_at(start_s + budget_s)"),
-    Mutant("what waits needs no timer", "deadline.py", "async with asyncio.timeout_at(min(start_s + budget_s, until_s)):", "if True:"),
+    Mutant("a waiting part has no timer", "deadline.py", "async with asyncio.timeout_at(min(start_s + budget_s, until_s)):", "if True:"),
     Mutant("a row that has ended is still open", "pipeline.py", "~self.ended[self.rows] & ", ""),
-    Mutant("nobody ever objected", "pipeline.py", "        self.objection = True\n", ""),
-    Mutant("our cancellation is a failure", "deadline.py", "if task is not None and task.cancelling():", "if False:"),
-    Mutant("a part's cancellation is ours", "deadline.py", "if task is not None and task.cancelling():", "if True:"),
-    Mutant("a caller in a hurry stops the model", "model.py", "return await asyncio.shield(part)", "return await part"),
-    Mutant("a hurried caller waits for the model", "model.py", "async with asyncio.timeout_at(until_s):", "if True:"),
-    Mutant("a hurried model has no budget", "model.py", "inputs, self.budget_s, math.inf, ModelFailed", "inputs, math.inf, math.inf, ModelFailed"),
+    Mutant("an outcome is not an objection", "pipeline.py", "        self.objection = True\n", ""),
+    Mutant("cancellation of the task is a failure", "deadline.py", "if task is not None and task.cancelling():", "if False:"),
+    Mutant("a part's own cancellation cancels the task", "deadline.py", "if task is not None and task.cancelling():", "if True:"),
+    Mutant("a caller's deadline stops the model", "model.py", "return await asyncio.shield(part)", "return await part"),
+    Mutant("a caller's deadline is ignored", "model.py", "async with asyncio.timeout_at(until_s):", "if True:"),
+    Mutant("a shielded model has no budget", "model.py", "inputs, self.budget_s, math.inf, ModelFailed", "inputs, math.inf, math.inf, ModelFailed"),
     Mutant("a model may return any number of rows", "model.py", "array.shape[:1] != (n,)", "False"),
 )  # fmt: skip
 
 
 def survives(mutant: Mutant, tree: Path) -> bool:
-    """Whether the suite passes although the heart is broken."""
+    """Whether the suite passes although the core is broken."""
     path = tree / "gateway" / "core" / mutant.file
     source = (ROOT / "gateway" / "core" / mutant.file).read_text()
     if mutant.old not in source:
-        raise SystemExit(f"{mutant.file}: mutant {mutant.lie!r} no longer applies: {mutant.old!r} is gone")
+        raise SystemExit(
+            f"{mutant.file}: mutant {mutant.description!r} no longer applies: {mutant.old!r} is gone"
+        )
     path.write_text(source.replace(mutant.old, mutant.new, 1))
     env = os.environ | {
         "HYPOTHESIS_PROFILE": "quick",
@@ -87,7 +89,7 @@ def survives(mutant: Mutant, tree: Path) -> bool:
         path.write_text(source)
     if done.returncode not in (0, 1):
         raise SystemExit(
-            f"{mutant.lie!r}: pytest ended with {done.returncode}:\n{done.stdout.decode()[-2000:]}"
+            f"{mutant.description!r}: pytest ended with {done.returncode}:\n{done.stdout.decode()[-2000:]}"
         )
     return done.returncode == 0
 
@@ -102,8 +104,8 @@ def main() -> int:
         shutil.copy(ROOT / "pyproject.toml", tree / "pyproject.toml")
         for mutant in MUTANTS:
             lives = survives(mutant, tree)
-            print(f"{'SURVIVED' if lives else 'killed  '}  {mutant.file:12} {mutant.lie}", flush=True)  # noqa: T201
-            alive += [mutant.lie] * lives
+            print(f"{'SURVIVED' if lives else 'killed  '}  {mutant.file:12} {mutant.description}", flush=True)  # noqa: T201
+            alive += [mutant.description] * lives
     print(f"{len(MUTANTS) - len(alive)} of {len(MUTANTS)} mutants killed")  # noqa: T201
     return 1 if alive else 0
 

@@ -1,32 +1,46 @@
-"""What the README says works, run as it says it."""
+"""What the README and the pages of docs/ say works, run as they say it."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.served import CONFIGS, copy_of, serving
+from tests.support.markdown import fences, table, text_of
+from tests.support.served import CONFIGS, TOKEN, Served, copy_of, serving
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README, OPERATING, WIRE = "README.md", "docs/operating.md", "docs/wire.md"
+QUEUE_METRICS = {"gateway_review_reachable", "gateway_review_cases", "gateway_review_oldest_seconds"}
 
 
-def block(language: str, holding: str) -> str:
+def block(language: str, holding: str, page: str = README) -> str:
     """The fenced block of a language that holds some text."""
-    found = [text for text in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if holding in text]
-    assert len(found) == 1, f"{len(found)} {language} blocks hold {holding!r}"
-    return str(found[0])
+    found = [fence.text for fence in fences(page, language) if holding in fence.text]
+    assert len(found) == 1, f"{len(found)} {language} blocks of {page} hold {holding!r}"
+    return found[0]
 
 
 def commands(holding: str) -> list[list[str]]:
     lines = block("console", holding).splitlines()
     return [line.removeprefix("$ .venv/bin/gateway ").split() for line in lines if line.startswith("$ ")]
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """`gateway serve configs/letters --local`, as the README says it."""
+    assert ".venv/bin/gateway serve configs/letters --local" in text_of(README)
+    with serving(copy_of("letters", tmp_path_factory.mktemp("readme")), "--local") as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -59,24 +73,82 @@ def test_own_model_to_guarded_endpoint_by_the_readmes_commands(mine: Path) -> No
         assert reply.headers["x-failsafe-outcome"] in ("served", "degraded", "deferred")
 
 
-def test_the_readmes_request_gets_the_readmes_answer(tmp_path: Path) -> None:
+def test_the_readmes_request_gets_the_readmes_answer(letters: Served) -> None:
     shown = block("console", "curl")
     body = json.loads(re.findall(r"-d '(.*)'", shown, re.DOTALL)[0])
     promised = json.loads(block("json", '"served"'))
-    with serving(copy_of("letters", tmp_path), "--local") as running:
-        got = running.data.post("/v2/models/letters/infer", json=body).json()
-        body["inputs"][0]["data"] = [15, 0] * 8
-        deferred = running.data.post("/v2/models/letters/infer", json=body)
+    url = re.findall(r"127\.0\.0\.1:8080(\S+)", shown)[0]
+    got = letters.data.post(url, json=body).json()
+    body["inputs"][0]["data"] = [15, 0] * 8
+    deferred = letters.data.post(url, json=body)
     assert got["outputs"] == promised["outputs"]
-    assert got["parameters"]["fs_outcome"] == promised["parameters"]["fs_outcome"]
-    assert set(got["parameters"]) == set(promised["parameters"])
+    assert got["parameters"] == promised["parameters"] | {
+        name: got["parameters"][name] for name in ("fs_policy", "fs_decision_id")
+    }
+    promised = json.loads(block("json", '"deferred"'))
     assert deferred.status_code == 422
-    assert set(deferred.json()) == set(json.loads(block("json", '"deferred"')))
+    assert set(deferred.json()) == set(promised)
+    assert deferred.json()["error"] == promised["error"]
+    assert set(deferred.json()["parameters"]) == set(promised["parameters"])
+    assert letters.data.get(deferred.json()["review_url"]).json()["state"] == "waiting"
 
 
-def test_every_command_that_the_readme_names_exists() -> None:
-    for name in set(re.findall(r"`?gateway (serve|demo|check|calibrate|key|bench)\b", README)):
-        done = subprocess.run(
-            [sys.executable, "-m", "gateway", name, "--help"], capture_output=True, check=False
-        )
-        assert done.returncode == 0, name
+def test_the_reload_command_of_operating_reloads(letters: Served) -> None:
+    (command,) = block("console", "/policy/reload", OPERATING).splitlines()
+    port = letters.admin.base_url.port
+    done = subprocess.run(
+        ["bash", "-c", command.removeprefix("$ ").replace(":8082/", f":{port}/")],
+        env=os.environ | {"GATEWAY_ADMIN_TOKEN": TOKEN},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [one["changed"] for one in json.loads(done.stdout)["replicas"].values()] == [False]
+
+
+def test_the_metrics_that_operating_lists_are_those_of_a_running_gateway(letters: Served) -> None:
+    letters.ask(np.zeros((1, 16), np.float32))
+    scraped: dict[str, set[str]] = {}
+    until_s = time.monotonic() + 10
+    while "gateway_stage_seconds" not in scraped and time.monotonic() < until_s:
+        time.sleep(0.1)
+        scraped = labels_by_metric(letters.admin.get("/metrics").text)
+    listed = {row[0].strip("`"): set(re.findall(r"\w+", row[1])) for row in table(OPERATING, "metric")}
+    shared = QUEUE_METRICS | {"gateway_replicas"}
+    assert {name: labels if name in shared else labels | {"replica"} for name, labels in listed.items()} == {
+        # a failed stage is counted when one has failed
+        **scraped,
+        "gateway_stage_errors_total": {"stage", "replica"},
+    }
+
+
+def labels_by_metric(text: str) -> dict[str, set[str]]:
+    """The names of metrics, histograms without their suffix, with their labels."""
+    found: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            name = re.sub(r"_(bucket|count|sum)$", "", sample.name)
+            if family.type == "histogram" or not sample.name.endswith("_created"):
+                found.setdefault(name, set()).update(
+                    label for label in sample.labels if label != "le" and not label.startswith("otel_scope")
+                )
+    return found
+
+
+def test_the_parameters_and_headers_that_wire_lists_are_those_of_a_reply(letters: Served) -> None:
+    reply = letters.ask(np.array([[15, 0] * 8], np.float32))
+    rows = table(WIRE, "parameter in the body")
+    assert {row[0].strip("`") for row in rows} == set(reply.json()["parameters"])
+    named = {name for row in rows for name in re.findall(r"`(x-failsafe-\S+)`", row[1])}
+    assert named - {"x-failsafe-review-urls"} == {
+        name for name in reply.headers if name.startswith("x-failsafe")
+    }
+
+
+def test_the_routes_of_administration_that_operating_lists_exist(letters: Served) -> None:
+    paths = {path for row in table(OPERATING, "route") for path in re.findall(r"(/[\w/{}]+)", row[0])}
+    assert {"/status", "/metrics", "/policy", "/policy/reload", "/review/claim"} <= paths
+    whole = [path for path in paths if path not in ("/restore", "/renew")]  # written after their siblings
+    for path in whole:
+        assert letters.admin.request("OPTIONS", path.replace("{name}", "primary")).status_code == 405, path
+    assert letters.admin.request("OPTIONS", "/nothing").status_code == 404

@@ -72,7 +72,7 @@ def _guards(policy: Policy) -> Iterator[tuple[str, Make]]:
     for i, guard in enumerate(policy.guards):
         if isinstance(guard, SqueezePolicy):
             yield f"guard {guard.name}, no row triggered", _scoring(i, lambda world: world.quiet)
-            yield f"guard {guard.name}, all rows triggered", _scoring(i, lambda world: world.triggered)
+            yield f"guard {guard.name}, all rows triggered", _scoring(i, lambda world: world.to_squeeze)
         else:
             yield f"guard {guard.name}", _scoring(i, lambda world: world.served)
     yield f"guard {policy.guards[0].name} with budget and verdicts", _assess_first

@@ -44,7 +44,7 @@ class World:
     session: onnxruntime.InferenceSession
     served: Rows
     quiet: Rows
-    triggered: Rows
+    to_squeeze: Rows
     loop: asyncio.AbstractEventLoop
 
     @classmethod
@@ -57,15 +57,15 @@ class World:
             one.squeeze for one in opened.artifacts.guards.values() if isinstance(one, FittedSqueeze)
         )
         features = opened.artifacts.models[opened.primary].run({opened.source: served})["features"]
-        woken = squeeze.triggered(features)
+        woken = squeeze.to_squeeze(features)
         named = opened.policy.rungs[0].model
         assert isinstance(named, OnnxPolicy), "the deployment's own model is compared"
         path = FOLDER / named.path
         session = open_session(path.name, read_once(path), threads=1)
         contract = replace(opened.artifacts.contract, max_rows=MOST_ROWS)  # the deployment takes fewer
-        triggered = np.resize(served[woken], (MOST_ROWS, *served.shape[1:]))  # they are few
+        to_squeeze = np.resize(served[woken], (MOST_ROWS, *served.shape[1:]))  # they are few
         measured = measures_of(opened.artifacts)
-        return cls(opened, measured, contract, session, served, served[~woken], triggered, loop)
+        return cls(opened, measured, contract, session, served, served[~woken], to_squeeze, loop)
 
     def inputs(self, rows: Rows) -> Tensors:
         return {self.opened.source: rows}

@@ -44,7 +44,7 @@ from guards.order_statistic import certified_cut
 def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda step: None) -> Certificate:
     """Fits, certifies and writes `guards.npz` and `certificate.json` into the deployment's folder.
 
-    Of models that live elsewhere it keeps what identifies them, in `upstreams.json`.
+    Of models in other servers it writes what identifies them, in `upstreams.json`.
 
     Args:    data: an .npz of labelled rows in any order, as `dataset.read` reads it.
     Raises:  PolicyError, ArtifactError: what cannot be read, fitted or certified, and what would help.

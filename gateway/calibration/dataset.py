@@ -1,4 +1,4 @@
-"""Held-out rows from a file, held to the contract that live traffic is held to.
+"""Held-out rows from a file, checked by the contract that checks live traffic.
 
 One array a model input, under the input's name (`x` will do for the first), and integer labels `y`. A value
 is taken where the wire could bring it: floats are rounded to the input's precision, nothing else changes.

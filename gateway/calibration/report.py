@@ -1,4 +1,4 @@
-"""A certificate as a table that a person can read."""
+"""A certificate as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gateway.deployment.certificate import Certificate, FalseAlarm, Selective
 
 
 def certificate_table(certificate: Certificate) -> Table:
-    """Every promise of the certificate, one a line, in words and numbers."""
+    """Every promise of the certificate, one a line."""
     table = Table(title=f"{certificate.deployment}: what is certified, for {certificate.population}")
     for column in ("promise", "at most", "confidence", "from", "cut"):
         table.add_column(column)

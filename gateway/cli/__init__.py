@@ -1,4 +1,7 @@
-"""The `gateway` command."""
+"""The `gateway` command: one function a subcommand in `commands.py`, and the walk-through of `make demo`.
+
+May import every other package; imports them inside the functions, so that `gateway --help` starts at once.
+"""
 
 from gateway.cli.commands import main
 

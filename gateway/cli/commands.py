@@ -49,7 +49,7 @@ def serve(
     deployment = Deployment.read(folder)
     policy = deployment.policy
     if not local:
-        load_artifacts(deployment).close()  # what is wrong is told here, not in a replica's log
+        load_artifacts(deployment).close()  # faults are printed here, not in a replica's log
     address = ListenAddress(host, port, grpc_port, admin_port)
     refuse_public_bind(deployment, address)
     load_tls(deployment)
@@ -229,7 +229,7 @@ def _wrong(what: str) -> NoReturn:
 
 
 def main() -> None:
-    """The console script. A problem with the deployment is told in its own words, never as a traceback."""
+    """The console script. A fault of the deployment is printed as a problem, never as a traceback."""
     # Before numpy is imported: guards multiply small matrices, and BLAS threads would wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:

@@ -1,4 +1,4 @@
-"""The walk-through of `make demo`: every outcome on real inputs, told in one table, and checked.
+"""The walk-through of `make demo`: every outcome on real inputs, in one table, and checked.
 
 Each scene says what share of its rows must end how. A scene that ends otherwise fails the demo.
 """
@@ -88,8 +88,8 @@ class Client:
         return self._http.post(f"{self.url}/infer", json=body, headers=headers)
 
     def review(self, url: str) -> dict[str, Any]:
-        told: dict[str, Any] = self._http.get(url).json()
-        return told
+        body: dict[str, Any] = self._http.get(url).json()
+        return body
 
     def scene(self, title: str, rows: Rows, wanted: Mapping[str, float], key: str | None = None) -> Scene:
         ends: Counter[tuple[str, str, str]] = Counter()
@@ -99,7 +99,7 @@ class Client:
 
 
 def _trusting(tls: Tls) -> ssl.SSLContext:
-    """For a client that trusts this very certificate, whoever signed it and whatever name it is for."""
+    """For a client that trusts this certificate, regardless of its issuer and of the name it is for."""
     context = ssl.create_default_context(cadata=tls.certificate.decode("ascii", "ignore"))
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -107,11 +107,11 @@ def _trusting(tls: Tls) -> ssl.SSLContext:
 
 
 def _end(reply: httpx.Response) -> tuple[str, str, str]:
-    told = [reply.headers.get(f"x-failsafe-{what}", f"HTTP {reply.status_code}") for what in _TOLD]
-    return told[0], told[1], told[2]
-
-
-_TOLD = ("outcome", "reason", "served-by")
+    default = f"HTTP {reply.status_code}"
+    outcome, reason, served_by = (
+        reply.headers.get(f"x-failsafe-{name}", default) for name in ("outcome", "reason", "served-by")
+    )
+    return outcome, reason, served_by
 
 
 def run(folder: Path, *, once: bool, address: ListenAddress) -> int:
@@ -119,7 +119,7 @@ def run(folder: Path, *, once: bool, address: ListenAddress) -> int:
     console = Console() if sys.stdout.isatty() else Console(width=110)
     deployment = Deployment.read(folder)
     policy = deployment.policy
-    load_artifacts(deployment).close()  # what is wrong is told here, not in a replica's log
+    load_artifacts(deployment).close()  # faults are printed here, not in a replica's log
     tls = load_tls(deployment)
     refuse_used_ports(address)
     token = admin_token()
@@ -168,7 +168,7 @@ def _noise(policy: Policy, like: Rows) -> Rows:
 
 
 def _without_primary(client: Client, policy: Policy, clean: Rows) -> Iterator[Scene]:
-    """Breaks the primary of the running gateway, asks, and mends it."""
+    """Isolates the primary of the running gateway, sends a row, and restores it."""
     name = policy.rungs[0].name
     client.admin.post(f"/rungs/{name}/isolate").raise_for_status()
     try:

@@ -24,7 +24,7 @@ _Begun: TypeAlias = "tuple[Coroutine[Any, Any, Forward], Any]"
 
 
 class Measure(Protocol):
-    """A pure function of some rows' arrays, told apart by identity."""
+    """A pure function of some rows' arrays; two are the same if they are the same object."""
 
     def run(self, given: Mapping[str, NDArray[Any]], /) -> NDArray[Any]: ...
 
@@ -33,7 +33,7 @@ class Measure(Protocol):
 class Batch:
     """n rows: `inputs` by name with n rows each, one id, principal and deadline (loop seconds) a row.
 
-    `models` is what `forward` may ask; the pipeline sets it. Slices (`take`) share what was computed.
+    models: those that `forward` may call; the pipeline sets them. Slices (`take`) share what was computed.
     """
 
     ids: tuple[str, ...]
@@ -54,7 +54,7 @@ class Batch:
         return len(self.ids)
 
     def asking(self, models: Mapping[str, Model]) -> Batch:
-        """These rows with the models that `run` may ask, and nothing computed yet."""
+        """These rows with the models that `run` may call, and nothing computed yet."""
         return Batch(self.ids, self.principals, self.inputs, self.deadlines_s, models)
 
     def take(self, rows: RowIndices) -> Batch:
@@ -70,7 +70,7 @@ class Batch:
         )
 
     def begin(self, model: str) -> None:
-        """Sets the model's pass to work without waiting for it; `run`, which must follow, waits."""
+        """Starts the model's pass without waiting for it; `run`, which must follow, waits."""
         if model in self._memo or model in self._begun:
             return
         part = self.models[model].forward(self.inputs, len(self.ids), self.until_s)
@@ -87,7 +87,7 @@ class Batch:
         return self._memo[model]
 
     def known(self, model: str) -> Forward | None:
-        """The model's pass over these rows, if somebody has asked for it."""
+        """The model's pass over these rows, if it has been computed."""
         return self._memo.get(model)
 
     async def forward(self, model: str, /) -> Tensors:
@@ -105,7 +105,7 @@ class Batch:
         return found
 
     def measured(self, measure: Measure) -> NDArray[Any] | None:
-        """What `once` gave for these rows, if somebody has asked for it."""
+        """What `once` gave for these rows, if it has been computed."""
         return self._measured.get(measure)
 
     async def predict(self, model: str, inputs: Tensors, /) -> Tensors:

@@ -2,9 +2,9 @@
 
 There is no timer, so an idle gateway adds no wait, and a busy one shares each forward pass and each guard
 pass among all rows that came in the meantime. Two batches are under way at a time: while the model runs for
-one, the guards look at the other. Requests are never split, rows never mixed up, and a caller who stops
-waiting, or whose deadline passes, does not disturb the batch that carries its rows. A row that goes to a
-person waits for the disk; its neighbours do not.
+one, the guards judge the other. Requests are never split, rows never mixed up, and a caller that stops
+waiting, or whose deadline passes, does not disturb the batch that carries its rows. A deferred row waits for
+the disk of the review queue; its neighbours do not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DecideBatch: TypeAlias = Callable[[Batch], Awaitable[Ended]]
 Taken: TypeAlias = list[tuple[Batch, asyncio.Future[list[Decision]]]]
 LANES = 2
 LEVELS = 4
-"""How many priorities are told apart; whatever is lower than the last counts as the last."""
+"""How many priorities there are; every lower one counts as the last."""
 log = logging.getLogger(__name__)
 
 
@@ -68,7 +68,7 @@ class Batcher:
             alarm.cancel()
 
     async def drain(self) -> None:
-        """Waits until everything that has been taken is decided."""
+        """Waits until every accepted row is decided."""
         while pending := [task for task in (*self._lanes, *self._ends) if not task.done()]:
             await asyncio.wait(pending)
 
@@ -83,7 +83,7 @@ class Batcher:
                 end.add_done_callback(self._ends.discard)
 
     async def _end(self, taken: Taken, batch: Batch, ended: Ended) -> None:
-        """Waits for what a person has to take, while later batches are decided."""
+        """Waits until the review queue has stored the deferred rows, while later batches are decided."""
         assert ended.finish_review is not None
         rows = sum(decision is None for decision in ended.known)
         self.queued_rows += rows
@@ -93,11 +93,11 @@ class Batcher:
             self.queued_rows -= rows
 
     async def _total(self, batch: Batch, deciding: Awaitable[Ended]) -> Ended:
-        """What the pipeline says. It is total; should a defect break that, a refusal, not silence."""
+        """What the pipeline decides. It is total; should a defect break that, the rows are refused."""
         try:
             ended = await deciding
-            told = [id_ if d is None else d.id for id_, d in zip(batch.ids, ended.known, strict=True)]
-            if told != list(batch.ids):
+            decided = [id_ if d is None else d.id for id_, d in zip(batch.ids, ended.known, strict=True)]
+            if decided != list(batch.ids):
                 raise RuntimeError("decisions for other rows than those of the batch")
         except Exception:
             log.exception("the pipeline raised: this is a defect of the gateway")
@@ -105,7 +105,7 @@ class Batcher:
         return ended
 
     def _take(self) -> Taken:
-        """The longest prefix of the queue that makes one batch of one form; callers that left are skipped."""
+        """The longest prefix of the queue that fits one batch of one form; abandoned requests are skipped."""
         taken: Taken = []
         rows, form = 0, None
         while waiting := next(filter(None, self._waiting), None):
@@ -123,7 +123,7 @@ class Batcher:
 
 
 def form_of(batch: Batch) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
-    """What rows must share to stand in one batch: input names, dtypes and shapes without the row."""
+    """What rows must share to be in one batch: input names, dtypes and shapes without the row."""
     return {name: (array.dtype, array.shape[1:]) for name, array in batch.inputs.items()}
 
 
@@ -138,7 +138,7 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
 
 
 def _tell(taken: Taken, decisions: Sequence[Decision | None]) -> None:
-    """Answers the requests of which every row is decided."""
+    """Resolves the requests of which every row is decided."""
     start = 0
     for batch, answer in taken:
         rows = len(batch)

@@ -1,4 +1,4 @@
-"""Waiting for a part no longer than it may take: the one place where a part's failure becomes a value.
+"""Awaits a part within its time budget: the one place where a part's failure becomes a value.
 
 Every guard, check, model and store is awaited through `call_within`. Whatever a part does (raises, hangs or
 cancels itself) ends as one `StageFailure`, so that the loop over stages needs no other handling of errors.
@@ -24,16 +24,16 @@ CALL_DEADLINE_S: contextvars.ContextVar[float] = contextvars.ContextVar("call_de
 def now_s() -> float:
     """The one clock that decides anything: the running loop's, so that tests can run on a fake one.
 
-    It may be as coarse as a millisecond (uvloop's is), so times that are only told are measured apart.
+    It may be as coarse as a millisecond (uvloop's is), so elapsed times are measured with another clock.
     """
     return asyncio.get_running_loop().time()
 
 
 def call_deadline(budget_s: float) -> tuple[float, bool]:
-    """The loop time by which the model that is asked now must answer, for `predict` before it waits.
+    """The loop time by which the model that is called now must answer: to be called before it waits.
 
-    And whether that is because somebody is in a hurry: sooner than the budget that the model has.
-    Only the deadline is noted beforehand: few models ask, and a look at the clock costs more than the note.
+    Returns: that time, and whether it is the caller's deadline, sooner than the model's own budget.
+    Cost:    one look at the clock, only for models that need it (those in other servers).
     """
     own_s, until_s = now_s() + budget_s, CALL_DEADLINE_S.get()
     return min(own_s, until_s), until_s < own_s
@@ -49,11 +49,11 @@ async def call_within(
 ) -> T:
     """Awaits a part for `budget_s`, `until_s` at the latest: the one place where failures become values.
 
-    Most parts answer without waiting for anything, and a timer costs more than many a part: it is set only
-    once the part waits. Before that it could not fire anyway.
+    Most parts answer without waiting for anything, and a timer costs more than many parts do: it is set only
+    once the part waits. Before that it could not fire.
 
     Raises BudgetExceeded when the time is up, `failure` for whatever else the part raises, and
-    CancelledError only if somebody cancelled *us*: a part that raises it of its own accord has failed.
+    CancelledError only if the awaiting task was cancelled: a part that raises it by itself has failed.
     """
     start_s = asyncio.get_running_loop().time()
     try:
@@ -77,7 +77,7 @@ async def call_within(
 
 @types.coroutine
 def resume(part: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
-    """What is left of a coroutine that has begun, and now waits for something."""
+    """Awaits the rest of a coroutine that has been started by `send` and now waits for `waits_for`."""
     while True:
         try:
             try:

@@ -70,7 +70,7 @@ class Degraded:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """A person will answer; `ticket` is where."""
+    """A reviewer will answer; `ticket` is the id under which the caller polls for it."""
 
     ticket: str
     reason: Reason
@@ -78,7 +78,7 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Nothing will answer. Needs no other part, so it cannot fail."""
+    """No answer will come. Needs no other part, so it cannot fail."""
 
     reason: Reason
     retry_after_s: float | None = None
@@ -103,7 +103,7 @@ def severity(outcome: Outcome) -> int:
 
 
 class Finding(NamedTuple):
-    """What one guard, check or rung said of one row. For the audit log, never for callers."""
+    """What one guard, check or rung found for one row. For the audit log, never for callers."""
 
     stage: str
     score: float | None

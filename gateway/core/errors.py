@@ -1,4 +1,4 @@
-"""Every error the gateway raises. Errors carry data; one table in `wire` owns the status codes."""
+"""Every error the gateway raises. Errors carry data; `protocol/endings.py` owns the status codes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class GatewayError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that a person can mend: where it is, what is wrong, and the nearest valid choice."""
+    """One fault in a file or a request: where it is, what is wrong, and the nearest valid choice."""
 
     field: str
     what: str
@@ -63,4 +63,4 @@ class ModelFailed(StageFailure):
 
 
 class StoreFailed(StageFailure):
-    """A store (the review queue) could not take or give what was asked."""
+    """A store (the review queue) could not store or return what was requested."""

@@ -68,8 +68,8 @@ class Model:
     async def _ask_shielded(self, inputs: Tensors, until_s: float) -> Tensors:
         """Waits until `until_s`, and lets the model go on within its own budget.
 
-        A caller who gives it too little time must not stop it, and so must not make it fail: a few of them
-        would open its circuit for everybody.
+        A caller's short deadline must not stop the model, and so must not count as its failure: a few such
+        requests would open the model's circuit for every caller.
         """
         if until_s <= now_s():
             raise BudgetExceeded(f"{self.name}: not asked, no time is left")
@@ -125,7 +125,7 @@ class Model:
 
 
 def _retrieve_exception(part: asyncio.Future[Tensors]) -> None:
-    """Looks at how a part ended for which nobody waits any more, or asyncio would complain of it."""
+    """Retrieves the exception of a call that is no longer awaited: asyncio warns of one that is not."""
     if not part.cancelled():
         part.exception()
 

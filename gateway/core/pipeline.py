@@ -1,4 +1,4 @@
-"""The one executor: guards once, then down the rungs, then a person, then refusal.
+"""The one executor: guards once, then down the rungs, then human review, then refusal.
 
     batch ──> guards (all rows, verdicts joined by max)
                 ├─ refuse ───────────────────────────────────────────────> Refused
@@ -45,7 +45,7 @@ from gateway.core.stage import Assessment, FeatureStage, Stage, allowed, unscore
 
 AnyGuard: TypeAlias = Stage[Batch] | FeatureStage
 Trail: TypeAlias = Sequence[tuple[RowIndices, Assessment]]
-"""What each stage said, in order, with the rows of the batch that came so far: ascending."""
+"""Each stage's assessment, in order, with the rows of the batch that it judged, ascending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Rung:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReviewRequest:
-    """One row for a person: what was asked, why no model may answer, and what a model would have said."""
+    """One row for a reviewer: its inputs, why no model may answer, and what a model would have answered."""
 
     id: str
     principal: str
@@ -74,14 +74,14 @@ class ReviewRequest:
 
 class Review(Protocol):
     async def put(self, cases: Sequence[ReviewRequest], /) -> Sequence[bool]:
-        """Takes cases durably, in order; False where there is no room. May raise."""
+        """Stores requests durably, in order; False where there is no room. May raise."""
         ...
 
 
 class _Run:
-    """What is known so far of one batch, by row of that batch: its fall, its outcome, and why.
+    """The state of one batch, by row of that batch: its lowest verdict (`fall`), its outcome, its reasons.
 
-    Most rows of most batches meet no objection: `rows` then stays what it was, and nothing is copied.
+    Most rows of most batches are allowed by every stage: `rows` then stays as it was, nothing is copied.
     """
 
     def __init__(self, batch: Batch) -> None:
@@ -133,7 +133,7 @@ class _Run:
 
 
 class Findings(Sequence[Finding]):
-    """What was said of one row, in order; put into words only where somebody reads it."""
+    """The findings of one row, in order; each is made only when it is read."""
 
     __slots__ = ("row", "trail")
 
@@ -191,7 +191,7 @@ class Pipeline:
         return [decision for decision in ended.known if decision is not None]
 
     async def answer(self, batch: Batch) -> Ended:
-        """All that guards and models can settle; what is left waits for a person, and neighbours need not."""
+        """What guards and models settle; rows that need review are ended later by `finish_review`."""
         run = _Run(batch.asking(self.models))
         if (now := now_s()) >= min(batch.deadlines_s):
             for row, deadline_s in enumerate(batch.deadlines_s):
@@ -209,7 +209,7 @@ class Pipeline:
         return Ended(run.decisions(self.policy), finish_review if run.open else None, run.trail)
 
     async def _judge(self, run: _Run) -> None:
-        """Runs every guard on every row that none has refused yet, and joins what they say."""
+        """Runs every guard on every row that none has refused yet, and joins their verdicts."""
         for stage in self.guards:
             run.live, run.rows = run.open_rows(Verdict.REFUSE)
             if not run.rows.size:
@@ -223,7 +223,7 @@ class Pipeline:
                 run.end(row, Refused(run.reasons[row], stage.retry_after_s(float(found.scores[at]))))
 
     async def _try_rung(self, run: _Run, rung: Rung, depth: int) -> None:
-        """Asks one rung for the rows that may have its answer; settles those that pass every check."""
+        """Calls one rung for the rows that may have its answer; settles those that pass every check."""
         batch, rows = run.open_rows(Verdict.DEGRADE if depth else Verdict.ALLOW)
         if not rows.size:
             return
@@ -252,7 +252,7 @@ class Pipeline:
                 run.end(row, Served(output, rung.name))
 
     async def _defer(self, run: _Run) -> None:
-        """Hands what is still open to a person, in row order; refuses what the queue does not take."""
+        """Puts the rows that are still open into the review queue, in order; refuses those it rejects."""
         batch, rows = run.open_rows(Verdict.DEFER)
         if not rows.size:
             return

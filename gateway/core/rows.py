@@ -17,7 +17,7 @@ Mask: TypeAlias = NDArray[np.bool_]
 
 
 class Row(Mapping[str, NDArray[Any]]):
-    """One row of named arrays, cut out only where somebody looks: arrays with a first axis of one."""
+    """One row of named arrays, sliced only when an array is read: arrays with a first axis of one."""
 
     __slots__ = ("_at", "_tensors")
 

@@ -1,4 +1,4 @@
-"""A guard with everything the policy says of it, and the one place that turns a failure into a verdict.
+"""A guard with its policy, and the one place that turns a failure into a verdict.
 
 A guard returns a number. What that number means (the cuts), how long it may take, what to assume when
 it fails and whether it is enforced or only observed is policy data, held here. `assess` is total: it
@@ -6,8 +6,8 @@ returns a verdict for every row, whatever the guard does.
 
 * A score is compared with `>=`. NaN and -inf are errors, never numbers: `nan >= cut` is false, so an
   unchecked NaN would be a silent fail-open. +inf is the strongest alarm.
-* A guard that fails on n > 1 rows is asked again row by row, so that one bad row never decides for its
-  neighbours; one that ran out of time is not asked again.
+* A guard that fails on n > 1 rows is called again row by row, so that one bad row never decides for its
+  neighbours; one that ran out of time is not called again.
 * A guard that reads a model's features (`needs`) is judged by its input-only form (`without`, calibrated
   like the first) on the rows for which that model failed.
 """
@@ -74,7 +74,7 @@ def unscored(n: int) -> F8:
 
 
 class Assessment(NamedTuple):
-    """What one stage says of n rows, as columns. Where it failed, scores are NaN and `errors` speaks.
+    """What one stage found for n rows, as columns. Where it failed, the score is NaN and `errors` says why.
 
     quiet: it allows every row, and nothing failed. input_only_rows: those that were judged without features.
     """
@@ -89,7 +89,7 @@ class Assessment(NamedTuple):
     input_only_rows: frozenset[int] = frozenset()
 
     def finding(self, i: int) -> Finding:
-        """Row i in words."""
+        """What was found for row i."""
         score = self.scores.item(i)
         return Finding(
             self.stage,
@@ -165,7 +165,7 @@ class Stage(Generic[J]):
         return bool(least > -math.inf and most < self.lowest_cut)
 
     def _judge(self, scores: F8, errors: dict[int, str]) -> tuple[F8, Verdicts, dict[int, str]]:
-        """The scores with NaN for what is none, each with a word in `errors`; and a verdict for each."""
+        """The scores, NaN where one is no number, with an entry in `errors` for each; and the verdicts."""
         scores = np.where(np.isneginf(scores), np.nan, scores)
         for i in np.flatnonzero(np.isnan(scores)):
             errors.setdefault(int(i), f"{self.name}: score is not a number")
@@ -192,9 +192,9 @@ class FeatureStage:
     """A guard that reads model `needs`, with what judges the rows for which that model gave nothing.
 
     `without` is a second stage that needs the input alone, or a verdict to assume. The model's pass runs
-    before the guard's own budget starts, under the model's budget: it is shared, so it is nobody's cost.
-    `prefetch` is what can be measured while the model is at work; what fails there fails again, and counts,
-    when the guard asks for it.
+    before the guard's own budget starts, under the model's budget: it is shared by all guards and the rung.
+    `prefetch` measures what needs no answer while the model is at work; what fails there fails again, and
+    counts, when the guard reads it.
     """
 
     full: Stage[Batch]

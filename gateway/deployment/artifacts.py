@@ -1,4 +1,4 @@
-"""What a policy names, loaded and held against the certificate: models, fitted guards, the wire contract.
+"""What a policy names, loaded and checked against the certificate: models, fitted guards, wire contract.
 
 PolicyError and ArtifactError are raised here and in `compile`, and nowhere later.
 """
@@ -54,7 +54,7 @@ class Artifacts:
 
 
 def load_artifacts(deployment: Deployment) -> Artifacts:
-    """Models, guards and certificate, held against each other. Raises PolicyError or ArtifactError."""
+    """Models, guards and certificate, checked against each other. Raises PolicyError or ArtifactError."""
     models = load_models(deployment, read_upstreams(deployment))
     try:
         return _verified(deployment, models)
@@ -96,7 +96,7 @@ def _load_guards(policy: Policy, path: Path) -> dict[str, FittedGuard]:
 
 
 def contract_of(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Contract:
-    """What the deployment takes and gives on the wire. Raises PolicyError where the models do not fit."""
+    """The deployment's inputs and outputs on the wire. Raises PolicyError where the models do not fit."""
     policy = deployment.policy
     primary = models[policy.rungs[0].name]
     problems: list[Problem] = []
@@ -145,7 +145,7 @@ def contract_of(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Co
 
 
 def _unreadable(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Iterator[Problem]:
-    """Guards and checks that cannot read what the models take or give."""
+    """Guards and checks that cannot read the inputs or outputs of the models."""
     policy = deployment.policy
     first = models[policy.rungs[0].name].inputs[0]
     for i, guard in enumerate(policy.guards):

@@ -1,4 +1,4 @@
-"""What calibration certifies, bound to the digests of everything it speaks of.
+"""What calibration certifies, bound to the digests of everything it depends on.
 
 A certificate is a statement about a population: for rows exchangeable with the calibration data, with
 probability at least 1 - delta over the draw of that data,
@@ -80,7 +80,7 @@ class Certificate(Strict, populate_by_name=True):
 
 
 def policy_digest(policy: Policy) -> str:
-    """sha256 of what the certificate says of the policy."""
+    """sha256 of the part of the policy that the certificate binds."""
     return hashlib.sha256(orjson.dumps(policy.certified_part(), option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
@@ -98,7 +98,7 @@ def load_certificate(folder: Path) -> Certificate:
 
 
 def verify(certificate: Certificate, deployment: Deployment, models: Mapping[str, str], guards: str) -> None:
-    """Refuses a certificate that speaks of another policy, model or guard file. Raises ArtifactError."""
+    """Refuses a certificate of another policy, model or guard file. Raises ArtifactError."""
     wrong: dict[str, str] = {}
     if certificate.digests.policy != policy_digest(deployment.policy):
         wrong["digests.policy"] = "the guards, checks or budgets in gateway.yaml have changed"

@@ -1,7 +1,7 @@
 """One folder that can be served, read once: its policy, and where in `gateway.yaml` each field stands.
 
-Whatever loads, calibrates or serves a folder takes a `Deployment` instead of a path and a policy. It holds no
-open file, model or socket, so one process may have several.
+Every function that loads, calibrates or serves a folder takes a `Deployment` instead of a path and a policy.
+It holds no open file, model or socket, so one process may have several.
 """
 
 from __future__ import annotations

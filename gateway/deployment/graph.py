@@ -2,7 +2,7 @@
 
 Numpy's cost for one row is its calls: some two hundred of them a request, each holding the interpreter, were
 the largest part of what the gateway added (bench/README.md). onnxruntime needs a quarter of a microsecond
-for a step instead of one, in C++ and with the interpreter free. So that nobody has to write a detector twice,
+for a step instead of one, in C++ and with the interpreter free. So that no detector is written twice,
 its own `score` is called with arrays that only record (`gateway/recorded.py`).
 
 What was recorded is then run on the rows it was recorded with, together and alone, and must give the numbers

@@ -1,4 +1,4 @@
-"""The models that a policy names, loaded: files of its folder, and what was stored of upstreams."""
+"""The models that a policy names, loaded: files of its folder, and models in other servers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Unfit(Exception):
 
 
 def load_models(deployment: Deployment, upstreams: Mapping[str, Stored]) -> dict[str, LoadedModel]:
-    """Every rung's model. `upstreams`: what is stored of those that live elsewhere, by rung; asks none.
+    """Every rung's model. upstreams: what is stored of those in other servers, by rung; none is called.
 
     Raises:  PolicyError naming every rung that cannot be loaded, and the nearest file if one is missing.
     """

@@ -167,9 +167,9 @@ class Tape:
     def model(self, inputs: Sequence[Recorded], score: Recorded) -> bytes:
         """The whole as the bytes of an ONNX file."""
         self.nodes.append(helper.make_node("Identity", [score.name], [SCORE]))
-        told = [_declared(SCORE, score.value)]
+        outputs = [_declared(SCORE, score.value)]
         given = [_declared(one.name, one.value) for one in inputs]
-        graph = helper.make_graph(self.nodes, "guard", given, told, list(self.constants.values()))
+        graph = helper.make_graph(self.nodes, "guard", given, outputs, list(self.constants.values()))
         version = [helper.make_opsetid("", OPSET)]
         return helper.make_model(graph, opset_imports=version, ir_version=IR).SerializeToString()
 
@@ -218,7 +218,7 @@ def _sort(tape: Tape, array: Recorded, axis: int = -1) -> Recorded:
 
 
 def _partition(tape: Tape, array: Recorded, kth: int, axis: int = -1) -> Recorded:
-    """What stands up to `kth`, and nothing of the rest: all that a partition promises of it is its place."""
+    """The smallest values up to `kth`, ascending; the rest of a partition is in no stated order."""
     if axis not in (-1, array.ndim - 1):
         raise NotImplementedError(f"partition along axis {axis} is not recorded")
     return _smallest(tape, array, np.sort(array.value, axis)[..., : kth + 1])

@@ -1,7 +1,7 @@
 """`upstreams.json`: what calibration keeps of the models that live in other servers.
 
-A replica starts from this file alone. Whoever answers at the time is held against it; who does not answer
-yet is held against it before the first answer is used (see `fallbacks.oip.upstream`).
+A replica starts from this file alone. A server that answers at start is compared with it at once; one that
+does not answer yet is compared before its first answer is used (see `fallbacks.oip.upstream`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def remote_of(named: OipPolicy) -> Remote:
 
 
 def record_upstreams(deployment: Deployment) -> dict[str, Stored]:
-    """What is to be kept of every rung that lives elsewhere, asked now. Raises PolicyError; blocks."""
+    """What identifies every rung in another server, requested now. Raises PolicyError; blocks."""
     found: dict[str, Stored] = {}
     problems: list[Problem] = []
     for i, rung in enumerate(deployment.policy.rungs):
@@ -70,7 +70,7 @@ def _record(named: OipPolicy, policy: Policy) -> Stored:
 
 
 def write_upstreams(deployment: Deployment, found: Mapping[str, Stored]) -> None:
-    """Writes the file, if there is anything to keep."""
+    """Writes the file, if any rung is in another server."""
     if found:
         held = {"schema": 1, "upstreams": {name: stored.to_json() for name, stored in found.items()}}
         options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
@@ -94,9 +94,9 @@ def read_upstreams(deployment: Deployment) -> dict[str, Stored]:
 
 
 def check_upstreams(deployment: Deployment, models: Mapping[str, LoadedModel]) -> None:
-    """Holds every upstream that answers within two seconds against what is kept of it; blocks meanwhile.
+    """Compares every upstream that answers within two seconds with what is kept of it; blocks meanwhile.
 
-    Raises ArtifactError if one answers otherwise. One that cannot be asked now is told to the log.
+    Raises ArtifactError if one answers differently. One that cannot be reached now is logged.
     """
     asked = {name: model for name, model in models.items() if isinstance(model, Upstream)}
     if not asked:

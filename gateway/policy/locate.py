@@ -42,7 +42,7 @@ def clean(root: yaml.Node | None, at: Loc, *, missing: bool) -> Loc:
 
 
 def duplicates(node: yaml.Node | None) -> Iterator[tuple[str, int]]:
-    """Keys that stand twice in one mapping, with the line of the later."""
+    """Keys that appear twice in one mapping, with the line of the later."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -56,7 +56,7 @@ def duplicates(node: yaml.Node | None) -> Iterator[tuple[str, int]]:
 
 
 def explain(error: Any, path: Path, root: yaml.Node | None, schema: type[BaseModel]) -> Problem:
-    """One pydantic error in the words of somebody who has to mend it."""
+    """One pydantic error as a problem that an operator can mend."""
     at = clean(root, error["loc"], missing=error["type"] == "missing")
     got, context = error.get("input"), error.get("ctx", {})
     what, nearest = error["msg"].removeprefix("Value error, "), ""
@@ -92,7 +92,7 @@ def fields_at(schema: Any, at: Loc) -> set[str]:
 
 
 def _descend(root: yaml.Node | None, at: Loc) -> Iterator[tuple[int | str, int]]:
-    """The parts of `at` that stand in the file, each with its line."""
+    """The parts of `at` that exist in the file, each with its line."""
     node = root
     for part in at:
         if isinstance(node, yaml.MappingNode):

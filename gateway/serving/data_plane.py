@@ -23,7 +23,7 @@ from gateway.core.errors import InvalidRequest, Problem
 from gateway.core.record import RequestRecord
 from gateway.protocol.endings import Rejection, Stamp
 from gateway.protocol.infer_request import InferRequest
-from gateway.serving.gateway import Gateway, Loaded
+from gateway.serving.gateway import Gateway, LoadedDeployment
 from gateway.serving.ids import Ids
 from gateway.serving.replicas import PeerReplicas
 
@@ -52,7 +52,7 @@ class Call(NamedTuple):
     """
 
     caller: Caller
-    loaded: Loaded
+    loaded: LoadedDeployment
     decision_id: str
     received_s: float
     start_s: float
@@ -80,7 +80,7 @@ class DataPlane:
             raise RequestRejected(Rejection.FORBIDDEN)
         return caller
 
-    def model(self, caller: Caller, name: str, version: str | None) -> Loaded:
+    def model(self, caller: Caller, name: str, version: str | None) -> LoadedDeployment:
         """What is in force, if it is the model that is asked for and the caller may ask it. Raises Over."""
         loaded = self.gateway.loaded
         contract = loaded.contract

@@ -1,4 +1,4 @@
-"""Where a decision is found again: with the replica that made it, or with a sibling.
+"""Finds a decision again: at the replica that made it, or at another one.
 
 Only the latest decisions are kept in memory; older ones are in the audit log.
 """
@@ -15,14 +15,14 @@ from gateway.telemetry.audit import Audit, explain
 
 
 def rows_here(audit: Audit, id_: str) -> list[dict[str, Any]]:
-    """Everything found of a request, or of one row of it (`REQUEST.ROW`), if this replica decided it."""
+    """All findings of a request, or of one row of it (`REQUEST.ROW`), if this replica decided it."""
     record = audit.find(id_) or audit.find(id_.partition(".")[0])
     rows = [orjson.loads(line) for line in explain(record)] if record else []
     return [row for row in rows if id_ in (row["request"], row["id"])]
 
 
 async def rows_anywhere(audit: Audit, peers: PeerReplicas, id_: str) -> list[dict[str, Any]]:
-    """The same, from whichever replica of the deployment decided it."""
+    """The same, from any replica of the deployment."""
     if found := rows_here(audit, id_):
         return found
     for answer in await peers.ask("GET", f"/decisions/{quote(id_, safe='')}"):

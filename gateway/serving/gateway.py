@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedDeployment:
     """One policy with all it names, compiled. Swapped as a whole, never changed."""
 
     deployment: Deployment
@@ -60,7 +60,7 @@ class Loaded:
         return self.artifacts.tag
 
     def tier(self, name: str) -> Tier:
-        """How much a caller of this tier may see; two digits where the policy does not say."""
+        """How much a caller of this tier may see; two digits where the policy does not name the tier."""
         match self.policy.disclosure.get(name):
             case "full":
                 return disclosure.Full()
@@ -107,7 +107,7 @@ class Gateway:
         callers = Callers(deployment.var, anonymous_loopback=anonymous_loopback)
         return cls(deployment, _open_review(deployment), callers)
 
-    def _load(self, deployment: Deployment) -> Loaded:
+    def _load(self, deployment: Deployment) -> LoadedDeployment:
         policy, artifacts = deployment.policy, load_artifacts(deployment)
         breakers: dict[str, Breaker] = {}
         try:
@@ -115,10 +115,10 @@ class Gateway:
         except ArtifactError:
             artifacts.close()
             raise
-        return Loaded(deployment, artifacts, pipeline, artifacts.contract, breakers)
+        return LoadedDeployment(deployment, artifacts, pipeline, artifacts.contract, breakers)
 
     def start(self) -> None:
-        """Begins to write the audit log and to tend the review queue, on the event loop that serves."""
+        """Starts writing the audit log and maintaining the review queue, on the event loop that serves."""
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self.audit.run())]
         if isinstance(self.review, QueuedReview):
@@ -127,7 +127,7 @@ class Gateway:
     async def decide(self, batch: Batch, priority: int = 1) -> list[Decision]:
         """One decision a row, in order, by the rows' deadlines; rows of other requests share its passes.
 
-        Args:    priority: 1 is the highest, and what is not said; others wait behind.
+        Args:    priority: 1 is the highest and the default; lower ones wait behind.
         """
         return await self.batcher.decide(batch, priority)
 
@@ -138,7 +138,7 @@ class Gateway:
         return ended
 
     def record(self, record: RequestRecord) -> None:
-        """Takes a finished request for the audit log, telemetry and statistics; never blocks."""
+        """Records a finished request for the audit log, telemetry and statistics; never blocks."""
         self.audit.take(record)
         self.statistics.ended(record)
 
@@ -157,7 +157,7 @@ class Gateway:
             return False
         for name, breaker in old.breakers.items():
             if breaker.state is State.ISOLATED and name in loaded.breakers:
-                loaded.breakers[name].isolate()  # what an operator took out stays out
+                loaded.breakers[name].isolate()  # what an operator isolated stays isolated
         self.loaded = loaded
         self._retired.append(old.artifacts)
         self._apply(deployment.policy)
@@ -171,7 +171,7 @@ class Gateway:
         artifacts.close()
 
     def _apply(self, policy: Policy) -> None:
-        """What outlives a pipeline takes its limits from the policy in force."""
+        """Gives what outlives a pipeline the limits of the policy in force."""
         self.callers.anonymous_loopback = policy.serving.anonymous == "loopback"
         self.batcher.max_batch_rows = policy.serving.max_batch_rows
         self.batcher.max_queued_rows = policy.serving.max_queued_rows
@@ -182,7 +182,7 @@ class Gateway:
             self.review.expire_after_s = policy.review.expire_after_s
 
     async def healthy(self) -> bool:
-        """Whether one canary row is decided within the deadline. It charges no budget and asks no person."""
+        """Whether one canary row is decided within the deadline. It charges no budget and opens no review."""
         loaded = self.loaded
         primary = next(iter(loaded.artifacts.models.values()))
         on_canary = {guard.name for guard in loaded.policy.guards if guard.on_canary}
@@ -195,7 +195,7 @@ class Gateway:
         return len(decisions) == 1 and asyncio.get_running_loop().time() <= deadline_s
 
     async def close(self) -> None:
-        """Finishes what was taken, writes what was recorded, ends the threads."""
+        """Finishes accepted rows, writes what was recorded, ends the threads."""
         await self.batcher.drain()
         for task in self._tasks:
             task.cancel()

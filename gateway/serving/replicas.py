@@ -1,8 +1,8 @@
-"""The other replicas of this deployment on this machine: ask them all, and answer as one.
+"""The other replicas of this deployment on this machine: request the same from all, and reply as one.
 
-The kernel gives a connection to whichever replica it likes, so one replica's answer is only a part. Each
-also listens on a unix socket in one folder; whoever is asked asks the others there, and they answer for
-themselves alone, because the question carries `x-fs-alone`.
+The kernel gives a connection to any of the replicas, so one replica's answer is only a part. Each also
+listens on a unix socket in one folder; the replica that gets a request forwards it to the others there, and
+they reply for themselves alone, because the forwarded request carries `x-fs-alone`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used; httpx would rea
 
 @dataclass(frozen=True, slots=True)
 class PeerReply:
-    """What one sibling said. `status` is 0 where it said nothing in time."""
+    """The reply of one replica. `status` is 0 where none came in time."""
 
     replica: str
     status: int
@@ -46,14 +46,14 @@ class PeerReply:
 
 @dataclass(frozen=True, slots=True)
 class PeerReplicas:
-    """The sockets in `folder` but for our own. `token` opens the administration plane of each."""
+    """The sockets in `folder` except our own. token: the administration token of each."""
 
     folder: Path
     own: str
     token: str
 
     async def ask(self, method: str, path: str, timeout_s: float = TIMEOUT_S) -> list[PeerReply]:
-        """Every living sibling's answer, in the order of their names. Never raises.
+        """The reply of every other running replica, in the order of their names. Never raises.
 
         Cost: that of the slowest, at most `timeout_s`; about 3 ms for one that is idle.
         """
@@ -78,7 +78,7 @@ class PeerReplicas:
 
 
 def _refused(error: BaseException | None) -> bool:
-    """Whether nobody listens on a socket file: its process is gone, or has not come so far yet."""
+    """Whether no process listens on a socket file: it has ended, or is still starting."""
     while error is not None:
         if isinstance(error, ConnectionRefusedError | FileNotFoundError):
             return True
@@ -87,7 +87,7 @@ def _refused(error: BaseException | None) -> bool:
 
 
 def _forget(at: Path) -> bool:
-    """Removes what a dead replica left; not a fresh file, whose replica is about to listen."""
+    """Removes the socket file of a replica that has ended; not a fresh one: its replica is still starting."""
     try:
         if time.time() - at.stat().st_mtime < FRESH_S:
             return False

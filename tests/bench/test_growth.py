@@ -71,9 +71,9 @@ def test_principals_and_keys_and_records_have_a_weight(report: Report) -> None:
 
 def test_a_filled_rate_guard_remembers_all_its_principals_while_they_go_on_asking() -> None:
     guard = filled(500, [])
-    assert len(guard.arrivals) == 500
+    assert len(guard.arrival_times) == 500
     guard.charge(["caller-0000007"] * 3, time.monotonic())
-    assert len(guard.arrivals) == 500
+    assert len(guard.arrival_times) == 500
 
 
 def test_what_grows_is_told_from_what_does_not() -> None:

@@ -103,9 +103,9 @@ def test_only_triggered_rows_ask_the_model_again(world: World) -> None:
     guards = world.opened.artifacts.guards.values()
     (squeeze,) = (one.squeeze for one in guards if isinstance(one, FittedSqueeze))
     model = world.opened.artifacts.models[world.opened.primary]
-    for rows, woken in ((world.quiet, False), (world.triggered, True)):
+    for rows, woken in ((world.quiet, False), (world.to_squeeze, True)):
         features = model.run(world.inputs(rows[:128]))["features"]
-        assert len(rows) >= 128 and (squeeze.triggered(features) == woken).all()
+        assert len(rows) >= 128 and (squeeze.to_squeeze(features) == woken).all()
 
 
 @pytest.mark.parametrize("kind", [Plain, Awaited])

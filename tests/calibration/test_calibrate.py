@@ -461,7 +461,7 @@ def test_it_says_how_far_it_is(held: tuple[Array, Array], tmp_path: Path) -> Non
     ]
 
 
-def test_a_wrong_policy_or_model_is_told_before_any_data_is_read(tmp_path: Path) -> None:
+def test_a_wrong_policy_or_model_is_reported_before_any_data_is_read(tmp_path: Path) -> None:
     folder = letters(tmp_path)
     edit(folder, ("path: primary.onnx", "path: primry.onnx"))
     with pytest.raises(PolicyError) as caught:

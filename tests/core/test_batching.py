@@ -86,7 +86,7 @@ def outcomes(decisions: Sequence[Decision]) -> list[Outcome]:
     return [decision.outcome for decision in decisions]
 
 
-def test_an_idle_gateway_decides_at_once_and_alone() -> None:
+def test_an_idle_gateway_decides_at_once_in_a_batch_of_one() -> None:
     async def main() -> None:
         one = Pass(takes_s=0)
         start_s = now_s()
@@ -122,7 +122,7 @@ def test_a_batch_has_the_rows_of_its_requests_in_the_order_they_came() -> None:
     run(main)
 
 
-def test_whoever_steps_back_waits_behind_those_who_do_not_and_nobody_gets_ahead_of_them() -> None:
+def test_a_lower_priority_waits_behind_and_never_gets_ahead() -> None:
     async def main() -> None:
         one = Pass()
         to = batcher(one.decide, batch=2)
@@ -216,7 +216,7 @@ def test_a_deadline_that_has_passed_already_is_refused() -> None:
     run(main)
 
 
-def test_a_deadline_that_passes_while_its_batch_is_decided_disturbs_nobody() -> None:
+def test_a_deadline_that_passes_while_its_batch_is_decided_disturbs_no_other_request() -> None:
     async def main() -> None:
         one = Pass(takes_s=5.0)
         to = batcher(one.decide)
@@ -233,7 +233,7 @@ def test_a_deadline_that_passes_while_its_batch_is_decided_disturbs_nobody() -> 
 
 
 @pytest.mark.parametrize("when", ["waits", "is decided"])
-def test_a_caller_who_goes_disturbs_nobody(when: str) -> None:
+def test_a_caller_that_disconnects_disturbs_no_other_request(when: str) -> None:
     async def main() -> None:
         one = Pass()
         to = batcher(one.decide)
@@ -250,7 +250,7 @@ def test_a_caller_who_goes_disturbs_nobody(when: str) -> None:
     run(main)
 
 
-def test_callers_who_all_go_leave_nothing_behind() -> None:
+def test_callers_that_all_disconnect_leave_nothing_behind() -> None:
     async def main() -> None:
         one = Pass()
         to = batcher(one.decide)
@@ -301,7 +301,7 @@ def test_a_pipeline_that_cancels_itself_ends_by_the_deadline_and_the_next_batch_
 
 
 @pytest.mark.parametrize("change", [-1, 1], ids=["one too few", "one too many"])
-def test_a_pipeline_that_loses_count_answers_nobody_with_a_row_of_somebody_else(change: int) -> None:
+def test_a_pipeline_that_loses_count_answers_no_request_with_another_ones_row(change: int) -> None:
     async def decide(batch: Batch) -> list[Decision]:
         good = await Pass().decide(batch)
         return good[:-1] if change < 0 else [good[0], *good]
@@ -327,7 +327,7 @@ MIXED: list[Callable[[], Tensors]] = [
 
 
 def test_requests_of_another_form_cannot_poison_their_neighbours() -> None:
-    """A model with an open size, or a reload between two requests: nobody may fail for the other's shape."""
+    """A model with an open size, or a reload between two requests: no request may fail for another one's shape."""
 
     async def decide(batch: Batch) -> list[Decision]:
         await asyncio.sleep(1.0)
@@ -389,7 +389,7 @@ def test_rows_that_go_to_a_person_keep_no_neighbour_waiting_and_count_as_queued_
         start_s = now_s()
         assert answers(await to.decide(rows("b", 4.0))) == [4.0]
         assert answers(await to.decide(rows("c", 6.0))) == [6.0]
-        assert now_s() == start_s, "nobody waits for another's deferral"
+        assert now_s() == start_s, "no request waits for the deferral of another"
         assert to.queued_rows == 1
         assert answers(await odd) == [1.0, 2.0]
         assert now_s() - start_s == pytest.approx(10.0)

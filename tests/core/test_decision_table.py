@@ -137,7 +137,7 @@ def test_refused_rows_cost_no_forward_pass_and_do_not_disturb_their_neighbours()
     assert [o.output["y"].tolist() for o in outcomes if isinstance(o, Served)] == [[0.0], [0.5]]
 
 
-def test_a_broken_primary_is_judged_by_the_input_alone_and_is_asked_only_once() -> None:
+def test_rows_of_a_broken_primary_are_judged_by_the_input_alone_and_it_is_called_once() -> None:
     big = FakeModel("raises")
     full, input_only_rows = guard(guard=FakeGuard(reads="big")), guard(guard=FakeGuard(slope=0.5))
     got = decide_one(1.0, ladder(big, WORKS), FakeReview(), FeatureStage(full, "big", input_only_rows))
@@ -175,7 +175,7 @@ def test_everything_that_hangs_together_still_ends_by_the_deadline() -> None:
     assert decisions[0].outcome == Refused(Reason.UNAVAILABLE)
 
 
-def test_a_model_goes_on_within_its_budget_when_its_caller_is_in_a_hurry() -> None:
+def test_a_model_goes_on_within_its_budget_when_its_callers_deadline_is_shorter() -> None:
     ends: list[str] = []
 
     class Slow:
@@ -258,7 +258,7 @@ def test_only_the_rows_without_features_are_judged_by_the_input_alone() -> None:
     assert said == [("full", FINE), ("input_only", 0.5), ("full", FINE + FINE)]
 
 
-def test_a_part_that_hangs_is_not_asked_again_row_by_row() -> None:
+def test_a_part_that_hangs_is_not_called_again_row_by_row() -> None:
     big = FakeModel("hangs")
     pipeline = Pipeline("p", (guard(),), ladder(big, WORKS), FakeReview(), 1.0)
     run(lambda: pipeline.decide(batch_of([0.0, 0.1, 0.2])))

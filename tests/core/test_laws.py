@@ -1,4 +1,4 @@
-"""The seven laws of the heart, as properties over random pipelines of working and broken parts.
+"""The seven laws of the core, as properties over random pipelines of working and broken parts.
 
 Law 5 (a failed reload changes nothing) lives with the reload, in test_gateway.py.
 """

@@ -44,7 +44,7 @@ def contract_in(folder: Path) -> Contract:
 
 
 def bind(folder: Path) -> None:
-    """Makes the certificate speak of the models and guards that lie in the folder, as nobody honest would."""
+    """Makes the certificate speak of the models and guards of the folder, without calibration."""
     path = folder / "certificate.json"
     held = orjson.loads(path.read_bytes())
     held["digests"]["guards"] = sha256(folder / "guards.npz")
@@ -116,7 +116,7 @@ CORRUPT = {
 
 @pytest.mark.parametrize("corrupt", CORRUPT.values(), ids=CORRUPT)
 @pytest.mark.parametrize(("name", "rung"), [("primary.onnx", 0), ("fallback.onnx", 1)])
-def test_a_corrupt_model_is_told_by_rung_file_and_line(
+def test_a_corrupt_model_is_reported_with_rung_file_and_line(
     tmp_path: Path, name: str, rung: int, corrupt: object
 ) -> None:
     folder = letters(tmp_path)
@@ -129,14 +129,14 @@ def test_a_corrupt_model_is_told_by_rung_file_and_line(
     assert f"path: {name}" in line
 
 
-def test_missing_models_are_all_told_with_the_nearest_file(tmp_path: Path) -> None:
+def test_missing_models_are_all_reported_with_the_nearest_file(tmp_path: Path) -> None:
     folder = letters(tmp_path, ("path: primary.onnx", "path: primery.onnx"))
     (folder / "fallback.onnx").rename(folder / "fall-back.onnx")
     told = [(problem.field, problem.nearest) for problem in refused(folder, PolicyError)]
     assert told == [("rungs[0].model.path", "primary.onnx"), ("rungs[1].model.path", "fall-back.onnx")]
 
 
-def test_a_folder_in_place_of_a_model_is_told(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_a_model_is_reported(tmp_path: Path) -> None:
     folder = letters(tmp_path)
     (folder / "primary.onnx").unlink()
     (folder / "primary.onnx").mkdir()
@@ -171,7 +171,7 @@ def test_a_model_that_loads_but_cannot_run_is_refused_at_start(tmp_path: Path) -
     assert "small" in str(caught.value) or "fallback.onnx" in str(caught.value)
 
 
-def test_guards_that_lack_a_stage_are_told_by_its_name(tmp_path: Path) -> None:
+def test_a_guards_file_that_lacks_a_stage_is_reported_by_its_name(tmp_path: Path) -> None:
     folder = letters(tmp_path)
     held = arrays.load(folder / "guards.npz")
     arrays.save(folder / "guards.npz", {k: a for k, a in held.items() if not k.startswith("ood.input_only")})
@@ -182,7 +182,7 @@ def test_guards_that_lack_a_stage_are_told_by_its_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04"])
-def test_guards_that_are_no_npz_are_told_by_name(tmp_path: Path, content: bytes) -> None:
+def test_a_guards_file_that_is_no_npz_is_reported_by_name(tmp_path: Path, content: bytes) -> None:
     folder = letters(tmp_path)
     (folder / "guards.npz").write_bytes(content)
     bind(folder)
@@ -217,7 +217,9 @@ def test_only_what_is_exposed_is_in_the_contract(tmp_path: Path) -> None:
     ],
     ids=["another input", "another width", "other classes", "no probabilities"],
 )
-def test_rungs_that_disagree_are_told(tmp_path: Path, fallback: bytes, field: str) -> None:
+def test_rungs_with_different_inputs_or_outputs_are_reported(
+    tmp_path: Path, fallback: bytes, field: str
+) -> None:
     folder = letters(tmp_path)
     (folder / "fallback.onnx").write_bytes(fallback)
     bind(folder)
@@ -264,7 +266,7 @@ def test_what_was_saved_scores_as_what_was_fitted(tmp_path: Path) -> None:
     assert restored.score(Signals(clean_rows(50))).tobytes() == form.score(clean_rows(50)).tobytes()
 
 
-def test_files_of_no_concern_may_lie_beside(tmp_path: Path) -> None:
+def test_other_files_in_the_folder_are_ignored(tmp_path: Path) -> None:
     folder = letters(tmp_path)
     tag = loaded(folder).tag
     (folder / "notes.txt").write_text("hello")

@@ -219,7 +219,7 @@ def test_a_check_without_a_cut_in_the_certificate_refuses_to_start(tmp_path: Pat
     assert problem.field == "rungs.small.small_confidence"
 
 
-def test_everything_stale_is_told_at_once(tmp_path: Path) -> None:
+def test_every_stale_digest_is_reported_at_once(tmp_path: Path) -> None:
     folder = letters(tmp_path, ("false_alarm_budget: *", "false_alarm_budget: 0.031"))
     flip_last_byte(folder / "guards.npz")
     rewrite(folder, lambda c: c["digests"]["models"].clear())

@@ -154,7 +154,7 @@ def test_one_guard_may_be_observed_while_the_rest_is_enforced(tmp_path: Path) ->
     assert ood_of(pipeline).full.enforce
 
 
-def test_without_people_the_review_has_no_room(tmp_path: Path) -> None:
+def test_without_a_review_queue_there_is_no_room(tmp_path: Path) -> None:
     folder = letters(tmp_path)
     path = folder / "gateway.yaml"
     lines = path.read_text().splitlines(keepends=True)

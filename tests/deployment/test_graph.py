@@ -96,7 +96,7 @@ def test_the_first_look_of_squeeze_recorded_has_all_three_columns() -> None:
     p = np.exp(tail.z) / np.exp(tail.z).sum(1, keepdims=True)
     squeeze = Squeeze.fit(PICTURES.h, Y, tail.h, p, np.concatenate([p, np.roll(p, 1, 0)]), seed=0)
     fresh, _ = pictures(50, 3)
-    looked = formula(lambda s: np.stack(squeeze.look(s), axis=1))
+    looked = formula(lambda s: np.stack(squeeze.first_pass(s), axis=1))
     found = record("perturbation", looked, LIKE).run(named(fresh))
     assert found.shape == (50, 3)
     np.testing.assert_allclose(found, looked(named(fresh)), rtol=1e-6, atol=1e-6)

@@ -78,7 +78,7 @@ def test_every_guard_of_fashion_gives_what_its_own_formula_gives() -> None:
         signals = Signals(x, h, answer["logits"])
         expected = {name: ood_of(artifacts, name).full.score(signals) for name in ("ood", "noise")}
         squeezed = artifacts.models["primary"].run({"image": variants(x, squeeze.bits)})["probabilities"]
-        hit = squeeze.triggered(h)
+        hit = squeeze.to_squeeze(h)
         assert 5 < hit.sum() < 60
         expected["perturbation"] = squeeze.score(h, p, np.where(hit, distance(p, squeezed), 0.0))
 

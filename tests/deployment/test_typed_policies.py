@@ -39,7 +39,7 @@ def refused(folder: Path, content: bytes, policy: str) -> Problem:
         ("UINT8", SQUEEZE, "guards[0].kind", "'x' is uint8"),
     ],
 )
-def test_a_guard_that_cannot_read_the_input_is_told_with_its_line(
+def test_a_guard_that_cannot_read_the_input_is_reported_with_its_line(
     tmp_path: Path, datatype: str, guard: str, field: str, says: str
 ) -> None:
     policy = POLICY.replace(RATE, guard + RATE)
@@ -74,13 +74,13 @@ def with_probabilities(element: int, *shape: int | str) -> bytes:
     [with_probabilities(TensorProto.INT32, "n", 3), with_probabilities(TensorProto.FLOAT, "n", 1, 3)],
     ids=["integers", "another rank"],
 )
-def test_a_check_without_probabilities_to_read_is_told(tmp_path: Path, content: bytes) -> None:
+def test_a_check_without_probabilities_to_read_is_reported(tmp_path: Path, content: bytes) -> None:
     problem = refused(tmp_path, content, POLICY)
     assert (problem.field, problem.line) == ("rungs[0].checks[0]", 12)
     assert "'probabilities', a float for each class" in problem.what
 
 
-def test_a_fallback_that_gives_float_for_bfloat16_is_told(tmp_path: Path) -> None:
+def test_a_fallback_that_gives_float_for_bfloat16_is_reported(tmp_path: Path) -> None:
     (tmp_path / "other.onnx").write_bytes(one_input("FP32"))
     rung = "  - {name: small, model: {kind: onnx, path: other.onnx}, budget_s: 5}\n"
     policy = POLICY.replace("review:", rung + "review:")
@@ -191,7 +191,7 @@ def test_held_out_values_are_read_as_the_wire_would_bring_them(
         ("BYTES", np.array(["a", "b", "c"]), "a: has shape"),
     ],
 )
-def test_held_out_values_that_the_wire_could_not_bring_are_told(
+def test_held_out_values_that_the_protocol_cannot_carry_are_reported(
     datatype: str, held: Array, says: str
 ) -> None:
     with pytest.raises(ValueError, match=says):

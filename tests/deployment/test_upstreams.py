@@ -59,7 +59,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLServer]:
-    """One that nobody takes away."""
+    """A server that runs until the module ends."""
     with mlserver(LETTERS, tmp_path_factory.mktemp("mlserver") / "work") as one:
         yield one
 
@@ -343,7 +343,7 @@ def test_what_is_stored_is_bound_by_the_certificate(folder: Path, server: MLServ
         (", token_env: NOT_SET_ANYWHERE", "NOT_SET_ANYWHERE holds no token"),
     ],
 )
-def test_what_does_not_suit_the_server_is_told_by_line(
+def test_a_mismatch_with_the_server_is_reported_with_its_line(
     tmp_path: Path, server: MLServer, data: Path, more: str, told: str
 ) -> None:
     folder = letters(tmp_path, (LOCAL, elsewhere(server.http, more)))

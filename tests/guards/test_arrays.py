@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from guards.arrays import Arrays, frozen, load, pack, save, unpack
+from guards.arrays import Arrays, load, pack, read_only, save, unpack
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,9 +39,16 @@ class Tree:
 
 def tree() -> Tree:
     odd = np.array([0.1, -0.0, np.inf, np.nan, 1e-42], np.float32)
-    leaf = Leaf(frozen(odd), "grün")
+    leaf = Leaf(read_only(odd), "grün")
     return Tree(
-        frozen(np.arange(3)), frozen(np.eye(2)), 0.1, -7, True, leaf, (leaf, Twig(2), leaf), (Twig(1), leaf)
+        read_only(np.arange(3)),
+        read_only(np.eye(2)),
+        0.1,
+        -7,
+        True,
+        leaf,
+        (leaf, Twig(2), leaf),
+        (Twig(1), leaf),
     )
 
 
@@ -70,7 +77,7 @@ def test_what_is_read_back_cannot_be_written_to() -> None:
 
 def test_frozen_copies_so_that_the_source_cannot_reach_in() -> None:
     source = np.arange(3)
-    held = frozen(source)
+    held = read_only(source)
     source[0] = 9
     assert held[0] == 0
     assert not held.flags.writeable

@@ -7,7 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from guards.confidence import Confidence, unsureness
+from guards.confidence import Confidence, uncertainty
 from tests.support.guard_world import FakeAnswered
 
 
@@ -21,14 +21,14 @@ def test_is_one_minus_the_largest_probability() -> None:
 
 def test_subtracts_in_float64() -> None:
     p = np.array([[0.1, 0.05]], np.float32)
-    assert unsureness(p)[0] == 1.0 - float(p[0, 0]) != float(np.float32(1) - p[0, 0])
+    assert uncertainty(p)[0] == 1.0 - float(p[0, 0]) != float(np.float32(1) - p[0, 0])
 
 
 def test_nan_is_never_sure() -> None:
-    assert np.isnan(unsureness(np.array([[np.nan, 0.9]]))).all()
+    assert np.isnan(uncertainty(np.array([[np.nan, 0.9]]))).all()
 
 
-def test_reads_the_output_it_was_told_to() -> None:
+def test_reads_the_configured_output() -> None:
     outputs = {"probabilities": np.array([[0.9, 0.1]]), "calibrated": np.array([[0.6, 0.4]])}
     score = asyncio.run(Confidence("calibrated").score(FakeAnswered(outputs, 1)))
     assert score.tolist() == pytest.approx([0.4])
@@ -37,7 +37,7 @@ def test_reads_the_output_it_was_told_to() -> None:
 @pytest.mark.parametrize("shape", [(3,), (3, 2, 2), (3, 0)])
 def test_another_rank_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"confidence: probabilities have shape \[3.*\], expected \[n, k\]"):
-        unsureness(np.zeros(shape))
+        uncertainty(np.zeros(shape))
 
 
 def test_an_absent_output_or_another_number_of_rows_is_refused() -> None:

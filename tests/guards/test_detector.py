@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from guards.arrays import load, pack, save, unpack
-from guards.detector import labelled, matrix, unit
+from guards.detector import as_matrix, check_fit_rows, unit_rows
 from guards.ood import KINDS, AnyDetector
 from guards.rows import Signals
 from tests.support.guard_world import K, far, row, world
@@ -75,7 +75,7 @@ def test_a_batch_of_n_equals_n_batches_of_one(kind: str, fitted: AnyDetector) ->
         np.testing.assert_allclose(fitted.score(s), rows, rtol=1e-6, atol=1e-12)
 
 
-def test_scoring_leaves_the_signals_alone(kind: str, fitted: AnyDetector) -> None:
+def test_scoring_does_not_change_the_signals(kind: str, fitted: AnyDetector) -> None:
     s, again = good(kind, 3, 5), good(kind, 3, 5)
     fitted.score(s)
     for name in ("x", "h", "z"):
@@ -161,19 +161,19 @@ def test_nan_in_the_rows_to_fit_on_is_refused_where_it_is_not_a_missing_value(ki
 
 def test_matrix_says_what_it_got_and_what_it_wanted() -> None:
     with pytest.raises(ValueError, match=r"rmd: features has shape \[2, 3\], expected \[n, 4\]"):
-        matrix("rmd", "features", np.zeros((2, 3)), 4)
+        as_matrix("rmd", "features", np.zeros((2, 3)), 4)
     with pytest.raises(ValueError, match=r"rmd: features has shape \[3\], expected \[n, d\]"):
-        matrix("rmd", "features", np.zeros(3))
-    copy = matrix("rmd", "features", np.ones((1, K), np.float32), K)
+        as_matrix("rmd", "features", np.zeros(3))
+    copy = as_matrix("rmd", "features", np.ones((1, K), np.float32), K)
     assert copy.dtype == np.float64
 
 
 def test_labelled_accepts_exactly_the_least() -> None:
-    labelled("a", np.zeros((2, 1)), np.zeros(2, np.int64), 2)
+    check_fit_rows("a", np.zeros((2, 1)), np.zeros(2, np.int64), 2)
     with pytest.raises(ValueError, match="a: 2 rows to fit on, needs at least 3"):
-        labelled("a", np.zeros((2, 1)), np.zeros(2, np.int64), 3)
+        check_fit_rows("a", np.zeros((2, 1)), np.zeros(2, np.int64), 3)
 
 
 def test_unit_rows_have_length_one_and_zero_stays_zero() -> None:
     h = np.array([[3.0, 4.0], [0.0, 0.0]])
-    np.testing.assert_allclose(unit(h), [[0.6, 0.8], [0.0, 0.0]])
+    np.testing.assert_allclose(unit_rows(h), [[0.6, 0.8], [0.0, 0.0]])

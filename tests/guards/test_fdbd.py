@@ -28,7 +28,7 @@ def naive(h: F8, mu: F8) -> F8:
     return np.array(scores)
 
 
-def test_equals_the_formula_with_the_true_head_which_it_was_never_told() -> None:
+def test_equals_the_formula_with_the_true_head_that_it_estimated() -> None:
     h = RNG.standard_normal((200, 8)) + 2
     fitted = Fdbd.fit(signals(h), Y, seed=0)
     fresh = RNG.standard_normal((50, 8)) + 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from guards.noise import LEAST, Noise
+from guards.noise import OFFSET, Noise
 from guards.rows import Signals
 
 RNG = np.random.default_rng(3)
@@ -22,23 +22,23 @@ FITTED = Noise.fit(Signals(pictures(20)), np.zeros(20, np.int64), seed=0)
 
 
 def test_a_quiet_background_scores_the_least_however_rough_the_middle() -> None:
-    np.testing.assert_allclose(FITTED.score(Signals(pictures(5))), np.log(LEAST))
+    np.testing.assert_allclose(FITTED.score(Signals(pictures(5))), np.log(OFFSET))
 
 
 @pytest.mark.parametrize("allowance", [0.02, 0.04, 0.1])
 def test_a_signed_disturbance_of_every_pixel_raises_the_floor_with_its_size(allowance: float) -> None:
     x = pictures(50)
-    moved = np.clip(x + allowance * np.sign(RNG.normal(size=x.shape)), 0, 1).astype(np.float32)
-    raised = FITTED.score(Signals(moved)) - FITTED.score(Signals(x))
+    squeezed_score = np.clip(x + allowance * np.sign(RNG.normal(size=x.shape)), 0, 1).astype(np.float32)
+    raised = FITTED.score(Signals(squeezed_score)) - FITTED.score(Signals(x))
     assert (raised > 1.0).mean() > 0.9
-    fainter = (x + 0.1 * (moved - x)).astype(np.float32)
-    assert (FITTED.score(Signals(moved)) > FITTED.score(Signals(fainter))).mean() > 0.9
+    fainter = (x + 0.1 * (squeezed_score - x)).astype(np.float32)
+    assert (FITTED.score(Signals(squeezed_score)) > FITTED.score(Signals(fainter))).mean() > 0.9
 
 
 def test_brightness_and_a_shift_leave_it_quiet() -> None:
     x = pictures(20)
     for harmless in (x * np.float32(0.9), np.roll(x, 1, 3)):
-        np.testing.assert_allclose(FITTED.score(Signals(harmless)), np.log(LEAST))
+        np.testing.assert_allclose(FITTED.score(Signals(harmless)), np.log(OFFSET))
 
 
 def test_the_number_is_the_mean_laplacian_of_the_quietest_tenth() -> None:
@@ -51,7 +51,7 @@ def test_the_number_is_the_mean_laplacian_of_the_quietest_tenth() -> None:
             for i in range(1, 5)
             for j in range(1, 6)
         )
-        assert score == pytest.approx(np.log(np.mean(rough[:4]) / fitted.span + LEAST))
+        assert score == pytest.approx(np.log(np.mean(rough[:4]) / fitted.span + OFFSET))
 
 
 def test_refuses_what_is_no_picture() -> None:

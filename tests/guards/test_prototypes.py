@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from guards.prototypes import closeness, distance, half_squares, prototypes
+from guards.prototypes import distance, half_squared_norms, prototypes, proximity
 from guards.rows import F8
 
 RNG = np.random.default_rng(0)
@@ -57,7 +57,7 @@ def test_the_seed_decides() -> None:
 
 def test_the_closest_is_the_nearest() -> None:
     centres = RNG.standard_normal((40, 5))
-    which = closeness(X, centres, half_squares(centres)).argmax(1)
+    which = proximity(X, centres, half_squared_norms(centres)).argmax(1)
     apart = np.sqrt(np.square(X[:, None] - centres[None]).sum(2))
     np.testing.assert_array_equal(which, apart.argmin(1))
     np.testing.assert_allclose(distance(X, centres, which), apart.min(1))

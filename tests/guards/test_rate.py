@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guards.rate import RateGuard, step
+from guards.rate import RateGuard, conform_row
 from tests.support.guard_world import FakeBatch
 
 
@@ -80,9 +80,9 @@ def test_a_refused_row_is_not_charged() -> None:
 
 
 def test_one_step_by_hand() -> None:
-    assert step(0.0, 10.0, 2.0, 4.0) == (12.0, 0.5)
-    assert step(12.0, 10.0, 2.0, 4.0) == (14.0, np.nextafter(1, 0))
-    assert step(13.0, 10.0, 2.0, 4.0) == (13.0, 1.25)
+    assert conform_row(0.0, 10.0, 2.0, 4.0) == (12.0, 0.5)
+    assert conform_row(12.0, 10.0, 2.0, 4.0) == (14.0, np.nextafter(1, 0))
+    assert conform_row(13.0, 10.0, 2.0, 4.0) == (13.0, 1.25)
 
 
 def test_principals_do_not_share_and_the_order_of_rows_counts() -> None:
@@ -129,28 +129,28 @@ def test_expired_principals_are_forgotten_a_few_at_a_time() -> None:
     most = 0
     for i in range(20_000):
         guard.charge([f"key {i}"], i / 100)  # each bucket is busy for 0.1 s: 10 are live at any time
-        most = max(most, len(guard.arrivals))
+        most = max(most, len(guard.arrival_times))
     assert most <= 40
-    live = {who for who, tat in guard.arrivals.items() if tat > 199.99}
+    live = {who for who, tat in guard.arrival_times.items() if tat > 199.99}
     assert {f"key {i}" for i in range(19_991, 20_000)} <= live
 
 
 def test_a_flood_of_keys_is_forgotten_by_the_traffic_that_follows() -> None:
     guard = RateGuard(10, 10, Clock())
     guard.charge([f"key {i}" for i in range(5000)], 0.0)
-    assert len(guard.arrivals) == 5000
+    assert len(guard.arrival_times) == 5000
     guard.charge(["one"] * 5, 10.0)
     guard.charge(["one"] * 2600, 10.0)
-    assert set(guard.arrivals) == {"one"}
+    assert set(guard.arrival_times) == {"one"}
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.floats(0, 0.5)), max_size=80))
-def test_forgetting_never_changes_a_score(arrivals: list[tuple[str, float]]) -> None:
+def test_forgetting_never_changes_a_score(arrival_times: list[tuple[str, float]]) -> None:
     guard, now = RateGuard(3, 4, Clock()), 0.0
     remembered: dict[str, float] = {}
-    for who, gap in arrivals:
+    for who, gap in arrival_times:
         now += gap
-        remembered[who], expected = step(remembered.get(who, 0.0), now, 1 / 3, 4 / 3)
+        remembered[who], expected = conform_row(remembered.get(who, 0.0), now, 1 / 3, 4 / 3)
         assert guard.charge([who], now)[0] == expected
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from guards.raw_image import Pooled, RawImage, _bins, _statistics
+from guards.raw_image import Pooled, RawImage, _pooling_matrix, _statistics
 from guards.rows import F8, Signals
 from tests.support.guard_world import SIDE, world
 
@@ -21,7 +21,7 @@ def flagged(x: F8) -> float:
 
 @pytest.mark.parametrize("size", [3, 8, 11, 28])
 def test_the_pool_averages_its_parts_and_leaves_none_out(size: int) -> None:
-    bins = _bins(size)
+    bins = _pooling_matrix(size)
     assert bins.shape == (min(8, size), size)
     np.testing.assert_allclose(bins.sum(1), 1)
     assert (bins.sum(0) > 0).all()
@@ -75,7 +75,7 @@ def test_good_pictures_pass_as_often_as_they_should() -> None:
         ("blurred", 0.9),
     ],
 )
-def test_each_way_to_be_odd_is_heard(change: str, least: float) -> None:
+def test_each_kind_of_outlier_raises_the_score(change: str, least: float) -> None:
     rng = np.random.default_rng(0)
     board = np.indices((SIDE, SIDE)).sum(0) % 2
     shifts = [(i, j) for i in range(-2, 3) for j in range(-2, 3)]

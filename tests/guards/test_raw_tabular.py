@@ -42,11 +42,11 @@ def test_good_rows_pass_as_often_as_they_should() -> None:
         ("far in every column", GOOD.astype(np.float64) * 9),
     ],
 )
-def test_each_fault_is_heard(fault: str, x: F8) -> None:
+def test_each_fault_raises_the_score(fault: str, x: F8) -> None:
     assert (score(x) > USUAL).mean() > 0.9, fault
 
 
-def test_a_correlation_broken_inside_every_range_is_heard() -> None:
+def test_a_correlation_broken_inside_every_range_raises_the_score() -> None:
     x = GOOD.astype(np.float64)
     x[:, 1] = np.random.default_rng(0).permutation(x[:, 1])
     assert (score(x) > USUAL).mean() > 0.85
@@ -112,9 +112,9 @@ def test_what_is_no_table_or_does_not_vary_is_refused() -> None:
         RawTabular.fit(Signals(S.x[:79]), Y[:79], seed=0)
 
 
-def test_a_constant_column_is_heard_when_it_moves() -> None:
+def test_a_constant_column_that_changes_raises_the_score() -> None:
     x = np.concatenate([S.x, np.full((600, 1), 3.5, np.float32)], 1)
     fitted = RawTabular.fit(Signals(x), Y, seed=0)
-    moved = x.copy()
-    moved[:, 6] = 4.5
-    assert fitted.score(Signals(moved)).min() > np.quantile(fitted.score(Signals(x)), 0.99)
+    squeezed_score = x.copy()
+    squeezed_score[:, 6] = 4.5
+    assert fitted.score(Signals(squeezed_score)).min() > np.quantile(fitted.score(Signals(x)), 0.99)

@@ -48,7 +48,7 @@ def held(seed: int, n: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 def test_a_tenth_of_good_rows_is_triggered_and_they_are_the_oddest() -> None:
     h, _ = held(3, 2000)
-    hit = SQUEEZE.triggered(h)
+    hit = SQUEEZE.to_squeeze(h)
     assert hit.mean() == pytest.approx(0.1, abs=0.03)
     assert FIT.h is not None
     oddness = Rmd.fit(FIT, Y, seed=0).score(Signals(h, h))
@@ -57,7 +57,7 @@ def test_a_tenth_of_good_rows_is_triggered_and_they_are_the_oddest() -> None:
 
 def test_good_rows_reach_u_nats_in_a_share_of_exp_minus_u() -> None:
     h, p = held(3, 4000)
-    hit = SQUEEZE.triggered(h)
+    hit = SQUEEZE.to_squeeze(h)
     changes = np.where(hit, distance(p, shaken(p, RNG)), 0.0)
     u = SQUEEZE.score(h, p, changes)
     assert (u >= 0).all()
@@ -82,7 +82,7 @@ def test_the_worse_of_both_signals_gets_a_tail_of_its_own() -> None:
     p[::9] = np.roll(p[::9], 1, axis=1)  # a model that is often wrong: the prototypes disagree
     squeezed = shaken(p, RNG)
     fitted = Squeeze.fit(FIT.h, Y, TAIL.h, p, squeezed, seed=0)
-    changes = np.where(fitted.triggered(TAIL.h), distance(p, squeezed), 0.0)
+    changes = np.where(fitted.to_squeeze(TAIL.h), distance(p, squeezed), 0.0)
     disagreements = fitted.prototypes.disagreement(TAIL.h, p.argmax(1))
     worse = np.maximum(fitted.change.rarity(changes), fitted.disagreement.rarity(disagreements))
     assert (worse > fitted.change.rarity(changes)).mean() > 0.05
@@ -105,7 +105,7 @@ def test_round_trip_through_a_file_keeps_every_bit(tmp_path: Path) -> None:
         back.score(h, p, np.linspace(0, 1, 20)).tobytes()
         == SQUEEZE.score(h, p, np.linspace(0, 1, 20)).tobytes()
     )
-    assert (back.triggered(h) == SQUEEZE.triggered(h)).all()
+    assert (back.to_squeeze(h) == SQUEEZE.to_squeeze(h)).all()
 
 
 def test_settings_and_shapes_that_cannot_be_are_refused() -> None:
@@ -130,11 +130,11 @@ def scripted(inputs: Tensors) -> Tensors:
     return {"probabilities": softmax(x.reshape(len(x), -1) @ weight)}
 
 
-async def look(rows: FakeBatch) -> F8:
+async def first_pass(rows: FakeBatch) -> F8:
     """The three columns that the guard reads, straight from the formula."""
     answer = await rows.forward("primary")
     return np.stack(
-        SQUEEZE.look(Signals(rows.inputs["image"], answer["features"], answer["probabilities"])), 1
+        SQUEEZE.first_pass(Signals(rows.inputs["image"], answer["features"], answer["probabilities"])), 1
     )
 
 
@@ -149,9 +149,9 @@ def batch(n: int) -> FakeBatch:
 
 def test_the_guard_squeezes_all_triggered_rows_in_one_call_and_no_others() -> None:
     asked = batch(20)
-    hit = SQUEEZE.triggered(asked.answer["features"])
+    hit = SQUEEZE.to_squeeze(asked.answer["features"])
     assert 0 < hit.sum() < 20
-    found = asyncio.run(SqueezeGuard(SQUEEZE, look, "primary", "image").score(asked))
+    found = asyncio.run(SqueezeGuard(SQUEEZE, first_pass, "primary", "image").score(asked))
     assert set(asked.forwards) == {"primary"}
     (inputs,) = asked.predicts
     np.testing.assert_array_equal(inputs["image"], variants(asked.inputs["image"][hit], 4))
@@ -164,7 +164,7 @@ def test_the_guard_squeezes_all_triggered_rows_in_one_call_and_no_others() -> No
 
 def test_a_batch_of_n_equals_n_batches_of_one() -> None:
     whole = batch(12)
-    guard = SqueezeGuard(SQUEEZE, look, "primary", "image")
+    guard = SqueezeGuard(SQUEEZE, first_pass, "primary", "image")
     found = asyncio.run(guard.score(whole))
     for i in range(12):
         one = FakeBatch(
@@ -177,9 +177,9 @@ def test_a_batch_of_n_equals_n_batches_of_one() -> None:
 
 def test_the_guard_makes_no_call_if_nothing_is_odd() -> None:
     h = features(RNG, np.zeros(300, np.int64))
-    h = h[~SQUEEZE.triggered(h)]
+    h = h[~SQUEEZE.to_squeeze(h)]
     answer = {"features": h, "probabilities": softmax(logits(h))}
     asked = FakeBatch({"image": np.zeros((len(h), 1, 12, 12), np.float32)}, answer, scripted)
-    found = asyncio.run(SqueezeGuard(SQUEEZE, look, "primary", "image").score(asked))
+    found = asyncio.run(SqueezeGuard(SQUEEZE, first_pass, "primary", "image").score(asked))
     assert asked.predicts == []
     assert len(found) == len(h) > 100

@@ -441,7 +441,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("old", "new", "field", "at", "what", "nearest"), WRONG.values(), ids=WRONG)
-def test_a_wrong_policy_is_told_with_line_field_what_and_nearest(
+def test_a_wrong_policy_is_reported_with_line_field_fault_and_nearest_choice(
     tmp_path: Path, old: str, new: str, field: str, at: str, what: str, nearest: str
 ) -> None:
     text = changed(old, new)
@@ -453,7 +453,7 @@ def test_a_wrong_policy_is_told_with_line_field_what_and_nearest(
     assert str(told[0]).startswith(f"{tmp_path / 'gateway.yaml'}:{told[0].line}: {field}: ")
 
 
-def test_every_problem_is_told_at_once_not_only_the_first(tmp_path: Path) -> None:
+def test_every_problem_is_reported_not_only_the_first(tmp_path: Path) -> None:
     text = changed("per_s: 200", "per_s: -1").replace("expose:", "expos:").replace("{rounded: 2}", "label")
     told = {problem.field: problem for problem in problems_of(tmp_path, text)}
     assert set(told) == {"guards[0].per_s", "expose", "expos"}
@@ -476,7 +476,7 @@ NOT_YAML = {
 
 
 @pytest.mark.parametrize(("text", "line"), NOT_YAML.values(), ids=NOT_YAML)
-def test_what_is_not_yaml_is_told_with_its_line(tmp_path: Path, text: str, line: int) -> None:
+def test_invalid_yaml_is_reported_with_its_line(tmp_path: Path, text: str, line: int) -> None:
     told = problems_of(tmp_path, text)
     assert len(told) == 1
     assert told[0].what
@@ -517,13 +517,13 @@ def test_a_small_file_that_unfolds_to_billions_is_refused_in_no_time(tmp_path: P
     problems_of(tmp_path, LETTERS + "x0: &x0 [0]\n" + "".join(folds))
 
 
-def test_a_missing_file_is_told_by_name(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_by_name(tmp_path: Path) -> None:
     with pytest.raises(PolicyError) as caught:
         Deployment.read(tmp_path)
     assert str(caught.value) == f"{tmp_path / 'gateway.yaml'}: cannot be read: No such file or directory"
 
 
-def test_a_folder_in_place_of_the_file_is_told_by_name(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_the_file_is_reported_by_name(tmp_path: Path) -> None:
     (tmp_path / "gateway.yaml").mkdir()
     with pytest.raises(PolicyError, match=r"gateway\.yaml: cannot be read: Is a directory"):
         Deployment.read(tmp_path)
@@ -539,7 +539,7 @@ def test_a_folder_in_place_of_the_file_is_told_by_name(tmp_path: Path) -> None:
     ],
     ids=["two checks", "a rung and a guard", "a guard and a rung", "a rung and its check"],
 )
-def test_a_stage_name_used_twice_is_told_where_it_stands(tmp_path: Path, old: str, new: str) -> None:
+def test_a_stage_name_used_twice_is_reported_with_its_line(tmp_path: Path, old: str, new: str) -> None:
     text = changed(old, new)
     told = problems_of(tmp_path, text)
     assert len(told) == 1
@@ -614,7 +614,7 @@ MISNAMED = {
 
 
 @pytest.mark.parametrize(("old", "new", "field", "nearest"), MISNAMED.values(), ids=MISNAMED)
-def test_what_the_models_do_not_have_is_told_like_any_other_problem(
+def test_an_output_that_the_models_lack_is_reported_with_its_line(
     tmp_path: Path, old: str, new: str, field: str, nearest: str
 ) -> None:
     folder = letters(tmp_path, (old, new))

@@ -51,7 +51,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("old", "new", "field", "told"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_told_by_field_and_line(
+def test_a_fault_is_reported_with_field_and_line(
     tmp_path: Path, old: str, new: str, field: str, told: str
 ) -> None:
     problem = refused(naming(tmp_path, THERE.replace(old, new)))
@@ -82,7 +82,7 @@ def test_an_upstream_may_move_but_not_change_under_its_certificate(
     assert (here != there) is matters
 
 
-def test_what_was_never_calibrated_is_told_by_file(tmp_path: Path) -> None:
+def test_an_upstream_that_was_never_calibrated_is_reported_with_its_file(tmp_path: Path) -> None:
     folder = naming(tmp_path)
     with pytest.raises(ArtifactError, match=r"upstreams\.json: is missing: run `gateway calibrate`"):
         read_upstreams(Deployment.read(folder))
@@ -93,7 +93,7 @@ def test_what_was_never_calibrated_is_told_by_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b"{}", b'{"schema": 2, "upstreams": {}}', b'{"schema": 1, "upstreams": {"a": 1}}']
 )
-def test_a_broken_file_is_told_and_nothing_worse(tmp_path: Path, content: bytes) -> None:
+def test_a_broken_file_is_reported(tmp_path: Path, content: bytes) -> None:
     folder = naming(tmp_path)
     (folder / "upstreams.json").write_bytes(content)
     with pytest.raises(ArtifactError) as caught:
@@ -136,7 +136,7 @@ def test_a_token_comes_from_the_variable_that_the_policy_names(
     assert set(held["upstreams"]) == {"primary"} and SECRET not in str(held)
 
 
-def test_probes_lie_in_the_ranges_of_the_inputs(tmp_path: Path) -> None:
+def test_probes_are_within_the_ranges_of_the_inputs(tmp_path: Path) -> None:
     folder = naming(tmp_path, THERE.replace("capitals}", "doubles, names: {attributes: x}}"))
 
     async def main() -> None:
@@ -149,7 +149,7 @@ def test_probes_lie_in_the_ranges_of_the_inputs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\nbreak"])
-def test_a_variable_without_a_token_is_told(
+def test_a_variable_without_a_token_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str
 ) -> None:
     monkeypatch.setenv("TRITON_TOKEN", token)

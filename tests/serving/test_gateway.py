@@ -139,7 +139,7 @@ def test_in_observe_mode_everything_is_answered_and_the_findings_tell(tmp_path: 
     run(main)
 
 
-def test_a_caller_over_the_rate_is_refused_and_told_how_long_to_wait(tmp_path: Path) -> None:
+def test_a_caller_over_the_rate_is_refused_with_the_time_to_wait(tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(letters(tmp_path, ("per_s: *, burst: *", "per_s: 2, burst: 4"))) as gateway:
             greedy = await gateway.decide(batch_of(clean_rows(6), "greedy"))
@@ -395,7 +395,7 @@ def broken_primary(gateway: Gateway, how: str) -> Predictor:
 
 
 @pytest.mark.parametrize("how", ["raises", "hangs", "is not a number"])
-def test_without_the_primary_answers_go_on_degraded_and_guarded_by_the_input_alone(
+def test_without_the_primary_rows_are_degraded_and_guarded_by_the_input_alone(
     tmp_path: Path, how: str
 ) -> None:
     async def main() -> None:
@@ -433,7 +433,7 @@ def test_a_hanging_primary_costs_its_budget_and_no_more(tmp_path: Path) -> None:
     run(main)
 
 
-def test_a_row_without_numbers_falls_alone(tmp_path: Path) -> None:
+def test_a_row_of_nan_fails_without_its_neighbours(tmp_path: Path) -> None:
     x = clean_rows(60)
 
     async def main() -> None:
@@ -449,7 +449,7 @@ def test_a_row_without_numbers_falls_alone(tmp_path: Path) -> None:
     run(main)
 
 
-def test_when_every_model_is_broken_people_take_over_and_when_they_are_full_rows_are_refused(
+def test_defers_when_every_model_is_broken_and_refuses_when_the_queue_is_full(
     tmp_path: Path,
 ) -> None:
     async def main() -> None:
@@ -489,7 +489,7 @@ def test_a_review_store_that_is_gone_refuses_what_needs_a_person_and_nothing_els
     run(main)
 
 
-def test_without_people_what_would_need_one_is_refused(tmp_path: Path) -> None:
+def test_without_a_review_queue_rows_that_need_review_are_refused(tmp_path: Path) -> None:
     folder = letters(tmp_path, FULL_RATE)
     path = folder / "gateway.yaml"
     lines = path.read_text().splitlines(keepends=True)
@@ -504,7 +504,7 @@ def test_without_people_what_would_need_one_is_refused(tmp_path: Path) -> None:
     run(main)
 
 
-def test_callers_in_a_hurry_do_not_take_the_model_from_anybody(tmp_path: Path) -> None:
+def test_callers_with_short_deadlines_do_not_open_the_models_circuit(tmp_path: Path) -> None:
     folder = letters(tmp_path, FULL_RATE)
 
     class Slow:
@@ -559,7 +559,7 @@ def test_the_breaker_opens_lets_one_probe_through_and_closes_again(tmp_path: Pat
                 assert not isinstance(decision.outcome, Served)
                 said = [f.error for f in decision.findings if f.stage == "primary"]
                 assert all(CircuitOpen.__name__ in str(error) for error in said)
-            assert len(model.asked) == 5, "an open breaker asks nobody"
+            assert len(model.asked) == 5, "an open breaker calls no model"
             now_s[0] += 5.1
             assert not isinstance((await one("probe")).outcome, Served)
             assert (breaker.state, len(model.asked)) == (State.OPEN, 6)
@@ -586,7 +586,7 @@ def test_the_breakers_in_force_are_those_that_the_rungs_ask(tmp_path: Path) -> N
 # ---------------------------------------------------------------- health
 
 
-def test_health_is_one_row_that_charges_nobody_asks_nobody_and_is_not_recorded(tmp_path: Path) -> None:
+def test_health_decides_one_row_without_charge_review_or_record(tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(letters(tmp_path, ("per_s: *, burst: *", "per_s: 1, burst: 1"))) as gateway:
             for _ in range(5):

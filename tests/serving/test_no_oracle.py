@@ -212,9 +212,7 @@ def test_whatever_happens_inside_nothing_that_leaves_tells_of_it(
         plane.gateway.loaded = before
 
 
-def test_a_defect_of_the_gateway_itself_is_not_told_either(
-    plane: PlaneFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_defect_of_the_gateway_is_not_disclosed(plane: PlaneFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(*_: Any) -> None:
         raise QuetzalError
 
@@ -234,7 +232,7 @@ def test_the_search_would_find_each_of_the_canaries() -> None:
             nothing_told(part)
 
 
-def test_the_canaries_do_reach_those_who_may_see_them(plane: PlaneFixture, tmp_path: Path) -> None:
+def test_the_canaries_reach_operators(plane: PlaneFixture, tmp_path: Path) -> None:
     before = plane.gateway.loaded
     guard = Stage(
         f"{WORD}_guard",

@@ -1,4 +1,4 @@
-"""Random working and broken parts for the laws of the heart, and an event loop whose clock jumps.
+"""Random working and broken parts for the laws of the core, and an event loop whose clock jumps.
 
 A part's behaviour at a row depends on that row's input alone, so that splitting a batch cannot change it.
 Hanging is a property of the whole part: a batch that hangs is not split (time is spent only once).

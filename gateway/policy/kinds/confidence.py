@@ -12,7 +12,7 @@ from gateway.core.rows import F8
 from gateway.core.stage import Guard
 from gateway.policy.fields import CheckVerdict, Name, Seconds, Share, Strict
 from gateway.policy.kinds.kind import Found
-from guards.confidence import Confidence, unsureness
+from guards.confidence import Confidence, uncertainty
 
 READS = Confidence().output
 
@@ -40,7 +40,7 @@ class ConfidencePolicy(Strict):
             yield (), f"reads {READS!r}, a float for each class, and the model has no such output"
 
     def suspicion(self, answer: Tensors) -> F8:
-        return unsureness(answer[READS])
+        return uncertainty(answer[READS])
 
     def guard(self) -> Guard[Answered]:
         return Confidence()

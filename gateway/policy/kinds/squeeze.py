@@ -96,20 +96,22 @@ class FittedSqueeze:
     def risk(self, rows: CalibrationRows) -> F8:
         """Of the guard that serves, run over these rows: nothing in it waits."""
 
-        async def look(_: object) -> F8:
+        async def first_pass(_: object) -> F8:
             return np.stack(self.answer_columns(rows.x[rows.source], rows.answers[rows.primary], ()), axis=1)
 
-        return run_without_waiting(SqueezeGuard(self.squeeze, look, rows.primary, rows.source).score(rows))
+        return run_without_waiting(
+            SqueezeGuard(self.squeeze, first_pass, rows.primary, rows.source).score(rows)
+        )
 
     def input_columns(self, x: Any) -> Sequence[F8]:
         return ()
 
     def answer_columns(self, x: Any, answer: Mapping[str, Any], before: Sequence[Any]) -> Sequence[F8]:
-        return self.squeeze.look(Signals(x, answer.get("features"), answer.get("probabilities")))
+        return self.squeeze.first_pass(Signals(x, answer.get("features"), answer.get("probabilities")))
 
     def guard(self, columns: Columns) -> Guard[Batch]:
-        async def look(batch: Batch) -> F8:
+        async def first_pass(batch: Batch) -> F8:
             found: F8 = (await columns.read(batch))[:, columns.first : columns.first + WIDTH]
             return found
 
-        return SqueezeGuard(self.squeeze, look, columns.model, columns.source)
+        return SqueezeGuard(self.squeeze, first_pass, columns.model, columns.source)
