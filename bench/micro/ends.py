@@ -14,7 +14,7 @@ from gateway.core.decision import Decision
 from gateway.core.record import RequestRecord
 from gateway.http.replies import reply_infer
 from gateway.protocol.endings import Stamp
-from gateway.protocol.infer_request import parse_infer
+from gateway.protocol.infer_request import parse_http_infer
 from gateway.telemetry.audit import Audit, explain
 from gateway.telemetry.metrics import Telemetry
 
@@ -44,7 +44,7 @@ def _reply_binary(world: World, n: int) -> Body:
 
 
 def _reply(world: World, n: int, body: bytes, head: int | None) -> Body:
-    asked, record = parse_infer(body, head, world.contract), _record(world, n)
+    asked, record = parse_http_infer(body, head, world.contract), _record(world, n)
     stamp = Stamp(record.policy, record.mode, record.id)
     return Plain(lambda: reply_infer(world.contract, asked, record.decisions, stamp))
 

@@ -15,7 +15,7 @@ from gateway.core.stage import FeatureStage, Stage
 from gateway.deployment.measures import BEFORE
 from gateway.policy.kinds.squeeze import SqueezePolicy
 from gateway.policy.schema import Policy
-from gateway.protocol.infer_request import parse_infer
+from gateway.protocol.infer_request import parse_http_infer
 
 FORWARD = "forward pass, onnxruntime alone"
 Make: TypeAlias = Callable[[World, int], Body]
@@ -36,11 +36,11 @@ def stages(policy: Policy) -> Bodies:
 def _parsing() -> Bodies:
     def binary(world: World, n: int) -> Body:
         head, body = binary_body(world.opened.source, world.served[:n])
-        return Plain(lambda: parse_infer(body, head, world.contract))
+        return Plain(lambda: parse_http_infer(body, head, world.contract))
 
     def text(world: World, n: int) -> Body:
         body = json_body(world.opened.source, world.served[:n])
-        return Plain(lambda: parse_infer(body, None, world.contract))
+        return Plain(lambda: parse_http_infer(body, None, world.contract))
 
     return {"parse JSON": text, "parse binary": binary}
 

@@ -1,6 +1,6 @@
-"""What the gateway says of itself: server, health, models, statistics, in the words of the protocol.
+"""Metadata of the server and its model, health and statistics, with the member names of the protocol.
 
-Everything here is plain data, which is both the JSON of a reply and, member by member, a message of gRPC.
+All functions return plain data: the JSON of an HTTP reply and, member by member, the message of a gRPC reply.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def model(contract: Contract) -> dict[str, Any]:
 
 
 def model_ready(contract: Contract) -> dict[str, Any]:
-    """Of GET v2/models/{m}/ready: whatever is loaded is ready."""
+    """Of GET v2/models/{m}/ready: the loaded model is always ready."""
     return {"name": contract.model, "ready": True}
 
 
@@ -61,9 +61,9 @@ def config(contract: Contract) -> dict[str, Any]:
     }
 
 
-def statistics(contract: Contract, counted: Statistics) -> dict[str, Any]:
-    """Of GET v2/models/{m}/stats, of the replica that is asked: requests, and nanoseconds in all."""
-    return {"model_stats": [{"name": contract.model, "version": contract.version, **counted.told()}]}
+def model_statistics(contract: Contract, statistics: Statistics) -> dict[str, Any]:
+    """Of GET v2/models/{m}/stats, for this replica: counts of requests, and nanoseconds in all."""
+    return {"model_stats": [{"name": contract.model, "version": contract.version, **statistics.as_dict()}]}
 
 
 def index(contract: Contract) -> list[dict[str, Any]]:

@@ -11,9 +11,15 @@ from gateway.access.callers import add_key
 from gateway.access.keys import SCOPES
 from gateway.deployment.deployment import VAR
 from gateway.grpc.methods import METHODS
-from gateway.http.handler import ROUTES
+from gateway.http.route_table import ROUTES
 from gateway.http.routes import Route
-from gateway.serving.data_plane import ANYBODY, INFERENCE, METADATA, NOBODY, OWN
+from gateway.serving.data_plane import (
+    ALWAYS_FORBIDDEN,
+    INFERENCE_SCOPES,
+    METADATA_SCOPES,
+    OWN_RESULT_SCOPES,
+    PUBLIC,
+)
 from tests.support.data_planes import REMOTE, PlaneFixture, plane_of
 from tests.support.deployments import FULL_RATE, letters
 from tests.support.grpc_client import door_of
@@ -71,7 +77,7 @@ def test_a_key_opens_what_its_scope_says_and_nothing_else(
 ) -> None:
     async def main() -> None:
         reply = await plane.client(plane.keys[scope], REMOTE).request(route.method, path_of(route))
-        if route.needs is ANYBODY or scope in route.needs:
+        if route.scopes is PUBLIC or scope in route.scopes:
             assert reply.status not in (401, 403)
         else:
             assert reply.outcome == (403, "refused", "forbidden")
@@ -109,11 +115,11 @@ def test_every_method_of_grpc_is_closed_to_strangers_and_to_keys_without_its_sco
             for path, method in METHODS.items():
                 for key in ("fsg_wrong", *SCOPES, "nothing"):
                     code = (await door(path, b"", [("x-api-key", plane.keys.get(key, key))])).code
-                    if method.needs is ANYBODY:
+                    if method.scopes is PUBLIC:
                         assert code == "OK", path
                     elif key == "fsg_wrong":
                         assert code == "UNAUTHENTICATED", path
-                    elif key in method.needs:
+                    elif key in method.scopes:
                         assert code not in ("UNAUTHENTICATED", "PERMISSION_DENIED"), (path, key)
                     else:
                         assert code == "PERMISSION_DENIED", (path, key)
@@ -122,7 +128,7 @@ def test_every_method_of_grpc_is_closed_to_strangers_and_to_keys_without_its_sco
 
 
 def test_no_key_on_this_port_loads_or_unloads_a_model(plane: PlaneFixture) -> None:
-    closed = [route for route in ROUTES if route.needs == NOBODY]
+    closed = [route for route in ROUTES if route.scopes == ALWAYS_FORBIDDEN]
     assert {route.path.rpartition("/")[2] for route in closed} == {"load", "unload"}
 
     async def main() -> None:
@@ -133,8 +139,8 @@ def test_no_key_on_this_port_loads_or_unloads_a_model(plane: PlaneFixture) -> No
 
 
 def test_every_scope_that_a_route_asks_for_is_one_that_a_key_can_have() -> None:
-    assert set(SCOPES) == (INFERENCE | METADATA | OWN)
-    assert all(route.needs is ANYBODY or route.needs <= set(SCOPES) for route in ROUTES)
+    assert set(SCOPES) == (INFERENCE_SCOPES | METADATA_SCOPES | OWN_RESULT_SCOPES)
+    assert all(route.scopes is PUBLIC or route.scopes <= set(SCOPES) for route in ROUTES)
 
 
 def test_what_was_found_of_a_decision_is_told_to_the_scope_explain_alone(plane: PlaneFixture) -> None:
@@ -151,7 +157,7 @@ def test_what_was_found_of_a_decision_is_told_to_the_scope_explain_alone(plane: 
 def test_paths_work_behind_the_base_path_and_without_it(tmp_path: Path) -> None:
     folder = letters(tmp_path, ("anonymous: loopback", 'anonymous: loopback, base_path: "/team/a"'))
     with plane_of(
-        folder, ada=add_key(folder / VAR, "ada", tier="trusted", per_s=1e6, scopes=INFERENCE)
+        folder, ada=add_key(folder / VAR, "ada", tier="trusted", per_s=1e6, scopes=INFERENCE_SCOPES)
     ) as one:
 
         async def main() -> None:

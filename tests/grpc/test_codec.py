@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from fallbacks.oip import open_inference_pb2 as pb
 from gateway.core.errors import InvalidRequest
 from gateway.grpc.bounds import MAX_FIELDS, MAX_REST_BYTES, MAX_TYPED_BYTES, hold_memory
-from gateway.grpc.codec import CONTENTS, parse_infer, read_message, render_infer
+from gateway.grpc.codec import CONTENTS, parse_grpc_infer, read_message, render_grpc_infer
 from gateway.protocol.answers import Answer
 from gateway.protocol.contract import Contract, TensorSpec
 from gateway.protocol.endings import Ending, Stamp
-from gateway.protocol.infer_request import InferRequest
-from gateway.protocol.infer_request import parse_infer as parse_http
+from gateway.protocol.infer_request import InferRequest, parse_http_infer
 from tests.support.wire_parts import (
     DTYPES,
     IMAGE,
@@ -50,7 +49,7 @@ def grpc_request(sent: Mapping[TensorSpec, Array], raw: bool) -> Any:
 
 
 def parsed(message: Any, contract: Contract) -> InferRequest:
-    return parse_infer(read_message(message.SerializeToString()), contract)
+    return parse_grpc_infer(read_message(message.SerializeToString()), contract)
 
 
 @given(sent=tensors(ANY))
@@ -60,11 +59,11 @@ def test_the_same_tensor_is_the_same_array_by_every_way_that_can_carry_it(
     spec, array = sent
     contract = contract_of(spec)
     ways = [
-        parse_http(*binary_request({spec: array}), contract),
+        parse_http_infer(*binary_request({spec: array}), contract),
         parsed(grpc_request(dict([sent]), True), contract),
     ]
     if spec.datatype in CONTENTS:
-        ways.append(parse_http(*json_request({spec: array}), contract))
+        ways.append(parse_http_infer(*json_request({spec: array}), contract))
         ways.append(parsed(grpc_request(dict([sent]), False), contract))
     for request in ways:
         assert same_bits(request.inputs[spec.name], array)
@@ -80,7 +79,7 @@ def test_every_tensor_leaves_as_it_is(sent: tuple[TensorSpec, Array], raw: bool)
     request = InferRequest("7", {}, len(array), contract.default_outputs[raw])
     answer = Answer({spec.name: array}, None, Ending("served", "ok", "m"))
     response = pb.ModelInferResponse.FromString(
-        render_infer(contract, request, answer, STAMP).SerializeToString()
+        render_grpc_infer(contract, request, answer, STAMP).SerializeToString()
     )
     assert (response.model_name, response.id, response.outputs[0].datatype) == ("m", "7", spec.datatype)
     assert list(response.outputs[0].shape) == list(array.shape)
@@ -99,7 +98,7 @@ def test_texts_of_a_model_leave_as_bytes_in_either_form() -> None:
     for raw in (True, False):
         request = InferRequest(None, {}, 1, contract.default_outputs[raw])
         answer = Answer({"y": np.array(["é"], object)}, None, Ending("served", "ok", "m"))
-        response = render_infer(contract, request, answer, STAMP)
+        response = render_grpc_infer(contract, request, answer, STAMP)
         held = response.raw_output_contents or response.outputs[0].contents.bytes_contents
         assert held == [b"\x02\0\0\0\xc3\xa9" if raw else b"\xc3\xa9"]
 
@@ -210,7 +209,7 @@ def test_a_number_that_its_datatype_does_not_hold_is_told_as_json_is(datatype: s
     sent = {spec: np.array([[0, 0], [0, value]], np.int64)}
     told = problems_of(grpc_request(sent, False), contract)[f"inputs[0].contents.{CONTENTS[datatype]}"]
     with pytest.raises(InvalidRequest) as refused:
-        parse_http(*json_request(sent), contract)
+        parse_http_infer(*json_request(sent), contract)
     assert told == refused.value.problems[0].what
     assert told.startswith(f"row 1: {value} is not {datatype}")
 
@@ -258,7 +257,7 @@ pieces = st.recursive(
 def test_any_bytes_are_a_request_or_invalid_and_nothing_else(raw: bytes, padding: int) -> None:
     raw = lengthed(7, bytes(padding)) * bool(padding) + raw
     try:
-        assert isinstance(parse_infer(read_message(raw), IMAGE), InferRequest)
+        assert isinstance(parse_grpc_infer(read_message(raw), IMAGE), InferRequest)
     except InvalidRequest as error:
         assert error.problems
 

@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2
 from fallbacks.oip import open_inference_pb2 as pb
 from gateway.access.callers import add_key
 from gateway.deployment.deployment import VAR
-from gateway.grpc import listener as grpc_module
+from gateway.grpc import server as grpc_module
 from gateway.serving.review import answer_unsure, answer_with_label
 from tests.support.data_planes import PlaneFixture, mixed, plane_of, whole_plane
 from tests.support.data_planes import request_of as json_request

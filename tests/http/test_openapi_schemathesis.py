@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
 
-from gateway.http.handler import ROUTES
 from gateway.http.openapi import path_of
+from gateway.http.route_table import ROUTES
 from tests.support.deployments import FULL_RATE, edit, key_for
 from tests.support.served import Served, clean_rows, copy_of, serving
 

@@ -24,11 +24,20 @@ from gateway.core.decision import (
     severity,
 )
 from gateway.core.errors import InvalidRequest, Problem
-from gateway.http.replies import reply_end, reply_infer
+from gateway.http.replies import reply_infer, reply_unanswered
 from gateway.listener.messages import Reply
 from gateway.protocol.contract import RequestedOutput
 from gateway.protocol.disclosure import Label, Rounded
-from gateway.protocol.endings import End, Rejection, Stamp, code_of, retry_after_s, status_of, worst_row
+from gateway.protocol.endings import (
+    STATUSES,
+    Deferral,
+    Rejection,
+    RequestEnd,
+    Stamp,
+    retry_after_s,
+    status_of,
+    worst_row,
+)
 from gateway.protocol.infer_request import InferRequest
 from tests.support.wire_parts import Array, contract_of, headers_of, json_of, same_bits, spec_of, tensors_of
 
@@ -78,7 +87,7 @@ def reply_to(*outcomes: Outcome, **kwargs: Any) -> Reply:
 SERVED, DEGRADED = Served(answer(1), "primary"), Degraded(answer(2), "small", Reason.ABSTAINED)
 DEFERRED, ABSTAINED = Deferred("T-1", Reason.ABSTAINED), Refused(Reason.ABSTAINED)
 
-TABLE: list[tuple[End, int, str, str, str]] = [
+TABLE: list[tuple[RequestEnd, int, str, str, str]] = [
     (SERVED, 200, "OK", "served", "ok"),
     (DEGRADED, 200, "OK", "degraded", "abstained"),
     (DEFERRED, 422, "FAILED_PRECONDITION", "deferred", "abstained"),
@@ -111,14 +120,19 @@ def full_set(reply: Reply) -> dict[str, str]:
     return dict(parameters)
 
 
+def test_every_cause_has_a_status_of_its_own_row() -> None:
+    assert list(STATUSES) == [*Deferral, *Reason, *Rejection]
+    assert all(status.error for status in STATUSES.values())
+
+
 @pytest.mark.parametrize(("end", "status", "grpc", "outcome", "reason"), TABLE, ids=lambda v: str(v)[:24])
-def test_terminal_states(end: End, status: int, grpc: str, outcome: str, reason: str) -> None:
-    assert (status_of(end), code_of(end)) == (status, (status, grpc))
+def test_terminal_states(end: RequestEnd, status: int, grpc: str, outcome: str, reason: str) -> None:
+    assert status_of(end)[:2] == (status, grpc)
     match end:
         case Served() | Degraded() | Deferred() | Refused():
             reply = reply_to(end)
         case _:
-            reply = reply_end(end, STAMP, request_id="r")
+            reply = reply_unanswered(end, STAMP, request_id="r")
     told = full_set(reply)
     assert (reply.status, told["fs_outcome"], told["fs_reason"]) == (status, outcome, reason)
     assert (told["fs_policy"], told["fs_mode"], told["fs_decision_id"]) == (
@@ -136,7 +150,7 @@ def test_the_table_leaves_no_rejection_and_no_reason_out() -> None:
 
 @pytest.mark.parametrize("end", [row[0] for row in TABLE if row[1] != 200], ids=lambda v: str(v)[:24])
 def test_an_error_is_a_json_object_with_a_string_and_the_exact_content_type(end: Any) -> None:
-    for reply in (reply_end(end, STAMP), reply_end(end)):
+    for reply in (reply_unanswered(end, STAMP), reply_unanswered(end)):
         assert headers_of(reply)["content-type"] == "application/json"
         assert isinstance(json.loads(reply.body)["error"], str)
         assert json.loads(reply.body)["error"]
@@ -144,7 +158,7 @@ def test_an_error_is_a_json_object_with_a_string_and_the_exact_content_type(end:
 
 
 def test_before_there_is_a_decision_id_a_reply_has_no_stamp() -> None:
-    reply = reply_end(Rejection.TOO_LARGE)
+    reply = reply_unanswered(Rejection.TOO_LARGE)
     assert json_of(reply) == {"error": "the request is too large"}
     assert not any(name.startswith("x-failsafe") for name in headers_of(reply))
 
@@ -184,31 +198,33 @@ def test_a_ticket_is_quoted_and_the_path_is_the_doors_to_choose() -> None:
     assert json_of(reply_to(Deferred("a/b ?", Reason.OK), reviews="/base/reviews/"))["review_url"] == (
         "/base/reviews/a%2Fb%20%3F"
     )
-    assert json_of(reply_end(DEFERRED, STAMP))["review_url"] == "/reviews/T-1"
-    assert reply_end(DEFERRED, STAMP).status == 422
+    assert json_of(reply_unanswered(DEFERRED, STAMP))["review_url"] == "/reviews/T-1"
+    assert reply_unanswered(DEFERRED, STAMP).status == 422
 
 
 def test_unauthenticated_says_how_to_authenticate() -> None:
-    assert headers_of(reply_end(Rejection.UNAUTHENTICATED))["www-authenticate"] == "Bearer"
+    assert headers_of(reply_unanswered(Rejection.UNAUTHENTICATED))["www-authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize(
     ("n", "last"), [(1, "f0: is odd"), (8, "f7: is odd"), (9, "and 1 more"), (20, "and 12 more")]
 )
 def test_invalid_names_fields_and_rules_and_stays_short(n: int, last: str) -> None:
-    error = json_of(reply_end(InvalidRequest([Problem(f"f{i}", "is odd") for i in range(n)])))["error"]
+    error = json_of(reply_unanswered(InvalidRequest([Problem(f"f{i}", "is odd") for i in range(n)])))["error"]
     assert error.split("; ")[0] == "f0: is odd"
     assert error.split("; ")[-1] == last
     assert error.count("is odd") == min(n, 8)
 
 
 def test_more_headers_can_be_added() -> None:
-    assert headers_of(reply_end(Rejection.METHOD_NOT_ALLOWED, headers={"allow": "GET"}))["allow"] == "GET"
+    assert (
+        headers_of(reply_unanswered(Rejection.METHOD_NOT_ALLOWED, headers={"allow": "GET"}))["allow"] == "GET"
+    )
 
 
 def test_no_text_can_break_out_of_a_header_or_the_body() -> None:
     stamp = Stamp("p\r\nset-cookie: x", "enforcé", "")
-    reply = reply_end(Rejection.INVALID, stamp, what="lone \ud800 surrogate")
+    reply = reply_unanswered(Rejection.INVALID, stamp, error="lone \ud800 surrogate")
     assert headers_of(reply)["x-failsafe-policy"] == "p??set-cookie: x"
     assert headers_of(reply)["x-failsafe-mode"] == "enforc?"
     assert headers_of(reply)["x-failsafe-decision-id"] == "none"
@@ -411,7 +427,7 @@ def test_every_batch_has_one_reply_and_it_keeps_the_rules(
         if binary:
             assert (~np.isnan(got["p"]).any(axis=1)).tolist() == answered
     else:
-        assert reply.status == status_of(worst_row(outcomes), prefer_async) != 200
+        assert reply.status == status_of(worst_row(outcomes), prefer_async).http != 200
         assert "outputs" not in json_of(reply)
         assert headers_of(reply)["content-type"] == "application/json"
 

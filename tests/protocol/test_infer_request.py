@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.core.errors import ArtifactError, InvalidRequest
 from gateway.protocol import infer_request as wire
 from gateway.protocol.contract import MAX_BODY_BYTES, Contract, RequestedOutput, TensorSpec
-from gateway.protocol.infer_request import InferRequest, parse_header_length, parse_infer
+from gateway.protocol.infer_request import InferRequest, parse_header_length, parse_http_infer
 from tests.support.wire_parts import (
     IMAGE,
     Array,
@@ -29,7 +29,7 @@ PICTURES: Array = np.linspace(0, 1, 8, dtype=np.float32).reshape(2, 1, 2, 2)
 
 
 def parsed(**members: Any) -> InferRequest:
-    return parse_infer(*json_request({SPEC: PICTURES}, **members), IMAGE)
+    return parse_http_infer(*json_request({SPEC: PICTURES}, **members), IMAGE)
 
 
 @pytest.mark.parametrize("id_", ["", "42", "ünïcode \u2028"])
@@ -100,23 +100,23 @@ def test_integers_are_numbers_to_a_float_tensor() -> None:
     body = json.dumps(
         {"inputs": [{"name": "image", "datatype": "FP32", "shape": [1, 1, 2, 2], "data": [0, 1, 0.5, 0]}]}
     )
-    assert parse_infer(body.encode(), None, IMAGE).inputs["image"].ravel().tolist() == [0, 1, 0.5, 0]
+    assert parse_http_infer(body.encode(), None, IMAGE).inputs["image"].ravel().tolist() == [0, 1, 0.5, 0]
 
 
 def test_a_raw_request_is_one_tensor_and_wants_every_output_in_binary() -> None:
-    got = parse_infer(PICTURES.tobytes(), 0, IMAGE)
+    got = parse_http_infer(PICTURES.tobytes(), 0, IMAGE)
     assert same_bits(got.inputs["image"], PICTURES)
     assert (got.id, got.rows, got.outputs) == (None, 2, IMAGE.default_outputs[True])
 
 
 def test_a_raw_request_of_bytes_is_one_element() -> None:
     contract = contract_of(spec_of("BYTES", (None,)))
-    assert parse_infer(b"a picture", 0, contract).inputs["x"].tolist() == [b"a picture"]
+    assert parse_http_infer(b"a picture", 0, contract).inputs["x"].tolist() == [b"a picture"]
 
 
 def test_the_header_may_cover_the_whole_body() -> None:
     body, _ = json_request({SPEC: PICTURES})
-    assert parse_infer(body, len(body), IMAGE).rows == 2
+    assert parse_http_infer(body, len(body), IMAGE).rows == 2
 
 
 def test_inputs_in_json_and_in_binary_mix() -> None:
@@ -126,7 +126,7 @@ def test_inputs_in_json_and_in_binary_mix() -> None:
     document = json.loads(body[:length])
     document["inputs"].insert(1, {"name": "b", "datatype": "FP64", "shape": [2, 2], "data": [[0, 1], [2, 3]]})
     head = json.dumps(document).encode()
-    got = parse_infer(head + body[length:], len(head), contract_of(a, b, c))
+    got = parse_http_infer(head + body[length:], len(head), contract_of(a, b, c))
     assert all((array == numbers).all() for array in got.inputs.values())
 
 
@@ -161,7 +161,7 @@ def test_the_narrowest_contract_and_the_highest_rank_are_fine() -> None:
     one = contract_of(spec_of("INT8", (None,) * 8, low=5, high=5), max_rows=1)
     array = np.full((1,) * 8, 5, np.int8)
     assert (
-        parse_infer(*json_request({one.inputs[0]: array}, nested=True), one).inputs["x"].tolist()
+        parse_http_infer(*json_request({one.inputs[0]: array}, nested=True), one).inputs["x"].tolist()
         == array.tolist()
     )
 
@@ -212,6 +212,6 @@ def test_a_contract_without_distinct_names_is_refused_at_load(fields: dict[str, 
 
 
 @given(st.lists(st.sampled_from([b"tr", b"ue", b"fal", b"se", b"true", b"u", b"s", b"0.5,", b'"'])))
-def test_booleans_are_seen_wherever_they_stand(parts: list[bytes]) -> None:
+def test_may_hold_booleans_are_seen_wherever_they_stand(parts: list[bytes]) -> None:
     body = b"".join(parts)
-    assert wire._booleans(body) == (b"true" in body or b"false" in body)
+    assert wire._may_hold_booleans(body) == (b"true" in body or b"false" in body)

@@ -212,7 +212,9 @@ def test_whatever_happens_inside_nothing_that_leaves_tells_of_it(
         plane.gateway.loaded = before
 
 
-def test_a_defect_of_the_gateway_is_not_disclosed(plane: PlaneFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_of_the_gateway_is_not_disclosed(
+    plane: PlaneFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def broken(*_: Any) -> None:
         raise QuetzalError
 

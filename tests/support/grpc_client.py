@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fallbacks.oip import open_inference_pb2 as pb
-from gateway.grpc.listener import Listener, grpc_server
+from gateway.grpc.server import GrpcHandler, grpc_server
 from tests.support.data_planes import PARAMETERS, PlaneFixture
 from tests.support.served import free_port
 
@@ -109,7 +109,7 @@ async def told_of(call: Any) -> Told:
 async def door_of(plane: PlaneFixture, key: str | None = "ada", calls: int = 64) -> AsyncIterator[Door]:
     """A door that listens on the running loop, and a channel to it with somebody's key."""
     place = f"127.0.0.1:{free_port()}"
-    server = grpc_server(Listener(plane.handler.plane, None), place, 64, calls)
+    server = grpc_server(GrpcHandler(plane.handler.plane, None), place, 64, calls)
     await server.start()
     try:
         options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
