@@ -22,7 +22,7 @@ from gateway.serving.data_plane import (
 )
 from tests.support.data_planes import REMOTE, PlaneFixture, plane_of
 from tests.support.deployments import FULL_RATE, letters
-from tests.support.grpc_client import door_of
+from tests.support.grpc_client import grpc_client
 
 OPEN = {"v2", "v2/health/live", "v2/health/ready"}
 NAMES = {"{model}": "letters", "{version}": "1", "{id}": "none", "{rest*}": "status"}
@@ -111,7 +111,7 @@ def test_every_method_of_grpc_is_closed_to_strangers_and_to_keys_without_its_sco
     plane: PlaneFixture,
 ) -> None:
     async def main() -> None:
-        async with door_of(plane, None) as door:
+        async with grpc_client(plane, None) as door:
             for path, method in METHODS.items():
                 for key in ("fsg_wrong", *SCOPES, "nothing"):
                     code = (await door(path, b"", [("x-api-key", plane.keys.get(key, key))])).code

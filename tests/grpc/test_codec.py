@@ -72,7 +72,7 @@ def test_the_same_tensor_is_the_same_array_by_every_way_that_can_carry_it(
 
 
 @given(sent=tensors(ANY), raw=st.booleans())
-def test_every_tensor_leaves_as_it_is(sent: tuple[TensorSpec, Array], raw: bool) -> None:
+def test_every_tensor_is_sent_unchanged(sent: tuple[TensorSpec, Array], raw: bool) -> None:
     spec, array = sent
     taken = spec_of("FP32", name="i")
     contract = contract_of(taken, outputs=[spec])
@@ -91,7 +91,7 @@ def test_every_tensor_leaves_as_it_is(sent: tuple[TensorSpec, Array], raw: bool)
     assert same_bits(got.reshape(array.shape), array)
 
 
-def test_texts_of_a_model_leave_as_bytes_in_either_form() -> None:
+def test_texts_of_a_model_are_sent_as_bytes_in_either_form() -> None:
     """onnxruntime gives texts as str, which protobuf would not take."""
     spec = spec_of("BYTES", (None,), "y")
     contract = contract_of(spec_of("FP32"), outputs=[spec])
@@ -186,7 +186,7 @@ WRONG: list[tuple[bool, Callable[[Any], object], str, str]] = [
 
 
 @pytest.mark.parametrize(("raw", "edit", "field", "rule"), WRONG)
-def test_what_is_wrong_is_told_by_field_and_rule(
+def test_each_problem_names_the_field_and_the_rule(
     raw: bool, edit: Callable[[Any], object], field: str, rule: str
 ) -> None:
     message = good(raw)
@@ -195,7 +195,7 @@ def test_what_is_wrong_is_told_by_field_and_rule(
 
 
 @pytest.mark.parametrize("datatype", ["FP16", "BF16"])
-def test_what_has_no_typed_form_is_told_so(datatype: str) -> None:
+def test_a_datatype_without_typed_contents_is_named(datatype: str) -> None:
     message = pb.ModelInferRequest()
     message.inputs.add(name="x", datatype=datatype, shape=[1, 2]).contents.fp32_contents.extend([1, 2])
     what = problems_of(message, contract_of(spec_of(datatype)))["inputs[0].contents"]
@@ -203,15 +203,15 @@ def test_what_has_no_typed_form_is_told_so(datatype: str) -> None:
 
 
 @pytest.mark.parametrize(("datatype", "value"), [("INT8", 128), ("INT16", -(2**15) - 1), ("UINT8", 256)])
-def test_a_number_that_its_datatype_does_not_hold_is_told_as_json_is(datatype: str, value: int) -> None:
+def test_a_number_outside_its_datatype_has_the_error_text_of_json(datatype: str, value: int) -> None:
     spec = spec_of(datatype)
     contract = contract_of(spec)
     sent = {spec: np.array([[0, 0], [0, value]], np.int64)}
-    told = problems_of(grpc_request(sent, False), contract)[f"inputs[0].contents.{CONTENTS[datatype]}"]
+    text = problems_of(grpc_request(sent, False), contract)[f"inputs[0].contents.{CONTENTS[datatype]}"]
     with pytest.raises(InvalidRequest) as refused:
         parse_http_infer(*json_request(sent), contract)
-    assert told == refused.value.problems[0].what
-    assert told.startswith(f"row 1: {value} is not {datatype}")
+    assert text == refused.value.problems[0].what
+    assert text.startswith(f"row 1: {value} is not {datatype}")
 
 
 @pytest.mark.parametrize("kind", ["int64_param", "uint64_param"])

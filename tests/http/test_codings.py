@@ -68,11 +68,11 @@ def test_a_gzip_header_may_say_more() -> None:
 
 
 @pytest.mark.parametrize("coding", ["GZip", " gzip ", "x-gzip", "X-GZIP"])
-def test_names_are_read_as_http_reads_them(coding: str) -> None:
+def test_coding_names_are_case_insensitive_and_stripped(coding: str) -> None:
     assert decode(encode(SMALL, "gzip"), coding, MB) == SMALL
 
 
-def test_others_can_read_what_is_encoded_and_the_same_is_always_the_same() -> None:
+def test_standard_decoders_read_encoded_bodies_and_encoding_is_deterministic() -> None:
     assert gzip.decompress(encode(SMALL, "gzip")) == zlib.decompress(encode(SMALL, "deflate")) == SMALL
     assert [encode(SMALL, coding) for coding in CODINGS] == [encode(SMALL, coding) for coding in CODINGS]
 
@@ -106,7 +106,7 @@ def test_no_flipped_bit_gives_other_data(coding: Coding) -> None:
 
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize("more", [b"\0", b"\n", b"garbage", b"x" * 100_000])
-def test_what_follows_the_end_is_refused(coding: Coding, more: bytes) -> None:
+def test_bytes_after_the_end_are_refused(coding: Coding, more: bytes) -> None:
     assert refused(encode(SMALL, coding) + more, coding).startswith(f"{len(more)} bytes after the end")
 
 
@@ -125,7 +125,7 @@ def test_a_wrong_checksum_or_length_is_refused(coding: Coding) -> None:
         assert refused(bytes(broken), coding) == f"is not {coding}"
 
 
-def test_one_coding_is_not_taken_for_the_other_nor_raw_deflate_for_either() -> None:
+def test_gzip_deflate_and_raw_deflate_are_not_confused() -> None:
     raw = zlib.compressobj(wbits=-15)
     bare = raw.compress(SMALL) + raw.flush()
     for coding in CODINGS:
@@ -135,7 +135,7 @@ def test_one_coding_is_not_taken_for_the_other_nor_raw_deflate_for_either() -> N
     assert refused(encode(SMALL, "deflate"), "gzip") == "is not gzip"
 
 
-def test_a_dictionary_that_nobody_has_is_refused() -> None:
+def test_a_preset_dictionary_is_refused() -> None:
     machine = zlib.compressobj(zdict=SMALL)
     assert refused(machine.compress(SMALL) + machine.flush(), "deflate") == "is not deflate"
 
@@ -162,9 +162,7 @@ def test_other_codings_and_several_at_once_are_not_supported(coding: str) -> Non
 
 @given(body=st.binary(max_size=2000), coding=st.sampled_from(CODINGS))
 @settings(max_examples=300)
-def test_whatever_the_bytes_nothing_else_is_raised_and_no_more_comes_of_them(
-    body: bytes, coding: Coding
-) -> None:
+def test_any_bytes_decode_within_the_limit_or_raise_a_documented_error(body: bytes, coding: Coding) -> None:
     for sent in (body, encode(b"", coding)[:10] + body, encode(body, coding)[:-3] + body):
         try:
             assert len(decode(sent, coding, 500)) <= 500
@@ -182,7 +180,7 @@ def bomb(coding: Coding, size: int) -> bytes:
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-def test_a_bomb_takes_no_more_memory_and_time_than_what_is_allowed(coding: Coding) -> None:
+def test_a_decompression_bomb_is_bounded_in_memory_and_time(coding: Coding) -> None:
     sent = bomb(coding, 512 * MB)
     assert len(sent) < MB
     decode(encode(SMALL, coding), coding, MB)
@@ -198,14 +196,14 @@ def test_a_bomb_takes_no_more_memory_and_time_than_what_is_allowed(coding: Codin
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-def test_many_empty_blocks_take_no_long_time(coding: Coding) -> None:
+def test_many_empty_blocks_are_decoded_quickly(coding: Coding) -> None:
     head = encode(b"", coding)[: 10 if coding == "gzip" else 2]
     start_s = time.perf_counter()
     assert "ends before" in refused(head + b"\0\0\0\xff\xff" * (8 * MB // 5), coding)
     assert time.perf_counter() - start_s < 2.0
 
 
-def test_a_body_as_large_as_they_come_is_quick() -> None:
+def test_the_largest_body_is_decoded_quickly() -> None:
     numbers = random.Random(1)
     body = json.dumps([round(numbers.random(), 6) for _ in range(800_000)]).encode()
     for coding in CODINGS:
@@ -257,14 +255,14 @@ def test_a_body_as_large_as_they_come_is_quick() -> None:
         ("a" * 16_000, None),
     ],
 )
-def test_only_what_is_named_and_liked_more_than_none_is_used(
+def test_a_reply_is_encoded_only_in_a_named_coding_preferred_to_identity(
     header: str | None, coding: Coding | None
 ) -> None:
     assert accepted_coding(header) == coding
 
 
 @given(st.text(alphabet="gzipdeflatequ=;,. 01*-\t", max_size=300))
-def test_whatever_is_asked_for_the_answer_is_one_of_three(header: str) -> None:
+def test_any_accept_encoding_gives_gzip_deflate_or_none(header: str) -> None:
     assert accepted_coding(header) in ("gzip", "deflate", None)
     if "gzip" not in header and "deflate" not in header:
         assert accepted_coding(header) is None

@@ -100,7 +100,7 @@ def test_a_raw_request_is_one_tensor_and_gets_every_output_in_binary(plane: Plan
     plane.run(main)
 
 
-def test_an_anonymous_caller_gets_two_digits_and_the_same_winner(
+def test_an_anonymous_caller_gets_two_digits_and_the_same_argmax(
     plane: PlaneFixture, truth: Callable[[Rows], Rows]
 ) -> None:
     async def main() -> None:
@@ -115,7 +115,7 @@ def test_an_anonymous_caller_gets_two_digits_and_the_same_winner(
     plane.run(main)
 
 
-def test_what_is_not_exposed_cannot_be_seen_or_asked_for(plane: PlaneFixture) -> None:
+def test_an_output_that_is_not_exposed_cannot_be_seen_or_requested(plane: PlaneFixture) -> None:
     async def main() -> None:
         reply = await plane.ada.infer(plane.good[:1])
         assert [output["name"] for output in reply.json["outputs"]] == ["probabilities"]
@@ -130,7 +130,7 @@ def test_what_is_not_exposed_cannot_be_seen_or_asked_for(plane: PlaneFixture) ->
     plane.run(main)
 
 
-def test_a_caller_gets_the_outputs_asked_for_in_order_and_form(plane: PlaneFixture) -> None:
+def test_a_caller_gets_the_requested_outputs_in_order_and_form(plane: PlaneFixture) -> None:
     async def main() -> None:
         outputs = [
             {"name": "fs_row_outcome"},
@@ -237,7 +237,7 @@ def test_deferred_is_a_422_that_says_where_the_answer_will_be(plane: PlaneFixtur
     ],
     ids=["alone", "among others", "in a header of its own", "in capitals"],
 )
-def test_deferred_is_a_202_only_for_those_who_asked_for_it(
+def test_deferred_is_a_202_only_with_prefer_respond_async(
     plane: PlaneFixture, headers: list[tuple[str, str]]
 ) -> None:
     async def main() -> None:
@@ -249,7 +249,7 @@ def test_deferred_is_a_202_only_for_those_who_asked_for_it(
     plane.run(main)
 
 
-def test_who_waits_gets_the_persons_answer_as_a_200(plane: PlaneFixture) -> None:
+def test_prefer_wait_gets_the_reviewers_answer_as_a_200(plane: PlaneFixture) -> None:
     async def main() -> None:
         known = await plane.cases()
         waiting = asyncio.create_task(plane.ada.infer(plane.strange[:1], {"Prefer": "wait=20"}, id="mine"))
@@ -265,7 +265,7 @@ def test_who_waits_gets_the_persons_answer_as_a_200(plane: PlaneFixture) -> None
     plane.run(main)
 
 
-def test_who_waits_for_a_person_who_cannot_tell_is_refused(plane: PlaneFixture) -> None:
+def test_prefer_wait_is_refused_if_the_reviewer_is_not_sure(plane: PlaneFixture) -> None:
     async def main() -> None:
         known = await plane.cases()
         waiting = asyncio.create_task(plane.ada.infer(plane.strange[:1], {"Prefer": "wait=20"}))
@@ -275,7 +275,7 @@ def test_who_waits_for_a_person_who_cannot_tell_is_refused(plane: PlaneFixture) 
     plane.run(main)
 
 
-def test_who_waits_in_vain_gets_the_deferral_after_so_long(plane: PlaneFixture) -> None:
+def test_prefer_wait_without_a_review_gets_the_deferral_after_the_wait(plane: PlaneFixture) -> None:
     async def main() -> None:
         start_s = time.perf_counter()
         reply = await plane.ada.infer(plane.strange[:1], {"Prefer": "wait=1, respond-async"})
@@ -285,7 +285,7 @@ def test_who_waits_in_vain_gets_the_deferral_after_so_long(plane: PlaneFixture) 
     plane.run(main)
 
 
-def test_nobody_waits_longer_than_half_a_minute(plane: PlaneFixture) -> None:
+def test_prefer_wait_is_at_most_30_seconds(plane: PlaneFixture) -> None:
     assert LONGEST_WAIT_S <= 30
     assert wait_s("wait=86400") == 30
     assert wait_s("wait=" + "9" * 5000) == 30
@@ -305,7 +305,7 @@ def test_a_preference_that_means_nothing_is_ignored(plane: PlaneFixture, prefer:
     plane.run(main)
 
 
-def test_refused_for_the_rate_is_a_429_that_says_when_to_come_back(plane: PlaneFixture) -> None:
+def test_a_rate_limited_request_is_a_429_with_retry_after(plane: PlaneFixture) -> None:
     async def main() -> None:
         slow = plane.client(plane.keys["slow"])
         replies = [await slow.infer(plane.good[:1]) for _ in range(3)]
@@ -317,7 +317,7 @@ def test_refused_for_the_rate_is_a_429_that_says_when_to_come_back(plane: PlaneF
     plane.run(main)
 
 
-def test_refused_for_want_of_everything_is_a_503_that_says_when_to_come_back(plane: PlaneFixture) -> None:
+def test_without_models_and_review_a_request_is_a_503_with_retry_after(plane: PlaneFixture) -> None:
     async def main() -> None:
         with plane.spoiled(Raises(), Raises(), review=False):
             reply = await plane.ada.infer(plane.good[:1])
@@ -438,7 +438,7 @@ def test_a_batch_with_a_row_that_is_not_answered_ends_as_its_worst_row_without_o
 
 
 @pytest.mark.parametrize("binary", [False, True], ids=["json", "binary"])
-def test_who_asks_how_each_row_ended_gets_the_answered_ones(
+def test_a_request_for_the_row_outcome_gets_the_answered_rows(
     plane: PlaneFixture, truth: Callable[[Rows], Rows], binary: bool
 ) -> None:
     async def main() -> None:

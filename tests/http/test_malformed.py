@@ -46,11 +46,11 @@ VALUES = st.one_of(
 )
 
 
-def places(of: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where anything stands in a document."""
+def positions(of: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The position of every value in a document, as keys and indices."""
     yield at
     for key, value in of.items() if isinstance(of, dict) else enumerate(of) if isinstance(of, list) else ():
-        yield from places(value, (*at, key))
+        yield from positions(value, (*at, key))
 
 
 def put(of: Any, at: tuple[Any, ...], value: Any) -> Any:
@@ -64,11 +64,11 @@ def put(of: Any, at: tuple[Any, ...], value: Any) -> Any:
 
 @st.composite
 def bodies(draw: st.DrawFn) -> bytes:
-    """A valid request with some places replaced, or some bytes changed, or cut, or neither."""
-    told: Any = REQUEST
+    """A valid request with some positions replaced, or some bytes changed, or cut, or neither."""
+    document: Any = REQUEST
     for _ in range(draw(st.integers(0, 2))):
-        told = put(told, draw(st.sampled_from(list(places(told)))), draw(VALUES))
-    body = bytearray(json.dumps(told).encode())
+        document = put(document, draw(st.sampled_from(list(positions(document)))), draw(VALUES))
+    body = bytearray(json.dumps(document).encode())
     for _ in range(draw(st.integers(0, 2))):
         if body:
             body[draw(st.integers(0, len(body) - 1))] = draw(st.integers(0, 255))

@@ -64,18 +64,18 @@ def read(body: bytes, contract: Contract) -> bool:
     return True
 
 
-def places(of: Any) -> Any:
+def objects_in(of: Any) -> Any:
     """Every object in a document."""
     if isinstance(of, dict):
         yield of
     for item in of.values() if isinstance(of, dict) else of if isinstance(of, list) else ():
-        yield from places(item)
+        yield from objects_in(item)
 
 
-def test_every_route_is_in_it_and_nothing_else() -> None:
+def test_the_document_has_exactly_the_routes() -> None:
     paths = document(IMAGE)["paths"]
-    told = [(method.upper(), path) for path, item in paths.items() for method in item]
-    assert sorted(told) == sorted((route.method, path_of(route)) for route in ROUTES)
+    operations = [(method.upper(), path) for path, item in paths.items() for method in item]
+    assert sorted(operations) == sorted((route.method, path_of(route)) for route in ROUTES)
 
 
 @pytest.mark.parametrize(
@@ -108,19 +108,19 @@ def test_every_status_that_a_route_can_have_is_described() -> None:
 
 
 @pytest.mark.parametrize("contract", [IMAGE, MIXED, HALVES], ids=["image", "mixed", "halves"])
-def test_it_keeps_to_openapi_3_1(contract: Contract) -> None:
-    told = document(contract, "/models", anonymous=True)
-    OPENAPI_31_VALIDATOR.validate(told)
-    for schema in told["components"]["schemas"].values():
+def test_the_document_is_valid_openapi_3_1(contract: Contract) -> None:
+    made = document(contract, "/models", anonymous=True)
+    OPENAPI_31_VALIDATOR.validate(made)
+    for schema in made["components"]["schemas"].values():
         jsonschema_rs.meta.validate(schema)
-    for place in places(told):
-        if isinstance(place.get("$ref"), str):
-            target: Any = told
-            for part in place["$ref"].removeprefix("#/").split("/"):
+    for one in objects_in(made):
+        if isinstance(one.get("$ref"), str):
+            target: Any = made
+            for part in one["$ref"].removeprefix("#/").split("/"):
                 target = target[part]
-    names = [one["operationId"] for item in told["paths"].values() for one in item.values()]
+    names = [one["operationId"] for item in made["paths"].values() for one in item.values()]
     assert len(set(names)) == len(names)
-    assert [server["url"] for server in told["servers"]] == ["/models", "/"]
+    assert [server["url"] for server in made["servers"]] == ["/models", "/"]
 
 
 def test_every_part_of_a_path_is_a_parameter_of_it() -> None:
@@ -130,12 +130,12 @@ def test_every_part_of_a_path_is_a_parameter_of_it() -> None:
             assert named == {part[1:-1] for part in path.split("/") if part.startswith("{")}
 
 
-def test_a_key_is_asked_for_exactly_where_a_route_says_so() -> None:
-    told = document(IMAGE)
+def test_the_document_requires_a_key_where_the_route_does() -> None:
+    made = document(IMAGE)
     for route in ROUTES:
-        operation = told["paths"][path_of(route)][route.method.lower()]
+        operation = made["paths"][path_of(route)][route.method.lower()]
         is_open = route.scopes is None
-        assert operation.get("security", told["security"]) == (
+        assert operation.get("security", made["security"]) == (
             [] if is_open else [{"bearer": []}, {"key": []}]
         )
         assert ({"401", "403", "429"} & operation["responses"].keys()) == (
@@ -144,16 +144,16 @@ def test_a_key_is_asked_for_exactly_where_a_route_says_so() -> None:
         assert {str(STATUSES[cause].http) for cause in EVERY_ROUTE} <= operation["responses"].keys()
 
 
-def test_where_anonymous_callers_are_let_in_no_key_is_an_answer() -> None:
+def test_with_anonymous_callers_the_document_allows_no_key() -> None:
     assert {} in document(IMAGE, anonymous=True)["security"]
     assert {} not in document(IMAGE)["security"]
 
 
 def test_members_have_the_names_of_the_protocol() -> None:
-    told = document(IMAGE)["components"]["schemas"]
-    names = {name: set(schema.get("properties", ())) for name, schema in told.items()}
-    tensor = told["InferRequest"]["properties"]["inputs"]["items"]["properties"]
-    output = told["InferReply"]["properties"]["outputs"]["items"]["anyOf"][0]["properties"]
+    schemas = document(IMAGE)["components"]["schemas"]
+    names = {name: set(schema.get("properties", ())) for name, schema in schemas.items()}
+    tensor = schemas["InferRequest"]["properties"]["inputs"]["items"]["properties"]
+    output = schemas["InferReply"]["properties"]["outputs"]["items"]["anyOf"][0]["properties"]
     assert names["Server"] == {"name", "version", "extensions"}
     assert names["Health"] == {"live", "ready"}
     assert names["Model"] == {"name", "versions", "platform", "inputs", "outputs"}
@@ -165,7 +165,7 @@ def test_members_have_the_names_of_the_protocol() -> None:
 
 
 @pytest.mark.parametrize("contract", [IMAGE, MIXED], ids=["image", "mixed"])
-def test_its_example_is_valid_and_is_read(contract: Contract) -> None:
+def test_the_example_is_valid_and_is_parsed(contract: Contract) -> None:
     schema = infer_request(contract)
     for shown in schema["examples"]:
         assert valid(schema)(shown)
@@ -186,7 +186,9 @@ def test_a_good_request_is_valid_flat_and_nested() -> None:
 
 
 @pytest.mark.parametrize(("name", "edit"), [row[:2] for row in MALFORMED], ids=[row[0] for row in MALFORMED])
-def test_what_the_parser_refuses_is_not_valid(name: str, edit: Callable[[dict[str, Any]], object]) -> None:
+def test_a_request_that_the_parser_refuses_is_not_valid(
+    name: str, edit: Callable[[dict[str, Any]], object]
+) -> None:
     assert valid(infer_request(IMAGE))(json.loads(edited(edit))) == (name in GAPS)
 
 
@@ -216,7 +218,7 @@ SPECS = [
 @example(SPECS[0], 3.4028235677973366e38)
 @example(SPECS[0], 3.4028235677973362e38)
 @example(SPECS[4], 2**64)
-def test_a_value_is_valid_exactly_where_it_is_read(spec: Any, value: Any) -> None:
+def test_a_value_is_valid_exactly_where_it_is_parsed(spec: Any, value: Any) -> None:
     if spec.dtype.kind in "iu" and isinstance(value, float):
         return  # 5.0 is an integer to a schema
     entry = {"name": "x", "datatype": spec.datatype, "shape": [1], "data": [value]}

@@ -120,7 +120,7 @@ def full_set(reply: Reply) -> dict[str, str]:
     return dict(parameters)
 
 
-def test_every_cause_has_a_status_of_its_own_row() -> None:
+def test_every_cause_has_a_row_in_the_table_of_statuses() -> None:
     assert list(STATUSES) == [*Deferral, *Reason, *Rejection]
     assert all(status.error for status in STATUSES.values())
 
@@ -133,9 +133,9 @@ def test_terminal_states(end: RequestEnd, status: int, grpc: str, outcome: str, 
             reply = reply_to(end)
         case _:
             reply = reply_unanswered(end, STAMP, request_id="r")
-    told = full_set(reply)
-    assert (reply.status, told["fs_outcome"], told["fs_reason"]) == (status, outcome, reason)
-    assert (told["fs_policy"], told["fs_mode"], told["fs_decision_id"]) == (
+    parameters = full_set(reply)
+    assert (reply.status, parameters["fs_outcome"], parameters["fs_reason"]) == (status, outcome, reason)
+    assert (parameters["fs_policy"], parameters["fs_mode"], parameters["fs_decision_id"]) == (
         "fashion@3#a1b2",
         "enforce",
         "01J-id",
@@ -163,7 +163,7 @@ def test_before_there_is_a_decision_id_a_reply_has_no_stamp() -> None:
     assert not any(name.startswith("x-failsafe") for name in headers_of(reply))
 
 
-def test_retry_after_is_whole_seconds_from_1_where_waiting_helps() -> None:
+def test_retry_after_is_whole_seconds_of_at_least_1() -> None:
     waits = [None, 0.0, 0.2, 1.0, 1.1, 7.0, 1e12, float("inf"), float("nan"), -3.0]
     assert [retry_after_s(Refused(Reason.RATE_LIMITED, w)) for w in waits] == [
         1,
@@ -183,7 +183,7 @@ def test_retry_after_is_whole_seconds_from_1_where_waiting_helps() -> None:
         assert "retry-after" not in headers_of(reply_to(outcome))
 
 
-def test_deferred_says_where_the_answer_will_be_and_is_202_only_on_request() -> None:
+def test_a_deferral_names_its_review_and_is_202_only_on_request() -> None:
     reply = reply_to(DEFERRED)
     assert (reply.status, json_of(reply)["review_url"]) == (422, "/reviews/T-1")
     assert "location" not in headers_of(reply)
@@ -194,7 +194,7 @@ def test_deferred_says_where_the_answer_will_be_and_is_202_only_on_request() -> 
     assert reply_to(SERVED, prefer_async=True).status == 200
 
 
-def test_a_ticket_is_quoted_and_the_path_is_the_doors_to_choose() -> None:
+def test_a_ticket_is_quoted_below_the_given_path() -> None:
     assert json_of(reply_to(Deferred("a/b ?", Reason.OK), reviews="/base/reviews/"))["review_url"] == (
         "/base/reviews/a%2Fb%20%3F"
     )
@@ -248,15 +248,15 @@ def test_a_batch_of_answers_is_bit_identical_row_by_row(binary: bool) -> None:
         assert same_bits(got[name], np.concatenate([outcome.output[name] for outcome in outcomes]))
     if binary:
         assert got["t"].tolist() == [["é".encode(), b"\0x"]] * 3
-    told = full_set(reply)
-    assert (told["fs_outcome"], told["fs_served_by"], told["fs_reason"]) == (
+    parameters = full_set(reply)
+    assert (parameters["fs_outcome"], parameters["fs_served_by"], parameters["fs_reason"]) == (
         "degraded",
         "primary,small",
         "unavailable",
     )
 
 
-def test_what_is_not_exposed_never_leaves() -> None:
+def test_an_output_that_is_not_exposed_is_never_sent() -> None:
     for binary in (False, True):
         reply = reply_to(SERVED, request=asking(1, binary))
         assert b"666" not in reply.body
@@ -300,10 +300,10 @@ MIXED = (DEFERRED, SERVED, ABSTAINED, DEGRADED)
 
 def test_a_client_that_asks_for_the_row_outcome_gets_partial_answers_in_binary() -> None:
     reply = reply_to(*MIXED, request=asking(4, True, [*NAMES, "fs_row_outcome"]))
-    got, told = tensors_of(reply), full_set(reply)
+    got, parameters = tensors_of(reply), full_set(reply)
     assert reply.status == 200
     assert got["fs_row_outcome"].tolist() == [b"deferred", b"served", b"refused", b"degraded"]
-    assert (told["fs_outcome"], told["fs_served_by"]) == ("refused", "review,primary,none,small")
+    assert (parameters["fs_outcome"], parameters["fs_served_by"]) == ("refused", "review,primary,none,small")
     assert np.isnan(got["p"][[0, 2]]).all()
     assert same_bits(got["p"][[1, 3]], np.concatenate([answer(1)["p"], answer(2)["p"]]))
     assert got["n"].tolist() == [-32768, answer(1)["n"][0], -32768, answer(2)["n"][0]]
@@ -349,7 +349,7 @@ def test_classification_gives_the_largest_values_with_their_index() -> None:
     assert got["p"].tolist() == [[b"0.5:1", b"0.25:0", b"0.25:2"], [b"", b"", b""]]
 
 
-def test_a_tier_is_applied_before_anything_leaves() -> None:
+def test_a_tier_is_applied_before_classification() -> None:
     p = np.array([[0.123456, 0.654321, 0.222223]], np.float32)
     served = Served({"p": p}, "primary")
     request = asking(1, names=["p"])
@@ -381,7 +381,7 @@ def test_text_that_is_not_utf8_is_sent_in_binary_and_refused_in_json() -> None:
         None,
     ],
 )
-def test_an_answer_that_breaks_the_contract_does_not_leave(p: Array | None) -> None:
+def test_an_answer_that_breaks_the_contract_is_not_sent(p: Array | None) -> None:
     broken = Served({} if p is None else {"p": p}, "primary")
     for outcomes in ([broken], [Served(answer(1), "primary"), broken]):
         reply = reply_to(*outcomes, request=asking(len(outcomes), names=["p"]))
@@ -395,7 +395,7 @@ def test_rows_of_different_lengths_do_not_stack() -> None:
     assert reply_infer(contract, asking(2, names=["p"]), rows, STAMP).status == 503
 
 
-def test_a_decision_too_few_answers_nobody() -> None:
+def test_fewer_decisions_than_rows_is_unavailable() -> None:
     assert reply_infer(CONTRACT, asking(2), decided(SERVED), STAMP).status == 503
     assert reply_infer(CONTRACT, asking(1), [], STAMP).status == 503
 
@@ -419,8 +419,11 @@ def test_every_batch_has_one_reply_and_it_keeps_the_rules(
     names = ["p", "n", *(["fs_row_outcome"] if partial else [])]
     reply = reply_to(*outcomes, request=asking(len(outcomes), binary, names), prefer_async=prefer_async)
     answered = [isinstance(outcome, (Served, Degraded)) for outcome in outcomes]
-    told = full_set(reply)
-    assert told["fs_outcome"] == ["served", "degraded", "deferred", "refused"][max(map(severity, outcomes))]
+    parameters = full_set(reply)
+    assert (
+        parameters["fs_outcome"]
+        == ["served", "degraded", "deferred", "refused"][max(map(severity, outcomes))]
+    )
     if all(answered) or partial:
         got = tensors_of(reply) if binary else {}
         assert (reply.status, len(json_of(reply)["outputs"])) == (200, len(names))

@@ -1,4 +1,4 @@
-"""Every datatype of the protocol end to end: a calibrated deployment, its HTTP door, its people."""
+"""Every datatype of the protocol end to end: a calibrated deployment, HTTP, and review."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def asked(*names: str, **parameters: Any) -> list[dict[str, Any]]:
 
 
 @EVERY
-def test_answers_are_onnxruntimes_own_bit_for_bit_however_they_travel(
+def test_answers_are_bit_for_bit_those_of_onnxruntime_in_json_and_binary(
     folders: Folders, datatype: str
 ) -> None:
     x = rows(datatype, 7, seed=1)
@@ -185,7 +185,7 @@ async def deferred(to: Typed, sent: Sent) -> str:
 
 
 @UNSURE
-def test_a_deferred_row_is_kept_shown_and_answered(folders: Folders, datatype: str) -> None:
+def test_a_deferred_row_is_stored_displayed_and_answered(folders: Folders, datatype: str) -> None:
     x = rows(datatype, 1, seed=6, unsure=True)
 
     async def main() -> None:
@@ -201,8 +201,8 @@ def test_a_deferred_row_is_kept_shown_and_answered(folders: Folders, datatype: s
                 held = (await to.admin.post("/review/claim", json={"reviewer": "grace"})).json()
             answer = {"fence": held["fence"], "reviewer": "grace", "label": 1}
             assert (await to.admin.post(f"/review/{case}/answer", json=answer)).status_code == 200
-            told = (await to.ada.get(f"/reviews/{case}")).json
-            outputs = {one["name"]: one for one in told["answer"]["outputs"]}
+            document = (await to.ada.get(f"/reviews/{case}")).json
+            outputs = {one["name"]: one for one in document["answer"]["outputs"]}
             assert outputs["y"]["datatype"] == datatype
             scored = outputs["y"]["data"] if DATATYPES[datatype].dtype.kind == "f" else [0, 1]
             assert (outputs["probabilities"]["data"], scored[:2]) == ([0, 1], [0, 1])
@@ -249,7 +249,7 @@ def test_bf16_is_shown_to_two_digits_as_bf16_can_hold_them(folders: Folders) -> 
 TEXTS = (b"", b"a\0b", b"\0", "🙂 jä ß".encode(), b"x" * 100_000, "\u202e\ufeff".encode(), b"b'a'", b"\\xff")
 
 
-def test_text_of_any_kind_comes_back_as_it_went(folders: Folders) -> None:
+def test_any_text_is_returned_unchanged(folders: Folders) -> None:
     x = texts(*TEXTS).reshape(-1, 1)
 
     async def main() -> None:
@@ -350,7 +350,7 @@ def test_rows_of_another_length_never_share_a_batch_and_all_are_answered(several
     run(main)
 
 
-def test_a_deferred_row_of_several_inputs_is_kept_and_shown_whole(several: Path) -> None:
+def test_a_deferred_row_of_several_inputs_is_stored_and_displayed_whole(several: Path) -> None:
     given = parts(1, 2, sure=False)
 
     async def main() -> None:

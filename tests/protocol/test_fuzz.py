@@ -211,9 +211,20 @@ def broken(draw: st.DrawFn) -> tuple[Contract, bytes, int | None]:
         whole[draw(st.integers(0, len(whole) - 1))] ^= 1 << draw(st.integers(0, 7))
     if draw(st.sampled_from([False, False, False, True])):
         del whole[draw(st.integers(0, len(whole))) :]
-    told = length if length is None else len(head)
+    length_of_json = length if length is None else len(head)
     lengths = st.sampled_from(
-        [told, told, told, told, length, None, 0, len(whole), len(head) - 1, len(whole) + 1]
+        [
+            length_of_json,
+            length_of_json,
+            length_of_json,
+            length_of_json,
+            length,
+            None,
+            0,
+            len(whole),
+            len(head) - 1,
+            len(whole) + 1,
+        ]
     )
     return contract, bytes(whole), draw(lengths)
 
@@ -366,10 +377,10 @@ def main(seconds: float) -> None:
         for target in targets:
             target()
         rounds += 1
-        told = (
+        summary = (
             f"{rounds} rounds, {seen.examples} requests, {seen.read} read, slowest {seen.slowest_s:.4f} s\n"
         )
-        sys.stdout.write(told)
+        sys.stdout.write(summary)
         sys.stdout.flush()
 
 

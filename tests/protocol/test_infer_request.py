@@ -41,7 +41,7 @@ def test_without_an_id_none_is_invented() -> None:
     assert parsed().id is None
 
 
-def test_null_is_as_good_as_absent() -> None:
+def test_null_counts_as_absent() -> None:
     got = parsed(id=None, parameters=None, outputs=None)
     assert (got.id, got.timeout_us, got.outputs) == (None, None, IMAGE.default_outputs[False])
 
@@ -57,12 +57,12 @@ def test_unknown_members_and_parameters_are_ignored() -> None:
     assert parsed(parameters=unknown, model_name="other", extra=[[1], {"a": "]"}]).rows == 2
 
 
-def test_nobody_asks_so_every_exposed_output_is_meant_in_json() -> None:
+def test_without_outputs_every_exposed_output_is_replied_in_json() -> None:
     assert parsed().outputs == (RequestedOutput("p", False), RequestedOutput("label", False))
     assert parsed(outputs=[]).outputs == parsed().outputs
 
 
-def test_binary_data_output_speaks_for_all_and_binary_data_for_one() -> None:
+def test_binary_data_output_applies_to_all_and_binary_data_to_one() -> None:
     everything = parsed(parameters={"binary_data_output": True})
     assert [asked.binary for asked in everything.outputs] == [True, True]
     one = parsed(
@@ -72,7 +72,7 @@ def test_binary_data_output_speaks_for_all_and_binary_data_for_one() -> None:
     assert one.outputs == (RequestedOutput("p", False), RequestedOutput("label", True))
 
 
-def test_outputs_keep_the_order_in_which_they_were_asked_for() -> None:
+def test_outputs_keep_the_requested_order() -> None:
     assert [asked.name for asked in parsed(outputs=[{"name": "label"}, {"name": "p"}]).outputs] == [
         "label",
         "p",
@@ -150,7 +150,7 @@ def test_a_header_that_is_no_number_is_refused(value: str) -> None:
         parse_header_length(value)
 
 
-def test_a_body_larger_than_any_valid_request_is_not_worth_reading() -> None:
+def test_the_body_limit_fits_the_largest_valid_request() -> None:
     assert IMAGE.body_limit_bytes == 65536 + 32 * 8 * 4
     assert contract_of(spec_of("FP32", (None, 1000, 1000))).body_limit_bytes == MAX_BODY_BYTES
     assert contract_of(spec_of("FP32", (None, None))).body_limit_bytes == MAX_BODY_BYTES
@@ -212,6 +212,6 @@ def test_a_contract_without_distinct_names_is_refused_at_load(fields: dict[str, 
 
 
 @given(st.lists(st.sampled_from([b"tr", b"ue", b"fal", b"se", b"true", b"u", b"s", b"0.5,", b'"'])))
-def test_may_hold_booleans_are_seen_wherever_they_stand(parts: list[bytes]) -> None:
+def test_booleans_are_found_anywhere_in_a_body(parts: list[bytes]) -> None:
     body = b"".join(parts)
     assert wire._may_hold_booleans(body) == (b"true" in body or b"false" in body)

@@ -299,7 +299,7 @@ def test_inputs_of_different_row_counts_are_refused() -> None:
 @pytest.mark.parametrize(
     "datatype", ["INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"]
 )
-def test_no_number_is_bent_into_an_integer_type(datatype: str) -> None:
+def test_no_number_is_converted_to_an_integer_type(datatype: str) -> None:
     spec, info = spec_of(datatype), np.iinfo(DTYPES[datatype])
     for edge in (info.min, info.max):
         body, _ = json_request({spec: np.array([[0, edge]], object)})
@@ -395,7 +395,7 @@ def test_a_shape_allocates_nothing_that_the_body_does_not_hold(datatype: str) ->
         assert peak < 1_000_000
 
 
-def test_what_is_echoed_of_a_request_is_short() -> None:
+def test_what_an_error_echoes_of_a_request_is_short() -> None:
     long = "x" * 1_000_000
     assert len(problems_of(edited(put("inputs", 0, "name")(long)))["inputs[0].name"]) < 200
     assert len(problems_of(edited(data([long] * 8)))["inputs[0].data"]) < 200

@@ -60,7 +60,7 @@ def test_several_tensors_of_one_request_arrive_each_in_its_encoding(data: st.Dat
 
 
 @given(tensors(ALL), st.booleans())
-def test_an_answer_leaves_bit_for_bit(answer: tuple[TensorSpec, Array], binary: bool) -> None:
+def test_an_answer_is_sent_bit_for_bit(answer: tuple[TensorSpec, Array], binary: bool) -> None:
     spec, array = answer
     request = InferRequest(None, {}, len(array), (RequestedOutput("x", binary),))
     rows = [Decision("d", Served({"x": array[i : i + 1]}, "primary"), ()) for i in range(len(array))]
@@ -100,7 +100,7 @@ def test_every_finite_bf16_pattern_comes_back_as_itself() -> None:
     assert bytes(to_binary(spec, got)) == octets_of(spec, finite)
 
 
-def test_a_float32_leaves_as_the_nearest_bf16_and_nan_as_nan() -> None:
+def test_a_float32_is_sent_as_the_nearest_bf16_and_nan_as_nan() -> None:
     spec = spec_of("BF16", (None,))
     #                 exact     below half  half, to even  half, to even  above     overflow    nan
     given_ = np.array(

@@ -28,7 +28,7 @@ from gateway.core.stage import Stage
 from tests.support.data_planes import INFER, ClientReply, PlaneFixture, plane_of, request_of
 from tests.support.deployments import FULL_RATE, Raises, key_for, letters
 from tests.support.grpc_client import INFER as METHOD
-from tests.support.grpc_client import Door, door_of
+from tests.support.grpc_client import GrpcClient, grpc_client
 from tests.support.grpc_client import request_of as message_of
 
 J = TypeVar("J", Batch, Answered)
@@ -181,17 +181,19 @@ async def ask_http(plane: PlaneFixture) -> None:
 
 async def ask_grpc(plane: PlaneFixture) -> None:
     x = np.concatenate([plane.good[:2], plane.strange[:1]])
-    async with door_of(plane, None) as door:
+    async with grpc_client(plane, None) as client:
         for key in (plane.keys["ada"], plane.keys["bob"], "fsg_wrong"):
             for raw in (False, True):
                 for outputs in ((), ("probabilities", "fs_row_outcome")):
-                    await ask_one(door, message_of(x, raw, outputs), key)
+                    await ask_one(client, message_of(x, raw, outputs), key)
 
 
-async def ask_one(door: Door, message: Any, key: str) -> str:
-    told = await door(METHOD, message, [("x-api-key", key)])
-    nothing_told(told.code.encode(), told.words.encode(), repr(told.trailers).encode(), told.message or b"")
-    return told.code
+async def ask_one(client: GrpcClient, message: Any, key: str) -> str:
+    result = await client(METHOD, message, [("x-api-key", key)])
+    nothing_told(
+        result.code.encode(), result.error.encode(), repr(result.trailers).encode(), result.message or b""
+    )
+    return result.code
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -221,8 +223,8 @@ def test_a_defect_of_the_gateway_is_not_disclosed(
     monkeypatch.setattr(plane.gateway, "decide", broken)
 
     async def main() -> None:
-        async with door_of(plane, None) as door:
-            code = await ask_one(door, message_of(plane.good[:1]), plane.keys["ada"])
+        async with grpc_client(plane, None) as client:
+            code = await ask_one(client, message_of(plane.good[:1]), plane.keys["ada"])
         assert code == "RESOURCE_EXHAUSTED"
 
     plane.run(main)

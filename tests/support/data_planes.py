@@ -266,7 +266,7 @@ class PlaneFixture:
             self.gateway.loaded = before
 
     async def cases(self) -> set[str]:
-        """The ids of the cases that wait for a person."""
+        """The ids of the cases that wait for a reviewer."""
         assert isinstance(self.gateway.review, QueuedReview)
         return {record.id for record in await self.gateway.review.queue.listing(WAITING, 10_000)}
 
@@ -287,7 +287,7 @@ class PlaneFixture:
             yield seen
 
     async def answer(self, case_id: str, answer: str) -> None:
-        """A person answers one case."""
+        """A reviewer answers one case."""
         assert isinstance(self.gateway.review, QueuedReview)
         queue = self.gateway.review.queue
         for claim in await queue.claim("grace", 60, 10_000):

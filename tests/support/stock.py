@@ -1,4 +1,4 @@
-"""A gateway, and what is true of its model, told to a client's script in an environment of its own."""
+"""A running gateway, its model described for a client's script, and that script's own environment."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def target(name: str, folder: Path) -> Iterator[Path]:
         rows, odd = _rows(served, load_samples(deployment, taken), keys["ada"])
         expected = _truth(deployment / "primary.onnx", taken, given, rows)
         np.savez(folder / "truth.npz", rows=rows, odd=odd, expected=expected)
-        told = {
+        described = {
             "http": f"127.0.0.1:{served.data.base_url.port}",
             "grpc": served.grpc,
             "base_path": BASE_PATH,
@@ -62,12 +62,12 @@ def target(name: str, folder: Path) -> Iterator[Path]:
             "key": keys["ada"],
             "slow_key": keys["sloth"],
         }
-        (folder / "target.json").write_text(json.dumps(told))
+        (folder / "target.json").write_text(json.dumps(described))
         yield folder
 
 
 def _rows(served: Served, samples: Samples, key: str) -> tuple[Rows, Rows]:
-    """Rows that the primary answers, and one that goes to a person; each is asked alone."""
+    """Rows that the primary answers, and one that is deferred; each is a request of its own."""
 
     def ends(row: Rows, outcome: str) -> bool:
         raw = {"x-api-key": key, "inference-header-content-length": "0"}

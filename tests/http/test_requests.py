@@ -1,4 +1,4 @@
-"""Who and what the data plane lets in, and what it says to everybody and everything else."""
+"""Which requests the data plane accepts, and how it rejects all others."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_400_names_the_field_and_the_rule(plane: PlaneFixture, body: Any, fiel
     plane.run(main)
 
 
-def test_a_binary_number_that_is_none_is_a_400_that_names_its_row(plane: PlaneFixture) -> None:
+def test_a_binary_nan_is_a_400_that_names_its_row(plane: PlaneFixture) -> None:
     async def main() -> None:
         x = np.repeat(plane.good[:1], 3, axis=0)
         x[2, 5] = np.nan
@@ -106,7 +106,7 @@ def test_a_binary_number_that_is_none_is_a_400_that_names_its_row(plane: PlaneFi
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "", "nan", "1,5", "\u00b2", "0x10"])
-def test_a_timeout_that_is_none_is_a_400(plane: PlaneFixture, value: str) -> None:
+def test_an_invalid_timeout_header_is_a_400(plane: PlaneFixture, value: str) -> None:
     async def main() -> None:
         reply = await plane.ada.infer(plane.good[:1], {"x-request-timeout-seconds": value})
         assert reply.outcome == (400, "refused", "invalid")
@@ -116,7 +116,7 @@ def test_a_timeout_that_is_none_is_a_400(plane: PlaneFixture, value: str) -> Non
 
 
 @pytest.mark.parametrize("value", ["-1", "x", "", "1e3", "\u00b2", "9" * 40, "999999"])
-def test_a_header_length_that_is_none_is_a_400(plane: PlaneFixture, value: str) -> None:
+def test_an_invalid_header_length_is_a_400(plane: PlaneFixture, value: str) -> None:
     async def main() -> None:
         reply = await plane.ada.infer(plane.good[:1], {"inference-header-content-length": value})
         assert reply.outcome == (400, "refused", "invalid")
@@ -125,7 +125,7 @@ def test_a_header_length_that_is_none_is_a_400(plane: PlaneFixture, value: str) 
     plane.run(main)
 
 
-def test_what_is_invalid_costs_nothing_and_leaves_no_record(plane: PlaneFixture) -> None:
+def test_an_invalid_request_costs_no_rate_and_leaves_no_record(plane: PlaneFixture) -> None:
     async def main() -> None:
         slow = plane.client(key_for(plane.gateway.folder, "careful", "trusted", 0.001))
         await asyncio.sleep(0.6)
@@ -138,7 +138,7 @@ def test_what_is_invalid_costs_nothing_and_leaves_no_record(plane: PlaneFixture)
     plane.run(main)
 
 
-# ---------------------------------------------------------------- doors
+# ---------------------------------------------------------------- routes and keys
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_long_name_of_an_unknown_model_is_cut_in_the_error(plane: PlaneFixture
 
 
 @pytest.mark.parametrize("name", ["\r\nx-evil: 1", "é☃", "x" * 5000, "%00", "'\"<script>"])
-def test_a_strange_model_name_is_only_a_404(plane: PlaneFixture, name: str) -> None:
+def test_an_odd_model_name_is_a_404(plane: PlaneFixture, name: str) -> None:
     async def main() -> None:
         reply = await plane.ada.get(f"/v2/models/{name}")
         assert reply.status == 404
@@ -192,7 +192,7 @@ def test_a_strange_model_name_is_only_a_404(plane: PlaneFixture, name: str) -> N
         "/review",
     ],
 )
-def test_what_is_not_there_is_a_404(plane: PlaneFixture, path: str) -> None:
+def test_a_path_without_a_route_is_a_404(plane: PlaneFixture, path: str) -> None:
     async def main() -> None:
         assert (await plane.ada.get(path)).outcome == (404, "refused", "not_found")
 
@@ -211,9 +211,7 @@ def test_what_is_not_there_is_a_404(plane: PlaneFixture, path: str) -> None:
         ("DELETE", "/reviews/x", "GET"),
     ],
 )
-def test_another_method_is_a_405_that_says_which(
-    plane: PlaneFixture, method: str, path: str, allow: str
-) -> None:
+def test_another_method_is_a_405_with_allow(plane: PlaneFixture, method: str, path: str, allow: str) -> None:
     async def main() -> None:
         reply = await plane.ada.request(method, path)
         assert reply.outcome == (405, "refused", "method_not_allowed")
@@ -222,14 +220,14 @@ def test_another_method_is_a_405_that_says_which(
     plane.run(main)
 
 
-def test_health_and_the_servers_own_metadata_need_no_key_and_nothing_else_goes_without(
+def test_only_health_and_server_metadata_need_no_key(
     plane: PlaneFixture,
 ) -> None:
     async def main() -> None:
-        stranger = plane.client(None, REMOTE)
+        without_key = plane.client(None, REMOTE)
         for path in ("/v2", "/v2/", "/v2/health/live", "/v2/health/ready"):
-            assert (await stranger.get(path)).status == 200
-        ready = (await stranger.get("/v2/health/ready")).json
+            assert (await without_key.get(path)).status == 200
+        ready = (await without_key.get("/v2/health/ready")).json
         assert (ready["live"], ready["ready"]) == (True, True)
         for path in (
             "/v2/models/letters",
@@ -238,7 +236,7 @@ def test_health_and_the_servers_own_metadata_need_no_key_and_nothing_else_goes_w
             "/decisions/x",
             "/reviews/x",
         ):
-            assert (await stranger.get(path)).outcome == (401, "refused", "unauthenticated")
+            assert (await without_key.get(path)).outcome == (401, "refused", "unauthenticated")
 
     plane.run(main)
 
@@ -275,7 +273,9 @@ def test_the_model_is_described_as_clients_expect(plane: PlaneFixture) -> None:
         ({"x-forwarded-for": "127.0.0.1"}, REMOTE, 401),
     ],
 )
-def test_who_is_let_in(plane: PlaneFixture, headers: dict[str, str], address: str, status: int) -> None:
+def test_keys_and_addresses_decide_whether_a_caller_is_identified(
+    plane: PlaneFixture, headers: dict[str, str], address: str, status: int
+) -> None:
     async def main() -> None:
         sent = {name: value.format(**plane.keys) for name, value in headers.items()}
         reply = await plane.client(None, address).infer(plane.good[:1], sent)
@@ -288,7 +288,7 @@ def test_who_is_let_in(plane: PlaneFixture, headers: dict[str, str], address: st
     plane.run(main)
 
 
-def test_where_anonymous_is_nobody_not_even_loopback_is_let_in(tmp_path: Path) -> None:
+def test_with_anonymous_nobody_even_loopback_needs_a_key(tmp_path: Path) -> None:
     folder = letters(tmp_path, FULL_RATE, ("anonymous: loopback", "anonymous: nobody"))
     with plane_of(folder, ada=key_for(folder, "ada")) as plane:
 
@@ -339,8 +339,8 @@ def test_a_decision_that_a_reload_overtook_keeps_the_mode_that_it_was_made_in(tm
             await asyncio.sleep(0.05)
             edit(folder, ('version: "1"', 'version: "2"\nmode: observe'))
             assert plane.gateway.reload()
-            told = (await flying).parameters
-            assert (told["fs_policy"], told["fs_mode"]) == (old, "enforce")
+            parameters = (await flying).parameters
+            assert (parameters["fs_policy"], parameters["fs_mode"]) == (old, "enforce")
 
         plane.run(main)
 
@@ -383,7 +383,7 @@ def test_a_body_over_the_limit_is_a_413_whether_its_length_is_announced_or_not(
 
 
 @pytest.mark.parametrize("value", ["\u00b2", "x", "-5", "9" * 5000, ""])
-def test_a_content_length_that_is_none_never_breaks_anything(plane: PlaneFixture, value: str) -> None:
+def test_an_invalid_content_length_is_never_a_5xx(plane: PlaneFixture, value: str) -> None:
     async def main() -> None:
         reply = await plane.ada.infer(plane.good[:1], {"content-length": value})
         assert reply.status in (200, 400, 413)

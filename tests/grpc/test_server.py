@@ -19,12 +19,20 @@ from grpc_health.v1 import health_pb2
 from fallbacks.oip import open_inference_pb2 as pb
 from gateway.access.callers import add_key
 from gateway.deployment.deployment import VAR
-from gateway.grpc import server as grpc_module
+from gateway.grpc import server as server
 from gateway.serving.review import answer_unsure, answer_with_label
 from tests.support.data_planes import PlaneFixture, mixed, plane_of, whole_plane
 from tests.support.data_planes import request_of as json_request
 from tests.support.deployments import FULL_RATE, Hangs, Raises, key_for, letters
-from tests.support.grpc_client import INFER, ROW_OUTCOME, SERVICE, Door, door_of, request_of, told_of
+from tests.support.grpc_client import (
+    INFER,
+    ROW_OUTCOME,
+    SERVICE,
+    GrpcClient,
+    grpc_client,
+    request_of,
+    result_of,
+)
 
 CHECK = "/grpc.health.v1.Health/Check"
 
@@ -43,15 +51,15 @@ def test_a_trusted_caller_gets_the_models_answer_bit_for_bit(plane: PlaneFixture
     session = onnxruntime.InferenceSession(plane.gateway.folder / "primary.onnx")
 
     async def main() -> None:
-        async with door_of(plane) as door:
+        async with grpc_client(plane) as client:
             for i in range(10):
                 x = plane.good[i : i + 1]
-                told = await door.infer(x, raw, id=f"n{i}")
-                assert told.outcome == ("OK", "served", "ok", "primary")
-                assert bool(told.response.raw_output_contents) is raw
+                result = await client.infer(x, raw, id=f"n{i}")
+                assert result.outcome == ("OK", "served", "ok", "primary")
+                assert bool(result.response.raw_output_contents) is raw
                 exact = session.run(["probabilities"], {"attributes": x})[0]
-                assert told.tensor().tobytes() == exact.tobytes()
-                assert told.response.id == f"n{i}"
+                assert result.tensor().tobytes() == exact.tobytes()
+                assert result.response.id == f"n{i}"
 
     plane.run(main)
 
@@ -61,16 +69,16 @@ def test_a_client_that_takes_partial_answers_gets_the_rows_and_how_each_ended(
     plane: PlaneFixture, raw: bool
 ) -> None:
     async def main() -> None:
-        async with door_of(plane) as door:
-            told = await door.infer(mixed(plane), raw, outputs=["probabilities", ROW_OUTCOME])
-            assert told.outcome == ("OK", "deferred", "abstained", "primary,review")
-            response, shown = told.response, told.tensor()
+        async with grpc_client(plane) as client:
+            result = await client.infer(mixed(plane), raw, outputs=["probabilities", ROW_OUTCOME])
+            assert result.outcome == ("OK", "deferred", "abstained", "primary,review")
+            response, shown = result.response, result.tensor()
             assert np.isnan(shown[1]).all()
             assert np.isfinite(shown[[0, 2]]).all()
             ends = [b"served", b"deferred", b"served"]
             held = response.raw_output_contents[1] if raw else response.outputs[1].contents.bytes_contents
             assert held == (b"".join(len(e).to_bytes(4, "little") + e for e in ends) if raw else ends)
-            assert told.trailers["x-failsafe-review-urls"].startswith("/reviews/")
+            assert result.trailers["x-failsafe-review-urls"].startswith("/reviews/")
 
     plane.run(main)
 
@@ -78,51 +86,51 @@ def test_a_client_that_takes_partial_answers_gets_the_rows_and_how_each_ended(
 @pytest.mark.parametrize("coding", ["NoCompression", "Gzip", "Deflate"])
 def test_a_message_may_come_compressed_and_the_answer_is_not(plane: PlaneFixture, coding: str) -> None:
     async def main() -> None:
-        async with door_of(plane) as door:
+        async with grpc_client(plane) as client:
             x = np.repeat(plane.good[:1], 20, axis=0)
-            told = await door(INFER, request_of(x), compression=getattr(grpc.Compression, coding))
-            assert told.outcome == ("OK", "served", "ok", "primary")
-            assert told.tensor().shape == (20, 26)
+            result = await client(INFER, request_of(x), compression=getattr(grpc.Compression, coding))
+            assert result.outcome == ("OK", "served", "ok", "primary")
+            assert result.tensor().shape == (20, 26)
 
     plane.run(main)
 
 
-def test_the_metadata_of_both_doors_is_the_same(plane: PlaneFixture) -> None:
+def test_the_metadata_is_the_same_over_http_and_grpc(plane: PlaneFixture) -> None:
     async def main() -> None:
-        async with door_of(plane) as door:
+        async with grpc_client(plane) as client:
 
-            async def told(method: str, **members: str) -> Any:
+            async def document(method: str, **members: str) -> Any:
                 kind = getattr(pb, f"{method}Request")(**members)
-                reply = await door(f"/{SERVICE}/{method}", kind)
+                reply = await client(f"/{SERVICE}/{method}", kind)
                 assert reply.code == "OK", reply
                 response = getattr(pb, f"{method}Response").FromString(reply.message or b"")
                 return MessageToDict(response, preserving_proto_field_name=True)
 
-            assert await told("ServerMetadata") == (await plane.ada.get("/v2")).json
-            assert await told("ServerLive") == {"live": True}
-            assert await told("ServerReady") == {"ready": True}
-            assert await told("ModelReady", name="letters") == {"ready": True}
+            assert await document("ServerMetadata") == (await plane.ada.get("/v2")).json
+            assert await document("ServerLive") == {"live": True}
+            assert await document("ServerReady") == {"ready": True}
+            assert await document("ModelReady", name="letters") == {"ready": True}
             about = (await plane.ada.get("/v2/models/letters")).json
             about["inputs"][0]["shape"] = ["-1", "16"]  # protobuf's JSON writes 64 bits as text
             about["outputs"][0]["shape"] = ["-1", "26"]
-            assert await told("ModelMetadata", name="letters", version="1") == about
-            config = (await told("ModelConfig", name="letters"))["config"]
+            assert await document("ModelMetadata", name="letters", version="1") == about
+            config = (await document("ModelConfig", name="letters"))["config"]
             assert config["max_batch_size"] == 128
             assert config["input"][0]["dims"] == ["16"]
             stats = (await plane.ada.get("/v2/models/letters/stats")).json["model_stats"][0]
-            (counted,) = (await told("ModelStatistics", name="letters"))["model_stats"]
+            (counted,) = (await document("ModelStatistics", name="letters"))["model_stats"]
             assert int(counted["inference_count"]) == stats["inference_count"] > 0
-            (listed,) = (await told("RepositoryIndex"))["models"]
+            (listed,) = (await document("RepositoryIndex"))["models"]
             assert listed == {"name": "letters", "version": "1", "state": "READY"}
 
     plane.run(main)
 
 
-# ---------------------------------------------------------------- one table for both doors
+# ---------------------------------------------------------------- one table for HTTP and gRPC
 
 
 class Case(NamedTuple):
-    """A request and its end by both doors. key: whose, or as it is; rows: a Plane's."""
+    """A request and how it ends over both protocols. key: itself or its caller; rows: of the fixture."""
 
     http: int
     grpc: str
@@ -165,7 +173,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_the_same_request_ends_the_same_way_by_both_doors(plane: PlaneFixture, case: Case) -> None:
+def test_the_same_request_ends_the_same_way_over_http_and_grpc(plane: PlaneFixture, case: Case) -> None:
     rows = {"narrow": plane.good[:1, :15], "huge": np.zeros((20_000, 16), np.float32)}
     x = rows[case.rows] if case.rows in rows else getattr(plane, case.rows)[:1]
     path = f"/v2/models/{case.model}{f'/versions/{case.version}' if case.version else ''}/infer"
@@ -180,19 +188,19 @@ def test_the_same_request_ends_the_same_way_by_both_doors(plane: PlaneFixture, c
                 timeout["parameters"] = {"timeout": case.timeout_us}
             http = await plane.client(key).request("POST", path, json_request(x, **timeout)[0])
             assert http is not None
-            told = http.parameters
+            parameters = http.parameters
             assert http.outcome == (case.http, case.outcome, case.reason)
-            async with door_of(plane, case.key) as door:
+            async with grpc_client(plane, case.key) as client:
                 message = request_of(x, model_name=case.model, model_version=case.version)
                 if case.timeout_us:
                     message.parameters["timeout"].int64_param = case.timeout_us
-                reply = await door(INFER, message)
+                reply = await client(INFER, message)
             assert reply.outcome == (case.grpc, case.outcome, case.reason, case.by)
-            assert told["fs_served_by"] == case.by
-            assert reply.trailers["x-failsafe-policy"] == told["fs_policy"]
+            assert parameters["fs_served_by"] == case.by
+            assert reply.trailers["x-failsafe-policy"] == parameters["fs_policy"]
             assert reply.trailers.get("retry-after") == http.headers.get("retry-after")
             if case.grpc != "OK" and case.reason not in ("too_large", "deferred"):
-                assert reply.words.isascii()
+                assert reply.error.isascii()
             if case.outcome == "deferred":
                 url = reply.trailers["x-failsafe-review-urls"]
                 assert (await plane.ada.get(url)).json["state"] == "waiting"
@@ -200,10 +208,10 @@ def test_the_same_request_ends_the_same_way_by_both_doors(plane: PlaneFixture, c
     plane.run(main)
 
 
-def test_a_key_that_has_used_up_its_rate_is_told_when_to_come_again(plane: PlaneFixture) -> None:
+def test_a_key_beyond_its_rate_gets_retry_after(plane: PlaneFixture) -> None:
     async def main() -> None:
-        async with door_of(plane, "slow") as door:
-            ends = [await door.infer(plane.good[:1]) for _ in range(4)]
+        async with grpc_client(plane, "slow") as client:
+            ends = [await client.infer(plane.good[:1]) for _ in range(4)]
             last = ends[-1]
             assert last.outcome == ("RESOURCE_EXHAUSTED", "refused", "rate_limited", "none")
             assert int(last.trailers["retry-after"]) >= 1
@@ -213,56 +221,56 @@ def test_a_key_that_has_used_up_its_rate_is_told_when_to_come_again(plane: Plane
 
 def test_the_reviews_of_a_large_batch_fit_what_a_client_takes_of_trailers(plane: PlaneFixture) -> None:
     async def main() -> None:
-        async with door_of(plane) as door:
-            told = await door.infer(np.repeat(plane.strange[:1], 128, axis=0))
-            assert told.outcome == ("FAILED_PRECONDITION", "deferred", "abstained", "review")
-            urls = told.trailers["x-failsafe-review-urls"].split(",")
-            assert len(told.trailers["x-failsafe-review-urls"]) <= 4096
+        async with grpc_client(plane) as client:
+            result = await client.infer(np.repeat(plane.strange[:1], 128, axis=0))
+            assert result.outcome == ("FAILED_PRECONDITION", "deferred", "abstained", "review")
+            urls = result.trailers["x-failsafe-review-urls"].split(",")
+            assert len(result.trailers["x-failsafe-review-urls"]) <= 4096
             assert 100 < len(urls) < 128
-            id_ = told.trailers["x-failsafe-decision-id"]
+            id_ = result.trailers["x-failsafe-decision-id"]
             assert urls == [f"/reviews/{id_}.{i}" for i in range(len(urls))]
 
     plane.run(main)
 
 
-def test_who_waits_for_a_person_gets_the_persons_answer(plane: PlaneFixture) -> None:
+def test_a_call_with_prefer_wait_gets_the_reviewers_answer(plane: PlaneFixture) -> None:
     async def main() -> None:
-        async with door_of(plane) as door:
+        async with grpc_client(plane) as client:
             known = await plane.cases()
-            asked = asyncio.create_task(door.infer(plane.strange[:1], headers=[("prefer", "wait=10")]))
+            call = asyncio.create_task(client.infer(plane.strange[:1], headers=[("prefer", "wait=10")]))
             await plane.answer(await plane.new_case(known), answer_with_label(3))
-            told = await asked
-            assert told.code == "OK"
-            assert told.tensor().argmax() == 3
+            result = await call
+            assert result.code == "OK"
+            assert result.tensor().argmax() == 3
 
     plane.run(main)
 
 
-def test_a_person_who_is_not_sure_is_an_abstention(plane: PlaneFixture) -> None:
+def test_a_reviewer_who_is_not_sure_ends_the_call_as_an_abstention(plane: PlaneFixture) -> None:
     async def main() -> None:
-        async with door_of(plane) as door:
+        async with grpc_client(plane) as client:
             known = await plane.cases()
-            asked = asyncio.create_task(door.infer(plane.strange[:1], headers=[("prefer", "wait=10")]))
+            call = asyncio.create_task(client.infer(plane.strange[:1], headers=[("prefer", "wait=10")]))
             await plane.answer(await plane.new_case(known), answer_unsure())
-            told = await asked
-            assert told.code == "FAILED_PRECONDITION"
-            assert told.outcome[1:3] == ("refused", "abstained")
+            result = await call
+            assert result.code == "FAILED_PRECONDITION"
+            assert result.outcome[1:3] == ("refused", "abstained")
 
     plane.run(main)
 
 
 def test_a_clients_deadline_only_shortens(plane: PlaneFixture) -> None:
     async def main() -> None:
-        async with door_of(plane) as door:
+        async with grpc_client(plane) as client:
             with plane.spoiled(Hangs(), Hangs(), review=False):
                 start_s = time.perf_counter()
-                told = await door(INFER, request_of(plane.good[:1]), timeout=0.2)
-                assert told.code == "DEADLINE_EXCEEDED"
+                result = await client(INFER, request_of(plane.good[:1]), timeout=0.2)
+                assert result.code == "DEADLINE_EXCEEDED"
                 assert time.perf_counter() - start_s < 2.0
                 header = [("x-request-timeout-seconds", "0.1")]
-                told = await door(INFER, request_of(plane.good[:1]), header)
-                assert told.outcome == ("DEADLINE_EXCEEDED", "refused", "deadline", "none")
-            assert (await door(INFER, request_of(plane.good[:1]), timeout=9999)).code == "OK"
+                result = await client(INFER, request_of(plane.good[:1]), header)
+                assert result.outcome == ("DEADLINE_EXCEEDED", "refused", "deadline", "none")
+            assert (await client(INFER, request_of(plane.good[:1]), timeout=9999)).code == "OK"
 
     plane.run(main)
 
@@ -289,40 +297,40 @@ def test_a_method_that_is_not_served_is_unimplemented_and_the_server_stays_up(
     plane: PlaneFixture, method: str
 ) -> None:
     async def main() -> None:
-        async with door_of(plane) as door:
-            told = await door(method, b"\x0a\x01x")
-            assert told.outcome == ("UNIMPLEMENTED", "refused", "unsupported", "none")
-            stream = door.channel.stream_stream(method)(metadata=door.metadata(()))
+        async with grpc_client(plane) as client:
+            result = await client(method, b"\x0a\x01x")
+            assert result.outcome == ("UNIMPLEMENTED", "refused", "unsupported", "none")
+            stream = client.channel.stream_stream(method)(metadata=client.metadata(()))
             with pytest.raises(grpc.aio.AioRpcError) as ended:
                 await stream.read()
             assert ended.value.code() == grpc.StatusCode.UNIMPLEMENTED
             assert dict(ended.value.trailing_metadata())["x-failsafe-reason"] == "unsupported"
-            assert (await door.infer(plane.good[:1])).code == "OK"
+            assert (await client.infer(plane.good[:1])).code == "OK"
 
     plane.run(main)
 
 
-def test_health_is_told_to_anybody_of_what_there_is(plane: PlaneFixture) -> None:
+def test_health_needs_no_key_and_knows_server_service_and_model(plane: PlaneFixture) -> None:
     async def main() -> None:
-        async with door_of(plane, "wrong") as door:
+        async with grpc_client(plane, "wrong") as client:
             for name in ("", SERVICE, "letters"):
-                told = await door(CHECK, health_pb2.HealthCheckRequest(service=name))
-                assert told.code == "OK"
-                assert health_pb2.HealthCheckResponse.FromString(told.message or b"").status == 1
-            told = await door(CHECK, health_pb2.HealthCheckRequest(service="other"))
-            assert told.outcome == ("NOT_FOUND", "refused", "not_found", "none")
-            told = await door(CHECK, b"\xff")
-            assert told.outcome == ("INVALID_ARGUMENT", "refused", "invalid", "none")
+                result = await client(CHECK, health_pb2.HealthCheckRequest(service=name))
+                assert result.code == "OK"
+                assert health_pb2.HealthCheckResponse.FromString(result.message or b"").status == 1
+            result = await client(CHECK, health_pb2.HealthCheckRequest(service="other"))
+            assert result.outcome == ("NOT_FOUND", "refused", "not_found", "none")
+            result = await client(CHECK, b"\xff")
+            assert result.outcome == ("INVALID_ARGUMENT", "refused", "invalid", "none")
 
     plane.run(main)
 
 
 @pytest.mark.parametrize("method", ["RepositoryModelLoad", "RepositoryModelUnload"])
-def test_administration_is_nobodys_here(plane: PlaneFixture, method: str) -> None:
+def test_administration_is_forbidden_to_every_key(plane: PlaneFixture, method: str) -> None:
     async def main() -> None:
-        async with door_of(plane) as door:
-            told = await door(f"/{SERVICE}/{method}")
-            assert told.outcome == ("PERMISSION_DENIED", "refused", "forbidden", "none")
+        async with grpc_client(plane) as client:
+            result = await client(f"/{SERVICE}/{method}")
+            assert result.outcome == ("PERMISSION_DENIED", "refused", "forbidden", "none")
 
     plane.run(main)
 
@@ -339,14 +347,14 @@ def test_administration_is_nobodys_here(plane: PlaneFixture, method: str) -> Non
         ("wrong", "ServerLive", "OK"),
     ],
 )
-def test_who_is_refused_is_refused_before_a_message_is_read(
+def test_a_refused_call_is_refused_before_its_message_is_read(
     plane: PlaneFixture, key: str, name: str, code: str
 ) -> None:
     async def main() -> None:
-        async with door_of(plane, key) as door:
-            call = door.channel.stream_unary(f"/{SERVICE}/{name}")(metadata=door.metadata(()))
+        async with grpc_client(plane, key) as client:
+            call = client.channel.stream_unary(f"/{SERVICE}/{name}")(metadata=client.metadata(()))
             async with asyncio.timeout(2):
-                assert (await told_of(call)).code == code
+                assert (await result_of(call)).code == code
 
     plane.run(main)
 
@@ -354,13 +362,13 @@ def test_who_is_refused_is_refused_before_a_message_is_read(
 def test_a_message_that_never_comes_ends_the_call(
     plane: PlaneFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grpc_module, "BODY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(server, "BODY_TIMEOUT_S", 0.1)
 
     async def main() -> None:
-        async with door_of(plane) as door:
-            call = door.channel.stream_unary(INFER)(metadata=door.metadata(()))
-            told = await told_of(call)
-            assert told.outcome == ("DEADLINE_EXCEEDED", "refused", "too_slow", "none")
+        async with grpc_client(plane) as client:
+            call = client.channel.stream_unary(INFER)(metadata=client.metadata(()))
+            result = await result_of(call)
+            assert result.outcome == ("DEADLINE_EXCEEDED", "refused", "too_slow", "none")
             assert plane.gateway.in_flight.total == 0
 
     plane.run(main)
@@ -368,30 +376,30 @@ def test_a_message_that_never_comes_ends_the_call(
 
 def test_a_call_without_a_message_is_invalid(plane: PlaneFixture) -> None:
     async def main() -> None:
-        async with door_of(plane) as door:
-            call = door.channel.stream_unary(INFER)(iter(()), metadata=door.metadata(()))
-            assert (await told_of(call)).outcome == ("INVALID_ARGUMENT", "refused", "invalid", "none")
+        async with grpc_client(plane) as client:
+            call = client.channel.stream_unary(INFER)(iter(()), metadata=client.metadata(()))
+            assert (await result_of(call)).outcome == ("INVALID_ARGUMENT", "refused", "invalid", "none")
 
     plane.run(main)
 
 
 @pytest.mark.parametrize(("bound", "reason"), [("most_per_caller", "rate_limited"), ("most", "unavailable")])
-def test_no_more_calls_than_there_are_seats_are_under_way(
+def test_calls_beyond_the_in_flight_limits_are_refused(
     plane: PlaneFixture, monkeypatch: pytest.MonkeyPatch, bound: str, reason: str
 ) -> None:
     monkeypatch.setattr(plane.gateway.in_flight, bound, 2)
 
     async def main() -> None:
-        async with door_of(plane) as door:
-            held = [door.channel.stream_unary(INFER)(metadata=door.metadata(())) for _ in range(2)]
+        async with grpc_client(plane) as client:
+            held = [client.channel.stream_unary(INFER)(metadata=client.metadata(())) for _ in range(2)]
             await seats(plane, 2)
-            told = await door.infer(plane.good[:1])
-            assert told.outcome == ("RESOURCE_EXHAUSTED", "refused", reason, "none")
-            assert told.trailers["retry-after"] == "1"
+            result = await client.infer(plane.good[:1])
+            assert result.outcome == ("RESOURCE_EXHAUSTED", "refused", reason, "none")
+            assert result.trailers["retry-after"] == "1"
             for call in held:
                 call.cancel()
             await seats(plane, 0)
-            assert (await door.infer(plane.good[:1])).code == "OK"
+            assert (await client.infer(plane.good[:1])).code == "OK"
 
     plane.run(main)
 
@@ -409,10 +417,10 @@ def test_a_call_whose_client_hangs_up_is_judged_recorded_and_keeps_its_slot_unti
     plane: PlaneFixture,
 ) -> None:
     async def main() -> None:
-        async with door_of(plane) as door:
+        async with grpc_client(plane) as client:
             with plane.recorded() as seen, plane.spoiled(Hangs()):
                 raw = request_of(plane.good[:1]).SerializeToString()
-                call = door.channel.unary_unary(INFER)(raw, metadata=door.metadata(()))
+                call = client.channel.unary_unary(INFER)(raw, metadata=client.metadata(()))
                 await seats(plane, 1)
                 await asyncio.sleep(0.1)
                 call.cancel()
@@ -420,73 +428,73 @@ def test_a_call_whose_client_hangs_up_is_judged_recorded_and_keeps_its_slot_unti
                 assert (plane.gateway.in_flight.total, len(seen)) == (1, 0)
                 await seats(plane, 0)
                 assert len(seen) == 1
-            assert (await door.infer(plane.good[:1])).code == "OK"
+            assert (await client.infer(plane.good[:1])).code == "OK"
 
     plane.run(main)
 
 
-def test_a_defect_ends_as_unavailable_and_tells_nothing_of_itself(
+def test_a_defect_ends_as_unavailable_and_is_not_disclosed(
     plane: PlaneFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: Any) -> None:
         raise RuntimeError("secret of the inside")
 
     async def main() -> None:
-        async with door_of(plane) as door:
+        async with grpc_client(plane) as client:
             with monkeypatch.context() as patch:
                 patch.setattr(plane.handler.plane, "judge", broken)
-                told = await door.infer(plane.good[:1])
-            assert told.outcome == ("RESOURCE_EXHAUSTED", "refused", "unavailable", "none")
-            assert "secret" not in str(told)
-            assert (await door.infer(plane.good[:1])).code == "OK"
+                result = await client.infer(plane.good[:1])
+            assert result.outcome == ("RESOURCE_EXHAUSTED", "refused", "unavailable", "none")
+            assert "secret" not in str(result)
+            assert (await client.infer(plane.good[:1])).code == "OK"
 
     plane.run(main)
 
 
-def test_strange_names_and_keys_are_only_refused(plane: PlaneFixture) -> None:
+def test_odd_model_names_and_keys_are_refused_without_an_error(plane: PlaneFixture) -> None:
     async def main() -> None:
-        async with door_of(plane) as door:
+        async with grpc_client(plane) as client:
             for name in ("\r\nx-evil: 1", "é☃", "x" * 5000, "\x00"):
-                told = await door(INFER, request_of(plane.good[:1], model_name=name))
-                assert told.outcome == ("NOT_FOUND", "refused", "not_found", "none")
-                assert len(told.words) < 2000
-            told = await Door(door.channel, door.target)(
+                result = await client(INFER, request_of(plane.good[:1], model_name=name))
+                assert result.outcome == ("NOT_FOUND", "refused", "not_found", "none")
+                assert len(result.error) < 2000
+            result = await GrpcClient(client.channel, client.target)(
                 INFER,
                 request_of(plane.good[:1]),
                 [("authorization-bin", b"\xff")],  # type: ignore[list-item]
             )
-            assert told.code == "OK"
+            assert result.code == "OK"
 
     plane.run(main)
 
 
 def test_a_stop_finishes_the_call_in_flight(plane: PlaneFixture) -> None:
     async def main() -> None:
-        async with door_of(plane) as door:
+        async with grpc_client(plane) as client:
             with plane.spoiled(Hangs()):
-                asked = asyncio.create_task(door.infer(plane.easy[:1]))
+                call = asyncio.create_task(client.infer(plane.easy[:1]))
                 await seats(plane, 1)
-                assert door.stop is not None
-                await door.stop(5.0)
-            assert (await asked).outcome == ("OK", "degraded", "unavailable", "small")
+                assert client.stop is not None
+                await client.stop(5.0)
+            assert (await call).outcome == ("OK", "degraded", "unavailable", "small")
 
     plane.run(main)
 
 
-def test_a_key_for_another_model_and_a_stranger_are_refused(tmp_path: Path) -> None:
+def test_a_key_for_another_model_and_a_call_without_a_key_are_refused(tmp_path: Path) -> None:
     folder = letters(tmp_path, FULL_RATE, ("anonymous: loopback", "anonymous: nobody"))
     scopes, models = frozenset({"infer"}), frozenset({"fashion"})
     other = add_key(folder / VAR, "other", tier="trusted", per_s=None, scopes=scopes, models=models)
     with plane_of(folder, ada=key_for(folder, "ada"), other=other) as plane:
 
         async def main() -> None:
-            async with door_of(plane, None) as door:
-                told = await door.infer(plane.good[:1])
-                assert told.outcome == ("UNAUTHENTICATED", "refused", "unauthenticated", "none")
-                assert (await door(f"/{SERVICE}/ServerLive")).code == "OK"
+            async with grpc_client(plane, None) as client:
+                result = await client.infer(plane.good[:1])
+                assert result.outcome == ("UNAUTHENTICATED", "refused", "unauthenticated", "none")
+                assert (await client(f"/{SERVICE}/ServerLive")).code == "OK"
             assert (await plane.client(other).infer(plane.good[:1])).status == 403
-            async with door_of(plane, "other") as door:
-                told = await door.infer(plane.good[:1])
-                assert told.outcome == ("PERMISSION_DENIED", "refused", "forbidden", "none")
+            async with grpc_client(plane, "other") as client:
+                result = await client.infer(plane.good[:1])
+                assert result.outcome == ("PERMISSION_DENIED", "refused", "forbidden", "none")
 
         plane.run(main)
