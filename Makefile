@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check bench peers growth fuzz gate mutants lock proto clean
+.PHONY: demo test check docs bench peers growth fuzz gate mutants lock proto clean
 
 demo: $(READY)  ## serve configs/fashion on Ray Serve and show every outcome on real inputs; ONCE=1 exits after that
 	$(BIN)/gateway demo configs/fashion $(if $(ONCE),--once)
@@ -16,6 +16,9 @@ check: $(READY)  ## format, lint, types, layers: everything but the tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(READY)  ## after editing a policy model: docs/policy.schema.json and the tables of docs/policy.md
+	$(BIN)/python docs/reference.py
 
 mutants: $(READY)  ## break the core on purpose; every mutant must be killed
 	$(BIN)/python tests/mutants.py

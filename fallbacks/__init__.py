@@ -1,10 +1,12 @@
-"""Fallbacks answer: models, the wrappers that make them resilient, and the queue to a person.
+"""What answers a row: predictors, wrappers that make them resilient, and human review.
 
-A predictor returns tensors and does not know why it was asked. Nothing here knows the gateway.
+Predictors: `onnx` (a model in this process) and `oip/` (a model in another server). Wrappers: `breaker`, over
+any predictor, and `worker`, a thread for blocking calls. `review/` stores the rows that no model may answer.
+Imports neither `gateway` nor `guards`. Read `predictor.py` first.
 """
 
 import os
 
-# onnxruntime reads this when it is imported, and only modules of this package import it. With telemetry on
-# it looks up a collector and keeps a queue of events, with callers' values in them.
+# onnxruntime reads this when it is imported, and only modules of this package import it. With telemetry on it
+# resolves the address of a collector and keeps a queue of events that hold callers' values.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

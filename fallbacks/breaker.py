@@ -1,4 +1,4 @@
-"""A circuit breaker: a predictor that stops asking a model which keeps failing.
+"""A circuit breaker: a predictor that stops calling a model that keeps failing.
 
     | state     | event                            | next      |
     |-----------|----------------------------------|-----------|
@@ -10,20 +10,20 @@
     | half_open | any other call                   | refused   |
     | half_open | the probe is answered            | closed    |
     | half_open | the probe fails                  | open      |
-    | half_open | the probe's input was unfit      | open      |
+    | half_open | the probe is inconclusive        | open      |
     | any       | an operator isolates the model   | isolated  |
     | isolated  | any call                         | refused   |
     | isolated  | an operator restores the model   | closed    |
 
 Every change of state begins a new epoch, and the end of a call counts only in the epoch in which it began:
-a straggler from before the circuit opened can neither close it nor spoil the probe.
+a call from before the circuit opened can neither close it nor decide the probe.
 
-An input that is unfit for the model, or a caller that gave it too little time, says nothing of the model
-(`NotAModelFault`): no number of them opens the circuit, or one caller could take the model from all others.
-After such a probe the next call is the probe.
+An unfit input, or a caller's deadline that was too short, is inconclusive (`NotAModelFault`): no number of
+them opens the circuit, or one caller could take the model from all others. After an inconclusive probe the
+next call is the probe.
 
-A cancelled call is a failure: that is how a model that runs out of time looks from here. So whoever cancels
-for another reason (a caller that hung up) must not do it through the breaker.
+A cancelled call is a failure: that is how a model that runs out of time looks from here. So a call must not
+be cancelled through the breaker for another reason, such as a caller that hung up.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from typing import Final
 from fallbacks.predictor import NotAModelFault, Predictor, Tensors
 
 
-class State(StrEnum):
-    """Whether calls reach the model: all, none, one, or none until an operator says so."""
+class BreakerState(StrEnum):
+    """Which calls reach the model: all, none, one probe, or none until an operator restores it."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -45,36 +45,36 @@ class State(StrEnum):
     ISOLATED = "isolated"
 
 
-class Event(StrEnum):
-    """What moves the breaker. TRIP is the failure that is one too many in a row."""
+class BreakerEvent(StrEnum):
+    """What changes the state. TRIP is the failure that reaches the limit of consecutive failures."""
 
     ANSWER = "answer"
     FAILURE = "failure"
     TRIP = "trip"
     PROBE = "probe"
-    UNFIT = "unfit"
+    INCONCLUSIVE = "inconclusive"
     ISOLATE = "isolate"
     RESTORE = "restore"
 
 
-NEXT: Final = {
-    (State.CLOSED, Event.TRIP): State.OPEN,
-    (State.OPEN, Event.PROBE): State.HALF_OPEN,
-    (State.HALF_OPEN, Event.ANSWER): State.CLOSED,
-    (State.HALF_OPEN, Event.FAILURE): State.OPEN,
-    (State.HALF_OPEN, Event.UNFIT): State.OPEN,
-    (State.CLOSED, Event.ISOLATE): State.ISOLATED,
-    (State.OPEN, Event.ISOLATE): State.ISOLATED,
-    (State.HALF_OPEN, Event.ISOLATE): State.ISOLATED,
-    (State.ISOLATED, Event.RESTORE): State.CLOSED,
+TRANSITIONS: Final = {
+    (BreakerState.CLOSED, BreakerEvent.TRIP): BreakerState.OPEN,
+    (BreakerState.OPEN, BreakerEvent.PROBE): BreakerState.HALF_OPEN,
+    (BreakerState.HALF_OPEN, BreakerEvent.ANSWER): BreakerState.CLOSED,
+    (BreakerState.HALF_OPEN, BreakerEvent.FAILURE): BreakerState.OPEN,
+    (BreakerState.HALF_OPEN, BreakerEvent.INCONCLUSIVE): BreakerState.OPEN,
+    (BreakerState.CLOSED, BreakerEvent.ISOLATE): BreakerState.ISOLATED,
+    (BreakerState.OPEN, BreakerEvent.ISOLATE): BreakerState.ISOLATED,
+    (BreakerState.HALF_OPEN, BreakerEvent.ISOLATE): BreakerState.ISOLATED,
+    (BreakerState.ISOLATED, BreakerEvent.RESTORE): BreakerState.CLOSED,
 }
-"""Every pair that changes the state; any other leaves it as it is."""
+"""Every pair that changes the state; any other pair leaves it unchanged."""
 
 
 class CircuitOpen(Exception):
-    """The model was not asked. `retry_after_s` is None where an operator, or a probe under way, decides."""
+    """The model was not called. `retry_after_s` is None if an operator or a running probe decides."""
 
-    def __init__(self, state: State, retry_after_s: float | None) -> None:
+    def __init__(self, state: BreakerState, retry_after_s: float | None) -> None:
         super().__init__(f"circuit {state}")
         self.state = state
         self.retry_after_s = retry_after_s
@@ -100,65 +100,67 @@ class Breaker:
         self._failures = failures
         self._reset_s = reset_s
         self._clock = clock
-        self._state = State.CLOSED
+        self._state = BreakerState.CLOSED
         self._epoch = 0
-        self._in_a_row = 0
-        self._since_s = clock()
+        self._consecutive_failures = 0
+        self._entered_s = clock()
 
     @property
-    def state(self) -> State:
-        """The state now. Still `open` when `reset_s` has passed, until a call comes to be the probe."""
+    def state(self) -> BreakerState:
+        """The state now. It stays `open` after `reset_s`, until a call becomes the probe."""
         return self._state
 
     async def predict(self, inputs: Tensors, /) -> Tensors:
-        """The model's answer, or whatever it raises; CircuitOpen at once where it may not be asked."""
+        """The model's answer, or what it raises; raises CircuitOpen at once if the call may not reach it."""
         self._admit()
         epoch = self._epoch
         try:
             outputs = await self._predictor.predict(inputs)
         except NotAModelFault:
-            self._settle(epoch, Event.UNFIT)
+            self._settle(epoch, BreakerEvent.INCONCLUSIVE)
             raise
-        except BaseException:  # cancellation is no Exception, and is the failure that matters most
-            self._settle(epoch, Event.FAILURE)
+        except BaseException:  # cancellation is no Exception, and is the most common failure
+            self._settle(epoch, BreakerEvent.FAILURE)
             raise
-        self._settle(epoch, Event.ANSWER)
+        self._settle(epoch, BreakerEvent.ANSWER)
         return outputs
 
     def isolate(self) -> None:
         """Takes the model out of service until `restore`. Calls under way may still end."""
-        self._move(Event.ISOLATE)
+        self._move(BreakerEvent.ISOLATE)
 
     def restore(self) -> None:
         """Puts an isolated model back into service, with a clean record. Does nothing in any other state."""
-        self._move(Event.RESTORE)
+        self._move(BreakerEvent.RESTORE)
 
     def _admit(self) -> None:
-        """Lets the call through, perhaps as the probe, or raises CircuitOpen."""
-        if self._state is State.CLOSED:
+        """Admits the call, perhaps as the probe, or raises CircuitOpen."""
+        if self._state is BreakerState.CLOSED:
             return
-        wait_s = self._since_s + self._reset_s - self._clock()
-        if self._state is not State.OPEN:
+        wait_s = self._entered_s + self._reset_s - self._clock()
+        if self._state is not BreakerState.OPEN:
             raise CircuitOpen(self._state, None)
         if wait_s > 0:
             raise CircuitOpen(self._state, wait_s)
-        self._move(Event.PROBE)
+        self._move(BreakerEvent.PROBE)
 
-    def _settle(self, epoch: int, event: Event) -> None:
+    def _settle(self, epoch: int, event: BreakerEvent) -> None:
         if epoch != self._epoch:
             return
-        if self._state is State.CLOSED and event is not Event.UNFIT:
-            self._in_a_row = self._in_a_row + 1 if event is Event.FAILURE else 0
-            event = Event.TRIP if self._in_a_row >= self._failures else event
+        if self._state is BreakerState.CLOSED and event is not BreakerEvent.INCONCLUSIVE:
+            self._consecutive_failures = (
+                self._consecutive_failures + 1 if event is BreakerEvent.FAILURE else 0
+            )
+            event = BreakerEvent.TRIP if self._consecutive_failures >= self._failures else event
         self._move(event)
-        if event is Event.UNFIT:
-            self._since_s -= self._reset_s  # it has waited already: the next call is the probe
+        if event is BreakerEvent.INCONCLUSIVE:
+            self._entered_s -= self._reset_s  # reset_s has passed once already: the next call is the probe
 
-    def _move(self, event: Event) -> None:
-        state = NEXT.get((self._state, event))
+    def _move(self, event: BreakerEvent) -> None:
+        state = TRANSITIONS.get((self._state, event))
         if state is None:
             return
         self._state = state
         self._epoch += 1
-        self._in_a_row = 0
-        self._since_s = self._clock()
+        self._consecutive_failures = 0
+        self._entered_s = self._clock()

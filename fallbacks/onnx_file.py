@@ -1,7 +1,7 @@
-"""From a file to an onnxruntime session, such that what is loaded is what was hashed.
+"""From a file to an onnxruntime session over exactly the bytes that were hashed.
 
-The file is read once, and the session is made from those very bytes. onnxruntime would still look for
-external weights in the working directory, so that door is shut too.
+The file is read once, and the session is made from those bytes. onnxruntime would also look for external
+weights in the working directory, so it is given a folder that can hold none.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ DTYPES: Final = {
 }
 
 
-def spec_of(file: str, arg: onnxruntime.NodeArg) -> ModelTensor:
-    """What onnxruntime says of one input or output. Raises ValueError unless its batch is dynamic."""
+def tensor_of(file: str, arg: onnxruntime.NodeArg) -> ModelTensor:
+    """One input or output as onnxruntime declares it. Raises ValueError unless its batch is dynamic."""
     what = f"{file}: {arg.name!r}"
     if arg.type not in DTYPES:
         raise ValueError(
@@ -95,9 +95,9 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3  # errors only
-    # Spinning trades a core for microseconds; replicas share their cores.
+    # Spinning would save microseconds and occupy a core, which replicas share.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    # The folder of external weights: one that can hold no file, instead of the working directory.
+    # The folder of external weights; the default is the working directory.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     return options

@@ -1,4 +1,4 @@
-"""What a model looks like to everything that wraps one: named tensors in, named tensors out."""
+"""The protocols of a model, and the errors that are not the model's fault."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 
 
 class NotAModelFault(Exception):
-    """Says nothing of the model: whoever judges the model by its failures leaves it out."""
+    """A failed call that the model did not cause; a circuit breaker does not count it."""
 
 
 class UnfitInput(NotAModelFault, ValueError):
-    """The input's fault."""
+    """The model cannot take this input."""
 
 
 class CallerDeadlineExceeded(NotAModelFault, TimeoutError):
-    """Whoever asked gave less time than the model may take, and the model took more."""
+    """The model missed a caller's deadline that was sooner than its own budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,15 @@ class ModelTensor:
 
 
 class Predictor(Protocol):
-    """Answers, or raises anything it likes. Whoever asks bounds it in time, by cancelling it."""
+    """A model, or a wrapper around one that is a predictor too, such as a circuit breaker.
 
-    async def predict(self, inputs: Tensors, /) -> Tensors: ...
+    A predictor does not know why it is called or how long it may take: its caller cancels it in time.
+    A cancelled call must stop using the machine as soon as it can.
+    """
+
+    async def predict(self, inputs: Tensors, /) -> Tensors:
+        """Every output for these rows, by name. May raise any exception."""
+        ...
 
 
 class LoadedModel(Predictor, Protocol):
@@ -49,7 +55,7 @@ class LoadedModel(Predictor, Protocol):
 
     @property
     def digest(self) -> str:
-        """sha256 (hex) of what makes it this model and no other: what a certificate is bound to."""
+        """sha256 (hex) of all that determines the model's answers; part of the certificate."""
 
     @property
     def inputs(self) -> tuple[ModelTensor, ...]:
@@ -66,13 +72,13 @@ class LoadedModel(Predictor, Protocol):
         """n rows of zeros in the declared shapes."""
 
     def example(self) -> tuple[Tensors, Tensors]:
-        """A few rows and the answer to them. Asks nobody over a network."""
+        """A few rows and the answer to them. Makes no network call."""
 
     def close(self) -> None:
-        """Ends what the model holds. Idempotent."""
+        """Releases the model's threads and connections. Idempotent."""
 
     async def closed(self) -> None:
-        """Waits until what `close` began has ended."""
+        """Waits until everything that `close` releases is released."""
 
 
 def zeros(inputs: Iterable[ModelTensor], n: int) -> dict[str, NDArray[Any]]:

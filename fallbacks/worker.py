@@ -1,10 +1,10 @@
 """One daemon thread that runs blocking calls in order, for callers on an event loop.
 
-Why not `concurrent.futures`: the interpreter joins its threads at exit, so that one hung model would keep a
-dead replica alive; a call that was given up cannot be told to stop; and its hop costs twice as much.
+Why not `concurrent.futures`: the interpreter joins its threads at exit, so that one hung model would keep the
+process running; a cancelled call cannot stop its job; and handing a job over takes twice as long.
 
-Why the thread is daemonic and yet ended at exit: a thread that is inside native code while the interpreter
-shuts down around it aborts the process. So at exit a running call is told to stop, and waited for briefly.
+Why the thread is a daemon and yet ended at exit: a thread inside native code while the interpreter shuts down
+aborts the process. So at exit the running job is asked to stop, and waited for briefly.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Call:
 
 
 class Worker:
-    """Runs one job at a time, first come, first served. Ends with `close`, or when nobody refers to it."""
+    """Runs one job at a time, in the order of the calls. Ends with `close`, or when it is collected."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -39,13 +39,13 @@ class Worker:
         self._closed = False
         # The thread must not refer to the worker, or the worker could never be collected.
         args = (self._calls, self._running)
-        self._thread = threading.Thread(target=_serve, args=args, name=name, daemon=True)
+        self._thread = threading.Thread(target=_run_jobs, args=args, name=name, daemon=True)
         self._thread.start()
         weakref.finalize(self, self._calls.put, None).atexit = False
         _ALIVE.add(self)
 
     async def call(self, job: Callable[[], T], stop: Callable[[], None]) -> T:
-        """The job's result, or whatever it raises.
+        """The job's result, or what it raises.
 
         A cancelled call returns at once. If its job had not started, it never will; if it had, `stop` is
         called (on the event loop, must not block) to ask the job to end early.
@@ -66,7 +66,7 @@ class Worker:
 
     @property
     def stuck(self) -> bool:
-        """Whether the thread is still inside a job that nobody waits for any more."""
+        """Whether the thread is running a job whose call was cancelled."""
         return any(call.future.cancelled() for call in tuple(self._running))
 
     def close(self, wait_s: float = 1.0) -> bool:
@@ -83,28 +83,28 @@ class Worker:
         return not self._thread.is_alive()
 
 
-def _serve(calls: SimpleQueue[_Call | None], running: list[_Call]) -> None:
+def _run_jobs(calls: SimpleQueue[_Call | None], running: list[_Call]) -> None:
     while (call := calls.get()) is not None:
         if not call.future.cancelled():
             running.append(call)
-            _answer(call, running)
-        del call  # or the last job's arrays would live until the next one
+            _run(call, running)
+        del call  # or the arrays of the last job would stay in memory until the next one
 
 
-def _answer(call: _Call, running: list[_Call]) -> None:
+def _run(call: _Call, running: list[_Call]) -> None:
     result, error = None, None
     try:
         result = call.job()
-    except BaseException as raised:  # noqa: BLE001 - whatever ends a job, its caller must hear of it
+    except BaseException as raised:  # noqa: BLE001 - the caller must receive any error
         error = raised
     running.clear()
     try:
-        call.loop.call_soon_threadsafe(_settle, call.future, result, error)
+        call.loop.call_soon_threadsafe(_set_result, call.future, result, error)
     except RuntimeError:
-        pass  # the loop is closed: nobody is left to hear
+        pass  # the loop is closed: no caller is left
 
 
-def _settle(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
+def _set_result(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
     if future.done():
         return
     if error is None:

@@ -24,8 +24,6 @@ from gateway.protocol.endings import Rejection, status_of
 from tests.support.markdown import ROOT, Fence, anchors, fences, links, pages, prose_of, table, text_of
 
 ARCHITECTURE, WIRE, OPERATING = "docs/architecture.md", "docs/wire.md", "docs/operating.md"
-AWAITED, AWAITED_TARGETS = frozenset({"docs/policy.md"}), frozenset({"docs"})
-"""Pages and make targets that are still to come. A test fails as soon as one exists and is named here."""
 README_WORDS = 1000
 
 Packages = Mapping[str, set[str]]
@@ -42,14 +40,8 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page: str) -> None:
         path, _, anchor = target.partition("#")
         found = ((ROOT / page).parent / path).resolve() if path else ROOT / page
         name = str(found.relative_to(ROOT))
-        if name not in AWAITED:
-            assert found.exists(), f"{page} links to {target}"
-            assert not anchor or anchor in anchors(name), f"{page} links to {target}: no such heading"
-
-
-def test_nothing_is_awaited_that_exists() -> None:
-    assert not [page for page in AWAITED if (ROOT / page).exists()], "remove it from AWAITED"
-    assert not AWAITED_TARGETS & make_targets(), "remove it from AWAITED_TARGETS"
+        assert found.exists(), f"{page} links to {target}"
+        assert not anchor or anchor in anchors(name), f"{page} links to {target}: no such heading"
 
 
 @pytest.mark.parametrize("page", pages())
@@ -195,7 +187,7 @@ def make_targets() -> set[str]:
 
 
 def test_every_make_target_that_a_page_names_exists() -> None:
-    targets = make_targets() | AWAITED_TARGETS
+    targets = make_targets()
     for page in pages():
         for target in re.findall(r"(?:`|^    )make ([\w./]+)", text_of(page), re.MULTILINE):
             assert target in targets, f"{page} names make {target}"

@@ -1,4 +1,4 @@
-"""Where an upstream is, as an operator writes it: a URL without secrets."""
+"""The address of an upstream, as an operator writes it: a URL without secrets."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class UpstreamAddress:
 
 
 @dataclass(frozen=True, slots=True)
-class Remote:
-    """One model of one server. `version` None: whichever the server gives."""
+class RemoteModel:
+    """One model of one server. `version` None: the version that the server chooses."""
 
     address: UpstreamAddress
     model: str

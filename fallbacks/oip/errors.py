@@ -1,23 +1,23 @@
-"""How asking an upstream can fail. Running out of time is a TimeoutError, as anywhere."""
+"""How a call to an upstream can fail. Running out of time is a TimeoutError, as anywhere."""
 
 from __future__ import annotations
 
 EXCERPT = 200
 
 
-class Unanswered(Exception):
-    """The upstream gave no answer that could be judged: it refused, or its model failed."""
+class UpstreamFailed(Exception):
+    """The upstream gave no answer: it refused the request, or its model failed."""
 
 
-class Unreachable(Unanswered):
-    """Nobody was there. Who answers next may be another process, with another model."""
+class UpstreamUnreachable(UpstreamFailed):
+    """No server answered. The one that answers next may be another process, with another model."""
 
 
-class WrongAnswer(ValueError):
-    """The upstream answered, and the answer is not what was asked for or agreed upon."""
+class UnexpectedAnswer(ValueError):
+    """The upstream answered, but not what was requested, or not what it answered at calibration."""
 
 
 def excerpt(text: str) -> str:
-    """The beginning of what an upstream says, fit for one line of a log."""
+    """The beginning of an upstream's text, as one printable line for a log."""
     shown = "".join(char if char.isprintable() else " " for char in text[: 4 * EXCERPT])
     return " ".join(shown.split())[:EXCERPT]

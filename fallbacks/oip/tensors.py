@@ -1,8 +1,8 @@
 """One tensor as an upstream declares it, and its encodings: little-endian bytes, or a list of numbers.
 
-What is read is held to the declared datatype exactly: no fraction becomes an integer, no integer wraps, a
-boolean is no number. A null in place of a float is NaN, which is how MLServer writes it; whoever asked
-refuses that row. BF16, for which numpy has no type, is float32 on our side.
+Values must be of the declared datatype exactly: no fraction becomes an integer, no integer wraps, a boolean
+is no number. A null in place of a float is NaN, which is how MLServer writes it; that row fails. BF16, for
+which numpy has no type, is float32 in arrays.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fallbacks.oip.errors import WrongAnswer, excerpt
-from fallbacks.oip.forms import bf16_bits, flat
+from fallbacks.oip.errors import UnexpectedAnswer, excerpt
+from fallbacks.oip.values import bf16_bits, flatten
 from fallbacks.predictor import ModelTensor
 
 Array: TypeAlias = NDArray[Any]
@@ -41,15 +41,15 @@ _TYPES: Final[dict[str, frozenset[type]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
+class UpstreamTensor:
     """One input or output of a server's model. The first axis is the row; None is any size."""
 
     name: str
     datatype: str
     shape: tuple[int | None, ...]
 
-    def spec(self, name: str) -> ModelTensor:
-        """The same under our name for it."""
+    def as_model_tensor(self, name: str) -> ModelTensor:
+        """The same under another name."""
         dtype = DATATYPES[self.datatype].newbyteorder("=")
         return ModelTensor(name, dtype, self.shape, self.datatype == "BF16")
 
@@ -57,48 +57,50 @@ class Declared:
     def item_bytes(self) -> int:
         return 2 if self.datatype == "BF16" else DATATYPES[self.datatype].itemsize
 
-    def fits(self, datatype: object, shape: Sequence[object], n: int) -> Shape:
-        """The shape that an answer states, if it is n rows of what is declared. Raises WrongAnswer."""
+    def checked_shape(self, datatype: object, shape: Sequence[object], n: int) -> Shape:
+        """The shape that an answer states, if it is n rows of this tensor. Raises UnexpectedAnswer."""
         sizes = tuple(size for size in shape if type(size) is int and size >= 0)
         good = datatype == self.datatype and len(sizes) == len(shape) == len(self.shape) and sizes[0] == n
-        wanted = zip(self.shape[1:], sizes[1:], strict=False)
-        if not good or any(want not in (None, size) for want, size in wanted):
-            got, declared = f"{datatype}{list(shape)}", [n, *self.shape[1:]]
-            raise WrongAnswer(f"{self.name!r} is {excerpt(got)}, not {self.datatype}{declared}")
+        pairs = zip(self.shape[1:], sizes[1:], strict=False)
+        if not good or any(declared not in (None, size) for declared, size in pairs):
+            stated, expected = f"{datatype}{list(shape)}", [n, *self.shape[1:]]
+            raise UnexpectedAnswer(f"{self.name!r} is {excerpt(stated)}, not {self.datatype}{expected}")
         return sizes
 
     def to_bytes(self, array: Array) -> bytes:
-        """The row-major little-endian numbers; BF16 rounds to nearest even."""
+        """The row-major little-endian values; BF16 rounds to nearest even."""
         if self.datatype != "BF16":
             return array.astype(DATATYPES[self.datatype], copy=False).tobytes()
         return bf16_bits(array).tobytes()
 
     def from_bytes(self, content: bytes | memoryview, shape: Shape) -> Array:
-        """The numbers in exactly as many bytes as the shape needs. Raises WrongAnswer."""
-        wanted = math.prod(shape) * self.item_bytes
-        if len(content) != wanted:
-            raise WrongAnswer(f"{self.name!r} has {len(content)} bytes, not {wanted}")
+        """The numbers in exactly as many bytes as the shape needs. Raises UnexpectedAnswer."""
+        size = math.prod(shape) * self.item_bytes
+        if len(content) != size:
+            raise UnexpectedAnswer(f"{self.name!r} has {len(content)} bytes, not {size}")
         if self.datatype == "BF16":
             wide = np.frombuffer(content, "<u2").astype("<u4") << np.uint32(16)
             return wide.view("<f4").reshape(shape)
         if self.datatype == "BOOL" and np.frombuffer(content, np.uint8).max(initial=0) > 1:
-            raise WrongAnswer(f"{self.name!r} holds bytes that are neither true nor false")
+            raise UnexpectedAnswer(f"{self.name!r} holds bytes that are neither true nor false")
         return np.frombuffer(bytes(content), DATATYPES[self.datatype]).reshape(shape)
 
     def from_list(self, data: object, shape: Shape) -> Array:
-        """The numbers in a list, flat or nested as the shape. Raises WrongAnswer."""
-        values = flat(data, shape)
+        """The numbers in a list, flat or nested as the shape. Raises UnexpectedAnswer."""
+        values = flatten(data, shape)
         dtype = DATATYPES[self.datatype]
         if values is None or not set(map(type, values)) <= _TYPES[dtype.kind]:
-            raise WrongAnswer(f"{self.name!r} is not a list of {math.prod(shape)} {self.datatype} values")
+            raise UnexpectedAnswer(
+                f"{self.name!r} is not a list of {math.prod(shape)} {self.datatype} values"
+            )
         try:
             with np.errstate(over="ignore"):  # becomes infinite, and fails its row
                 return np.array(values, dtype).reshape(shape)
         except (OverflowError, ValueError) as error:
-            raise WrongAnswer(f"{self.name!r}: {error}") from error
+            raise UnexpectedAnswer(f"{self.name!r}: {error}") from error
 
 
-def limit_bytes(outputs: Iterable[Declared], rows: int) -> int:
+def max_answer_bytes(outputs: Iterable[UpstreamTensor], rows: int) -> int:
     """The largest answer worth reading: 32 bytes a number as JSON needs, 64 KiB for the rest.
 
     64 MiB where an output leaves a size open.

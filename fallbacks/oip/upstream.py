@@ -1,12 +1,13 @@
 """A model that lives in another server, as a predictor like any other.
 
-It is asked only once it is known to be the model that was calibrated: the first call, and the first one after
-nobody was there, begins with the probe rows. So a server that is down when the gateway starts, or that comes
-back with another model, degrades the ladder and never answers unseen. A model that is exchanged while no call
-finds the server away is noticed within a minute: the probe rows are asked again beside a later call.
+Its answers are used only once it is verified to be the model that was calibrated: the first call, and the
+first one after the server was unreachable, begins with the probe rows. So a server that is down when the
+gateway starts, or that comes back with another model, fails its rung and never answers unverified. A model
+that is exchanged while the server stays reachable is noticed within about a minute: a later call sends the
+probe rows again, concurrently.
 
-Each call runs in a task of its own. The gateway begins a pass before it waits for it, and timeouts of asyncio
-and of httpx interrupt the task in which they were set, wherever that then waits.
+Each call runs in a task of its own. The gateway starts a forward pass before it waits for it, and timeouts of
+asyncio and of httpx interrupt the task in which they were set, wherever that waits by then.
 """
 
 from __future__ import annotations
@@ -18,208 +19,219 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from fallbacks.oip.address import Remote
-from fallbacks.oip.apart import apart
-from fallbacks.oip.client import Client, ask, connect
-from fallbacks.oip.errors import Unanswered, Unreachable, WrongAnswer
-from fallbacks.oip.stored import Stored
-from fallbacks.oip.tensors import Array, limit_bytes
+from fallbacks.oip.address import RemoteModel
+from fallbacks.oip.client import UpstreamClient, connect, infer_in_parts
+from fallbacks.oip.errors import UnexpectedAnswer, UpstreamFailed, UpstreamUnreachable
+from fallbacks.oip.run_in_thread import run_in_thread
+from fallbacks.oip.stored_upstream import StoredUpstream
+from fallbacks.oip.tensors import Array, max_answer_bytes
 from fallbacks.onnx import OnnxModel
 from fallbacks.predictor import CallerDeadlineExceeded, ModelTensor, Tensors, zeros
 
-LONGEST_S: Final = 60.0
-AGAIN_S: Final = 60.0
-CLOCKS_S: Final = 0.005
-"""How much sooner than by our clock the time may be over by the server's, or by a timer's."""
+MAX_CALL_S: Final = 60.0
+VERIFY_EVERY_S: Final = 60.0
+CLOCK_SKEW_S: Final = 0.005
+"""How much earlier than by the loop's clock a deadline may pass by the server's clock, or by a timer."""
 
 
-class Upstream:
-    """A predictor over one model of one server, and over a local encoder beside it.
+class UpstreamModel:
+    """A predictor over one model of one server, with an optional local encoder beside it.
 
-    Args:    names: our name of an input or output, to the server's. encoder: answers the same rows at the
-             same time; its outputs stand beside the server's. max_rows: how many it is asked for at once.
-             due_s: by when (loop time) the answer to the call that is being made is needed, and whether that
-             is sooner than the model's own budget, because a caller is in a hurry.
-    Raises:  ValueError for names or an encoder that do not suit the server's model.
+    Args:    names: local name of an input or output, to the server's name. encoder: runs on the same rows
+             concurrently; its outputs are added to the server's. max_rows: the most rows of one request.
+             call_deadline: when (loop time) the current call must have its answer, and whether the caller's
+             deadline sets that rather than the model's own budget.
+    Raises:  ValueError for names or an encoder that do not fit the server's model.
     """
 
     def __init__(
         self,
-        remote: Remote,
-        stored: Stored,
+        remote: RemoteModel,
+        stored: StoredUpstream,
         *,
         names: Mapping[str, str],
         encoder: OnnxModel | None,
         max_rows: int,
-        due_s: Callable[[], tuple[float, bool]],
+        call_deadline: Callable[[], tuple[float, bool]],
     ) -> None:
-        described = stored.described
-        ours = _renamed(names, [one.name for one in (*described.inputs, *described.outputs)])
-        self._ours = {one.name: ours[one.name] for one in described.outputs}
-        self._theirs = {ours[one.name]: one.name for one in described.inputs}
-        self.inputs = tuple(one.spec(ours[one.name]) for one in described.inputs)
-        self.outputs = tuple(one.spec(ours[one.name]) for one in described.outputs)
+        inputs, outputs = stored.description.inputs, stored.description.outputs
+        local = _local_names(names, [tensor.name for tensor in (*inputs, *outputs)])
+        self._local_outputs = {tensor.name: local[tensor.name] for tensor in outputs}
+        self._server_inputs = {local[tensor.name]: tensor.name for tensor in inputs}
+        self.inputs = tuple(tensor.as_model_tensor(local[tensor.name]) for tensor in inputs)
+        self.outputs = tuple(tensor.as_model_tensor(local[tensor.name]) for tensor in outputs)
         self.digest = stored.digest
         if encoder is not None:
-            _suits(encoder, self.inputs, self.outputs)
+            _require_fit(encoder, self.inputs, self.outputs)
             self.outputs += encoder.outputs
             self.digest = hashlib.sha256(f"{stored.digest} {encoder.digest}".encode()).hexdigest()
         self._remote, self._stored, self._encoder = remote, stored, encoder
-        self._max_rows, self._due_s = max_rows, due_s
-        self._answer_bytes = limit_bytes(described.outputs, max_rows)
-        self._known, self._again_s = False, math.inf
-        self._looking: asyncio.Task[None] | None = None
-        self._client: Client | None = None
+        self._max_rows, self._call_deadline = max_rows, call_deadline
+        self._max_answer_bytes = max_answer_bytes(outputs, max_rows)
+        self._verified, self._verify_again_at_s = False, math.inf
+        self._verifying: asyncio.Task[None] | None = None
+        self._client: UpstreamClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
         self._closed = False
 
     async def predict(self, inputs: Tensors, /) -> Tensors:
-        """All outputs, by our names. Inputs that the model does not declare are ignored.
+        """All outputs, by local name. Inputs that the model does not declare are ignored.
 
-        Raises: ValueError for a missing input, Unanswered, WrongAnswer, TimeoutError when it is too late, or
-                InAHurry where that is the caller's doing.
+        Raises: ValueError for a missing input, UpstreamFailed, UnexpectedAnswer, TimeoutError after the
+                deadline, or CallerDeadlineExceeded where the caller's deadline set that.
         Cost:   one round trip for `max_rows` rows; two more the first time.
         """
-        due_s, hurried = self._due_s()
-        call = asyncio.create_task(self._answer(inputs, due_s))
+        deadline_s, set_by_caller = self._call_deadline()
+        call = asyncio.create_task(self._answer(inputs, deadline_s))
         try:
             return await call
-        except (Unanswered, TimeoutError) as error:
-            if hurried and asyncio.get_running_loop().time() >= due_s - CLOCKS_S:
+        except (UpstreamFailed, TimeoutError) as error:
+            if set_by_caller and asyncio.get_running_loop().time() >= deadline_s - CLOCK_SKEW_S:
                 raise CallerDeadlineExceeded(f"{self._remote}: {error}") from error
             raise
         finally:
-            call.cancel()  # whoever gave up on the call ends it; one that has ended does not mind
+            call.cancel()  # if this coroutine was cancelled; does nothing to a task that has ended
 
-    async def _answer(self, inputs: Tensors, due_s: float) -> Tensors:
+    async def _answer(self, inputs: Tensors, deadline_s: float) -> Tensors:
         if self._closed:
             raise RuntimeError(f"{self._remote}: closed")
-        client = self._client_here()
+        client = self._client_of_loop()
         if self._encoder is None:
-            return await self._ask(client, inputs, due_s)
+            return await self._infer(client, inputs, deadline_s)
         try:
             async with asyncio.TaskGroup() as both:
                 local = both.create_task(self._encoder.predict(inputs))
-                answer = both.create_task(self._ask(client, inputs, due_s))
+                remote = both.create_task(self._infer(client, inputs, deadline_s))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        return {**answer.result(), **local.result()}
+        return {**remote.result(), **local.result()}
 
-    def _client_here(self) -> Client:
+    def _client_of_loop(self) -> UpstreamClient:
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:
-            self._client, self._loop = connect(self._remote, self._answer_bytes), loop
+            self._client, self._loop = connect(self._remote, self._max_answer_bytes), loop
         return self._client
 
-    async def _ask(self, client: Client, inputs: Tensors, due_s: float) -> dict[str, Array]:
-        rows = {self._theirs[spec.name]: _given(inputs, spec) for spec in self.inputs}
+    async def _infer(self, client: UpstreamClient, inputs: Tensors, deadline_s: float) -> dict[str, Array]:
+        rows = self._server_rows(inputs)
         try:
-            if not self._known:
-                await self._stored.hold(client, self._max_rows, _until(due_s))
-                self._note_known()
-            elif time.monotonic() > self._again_s:
-                self._again_s = math.inf
-                self._looking = asyncio.create_task(self._look_again(client))
-            found = await ask(client, rows, self._stored.described, self._max_rows, _until(due_s))
-        except Unreachable:
-            self._known = False
+            if not self._verified:
+                await self._stored.verify(client, self._max_rows, _time_left(deadline_s))
+                self._note_verified()
+            elif time.monotonic() > self._verify_again_at_s:
+                self._verify_again_at_s = math.inf
+                self._verifying = asyncio.create_task(self._verify_again(client))
+            outputs = await infer_in_parts(
+                client, rows, self._stored.description, self._max_rows, _time_left(deadline_s)
+            )
+        except UpstreamUnreachable:
+            self._verified = False
             raise
-        return {ours: found[theirs] for theirs, ours in self._ours.items()}
+        return self._by_local_name(outputs)
 
-    def _note_known(self) -> None:
-        self._known, self._again_s = True, time.monotonic() + AGAIN_S
+    def _server_rows(self, inputs: Tensors) -> dict[str, Array]:
+        """The inputs by the server's names. Raises ValueError for one that is missing or of another dtype."""
+        return {self._server_inputs[spec.name]: _require_input(inputs, spec) for spec in self.inputs}
 
-    async def _look_again(self, client: Client) -> None:
-        """Asks the probe rows beside the calls, which do not wait for it."""
+    def _by_local_name(self, outputs: Tensors) -> dict[str, Array]:
+        return {local: outputs[name] for name, local in self._local_outputs.items()}
+
+    def _note_verified(self) -> None:
+        self._verified, self._verify_again_at_s = True, time.monotonic() + VERIFY_EVERY_S
+
+    async def _verify_again(self, client: UpstreamClient) -> None:
+        """Sends the probe rows concurrently with calls, which do not wait for the result."""
         try:
-            await self._stored.hold(client, self._max_rows, lambda: AGAIN_S)
-        except WrongAnswer:
-            self._known = False  # the next call asks once more, and says so
-        except (Unanswered, TimeoutError):
-            self._again_s = time.monotonic() + AGAIN_S
+            await self._stored.verify(client, self._max_rows, lambda: VERIFY_EVERY_S)
+        except UnexpectedAnswer:
+            self._verified = False  # the next call verifies first, and raises this error
+        except (UpstreamFailed, TimeoutError):
+            self._verify_again_at_s = time.monotonic() + VERIFY_EVERY_S
         else:
-            self._note_known()
+            self._note_verified()
 
     async def check(self, timeout_s: float) -> None:
-        """Whether the upstream is the one that was calibrated, asked over connections of its own.
+        """Verifies that the upstream is the one that was calibrated, over connections of its own.
 
-        Raises: Unanswered or TimeoutError if that cannot be told now, WrongAnswer if it is not.
+        Raises: UpstreamFailed or TimeoutError if that is unknown now, UnexpectedAnswer if it is not.
         """
-        client = connect(self._remote, self._answer_bytes)
+        client = connect(self._remote, self._max_answer_bytes)
         try:
-            due_s = asyncio.get_running_loop().time() + timeout_s
-            await self._stored.hold(client, self._max_rows, _until(due_s))
-            self._note_known()
+            deadline_s = asyncio.get_running_loop().time() + timeout_s
+            await self._stored.verify(client, self._max_rows, _time_left(deadline_s))
+            self._note_verified()
         finally:
             await client.close()
 
     def run(self, inputs: Tensors, *, chunk: int = 256) -> Tensors:
-        """All outputs for a whole data set, in the caller's thread's time; for calibration.
+        """All outputs for a whole data set; blocks. For calibration.
 
         Raises: as `predict`.
         """
-        rows = {self._theirs[spec.name]: _given(inputs, spec) for spec in self.inputs}
+        rows = self._server_rows(inputs)
 
-        async def everything() -> dict[str, Array]:
-            client = connect(self._remote, self._answer_bytes)
+        async def infer_all() -> dict[str, Array]:
+            client = connect(self._remote, self._max_answer_bytes)
             step = min(chunk, self._max_rows)
             try:
-                return await ask(client, rows, self._stored.described, step, lambda: LONGEST_S)
+                return await infer_in_parts(client, rows, self._stored.description, step, lambda: MAX_CALL_S)
             finally:
                 await client.close()
 
-        found = apart(everything)
-        answer = {ours: found[theirs] for theirs, ours in self._ours.items()}
-        return answer if self._encoder is None else {**answer, **self._encoder.run(inputs, chunk=chunk)}
+        outputs = self._by_local_name(run_in_thread(infer_all))
+        return outputs if self._encoder is None else {**outputs, **self._encoder.run(inputs, chunk=chunk)}
 
     def canary(self, n: int) -> dict[str, Array]:
         """n rows of zeros in the declared shapes, unknown sizes taken as 1."""
         return zeros(self.inputs, n)
 
     def example(self) -> tuple[Tensors, Tensors]:
-        """The probe rows and what was answered to them at calibration."""
-        rows = {ours: self._stored.probes[theirs] for ours, theirs in self._theirs.items()}
-        answer = {ours: self._stored.answers[theirs] for theirs, ours in self._ours.items()}
-        return rows, answer if self._encoder is None else {**answer, **self._encoder.run(rows)}
+        """The probe rows and the answers to them at calibration."""
+        rows = {local: self._stored.probes[name] for local, name in self._server_inputs.items()}
+        outputs = self._by_local_name(self._stored.answers)
+        return rows, outputs if self._encoder is None else {**outputs, **self._encoder.run(rows)}
 
     def close(self) -> None:
-        """Begins to end the connections, on the loop on which they were made; `closed` waits for that."""
+        """Starts closing the connections, on the loop on which they were made; `closed` waits for that."""
         self._closed = True
         if self._encoder is not None:
             self._encoder.close()
         client, self._client = self._client, None
         if client is not None and self._loop is not None and self._loop.is_running():
-            self._closing = self._loop.create_task(_end(client, self._looking))
+            self._closing = self._loop.create_task(_close(client, self._verifying))
 
     async def closed(self) -> None:
-        """Waits until the connections that `close` ended are gone."""
+        """Waits until the connections that `close` began to close are closed."""
         if self._closing is not None:
             await self._closing
 
 
-async def _end(client: Client, looking: asyncio.Task[None] | None) -> None:
-    if looking is not None:
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
+async def _close(client: UpstreamClient, verifying: asyncio.Task[None] | None) -> None:
+    if verifying is not None:
+        verifying.cancel()
+        await asyncio.gather(verifying, return_exceptions=True)
     await client.close()
 
 
-def _renamed(names: Mapping[str, str], theirs: list[str]) -> dict[str, str]:
-    """Their names to ours. Raises ValueError for a name that is not theirs, or that stands for two."""
+def _local_names(names: Mapping[str, str], server_names: list[str]) -> dict[str, str]:
+    """The server's names to local ones. Raises ValueError for an unknown name, or one that stands for two."""
     for name in names.values():
-        if name not in theirs:
+        if name not in server_names:
             raise ValueError(f"names: {name!r} is neither an input nor an output of the model")
     if len(set(names.values())) != len(names):
         raise ValueError("names: gives two names to one tensor")
-    back = {theirs: ours for ours, theirs in names.items()}
-    ours = {name: back.get(name, name) for name in theirs}
-    if len(set(ours.values())) != len(set(theirs)):
+    renamed = {name: local for local, name in names.items()}
+    locals_ = {name: renamed.get(name, name) for name in server_names}
+    if len(set(locals_.values())) != len(set(server_names)):
         raise ValueError("names: gives one name to two tensors")
-    return ours
+    return locals_
 
 
-def _suits(encoder: OnnxModel, inputs: tuple[ModelTensor, ...], outputs: tuple[ModelTensor, ...]) -> None:
+def _require_fit(
+    encoder: OnnxModel, inputs: tuple[ModelTensor, ...], outputs: tuple[ModelTensor, ...]
+) -> None:
+    """Raises ValueError unless the encoder takes the upstream's inputs and adds outputs of other names."""
     for spec in encoder.inputs:
         if spec not in inputs:
             raise ValueError(f"encoder: its input {spec.name!r} is not one that the upstream takes")
@@ -227,7 +239,8 @@ def _suits(encoder: OnnxModel, inputs: tuple[ModelTensor, ...], outputs: tuple[M
         raise ValueError(f"encoder: the upstream has an output {min(twice)!r} too; rename one: names")
 
 
-def _given(inputs: Tensors, spec: ModelTensor) -> Array:
+def _require_input(inputs: Tensors, spec: ModelTensor) -> Array:
+    """One input. Raises ValueError if it is missing or of another dtype."""
     if spec.name not in inputs:
         raise ValueError(f"input {spec.name!r} is missing")
     if inputs[spec.name].dtype != spec.dtype:
@@ -235,14 +248,14 @@ def _given(inputs: Tensors, spec: ModelTensor) -> Array:
     return inputs[spec.name]
 
 
-def _until(due_s: float) -> Callable[[], float]:
-    """How much time is left until `due_s` of the running loop. Raises TimeoutError if none is."""
+def _time_left(deadline_s: float) -> Callable[[], float]:
+    """A function that returns the seconds until `deadline_s` of the running loop, or raises TimeoutError."""
     clock = asyncio.get_running_loop().time
 
-    def left_s() -> float:
-        left = min(due_s - clock(), LONGEST_S)
-        if left <= 0:
+    def time_left() -> float:
+        left_s = min(deadline_s - clock(), MAX_CALL_S)
+        if left_s <= 0:
             raise TimeoutError("no time is left to ask")
-        return left
+        return left_s
 
-    return left_s
+    return time_left

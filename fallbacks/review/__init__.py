@@ -1,1 +1,5 @@
-"""The review queue: durable, bounded, shared by the replicas of a machine."""
+"""Human review: durable stores of the rows that a reviewer must decide.
+
+May import `fallbacks.worker` alone. Read `store.py` first: it states what every store guarantees; `cases.py`
+has the values that are stored, `open_store.py` the list of stores.
+"""

@@ -1,17 +1,18 @@
-"""Where people answer: the review console and its API, on one set of routes.
+"""The review console and its API, on one set of routes.
 
     | route                        | does                                                             |
     |------------------------------|------------------------------------------------------------------|
-    | `GET /review`                | what waits                                                       |
-    | `POST /review/claim`         | {reviewer, lease_s?}: the next case for this person, or 204      |
+    | `GET /review`                | lists the open and leased cases                                  |
+    | `POST /review/claim`         | {reviewer, lease_s?}: leases the next case to this reviewer, 204 |
+    |                              | if there is none                                                 |
     | `GET /review/{id}`           | one case                                                         |
     | `POST /review/{id}/answer`   | {fence, reviewer, label or unsure}: decides it for good          |
-    | `POST /review/{id}/release`  | {fence}: gives it back                                           |
-    | `POST /review/{id}/renew`    | {fence, lease_s?}: keeps it longer                               |
-    | `GET /review/{id}/image.png` | a picture of it, encoded by us; `?input=` names one of several   |
+    | `POST /review/{id}/release`  | {fence}: makes it open again                                     |
+    | `POST /review/{id}/renew`    | {fence, lease_s?}: extends the lease                             |
+    | `GET /review/{id}/image.png` | a picture of it, encoded here; `?input=` names one of several    |
 
-Forms get pages, JSON gets JSON. A label is a name of the policy or a number of a class. Whoever is late
-(the lease ended, somebody else has the case) gets 409, and what the other said stands.
+Forms get pages, JSON gets JSON. A label is a name of the policy or the number of a class. A reviewer whose
+lease has ended gets 409, and an answer that another reviewer gave stands.
 """
 
 from __future__ import annotations
@@ -27,52 +28,51 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from fallbacks.review.cases import CaseState, StaleLease
-from fallbacks.review.queue import ReviewQueue
-from gateway.admin.pages import fields_of, gateway_of, page, problem, told, wants_html
+from fallbacks.review.cases import WAITING, CaseState
+from fallbacks.review.store import ReviewStore, StaleLease
+from gateway.admin.pages import fields_of, gateway_of, json_reply, page, problem, wants_html
 from gateway.admin.pages.cases import (
-    about,
-    answer_of,
-    claimed,
-    decoded,
+    answer_fields,
+    case_fields,
+    claim_fields,
+    inputs_of,
     labels_of,
-    shown_of,
-    small,
-    suggestion,
+    list_preview,
+    previews_of,
+    suggestion_fields,
 )
 from gateway.admin.preview import is_picture, pixels, png
 from gateway.serving.gateway import Gateway
 from gateway.serving.review import QueuedReview, answer_unsure, answer_with_label
 
 LEASE_S = 600.0
-LONGEST_LEASE_S = 3600.0
-LISTED = 50
-WAITING = (CaseState.OPEN, CaseState.LEASED)
-REVIEWER = "fs_reviewer"
-REVIEWER_S = 30 * 86_400
-MAX_NAME = 80
-LATE = (
+MAX_LEASE_S = 3600.0
+LISTED_CASES = 50
+REVIEWER_COOKIE = "fs_reviewer"
+REVIEWER_COOKIE_S = 30 * 86_400
+MAX_NAME_CHARACTERS = 80
+STALE_LEASE_TEXT = (
     "Your time with this case ran out, or somebody else has it, or it is already answered. "
     "What you sent was not kept."
 )
 
 
 async def listing(request: Request) -> Response:
-    """What waits, the most urgent first."""
-    gateway, queue = gateway_of(request), _queue(request)
-    records, waiting = await queue.listing(WAITING, LISTED), await queue.waiting()
-    number = waiting.counts[CaseState.OPEN] + waiting.counts[CaseState.LEASED]
-    cases = [about(record, gateway) for record in records]
+    """The open and leased cases, the soonest expiry first."""
+    gateway, store = gateway_of(request), _store(request)
+    records, counts = await store.list_cases(WAITING, LISTED_CASES), await store.counts()
+    waiting = sum(counts.by_state[state] for state in WAITING)
+    cases = [case_fields(record, gateway) for record in records]
     if not wants_html(request):
-        return told({"waiting": number, "oldest_s": waiting.oldest_age_s, "cases": cases})
-    shown = [case | {"small": await small(queue, case["id"], gateway)} for case in cases]
-    me = _me(request)
+        return json_reply({"waiting": waiting, "oldest_s": counts.oldest_waiting_s, "cases": cases})
+    shown = [case | {"small": await list_preview(store, case["id"], gateway)} for case in cases]
+    me = _reviewer_of_cookie(request)
     return page(
         request,
         "queue",
         cases=shown,
-        waiting=number,
-        oldest_s=waiting.oldest_age_s,
+        waiting=waiting,
+        oldest_s=counts.oldest_waiting_s,
         capacity=_capacity(gateway),
         me=me,
         mine=[case for case in cases if case["state"] == "leased" and case["reviewer"] == me],
@@ -83,40 +83,47 @@ async def listing(request: Request) -> Response:
 
 
 async def claim(request: Request) -> Response:
-    """The next case for this person: from a form, the one already in their hands, if there is one."""
+    """Leases the next case to this reviewer. A browser is sent to the case that it holds already, if any."""
     fields = await fields_of(request)
-    queue, reviewer = _queue(request), _reviewer(fields)
+    store, reviewer = _store(request), _reviewer(fields)
     if not wants_html(request):
-        claims = await queue.claim(reviewer, _lease_s(fields))
-        return told(claimed(claims[0], gateway_of(request))) if claims else Response(status_code=204)
-    reply = RedirectResponse(await _next(queue, reviewer) or "/review?done=all", 303)
+        claims = await store.claim(reviewer, _lease_s(fields))
+        return (
+            json_reply(claim_fields(claims[0], gateway_of(request))) if claims else Response(status_code=204)
+        )
+    reply = RedirectResponse(await _next_case_path(store, reviewer) or "/review?done=all", 303)
     secure = request.url.scheme == "https"
     reply.set_cookie(
-        REVIEWER, quote(reviewer), max_age=REVIEWER_S, httponly=True, samesite="strict", secure=secure
+        REVIEWER_COOKIE,
+        quote(reviewer),
+        max_age=REVIEWER_COOKIE_S,
+        httponly=True,
+        samesite="strict",
+        secure=secure,
     )
     return reply
 
 
 async def case(request: Request) -> Response:
-    """One case: to answer it for whoever holds it, to look at it for anybody else."""
-    gateway, queue = gateway_of(request), _queue(request)
-    record = await queue.find(request.path_params["id"])
+    """One case; its page has the answer form only for the reviewer who holds it."""
+    gateway, store = gateway_of(request), _store(request)
+    record = await store.find(request.path_params["id"])
     if record is None:
         return problem(request, 404, "No such case", "there is no case of this id; old ones are deleted")
-    shown = await shown_of(queue, record.id, gateway)
-    facts = about(record, gateway) | {
+    shown = await previews_of(store, record.id, gateway)
+    fields = case_fields(record, gateway) | {
         "shown": shown,
-        "suggestion": suggestion(record.model_view, gateway),
-        "answer": answer_of(record, gateway),
+        "suggestion": suggestion_fields(record.model_view, gateway),
+        "answer": answer_fields(record, gateway),
     }
     if not wants_html(request):
-        return told(facts | {"shown": [asdict(one) for one in shown]})
-    me = _me(request)
+        return json_reply(fields | {"shown": [asdict(one) for one in shown]})
+    me = _reviewer_of_cookie(request)
     held = record.state is CaseState.LEASED and record.reviewer == me
     return page(
         request,
         "case",
-        c=facts,
+        c=fields,
         me=me,
         held=held,
         fence=record.fence,
@@ -127,49 +134,49 @@ async def case(request: Request) -> Response:
 
 
 async def answer(request: Request) -> Response:
-    """Decides a case for good, and gives a person at a browser the next one."""
-    fields, gateway, queue = await fields_of(request), gateway_of(request), _queue(request)
+    """Decides a case for good, and sends a browser to the next one."""
+    fields, gateway, store = await fields_of(request), gateway_of(request), _store(request)
     reviewer, answered = _reviewer(fields), _read_answer(fields, labels_of(gateway))
     try:
-        await queue.resolve(request.path_params["id"], _fence(fields), reviewer, answered)
+        await store.resolve(request.path_params["id"], _fence(fields), reviewer, answered)
     except StaleLease:
-        return _late(request)
+        return _reply_stale_lease(request)
     if wants_html(request):
-        following = await _next(queue, reviewer)
+        following = await _next_case_path(store, reviewer)
         return RedirectResponse(f"{following}?done=one" if following else "/review?done=all", 303)
-    return told({"id": request.path_params["id"], "answer": orjson.loads(answered)})
+    return json_reply({"id": request.path_params["id"], "answer": orjson.loads(answered)})
 
 
 async def release(request: Request) -> Response:
-    """Gives a case back for somebody else."""
+    """Makes a leased case open again."""
     fields = await fields_of(request)
     try:
-        await _queue(request).release(request.path_params["id"], _fence(fields))
+        await _store(request).release(request.path_params["id"], _fence(fields))
     except StaleLease:
-        return _late(request)
+        return _reply_stale_lease(request)
     if wants_html(request):
         return RedirectResponse("/review?done=back", 303)
-    return told({"id": request.path_params["id"], "state": CaseState.OPEN})
+    return json_reply({"id": request.path_params["id"], "state": CaseState.OPEN})
 
 
 async def renew(request: Request) -> Response:
-    """Keeps a case longer, counted from now."""
+    """Extends the lease, counted from now."""
     fields = await fields_of(request)
     id_, lease_s = request.path_params["id"], _lease_s(fields)
     try:
-        await _queue(request).renew(id_, _fence(fields), lease_s)
+        await _store(request).renew(id_, _fence(fields), lease_s)
     except StaleLease:
-        return _late(request)
+        return _reply_stale_lease(request)
     if wants_html(request):
         return RedirectResponse(f"/review/{quote(id_, safe='')}", 303)
-    return told({"id": id_, "expires": time.time() + lease_s})
+    return json_reply({"id": id_, "expires": time.time() + lease_s})
 
 
 async def image(request: Request) -> Response:
-    """The case's picture as PNG: the first that it has, or the one that `?input=` names."""
-    payload = await _queue(request).payload(request.path_params["id"])
+    """A picture of the case as PNG: the first, or the input that `?input=` names."""
+    payload = await _store(request).payload(request.path_params["id"])
     wanted = request.query_params.get("input")
-    for name, array in decoded(payload).items():
+    for name, array in inputs_of(payload).items():
         if is_picture(array) and wanted in (None, name):
             spec = gateway_of(request).loaded.contract.inputs_by_name.get(name)
             return Response(png(pixels(array, spec)), media_type="image/png")
@@ -187,36 +194,36 @@ ROUTES = [
 ]
 
 
-def _queue(request: Request) -> ReviewQueue:
+def _store(request: Request) -> ReviewStore:
     review = gateway_of(request).review
     if not isinstance(review, QueuedReview):
         raise HTTPException(404, "this deployment asks no people: its policy has no review")
-    return review.queue
+    return review.store
 
 
 def _capacity(gateway: Gateway) -> int:
     return gateway.loaded.policy.review.capacity if gateway.loaded.policy.review else 0
 
 
-async def _next(queue: ReviewQueue, reviewer: str) -> str | None:
-    """Where this person goes on: to the case that they hold already, or to a new one."""
-    for record in await queue.listing((CaseState.LEASED,), LISTED):
+async def _next_case_path(store: ReviewStore, reviewer: str) -> str | None:
+    """The path of the case that this reviewer holds, or of a newly claimed one; None if none is open."""
+    for record in await store.list_cases((CaseState.LEASED,), LISTED_CASES):
         if record.reviewer == reviewer:
             return f"/review/{quote(record.id, safe='')}"
-    claims = await queue.claim(reviewer, LEASE_S)
+    claims = await store.claim(reviewer, LEASE_S)
     return f"/review/{quote(claims[0].case.id, safe='')}" if claims else None
 
 
-def _late(request: Request) -> Response:
-    return problem(request, 409, "Too late for this case", LATE)
+def _reply_stale_lease(request: Request) -> Response:
+    return problem(request, 409, "Too late for this case", STALE_LEASE_TEXT)
 
 
-def _me(request: Request) -> str:
-    return _clean(unquote(request.cookies.get(REVIEWER, "")))
+def _reviewer_of_cookie(request: Request) -> str:
+    return _clean(unquote(request.cookies.get(REVIEWER_COOKIE, "")))
 
 
 def _clean(name: str) -> str:
-    return "".join(c for c in name if c.isprintable()).strip()[:MAX_NAME]
+    return "".join(c for c in name if c.isprintable()).strip()[:MAX_NAME_CHARACTERS]
 
 
 def _reviewer(fields: dict[str, Any]) -> str:
@@ -228,23 +235,23 @@ def _reviewer(fields: dict[str, Any]) -> str:
 
 
 def _lease_s(fields: dict[str, Any]) -> float:
-    given = fields.get("lease_s", LEASE_S)
-    if not isinstance(given, int | float) or isinstance(given, bool) or not 1 <= given <= LONGEST_LEASE_S:
-        raise HTTPException(422, f"lease_s: a number from 1 to {LONGEST_LEASE_S:g}")
-    return float(given)
+    value = fields.get("lease_s", LEASE_S)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 1 <= value <= MAX_LEASE_S:
+        raise HTTPException(422, f"lease_s: a number from 1 to {MAX_LEASE_S:g}")
+    return float(value)
 
 
 def _fence(fields: dict[str, Any]) -> int:
-    given = str(fields.get("fence", ""))
-    if not (given.isascii() and given.isdigit() and len(given) <= 9):
+    value = str(fields.get("fence", ""))
+    if not (value.isascii() and value.isdigit() and len(value) <= 9):
         raise HTTPException(422, "fence: the number that came with the case")
-    return int(given)
+    return int(value)
 
 
 def _read_answer(fields: dict[str, Any], labels: tuple[str, ...]) -> str:
     """The answer as it is stored.
 
-    A page names the class, so that whoever answers and the policy of this moment cannot mean different ones.
+    A page sends the class by name, so that a reload between page and answer cannot change what it means.
     """
     label = fields.get("label")
     if fields.get("unsure") in (True, "1"):

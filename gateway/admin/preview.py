@@ -1,9 +1,8 @@
-"""What a person sees of a case: pictures that we encode ourselves, tables, and why it came, in plain words.
+"""How a case is shown to its reviewer: pictures, tables, text, and the reasons why it was deferred.
 
-A case's input was written by whoever asked, perhaps to harm the one who looks. So nothing of it is passed
-on as it came: pixels are numbers, clipped and encoded here as PNG; cells are numbers, formatted here; of text
-only what prints stays, and the page escapes it; the rest is a summary. Sizes are bounded before anything is
-drawn.
+A case's input was written by a caller, perhaps to harm the reviewer. So none of it is passed on unchanged:
+pixels are numbers, clipped and encoded here as PNG; cells are numbers, formatted here; text keeps its
+printable characters, and the page escapes it; the rest is a summary. Sizes are bounded before encoding.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from fallbacks.oip.tensors import Array
 from gateway.policy.schema import Policy
 from gateway.protocol.contract import Contract, TensorSpec
 
 U1: TypeAlias = NDArray[np.uint8]
-Array: TypeAlias = NDArray[Any]
 MAX_SIDE = 1024
 MAX_CELLS = 512
 MAX_TEXTS, MAX_TEXT_BYTES = 32, 4096
@@ -34,8 +33,8 @@ _NO_SPEC = TensorSpec("", np.dtype(np.float32), (None,))
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """An input that can be looked at; its pixels are fetched apart. Sizes in pixels, as sent."""
+class PicturePreview:
+    """An input that is a picture; its pixels are a resource of their own. Sizes in pixels, as sent."""
 
     name: str
     width: int
@@ -45,7 +44,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One number of a row. `place` is where it lies in the range, 0 to 1; None where it is no number."""
+    """One number of an input. `place`: its position in the range, 0 to 1; None if it is not finite."""
 
     index: int
     value: str
@@ -53,8 +52,8 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """An input that is a row of numbers between `low` and `high`."""
+class NumbersPreview:
+    """An input of up to MAX_CELLS numbers in a row, between `low` and `high`."""
 
     name: str
     low: str
@@ -64,8 +63,8 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
-    """An input of text. `left_out`: how many texts there are beyond the parts."""
+class TextPreview:
+    """An input of text. `left_out`: how many texts there are beyond `parts`."""
 
     name: str
     parts: tuple[str, ...]
@@ -74,15 +73,15 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """An input that is none of these."""
+class SummaryPreview:
+    """An input of any other form."""
 
     name: str
     facts: Mapping[str, str]
     kind: Literal["summary"] = "summary"
 
 
-Preview: TypeAlias = Picture | Row | Text | Summary
+Preview: TypeAlias = PicturePreview | NumbersPreview | TextPreview | SummaryPreview
 
 
 def previews(inputs: Mapping[str, Array], contract: Contract) -> list[Preview]:
@@ -95,13 +94,13 @@ def previews(inputs: Mapping[str, Array], contract: Contract) -> list[Preview]:
 def _preview(name: str, array: Array, spec: TensorSpec) -> Preview:
     if is_picture(array):
         height, width = _channels_last(array).shape[:2]
-        return Picture(name, width, height)
+        return PicturePreview(name, width, height)
     if array.dtype.kind == "O":
         parts = tuple(_printable(item) for item in array.flat[:MAX_TEXTS])
-        return Text(name, parts, array.size - len(parts))
+        return TextPreview(name, parts, array.size - len(parts))
     if array.ndim <= 2 and array.shape[:-1] in ((), (1,)) and 1 <= array.size <= MAX_CELLS:
         return _row(name, array.reshape(-1), spec)
-    return Summary(name, _facts(array, spec))
+    return SummaryPreview(name, _facts(array, spec))
 
 
 def is_picture(array: Array) -> bool:
@@ -159,7 +158,7 @@ def _range(values: NDArray[np.float64], dtype: np.dtype[Any], spec: TensorSpec) 
     return (0.0, 1.0) if low >= 0.0 and high <= 1.0 else (low, high)
 
 
-def _row(name: str, values: Array, spec: TensorSpec) -> Row:
+def _row(name: str, values: Array, spec: TensorSpec) -> NumbersPreview:
     numbers = values.astype(np.float64)
     finite = numbers[np.isfinite(numbers)]
     low, high = (0.0, 0.0) if not finite.size else (float(finite.min()), float(finite.max()))
@@ -170,17 +169,17 @@ def _row(name: str, values: Array, spec: TensorSpec) -> Row:
     cells = (
         Cell(
             i,
-            f"{value:d}" if isinstance(value, int) else _told(value),
+            f"{value:d}" if isinstance(value, int) else _format_number(value),
             None if math.isnan(place) else round(float(place), 4),
         )
         for i, (value, place) in enumerate(zip(values.tolist(), places.tolist(), strict=True))
     )
-    return Row(name, _told(low), _told(high), tuple(cells))
+    return NumbersPreview(name, _format_number(low), _format_number(high), tuple(cells))
 
 
 def _printable(item: bytes) -> str:
-    """The beginning of a text, with an escape for every byte or character that does not print: so nothing
-    turns the writing round, or hides."""
+    """The beginning of a text. Bytes and characters that do not print are escaped, so none can hide text or
+    reverse its direction."""
     whole = len(item) <= MAX_TEXT_BYTES
     decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
     shown = decoder.decode(item[:MAX_TEXT_BYTES], final=whole)
@@ -194,15 +193,18 @@ def _facts(array: Array, spec: TensorSpec) -> dict[str, str]:
     numbers = array.astype(np.float64).reshape(-1)
     finite = numbers[np.isfinite(numbers)]
     if finite.size:
-        facts |= {"smallest": _told(float(finite.min())), "largest": _told(float(finite.max()))}
-        facts |= {"median": _told(float(np.median(finite)))}
-        facts |= {"first": ", ".join(_told(float(value)) for value in finite[:8])}
+        facts |= {
+            "smallest": _format_number(float(finite.min())),
+            "largest": _format_number(float(finite.max())),
+        }
+        facts |= {"median": _format_number(float(np.median(finite)))}
+        facts |= {"first": ", ".join(_format_number(float(value)) for value in finite[:8])}
     if finite.size < array.size:
         facts["not finite"] = str(array.size - finite.size)
     return facts
 
 
-def _told(value: float) -> str:
+def _format_number(value: float) -> str:
     return f"{value:.6g}"
 
 

@@ -23,7 +23,7 @@ from gateway.calibration.folds import SEED, Progress, answered_rows, split
 from gateway.calibration.selective import certify_ladder
 from gateway.core.errors import ArtifactError, PolicyError, Problem
 from gateway.core.rows import F8, Mask
-from gateway.deployment.artifacts import contract_of, save_guards
+from gateway.deployment.artifacts import save_guards
 from gateway.deployment.certificate import (
     GUARDS_FILE,
     Certificate,
@@ -32,6 +32,7 @@ from gateway.deployment.certificate import (
     policy_digest,
     sha256,
 )
+from gateway.deployment.contract import contract_of
 from gateway.deployment.deployment import Deployment
 from gateway.deployment.models import load_models
 from gateway.deployment.upstreams import record_upstreams, write_upstreams

@@ -9,7 +9,7 @@ then computed once, and the few steps that each needs for itself are too short f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -79,39 +79,57 @@ def measures(model: str, source: str, guards: Mapping[str, FittedGuard], like: T
              answer to them.
     Raises:  ValueError from the guard that the model's outputs do not suit, or as `record`.
     """
-    x = like["x"]
-    before = {name: guard.input_columns(x) for name, guard in guards.items()}
-    firsts = _first_columns({name: len(columns) for name, columns in before.items()})
-    alone = {name: guard.input_only for name, guard in guards.items() if guard.input_only is not None}
-
-    def of_input(arrays: Arrays) -> F8:
-        return _stacked(column for guard in guards.values() for column in guard.input_columns(arrays["x"]))
-
-    def own(name: str, arrays: Arrays) -> list[Any]:
-        return [arrays[BEFORE][:, firsts[name] + i] for i in range(len(before[name]))]
-
-    def of_answer(arrays: Arrays) -> F8:
-        return _stacked(
-            column
-            for name, guard in guards.items()
-            for column in guard.answer_columns(arrays["x"], arrays, own(name, arrays))
-        )
-
-    def of_input_only(arrays: Arrays) -> F8:
-        return _stacked(form.score(arrays["x"]) for form in alone.values())
-
-    first = record("guards", of_input, like) if any(before.values()) else None
+    formulas = _Formulas(guards, like["x"])
+    alone = [name for name, guard in guards.items() if guard.input_only is not None]
+    first = record("guards", formulas.input_columns, like) if formulas.any_of_input else None
     known = dict(like) if first is None else {**like, BEFORE: first.run(like)}
-    widths = {name: len(guard.answer_columns(x, known, own(name, known))) for name, guard in guards.items()}
+    widths = {name: len(columns) for name, columns in formulas.answer_columns_by_guard(known).items()}
     return Measures(
         model,
         source,
         first,
-        record("guards", of_answer, known) if guards else None,
-        record("guards without features", of_input_only, like) if alone else None,
+        record("guards", formulas.answer_columns, known) if guards else None,
+        record("guards without features", formulas.input_only_columns, like) if alone else None,
         _first_columns(widths),
         {name: i for i, name in enumerate(alone)},
     )
+
+
+class _Formulas:
+    """What the guards measure, as functions of named arrays that can be recorded."""
+
+    def __init__(self, guards: Mapping[str, FittedGuard], x: Any) -> None:
+        self._guards = guards
+        self._widths = {name: len(guard.input_columns(x)) for name, guard in guards.items()}
+        self._firsts = _first_columns(self._widths)
+
+    @property
+    def any_of_input(self) -> bool:
+        """Whether a guard measures the input before the model answers."""
+        return any(self._widths.values())
+
+    def input_columns(self, arrays: Arrays) -> F8:
+        x = arrays["x"]
+        return _stacked(column for guard in self._guards.values() for column in guard.input_columns(x))
+
+    def answer_columns(self, arrays: Arrays) -> F8:
+        found = self.answer_columns_by_guard(arrays)
+        return _stacked(column for columns in found.values() for column in columns)
+
+    def input_only_columns(self, arrays: Arrays) -> F8:
+        forms = [guard.input_only for guard in self._guards.values()]
+        return _stacked(form.score(arrays["x"]) for form in forms if form is not None)
+
+    def answer_columns_by_guard(self, arrays: Arrays) -> dict[str, Sequence[F8]]:
+        return {
+            name: guard.answer_columns(arrays["x"], arrays, self._before(name, arrays))
+            for name, guard in self._guards.items()
+        }
+
+    def _before(self, name: str, arrays: Arrays) -> list[Any]:
+        """A guard's own columns of `input_columns`."""
+        first = self._firsts[name]
+        return [arrays[BEFORE][:, first + i] for i in range(self._widths[name])]
 
 
 def _first_columns(widths: Mapping[str, int]) -> dict[str, int]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import assert_never
 
-from fallbacks.oip.stored import Stored
-from fallbacks.oip.upstream import Upstream
+from fallbacks.oip.stored_upstream import StoredUpstream
+from fallbacks.oip.upstream import UpstreamModel
 from fallbacks.onnx import OnnxModel
 from fallbacks.predictor import LoadedModel
 from gateway.core.deadline import call_deadline
@@ -25,7 +25,7 @@ class _Unfit(Exception):
         self.problem = problem
 
 
-def load_models(deployment: Deployment, upstreams: Mapping[str, Stored]) -> dict[str, LoadedModel]:
+def load_models(deployment: Deployment, upstreams: Mapping[str, StoredUpstream]) -> dict[str, LoadedModel]:
     """Every rung's model. upstreams: what is stored of those in other servers, by rung; none is called.
 
     Raises:  PolicyError naming every rung that cannot be loaded, and the nearest file if one is missing.
@@ -68,7 +68,9 @@ def _file(deployment: Deployment, at: Loc, name: str) -> OnnxModel:
     return model
 
 
-def _upstream(deployment: Deployment, i: int, named: OipPolicy, stored: Stored | None) -> Upstream:
+def _upstream(
+    deployment: Deployment, i: int, named: OipPolicy, stored: StoredUpstream | None
+) -> UpstreamModel:
     at = ("rungs", i, "model")
     if stored is None:
         what = f"{UPSTREAMS_FILE} does not hold this model: run `gateway calibrate`"
@@ -79,13 +81,13 @@ def _upstream(deployment: Deployment, i: int, named: OipPolicy, stored: Stored |
         raise _Unfit(deployment.problem((*at, "token_env"), str(error))) from error
     encoder = None if named.encoder is None else _file(deployment, (*at, "encoder"), named.encoder)
     try:
-        return Upstream(
+        return UpstreamModel(
             remote,
             stored,
             names=named.names,
             encoder=encoder,
             max_rows=deployment.policy.serving.max_batch_rows,
-            due_s=partial(call_deadline, deployment.policy.rungs[i].budget_s),
+            call_deadline=partial(call_deadline, deployment.policy.rungs[i].budget_s),
         )
     except ValueError as error:
         if encoder is not None:

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 
 import orjson
 
-from fallbacks.oip.address import Remote, UpstreamAddress
-from fallbacks.oip.apart import apart
+from fallbacks.oip.address import RemoteModel, UpstreamAddress
 from fallbacks.oip.client import connect
-from fallbacks.oip.errors import Unanswered
-from fallbacks.oip.stored import Stored
-from fallbacks.oip.upstream import Upstream
+from fallbacks.oip.errors import UpstreamFailed
+from fallbacks.oip.run_in_thread import run_in_thread
+from fallbacks.oip.stored_upstream import StoredUpstream
+from fallbacks.oip.upstream import UpstreamModel
 from fallbacks.onnx_file import read_once
 from fallbacks.predictor import LoadedModel
 from gateway.core.errors import ArtifactError, PolicyError, Problem
@@ -30,46 +30,46 @@ RECORD_S, CHECK_S = 30.0, 2.0
 log = logging.getLogger(__name__)
 
 
-def remote_of(named: OipPolicy) -> Remote:
+def remote_of(named: OipPolicy) -> RemoteModel:
     """Raises ValueError if the variable that should hold the token does not."""
     token = None
     if named.token_env is not None:
         token = os.environ.get(named.token_env, "")
         if not token or not token.isascii() or not token.isprintable() or " " in token:
             raise ValueError(f"the environment variable {named.token_env} holds no token")
-    return Remote(UpstreamAddress.parse(named.url), named.model, named.version, token)
+    return RemoteModel(UpstreamAddress.parse(named.url), named.model, named.version, token)
 
 
-def record_upstreams(deployment: Deployment) -> dict[str, Stored]:
+def record_upstreams(deployment: Deployment) -> dict[str, StoredUpstream]:
     """What identifies every rung in another server, requested now. Raises PolicyError; blocks."""
-    found: dict[str, Stored] = {}
+    found: dict[str, StoredUpstream] = {}
     problems: list[Problem] = []
     for i, rung in enumerate(deployment.policy.rungs):
         if isinstance(rung.model, OipPolicy):
             try:
                 found[rung.name] = _record(rung.model, deployment.policy)
-            except (Unanswered, TimeoutError, ValueError) as error:
+            except (UpstreamFailed, TimeoutError, ValueError) as error:
                 problems.append(deployment.problem(("rungs", i, "model"), f"cannot be calibrated: {error}"))
     if problems:
         raise PolicyError(problems)
     return found
 
 
-def _record(named: OipPolicy, policy: Policy) -> Stored:
+def _record(named: OipPolicy, policy: Policy) -> StoredUpstream:
     remote = remote_of(named)
     ranges = {named.names.get(name, name): (r.low, r.high) for name, r in policy.inputs.items()}
 
-    async def ask() -> Stored:
+    async def ask() -> StoredUpstream:
         client = connect(remote)
         try:
-            return await Stored.record(client, ranges, policy.serving.max_batch_rows, RECORD_S)
+            return await StoredUpstream.record(client, ranges, policy.serving.max_batch_rows, RECORD_S)
         finally:
             await client.close()
 
-    return apart(ask)
+    return run_in_thread(ask)
 
 
-def write_upstreams(deployment: Deployment, found: Mapping[str, Stored]) -> None:
+def write_upstreams(deployment: Deployment, found: Mapping[str, StoredUpstream]) -> None:
     """Writes the file, if any rung is in another server."""
     if found:
         held = {"schema": 1, "upstreams": {name: stored.to_json() for name, stored in found.items()}}
@@ -77,7 +77,7 @@ def write_upstreams(deployment: Deployment, found: Mapping[str, Stored]) -> None
         (deployment.folder / UPSTREAMS_FILE).write_bytes(orjson.dumps(held, option=options))
 
 
-def read_upstreams(deployment: Deployment) -> dict[str, Stored]:
+def read_upstreams(deployment: Deployment) -> dict[str, StoredUpstream]:
     """What is kept, by rung. Raises ArtifactError if the policy needs the file and cannot have it."""
     if not any(isinstance(rung.model, OipPolicy) for rung in deployment.policy.rungs):
         return {}
@@ -88,7 +88,7 @@ def read_upstreams(deployment: Deployment) -> dict[str, Stored]:
         held = orjson.loads(read_once(path))
         if not isinstance(held, dict) or held.get("schema") != 1 or not isinstance(held["upstreams"], dict):
             raise ValueError("is not of this version")
-        return {str(name): Stored.from_json(one) for name, one in held["upstreams"].items()}
+        return {str(name): StoredUpstream.from_json(one) for name, one in held["upstreams"].items()}
     except (ValueError, KeyError) as error:
         raise ArtifactError([Problem("", f"{error}; run `gateway calibrate` again", str(path))]) from error
 
@@ -98,14 +98,14 @@ def check_upstreams(deployment: Deployment, models: Mapping[str, LoadedModel]) -
 
     Raises ArtifactError if one answers differently. One that cannot be reached now is logged.
     """
-    asked = {name: model for name, model in models.items() if isinstance(model, Upstream)}
+    asked = {name: model for name, model in models.items() if isinstance(model, UpstreamModel)}
     if not asked:
         return
 
     async def ask() -> list[BaseException | None]:
         return await asyncio.gather(*(one.check(CHECK_S) for one in asked.values()), return_exceptions=True)
 
-    ended = dict(zip(asked, apart(ask), strict=True))
+    ended = dict(zip(asked, run_in_thread(ask), strict=True))
     problems: list[Problem] = []
     for i, rung in enumerate(deployment.policy.rungs):
         match ended.get(rung.name):
@@ -113,7 +113,7 @@ def check_upstreams(deployment: Deployment, models: Mapping[str, LoadedModel]) -
                 pass
             case ValueError() as error:
                 problems.append(deployment.problem(("rungs", i, "model"), str(error)))
-            case Unanswered() | TimeoutError() as error:
+            case UpstreamFailed() | TimeoutError() as error:
                 log.warning(
                     "rung %s cannot be checked now, and is not asked until it can: %s", rung.name, error
                 )

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from fallbacks.oip import open_inference_pb2 as pb
+from fallbacks.oip.wire_format import fields
 from gateway.core.errors import InvalidRequest, Problem
 
 MAX_REST_BYTES = 64 * 1024
@@ -26,8 +27,6 @@ MAX_FIELDS = 4096
 _INPUTS = pb.ModelInferRequest.INPUTS_FIELD_NUMBER
 _RAW = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 _CONTENTS = pb.ModelInferRequest.InferInputTensor.CONTENTS_FIELD_NUMBER
-_VARINT, _BYTES = 0, 2  # wire types; groups are of no message here
-_FIXED = {1: 8, 5: 4}
 
 
 def hold_memory(raw: bytes) -> None:
@@ -50,39 +49,8 @@ def hold_memory(raw: bytes) -> None:
 
 def _data(raw: bytes) -> Iterator[tuple[int, int]]:
     """Every field of the message and of its inputs: whose data it is, and how many bytes; 0 for the rest."""
-    for number, start, end in _fields(raw, 0, len(raw)):
+    for number, start, end in fields(raw, 0, len(raw)):
         yield _RAW, end - start if number == _RAW else 0
         if number == _INPUTS:
-            for inner, inner_start, inner_end in _fields(raw, start, end):
+            for inner, inner_start, inner_end in fields(raw, start, end):
                 yield _CONTENTS, inner_end - inner_start if inner == _CONTENTS else 0
-
-
-def _fields(raw: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """The number of each field, and where its content lies. Raises IndexError for what is no message."""
-    while at < end:
-        tag, at = _varint(raw, at)
-        kind, start = tag & 7, at
-        if kind == _BYTES:
-            size, start = _varint(raw, at)
-            at = start + size
-        elif kind == _VARINT:
-            _, at = _varint(raw, at)
-        elif kind in _FIXED:
-            at += _FIXED[kind]
-        else:
-            raise IndexError("no field begins like this")
-        if at > end:
-            raise IndexError("a field is longer than what holds it")
-        yield tag >> 3, start, at
-
-
-def _varint(raw: bytes, at: int) -> tuple[int, int]:
-    """A number, and where it ends."""
-    value = 0
-    for shift in range(0, 70, 7):
-        octet = raw[at]
-        at += 1
-        value |= (octet & 127) << shift
-        if octet < 128:
-            return value, at
-    raise IndexError("a number has too many bytes")

@@ -54,7 +54,7 @@ async def _reply_review(gateway: Gateway, caller: Caller, case_id: str, stamp: S
     queued, loaded = gateway.review, gateway.loaded
     case_stamp = stamp._replace(decision_id=case_id)
     try:
-        record = await queued.queue.find(case_id) if isinstance(queued, QueuedReview) else None
+        record = await queued.store.find(case_id) if isinstance(queued, QueuedReview) else None
     except Exception:
         log.exception("the review queue cannot be read")
         return reply_unanswered(Refused(Reason.UNAVAILABLE), case_stamp)

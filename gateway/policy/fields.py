@@ -10,10 +10,15 @@ from pydantic_core import PydanticCustomError
 from gateway.core.decision import Verdict
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+"""A name that can stand in a URL, a metric and a file of keys."""
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=60)]
+"""How long a part may take."""
 Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
+"""A part of all rows or answers."""
 AnyVerdict: TypeAlias = Literal["allow", "degrade", "defer", "refuse"]
+"""What a guard may say of a request."""
 CheckVerdict: TypeAlias = Literal["allow", "degrade"]
+"""What a check may say of an answer: let it leave, or ask the next rung."""
 CertifiedCuts: TypeAlias = Annotated[
     dict[Literal["degrade", "defer", "refuse"], Literal["certified"]], Field(min_length=1, max_length=1)
 ]

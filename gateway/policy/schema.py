@@ -22,52 +22,80 @@ class OnnxPolicy(Strict):
     """A model in this folder, run by ONNX Runtime in the replica."""
 
     kind: Literal["onnx"]
+    """A model file in the deployment folder."""
     path: str
+    """The ONNX file, relative to the deployment folder: a dynamic first axis, loaded at start and tried on
+    one row of zeros. The certificate binds its content too: another model needs `gateway calibrate`."""
 
 
 class OipPolicy(Strict):
-    """A model in a server that speaks the Open Inference Protocol: Triton, KServe, MLServer, this gateway.
-
-    `names`: our name of an input or output, to the server's. `encoder`: a model in this folder that answers
-    the same rows beside it, for guards that need features. `token_env`: the variable that holds a token.
-    """
+    """A model in a server that speaks the Open Inference Protocol: Triton, KServe, MLServer, this gateway."""
 
     kind: Literal["oip"]
+    """A model in another server."""
     url: str
+    """Where the server is: `http://host:port`, `https://host`, `grpc://host:port` or `grpcs://host:port`;
+    over HTTP a path prefix may follow. No user, password, query or fragment. The server may move: the
+    certificate knows it by its answers, which `gateway calibrate` keeps in `upstreams.json`."""
     model: Annotated[str, Field(min_length=1, max_length=256)]
+    """The model's name at the server."""
     version: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """The model's version at the server; without one, the version that the server chooses."""
     names: dict[Annotated[str, Field(min_length=1)], Annotated[str, Field(min_length=1)]] = {}
+    """This deployment's name of an input or output, mapped to the server's: `{probabilities: output-0}`.
+    Names that are equal on both sides may be left out."""
     encoder: str | None = None
+    """An ONNX file in the deployment folder that answers the same rows beside the server. Its outputs,
+    `features` and `logits` for instance, stand beside the server's, for guards that need what the server does
+    not return."""
     token_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = None
+    """The environment variable that holds the bearer token for the server: printable ASCII without spaces.
+    Without it no token is sent. It is read whenever the policy is loaded."""
 
 
 ModelPolicy: TypeAlias = Annotated[OnnxPolicy | OipPolicy, Field(discriminator="kind")]
 
 
 class RungPolicy(Strict):
-    """One step of the ladder."""
+    """One model of the ladder, with the time it has and the check of its answers."""
 
     name: Name
+    """The rung's name: in replies (`fs_served_by`), metrics, audit log and certificate. Unique among guards,
+    rungs and checks."""
     model: ModelPolicy
+    """The model of this rung. All rungs take the same inputs."""
     budget_s: Seconds
+    """Seconds that the model may take for one batch. At the limit its answer is dropped and the rows go on to
+    the next rung. Five failures in a row open the rung's circuit for 5 s."""
     checks: Annotated[list[CheckPolicy], Field(max_length=1)] = []
+    """What judges each answer of this rung before it leaves. A row whose answer does not pass goes on to the
+    next rung; without a check every answer passes, and `answered_error` does not count this rung."""
 
 
 class ReviewPolicy(Strict):
-    """Where people answer. `expire_after_s` bounds how long a caller may wait for one."""
+    """The queue of rows that wait for a reviewer's answer."""
 
     store: Annotated[str, Field(pattern=r"^sqlite:///.+")]
+    """The queue's SQLite file: `sqlite:///` and a path relative to the deployment folder (`sqlite:////` and
+    an absolute path). Made where it is missing, shared by the replicas. A change needs a restart."""
     capacity: Annotated[int, Field(ge=1)]
+    """Cases that may be open or leased at the same time. Rows beyond that are refused as `unavailable`."""
     expire_after_s: Annotated[float, Field(ge=1)]
+    """Seconds from a case's arrival until it expires undecided. A reload applies a new value to new cases."""
     on_expire: Literal["refuse"] = "refuse"
+    """What the caller of an expired case gets: a refusal as `unavailable`. There is no other choice."""
     budget_s: Seconds = 0.25
+    """Seconds that storing the rows of one batch may take. At the limit the rows are refused as
+    `unavailable`."""
 
 
 class Range(Strict):
-    """What values an input may have; what lies outside is the caller's to mend."""
+    """The values that an input may have."""
 
     low: float
+    """The least value, inclusive."""
     high: float
+    """The greatest value, inclusive; not below `low`."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -77,11 +105,19 @@ class Range(Strict):
 
 
 class RoundedTier(Strict):
+    """Outputs rounded to a number of digits."""
+
     rounded: Annotated[int, Field(ge=1, le=6)]
+    """Digits after the decimal point. Where rounding ties the largest value with one before it, the largest
+    goes one step up, so that the first largest value stays the same."""
 
 
 class TopTier(Strict):
+    """Each row's largest values alone."""
+
     top: Annotated[int, Field(ge=1)]
+    """How many of a row's largest values are shown. The others become 0, or the datatype's lowest number
+    where 0 would not be smaller."""
 
 
 def _tier_arm(value: Any) -> str:
@@ -104,52 +140,100 @@ TierPolicy: TypeAlias = Annotated[
 
 
 class TlsFiles(Strict):
-    """Two PEM files, relative to the deployment folder; the certificate's may hold its chain."""
+    """The two PEM files of TLS."""
 
     certificate: Annotated[str, Field(min_length=1)]
+    """The certificate, followed by its chain if it has one: a PEM file, relative to the deployment folder."""
     key: Annotated[str, Field(min_length=1)]
+    """The certificate's private key without a password: a PEM file, relative to the deployment folder."""
 
 
 class Serving(Strict):
-    """Where and how wide, each limit for one replica. A public bind needs `tls` or `trusted_proxies`.
-
-    max_connections: of HTTP, and as many again of gRPC; max_connections_per_caller: of HTTP; behind
-    `trusted_proxies` the connections are the proxies' and only the first holds. max_in_flight: requests of
-    either. base_path: what may stand before `/v2` in a URL, such as `/models`; paths without it work as well.
-    """
+    """Which callers are let in, and how much one replica takes: each limit is for one replica."""
 
     replicas: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that serve under Ray, each with the limits of this block. `--replicas` overrides it;
+    `--local` serves one. A change needs a restart."""
     max_batch_rows: Annotated[int, Field(ge=1, le=1024)] = 128
+    """Rows that one request may have, and rows of several requests that are decided together. A request with
+    more is invalid (400). Must not exceed what upstream servers take."""
     max_queued_rows: Annotated[int, Field(ge=1)] = 4096
+    """Rows that may wait for a batch or for the review queue's disk. At the limit a request is refused as
+    `unavailable` at once, to be sent again after a second."""
     max_connections: Annotated[int, Field(ge=1, le=65_536)] = 2048
+    """Open connections over HTTP, and as many again over gRPC; fewer where the limit of open files is too
+    low, which the log says. At the limit the HTTP connection that has been idle longest gives way. Read at
+    start only: a change needs a restart."""
     max_connections_per_caller: Annotated[int, Field(ge=1, le=65_536)] = 256
+    """Open HTTP connections of one caller; not counted behind `trusted_proxies`, whose connections are
+    shared. Read at start only: a change needs a restart."""
     max_in_flight: Annotated[int, Field(ge=1)] = 4096
+    """Requests under way at the same time over both protocols, those that wait for a reviewer's answer
+    included. At the limit a request is refused as `unavailable`."""
     max_in_flight_per_caller: Annotated[int, Field(ge=1)] = 256
+    """The same for one caller. At the limit the caller's request is refused as `rate_limited`."""
     base_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
+    """A prefix that URLs may have before `/v2`, such as `/team/a`; URLs without it work as well. A change
+    needs a restart."""
     anonymous: Literal["loopback", "nobody"] = "nobody"
+    """Which callers without a key are let in: those from loopback addresses (`loopback`) or none (`nobody`).
+    Each address is a caller of its own, with the disclosure tier `anonymous` and the scope `infer`."""
     trusted_proxies: list[str] = []
+    """Proxies whose `X-Forwarded-For` is believed: addresses, networks (`10.0.0.0/8`) and names, or only `*`
+    for every peer. A caller's address is the rightmost one that is no trusted proxy. A change needs a
+    restart."""
     tls: TlsFiles | None = None
+    """The certificate and key of both data ports, TLS 1.2 and later; without it they speak plain text. Read
+    at start only: a renewed certificate needs a restart."""
 
 
 class Policy(Strict):
     """The whole of `gateway.yaml`."""
 
     schema_: SchemaOne
+    """The version of this file's format; there is one."""
     name: Name
+    """The deployment's name, and the model's in URLs: `/v2/models/NAME/infer`. Not `stats`. A change needs a
+    restart and a new calibration."""
     version: str = "1"
+    """The model version in replies and URLs. A text: quote a number."""
     mode: Literal["enforce", "observe"] = "enforce"
+    """`enforce`: guards and checks act. `observe`: they only measure and record, so every row gets the answer
+    of the first rung that has one, and the promises of the certificate do not hold."""
     deadline_s: Seconds
+    """Seconds from a request's arrival to its answer. At the limit every row that is still open is refused
+    (`deadline`, 504). A client can only shorten it. At least the sum of all budgets, review included."""
     false_alarm_budget: Annotated[float, Field(gt=0, le=0.5)]
+    """The share of good rows that all certified guards together may stop. `gateway calibrate` certifies it,
+    and refuses a budget that the held-out rows cannot support. A budget of 0.02 takes about 1,000 rows."""
     answered_error: Share
+    """The share of all answers, over all rungs that have a check, that may be wrong. Certified on held-out
+    rows."""
     delta: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    """The probability, over the draw of the held-out rows, with which one statement of the certificate may be
+    false: 0.05 is a confidence of 95 %."""
     inputs: dict[str, Range] = {}
+    """The range of an input's values, by the input's name. A value outside is the caller's to correct: the
+    request is invalid (400) and names it. Inputs without an entry take any finite value of their datatype."""
     labels: list[str] = []
+    """The names of the classes, in the order of the model's output: for the review console and for replies to
+    the `classification` parameter. As many as the exposed output has classes; empty: classes are numbers."""
     guards: list[GuardPolicy]
+    """What judges a request before a model's answer may leave. A row gets the most severe verdict of all
+    enforced guards, so their order changes no outcome; a refused row skips the guards behind."""
     rungs: Annotated[list[RungPolicy], Field(min_length=1)]
+    """The models, in the order in which they are asked. The first is the primary: its answers are `served`,
+    and guards read its outputs. Answers of later rungs are `degraded`, by name."""
     review: ReviewPolicy | None = None
+    """The queue to human reviewers. Without it every row that needs review is refused as `unavailable`."""
     expose: Annotated[list[str], Field(min_length=1)]
+    """The model outputs that callers may see. Every rung has them, with equal datatype and shape. The others,
+    such as `features` and `logits`, never leave the gateway."""
     disclosure: dict[str, TierPolicy] = {}
+    """How exactly each tier of callers sees floating outputs, by the tier's name: `anonymous`, and the names
+    that `gateway key --tier` gives to keys. A tier without an entry gets `{rounded: 2}`."""
     serving: Serving = Serving()
+    """Which callers are let in, and how much each replica takes."""
 
     def certified_part(self) -> dict[str, Any]:
         """What the certificate speaks of: change any of it and calibration must run again."""

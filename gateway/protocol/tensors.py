@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import array as arrays
 import math
-import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,15 +27,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fallbacks.oip.forms import bf16_bits, flat
 from fallbacks.oip.tensors import Array, Shape
+from fallbacks.oip.values import bf16_bits, flatten, join_byte_strings, split_byte_strings
 from gateway.core.errors import InvalidRequest, Problem
 from gateway.core.rows import Mask
 from gateway.protocol.contract import TensorSpec
 from gateway.protocol.problems import RequestProblems
 
 _BINARY_ONLY = frozenset({"FP16", "BF16"})
-_LENGTH = struct.Struct("<I")
 LOWEST_BF16 = float.fromhex("-0x1.fep127")
 _TWICE_ROUNDED = b"\xfd\x43\xae"  # the low bytes of 7.038531e-26 and its negative
 _JSON_TYPES: dict[str, frozenset[type]] = {
@@ -60,7 +58,7 @@ def from_json(
     if spec.datatype in _BINARY_ONLY:
         problems.add(at, f"{spec.datatype} travels as binary only: give binary_data_size")
         return None
-    values = flat(data, shape)
+    values = flatten(data, shape)
     if values is None:
         form = f"{math.prod(shape)} values, flat or nested as {list(shape)}"
         problems.add(at, f"must be a list of {form}")
@@ -135,7 +133,7 @@ def from_binary(
     """A tensor from its binary form, without a copy where memory is aligned; else None, and a problem."""
     count = math.prod(shape)
     if spec.datatype == "BYTES":
-        items = _split(raw, count)
+        items = split_byte_strings(raw, count)
         if items is None:
             problems.add(at, f"{raw.nbytes} bytes are not {count} times a 4-byte length and that many bytes")
             return None
@@ -178,22 +176,6 @@ def _view(spec: TensorSpec, raw: memoryview) -> Array:
         return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
     array: Array = np.frombuffer(raw, spec.dtype)
     return array if array.flags.aligned else array.copy()
-
-
-def _split(raw: memoryview, count: int) -> list[bytes] | None:
-    """The elements of a BYTES tensor, or None if the bytes are not exactly `count` of them."""
-    if 4 * count > raw.nbytes:
-        return None
-    octets = bytes(raw)
-    items: list[bytes] = []
-    start = 0
-    for _ in range(count):
-        body = start + 4
-        if body > len(octets):
-            return None
-        start = body + _LENGTH.unpack_from(octets, body - 4)[0]
-        items.append(octets[body:start])
-    return items if start == len(octets) else None
 
 
 def _checked(spec: TensorSpec, array: Array, at: str, problems: RequestProblems) -> Array | None:
@@ -248,8 +230,7 @@ def to_json(spec: TensorSpec, array: Array, withheld: Mask | None = None) -> Arr
 def to_binary(spec: TensorSpec, array: Array) -> bytes | memoryview:
     """The row-major little-endian bytes."""
     if spec.datatype == "BYTES":
-        items = [_octets(value) for value in array.flat]
-        return b"".join(part for item in items for part in (len(item).to_bytes(4, "little"), item))
+        return join_byte_strings(_octets(value) for value in array.flat)
     if spec.bf16:
         return bf16_bits(array).tobytes()
     return np.ascontiguousarray(array).data

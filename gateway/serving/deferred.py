@@ -26,7 +26,7 @@ async def wait_for_reviews(gateway: Gateway, decisions: list[Decision], wait_s: 
         await asyncio.sleep(POLL_EVERY_S)
         for i in open_rows:
             try:
-                record = await review.queue.find(settled[i].id)
+                record = await review.store.find(settled[i].id)
             except Exception:
                 log.exception("the review queue cannot be read; the deferral stands")
                 return settled

@@ -15,8 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fallbacks.breaker import Breaker, State
-from fallbacks.review.queue import ReviewQueue, StoreError
+from fallbacks.breaker import Breaker, BreakerState
+from fallbacks.review.open_store import open_store
+from fallbacks.review.store import StoreError
 from gateway.access.callers import Callers
 from gateway.access.in_flight import InFlight
 from gateway.core.batch import Batch
@@ -118,11 +119,11 @@ class Gateway:
         return LoadedDeployment(deployment, artifacts, pipeline, artifacts.contract, breakers)
 
     def start(self) -> None:
-        """Starts writing the audit log and maintaining the review queue, on the event loop that serves."""
+        """Starts writing the audit log and sweeping the review store, on the event loop that serves."""
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self.audit.run())]
         if isinstance(self.review, QueuedReview):
-            self._tasks.append(loop.create_task(self.review.tend()))
+            self._tasks.append(loop.create_task(self.review.sweep()))
 
     async def decide(self, batch: Batch, priority: int = 1) -> list[Decision]:
         """One decision a row, in order, by the rows' deadlines; rows of other requests share its passes.
@@ -156,7 +157,7 @@ class Gateway:
             loaded.artifacts.close()
             return False
         for name, breaker in old.breakers.items():
-            if breaker.state is State.ISOLATED and name in loaded.breakers:
+            if breaker.state is BreakerState.ISOLATED and name in loaded.breakers:
                 loaded.breakers[name].isolate()  # what an operator isolated stays isolated
         self.loaded = loaded
         self._retired.append(old.artifacts)
@@ -178,7 +179,7 @@ class Gateway:
         self.in_flight.most = policy.serving.max_in_flight
         self.in_flight.most_per_caller = policy.serving.max_in_flight_per_caller
         if isinstance(self.review, QueuedReview) and policy.review is not None:
-            self.review.queue.capacity = policy.review.capacity
+            self.review.store.capacity = policy.review.capacity
             self.review.expire_after_s = policy.review.expire_after_s
 
     async def healthy(self) -> bool:
@@ -206,7 +207,7 @@ class Gateway:
             artifacts.close()  # again where a timer is still to come: closing twice does nothing
             await artifacts.closed()
         if isinstance(self.review, QueuedReview):
-            self.review.queue.close()
+            self.review.store.close()
 
 
 def _needs_restart(old: Policy, deployment: Deployment) -> Iterator[Problem]:
@@ -226,9 +227,8 @@ def _open_review(deployment: Deployment) -> Review:
     policy = deployment.policy.review
     if policy is None:
         return NoReview()
-    path = deployment.folder / policy.store.removeprefix("sqlite:///")
     try:
-        queue = ReviewQueue.open(f"sqlite:///{path}", capacity=policy.capacity)
+        store = open_store(policy.store, deployment.folder, capacity=policy.capacity)
     except StoreError as error:
         raise PolicyError([deployment.problem(("review", "store"), str(error))]) from error
-    return QueuedReview(queue, policy.expire_after_s)
+    return QueuedReview(store, policy.expire_after_s)

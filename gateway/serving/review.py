@@ -1,7 +1,8 @@
-"""Between the pipeline and the people: a row becomes a case, an answered case becomes an outcome.
+"""Between the pipeline and the review store: a row becomes a case, a decided case becomes an outcome.
 
-A ticket is the row's decision id, so a caller needs one id for both. What a person sees is kept with the
-case: the row itself, why it came, and what a model would have said. Callers never see that part.
+The id of a case is the row's decision id, so a caller needs one id for both. What a reviewer sees is stored
+with the case: the row itself, why it was deferred, and the classes that a model found likeliest. Callers
+never see that part.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from fallbacks.oip.payload import encode
 from fallbacks.review.cases import Case, CaseRecord, CaseState
-from fallbacks.review.payload import encode
-from fallbacks.review.queue import ReviewQueue
+from fallbacks.review.store import ReviewStore
 from gateway.core.decision import Degraded, Outcome, Reason, Refused, Tensors, Verdict
 from gateway.core.pipeline import ReviewRequest
 from gateway.protocol.contract import Contract
@@ -26,87 +27,90 @@ from gateway.protocol.endings import BY_REVIEW
 from gateway.protocol.tensors import blank
 
 SUGGESTED = "probabilities"
-TOP = 3
-TEND_EVERY_S = 60.0
+"""The model output that is shown to a reviewer."""
+SUGGESTIONS = 3
+SWEEP_EVERY_S = 60.0
 KEEP_S = 30 * 86_400.0
+"""How long decided and expired cases are kept."""
 log = logging.getLogger(__name__)
 
 
 class QueuedReview:
-    """The review queue as the pipeline sees it: `Review`."""
+    """Human review by way of a review store; the pipeline's `Review`."""
 
     def __init__(
-        self, queue: ReviewQueue, expire_after_s: float, clock: Callable[[], float] = time.time
+        self, store: ReviewStore, expire_after_s: float, clock: Callable[[], float] = time.time
     ) -> None:
-        self.queue = queue
+        self.store = store
         self.expire_after_s = expire_after_s
         self._clock = clock
 
-    async def put(self, cases: Sequence[ReviewRequest], /) -> Sequence[bool]:
-        """Takes cases durably, in order; False where there is no room. Raises what the database raises."""
+    async def put(self, requests: Sequence[ReviewRequest], /) -> Sequence[bool]:
+        """Stores rows durably, in order; False where there is no room. Raises what the store raises."""
         now_s = self._clock()
-        return await self.queue.put([self._stored(case, now_s) for case in cases])
+        return await self.store.put([self._case(request, now_s) for request in requests])
 
-    async def tend(self) -> None:
-        """Until cancelled: stores what has expired; forgets final cases, payloads included, after 30 days."""
+    async def sweep(self) -> None:
+        """Until cancelled: marks expired cases, and deletes final ones, payloads included, after 30 days."""
         while True:
             try:
-                await self.queue.expire(self._clock())
-                await self.queue.purge(self._clock() - KEEP_S)
+                await self.store.expire(self._clock())
+                await self.store.purge(self._clock() - KEEP_S)
             except Exception:
                 log.exception("the review queue could not be tended; the next round tries again")
-            await asyncio.sleep(TEND_EVERY_S)
+            await asyncio.sleep(SWEEP_EVERY_S)
 
-    def _stored(self, case: ReviewRequest, now_s: float) -> Case:
+    def _case(self, request: ReviewRequest, now_s: float) -> Case:
         return Case(
-            id=case.id,
-            principal=case.principal,
+            id=request.id,
+            principal=request.principal,
             created_s=now_s,
             expires_s=now_s + self.expire_after_s,
-            payload=encode(case.inputs),
-            why=orjson.dumps(_why(case)).decode(),
-            model_view=orjson.dumps(_suggestion(case.suggestion)).decode(),
+            payload=encode(request.inputs),
+            why=orjson.dumps(_why(request)).decode(),
+            model_view=orjson.dumps(_likeliest_classes(request.suggestion)).decode(),
         )
 
 
 class NoReview:
-    """A deployment without people: whatever would need one is refused."""
+    """A deployment without human review: every row that needs it is refused."""
 
-    async def put(self, cases: Sequence[ReviewRequest], /) -> Sequence[bool]:
-        return [False] * len(cases)
+    async def put(self, requests: Sequence[ReviewRequest], /) -> Sequence[bool]:
+        return [False] * len(requests)
 
 
-def _why(case: ReviewRequest) -> dict[str, Any]:
-    raised = [f for f in case.findings if f.verdict > Verdict.ALLOW and f.enforced]
+def _why(request: ReviewRequest) -> dict[str, Any]:
+    """The row's reason, and the enforced findings that raised its verdict."""
+    raised = [f for f in request.findings if f.verdict > Verdict.ALLOW and f.enforced]
     return {
-        "reason": case.reason,
+        "reason": request.reason,
         "raised": [{"stage": f.stage, "score": f.score, "error": f.error, "form": f.form} for f in raised],
     }
 
 
-def _suggestion(view: Tensors | None) -> list[list[float]]:
-    """[[class, probability], ...] of the likeliest classes; empty where no model had a view."""
-    if view is None or SUGGESTED not in view or view[SUGGESTED].dtype.kind != "f":
+def _likeliest_classes(suggestion: Tensors | None) -> list[list[float]]:
+    """[[class, probability], ...] of the likeliest classes; empty without a suggestion of probabilities."""
+    if suggestion is None or SUGGESTED not in suggestion or suggestion[SUGGESTED].dtype.kind != "f":
         return []
-    p: NDArray[Any] = view[SUGGESTED].reshape(-1)
-    best = np.argsort(-p, kind="stable")[:TOP]
+    p: NDArray[Any] = suggestion[SUGGESTED].reshape(-1)
+    best = np.argsort(-p, kind="stable")[:SUGGESTIONS]
     return [[int(i), round(float(p[i]), 4)] for i in best]
 
 
 def answer_with_label(label: int) -> str:
-    """What the console stores when a person names a class."""
+    """The stored answer of a reviewer who names a class."""
     return orjson.dumps({"label": label}).decode()
 
 
 def answer_unsure() -> str:
-    """What the console stores when a person cannot tell either: the caller is refused, not guessed at."""
+    """The stored answer of a reviewer who cannot tell: the row is refused."""
     return orjson.dumps({"unsure": True}).decode()
 
 
 def outcome_of(record: CaseRecord, contract: Contract) -> Outcome | None:
     """How a case ended for its caller, in the form of the model's own outputs; None while it waits.
 
-    The class that a person names stands in every output that scores classes; others are blank.
+    Every output that scores classes is one-hot at the class that the reviewer named; others are blank.
     """
     if record.state is CaseState.EXPIRED:
         return Refused(Reason.UNAVAILABLE)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fallbacks.breaker import State
-from gateway.admin.pages.status import Numbers
-from gateway.admin.pages.words import count, milliseconds, share, span
-from tests.support.admin_world import LETTERS, deployment, on_loop, rewrite, world
+from fallbacks.breaker import BreakerState
+from gateway.admin.pages.formatting import count, milliseconds, share, span
+from gateway.admin.pages.status import MetricSamples
+from tests.support.admin_world import LETTERS, admin_world, deployment, on_loop, rewrite
 
 GOOD = np.load(LETTERS / "samples.npz")["attributes"][:60]
 ODD = np.load(LETTERS / "outliers.npz")["uniform"][:20]
@@ -24,20 +24,20 @@ def series(text: str) -> dict[str, list[Any]]:
 
 @on_loop
 async def test_metrics_show_the_replica_as_it_is_now(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+    async with admin_world(deployment(tmp_path)) as one:
         await one.decide(GOOD)
         await one.put("x")
         one.gateway.loaded.breakers["small"].isolate()
         reply = await one.script.get("/metrics")
         assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
-        numbers = Numbers(reply.content)
+        numbers = MetricSamples(reply.content)
         assert numbers.sum("gateway_rows_total") == len(GOOD)
         states = numbers.by("state", "gateway_breaker_state", rung="small")
-        assert states == {state.value: float(state is State.ISOLATED) for state in State}
+        assert states == {state.value: float(state is BreakerState.ISOLATED) for state in BreakerState}
         assert numbers.by("state", "gateway_breaker_state", rung="primary")["closed"] == 1
-        waiting = await one.people.queue.waiting()
+        waiting = await one.review.store.counts()
         assert numbers.by("state", "gateway_review_cases") == {
-            state.value: n for state, n in waiting.counts.items()
+            state.value: n for state, n in waiting.by_state.items()
         }
         assert 89 < (numbers.one("gateway_review_oldest_seconds") or 0) < 95
         assert numbers.one("gateway_review_reachable") == 1
@@ -48,26 +48,26 @@ async def test_metrics_show_the_replica_as_it_is_now(tmp_path: Path) -> None:
 
 
 @on_loop
-async def test_metrics_survive_a_queue_that_is_gone(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
-        one.people.queue.close()
+async def test_metrics_are_served_without_the_review_store(tmp_path: Path) -> None:
+    async with admin_world(deployment(tmp_path)) as one:
+        one.review.store.close()
         reply = await one.script.get("/metrics")
-        assert reply.status_code == 200 and Numbers(reply.content).one("gateway_review_reachable") == 0
+        assert reply.status_code == 200 and MetricSamples(reply.content).one("gateway_review_reachable") == 0
         assert "unreachable" in (await one.browser.get("/status")).text
 
 
 @on_loop
-async def test_status_tells_scripts_what_the_metrics_count(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+async def test_status_as_json_agrees_with_the_metrics(tmp_path: Path) -> None:
+    async with admin_world(deployment(tmp_path)) as one:
         decisions = await one.decide(np.concatenate([GOOD, ODD]))
         ends = [type(decision.outcome).__name__.lower() for decision in decisions]
-        told = (await one.script.get("/status")).json()
-        assert told["outcomes"]["rows"] == len(ends)
+        fields = (await one.script.get("/status")).json()
+        assert fields["outcomes"]["rows"] == len(ends)
         for end in ("served", "degraded", "deferred", "refused"):
-            assert told["outcomes"][end]["rows"] == ends.count(end)
-        assert told["outcomes"]["served"]["share"] == pytest.approx(ends.count("served") / len(ends))
-        assert told["policy"] == one.gateway.loaded.tag and told["mode"] == "enforce"
-        ood = next(guard for guard in told["guards"] if guard["name"] == "ood")
+            assert fields["outcomes"][end]["rows"] == ends.count(end)
+        assert fields["outcomes"]["served"]["share"] == pytest.approx(ends.count("served") / len(ends))
+        assert fields["policy"] == one.gateway.loaded.tag and fields["mode"] == "enforce"
+        ood = next(guard for guard in fields["guards"] if guard["name"] == "ood")
         assert sum(ood["verdicts"].values()) == len(ends) and ood["verdicts"]["defer"] > 0
         certified = one.gateway.loaded.artifacts.certificate.false_alarm
         assert certified is not None
@@ -75,16 +75,16 @@ async def test_status_tells_scripts_what_the_metrics_count(tmp_path: Path) -> No
             "All guards together stop at most 2 % of good requests, with 95 % confidence; "
             f"cut from {count(certified.n)} held-out rows."
         )
-        primary = told["rungs"][0]
+        primary = fields["rungs"][0]
         assert primary["breaker"] == {"closed": 1} and primary["answered"] == ends.count("served")
         assert primary["promise"].startswith("At most 2 % of what it answers is wrong, with 95 %")
-        assert told["review"]["waiting"] == ends.count("deferred")
-        assert [replica["answers"] for replica in told["replicas"]] == [True]
+        assert fields["review"]["waiting"] == ends.count("deferred")
+        assert [replica["answers"] for replica in fields["replicas"]] == [True]
 
 
 @on_loop
-async def test_status_is_a_page_for_people(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+async def test_status_is_a_page_for_browsers(tmp_path: Path) -> None:
+    async with admin_world(deployment(tmp_path)) as one:
         empty = await one.browser.get("/status")
         assert empty.status_code == 200 and 'http-equiv="refresh" content="5"' in empty.text
         await one.decide(np.concatenate([GOOD, ODD]))
@@ -99,12 +99,12 @@ async def test_status_is_a_page_for_people(tmp_path: Path) -> None:
 
 
 @on_loop
-async def test_a_deployment_without_people_says_so(tmp_path: Path) -> None:
+async def test_a_deployment_without_review_says_so(tmp_path: Path) -> None:
     folder = deployment(tmp_path)
     text = (folder / "gateway.yaml").read_text()
     lines = [line for line in text.splitlines() if not line.startswith("review:")]
     (folder / "gateway.yaml").write_text("\n".join(lines))
-    async with world(folder) as one:
+    async with admin_world(folder) as one:
         assert "What no model may answer is refused" in (await one.browser.get("/status")).text
         assert (await one.script.get("/status")).json()["review"] is None
         assert "gateway_review" not in (await one.script.get("/metrics")).text
@@ -113,32 +113,32 @@ async def test_a_deployment_without_people_says_so(tmp_path: Path) -> None:
 
 
 @on_loop
-async def test_policy_is_told_as_it_is_in_force(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
-        told = (await one.script.get("/policy")).json()
-        assert told["tag"] == one.gateway.loaded.tag
-        assert told["policy"]["schema"] == 1 and told["policy"]["guards"][1]["name"] == "ood"
+async def test_policy_is_shown_as_it_is_in_force(tmp_path: Path) -> None:
+    async with admin_world(deployment(tmp_path)) as one:
+        fields = (await one.script.get("/policy")).json()
+        assert fields["tag"] == one.gateway.loaded.tag
+        assert fields["policy"]["schema"] == 1 and fields["policy"]["guards"][1]["name"] == "ood"
 
 
 @on_loop
 async def test_reload_says_whether_anything_changed(tmp_path: Path) -> None:
     folder = deployment(tmp_path)
-    async with world(folder) as one:
+    async with admin_world(folder) as one:
         own, old = one.gateway.replica, one.gateway.loaded.tag
         same = await one.script.post("/policy/reload")
         assert (same.status_code, same.json()["replicas"][own]["changed"]) == (200, False)
         rewrite(folder, 'version: "1"', 'version: "2"')
         other = await one.script.post("/policy/reload")
-        told = other.json()["replicas"][own]
-        assert told["changed"] is True
-        assert told["tag"] == one.gateway.loaded.tag != old
+        fields = other.json()["replicas"][own]
+        assert fields["changed"] is True
+        assert fields["tag"] == one.gateway.loaded.tag != old
         assert (await one.post("/policy/reload")).headers["location"] == "/status"
 
 
 @on_loop
 async def test_a_failed_reload_keeps_the_old_policy_and_names_every_problem(tmp_path: Path) -> None:
     folder = deployment(tmp_path)
-    async with world(folder) as one:
+    async with admin_world(folder) as one:
         old = one.gateway.loaded
         rewrite(folder, "kind: rate", "kind: <b>rat</b>")
         reply = await one.script.post("/policy/reload")
@@ -153,14 +153,14 @@ async def test_a_failed_reload_keeps_the_old_policy_and_names_every_problem(tmp_
 async def test_a_reload_that_breaks_is_a_problem_and_not_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with world(deployment(tmp_path)) as one:
+    async with admin_world(deployment(tmp_path)) as one:
         monkeypatch.setattr(one.gateway, "reload", lambda: 1 / 0)
         assert (await one.script.post("/policy/reload")).status_code == 409
 
 
 @on_loop
-async def test_an_isolated_rung_is_not_asked_until_restored(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+async def test_an_isolated_rung_is_not_called_until_restored(tmp_path: Path) -> None:
+    async with admin_world(deployment(tmp_path)) as one:
         reply = await one.script.post("/rungs/primary/isolate")
         assert reply.json() == {
             "rung": "primary",
@@ -175,7 +175,7 @@ async def test_an_isolated_rung_is_not_asked_until_restored(tmp_path: Path) -> N
 
 @on_loop
 async def test_an_unknown_rung_names_the_known_ones(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+    async with admin_world(deployment(tmp_path)) as one:
         reply = await one.script.post("/rungs/primry/isolate")
         assert reply.status_code == 404 and reply.json()["rungs"] == ["primary", "small"]
         assert "primary, small" in (await one.post("/rungs/x/restore")).text
@@ -183,11 +183,11 @@ async def test_an_unknown_rung_names_the_known_ones(tmp_path: Path) -> None:
 
 @on_loop
 async def test_a_decision_is_explained_whole_and_by_row(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+    async with admin_world(deployment(tmp_path)) as one:
         await one.decide(GOOD[:3], "abc")
-        told = (await one.script.get("/decisions/abc")).json()
-        assert [row["id"] for row in told["rows"]] == ["abc.0", "abc.1", "abc.2"]
-        assert any("score" in finding for finding in told["rows"][0]["findings"])
+        fields = (await one.script.get("/decisions/abc")).json()
+        assert [row["id"] for row in fields["rows"]] == ["abc.0", "abc.1", "abc.2"]
+        assert any("score" in finding for finding in fields["rows"][0]["findings"])
         row = (await one.script.get("/decisions/abc.1")).json()
         assert [row["id"] for row in row["rows"]] == ["abc.1"]
         for unknown in ("abd", "abc.3"):
@@ -196,7 +196,7 @@ async def test_a_decision_is_explained_whole_and_by_row(tmp_path: Path) -> None:
 
 @on_loop
 async def test_what_is_not_there_is_not_found_in_either_form(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+    async with admin_world(deployment(tmp_path)) as one:
         for path in ("/nothing", "/pages/base.html", "/pages/__init__.py", "/review/x/image.png"):
             assert (await one.script.get(path)).status_code == 404, path
         assert (await one.script.get("/policy/reload")).status_code == 405
@@ -227,7 +227,7 @@ def test_shares_never_round_to_nothing_or_all(part: float, said: str) -> None:
     assert share(part) == said
 
 
-def test_numbers_are_told_as_people_read_them() -> None:
+def test_numbers_are_formatted_for_reading() -> None:
     assert (count(1234567.0), count(None)) == ("1\u202f234\u202f567", "–")
     assert [milliseconds(s) for s in (0.00021, 0.0034, 0.12, None)] == ["0.21 ms", "3.4 ms", "120 ms", "–"]
 
@@ -241,9 +241,9 @@ t_bucket{le="0.1",r="b"} 0
 t_bucket{le="0.2",r="b"} 3
 t_bucket{le="+Inf",r="b"} 3
 """
-    numbers = Numbers(text.encode())
+    numbers = MetricSamples(text.encode())
     assert numbers.median("t") == pytest.approx(0.1 + 0.1 * (2 - 1) / 3)
     assert numbers.median("t", r="a") == pytest.approx(0.05)
     assert numbers.median("t", r="c") is None
-    beyond = Numbers(b'# TYPE t histogram\nt_bucket{le="0.1"} 0\nt_bucket{le="+Inf"} 2\n')
+    beyond = MetricSamples(b'# TYPE t histogram\nt_bucket{le="0.1"} 0\nt_bucket{le="+Inf"} 2\n')
     assert beyond.median("t") == 0.1

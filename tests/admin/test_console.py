@@ -1,4 +1,4 @@
-"""The review console and its API on a real queue: answers arrive, the late are refused, content is text."""
+"""The review console and its API: answers arrive, stale leases are refused, content is only text."""
 
 from __future__ import annotations
 
@@ -13,26 +13,34 @@ import numpy as np
 import orjson
 import pytest
 
-from fallbacks.review.queue import CaseState
+from fallbacks.review.cases import CaseState
 from gateway.admin.pages.cases import labels_of
 from gateway.core.decision import Degraded, Refused
 from gateway.core.errors import PolicyError
 from gateway.serving.gateway import Gateway
 from gateway.serving.review import outcome_of
-from tests.support.admin_world import HTML, KEYS, OURS, World, deployment, on_loop, world
+from tests.support.admin_world import (
+    CREDENTIALS,
+    HTML,
+    OWN_PAGE,
+    AdminWorld,
+    admin_world,
+    deployment,
+    on_loop,
+)
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7777*7777 }}"
 
 
-async def claimed(one: World, reviewer: str = "grace", **more: Any) -> dict[str, Any]:
+async def claimed(one: AdminWorld, reviewer: str = "grace", **more: Any) -> dict[str, Any]:
     reply = await one.script.post("/review/claim", json={"reviewer": reviewer, **more})
     assert reply.status_code == 200
-    told: dict[str, Any] = reply.json()
-    return told
+    claim: dict[str, Any] = reply.json()
+    return claim
 
 
-async def state_of(one: World, id_: str) -> CaseState:
-    record = await one.people.queue.find(id_)
+async def state_of(one: AdminWorld, id_: str) -> CaseState:
+    record = await one.review.store.find(id_)
     assert record is not None
     return record.state
 
@@ -65,7 +73,7 @@ class _Page(html.parser.HTMLParser):
         return found
 
     def assert_harmless(self) -> None:
-        """No script but ours, no inline style or handler, nothing from elsewhere."""
+        """No script but the static one, no inline style or handler, nothing from another host."""
         assert self.all("script") == [{"src": "/pages/keys.js", "defer": None}]
         assert not self.all("style") and not self.all("iframe")
         for tag, attrs in self.tags:
@@ -76,8 +84,8 @@ class _Page(html.parser.HTMLParser):
 
 
 @on_loop
-async def test_a_script_claims_and_answers(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+async def test_an_api_client_claims_and_answers(tmp_path: Path) -> None:
+    async with admin_world(deployment(tmp_path)) as one:
         await one.put("x")
         listed = (await one.script.get("/review")).json()
         assert listed["waiting"] == 1 and listed["cases"][0]["id"] == "x" and 89 < listed["oldest_s"] < 95
@@ -91,13 +99,13 @@ async def test_a_script_claims_and_answers(tmp_path: Path) -> None:
         answer = {"fence": case["fence"], "reviewer": "grace", "label": "C"}
         reply = await one.script.post("/review/x/answer", json=answer)
         assert (reply.status_code, reply.json()) == (200, {"id": "x", "answer": {"label": 2}})
-        record = await one.people.queue.find("x")
+        record = await one.review.store.find("x")
         assert record is not None and record.state is CaseState.DECIDED and record.reviewer == "grace"
         outcome = outcome_of(record, one.gateway.loaded.contract)
         assert isinstance(outcome, Degraded) and outcome.output["probabilities"].argmax() == 2
         assert (await one.script.post("/review/claim", json={"reviewer": "grace"})).status_code == 204
-        told = (await one.script.get("/review/x")).json()
-        assert told["state"] == "decided" and told["answer"]["label"] == "C"
+        rewritten = (await one.script.get("/review/x")).json()
+        assert rewritten["state"] == "decided" and rewritten["answer"]["label"] == "C"
 
 
 @pytest.mark.parametrize(
@@ -123,12 +131,12 @@ async def test_a_script_claims_and_answers(tmp_path: Path) -> None:
 async def test_only_labels_that_exist_are_answers(
     tmp_path: Path, said: dict[str, Any], kept: dict[str, Any] | None
 ) -> None:
-    async with world(deployment(tmp_path)) as one:
+    async with admin_world(deployment(tmp_path)) as one:
         await one.put("x")
         case = await claimed(one)
         answer = {"fence": case["fence"], "reviewer": "grace", **said}
         reply = await one.script.post("/review/x/answer", json=answer)
-        record = await one.people.queue.find("x")
+        record = await one.review.store.find("x")
         assert record is not None
         if kept is None:
             assert reply.status_code == 422 and record.state is CaseState.LEASED
@@ -138,22 +146,22 @@ async def test_only_labels_that_exist_are_answers(
 
 @on_loop
 async def test_unsure_refuses_the_caller(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+    async with admin_world(deployment(tmp_path)) as one:
         await one.put("x")
         case = await claimed(one)
         answer = {"fence": case["fence"], "reviewer": "grace", "unsure": True}
         await one.script.post("/review/x/answer", json=answer)
-        record = await one.people.queue.find("x")
+        record = await one.review.store.find("x")
         assert record is not None and isinstance(outcome_of(record, one.gateway.loaded.contract), Refused)
 
 
 @pytest.mark.parametrize("change", [{"fence": 2}, {"fence": 0}, {"reviewer": "mallory"}])
 @pytest.mark.parametrize("html", [False, True])
 @on_loop
-async def test_who_does_not_hold_a_case_is_too_late(
+async def test_a_reviewer_who_does_not_hold_the_case_gets_409(
     tmp_path: Path, change: dict[str, Any], html: bool
 ) -> None:
-    async with world(deployment(tmp_path)) as one:
+    async with admin_world(deployment(tmp_path)) as one:
         await one.put("x")
         case = await claimed(one)
         answer = {"fence": case["fence"], "reviewer": "grace", "label": "A", **change}
@@ -168,8 +176,8 @@ async def test_who_does_not_hold_a_case_is_too_late(
 
 
 @on_loop
-async def test_nobody_overwrites_an_answer(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+async def test_an_answer_cannot_be_overwritten(tmp_path: Path) -> None:
+    async with admin_world(deployment(tmp_path)) as one:
         await one.put("x")
         case = await claimed(one)
         answer = {"fence": case["fence"], "reviewer": "grace", "label": "A"}
@@ -187,8 +195,8 @@ async def test_nobody_overwrites_an_answer(tmp_path: Path) -> None:
 
 
 @on_loop
-async def test_a_case_is_given_back_and_kept_longer(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+async def test_a_case_is_released_and_renewed(tmp_path: Path) -> None:
+    async with admin_world(deployment(tmp_path)) as one:
         await one.put("x")
         case = await claimed(one, lease_s=5)
         assert case["expires"] - time.time() <= 5
@@ -221,8 +229,8 @@ async def test_a_case_is_given_back_and_kept_longer(tmp_path: Path) -> None:
     ],
 )
 @on_loop
-async def test_what_cannot_be_read_is_refused_in_words(tmp_path: Path, path: str, body: bytes) -> None:
-    async with world(deployment(tmp_path)) as one:
+async def test_an_invalid_body_is_refused_with_a_reason(tmp_path: Path, path: str, body: bytes) -> None:
+    async with admin_world(deployment(tmp_path)) as one:
         await one.put("x")
         reply = await one.script.post(f"/review/{path}", content=body)
         assert reply.status_code == 422 and reply.json()["error"]
@@ -230,8 +238,8 @@ async def test_what_cannot_be_read_is_refused_in_words(tmp_path: Path, path: str
 
 
 @on_loop
-async def test_a_person_answers_case_after_case(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+async def test_a_reviewer_answers_case_after_case(tmp_path: Path) -> None:
+    async with admin_world(deployment(tmp_path)) as one:
         await one.put("first", expires_s=time.time() + 100)
         await one.put("second/2?&", expires_s=time.time() + 200)
         listed = _Page(await one.browser.get("/review"))
@@ -247,19 +255,21 @@ async def test_a_person_answers_case_after_case(tmp_path: Path) -> None:
         shown.assert_harmless()
         assert "What is this?" in shown.text and "attributes" in shown.text
         fields = shown.fields("/review/first/answer")
-        assert fields == {"csrf": KEYS.csrf, "fence": "1", "reviewer": "Grace Ö."}
-        reply = await one.browser.post("/review/first/answer", data={**fields, "label": "B"}, headers=OURS)
+        assert fields == {"csrf": CREDENTIALS.csrf, "fence": "1", "reviewer": "Grace Ö."}
+        reply = await one.browser.post(
+            "/review/first/answer", data={**fields, "label": "B"}, headers=OWN_PAGE
+        )
         assert reply.status_code == 303
         assert reply.headers["location"] == "/review/second%2F2%3F%26?done=one"
-        record = await one.people.queue.find("first")
+        record = await one.review.store.find("first")
         assert record is not None and (record.answer, record.reviewer) == ('{"label":1}', "Grace Ö.")
         decided = _Page(await one.browser.get("/review/first"))
         assert "Answered" in decided.text and "by Grace Ö." in decided.text
 
 
 @on_loop
-async def test_only_whoever_holds_a_case_can_answer_it_on_its_page(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+async def test_only_the_reviewer_who_holds_a_case_gets_its_answer_form(tmp_path: Path) -> None:
+    async with admin_world(deployment(tmp_path)) as one:
         await one.put("x")
         await claimed(one, "grace")
         one.browser.cookies.set("fs_reviewer", "ada")
@@ -271,7 +281,7 @@ async def test_only_whoever_holds_a_case_can_answer_it_on_its_page(tmp_path: Pat
 
 @on_loop
 async def test_the_last_answer_leads_back_to_the_list(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+    async with admin_world(deployment(tmp_path)) as one:
         await one.put("x")
         one.browser.cookies.update((await one.post("/review/claim", reviewer="grace")).cookies)
         reply = await one.post("/review/x/answer", reviewer="grace", fence="1", unsure="1")
@@ -282,8 +292,8 @@ async def test_the_last_answer_leads_back_to_the_list(tmp_path: Path) -> None:
 
 
 @on_loop
-async def test_buttons_give_back_and_renew(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+async def test_buttons_release_and_renew(tmp_path: Path) -> None:
+    async with admin_world(deployment(tmp_path)) as one:
         await one.put("x")
         one.browser.cookies.update((await one.post("/review/claim", reviewer="grace")).cookies)
         assert (await one.post("/review/x/renew", fence="1")).headers["location"] == "/review/x"
@@ -294,8 +304,8 @@ async def test_buttons_give_back_and_renew(tmp_path: Path) -> None:
 
 
 @on_loop
-async def test_the_models_view_is_shown_only_when_asked_for(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+async def test_the_suggestion_is_shown_only_on_request(tmp_path: Path) -> None:
+    async with admin_world(deployment(tmp_path)) as one:
         await one.put("x")
         await one.put("y", model_view="[]", expires_s=time.time() + 9000)
         one.browser.cookies.update((await one.post("/review/claim", reviewer="grace")).cookies)
@@ -303,12 +313,12 @@ async def test_the_models_view_is_shown_only_when_asked_for(tmp_path: Path) -> N
         before, _, after = text.partition('<details class="card reveal">')
         assert "<b>D</b>" not in before and "50 %" not in before
         assert "<b>D</b>" in after.partition("</details>")[0] and "<details open" not in text
-        assert "reveal" not in (await one.browser.get("/review/y")).text, "only for whoever must answer it"
+        assert "reveal" not in (await one.browser.get("/review/y")).text, "only for the reviewer who holds it"
 
 
 @on_loop
 async def test_hostile_content_is_only_text(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+    async with admin_world(deployment(tmp_path)) as one:
         raised = [
             {"stage": EVIL, "score": 1.0, "error": None, "form": "full"},
             {"stage": "ood", "score": None, "error": EVIL, "form": "full"},
@@ -332,8 +342,8 @@ async def test_hostile_content_is_only_text(tmp_path: Path) -> None:
 
 
 @on_loop
-async def test_pictures_are_encoded_by_us(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+async def test_pictures_are_encoded_by_the_console(tmp_path: Path) -> None:
+    async with admin_world(deployment(tmp_path)) as one:
         grey, colour = np.zeros((1, 1, 4, 5)), np.ones((1, 3, 2, 2))
         await one.put("x", {"grey": grey, "side": colour, "row": np.ones((1, 2))})
         await one.put("y")
@@ -357,7 +367,7 @@ async def test_pictures_are_encoded_by_us(tmp_path: Path) -> None:
 async def test_a_payload_that_cannot_be_read_does_not_break_the_console(
     tmp_path: Path, payload: bytes
 ) -> None:
-    async with world(deployment(tmp_path)) as one:
+    async with admin_world(deployment(tmp_path)) as one:
         await one.put("x", payload)
         assert "gone or cannot be read" in (await one.browser.get("/review/x")).text
         assert (await one.browser.get("/review")).status_code == 200
@@ -367,7 +377,7 @@ async def test_a_payload_that_cannot_be_read_does_not_break_the_console(
 
 @on_loop
 async def test_an_expired_case_says_so(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+    async with admin_world(deployment(tmp_path)) as one:
         await one.put("x", expires_s=time.time() + 0.05)
         await asyncio.sleep(0.06)
         assert "Nobody answered in time" in (await one.browser.get("/review/x")).text
@@ -388,9 +398,9 @@ async def test_there_are_as_many_labels_as_an_answer_has_room_for(
 ) -> None:
     folder = deployment(tmp_path)
     lines = (folder / "gateway.yaml").read_text().splitlines()
-    told = [f"labels: [{', '.join(labels)}]" if line.startswith("labels:") else line for line in lines]
-    (folder / "gateway.yaml").write_text("\n".join(told))
-    async with world(folder) as one:
+    rewritten = [f"labels: [{', '.join(labels)}]" if line.startswith("labels:") else line for line in lines]
+    (folder / "gateway.yaml").write_text("\n".join(rewritten))
+    async with admin_world(folder) as one:
         assert labels_of(one.gateway) == tuple(names)
 
 
@@ -399,15 +409,15 @@ def test_labels_that_do_not_fit_the_classes_are_refused_at_start(tmp_path: Path,
     folder = deployment(tmp_path)
     lines = (folder / "gateway.yaml").read_text().splitlines()
     labels = f"labels: [{', '.join(f'l{i}' for i in range(count))}]"
-    told = [labels if line.startswith("labels:") else line for line in lines]
-    (folder / "gateway.yaml").write_text("\n".join(told))
+    rewritten = [labels if line.startswith("labels:") else line for line in lines]
+    (folder / "gateway.yaml").write_text("\n".join(rewritten))
     with pytest.raises(PolicyError, match=f"labels: names {count} labels, but the model has 26 classes"):
         Gateway.open(folder)
 
 
 @on_loop
-async def test_real_cases_of_the_pipeline_reach_people_and_come_back(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+async def test_cases_of_a_real_pipeline_are_answered_in_the_console(tmp_path: Path) -> None:
+    async with admin_world(deployment(tmp_path)) as one:
         odd = np.load(Path(__file__).parents[2] / "configs" / "letters" / "outliers.npz")["uniform"][:30]
         decisions = await one.decide(odd, "odd")
         tickets = {one.id for one in decisions if type(one.outcome).__name__ == "Deferred"}

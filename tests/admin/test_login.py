@@ -1,4 +1,4 @@
-"""The door: nobody gets past without the token, or the session that it bought."""
+"""Authentication of the administration plane: nothing passes without the token or a session."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import pytest
 from starlette.routing import Route
 
 from gateway.admin.app import admin_app
-from gateway.admin.pages.door import COOKIE, HEADERS, OPEN, Keys
+from gateway.admin.pages.login import COOKIE, HEADERS, PUBLIC_PATHS, AdminCredentials
 from tests.support.admin_world import (
     BEARER,
+    CREDENTIALS,
     FORM,
     HOST,
     HTML,
-    KEYS,
-    OURS,
+    OWN_PAGE,
     TOKEN,
-    World,
+    AdminWorld,
+    admin_world,
     deployment,
     on_loop,
-    world,
 )
 
 FILLED = {"{id}": "x", "{name}": "primary"}
 
 
-def paths(one: World) -> list[tuple[str, str]]:
+def paths(one: AdminWorld) -> list[tuple[str, str]]:
     """Every method and path of the application."""
     found = []
     for route in one.app.routes:
@@ -39,31 +39,31 @@ def paths(one: World) -> list[tuple[str, str]]:
             path = path.replace(mark, value)
         found += [(method, path) for method in sorted(route.methods or ())]
     assert len(found) > 15
-    return [one for one in found if one[1] not in OPEN]
+    return [one for one in found if one[1] not in PUBLIC_PATHS]
 
 
-NOBODY: list[dict[str, str]] = [
+NO_CREDENTIALS: list[dict[str, str]] = [
     {},
     {"authorization": "Bearer wrong"},
     {"authorization": f"Basic {TOKEN}"},
     {"authorization": f"Bearer {TOKEN}x"},
-    {"authorization": f"Bearer {KEYS.session}"},
+    {"authorization": f"Bearer {CREDENTIALS.session}"},
     {"authorization": "Bearer \xff"},
     {"cookie": f"{COOKIE}=wrong"},
     {"cookie": f"{COOKIE}={TOKEN}"},
-    {"cookie": f"{COOKIE}={KEYS.csrf}"},
-    {"cookie": f"{COOKIE}={KEYS.session}", "authorization": "Bearer wrong"},
+    {"cookie": f"{COOKIE}={CREDENTIALS.csrf}"},
+    {"cookie": f"{COOKIE}={CREDENTIALS.session}", "authorization": "Bearer wrong"},
     {"x-fs-alone": "1"},
 ]
 
 
 @on_loop
 async def test_every_route_without_credentials_is_denied(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+    async with admin_world(deployment(tmp_path)) as one:
         for method, path in [*paths(one), ("GET", "/nothing"), ("OPTIONS", "/metrics")]:
-            for headers in NOBODY:
+            for headers in NO_CREDENTIALS:
                 raw = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
-                reply = await one.stranger.request(method, path, headers=raw)
+                reply = await one.anonymous.request(method, path, headers=raw)
                 assert reply.status_code == 401, (method, path, headers)
                 assert reply.headers["www-authenticate"] == "Bearer"
                 assert method == "HEAD" or set(reply.json()) == {"error"}
@@ -71,13 +71,13 @@ async def test_every_route_without_credentials_is_denied(tmp_path: Path) -> None
 
 @on_loop
 async def test_a_browser_without_credentials_is_sent_to_the_login_page(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+    async with admin_world(deployment(tmp_path)) as one:
         for method, path in paths(one):
-            reply = await one.stranger.request(method, path, headers=HTML)
+            reply = await one.anonymous.request(method, path, headers=HTML)
             assert reply.status_code == 303
             assert reply.headers["location"].startswith("/login"), (method, path)
-        for path in OPEN:
-            assert (await one.stranger.get(path, headers=HTML)).status_code == 200, path
+        for path in PUBLIC_PATHS:
+            assert (await one.anonymous.get(path, headers=HTML)).status_code == 200, path
 
 
 @pytest.mark.parametrize("host", ["x/login?", "x/login#", "/login", "login"])
@@ -85,10 +85,10 @@ async def test_a_browser_without_credentials_is_sent_to_the_login_page(tmp_path:
     "path", ["/metrics", "/login?x", "/login/../metrics", "//login", "/pages/../metrics"]
 )
 @on_loop
-async def test_neither_a_crafted_host_nor_a_crafted_path_opens_the_door(
+async def test_neither_a_crafted_host_nor_a_crafted_path_passes_authentication(
     tmp_path: Path, host: str, path: str
 ) -> None:
-    async with world(deployment(tmp_path)) as one:
+    async with admin_world(deployment(tmp_path)) as one:
         sent: list[Any] = []
 
         async def receive() -> dict[str, Any]:
@@ -115,7 +115,7 @@ async def test_neither_a_crafted_host_nor_a_crafted_path_opens_the_door(
 
 @on_loop
 async def test_a_websocket_is_closed(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+    async with admin_world(deployment(tmp_path)) as one:
         sent: list[Any] = []
 
         async def receive() -> dict[str, Any]:
@@ -132,14 +132,18 @@ async def test_a_websocket_is_closed(tmp_path: Path) -> None:
 @on_loop
 async def test_login_sets_a_session_that_holds_at_every_replica_with_the_token(tmp_path: Path) -> None:
     folder = deployment(tmp_path)
-    async with world(folder) as one, world(folder) as other:
-        reply = await one.stranger.post("/login", data={"token": f" {TOKEN} ", "next": "/review"})
+    async with admin_world(folder) as one, admin_world(folder) as other:
+        reply = await one.anonymous.post("/login", data={"token": f" {TOKEN} ", "next": "/review"})
         assert (reply.status_code, reply.headers["location"]) == (303, "/review")
-        told = reply.headers["set-cookie"]
-        assert told.startswith(f"{COOKIE}=") and "HttpOnly" in told and "SameSite=strict" in told
-        cookie = {"cookie": told.split(";")[0]}
-        assert TOKEN not in told
-        assert (await other.stranger.get("/status", headers=cookie)).status_code == 200
+        cookie_header = reply.headers["set-cookie"]
+        assert (
+            cookie_header.startswith(f"{COOKIE}=")
+            and "HttpOnly" in cookie_header
+            and "SameSite=strict" in cookie_header
+        )
+        cookie = {"cookie": cookie_header.split(";")[0]}
+        assert TOKEN not in cookie_header
+        assert (await other.anonymous.get("/status", headers=cookie)).status_code == 200
         elsewhere = httpx.ASGITransport(admin_app(one.gateway, "another token"))
         async with httpx.AsyncClient(transport=elsewhere, base_url=f"http://{HOST}") as client:
             assert (await client.get("/status", headers=cookie)).status_code == 401
@@ -147,12 +151,12 @@ async def test_login_sets_a_session_that_holds_at_every_replica_with_the_token(t
 
 @on_loop
 async def test_a_wrong_token_gets_no_session(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
-        for fields in ({"token": "wrong"}, {"token": ""}, {}, {"token": KEYS.session}):
-            reply = await one.stranger.post("/login", data=fields, headers=HTML)
+    async with admin_world(deployment(tmp_path)) as one:
+        for fields in ({"token": "wrong"}, {"token": ""}, {}, {"token": CREDENTIALS.session}):
+            reply = await one.anonymous.post("/login", data=fields, headers=HTML)
             assert reply.status_code == 401 and "set-cookie" not in reply.headers
             assert "This is not the administration token" in reply.text
-        assert (await one.stranger.post("/login", content=b"\xff", headers=FORM)).status_code == 401
+        assert (await one.anonymous.post("/login", content=b"\xff", headers=FORM)).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -169,33 +173,33 @@ async def test_a_wrong_token_gets_no_session(tmp_path: Path) -> None:
     ],
 )
 @on_loop
-async def test_login_leads_nowhere_else(tmp_path: Path, asked: str, goes: str) -> None:
-    async with world(deployment(tmp_path)) as one:
-        reply = await one.stranger.post("/login", data={"token": TOKEN, "next": asked})
+async def test_login_redirects_to_this_host_alone(tmp_path: Path, asked: str, goes: str) -> None:
+    async with admin_world(deployment(tmp_path)) as one:
+        reply = await one.anonymous.post("/login", data={"token": TOKEN, "next": asked})
         assert reply.headers["location"] == goes
 
 
 @on_loop
-async def test_logout_makes_the_browser_forget(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+async def test_logout_deletes_the_session_cookie(tmp_path: Path) -> None:
+    async with admin_world(deployment(tmp_path)) as one:
         reply = await one.post("/logout")
         assert reply.headers["location"] == "/login"
         assert f'{COOKIE}=""' in reply.headers["set-cookie"] and "Max-Age=0" in reply.headers["set-cookie"]
 
 
-GOOD = {"csrf": KEYS.csrf}
+GOOD = {"csrf": CREDENTIALS.csrf}
 
 
 @pytest.mark.parametrize(
     ("headers", "fields", "passes"),
     [
-        (OURS, GOOD, True),
+        (OWN_PAGE, GOOD, True),
         ({"origin": f"http://{HOST}"}, GOOD, True),
-        ({**OURS, "x-csrf-token": KEYS.csrf}, {}, True),
+        ({**OWN_PAGE, "x-csrf-token": CREDENTIALS.csrf}, {}, True),
         ({}, GOOD, False),
-        (OURS, {}, False),
-        (OURS, {"csrf": "wrong"}, False),
-        (OURS, {"csrf": KEYS.session}, False),
+        (OWN_PAGE, {}, False),
+        (OWN_PAGE, {"csrf": "wrong"}, False),
+        (OWN_PAGE, {"csrf": CREDENTIALS.session}, False),
         ({"sec-fetch-site": "same-site"}, GOOD, False),  # another port of this machine
         ({"sec-fetch-site": "cross-site"}, GOOD, False),
         ({"sec-fetch-site": "none"}, GOOD, False),
@@ -206,10 +210,10 @@ GOOD = {"csrf": KEYS.csrf}
     ],
 )
 @on_loop
-async def test_a_cookie_changes_something_only_from_our_own_pages(
+async def test_a_session_changes_something_only_from_our_own_pages(
     tmp_path: Path, headers: dict[str, str], fields: dict[str, str], passes: bool
 ) -> None:
-    async with world(deployment(tmp_path)) as one:
+    async with admin_world(deployment(tmp_path)) as one:
         reply = await one.browser.post("/rungs/primary/isolate", data=fields, headers=headers)
         state = one.gateway.loaded.breakers["primary"].state
         assert (reply.status_code, state) == ((303, "isolated") if passes else (403, "closed"))
@@ -217,28 +221,28 @@ async def test_a_cookie_changes_something_only_from_our_own_pages(
 
 @on_loop
 async def test_a_cookie_with_json_needs_the_csrf_token_too(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
-        for body, status in ({"csrf": KEYS.csrf}, 303), ({"csrf": 1}, 403), ([], 403), ({}, 403):
-            reply = await one.browser.post("/rungs/primary/isolate", json=body, headers=OURS)
+    async with admin_world(deployment(tmp_path)) as one:
+        for body, status in ({"csrf": CREDENTIALS.csrf}, 303), ({"csrf": 1}, 403), ([], 403), ({}, 403):
+            reply = await one.browser.post("/rungs/primary/isolate", json=body, headers=OWN_PAGE)
             assert reply.status_code == status, body
 
 
 @on_loop
 async def test_a_token_needs_neither_page_nor_csrf(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+    async with admin_world(deployment(tmp_path)) as one:
         assert (await one.script.post("/rungs/primary/isolate")).status_code == 200
-        cookie = {"cookie": f"{COOKIE}={KEYS.session}", **BEARER}
-        assert (await one.stranger.post("/rungs/primary/restore", headers=cookie)).status_code == 200
+        cookie = {"cookie": f"{COOKIE}={CREDENTIALS.session}", **BEARER}
+        assert (await one.anonymous.post("/rungs/primary/restore", headers=cookie)).status_code == 200
 
 
 @on_loop
 async def test_every_reply_carries_the_strict_headers(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
+    async with admin_world(deployment(tmp_path)) as one:
         await one.put("x")
         replies = [
             await client.request(method, path)
-            for client in (one.script, one.browser, one.stranger)
-            for method, path in [*paths(one), *(("GET", path) for path in OPEN), ("GET", "/nothing")]
+            for client in (one.script, one.browser, one.anonymous)
+            for method, path in [*paths(one), *(("GET", path) for path in PUBLIC_PATHS), ("GET", "/nothing")]
         ]
         for reply in replies:
             for name, value in HEADERS.items():
@@ -249,27 +253,38 @@ async def test_every_reply_carries_the_strict_headers(tmp_path: Path) -> None:
 
 @on_loop
 async def test_a_large_body_is_not_read(tmp_path: Path) -> None:
-    async with world(deployment(tmp_path)) as one:
-        for client in (one.script, one.browser, one.stranger):
-            path = "/login" if client is one.stranger else "/review/claim"
+    async with admin_world(deployment(tmp_path)) as one:
+        for client in (one.script, one.browser, one.anonymous):
+            path = "/login" if client is one.anonymous else "/review/claim"
             assert (await client.post(path, content=b"x" * 70_000)).status_code == 413
 
 
 @on_loop
-async def test_a_defect_is_told_without_its_details(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with world(deployment(tmp_path)) as one:
-        monkeypatch.setattr(one.people.queue, "listing", lambda *_: 1 / 0)
+async def test_a_defect_is_reported_without_its_details(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with admin_world(deployment(tmp_path)) as one:
+        monkeypatch.setattr(one.review.store, "list_cases", lambda *_: 1 / 0)
         for client in (one.script, one.browser):
             reply = await client.get("/review")
             assert reply.status_code == 500 and "ZeroDivision" not in reply.text
 
 
 @pytest.mark.parametrize("token", ["", " ", "\n"])
-def test_no_token_opens_nothing(token: str) -> None:
+def test_an_empty_token_is_refused(token: str) -> None:
     with pytest.raises(ValueError, match="empty"):
-        Keys(token)
+        AdminCredentials(token)
 
 
-def test_keys_of_different_tokens_differ() -> None:
-    assert len({key for token in ("a", "b") for key in (Keys(token).session, Keys(token).csrf)}) == 4
-    assert "compare_digest" in inspect.getsource(Keys)
+def test_sessions_of_different_tokens_differ() -> None:
+    assert (
+        len(
+            {
+                key
+                for token in ("a", "b")
+                for key in (AdminCredentials(token).session, AdminCredentials(token).csrf)
+            }
+        )
+        == 4
+    )
+    assert "compare_digest" in inspect.getsource(AdminCredentials)

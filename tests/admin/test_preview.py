@@ -1,4 +1,4 @@
-"""What a person sees of a case: our PNG against an independent reading, tables, summaries, plain words."""
+"""What a reviewer sees of a case: PNG against an independent decoder, tables, summaries, sentences."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from gateway.admin.preview import (
     MAX_SIDE,
-    Picture,
-    Row,
-    Summary,
-    Text,
+    NumbersPreview,
+    PicturePreview,
+    SummaryPreview,
+    TextPreview,
     is_picture,
     pixels,
     png,
@@ -71,7 +71,7 @@ def test_a_png_holds_exactly_the_pixels(image: NDArray[np.uint8]) -> None:
         st.sampled_from([(1, 1, 4, 5), (1, 3, 4, 5), (1, 4, 5, 1), (1, 4, 5, 3)]),
     )
 )
-def test_whatever_the_numbers_are_there_is_a_picture(array: NDArray[Any]) -> None:
+def test_any_numbers_make_a_picture(array: NDArray[Any]) -> None:
     assert is_picture(array)
     image = pixels(array)
     assert image.shape == ((4, 5, 3) if 3 in (array.shape[1], array.shape[3]) else (4, 5))
@@ -106,7 +106,7 @@ def test_bytes_are_shown_as_they_are() -> None:
     assert pixels(array.transpose(0, 3, 1, 2)).tolist() == array[0].tolist()
 
 
-def test_a_large_picture_is_thinned_out() -> None:
+def test_a_large_picture_is_subsampled() -> None:
     assert max(pixels(np.zeros((1, 1, 5000, 3000), np.float32)).shape) <= MAX_SIDE
 
 
@@ -119,7 +119,7 @@ def test_each_input_is_shown_by_its_form() -> None:
     shown = previews(
         {"a": np.array([[1.0, np.nan, 9.0]], np.float32), "b": np.zeros((1, 1, 2, 3), np.float32)}, specs
     )
-    assert isinstance(shown[0], Row) and isinstance(shown[1], Picture)
+    assert isinstance(shown[0], NumbersPreview) and isinstance(shown[1], PicturePreview)
     assert [(cell.index, cell.value, cell.place) for cell in shown[0].cells] == [
         (0, "1", 0.25),
         (1, "nan", None),
@@ -127,34 +127,34 @@ def test_each_input_is_shown_by_its_form() -> None:
     ]
     assert (shown[0].low, shown[0].high) == ("0", "4")
     (beyond,) = previews({"a": np.array([[np.inf, -np.inf, 2.0]], np.float32)}, specs)
-    assert isinstance(beyond, Row) and [cell.place for cell in beyond.cells] == [None, None, 0.5]
+    assert isinstance(beyond, NumbersPreview) and [cell.place for cell in beyond.cells] == [None, None, 0.5]
     assert (shown[1].width, shown[1].height) == (3, 2)
 
 
 @pytest.mark.parametrize(
     ("array", "kind"),
     [
-        (np.ones((1, 512)), Row),
-        (np.ones((1, 513)), Summary),
-        (np.ones(1), Row),
-        (np.array(3.5), Row),
-        (np.array([[True, False]]), Row),
-        (np.full((1, 4), np.nan), Row),
-        (np.full((1, 2), np.inf), Row),
-        (np.array([[-1.7e308, 1.7e308]]), Row),
-        (np.ones((1, 2, 3)), Summary),
-        (np.full((1, 2, 3), np.nan), Summary),
-        (np.ones((1, 0)), Summary),
-        (np.ones((1, 1, 0, 4)), Summary),
-        (np.ones((2, 1, 4, 4)), Summary),
-        (np.ones((1, 2, 4, 4)), Summary),
-        (np.ones((1, 1, 4, 4)), Picture),
-        (np.full((1, 3), b"a", object), Text),
-        (np.full((1, 1, 4, 4), b"a", object), Text),
-        (np.full((1, 0), b"a", object), Text),
-        (np.full((1, 2, 3), True), Summary),
-        (np.full((1, 2, 3), 2**64 - 1, np.uint64), Summary),
-        (np.full((1, 2, 3), np.inf, np.float16), Summary),
+        (np.ones((1, 512)), NumbersPreview),
+        (np.ones((1, 513)), SummaryPreview),
+        (np.ones(1), NumbersPreview),
+        (np.array(3.5), NumbersPreview),
+        (np.array([[True, False]]), NumbersPreview),
+        (np.full((1, 4), np.nan), NumbersPreview),
+        (np.full((1, 2), np.inf), NumbersPreview),
+        (np.array([[-1.7e308, 1.7e308]]), NumbersPreview),
+        (np.ones((1, 2, 3)), SummaryPreview),
+        (np.full((1, 2, 3), np.nan), SummaryPreview),
+        (np.ones((1, 0)), SummaryPreview),
+        (np.ones((1, 1, 0, 4)), SummaryPreview),
+        (np.ones((2, 1, 4, 4)), SummaryPreview),
+        (np.ones((1, 2, 4, 4)), SummaryPreview),
+        (np.ones((1, 1, 4, 4)), PicturePreview),
+        (np.full((1, 3), b"a", object), TextPreview),
+        (np.full((1, 1, 4, 4), b"a", object), TextPreview),
+        (np.full((1, 0), b"a", object), TextPreview),
+        (np.full((1, 2, 3), True), SummaryPreview),
+        (np.full((1, 2, 3), 2**64 - 1, np.uint64), SummaryPreview),
+        (np.full((1, 2, 3), np.inf, np.float16), SummaryPreview),
     ],
 )
 def test_no_form_breaks_the_preview(array: NDArray[Any], kind: type) -> None:
@@ -164,7 +164,7 @@ def test_no_form_breaks_the_preview(array: NDArray[Any], kind: type) -> None:
 
 def test_a_summary_says_what_can_be_said() -> None:
     (shown,) = previews({"u": np.array([[[1.0, 3.0, np.inf]]])}, contract(TensorSpec("a", F4, (None, 3))))
-    assert isinstance(shown, Summary)
+    assert isinstance(shown, SummaryPreview)
     assert shown.facts == {
         "type": "float64",
         "shape": "1 × 1 × 3",
@@ -181,7 +181,7 @@ def test_whole_numbers_are_shown_to_their_last_digit() -> None:
     (shown,) = previews(
         {"a": np.array([[2**63 - 1, -12345678, 0]])}, contract(TensorSpec("a", np.dtype(np.int64), (None, 3)))
     )
-    assert isinstance(shown, Row)
+    assert isinstance(shown, NumbersPreview)
     assert [cell.value for cell in shown.cells] == ["9223372036854775807", "-12345678", "0"]
 
 
@@ -189,21 +189,21 @@ def test_a_summary_names_the_datatype_of_the_contract_if_the_case_is_of_it() -> 
     one = contract(TensorSpec("a", F4, (None, 2, 3), bf16=True))
     for array, named in ((np.zeros((1, 2, 3), np.float32), "BF16"), (np.zeros((1, 2, 3)), "float64")):
         (shown,) = previews({"a": array}, one)
-        assert isinstance(shown, Summary)
+        assert isinstance(shown, SummaryPreview)
         assert shown.facts["type"] == named
 
 
-def shown_text(*items: bytes) -> Text:
+def shown_text(*items: bytes) -> TextPreview:
     array = np.empty((1, len(items)), object)
     array[0] = items
     (shown,) = previews({"t": array}, contract(TensorSpec("t", np.dtype(object), (None, None))))
-    assert isinstance(shown, Text)
+    assert isinstance(shown, TextPreview)
     return shown
 
 
 def test_text_is_shown_with_an_escape_for_all_that_does_not_print() -> None:
-    told = "jä\nß \U0001f642".encode(), b"a\0b\x1b[31m", "\u202eabc\u200b".encode(), b"\xff\xfeok", b""
-    assert shown_text(*told).parts == (
+    texts = "jä\nß \U0001f642".encode(), b"a\0b\x1b[31m", "\u202eabc\u200b".encode(), b"\xff\xfeok", b""
+    assert shown_text(*texts).parts == (
         "jä\nß \U0001f642",
         r"a\x00b\x1b[31m",
         r"\u202eabc\u200b",
@@ -219,7 +219,7 @@ def test_text_is_cut_between_two_characters_and_says_so_and_many_texts_are_count
 
 
 @given(st.binary(max_size=60))
-def test_whatever_the_bytes_are_only_what_prints_is_shown(item: bytes) -> None:
+def test_of_any_bytes_only_printable_characters_are_shown(item: bytes) -> None:
     (part,) = shown_text(item).parts
     assert part.replace("\n", "").isprintable()
 
@@ -262,5 +262,5 @@ def raised(stage: str, error: str | None = None, form: str = "full") -> dict[str
         ),
     ],
 )
-def test_why_is_told_in_plain_words(policy: Policy, found: list[dict[str, Any]], said: list[str]) -> None:
+def test_why_is_one_sentence_a_cause(policy: Policy, found: list[dict[str, Any]], said: list[str]) -> None:
     assert why(orjson.dumps({"reason": "abstained", "raised": found}).decode(), policy) == said

@@ -1,4 +1,4 @@
-"""Several replicas answer as one, over real unix sockets; the dead are forgotten, the silent are named."""
+"""Several replicas answer as one over real unix sockets; dead ones are removed, silent ones are named."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.admin.pages.status import Numbers
+from gateway.admin.pages.status import MetricSamples
 from gateway.serving.replicas import PeerReplicas, PeerReply, merge
-from tests.support.admin_world import LETTERS, TOKEN, World, deployment, on_loop, rewrite, world
+from tests.support.admin_world import LETTERS, TOKEN, AdminWorld, admin_world, deployment, on_loop, rewrite
 
 ALONE = {"x-fs-alone": "1"}
 ROWS = np.load(LETTERS / "samples.npz")["attributes"][:8]
@@ -41,7 +41,7 @@ class _Quiet(uvicorn.Server):
 
 
 @asynccontextmanager
-async def listening(one: World) -> AsyncIterator[Path]:
+async def listening(one: AdminWorld) -> AsyncIterator[Path]:
     """Serves a replica's administration plane on its unix socket."""
     folder = one.gateway.folder / "var" / "run"
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,10 +58,10 @@ async def listening(one: World) -> AsyncIterator[Path]:
 
 
 @asynccontextmanager
-async def replicas(folder: Path, n: int = 2) -> AsyncIterator[list[World]]:
+async def replicas(folder: Path, n: int = 2) -> AsyncIterator[list[AdminWorld]]:
     """Replicas of one deployment, each with its socket, the first asked first."""
     async with AsyncExitStack() as stack:
-        worlds = [await stack.enter_async_context(world(folder)) for _ in range(n)]
+        worlds = [await stack.enter_async_context(admin_world(folder)) for _ in range(n)]
         for one in worlds:
             await stack.enter_async_context(listening(one))
         yield worlds
@@ -84,21 +84,23 @@ async def test_one_scrape_shows_every_replica(folder: Path) -> None:
         families = [family.name for family in text_string_to_metric_families(text)]
         assert len(families) == len(set(families)), "a family comes twice"
         assert text.count("# HELP gateway_rows_total ") == text.count("# TYPE gateway_rows_total ") == 1
-        numbers = Numbers(text.encode())
+        numbers = MetricSamples(text.encode())
         names = {one.gateway.replica for one in worlds}
         assert set(numbers.by("replica", "gateway_rows_total")) == names
         assert numbers.sum("gateway_rows_total") == 1 + 2 + 3
         assert set(numbers.by("replica", "gateway_breaker_state", rung="small")) == names
-        waiting = await worlds[0].people.queue.waiting()
-        assert numbers.sum("gateway_review_cases") == sum(waiting.counts.values()), "counted once, not thrice"
+        waiting = await worlds[0].review.store.counts()
+        assert numbers.sum("gateway_review_cases") == sum(waiting.by_state.values()), (
+            "counted once, not thrice"
+        )
         assert numbers.by("answers", "gateway_replicas") == {"yes": 3, "no": 0}
 
 
 @on_loop
-async def test_asked_alone_a_replica_answers_for_itself(folder: Path) -> None:
+async def test_a_replica_answers_a_peer_for_itself_alone(folder: Path) -> None:
     async with replicas(folder) as (one, other):
         await other.decide(ROWS, "theirs")
-        numbers = Numbers((await one.script.get("/metrics", headers=ALONE)).content)
+        numbers = MetricSamples((await one.script.get("/metrics", headers=ALONE)).content)
         assert set(numbers.by("replica", "gateway_uptime_seconds")) == {one.gateway.replica}
         assert (await one.script.get("/decisions/theirs", headers=ALONE)).status_code == 404
         await one.script.post("/rungs/primary/isolate", headers=ALONE)
@@ -109,9 +111,9 @@ async def test_asked_alone_a_replica_answers_for_itself(folder: Path) -> None:
 async def test_status_lists_every_replica(folder: Path) -> None:
     async with replicas(folder) as (one, other):
         await other.decide(ROWS, "theirs")
-        told = (await one.script.get("/status")).json()
-        assert {row["name"] for row in told["replicas"]} == {one.gateway.replica, other.gateway.replica}
-        assert told["outcomes"]["rows"] == len(ROWS)
+        fields = (await one.script.get("/status")).json()
+        assert {row["name"] for row in fields["replicas"]} == {one.gateway.replica, other.gateway.replica}
+        assert fields["outcomes"]["rows"] == len(ROWS)
         other.gateway.loaded.breakers["primary"].isolate()
         text = (await one.browser.get("/status")).text
         assert "in service at 1" in text and "taken out by hand at 1" in text
@@ -128,7 +130,7 @@ async def test_a_rung_is_isolated_and_restored_everywhere(folder: Path) -> None:
 
 
 @on_loop
-async def test_a_reload_reaches_everybody_and_tells_who_failed(folder: Path) -> None:
+async def test_a_reload_reaches_every_replica_and_names_those_that_failed(folder: Path) -> None:
     async with replicas(folder) as worlds:
         rewrite(folder, 'version: "1"', 'version: "2"')
         reply = await worlds[1].script.post("/policy/reload")
@@ -146,13 +148,13 @@ async def test_a_reload_reaches_everybody_and_tells_who_failed(folder: Path) -> 
 async def test_a_decision_is_found_wherever_it_was_made(folder: Path) -> None:
     async with replicas(folder, 3) as worlds:
         await worlds[2].decide(ROWS[:2], "far")
-        told = (await worlds[0].script.get("/decisions/far.1")).json()
-        assert [row["id"] for row in told["rows"]] == ["far.1"]
+        fields = (await worlds[0].script.get("/decisions/far.1")).json()
+        assert [row["id"] for row in fields["rows"]] == ["far.1"]
         assert (await worlds[0].script.get("/decisions/nowhere")).status_code == 404
 
 
 @on_loop
-async def test_a_dead_socket_is_forgotten_and_a_fresh_one_is_given_time(folder: Path) -> None:
+async def test_a_dead_socket_is_removed_and_a_new_one_is_waited_for(folder: Path) -> None:
     async with replicas(folder, 1) as (one,):
         run = folder / "var" / "run"
         old, fresh = run / "dead.sock", run / "fresh.sock"
@@ -160,21 +162,21 @@ async def test_a_dead_socket_is_forgotten_and_a_fresh_one_is_given_time(folder: 
             with socket.socket(socket.AF_UNIX) as left:
                 left.bind(str(path))
         os.utime(old, (time.time() - 60,) * 2)
-        numbers = Numbers((await one.script.get("/metrics")).content)
+        numbers = MetricSamples((await one.script.get("/metrics")).content)
         assert not old.exists() and fresh.exists()
         assert numbers.by("answers", "gateway_replicas") == {"yes": 1, "no": 1}
 
 
 @on_loop
-async def test_a_silent_replica_is_named_and_holds_nobody_up(folder: Path) -> None:
+async def test_a_silent_replica_is_named_and_does_not_delay_the_reply(folder: Path) -> None:
     async with replicas(folder, 2) as (one, other):
         with socket.socket(socket.AF_UNIX) as silent:
             silent.bind(str(folder / "var" / "run" / "silent.sock"))
             silent.listen()
             start_s = time.monotonic()
-            told = (await one.script.get("/status")).json()
+            fields = (await one.script.get("/status")).json()
             assert time.monotonic() - start_s < 1.5
-            answers = {row["name"]: row["answers"] for row in told["replicas"]}
+            answers = {row["name"]: row["answers"] for row in fields["replicas"]}
             assert answers == {one.gateway.replica: True, other.gateway.replica: True, "silent": False}
             assert "does not answer" in (await one.browser.get("/status")).text
             reply = await one.script.post("/rungs/primary/isolate")
@@ -186,7 +188,7 @@ async def test_a_silent_replica_is_named_and_holds_nobody_up(folder: Path) -> No
 
 
 @on_loop
-async def test_siblings_with_another_token_do_not_answer(folder: Path) -> None:
+async def test_peers_with_another_token_do_not_answer(folder: Path) -> None:
     async with replicas(folder, 1) as (one,):
         run = folder / "var" / "run"
         asked = await PeerReplicas(run, "me", TOKEN + "x").ask("GET", "/metrics")

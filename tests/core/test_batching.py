@@ -327,7 +327,7 @@ MIXED: list[Callable[[], Tensors]] = [
 
 
 def test_requests_of_another_form_cannot_poison_their_neighbours() -> None:
-    """A model with an open size, or a reload between two requests: no request may fail for another one's shape."""
+    """A model with an open size, or a reload between two requests: none fails for another one's shape."""
 
     async def decide(batch: Batch) -> list[Decision]:
         await asyncio.sleep(1.0)

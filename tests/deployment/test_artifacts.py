@@ -11,8 +11,9 @@ import orjson
 import pytest
 
 from gateway.core.errors import ArtifactError, PolicyError, Problem, Problems
-from gateway.deployment.artifacts import Artifacts, contract_of, load_artifacts, save_guards
+from gateway.deployment.artifacts import Artifacts, load_artifacts, save_guards
 from gateway.deployment.certificate import sha256
+from gateway.deployment.contract import contract_of
 from gateway.deployment.deployment import Deployment
 from gateway.deployment.models import load_models
 from gateway.protocol.contract import Contract

@@ -139,7 +139,7 @@ def test_what_the_certificate_does_not_speak_of_may_change(tmp_path: Path, old: 
     folder = letters(tmp_path, (old, new))
     gateway = Gateway.open(folder)
     assert isinstance(gateway.review, QueuedReview)
-    gateway.review.queue.close()
+    gateway.review.store.close()
     gateway.loaded.artifacts.close()
     assert Deployment.read(folder).policy != Deployment.read(letters(tmp_path / "unchanged")).policy
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fallbacks.breaker import Breaker, State
+from fallbacks.breaker import Breaker, BreakerState
 from gateway.core.decision import Reason, Verdict
 from gateway.core.errors import ArtifactError
 from gateway.core.pipeline import Pipeline
@@ -129,8 +129,8 @@ def test_each_rung_has_its_own_cut_its_budget_and_a_closed_breaker(tmp_path: Pat
     assert (primary.model.budget_s, small.model.budget_s) == (0.1, 0.05)
     assert primary.model.outputs == {"probabilities": (26,), "logits": (26,), "features": (96,)}
     assert {name: breaker.state for name, breaker in breakers.items()} == {
-        "primary": State.CLOSED,
-        "small": State.CLOSED,
+        "primary": BreakerState.CLOSED,
+        "small": BreakerState.CLOSED,
     }
     assert primary.model.predictor is breakers["primary"]
 

@@ -17,8 +17,8 @@ import orjson
 import pytest
 
 from bench.peers.process import free_port
-from fallbacks.oip.described import Described
-from fallbacks.oip.grpc import read_answer
+from fallbacks.oip.description import ModelDescription
+from fallbacks.oip.grpc import decode_response
 from fallbacks.oip.open_inference_pb2 import InferTensorContents, ModelInferRequest, ModelInferResponse
 from fallbacks.onnx import OnnxModel
 from gateway.calibration.calibrate import calibrate
@@ -149,8 +149,10 @@ def test_typed_contents_of_a_real_server_are_read(server: MLServer) -> None:
             )
             answer = await ask(question, timeout=5)
         assert not answer.raw_output_contents
-        like = Described.of([("attributes", "FP32", [-1, 16])], [("probabilities", "FP32", [-1, 26])])
-        assert read_answer(answer, answer.id, like, 3)["probabilities"].tobytes() == wanted.tobytes()
+        like = ModelDescription.parse(
+            [("attributes", "FP32", [-1, 16])], [("probabilities", "FP32", [-1, 26])]
+        )
+        assert decode_response(answer, answer.id, like, 3)["probabilities"].tobytes() == wanted.tobytes()
 
     run(main)
 

@@ -1,4 +1,4 @@
-"""The breaker: each name says what is composed, and in which order."""
+"""The circuit breaker: its states, and its composition with timeouts and other breakers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fallbacks import breaker as module
-from fallbacks.breaker import NEXT, Breaker, CircuitOpen, Event, State
+from fallbacks.breaker import TRANSITIONS, Breaker, BreakerEvent, BreakerState, CircuitOpen
 from fallbacks.predictor import Tensors, UnfitInput
 
 ROW = {"x": np.zeros((1, 1))}
 
 
 class Clock:
-    """Seconds that pass only when told."""
+    """A clock that moves only when it is set."""
 
     now_s = 100.0
 
@@ -29,40 +29,40 @@ class Clock:
 
 
 class Model:
-    """A model that does as told: answers, raises, or waits to be let go. Counts how often it is asked."""
+    """A model that answers, raises, or waits for its gate to open, as `behaviour` says. Counts its calls."""
 
     def __init__(self) -> None:
-        self.mood = "answer"
+        self.behaviour = "answer"
         self.asked = 0
         self.gates: list[asyncio.Future[None]] = []
 
     async def predict(self, inputs: Tensors, /) -> Tensors:
         self.asked += 1
-        if self.mood == "wait":
+        if self.behaviour == "wait":
             gate = asyncio.get_running_loop().create_future()
             self.gates.append(gate)
             await gate
-        elif self.mood == "raise":
+        elif self.behaviour == "raise":
             raise OSError("broken")
-        elif self.mood == "unfit":
+        elif self.behaviour == "unfit":
             raise UnfitInput("no text")
         return inputs
 
 
-class Bench:
-    """One breaker of three failures and ten seconds, with its model and clock in reach."""
+class BreakerWorld:
+    """A breaker of three failures and ten seconds, with its model and clock."""
 
     def __init__(self) -> None:
         self.model, self.clock = Model(), Clock()
         self.breaker = Breaker(self.model, failures=3, reset_s=10.0, clock=self.clock)
 
-    def state(self) -> State:
+    def state(self) -> BreakerState:
         """A call, not a property: mypy would take a property that was seen once to stay as it was."""
         return self.breaker.state
 
-    async def ask(self, mood: str = "answer") -> str:
+    async def ask(self, behaviour: str = "answer") -> str:
         """Asks once: `answered`, or the name of what was raised."""
-        self.model.mood = mood
+        self.model.behaviour = behaviour
         try:
             await self.breaker.predict(ROW)
         except (OSError, UnfitInput, CircuitOpen) as error:
@@ -71,7 +71,7 @@ class Bench:
 
     async def start(self) -> asyncio.Task[Tensors]:
         """A call that waits inside the model; `model.gates[-1]` lets it go."""
-        self.model.mood = "wait"
+        self.model.behaviour = "wait"
         task = asyncio.ensure_future(self.breaker.predict(ROW))
         await asyncio.sleep(0)
         return task
@@ -79,62 +79,62 @@ class Bench:
     async def trip(self) -> None:
         for _ in range(3):
             assert await self.ask("raise") == "OSError"
-        assert self.state() is State.OPEN
+        assert self.state() is BreakerState.OPEN
 
 
-def play(scene: Callable[[Bench], Coroutine[Any, Any, None]]) -> None:
+def play(scene: Callable[[BreakerWorld], Coroutine[Any, Any, None]]) -> None:
     async def main() -> None:
-        await scene(Bench())
+        await scene(BreakerWorld())
 
     asyncio.run(main())
 
 
 def test_passes_answers_and_errors_through_unchanged_while_closed() -> None:
-    async def scene(b: Bench) -> None:
+    async def scene(b: BreakerWorld) -> None:
         assert await b.breaker.predict(ROW) is ROW
         assert await b.ask("raise") == "OSError"
-        assert b.state() is State.CLOSED
+        assert b.state() is BreakerState.CLOSED
 
     play(scene)
 
 
 def test_opens_after_three_failures_in_a_row_but_not_if_an_answer_lies_between() -> None:
-    async def scene(b: Bench) -> None:
-        for mood in ("raise", "raise", "answer", "raise", "raise"):
-            await b.ask(mood)
-        assert b.state() is State.CLOSED
+    async def scene(b: BreakerWorld) -> None:
+        for behaviour in ("raise", "raise", "answer", "raise", "raise"):
+            await b.ask(behaviour)
+        assert b.state() is BreakerState.CLOSED
         await b.ask("raise")
-        assert b.state() is State.OPEN
+        assert b.state() is BreakerState.OPEN
 
     play(scene)
 
 
 def test_refuses_at_once_while_open_and_probes_once_after_reset() -> None:
-    async def scene(b: Bench) -> None:
+    async def scene(b: BreakerWorld) -> None:
         await b.trip()
         b.clock.now_s += 9.0
         with pytest.raises(CircuitOpen) as refused:
             await b.breaker.predict(ROW)
-        assert (refused.value.state, refused.value.retry_after_s) == (State.OPEN, 1.0)
+        assert (refused.value.state, refused.value.retry_after_s) == (BreakerState.OPEN, 1.0)
         assert b.model.asked == 3
         b.clock.now_s += 1.0
         probe = await b.start()
-        assert b.state() is State.HALF_OPEN
+        assert b.state() is BreakerState.HALF_OPEN
         assert [await b.ask() for _ in range(5)] == ["CircuitOpen"] * 5
         assert b.model.asked == 4
         b.model.gates[-1].set_result(None)
         await probe
-        assert b.state() is State.CLOSED
+        assert b.state() is BreakerState.CLOSED
 
     play(scene)
 
 
 def test_failed_probe_opens_again_for_the_whole_reset() -> None:
-    async def scene(b: Bench) -> None:
+    async def scene(b: BreakerWorld) -> None:
         await b.trip()
         b.clock.now_s += 10.0
         assert await b.ask("raise") == "OSError"
-        assert b.state() is State.OPEN
+        assert b.state() is BreakerState.OPEN
         b.clock.now_s += 9.9
         assert await b.ask() == "CircuitOpen"
         b.clock.now_s += 0.1
@@ -143,53 +143,53 @@ def test_failed_probe_opens_again_for_the_whole_reset() -> None:
     play(scene)
 
 
-def test_closes_with_a_clean_record() -> None:
-    async def scene(b: Bench) -> None:
+def test_closes_with_no_failures_counted() -> None:
+    async def scene(b: BreakerWorld) -> None:
         await b.trip()
         b.clock.now_s += 10.0
         await b.ask()
-        for mood in ("raise", "raise"):
-            await b.ask(mood)
-        assert b.state() is State.CLOSED
+        for behaviour in ("raise", "raise"):
+            await b.ask(behaviour)
+        assert b.state() is BreakerState.CLOSED
 
     play(scene)
 
 
 def test_timeouts_around_it_count_as_failures_and_open_it() -> None:
-    async def scene(b: Bench) -> None:
-        b.model.mood = "wait"
+    async def scene(b: BreakerWorld) -> None:
+        b.model.behaviour = "wait"
         for _ in range(3):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.001):
                     await b.breaker.predict(ROW)
-        assert b.state() is State.OPEN
+        assert b.state() is BreakerState.OPEN
 
     play(scene)
 
 
-def test_unfit_inputs_neither_open_it_nor_clear_its_record() -> None:
-    async def scene(b: Bench) -> None:
+def test_inconclusive_calls_neither_open_it_nor_reset_the_count_of_failures() -> None:
+    async def scene(b: BreakerWorld) -> None:
         for _ in range(20):
             assert await b.ask("unfit") == "UnfitInput"
-        assert b.state() is State.CLOSED
-        for mood in ("raise", "unfit", "raise", "unfit"):
-            await b.ask(mood)
-        assert b.state() is State.CLOSED
+        assert b.state() is BreakerState.CLOSED
+        for behaviour in ("raise", "unfit", "raise", "unfit"):
+            await b.ask(behaviour)
+        assert b.state() is BreakerState.CLOSED
         await b.ask("raise")
-        assert b.state() is State.OPEN
+        assert b.state() is BreakerState.OPEN
 
     play(scene)
 
 
-def test_an_unfit_probe_leaves_the_probe_to_the_next_call() -> None:
-    async def scene(b: Bench) -> None:
+def test_after_an_inconclusive_probe_the_next_call_is_the_probe() -> None:
+    async def scene(b: BreakerWorld) -> None:
         await b.trip()
         b.clock.now_s += 10.0
         for _ in range(3):
             assert await b.ask("unfit") == "UnfitInput"
-            assert b.state() is State.OPEN
+            assert b.state() is BreakerState.OPEN
         assert await b.ask() == "answered"
-        assert b.state() is State.CLOSED
+        assert b.state() is BreakerState.CLOSED
         await b.trip()
         assert await b.ask() == "CircuitOpen", "and the wait after the next failures is whole again"
 
@@ -197,40 +197,40 @@ def test_an_unfit_probe_leaves_the_probe_to_the_next_call() -> None:
 
 
 def test_cancelled_probe_opens_again_instead_of_holding_the_circuit_half_open() -> None:
-    async def scene(b: Bench) -> None:
+    async def scene(b: BreakerWorld) -> None:
         await b.trip()
         b.clock.now_s += 10.0
         probe = await b.start()
         probe.cancel()
         with pytest.raises(asyncio.CancelledError):
             await probe
-        assert b.state() is State.OPEN
+        assert b.state() is BreakerState.OPEN
 
     play(scene)
 
 
-def test_stragglers_from_before_it_opened_neither_close_it_nor_spoil_the_probe() -> None:
-    async def scene(b: Bench) -> None:
+def test_calls_from_before_it_opened_neither_close_it_nor_decide_the_probe() -> None:
+    async def scene(b: BreakerWorld) -> None:
         good, bad = await b.start(), await b.start()
         await b.trip()
         b.model.gates[0].set_result(None)
         await good
-        assert b.state() is State.OPEN
+        assert b.state() is BreakerState.OPEN
         b.clock.now_s += 10.0
         probe = await b.start()
         b.model.gates[1].set_exception(OSError("late"))
         with pytest.raises(OSError, match="late"):
             await bad
-        assert b.state() is State.HALF_OPEN
+        assert b.state() is BreakerState.HALF_OPEN
         b.model.gates[2].set_result(None)
         await probe
-        assert b.state() is State.CLOSED
+        assert b.state() is BreakerState.CLOSED
 
     play(scene)
 
 
 def test_isolated_by_hand_stays_refused_through_time_and_late_answers_until_restored() -> None:
-    async def scene(b: Bench) -> None:
+    async def scene(b: BreakerWorld) -> None:
         under_way = await b.start()
         b.breaker.isolate()
         b.model.gates[-1].set_result(None)
@@ -238,7 +238,7 @@ def test_isolated_by_hand_stays_refused_through_time_and_late_answers_until_rest
         b.clock.now_s += 1e9
         with pytest.raises(CircuitOpen) as refused:
             await b.breaker.predict(ROW)
-        assert (refused.value.state, refused.value.retry_after_s) == (State.ISOLATED, None)
+        assert (refused.value.state, refused.value.retry_after_s) == (BreakerState.ISOLATED, None)
         assert b.model.asked == 1
         b.breaker.restore()
         assert await b.ask() == "answered"
@@ -247,44 +247,50 @@ def test_isolated_by_hand_stays_refused_through_time_and_late_answers_until_rest
 
 
 def test_restoring_what_was_not_isolated_does_not_close_an_open_circuit() -> None:
-    async def scene(b: Bench) -> None:
+    async def scene(b: BreakerWorld) -> None:
         await b.trip()
         b.breaker.restore()
-        assert b.state() is State.OPEN
+        assert b.state() is BreakerState.OPEN
 
     play(scene)
 
 
 def test_breaker_around_a_breaker_opens_outside_on_refusals_inside() -> None:
-    async def scene(b: Bench) -> None:
+    async def scene(b: BreakerWorld) -> None:
         outer = Breaker(b.breaker, failures=1, clock=b.clock)
         b.breaker.isolate()
         with pytest.raises(CircuitOpen):
             await outer.predict(ROW)
-        assert outer.state is State.OPEN
+        assert outer.state is BreakerState.OPEN
 
     play(scene)
 
 
 def test_table_in_the_docstring_names_every_transition_and_isolation_is_left_by_restore_alone() -> None:
-    moves = {(state, NEXT[state, event]) for state, event in product(State, Event) if (state, event) in NEXT}
+    moves = {
+        (state, TRANSITIONS[state, event])
+        for state, event in product(BreakerState, BreakerEvent)
+        if (state, event) in TRANSITIONS
+    }
     lines = [
         line.split("|")[1:4] for line in (module.__doc__ or "").splitlines() if line.strip().startswith("|")
     ]
     drawn = {(a.strip(), c.strip()) for a, _, c in lines[2:] if c.strip() not in ("refused", a.strip())}
-    anywhere = {(state, State.ISOLATED) for state in State if state is not State.ISOLATED}
+    anywhere = {
+        (state, BreakerState.ISOLATED) for state in BreakerState if state is not BreakerState.ISOLATED
+    }
     assert moves == (drawn - {("any", "isolated")}) | anywhere
-    assert [event for state, event in NEXT if state is State.ISOLATED] == [Event.RESTORE]
+    assert [event for state, event in TRANSITIONS if state is BreakerState.ISOLATED] == [BreakerEvent.RESTORE]
 
 
 STEPS = st.lists(st.sampled_from(["answer", "raise", "unfit", "wait", "isolate", "restore"]), max_size=40)
 
 
 @given(STEPS)
-def test_any_history_agrees_with_counting_by_hand(steps: list[str]) -> None:
+def test_any_history_agrees_with_a_simple_model(steps: list[str]) -> None:
     """Serial calls only: `wait` lets 4 of the 10 seconds pass."""
 
-    async def scene(b: Bench) -> None:
+    async def scene(b: BreakerWorld) -> None:
         row_of_failures, opened_s, isolated = 0, None, False
         for step in steps:
             asked = b.model.asked
@@ -312,6 +318,6 @@ def test_any_history_agrees_with_counting_by_hand(steps: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("failures", "reset_s"), [(0, 1.0), (1, -1.0), (1, float("nan"))])
-def test_settings_that_make_no_sense_are_refused(failures: int, reset_s: float) -> None:
+def test_invalid_settings_are_refused(failures: int, reset_s: float) -> None:
     with pytest.raises(ValueError, match="failures="):
         Breaker(Model(), failures=failures, reset_s=reset_s)

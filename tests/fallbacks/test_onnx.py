@@ -1,4 +1,4 @@
-"""ONNX models: only what was hashed is loaded, and a hung one neither holds the loop nor a core."""
+"""ONNX models: only what was hashed is loaded, and a hung run blocks neither the loop nor a core."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_answers_what_numpy_answers(load: Load) -> None:
     run(scene())
 
 
-def test_says_what_it_takes_and_gives_and_what_it_is(load: Load) -> None:
+def test_declares_its_inputs_outputs_and_digest(load: Load) -> None:
     content = classifier(W, B)
     one = load(content)
     assert one.digest == hashlib.sha256(content).hexdigest()
@@ -155,7 +155,7 @@ def test_inputs_of_other_models_are_ignored_and_views_are_read_right(load: Load)
     run(scene())
 
 
-def test_nan_passes_through_for_others_to_judge(load: Load) -> None:
+def test_nan_outputs_are_returned_unchanged(load: Load) -> None:
     async def scene() -> None:
         assert np.isnan((await one.predict(QUICK))["y"]).all()
 
@@ -174,7 +174,7 @@ def test_concurrent_calls_each_get_their_own_answer(load: Load) -> None:
     run(scene())
 
 
-def test_hung_run_is_stopped_on_timeout_while_the_loop_stays_alive(load: Load) -> None:
+def test_hung_run_is_stopped_on_timeout_while_the_loop_keeps_running(load: Load) -> None:
     one = load(loop())
 
     async def scene() -> None:
@@ -188,13 +188,13 @@ def test_hung_run_is_stopped_on_timeout_while_the_loop_stays_alive(load: Load) -
                 await asyncio.sleep(0.001)
                 longest_s, ticks = max(longest_s, time.perf_counter() - start_s), ticks + 1
 
-        heart = asyncio.ensure_future(heartbeat())
+        heartbeats = asyncio.ensure_future(heartbeat())
         for _ in range(3):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await one.predict(FOREVER)
             assert (await patiently(lambda: one.predict(QUICK)))["y"][0, 0] == 10
-        heart.cancel()
+        heartbeats.cancel()
         assert ticks > 20
         assert longest_s < 0.5
 
@@ -224,7 +224,9 @@ def deafened(one: OnnxModel) -> Iterator[Deaf]:
         one._session = session
 
 
-def test_refuses_at_once_while_an_abandoned_run_holds_the_thread_and_answers_again_after(load: Load) -> None:
+def test_refuses_at_once_while_a_cancelled_run_occupies_the_thread_and_answers_again_after(
+    load: Load,
+) -> None:
     one = load(identity())
 
     async def scene() -> None:

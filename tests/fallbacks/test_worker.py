@@ -1,4 +1,4 @@
-"""The worker: one job at a time, none after it was given up, and never a reason for a process not to end."""
+"""The worker: one job at a time, none after it was cancelled, and no process kept from ending."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ def test_runs_jobs_in_order_off_the_loop_and_hands_back_results_and_errors() -> 
     asyncio.run(main())
 
 
-def test_job_given_up_before_its_turn_never_runs_and_one_given_up_in_its_turn_is_told_to_stop() -> None:
+def test_job_cancelled_in_the_queue_never_runs_and_one_cancelled_while_it_runs_is_asked_to_stop() -> None:
     async def main() -> None:
-        worker, told, ran = Worker("w"), threading.Event(), list[str]()
+        worker, stop, ran = Worker("w"), threading.Event(), list[str]()
         complaints: list[object] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
         entered = threading.Event()
 
         def first() -> None:
             entered.set()
-            told.wait(10)
+            stop.wait(10)
             ran.append("first")
 
-        holding = asyncio.ensure_future(worker.call(first, told.set))
+        holding = asyncio.ensure_future(worker.call(first, stop.set))
         waiting = asyncio.ensure_future(worker.call(lambda: ran.append("second"), idle))
         await asyncio.sleep(0)
         assert entered.wait(10)
@@ -73,7 +73,7 @@ def test_job_given_up_before_its_turn_never_runs_and_one_given_up_in_its_turn_is
     asyncio.run(main())
 
 
-def test_is_stuck_while_a_job_that_was_given_up_does_not_obey() -> None:
+def test_is_stuck_while_a_cancelled_job_does_not_stop() -> None:
     async def main() -> None:
         worker, let_go, entered = Worker("w"), threading.Event(), threading.Event()
 
@@ -95,7 +95,7 @@ def test_is_stuck_while_a_job_that_was_given_up_does_not_obey() -> None:
     asyncio.run(main())
 
 
-def test_closed_worker_finishes_what_it_has_and_refuses_what_comes() -> None:
+def test_closed_worker_finishes_queued_jobs_and_refuses_new_ones() -> None:
     async def main() -> None:
         worker = Worker("w")
 
@@ -114,7 +114,7 @@ def test_closed_worker_finishes_what_it_has_and_refuses_what_comes() -> None:
     asyncio.run(main())
 
 
-def test_result_for_a_loop_that_is_gone_is_dropped_and_the_worker_lives() -> None:
+def test_result_for_a_closed_loop_is_dropped_and_the_worker_goes_on() -> None:
     worker, let_go = Worker("w"), threading.Event()
 
     async def leave() -> None:
@@ -132,7 +132,7 @@ def test_result_for_a_loop_that_is_gone_is_dropped_and_the_worker_lives() -> Non
     worker.close()
 
 
-def test_thread_ends_when_nobody_refers_to_the_worker() -> None:
+def test_thread_ends_when_the_worker_is_collected() -> None:
     worker = Worker("forgotten")
     thread = next(t for t in threading.enumerate() if t.name == "forgotten")
     del worker
@@ -145,14 +145,14 @@ def test_interpreter_ends_promptly_and_cleanly_while_a_job_hangs() -> None:
     script = """
 import asyncio, threading, time
 from fallbacks.worker import Worker
-told = threading.Event()
+stopped = threading.Event()
 async def main():
     worker = Worker("w")
     global keep
     keep = worker
     try:
         async with asyncio.timeout(0.05):
-            await worker.call(lambda: time.sleep(60), told.set)
+            await worker.call(lambda: time.sleep(60), stopped.set)
     except TimeoutError:
         print("gave up")
 asyncio.run(main())

@@ -139,7 +139,7 @@ def test_without_the_review_store_polling_is_a_503_and_waiting_a_deferral(
             asked = await plane.ada.infer(plane.strange[:1])
             waiting = asyncio.create_task(plane.ada.infer(plane.strange[:1], {"Prefer": "wait=2"}))
             await asyncio.sleep(0.25)
-            plane.gateway.review.queue.close()
+            plane.gateway.review.store.close()
             assert (await plane.ada.get(asked.json["review_url"])).status == 503
             assert (await waiting).outcome == (422, "deferred", "abstained")
 

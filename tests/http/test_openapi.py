@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from gateway.core.errors import InvalidRequest
-from gateway.deployment.artifacts import contract_of as contract_of_models
+from gateway.deployment.contract import contract_of as contract_of_models
 from gateway.deployment.deployment import Deployment
 from gateway.deployment.models import load_models
 from gateway.http import openapi

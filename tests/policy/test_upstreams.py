@@ -15,7 +15,7 @@ from gateway.deployment.models import load_models
 from gateway.deployment.upstreams import read_upstreams, record_upstreams, write_upstreams
 from gateway.policy.schema import OipPolicy
 from tests.support.deployments import edit, letters
-from tests.support.oip_server import SPEC, Asked, OipServer, oip_server, send
+from tests.support.oip_server import SPEC, OipServer, ReceivedRequest, oip_server, send
 
 LOCAL = "model: {kind: onnx, path: primary.onnx}"
 THERE = '{kind: oip, url: "http://triton:8000", model: capitals}'
@@ -103,7 +103,7 @@ def test_a_broken_file_is_reported(tmp_path: Path, content: bytes) -> None:
     assert problem.what.endswith("run `gateway calibrate` again")
 
 
-async def doubles(asked: Asked, writer: asyncio.StreamWriter) -> None:
+async def doubles(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
     one = asked.document["inputs"][0]
     await send(
         writer, {"outputs": [{**SPEC[0], "shape": one["shape"], "data": [2 * v for v in one["data"]]}]}

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fallbacks.breaker import State
-from fallbacks.review.payload import decode
+from fallbacks.breaker import BreakerState
+from fallbacks.oip.payload import decode
 from gateway.protocol.contract import MAX_BODY_BYTES
 from tests.support.data_planes import ClientReply
 from tests.support.deployments import run
@@ -191,7 +191,7 @@ def test_a_deferred_row_is_stored_displayed_and_answered(folders: Folders, datat
     async def main() -> None:
         async with typed(folders[datatype]) as to:
             case = await deferred(to, Sent(datatype, x, True))
-            same(decode(await to.review.queue.payload(case) or b""), {"x": x})
+            same(decode(await to.review.store.payload(case) or b""), {"x": x})
             assert case in await to.page("/review")
             shown = (await to.admin.get(f"/review/{case}")).json()["shown"]
             assert [one["kind"] for one in shown] == ["text" if datatype == "BYTES" else "row"]
@@ -226,7 +226,7 @@ def test_the_longest_row_that_can_be_asked_can_be_deferred(tmp_path: Path, datat
             reply = await to.ada.request("POST", INFER, body, headers)
             assert reply.parameters["fs_outcome"] == "deferred"
             case = reply.parameters["fs_decision_id"]
-            same(decode(await to.review.queue.payload(case) or b""), {"x": x})
+            same(decode(await to.review.store.payload(case) or b""), {"x": x})
             shown = (await to.admin.get(f"/review/{case}")).json()["shown"]
             assert shown[0]["facts"]["type"] == datatype
 
@@ -274,9 +274,9 @@ def test_bytes_that_are_no_text_are_deferred_alone_and_cost_the_model_nothing(fo
                 assert found["fs_row_outcome"].tolist() == [b"served", b"deferred", b"served"]
                 assert found["y"][:, 0].tolist() == [b"no", b"", b"no"]
             cases = [await deferred(to, Sent("BYTES", texts(bad).reshape(1, 1), True)) for bad in BROKEN * 3]
-            assert to.gateway.loaded.breakers["primary"].state is State.CLOSED
+            assert to.gateway.loaded.breakers["primary"].state is BreakerState.CLOSED
             for case, bad in zip(cases, BROKEN * 3, strict=True):
-                kept = decode(await to.review.queue.payload(case) or b"")["x"]
+                kept = decode(await to.review.store.payload(case) or b"")["x"]
                 assert kept.tolist() == [[bad]]
             page = await to.page(f"/review/{cases[0]}")
             assert "\\xff" in page
@@ -358,7 +358,7 @@ def test_a_deferred_row_of_several_inputs_is_stored_and_displayed_whole(several:
             reply = await to.ask({k: Sent(kind, a, True) for k, (kind, a) in given.items()})
             assert reply.parameters["fs_outcome"] == "deferred"
             case = reply.parameters["fs_decision_id"]
-            kept = decode(await to.review.queue.payload(case) or b"")
+            kept = decode(await to.review.store.payload(case) or b"")
             same(kept, {name: array for name, (_, array) in given.items()})
             shown = (await to.admin.get(f"/review/{case}")).json()["shown"]
             assert [(one["name"], one["kind"]) for one in shown] == [

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from fallbacks.oip.described import Described
-from fallbacks.oip.stored import Stored
+from fallbacks.oip.description import ModelDescription
+from fallbacks.oip.stored_upstream import StoredUpstream
 from fallbacks.onnx import OnnxModel
 from fallbacks.predictor import ModelTensor
-from gateway.deployment.artifacts import contract_of as deployed_contract
+from gateway.deployment.contract import contract_of as deployed_contract
 from gateway.deployment.deployment import Deployment
 from gateway.deployment.models import load_models
 from gateway.protocol import metadata
@@ -68,7 +68,7 @@ LOCAL = "model: {kind: onnx, path: primary.onnx}"
 UPSTREAM = 'model: {kind: oip, url: "http://127.0.0.1:9", model: letters}'
 
 
-def recorded(path: Path) -> Stored:
+def recorded(path: Path) -> StoredUpstream:
     """What calibration would keep of a server that has this model."""
     model = OnnxModel.load(path)
 
@@ -77,9 +77,8 @@ def recorded(path: Path) -> Stored:
 
     try:
         probes = {"attributes": clean_rows(4)}
-        return Stored(
-            Described.of(declared(model.inputs), declared(model.outputs)), probes, model.run(probes)
-        )
+        description = ModelDescription.parse(declared(model.inputs), declared(model.outputs))
+        return StoredUpstream(description, probes, model.run(probes), {})
     finally:
         model.close()
 

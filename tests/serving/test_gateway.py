@@ -15,7 +15,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from fallbacks.breaker import Breaker, CircuitOpen, State
+from fallbacks.breaker import Breaker, BreakerState, CircuitOpen
 from fallbacks.review.cases import CaseState
 from gateway.core.decision import Decision, Deferred, Degraded, Reason, Refused, Served, Tensors, Verdict
 from gateway.core.errors import ArtifactError, PolicyError, Problems
@@ -69,7 +69,7 @@ def enforced(guard: AnyGuard) -> bool:
 async def waiting(gateway: Gateway) -> int:
     """How many cases wait for a person."""
     assert isinstance(gateway.review, QueuedReview)
-    return (await gateway.review.queue.waiting()).counts[CaseState.OPEN]
+    return (await gateway.review.store.counts()).by_state[CaseState.OPEN]
 
 
 # ---------------------------------------------------------------- serving
@@ -333,7 +333,7 @@ def test_a_rung_that_an_operator_took_out_stays_out_over_a_reload(tmp_path: Path
             gateway.loaded.breakers["primary"].isolate()
             edit(folder, ('version: "1"', 'version: "2"'))
             assert gateway.reload()
-            assert gateway.loaded.breakers["primary"].state is State.ISOLATED
+            assert gateway.loaded.breakers["primary"].state is BreakerState.ISOLATED
             assert "Served" not in kinds(await gateway.decide(batch_of(clean_rows(5))))
 
     run(main)
@@ -481,7 +481,7 @@ def test_a_review_store_that_is_gone_refuses_what_needs_a_person_and_nothing_els
     async def main() -> None:
         async with opened(letters(tmp_path, FULL_RATE)) as gateway:
             assert isinstance(gateway.review, QueuedReview)
-            gateway.review.queue.close()
+            gateway.review.store.close()
             strange = await gateway.decide(batch_of(outlier_rows(3)))
             assert [d.outcome for d in strange] == [Refused(Reason.UNAVAILABLE)] * 3
             assert kinds(await gateway.decide(batch_of(clean_rows(20), name="c")))["Served"] >= 18
@@ -529,7 +529,7 @@ def test_callers_with_short_deadlines_do_not_open_the_models_circuit(tmp_path: P
             for i in range(12):
                 decisions = await gateway.decide(batch_of(clean_rows(1), within_s=0.01, name=f"h{i}"))
                 assert decisions[0].outcome == Refused(Reason.DEADLINE)
-            assert {b.state for b in gateway.loaded.breakers.values()} == {State.CLOSED}
+            assert {b.state for b in gateway.loaded.breakers.values()} == {BreakerState.CLOSED}
             decisions = await gateway.decide(batch_of(clean_rows(1)))
             assert isinstance(decisions[0].outcome, Served)
             assert primary.finished == 13
@@ -553,7 +553,7 @@ def test_the_breaker_opens_lets_one_probe_through_and_closes_again(tmp_path: Pat
 
             for i in range(5):
                 assert not isinstance((await one(f"f{i}")).outcome, Served)
-            assert (breaker.state, len(model.asked)) == (State.OPEN, 5)
+            assert (breaker.state, len(model.asked)) == (BreakerState.OPEN, 5)
             for i in range(5):
                 decision = await one(f"o{i}")
                 assert not isinstance(decision.outcome, Served)
@@ -562,12 +562,12 @@ def test_the_breaker_opens_lets_one_probe_through_and_closes_again(tmp_path: Pat
             assert len(model.asked) == 5, "an open breaker calls no model"
             now_s[0] += 5.1
             assert not isinstance((await one("probe")).outcome, Served)
-            assert (breaker.state, len(model.asked)) == (State.OPEN, 6)
+            assert (breaker.state, len(model.asked)) == (BreakerState.OPEN, 6)
             model.broken = False
             assert not isinstance((await one("waits")).outcome, Served)
             now_s[0] += 5.1
             assert isinstance((await one("back")).outcome, Served)
-            assert (breaker.state, len(model.asked)) == (State.CLOSED, 7)
+            assert (breaker.state, len(model.asked)) == (BreakerState.CLOSED, 7)
 
     run(main)
 
@@ -788,7 +788,7 @@ def test_every_deferral_has_its_case_and_every_case_its_deferral(tmp_path: Path)
             decisions = await gateway.decide(batch_of(outlier_rows(20), "ada"))
             tickets = [d.outcome.ticket for d in decisions if isinstance(d.outcome, Deferred)]
             for ticket in tickets:
-                record = await gateway.review.queue.find(ticket)
+                record = await gateway.review.store.find(ticket)
                 assert record is not None
                 assert (record.principal, orjson.loads(record.why)["reason"]) == ("ada", "abstained")
             assert await waiting(gateway) == len(tickets) > 0

@@ -1,4 +1,4 @@
-"""Between the pipeline and the people: a row becomes a case, an answered case becomes an outcome."""
+"""Between the pipeline and the review store: a row becomes a case, a decided case becomes an outcome."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import numpy as np
 import orjson
 import pytest
 
+from fallbacks.oip.payload import decode
 from fallbacks.review.cases import CaseRecord, CaseState
-from fallbacks.review.payload import decode
-from fallbacks.review.queue import ReviewQueue
+from fallbacks.review.open_store import open_store
+from fallbacks.review.store import ReviewStore
 from gateway.core.decision import Decision, Degraded, Finding, Reason, Refused, Verdict
 from gateway.core.pipeline import ReviewRequest
 from gateway.http.replies import reply_infer
 from gateway.protocol.contract import Contract, TensorSpec
 from gateway.protocol.endings import BY_REVIEW, Stamp
 from gateway.protocol.infer_request import InferRequest
-from gateway.serving import review
+from gateway.serving import review as serving_review
 from gateway.serving.review import NoReview, QueuedReview, answer_unsure, answer_with_label, outcome_of
 from tests.support.core_parts import run as on_a_fake_clock
 from tests.support.deployments import run
@@ -45,12 +46,12 @@ FINDINGS = (
 )
 
 
-def case(
-    name: str = "c", who: str = "ada", suggestion: dict[str, Any] | None = None, **other: Any
+def review_request(
+    name: str = "c", principal: str = "ada", suggestion: dict[str, Any] | None = None, **other: Any
 ) -> ReviewRequest:
     fields: dict[str, Any] = {
         "id": name,
-        "principal": who,
+        "principal": principal,
         "reason": Reason.ABSTAINED,
         "inputs": {"attributes": ROW},
         "findings": FINDINGS,
@@ -69,32 +70,32 @@ class Clock:
 
 
 @contextmanager
-def people(
+def opened(
     folder: Path, capacity: int = 100, expire_after_s: float = 60.0
 ) -> Iterator[tuple[QueuedReview, Clock]]:
     clock = Clock()
-    queue = ReviewQueue.open(f"sqlite:///{folder / 'review.db'}", capacity=capacity, clock=clock)
+    store = open_store("sqlite:///review.db", folder, capacity=capacity, clock=clock)
     try:
-        yield QueuedReview(queue, expire_after_s, clock), clock
+        yield QueuedReview(store, expire_after_s, clock), clock
     finally:
-        queue.close()
+        store.close()
 
 
-async def found(queue: ReviewQueue, case_id: str = "c") -> CaseRecord:
-    record = await queue.find(case_id)
+async def found(store: ReviewStore, case_id: str = "c") -> CaseRecord:
+    record = await store.find(case_id)
     assert record is not None
     return record
 
 
-def test_a_case_is_stored_with_what_a_person_needs(tmp_path: Path) -> None:
+def test_a_case_is_stored_with_what_a_reviewer_needs(tmp_path: Path) -> None:
     async def main() -> None:
-        with people(tmp_path) as (to, clock):
-            assert await to.put([case()]) == [True]
-            record = await found(to.queue)
+        with opened(tmp_path) as (review, clock):
+            assert await review.put([review_request()]) == [True]
+            record = await found(review.store)
             assert (record.principal, record.state) == ("ada", CaseState.OPEN)
             assert record.created_s == clock.now_s
             assert record.expires_s == clock.now_s + 60
-            payload = await to.queue.payload("c")
+            payload = await review.store.payload("c")
             assert payload is not None
             assert {name: a.tobytes() for name, a in decode(payload).items()} == {"attributes": ROW.tobytes()}
 
@@ -103,9 +104,9 @@ def test_a_case_is_stored_with_what_a_person_needs(tmp_path: Path) -> None:
 
 def test_why_has_the_reason_and_only_what_was_raised_and_enforced(tmp_path: Path) -> None:
     async def main() -> None:
-        with people(tmp_path) as (to, _):
-            await to.put([case()])
-            assert orjson.loads((await found(to.queue)).why) == {
+        with opened(tmp_path) as (review, _):
+            await review.put([review_request()])
+            assert orjson.loads((await found(review.store)).why) == {
                 "reason": "abstained",
                 "raised": [
                     {"stage": "ood", "score": 7.5, "error": None, "form": "input_only"},
@@ -125,59 +126,64 @@ def test_why_has_the_reason_and_only_what_was_raised_and_enforced(tmp_path: Path
         ({}, []),
     ],
 )
-def test_the_models_view_is_its_likeliest_classes(tmp_path: Path, suggestion: Any, shown: Any) -> None:
+def test_the_suggestion_is_stored_as_its_likeliest_classes(
+    tmp_path: Path, suggestion: Any, shown: Any
+) -> None:
     async def main() -> None:
-        with people(tmp_path) as (to, _):
-            await to.put([case(suggestion=suggestion)])
-            assert orjson.loads((await found(to.queue)).model_view) == shown
+        with opened(tmp_path) as (review, _):
+            await review.put([review_request(suggestion=suggestion)])
+            assert orjson.loads((await found(review.store)).model_view) == shown
 
     run(main)
 
 
-def test_a_case_that_no_model_had_a_view_of_is_stored_as_well(tmp_path: Path) -> None:
+def test_a_row_without_a_suggestion_is_stored_as_well(tmp_path: Path) -> None:
     async def main() -> None:
-        with people(tmp_path) as (to, _):
-            assert await to.put([replace(case(), suggestion=None)]) == [True]
-            assert (await found(to.queue)).model_view == "[]"
+        with opened(tmp_path) as (review, _):
+            assert await review.put([replace(review_request(), suggestion=None)]) == [True]
+            assert (await found(review.store)).model_view == "[]"
 
     run(main)
 
 
 def test_an_infinite_score_is_kept_as_none(tmp_path: Path) -> None:
     async def main() -> None:
-        with people(tmp_path) as (to, _):
+        with opened(tmp_path) as (review, _):
             alarm = Finding("ood", float("inf"), Verdict.DEFER, True, 0.0)
-            assert await to.put([case(findings=(alarm,))]) == [True]
-            assert orjson.loads((await found(to.queue)).why)["raised"][0]["score"] is None
+            assert await review.put([review_request(findings=(alarm,))]) == [True]
+            assert orjson.loads((await found(review.store)).why)["raised"][0]["score"] is None
 
     run(main)
 
 
-def test_a_queue_without_room_takes_the_first_in_order(tmp_path: Path) -> None:
+def test_a_store_without_room_takes_the_first_in_order(tmp_path: Path) -> None:
     async def main() -> None:
-        with people(tmp_path, capacity=2) as (to, _):
-            assert await to.put([case(name) for name in "abc"]) == [True, True, False]
-            assert await to.put([case("d")]) == [False]
-            assert await to.queue.find("c") is None
+        with opened(tmp_path, capacity=2) as (review, _):
+            assert await review.put([review_request(name) for name in "abc"]) == [True, True, False]
+            assert await review.put([review_request("d")]) == [False]
+            assert await review.store.find("c") is None
 
     run(main)
 
 
-def test_nobody_takes_nothing() -> None:
-    assert list(on_a_fake_clock(lambda: NoReview().put([case("a"), case("b")]))) == [False, False]
+def test_no_review_refuses_every_row() -> None:
+    assert list(on_a_fake_clock(lambda: NoReview().put([review_request("a"), review_request("b")]))) == [
+        False,
+        False,
+    ]
 
 
-async def decided(to: QueuedReview, answer: str, case_id: str = "c") -> CaseRecord:
-    await to.put([case(case_id)])
-    (claim,) = await to.queue.claim("grace", 30)
-    await to.queue.resolve(case_id, claim.fence, "grace", answer)
-    return await found(to.queue, case_id)
+async def decided(review: QueuedReview, answer: str, case_id: str = "c") -> CaseRecord:
+    await review.put([review_request(case_id)])
+    (claim,) = await review.store.claim("grace", 30)
+    await review.store.resolve(case_id, claim.fence, "grace", answer)
+    return await found(review.store, case_id)
 
 
-def test_a_persons_label_is_an_answer_in_the_form_of_the_model(tmp_path: Path) -> None:
+def test_a_reviewers_label_is_an_answer_in_the_form_of_the_model(tmp_path: Path) -> None:
     async def main() -> None:
-        with people(tmp_path) as (to, _):
-            outcome = outcome_of(await decided(to, answer_with_label(2)), CONTRACT)
+        with opened(tmp_path) as (review, _):
+            outcome = outcome_of(await decided(review, answer_with_label(2)), CONTRACT)
             assert isinstance(outcome, Degraded)
             assert (outcome.by, outcome.reason) == (BY_REVIEW, Reason.ABSTAINED)
             array = outcome.output["probabilities"]
@@ -186,21 +192,21 @@ def test_a_persons_label_is_an_answer_in_the_form_of_the_model(tmp_path: Path) -
     run(main)
 
 
-def test_a_person_who_cannot_tell_refuses(tmp_path: Path) -> None:
+def test_a_reviewer_who_cannot_tell_refuses_the_row(tmp_path: Path) -> None:
     async def main() -> None:
-        with people(tmp_path) as (to, _):
-            assert outcome_of(await decided(to, answer_unsure()), CONTRACT) == Refused(Reason.ABSTAINED)
+        with opened(tmp_path) as (review, _):
+            assert outcome_of(await decided(review, answer_unsure()), CONTRACT) == Refused(Reason.ABSTAINED)
 
     run(main)
 
 
 @pytest.mark.parametrize("label", [-1, 4, 1000])
 def test_a_label_that_no_class_has_is_never_an_answer(tmp_path: Path, label: int) -> None:
-    """A reload may have changed the classes since the person answered."""
+    """A reload may have changed the classes since the reviewer answered."""
 
     async def main() -> None:
-        with people(tmp_path) as (to, _):
-            outcome = outcome_of(await decided(to, answer_with_label(label)), CONTRACT)
+        with opened(tmp_path) as (review, _):
+            outcome = outcome_of(await decided(review, answer_with_label(label)), CONTRACT)
             assert isinstance(outcome, Refused)
 
     run(main)
@@ -208,13 +214,13 @@ def test_a_label_that_no_class_has_is_never_an_answer(tmp_path: Path, label: int
 
 def test_a_case_that_waits_has_no_outcome_and_one_that_expired_is_refused(tmp_path: Path) -> None:
     async def main() -> None:
-        with people(tmp_path, expire_after_s=60) as (to, clock):
-            await to.put([case()])
-            assert outcome_of(await found(to.queue), CONTRACT) is None
-            await to.queue.claim("grace", 30)
-            assert outcome_of(await found(to.queue), CONTRACT) is None
+        with opened(tmp_path, expire_after_s=60) as (review, clock):
+            await review.put([review_request()])
+            assert outcome_of(await found(review.store), CONTRACT) is None
+            await review.store.claim("grace", 30)
+            assert outcome_of(await found(review.store), CONTRACT) is None
             clock.now_s += 61
-            assert outcome_of(await found(to.queue), CONTRACT) == Refused(Reason.UNAVAILABLE)
+            assert outcome_of(await found(review.store), CONTRACT) == Refused(Reason.UNAVAILABLE)
 
     run(main)
 
@@ -230,8 +236,8 @@ def test_every_exposed_score_is_answered_and_what_is_no_score_is_blank(tmp_path:
     contract = replace(CONTRACT, outputs=outputs)
 
     async def main() -> None:
-        with people(tmp_path) as (to, _):
-            outcome = outcome_of(await decided(to, answer_with_label(1)), contract)
+        with opened(tmp_path) as (review, _):
+            outcome = outcome_of(await decided(review, answer_with_label(1)), contract)
             assert isinstance(outcome, Degraded)
             answered = {name: a.tolist() for name, a in outcome.output.items()}
             assert np.isnan(answered.pop("open")).tolist() == [[True]]
@@ -245,10 +251,10 @@ def test_every_exposed_score_is_answered_and_what_is_no_score_is_blank(tmp_path:
     run(main)
 
 
-def test_a_persons_answer_makes_a_reply_like_any_other(tmp_path: Path) -> None:
+def test_a_reviewers_answer_makes_a_reply_like_any_other(tmp_path: Path) -> None:
     async def main() -> None:
-        with people(tmp_path) as (to, _):
-            outcome = outcome_of(await decided(to, answer_with_label(3)), CONTRACT)
+        with opened(tmp_path) as (review, _):
+            outcome = outcome_of(await decided(review, answer_with_label(3)), CONTRACT)
             assert outcome is not None
             asked = InferRequest("mine", {}, 1, CONTRACT.default_outputs[False])
             reply = reply_infer(CONTRACT, asked, [Decision("c", outcome)], Stamp("p", "enforce", "c"))
@@ -260,29 +266,29 @@ def test_a_persons_answer_makes_a_reply_like_any_other(tmp_path: Path) -> None:
     run(main)
 
 
-def test_the_queue_is_tended_what_expired_is_stored_and_what_is_old_is_forgotten(
+def test_sweep_marks_expired_cases_and_deletes_old_ones_and_survives_a_closed_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(review, "TEND_EVERY_S", 0.01)
+    monkeypatch.setattr(serving_review, "SWEEP_EVERY_S", 0.01)
 
     async def main() -> None:
-        with people(tmp_path, expire_after_s=60) as (to, clock):
-            await decided(to, answer_with_label(2), "answered")
-            await to.put([case("late")])
-            tending = asyncio.create_task(to.tend())
+        with opened(tmp_path, expire_after_s=60) as (review, clock):
+            await decided(review, answer_with_label(2), "answered")
+            await review.put([review_request("late")])
+            sweeping = asyncio.create_task(review.sweep())
             clock.now_s += 61
             await asyncio.sleep(0.1)
-            assert (await found(to.queue, "late")).state is CaseState.EXPIRED
-            assert await to.queue.payload("late") is not None
-            clock.now_s += review.KEEP_S + 1
+            assert (await found(review.store, "late")).state is CaseState.EXPIRED
+            assert await review.store.payload("late") is not None
+            clock.now_s += serving_review.KEEP_S + 1
             await asyncio.sleep(0.1)
             for name in ("answered", "late"):
-                assert await to.queue.find(name) is None
-                assert await to.queue.payload(name) is None
-            to.queue.close()
+                assert await review.store.find(name) is None
+                assert await review.store.payload(name) is None
+            review.store.close()
             await asyncio.sleep(0.05)
-            assert not tending.done(), "a queue that is gone ends the tending"
-            tending.cancel()
-            await asyncio.gather(tending, return_exceptions=True)
+            assert not sweeping.done(), "a closed store must not end the sweeps"
+            sweeping.cancel()
+            await asyncio.gather(sweeping, return_exceptions=True)
 
     run(main)

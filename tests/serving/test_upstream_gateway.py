@@ -14,9 +14,9 @@ import numpy as np
 import orjson
 import pytest
 
-from fallbacks.oip.address import Remote, UpstreamAddress
+from fallbacks.oip.address import RemoteModel, UpstreamAddress
 from fallbacks.oip.client import connect
-from fallbacks.oip.errors import Unanswered
+from fallbacks.oip.errors import UpstreamFailed
 from fallbacks.onnx import OnnxModel
 from gateway.calibration.calibrate import calibrate
 from gateway.core.decision import Served
@@ -178,11 +178,11 @@ def test_a_gateway_behind_that_refuses_a_row_is_a_failure_to_the_one_in_front(be
 
     async def main() -> None:
         address = UpstreamAddress.parse(str(behind.data.base_url).rstrip("/"))
-        client = connect(Remote(address, "letters"))
+        client = connect(RemoteModel(address, "letters"))
         described = await client.describe(5)
         rows = clean_rows(1)
         assert (await client.infer({"attributes": rows}, described, 5))["features"].shape == (1, 96)
-        with pytest.raises(Unanswered, match=r"400: .*above 15"):
+        with pytest.raises(UpstreamFailed, match=r"400: .*above 15"):
             await client.infer({"attributes": rows + 100}, described, 5)
         await client.close()
 

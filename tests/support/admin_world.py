@@ -17,10 +17,10 @@ import numpy as np
 import orjson
 from starlette.applications import Starlette
 
-from fallbacks.review.payload import encode
-from fallbacks.review.queue import Case
+from fallbacks.oip.payload import encode
+from fallbacks.review.cases import Case
 from gateway.admin.app import admin_app
-from gateway.admin.pages.door import COOKIE, Keys
+from gateway.admin.pages.login import COOKIE, AdminCredentials
 from gateway.core.batch import Batch
 from gateway.core.decision import Decision
 from gateway.core.record import RequestRecord
@@ -31,10 +31,10 @@ P = ParamSpec("P")
 LETTERS = Path(__file__).parents[2] / "configs" / "letters"
 TOKEN = "correct horse battery staple"
 HOST = "127.0.0.1:8082"
-KEYS = Keys(TOKEN)
+CREDENTIALS = AdminCredentials(TOKEN)
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 HTML = {"accept": "text/html,application/xhtml+xml"}
-OURS = {"sec-fetch-site": "same-origin"}
+OWN_PAGE = {"sec-fetch-site": "same-origin"}
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
@@ -67,23 +67,23 @@ def rewrite(folder: Path, old: str, new: str) -> None:
 
 
 @dataclass(frozen=True)
-class World:
-    """One replica with its administration plane, and a script and a browser that talk to it."""
+class AdminWorld:
+    """One replica with its administration plane; an API client, a browser and an anonymous client."""
 
     gateway: Gateway
     app: Starlette
     script: httpx.AsyncClient
     browser: httpx.AsyncClient
-    stranger: httpx.AsyncClient
+    anonymous: httpx.AsyncClient
 
     @property
-    def people(self) -> QueuedReview:
+    def review(self) -> QueuedReview:
         assert isinstance(self.gateway.review, QueuedReview)
         return self.gateway.review
 
     async def post(self, path: str, **fields: str) -> httpx.Response:
-        """What the browser does when somebody presses a button of one of our pages."""
-        return await self.browser.post(path, data={"csrf": KEYS.csrf, **fields}, headers=OURS)
+        """What a browser sends when a button of one of our pages is pressed."""
+        return await self.browser.post(path, data={"csrf": CREDENTIALS.csrf, **fields}, headers=OWN_PAGE)
 
     async def decide(self, rows: np.ndarray[Any, Any], id_: str = "ask", who: str = "ada") -> list[Decision]:
         """Has the gateway judge rows, and waits until telemetry and the audit know."""
@@ -110,11 +110,11 @@ class World:
             "why": orjson.dumps({"reason": "abstained", "raised": raised}).decode(),
             "model_view": "[[3,0.5],[19,0.25],[1,0.125]]",
         }
-        assert await self.people.queue.put([Case(id=id_, payload=payload, **(fields | changes))]) == [True]
+        assert await self.review.store.put([Case(id=id_, payload=payload, **(fields | changes))]) == [True]
 
 
 @asynccontextmanager
-async def world(folder: Path) -> AsyncIterator[World]:
+async def admin_world(folder: Path) -> AsyncIterator[AdminWorld]:
     """Opens a replica on a folder; several may share one."""
     gateway = Gateway.open(folder)
     app = admin_app(gateway, TOKEN)
@@ -123,11 +123,11 @@ async def world(folder: Path) -> AsyncIterator[World]:
     async with (
         httpx.AsyncClient(transport=wire, base_url=at, headers=BEARER) as script,
         httpx.AsyncClient(transport=wire, base_url=at, headers=HTML) as browser,
-        httpx.AsyncClient(transport=wire, base_url=at) as stranger,
+        httpx.AsyncClient(transport=wire, base_url=at) as anonymous,
     ):
-        browser.cookies.set(COOKIE, KEYS.session)
+        browser.cookies.set(COOKIE, CREDENTIALS.session)
         gateway.start()
         try:
-            yield World(gateway, app, script, browser, stranger)
+            yield AdminWorld(gateway, app, script, browser, anonymous)
         finally:
             await gateway.close()

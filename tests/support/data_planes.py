@@ -268,7 +268,7 @@ class PlaneFixture:
     async def cases(self) -> set[str]:
         """The ids of the cases that wait for a reviewer."""
         assert isinstance(self.gateway.review, QueuedReview)
-        return {record.id for record in await self.gateway.review.queue.listing(WAITING, 10_000)}
+        return {record.id for record in await self.gateway.review.store.list_cases(WAITING, 10_000)}
 
     async def new_case(self, known: set[str]) -> str:
         """The id of the one case that has come since."""
@@ -289,12 +289,12 @@ class PlaneFixture:
     async def answer(self, case_id: str, answer: str) -> None:
         """A reviewer answers one case."""
         assert isinstance(self.gateway.review, QueuedReview)
-        queue = self.gateway.review.queue
-        for claim in await queue.claim("grace", 60, 10_000):
+        store = self.gateway.review.store
+        for claim in await store.claim("grace", 60, 10_000):
             if claim.case.id == case_id:
-                await queue.resolve(case_id, claim.fence, "grace", answer)
+                await store.resolve(case_id, claim.fence, "grace", answer)
             else:
-                await queue.release(claim.case.id, claim.fence)
+                await store.release(claim.case.id, claim.fence)
 
 
 def plane_of(folder: Path, **keys: str) -> AbstractContextManager[PlaneFixture]:

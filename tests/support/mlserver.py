@@ -1,4 +1,4 @@
-"""A real MLServer in a process and an environment of its own, over a model of ours."""
+"""A real MLServer in a process and an environment of its own, over a model of the test."""
 
 from __future__ import annotations
 

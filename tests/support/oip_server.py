@@ -1,4 +1,4 @@
-"""A server of the Open Inference Protocol over HTTP that answers as a test wants: well, or as none should."""
+"""A server of the Open Inference Protocol over HTTP whose answers, good or bad, a test chooses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from fallbacks.oip.address import Remote, UpstreamAddress
+from fallbacks.oip.address import RemoteModel, UpstreamAddress
 
 MODEL = "doubles"
 SPEC = [{"name": "y", "datatype": "FP32", "shape": [-1, 2]}]
@@ -18,8 +18,8 @@ METADATA = {"name": MODEL, "inputs": [{"name": "x", "datatype": "FP32", "shape":
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One request as it came."""
+class ReceivedRequest:
+    """One request as it was received."""
 
     method: str
     path: str
@@ -28,7 +28,7 @@ class Asked:
 
     @property
     def document(self) -> Any:
-        """Its JSON, without binary tensors behind it."""
+        """Its JSON, without the binary tensors after it."""
         size = self.headers.get("inference-header-content-length")
         return orjson.loads(self.body[: int(size)] if size else self.body)
 
@@ -37,38 +37,38 @@ class Asked:
         return "inference-header-content-length" in self.headers
 
 
-Answer: TypeAlias = Callable[[Asked, asyncio.StreamWriter], Awaitable[None]]
+Handler: TypeAlias = Callable[[ReceivedRequest, asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass
 class OipServer:
-    """Answers metadata as it should, and everything else by `infer`; remembers what was asked.
+    """Answers metadata correctly, and everything else by `infer`; keeps the requests.
 
-    about: what it says of itself, None for 404; empty: that it has these extensions.
+    about: the body of its server metadata, None for 404; empty: generated from `extensions`.
     """
 
-    infer: Answer
+    infer: Handler
     extensions: list[str] = field(default_factory=list)
     about: bytes | None = b""
     metadata: Any = field(default_factory=lambda: METADATA)
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[ReceivedRequest] = field(default_factory=list)
     infers: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
     listening: asyncio.Server = field(init=False)
     connections: dict[asyncio.StreamWriter, asyncio.Task[Any]] = field(default_factory=dict)
 
-    def hang_up(self) -> None:
+    def drop_connections(self) -> None:
         """Ends every connection."""
         for writer in self.connections:
             writer.transport.abort()
 
     @property
-    def remote(self) -> Remote:
-        return Remote(UpstreamAddress.parse(self.url), MODEL)
+    def remote(self) -> RemoteModel:
+        return RemoteModel(UpstreamAddress.parse(self.url), MODEL)
 
     @property
-    def inferred(self) -> list[Asked]:
+    def infer_requests(self) -> list[ReceivedRequest]:
         return [one for one in self.asked if one.method == "POST"]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -80,7 +80,7 @@ class OipServer:
                 asked = await _read(reader)
                 self.asked.append(asked)
                 if asked.path == "/v2":
-                    await self._tell_of_itself(writer)
+                    await self._send_server_metadata(writer)
                 elif asked.method == "GET":
                     await send(writer, self.metadata)
                 else:
@@ -92,13 +92,15 @@ class OipServer:
             self.connections.pop(writer)
             writer.close()
 
-    async def _tell_of_itself(self, writer: asyncio.StreamWriter) -> None:
+    async def _send_server_metadata(self, writer: asyncio.StreamWriter) -> None:
         if self.about is None:
             await send(writer, {"error": "not found"}, "404 Not Found")
         else:
             await send(writer, self.about or {"name": "test", "extensions": self.extensions})
 
-    async def _infer(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _infer(
+        self, asked: ReceivedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         """Answers, unless the caller leaves first."""
         self.infers.set()
         answer, gone = asyncio.ensure_future(self.infer(asked, writer)), asyncio.ensure_future(reader.read(1))
@@ -111,14 +113,14 @@ class OipServer:
         raise ConnectionResetError
 
 
-async def _read(reader: asyncio.StreamReader) -> Asked:
+async def _read(reader: asyncio.StreamReader) -> ReceivedRequest:
     first = (await reader.readuntil(b"\r\n")).decode().split()
     headers: dict[str, str] = {}
     while line := (await reader.readuntil(b"\r\n")).decode().strip():
         name, _, value = line.partition(":")
         headers[name.lower()] = value.strip()
     body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Asked(first[0], first[1], headers, body)
+    return ReceivedRequest(first[0], first[1], headers, body)
 
 
 async def send(writer: asyncio.StreamWriter, content: Any, status: str = "200 OK", **headers: str) -> None:
@@ -131,7 +133,7 @@ async def send(writer: asyncio.StreamWriter, content: Any, status: str = "200 OK
 
 
 @asynccontextmanager
-async def oip_server(infer: Answer, extensions: tuple[str, ...] = ()) -> AsyncIterator[OipServer]:
+async def oip_server(infer: Handler, extensions: tuple[str, ...] = ()) -> AsyncIterator[OipServer]:
     """The server on a port of loopback."""
     server = OipServer(infer, list(extensions))
     server.listening = listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
@@ -141,6 +143,6 @@ async def oip_server(infer: Answer, extensions: tuple[str, ...] = ()) -> AsyncIt
     finally:
         listening.close()
         ending = list(server.connections.values())
-        server.hang_up()
+        server.drop_connections()
         await asyncio.wait_for(asyncio.gather(*ending), 5)
         await listening.wait_closed()

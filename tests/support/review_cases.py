@@ -1,10 +1,10 @@
-"""What the tests of the review queue share: cases, and time that passes only when told."""
+"""What the tests of review stores share: cases, and a clock that moves only when it is set."""
 
 from __future__ import annotations
 
 import json
 
-from fallbacks.review.queue import Case, CaseState
+from fallbacks.review.cases import Case, CaseState
 
 OPEN, LEASED, DECIDED, EXPIRED = CaseState
 
@@ -18,6 +18,12 @@ class Clock:
         return self.now_s
 
 
-def a_case(name: str, expires_s: float = 2000.0, payload: bytes = b"x", principal: str = "alice") -> Case:
+def a_case(
+    name: str,
+    expires_s: float = 2000.0,
+    payload: bytes = b"x",
+    principal: str = "alice",
+    created_s: float = 1000.0,
+) -> Case:
     why, view = json.dumps({"reason": "odd"}), json.dumps({"cat": 0.5})
-    return Case(name, principal, 1000.0, expires_s, payload, why, view)
+    return Case(name, principal, created_s, expires_s, payload, why, view)

@@ -1,7 +1,7 @@
-"""What people see: server-rendered pages that work without JavaScript, their style and one small script.
+"""The pages for operators and reviewers: rendered on the server, usable without JavaScript.
 
 Everything shown may have been written by an attacker. So every template escapes, none holds a script or a
-style, and the headers that the door sets would not let one run.
+style, and the headers that `login.py` sets would not let one run. May import `gateway.serving` and below.
 """
 
 from __future__ import annotations
@@ -17,58 +17,62 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.admin.pages import words
+from gateway.admin.pages import formatting
 from gateway.serving.gateway import Gateway
 
-HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 STATIC = {"style.css": "text/css", "keys.js": "text/javascript", "icon.svg": "image/svg+xml"}
 FORM = "application/x-www-form-urlencoded"
 
 _templates = Environment(
-    loader=FileSystemLoader(HERE),
+    loader=FileSystemLoader(FOLDER),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
 _templates.filters.update(
-    span=words.span, count=words.count, share=words.share, ms=words.milliseconds, clock=words.clock
+    span=formatting.span,
+    count=formatting.count,
+    share=formatting.share,
+    ms=formatting.milliseconds,
+    clock=formatting.clock,
 )
 
 
 def gateway_of(request: Request) -> Gateway:
-    """The gateway that this application shows."""
+    """The gateway of this application."""
     return cast(Gateway, request.app.state.gateway)
 
 
 def wants_html(request: Request) -> bool:
-    """Whether a person asks, with a browser; scripts get JSON. `?format=json` overrides."""
+    """Whether the client is a browser; any other gets JSON. `?format=json` overrides."""
     return "text/html" in request.headers.get("accept", "") and request.query_params.get("format") != "json"
 
 
-def told(payload: Any, status: int = 200) -> Response:
-    """A reply for a script: JSON that a person at a terminal can read too."""
+def json_reply(payload: Any, status: int = 200) -> Response:
+    """A JSON response, indented for terminals."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
     return Response(orjson.dumps(payload, option=options), status, media_type="application/json")
 
 
-def page(request: Request, name: str, status: int = 200, **about: Any) -> Response:
-    """A page for a person. `name` is a template here, without its ending."""
+def page(request: Request, name: str, status: int = 200, **context: Any) -> Response:
+    """The HTML of one template with these variables. `name` is the template's file without its suffix."""
     html = _templates.get_template(f"{name}.html").render(
         deployment=gateway_of(request).loaded.policy.name,
         csrf=getattr(request.state, "csrf", ""),
         tab=request.scope["path"].split("/")[1],
         now_s=time.time(),
-        **about,
+        **context,
     )
     return Response(html, status, media_type="text/html")
 
 
 def problem(request: Request, status: int, title: str, what: str, **more: Any) -> Response:
-    """What went wrong, as a page or as `{"error": ...}`."""
+    """An error response: a page, or `{"error": ...}` with `more` members."""
     if wants_html(request):
         return page(request, "problem", status, title=title, what=what)
-    return told({"error": what, **more}, status)
+    return json_reply({"error": what, **more}, status)
 
 
 def parse_fields(body: bytes, content_type: str) -> dict[str, Any]:
@@ -82,7 +86,7 @@ def parse_fields(body: bytes, content_type: str) -> dict[str, Any]:
 
 
 async def fields_of(request: Request) -> dict[str, Any]:
-    """What a POST says. Raises HTTPException 422 if it cannot be read."""
+    """The fields of a POST. Raises HTTPException 422 if its body is neither a form nor a JSON object."""
     try:
         return parse_fields(await request.body(), request.headers.get("content-type", ""))
     except ValueError as error:
@@ -94,5 +98,5 @@ async def static(request: Request) -> Response:
     name = request.path_params["name"]
     if name not in STATIC:
         raise HTTPException(404, "there is nothing here")
-    body = (HERE / name).read_bytes()
+    body = (FOLDER / name).read_bytes()
     return Response(body, media_type=STATIC[name])

@@ -1,4 +1,4 @@
-"""A case as people and scripts see it: the same facts for the page and for JSON."""
+"""The fields of a case that the console shows, the same for its pages and its API."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from urllib.parse import quote
 
 import orjson
 
+from fallbacks.oip.payload import decode
 from fallbacks.review.cases import CaseRecord, CaseState, Claim
-from fallbacks.review.payload import decode
-from fallbacks.review.queue import ReviewQueue
-from gateway.admin.preview import CHANNELS, MAX_CELLS, Picture, Preview, Text, previews, why
+from fallbacks.review.store import ReviewStore
+from gateway.admin.preview import CHANNELS, MAX_CELLS, PicturePreview, Preview, TextPreview, previews, why
 from gateway.serving.gateway import Gateway
 
 
 def labels_of(gateway: Gateway) -> tuple[str, ...]:
-    """The classes that a person may name: the policy's labels, numbers where it names too few.
+    """The classes that a reviewer may name: the policy's labels, then numbers where it has too few.
 
-    Never more than every exposed output has room for, or an answer could not be given to its caller.
+    No more than the classes of every exposed output, or an answer would not fit the caller's reply.
     """
     outputs = [spec.shape[-1] for spec in gateway.loaded.contract.outputs if spec.dtype.kind == "f"]
-    names, room = gateway.loaded.policy.labels, min((k for k in outputs if k is not None), default=0)
-    return tuple(names[i] if i < len(names) else str(i) for i in range(room))
+    names, classes = gateway.loaded.policy.labels, min((k for k in outputs if k is not None), default=0)
+    return tuple(names[i] if i < len(names) else str(i) for i in range(classes))
 
 
-def about(record: CaseRecord, gateway: Gateway) -> dict[str, Any]:
-    """A case in short; without the model's opinion, which people are to see last."""
+def case_fields(record: CaseRecord, gateway: Gateway) -> dict[str, Any]:
+    """The fields of a case in the list; without the suggestion, which reviewers are to see last."""
     return {
         "id": record.id,
         "principal": record.principal,
@@ -41,25 +41,25 @@ def about(record: CaseRecord, gateway: Gateway) -> dict[str, Any]:
     }
 
 
-def claimed(held: Claim, gateway: Gateway) -> dict[str, Any]:
-    """Everything that a script needs to answer the case that it just claimed."""
-    one, shown = held.case, previews(decoded(held.case.payload), gateway.loaded.contract)
-    has_picture = any(isinstance(part, Picture) for part in shown)
+def claim_fields(claim: Claim, gateway: Gateway) -> dict[str, Any]:
+    """Everything that an API client needs to answer the case that it has claimed."""
+    case, shown = claim.case, previews(inputs_of(claim.case.payload), gateway.loaded.contract)
+    has_picture = any(isinstance(part, PicturePreview) for part in shown)
     return {
-        "id": one.id,
-        "fence": held.fence,
-        "principal": one.principal,
-        "why": why(one.why, gateway.loaded.policy),
-        "expires": held.until_s,
-        "case_expires": one.expires_s,
+        "id": case.id,
+        "fence": claim.fence,
+        "principal": case.principal,
+        "why": why(case.why, gateway.loaded.policy),
+        "expires": claim.until_s,
+        "case_expires": case.expires_s,
         "labels": labels_of(gateway),
-        "suggestion": suggestion(one.model_view, gateway),
+        "suggestion": suggestion_fields(case.model_view, gateway),
         "shown": [asdict(part) for part in shown],
-        "image": f"/review/{quote(one.id, safe='')}/image.png" if has_picture else None,
+        "image": f"/review/{quote(case.id, safe='')}/image.png" if has_picture else None,
     }
 
 
-def suggestion(model_view: str, gateway: Gateway) -> list[dict[str, Any]]:
+def suggestion_fields(model_view: str, gateway: Gateway) -> list[dict[str, Any]]:
     """The model's likeliest classes, by name."""
     labels = labels_of(gateway)
     return [
@@ -69,8 +69,8 @@ def suggestion(model_view: str, gateway: Gateway) -> list[dict[str, Any]]:
     ]
 
 
-def answer_of(record: CaseRecord, gateway: Gateway) -> dict[str, Any] | None:
-    """Who said what, once somebody did."""
+def answer_fields(record: CaseRecord, gateway: Gateway) -> dict[str, Any] | None:
+    """The answer, its time and its reviewer; None unless the case is decided."""
     if record.state is not CaseState.DECIDED or record.answer is None:
         return None
     label, labels = orjson.loads(record.answer).get("label"), labels_of(gateway)
@@ -78,27 +78,27 @@ def answer_of(record: CaseRecord, gateway: Gateway) -> dict[str, Any] | None:
     return {"label": name, "at_s": record.decided_s, "by": record.reviewer}
 
 
-def decoded(payload: bytes | None) -> dict[str, Any]:
-    """The inputs of a case; none where the payload is gone or cannot be read."""
+def inputs_of(payload: bytes | None) -> dict[str, Any]:
+    """The inputs of a case; none if its payload was deleted or cannot be read."""
     try:
         return decode(payload or b"")
     except ValueError:
         return {}
 
 
-async def shown_of(queue: ReviewQueue, id_: str, gateway: Gateway) -> list[Preview]:
-    """What there is to look at."""
-    return previews(decoded(await queue.payload(id_)), gateway.loaded.contract)
+async def previews_of(store: ReviewStore, id_: str, gateway: Gateway) -> list[Preview]:
+    """How each input of a stored case is shown."""
+    return previews(inputs_of(await store.payload(id_)), gateway.loaded.contract)
 
 
-async def small(queue: ReviewQueue, id_: str, gateway: Gateway) -> Preview | None:
-    """What stands for a case in the list. Only short rows are read for it: browsers fetch the pictures."""
+async def list_preview(store: ReviewStore, id_: str, gateway: Gateway) -> Preview | None:
+    """The preview of a case in the list. Reads the payload of short rows only: browsers fetch pictures."""
     first = gateway.loaded.contract.inputs[0]
     if len(first.shape) == 4 and (first.shape[1] in CHANNELS or first.shape[3] in CHANNELS):
-        return Picture(first.name, 1, 1)
+        return PicturePreview(first.name, 1, 1)
     if first.datatype == "BYTES":
-        return Text(first.name, ())
+        return TextPreview(first.name, ())
     if math.prod(d or MAX_CELLS for d in first.shape[1:]) > MAX_CELLS:
         return None
-    shown = await shown_of(queue, id_, gateway)
+    shown = await previews_of(store, id_, gateway)
     return shown[0] if shown else None

@@ -1,6 +1,6 @@
-"""What the status page says: the merged metrics of all replicas, beside what was promised of them.
+"""The content of the status page: the merged metrics of all replicas, beside what the certificate states.
 
-Counts come from the Prometheus text and nowhere else, so the page and a dashboard can never disagree.
+Counts come from the Prometheus text alone, so the page and a dashboard can never disagree.
 """
 
 from __future__ import annotations
@@ -8,23 +8,25 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from gateway.admin.pages.words import count, share
+from gateway.admin.pages.formatting import count, share
+from gateway.core.decision import Outcome, Verdict
 from gateway.deployment.certificate import Certificate, FalseAlarm, Selective
 from gateway.policy.kinds import GuardPolicy
 from gateway.policy.schema import RungPolicy
 from gateway.serving.gateway import Gateway
 
-OUTCOMES = ("served", "degraded", "deferred", "refused")
-VERDICTS = ("allow", "degrade", "defer", "refuse")
+OUTCOMES = tuple(outcome.__name__.lower() for outcome in get_args(Outcome))
+VERDICTS = tuple(verdict.name.lower() for verdict in Verdict)
+"""Both as the labels of the metrics spell them."""
 
 
-class Numbers:
-    """The series of an exposition, to be summed over whatever is not asked for."""
+class MetricSamples:
+    """The samples of a Prometheus exposition, summed over all labels that a query does not name."""
 
     def __init__(self, text: bytes) -> None:
         self._samples: dict[str, list[Sample]] = {}
@@ -33,7 +35,7 @@ class Numbers:
                 self._samples.setdefault(sample.name, []).append(sample)
 
     def by(self, label: str, name: str, **where: str) -> dict[str, float]:
-        """Sums by the values of one label, of the series with these other labels."""
+        """Sums by the values of one label, over the samples with these other labels."""
         sums: dict[str, float] = defaultdict(float)
         for sample in self._samples.get(name, ()):
             if all(sample.labels.get(key) == value for key, value in where.items()):
@@ -44,7 +46,7 @@ class Numbers:
         return math.fsum(self.by("", name, **where).values())
 
     def one(self, name: str) -> float | None:
-        """The value of a series that exists once, if it does."""
+        """The value of a metric with one sample; None if there is none."""
         return next((sample.value for sample in self._samples.get(name, ())), None)
 
     def median(self, name: str, **where: str) -> float | None:
@@ -61,8 +63,8 @@ class Numbers:
 
 
 def status_of(gateway: Gateway, text: bytes, silent: Sequence[str]) -> dict[str, Any]:
-    """The whole of the status page, as data. `silent` are replicas that did not answer."""
-    loaded, numbers = gateway.loaded, Numbers(text)
+    """Everything that the status page shows. `silent`: the replicas that did not answer."""
+    loaded, numbers = gateway.loaded, MetricSamples(text)
     policy, certificate = loaded.policy, loaded.artifacts.certificate
     return {
         "deployment": policy.name,
@@ -79,7 +81,7 @@ def status_of(gateway: Gateway, text: bytes, silent: Sequence[str]) -> dict[str,
     }
 
 
-def _replicas(numbers: Numbers, silent: Sequence[str]) -> list[dict[str, Any]]:
+def _replicas(numbers: MetricSamples, silent: Sequence[str]) -> list[dict[str, Any]]:
     uptimes = numbers.by("replica", "gateway_uptime_seconds")
     known = [
         {
@@ -95,7 +97,7 @@ def _replicas(numbers: Numbers, silent: Sequence[str]) -> list[dict[str, Any]]:
     return known + [{"name": name, "answers": False} for name in silent]
 
 
-def _outcomes(numbers: Numbers) -> dict[str, Any]:
+def _outcomes(numbers: MetricSamples) -> dict[str, Any]:
     rows = numbers.by("outcome", "gateway_rows_total")
     total = sum(rows.values())
     ends = {}
@@ -103,12 +105,12 @@ def _outcomes(numbers: Numbers) -> dict[str, Any]:
         n = rows.get(outcome, 0.0)
         reasons = numbers.by("reason", "gateway_rows_total", outcome=outcome)
         by = numbers.by("served_by", "gateway_rows_total", outcome=outcome)
-        by.pop("", None)  # nobody
+        by.pop("", None)  # rows that no rung answered
         ends[outcome] = {"rows": n, "share": n / total if total else 0.0, "reasons": reasons, "by": by}
     return {"rows": total, **ends}
 
 
-def _stage(name: str, numbers: Numbers) -> dict[str, Any]:
+def _stage(name: str, numbers: MetricSamples) -> dict[str, Any]:
     verdicts = numbers.by("verdict", "gateway_stage_rows_total", stage=name)
     return {
         "name": name,
@@ -119,7 +121,7 @@ def _stage(name: str, numbers: Numbers) -> dict[str, Any]:
     }
 
 
-def _guard(guard: GuardPolicy, gateway: Gateway, numbers: Numbers) -> dict[str, Any]:
+def _guard(guard: GuardPolicy, gateway: Gateway, numbers: MetricSamples) -> dict[str, Any]:
     policy, certificate = gateway.loaded.policy, gateway.loaded.artifacts.certificate
     promise = _false_alarm(certificate.false_alarm) if guard.certified else guard.promise()
     return {
@@ -131,7 +133,7 @@ def _guard(guard: GuardPolicy, gateway: Gateway, numbers: Numbers) -> dict[str, 
     }
 
 
-def _rung(rung: RungPolicy, certificate: Certificate, numbers: Numbers) -> dict[str, Any]:
+def _rung(rung: RungPolicy, certificate: Certificate, numbers: MetricSamples) -> dict[str, Any]:
     states = numbers.by("state", "gateway_breaker_state", rung=rung.name)
     breaker = {state: int(n) for state, n in states.items() if n}
     return {
@@ -145,7 +147,7 @@ def _rung(rung: RungPolicy, certificate: Certificate, numbers: Numbers) -> dict[
     }
 
 
-def _review(gateway: Gateway, numbers: Numbers) -> dict[str, Any] | None:
+def _review(gateway: Gateway, numbers: MetricSamples) -> dict[str, Any] | None:
     if gateway.loaded.policy.review is None:
         return None
     cases = numbers.by("state", "gateway_review_cases")

@@ -28,11 +28,19 @@ class ConfidencePolicy(Strict):
     )
 
     name: Name
+    """The check's name in metrics and audit log. Unique among guards, rungs and checks."""
     kind: Literal["confidence"]
+    """Selects this check."""
     selective_error: Share
+    """The share of this rung's answers that may be wrong. `gateway calibrate` finds the confidence from which
+    that is certified."""
     budget_s: Seconds
+    """Seconds that the check may take for one batch. At the limit `on_error` applies."""
     on_error: CheckVerdict
+    """What an answer gets when the check raises, exceeds its budget or returns no number: `allow` lets it
+    leave, `degrade` asks the next rung. Required, never inferred."""
     enforce: bool = True
+    """Whether its verdicts act. `false`: answers that it would stop leave all the same."""
 
     def unfit(self, outputs: Sequence[ModelTensor]) -> Iterable[Found]:
         read = next((spec for spec in outputs if spec.name == READS), None)

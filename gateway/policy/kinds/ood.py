@@ -30,10 +30,7 @@ READ_INPUT_ALONE = ("noise", "raw")
 
 
 class OodPolicy(Strict):
-    """Is this input like those the model was calibrated on? Cut by the certificate.
-
-    `share` weighs how much of the one false-alarm budget this guard may spend, beside the others.
-    """
+    """Is this input like those the model was calibrated on? Cut by the certificate."""
 
     certified: ClassVar[Literal[True]] = True
     reason: ClassVar[Reason] = Reason.ABSTAINED
@@ -45,16 +42,34 @@ class OodPolicy(Strict):
     )
 
     name: Name
+    """The stage's name in metrics, audit log and certificate. Unique among guards, rungs and checks."""
     kind: Literal["ood"]
+    """Selects this guard."""
     detectors: Annotated[
         list[Literal["gen", "fdbd", "rmd", "residual", "knn", "noise", "raw"]], Field(min_length=1)
     ]
+    """The scores that are joined into one, each at most once. `gen` reads logits, `fdbd` features and logits,
+    `rmd`, `residual` and `knn` features, `noise` an image, `raw` an image or a table row."""
     cuts: CertifiedCuts
+    """What a row gets whose score reaches the certified cut: `{degrade: certified}`, `{defer: certified}` or
+    `{refuse: certified}`."""
     without_features: Literal["input_only", "defer"] = "input_only"
+    """How a row is judged for which the primary gives no answer: by the detectors that read the input alone,
+    with a certified cut of their own (`input_only`; needs `raw` or `noise`), or not at all (`defer`: it goes
+    to review)."""
     share: BudgetShare = 1.0
+    """The part of the false-alarm budget that this guard may spend beside the others: alone it stops about
+    `share` times as many good rows as with 1. All guards together keep to the budget, whatever the shares
+    are."""
     budget_s: Seconds
+    """Seconds that the guard may take for one batch, the primary's forward pass not included. At the limit
+    `on_error` applies."""
     on_error: AnyVerdict
+    """What a row gets when the guard raises, exceeds its budget or returns no number: `allow` fails open,
+    `refuse` fails closed. Required, never inferred. The input-only form falls back to it as well."""
     enforce: bool = True
+    """Whether its verdicts act. `false`: they are only measured and recorded, and the rows that it would have
+    stopped pass."""
 
     @property
     def input_only(self) -> list[str]:

@@ -30,15 +30,25 @@ class RatePolicy(Strict):
     )
 
     name: Name
+    """The stage's name in metrics and audit log. Unique among guards, rungs and checks."""
     kind: Literal["rate"]
+    """Selects this guard."""
     per_s: Annotated[float, Field(gt=0)]
+    """Rows a second of one caller, at each replica. A key's own `--per-s` takes its place."""
     burst: Annotated[float, Field(ge=1)]
+    """Rows that one caller may send at once after a pause. It scales with a key's own rate, and is never less
+    than one row."""
     cuts: Annotated[dict[Literal["refuse"], Annotated[float, Field(ge=1, le=1)]], Field(min_length=1)] = {
         "refuse": 1.0
     }
+    """The score from which a row is refused: 1 is the limit. Nothing else is accepted, so leave it out."""
     budget_s: Seconds
+    """Seconds that the guard may take for one batch. At the limit `on_error` applies."""
     on_error: AnyVerdict
+    """What a row gets when the guard raises, exceeds its budget or returns no number: `allow` fails open,
+    `refuse` fails closed. Required, never inferred."""
     enforce: bool = True
+    """Whether it refuses. `false`: what it would refuse is only recorded."""
 
     @property
     def fixed_cuts(self) -> Mapping[Verdict, float]:

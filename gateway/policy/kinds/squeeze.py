@@ -38,12 +38,26 @@ class SqueezePolicy(Strict):
     )
 
     name: Name
+    """The stage's name in metrics, audit log and certificate. Unique among guards, rungs and checks."""
     kind: Literal["squeeze"]
+    """Selects this guard."""
     cuts: CertifiedCuts
+    """What a row gets whose score reaches the certified cut: `{degrade: certified}`, `{defer: certified}` or
+    `{refuse: certified}`."""
     share: BudgetShare = 1.0
+    """The part of the false-alarm budget that this guard may spend beside the others: alone it stops about
+    `share` times as many good rows as with 1. All guards together keep to the budget, whatever the shares
+    are."""
     budget_s: Seconds
+    """Seconds that the guard may take for one batch. It asks the primary once more for about a tenth of good
+    rows, so allow it about as long as the primary. At the limit `on_error` applies."""
     on_error: AnyVerdict
+    """What a row gets when the guard raises, exceeds its budget or returns no number: `allow` fails open,
+    `refuse` fails closed. Required, never inferred. It applies as well to rows for which the primary gives no
+    answer: this guard has no input-only form."""
     enforce: bool = True
+    """Whether its verdicts act. `false`: they are only measured and recorded, and the rows that it would have
+    stopped pass."""
 
     @property
     def verdict(self) -> Verdict:

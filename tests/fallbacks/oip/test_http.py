@@ -1,4 +1,4 @@
-"""An upstream over HTTP that answers well, and ones that answer as nobody should: an error, never more."""
+"""Upstreams over HTTP: good answers are read, and any bad one is an error and nothing worse."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ import numpy as np
 import orjson
 import pytest
 
-from fallbacks.oip.client import Client, connect
-from fallbacks.oip.described import Described
-from fallbacks.oip.errors import EXCERPT, Unanswered, Unreachable, WrongAnswer
-from fallbacks.oip.tensors import limit_bytes
-from tests.support.oip_server import MODEL, SPEC, Answer, Asked, OipServer, oip_server, send
+from fallbacks.oip.client import UpstreamClient, connect
+from fallbacks.oip.description import ModelDescription
+from fallbacks.oip.errors import EXCERPT, UnexpectedAnswer, UpstreamFailed, UpstreamUnreachable
+from fallbacks.oip.tensors import max_answer_bytes
+from tests.support.oip_server import MODEL, SPEC, Handler, OipServer, ReceivedRequest, oip_server, send
 
 X = np.array([[1, 2], [3, 4], [5, 0.1]], np.float32)
-LIKE = Described.of([("x", "FP32", [-1, 2])], [("y", "FP32", [-1, 2])])
+LIKE = ModelDescription.parse([("x", "FP32", [-1, 2])], [("y", "FP32", [-1, 2])])
 Changes = dict[str, Any]
 
 
-def output(asked: Asked, **changes: Any) -> Changes:
+def output(asked: ReceivedRequest, **changes: Any) -> Changes:
     """The honest output to JSON, twice the input, with some fields changed."""
     one = asked.document["inputs"][0]
-    told = {"name": "y", "datatype": "FP32", "shape": one["shape"], "data": [2 * v for v in one["data"]]}
-    return told | changes
+    output = {"name": "y", "datatype": "FP32", "shape": one["shape"], "data": [2 * v for v in one["data"]]}
+    return output | changes
 
 
-def with_output(**changes: Any) -> Answer:
-    async def answer(asked: Asked, writer: asyncio.StreamWriter) -> None:
+def with_output(**changes: Any) -> Handler:
+    async def answer(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await send(writer, {"id": asked.document["id"], "outputs": [output(asked, **changes)]})
 
     return answer
@@ -42,15 +42,15 @@ def with_output(**changes: Any) -> Answer:
 honest = with_output()
 
 
-async def honest_binary(asked: Asked, writer: asyncio.StreamWriter) -> None:
+async def honest_binary(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
     size = int(asked.headers["inference-header-content-length"])
     y = (2 * np.frombuffer(asked.body[size:], "<f4")).tobytes()
-    told = {
+    output = {
         **SPEC[0],
         "shape": asked.document["inputs"][0]["shape"],
         "parameters": {"binary_data_size": len(y)},
     }
-    await send_binary(writer, [told], y)
+    await send_binary(writer, [output], y)
 
 
 async def send_binary(writer: asyncio.StreamWriter, outputs: list[Changes], tail: bytes) -> None:
@@ -58,8 +58,8 @@ async def send_binary(writer: asyncio.StreamWriter, outputs: list[Changes], tail
     await send(writer, head + tail, Inference_Header_Content_Length=str(len(head)))
 
 
-def sends(content: Any, status: str = "200 OK", **headers: str) -> Answer:
-    async def answer(asked: Asked, writer: asyncio.StreamWriter) -> None:
+def sends(content: Any, status: str = "200 OK", **headers: str) -> Handler:
+    async def answer(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await send(writer, content, status, **headers)
 
     return answer
@@ -67,10 +67,10 @@ def sends(content: Any, status: str = "200 OK", **headers: str) -> Answer:
 
 @asynccontextmanager
 async def asking(
-    infer: Answer, *extensions: str, token: str | None = None
-) -> AsyncIterator[tuple[OipServer, Client]]:
+    infer: Handler, *extensions: str, token: str | None = None
+) -> AsyncIterator[tuple[OipServer, UpstreamClient]]:
     async with oip_server(infer, extensions) as server:
-        client = connect(replace(server.remote, token=token), limit_bytes(LIKE.outputs, len(X)))
+        client = connect(replace(server.remote, token=token), max_answer_bytes(LIKE.outputs, len(X)))
         try:
             yield server, client
         finally:
@@ -90,12 +90,12 @@ def test_it_is_described_by_its_metadata() -> None:
     run(main)
 
 
-def test_it_is_asked_in_json_with_an_id_a_type_and_the_time_that_is_left() -> None:
+def test_a_json_request_has_an_id_a_content_type_and_the_time_that_is_left() -> None:
     async def main() -> None:
         async with asking(honest, token="sesame") as (server, client):
             answer = await client.infer({"x": X}, LIKE, 5)
             assert answer["y"].tobytes() == (2 * X).tobytes()
-            (asked,) = server.inferred
+            (asked,) = server.infer_requests
             assert asked.headers["content-type"] == "application/json"
             assert asked.headers["authorization"] == "Bearer sesame"
             assert asked.document["id"]
@@ -111,18 +111,18 @@ def test_one_connection_serves_many_calls() -> None:
             for _ in range(5):
                 await client.infer({"x": X}, LIKE, 5)
             assert not server.left.is_set()
-            assert [one.document["id"] for one in server.inferred] == ["1", "2", "3", "4", "5"]
+            assert [one.document["id"] for one in server.infer_requests] == ["1", "2", "3", "4", "5"]
 
     run(main)
 
 
 @pytest.mark.parametrize("extension", ["binary_tensor_data", "binary_data_extension"])
-def test_it_is_asked_in_binary_where_the_server_lists_it(extension: str) -> None:
+def test_requests_are_binary_where_the_server_lists_the_extension(extension: str) -> None:
     async def main() -> None:
         async with asking(honest_binary, extension) as (server, client):
             answer = await client.infer({"x": X}, LIKE, 5)
             assert answer["y"].tobytes() == (2 * X).tobytes()
-            (asked,) = server.inferred
+            (asked,) = server.infer_requests
             assert asked.binary
             assert asked.document["inputs"][0]["parameters"] == {"binary_data_size": X.nbytes}
             assert asked.document["outputs"] == [{"name": "y", "parameters": {"binary_data": True}}]
@@ -131,62 +131,62 @@ def test_it_is_asked_in_binary_where_the_server_lists_it(extension: str) -> None
 
 
 @pytest.mark.parametrize("server", [b"<html>", None])
-def test_a_server_that_says_nothing_of_itself_is_asked_in_json(server: bytes | None) -> None:
+def test_a_server_without_metadata_gets_json(server: bytes | None) -> None:
     async def main() -> None:
         async with asking(honest) as (one, client):
             one.about = server
             for _ in range(2):
                 await client.infer({"x": X}, LIKE, 5)
-            assert [asked.binary for asked in one.inferred] == [False, False]
+            assert [asked.binary for asked in one.infer_requests] == [False, False]
             assert [asked.path for asked in one.asked].count("/v2") == 1
 
     run(main)
 
 
 @pytest.mark.parametrize("status", ["400 Bad Request", "415 Unsupported", "422 Unprocessable"])
-def test_a_server_that_refuses_binary_is_asked_in_json_from_then_on(status: str) -> None:
-    async def infer(asked: Asked, writer: asyncio.StreamWriter) -> None:
+def test_a_server_that_refuses_binary_gets_json_from_then_on(status: str) -> None:
+    async def infer(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await (send(writer, {"error": "what?"}, status) if asked.binary else honest(asked, writer))
 
     async def main() -> None:
         async with asking(infer, "binary_tensor_data") as (server, client):
             for _ in range(3):
                 assert (await client.infer({"x": X}, LIKE, 5))["y"][0, 0] == 2
-            assert [one.binary for one in server.inferred] == [True, False, False, False]
+            assert [one.binary for one in server.infer_requests] == [True, False, False, False]
 
     run(main)
 
 
-def test_a_refusal_after_binary_was_answered_is_a_refusal() -> None:
+def test_a_refusal_after_an_answered_binary_request_is_not_repeated_as_json() -> None:
     moods = iter([True, False, False])
 
-    async def infer(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def infer(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await (honest_binary(asked, writer) if next(moods) else send(writer, {}, "422 Unprocessable"))
 
     async def main() -> None:
         async with asking(infer, "binary_tensor_data") as (server, client):
             await client.infer({"x": X}, LIKE, 5)
-            with pytest.raises(Unanswered, match="422"):
+            with pytest.raises(UpstreamFailed, match="422"):
                 await client.infer({"x": X}, LIKE, 5)
-            assert len(server.inferred) == 2
+            assert len(server.infer_requests) == 2
 
     run(main)
 
 
 def test_half_precision_needs_binary() -> None:
-    like = Described.of([("x", "FP32", [-1, 2])], [("y", "FP16", [-1, 2])])
+    like = ModelDescription.parse([("x", "FP32", [-1, 2])], [("y", "FP16", [-1, 2])])
 
     async def main() -> None:
         async with asking(honest) as (server, client):
             with pytest.raises(ValueError, match=r"FP16 travels as binary only: use grpc://"):
                 await client.infer({"x": X}, like, 5)
-            assert not server.inferred
+            assert not server.infer_requests
 
     run(main)
 
 
 N = 2 * len(X)
-WRONG: dict[str, Answer] = {
+WRONG: dict[str, Handler] = {
     "too few numbers": with_output(data=[1.0] * (N - 1)),
     "too many numbers": with_output(data=[1.0] * (N + 1)),
     "another datatype": with_output(datatype="FP64"),
@@ -214,25 +214,25 @@ WRONG: dict[str, Answer] = {
 }
 
 
-async def crossed(asked: Asked, writer: asyncio.StreamWriter) -> None:
+async def crossed(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
     await send(writer, {"id": "77", "outputs": [output(asked)]})
 
 
-async def encoded(asked: Asked, writer: asyncio.StreamWriter) -> None:
+async def encoded(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
     await send(writer, {"outputs": [output(asked)]}, Content_Encoding="gzip")
 
 
-async def twice(asked: Asked, writer: asyncio.StreamWriter) -> None:
+async def twice(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
     await send(writer, {"outputs": [output(asked)] * 2})
 
 
 WRONG |= {"another request's answer": crossed, "an encoding": encoded, "an output twice": twice}
 
 
-def binary_of(size: Any, tail: bytes, **changes: Any) -> Answer:
-    async def answer(asked: Asked, writer: asyncio.StreamWriter) -> None:
-        told = {**SPEC[0], "shape": [3, 2], "parameters": {"binary_data_size": size}, **changes}
-        await send_binary(writer, [told], tail)
+def binary_of(size: Any, tail: bytes, **changes: Any) -> Handler:
+    async def answer(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        output = {**SPEC[0], "shape": [3, 2], "parameters": {"binary_data_size": size}, **changes}
+        await send_binary(writer, [output], tail)
 
     return answer
 
@@ -247,19 +247,19 @@ WRONG |= {
 
 
 @pytest.mark.parametrize("answer", WRONG.values(), ids=WRONG)
-def test_a_wrong_answer_is_an_error_and_the_next_good_one_is_taken(answer: Answer) -> None:
+def test_an_unexpected_answer_is_an_error_and_the_next_call_succeeds(answer: Handler) -> None:
     moods = iter([answer, honest])
 
     async def main() -> None:
         async with asking(lambda asked, writer: next(moods)(asked, writer)) as (_, client):
-            with pytest.raises(WrongAnswer):
+            with pytest.raises(UnexpectedAnswer):
                 await client.infer({"x": X}, LIKE, 5)
             assert (await client.infer({"x": X}, LIKE, 5))["y"].tobytes() == (2 * X).tobytes()
 
     run(main)
 
 
-def test_a_null_is_a_nan_for_whoever_asked_to_judge() -> None:
+def test_a_null_is_a_nan() -> None:
     async def main() -> None:
         async with asking(with_output(data=[None, *[1.0] * (N - 1)])) as (_, client):
             y = (await client.infer({"x": X}, LIKE, 5))["y"]
@@ -268,12 +268,12 @@ def test_a_null_is_a_nan_for_whoever_asked_to_judge() -> None:
     run(main)
 
 
-def test_outputs_that_nobody_asked_for_are_skipped() -> None:
-    async def infer(asked: Asked, writer: asyncio.StreamWriter) -> None:
+def test_outputs_that_were_not_requested_are_skipped() -> None:
+    async def infer(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         y = struct.pack("<6f", *range(6))
         text = {"name": "label", "datatype": "BYTES", "shape": [3], "parameters": {"binary_data_size": 9}}
-        told = {**SPEC[0], "shape": [3, 2], "parameters": {"binary_data_size": len(y)}}
-        await send_binary(writer, [text, told], bytes(9) + y)
+        output = {**SPEC[0], "shape": [3, 2], "parameters": {"binary_data_size": len(y)}}
+        await send_binary(writer, [text, output], bytes(9) + y)
 
     async def main() -> None:
         async with asking(infer) as (_, client):
@@ -282,7 +282,7 @@ def test_outputs_that_nobody_asked_for_are_skipped() -> None:
     run(main)
 
 
-async def endless(asked: Asked, writer: asyncio.StreamWriter) -> None:
+async def endless(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     while True:
         writer.write(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
@@ -292,7 +292,7 @@ async def endless(asked: Asked, writer: asyncio.StreamWriter) -> None:
 def test_an_answer_that_never_ends_is_cut_at_what_the_outputs_can_need() -> None:
     async def main() -> None:
         async with asking(endless) as (server, client):
-            with pytest.raises(WrongAnswer, match=f"over the {limit_bytes(LIKE.outputs, 3)} bytes"):
+            with pytest.raises(UnexpectedAnswer, match=f"over the {max_answer_bytes(LIKE.outputs, 3)} bytes"):
                 await client.infer({"x": X}, LIKE, 5)
             await asyncio.wait_for(server.left.wait(), 5)
 
@@ -300,38 +300,38 @@ def test_an_answer_that_never_ends_is_cut_at_what_the_outputs_can_need() -> None
 
 
 REDIRECT = {"Location": "http://127.0.0.1:1/v2/models/doubles/infer"}
-REFUSING: dict[str, tuple[Answer, type[Exception], str]] = {
-    "a page": (sends(b"<html>\n\x1b[31moops</html>" * 999, "500 Oops"), Unanswered, "500: <html>"),
-    "a redirect": (sends(b"", "307 Elsewhere", **REDIRECT), Unanswered, "307"),
-    "no content": (sends(b"", "204 Nothing"), Unanswered, "204"),
-    "accepted": (sends({}, "202 Accepted"), Unanswered, "202"),
-    "an error": (sends({"error": "no such model"}, "404 Not Found"), Unanswered, "no such model"),
-    "a proxy that finds nobody": (sends(b"", "502 Bad Gateway"), Unreachable, "502"),
-    "not ready": (sends(b"", "503 Unavailable"), Unreachable, "503"),
+REFUSING: dict[str, tuple[Handler, type[Exception], str]] = {
+    "a page": (sends(b"<html>\n\x1b[31moops</html>" * 999, "500 Oops"), UpstreamFailed, "500: <html>"),
+    "a redirect": (sends(b"", "307 Elsewhere", **REDIRECT), UpstreamFailed, "307"),
+    "no content": (sends(b"", "204 Nothing"), UpstreamFailed, "204"),
+    "accepted": (sends({}, "202 Accepted"), UpstreamFailed, "202"),
+    "an error": (sends({"error": "no such model"}, "404 Not Found"), UpstreamFailed, "no such model"),
+    "a proxy without a server": (sends(b"", "502 Bad Gateway"), UpstreamUnreachable, "502"),
+    "not ready": (sends(b"", "503 Unavailable"), UpstreamUnreachable, "503"),
 }
 
 
-@pytest.mark.parametrize(("answer", "kind", "told"), REFUSING.values(), ids=REFUSING)
-def test_any_other_status_is_a_refusal_with_the_beginning_of_what_was_said(
-    answer: Answer, kind: type[Exception], told: str
+@pytest.mark.parametrize(("answer", "kind", "shown"), REFUSING.values(), ids=REFUSING)
+def test_any_other_status_is_an_error_with_the_beginning_of_its_body(
+    answer: Handler, kind: type[Exception], shown: str
 ) -> None:
     async def main() -> None:
         async with asking(answer, token="sesame") as (server, client):
             with pytest.raises(kind) as caught:
                 await client.infer({"x": X}, LIKE, 5)
             said = str(caught.value)
-            assert told in said and said.isprintable() and "sesame" not in said
+            assert shown in said and said.isprintable() and "sesame" not in said
             assert len(said) <= len(f"{server.remote}: 000: ") + EXCERPT
-            assert len(server.inferred) == 1
+            assert len(server.infer_requests) == 1
 
     run(main)
 
 
-async def silent(asked: Asked, writer: asyncio.StreamWriter) -> None:
+async def silent(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(3600)
 
 
-async def dripping(asked: Asked, writer: asyncio.StreamWriter) -> None:
+async def dripping(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
     while True:  # never silent for long, and never done
         writer.write(b" ")
@@ -339,7 +339,7 @@ async def dripping(asked: Asked, writer: asyncio.StreamWriter) -> None:
 
 
 @pytest.mark.parametrize("answer", [silent, dripping])
-def test_time_that_is_up_ends_the_call_and_its_connection(answer: Answer) -> None:
+def test_a_timeout_ends_the_call_and_its_connection(answer: Handler) -> None:
     async def main() -> None:
         async with asking(answer) as (server, client):
             start_s = time.monotonic()
@@ -364,20 +364,20 @@ def test_a_cancelled_call_is_cancelled_at_the_server_too() -> None:
     run(main)
 
 
-async def hang_up(asked: Asked, writer: asyncio.StreamWriter) -> None:
+async def drop_connections(asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
     raise ConnectionResetError
 
 
-def test_who_is_not_there_or_leaves_in_the_middle_is_unreachable() -> None:
+def test_a_refused_or_broken_connection_is_unreachable() -> None:
     async def main() -> None:
-        async with asking(hang_up) as (server, client):
-            with pytest.raises(Unreachable):
+        async with asking(drop_connections) as (server, client):
+            with pytest.raises(UpstreamUnreachable):
                 await client.infer({"x": X}, LIKE, 5)
             gone = server.remote
-        nobody = connect(gone)
-        with pytest.raises(Unreachable):
-            await nobody.describe(5)
-        await nobody.close()
+        client = connect(gone)
+        with pytest.raises(UpstreamUnreachable):
+            await client.describe(5)
+        await client.close()
 
     run(main)

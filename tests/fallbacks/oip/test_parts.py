@@ -1,4 +1,4 @@
-"""Addresses, tensors, descriptions and gRPC answers: what a server says, held to what it may say."""
+"""Addresses, tensors, descriptions and gRPC answers: what is read, and what is refused."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from fallbacks.oip.address import Remote, UpstreamAddress
-from fallbacks.oip.described import Described
-from fallbacks.oip.errors import WrongAnswer
-from fallbacks.oip.grpc import read_answer
+from fallbacks.oip.address import RemoteModel, UpstreamAddress
+from fallbacks.oip.description import ModelDescription
+from fallbacks.oip.errors import UnexpectedAnswer
+from fallbacks.oip.grpc import decode_response
 from fallbacks.oip.open_inference_pb2 import InferTensorContents, ModelInferResponse
-from fallbacks.oip.tensors import BINARY_ONLY, DATATYPES, MAX_BYTES, Declared, limit_bytes
+from fallbacks.oip.tensors import BINARY_ONLY, DATATYPES, MAX_BYTES, UpstreamTensor, max_answer_bytes
 
 Output = ModelInferResponse.InferOutputTensor
 
@@ -38,7 +38,7 @@ SECRET = "hunter2"
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("triton:8000", "must be http"),
         ("ftp://triton", "must be http"),
@@ -56,14 +56,14 @@ SECRET = "hunter2"
         ("http://trïton", "characters"),
     ],
 )
-def test_what_is_no_address_is_told_without_its_secret(url: str, told: str) -> None:
-    with pytest.raises(ValueError, match=told) as caught:
+def test_an_invalid_address_is_refused_without_repeating_its_secret(url: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
         UpstreamAddress.parse(url)
     assert SECRET not in str(caught.value)
 
 
-def test_names_cannot_leave_their_place_in_the_path() -> None:
-    remote = Remote(UpstreamAddress.parse("http://triton/base"), "../a b?", "1/2", SECRET)
+def test_model_names_are_escaped_in_the_path() -> None:
+    remote = RemoteModel(UpstreamAddress.parse("http://triton/base"), "../a b?", "1/2", SECRET)
     assert remote.path == "/base/v2/models/..%2Fa%20b%3F/versions/1%2F2"
     assert SECRET not in repr(remote)
 
@@ -72,17 +72,17 @@ def test_names_cannot_leave_their_place_in_the_path() -> None:
 def test_every_number_survives_both_encodings(data: Any, datatype: str, shape: tuple[int, ...]) -> None:
     dtype = DATATYPES[datatype]
     array = data.draw(arrays(dtype, shape, elements={"allow_nan": False} if dtype.kind == "f" else None))
-    one = Declared("x", datatype, (None, *shape[1:]))
+    one = UpstreamTensor("x", datatype, (None, *shape[1:]))
     if datatype != "BF16":
         assert one.from_bytes(one.to_bytes(array), shape).tobytes() == array.tobytes()
     if datatype not in BINARY_ONLY:
-        for told in (array.tolist(), array.reshape(-1).tolist()):
-            assert np.array_equal(one.from_list(told, shape), array)
+        for message in (array.tolist(), array.reshape(-1).tolist()):
+            assert np.array_equal(one.from_list(message, shape), array)
 
 
 @given(arrays(np.float32, 5, elements={"allow_nan": False, "allow_infinity": False}))
 def test_bf16_keeps_what_its_bits_can_hold(array: Any) -> None:
-    one = Declared("x", "BF16", (None,))
+    one = UpstreamTensor("x", "BF16", (None,))
     once = one.from_bytes(one.to_bytes(array), (5,))
     finite = np.isfinite(once)  # the largest float32 round to infinity
     assert np.allclose(once[finite], array[finite], rtol=2**-8, atol=1e-38)
@@ -94,35 +94,35 @@ def test_bf16_keeps_what_its_bits_can_hold(array: Any) -> None:
     [("UINT8", [256]), ("UINT8", [-1]), ("INT32", [1.0]), ("INT64", [True]), ("BOOL", [1]), ("FP32", ["1"])],
 )
 def test_no_number_is_converted_into_another(datatype: str, data: list[Any]) -> None:
-    with pytest.raises(WrongAnswer):
-        Declared("x", datatype, (None,)).from_list(data, (1,))
+    with pytest.raises(UnexpectedAnswer):
+        UpstreamTensor("x", datatype, (None,)).from_list(data, (1,))
 
 
 @pytest.mark.parametrize("shape", [[3, -2], [3, True], [3, 2.0], [3, "2"], [3, None], [3], []])
 def test_a_size_that_is_left_open_must_be_one(shape: list[Any]) -> None:
-    one = Declared("y", "FP32", (None, None))
-    assert one.fits("FP32", [3, 2], 3) == (3, 2)
-    with pytest.raises(WrongAnswer):
-        one.fits("FP32", shape, 3)
+    one = UpstreamTensor("y", "FP32", (None, None))
+    assert one.checked_shape("FP32", [3, 2], 3) == (3, 2)
+    with pytest.raises(UnexpectedAnswer):
+        one.checked_shape("FP32", shape, 3)
 
 
 def test_bytes_that_are_neither_true_nor_false_are_refused() -> None:
-    with pytest.raises(WrongAnswer, match="neither"):
-        Declared("x", "BOOL", (None,)).from_bytes(b"\x02", (1,))
+    with pytest.raises(UnexpectedAnswer, match="neither"):
+        UpstreamTensor("x", "BOOL", (None,)).from_bytes(b"\x02", (1,))
 
 
 def test_a_limit_covers_the_longest_numbers_that_json_writes() -> None:
     longest = len(str(-np.finfo(np.float64).tiny)) + len(", ")
-    outputs = [Declared("y", "FP64", (None, 10)), Declared("z", "FP64", (None, 2, 3))]
-    assert limit_bytes(outputs, 7) >= 7 * 16 * longest
-    assert limit_bytes([Declared("y", "FP64", (None, None))], 7) == MAX_BYTES
+    outputs = [UpstreamTensor("y", "FP64", (None, 10)), UpstreamTensor("z", "FP64", (None, 2, 3))]
+    assert max_answer_bytes(outputs, 7) >= 7 * 16 * longest
+    assert max_answer_bytes([UpstreamTensor("y", "FP64", (None, None))], 7) == MAX_BYTES
 
 
 GOOD = ("x", "FP32", [-1, 2])
 
 
 @pytest.mark.parametrize(
-    ("inputs", "outputs", "told"),
+    ("inputs", "outputs", "message"),
     [
         ([], [GOOD], "declares no inputs"),
         ([GOOD], [], "declares no inputs or no numeric outputs"),
@@ -138,22 +138,22 @@ GOOD = ("x", "FP32", [-1, 2])
         ([GOOD], [GOOD, GOOD], "a name twice"),
     ],
 )
-def test_a_model_that_cannot_be_asked_is_told_at_once(inputs: Any, outputs: Any, told: str) -> None:
-    with pytest.raises(WrongAnswer, match=told):
-        Described.of(inputs, outputs)
+def test_a_description_that_cannot_be_used_is_refused(inputs: Any, outputs: Any, message: str) -> None:
+    with pytest.raises(UnexpectedAnswer, match=message):
+        ModelDescription.parse(inputs, outputs)
 
 
 def test_outputs_of_text_are_left_out() -> None:
-    described = Described.of([GOOD], [("label", "BYTES", [-1, 1]), GOOD])
+    described = ModelDescription.parse([GOOD], [("label", "BYTES", [-1, 1]), GOOD])
     assert [one.name for one in described.outputs] == ["x"]
 
 
-LIKE = Described.of([("x", "FP32", [-1, 2])], [("y", "FP32", [-1, 2]), ("k", "INT8", [-1])])
+LIKE = ModelDescription.parse([("x", "FP32", [-1, 2])], [("y", "FP32", [-1, 2]), ("k", "INT8", [-1])])
 Y = np.arange(4, dtype=np.float32).reshape(2, 2)
 
 
 def response(**changes: Any) -> ModelInferResponse:
-    told: dict[str, Any] = {
+    message: dict[str, Any] = {
         "id": "1",
         "outputs": [
             Output(name="k", datatype="INT8", shape=[2], contents=InferTensorContents(int_contents=[-1, 7])),
@@ -165,7 +165,7 @@ def response(**changes: Any) -> ModelInferResponse:
             ),
         ],
     }
-    return ModelInferResponse(**(told | changes))
+    return ModelInferResponse(**(message | changes))
 
 
 def bare(**changes: Any) -> list[Output]:
@@ -180,7 +180,7 @@ RAW = [b"\xff\x07", Y.tobytes()]
 
 @pytest.mark.parametrize("answer", [response(), response(outputs=bare(), raw_output_contents=RAW)])
 def test_typed_and_raw_contents_are_the_same_answer(answer: ModelInferResponse) -> None:
-    found = read_answer(answer, "1", LIKE, 2)
+    found = decode_response(answer, "1", LIKE, 2)
     assert found["y"].tobytes() == Y.tobytes() and found["k"].tolist() == [-1, 7]
     assert [array.dtype for array in (found["y"], found["k"])] == [np.dtype(np.float32), np.dtype(np.int8)]
 
@@ -200,19 +200,19 @@ def test_typed_and_raw_contents_are_the_same_answer(answer: ModelInferResponse) 
         response(outputs=bare(contents=InferTensorContents(int_contents=[1, 300]))),
     ],
 )
-def test_a_wrong_answer_over_grpc_is_an_error(answer: ModelInferResponse) -> None:
-    with pytest.raises(WrongAnswer):
-        read_answer(answer, "1", LIKE, 2)
+def test_an_unexpected_answer_over_grpc_is_an_error(answer: ModelInferResponse) -> None:
+    with pytest.raises(UnexpectedAnswer):
+        decode_response(answer, "1", LIKE, 2)
 
 
-def test_half_precision_is_taken_raw_alone() -> None:
-    like = Described.of([GOOD], [("y", "FP16", [-1])])
-    told = [
+def test_half_precision_needs_raw_contents() -> None:
+    like = ModelDescription.parse([GOOD], [("y", "FP16", [-1])])
+    message = [
         Output(name="y", datatype="FP16", shape=[1], contents=InferTensorContents(bytes_contents=[b"\0<"]))
     ]
     raw = ModelInferResponse(
         outputs=[Output(name="y", datatype="FP16", shape=[1])], raw_output_contents=[b"\0<"]
     )
-    assert read_answer(raw, "1", like, 1)["y"].tolist() == [1.0]
-    with pytest.raises(WrongAnswer, match="without raw"):
-        read_answer(ModelInferResponse(outputs=told), "1", like, 1)
+    assert decode_response(raw, "1", like, 1)["y"].tolist() == [1.0]
+    with pytest.raises(UnexpectedAnswer, match="without raw"):
+        decode_response(ModelInferResponse(outputs=message), "1", like, 1)

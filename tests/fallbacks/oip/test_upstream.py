@@ -1,4 +1,4 @@
-"""A model elsewhere as a predictor: asked only once it is known, in the time that is left."""
+"""A model in another server as a predictor: called only once it is verified, within the time that is left."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import numpy as np
 import orjson
 import pytest
 
-from fallbacks.oip.apart import apart
 from fallbacks.oip.client import connect
-from fallbacks.oip.errors import Unreachable, WrongAnswer
-from fallbacks.oip.stored import CHANGED, PROBES, Stored
-from fallbacks.oip.upstream import Upstream
+from fallbacks.oip.errors import UnexpectedAnswer, UpstreamUnreachable
+from fallbacks.oip.run_in_thread import run_in_thread
+from fallbacks.oip.stored_upstream import CHANGED, PROBES, StoredUpstream
+from fallbacks.oip.upstream import UpstreamModel
 from fallbacks.onnx import OnnxModel
 from fallbacks.predictor import LoadedModel, ModelTensor, NotAModelFault
 from tests.support import onnx_bytes as onnx
-from tests.support.oip_server import METADATA, SPEC, Asked, OipServer, oip_server, send
+from tests.support.oip_server import METADATA, SPEC, OipServer, ReceivedRequest, oip_server, send
 
 X = np.array([[1, 2], [3, 4], [5, 0.1]], np.float32)
 F4 = np.dtype(np.float32)
@@ -36,7 +36,7 @@ class Doubles:
         self.most_rows = most_rows
         self.hangs = False
 
-    async def __call__(self, asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def __call__(self, asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         if self.hangs:
             await asyncio.sleep(3600)
         one = asked.document["inputs"][0]
@@ -53,18 +53,23 @@ async def upstream(
     names: Mapping[str, str] | None = None,
     encoder: OnnxModel | None = None,
     max_rows: int = 128,
-    due_s: Callable[[], tuple[float, bool]] = lambda: (math.inf, False),
-) -> AsyncIterator[tuple[OipServer, Upstream]]:
+    call_deadline: Callable[[], tuple[float, bool]] = lambda: (math.inf, False),
+) -> AsyncIterator[tuple[OipServer, UpstreamModel]]:
     """A server, and an upstream over it that was calibrated on it."""
     async with oip_server(model) as server:
         client = connect(server.remote)
-        stored = await Stored.record(client, {}, max_rows, 5)
+        stored = await StoredUpstream.record(client, {}, max_rows, 5)
         await client.close()
         await asyncio.wait_for(server.left.wait(), 5)
         server.left.clear()
         server.asked.clear()
-        one = Upstream(
-            server.remote, stored, names=names or {}, encoder=encoder, max_rows=max_rows, due_s=due_s
+        one = UpstreamModel(
+            server.remote,
+            stored,
+            names=names or {},
+            encoder=encoder,
+            max_rows=max_rows,
+            call_deadline=call_deadline,
         )
         try:
             yield server, one
@@ -79,10 +84,10 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 def sizes(server: OipServer) -> list[int]:
     """How many rows each question had."""
-    return [one.document["inputs"][0]["shape"][0] for one in server.inferred]
+    return [one.document["inputs"][0]["shape"][0] for one in server.infer_requests]
 
 
-def test_it_is_a_model_like_any_other() -> None:
+def test_it_is_a_loaded_model() -> None:
     async def main() -> None:
         async with upstream(Doubles(), names={"attributes": "x", "probabilities": "y"}) as (_, one):
             model: LoadedModel = one
@@ -94,7 +99,7 @@ def test_it_is_a_model_like_any_other() -> None:
     run(main)
 
 
-def test_the_probes_are_asked_once_and_before_anything_else() -> None:
+def test_the_probes_are_sent_once_and_before_any_other_request() -> None:
     async def main() -> None:
         async with upstream(Doubles()) as (server, one):
             for _ in range(3):
@@ -110,7 +115,7 @@ def test_another_model_never_answers() -> None:
         async with upstream(model) as (server, one):
             model.factor = 2.01
             for _ in range(2):
-                with pytest.raises(WrongAnswer, match=CHANGED):
+                with pytest.raises(UnexpectedAnswer, match=CHANGED):
                     await one.predict({"x": X})
             assert sizes(server) == [PROBES, PROBES]
             model.factor = 2.0
@@ -123,26 +128,26 @@ def test_a_model_that_declares_something_else_never_answers() -> None:
     async def main() -> None:
         async with upstream(Doubles()) as (server, one):
             server.metadata = {**METADATA, "outputs": [{**SPEC[0], "shape": [-1, 3]}]}
-            with pytest.raises(WrongAnswer, match=f"{CHANGED}; it declares other outputs: y"):
+            with pytest.raises(UnexpectedAnswer, match=f"{CHANGED}; it declares other outputs: y"):
                 await one.predict({"x": X})
-            assert not server.inferred
+            assert not server.infer_requests
 
     run(main)
 
 
-def test_who_comes_back_is_held_to_the_probes_again() -> None:
+def test_a_server_that_comes_back_is_verified_again() -> None:
     async def main() -> None:
         model = Doubles()
         async with upstream(model) as (server, one):
             await one.predict({"x": X})
             port = int(server.url.rpartition(":")[2])
             server.listening.close()
-            server.hang_up()
-            with pytest.raises(Unreachable):
+            server.drop_connections()
+            with pytest.raises(UpstreamUnreachable):
                 await one.predict({"x": X})
             other = OipServer(Doubles(factor=3.0))
             again = await asyncio.start_server(other.serve, "127.0.0.1", port)
-            with pytest.raises(WrongAnswer, match=CHANGED):
+            with pytest.raises(UnexpectedAnswer, match=CHANGED):
                 await one.predict({"x": X})
             other.infer = model
             assert (await one.predict({"x": X}))["y"][0, 0] == 2
@@ -151,10 +156,10 @@ def test_who_comes_back_is_held_to_the_probes_again() -> None:
     run(main)
 
 
-def test_a_model_exchanged_while_nobody_looked_is_noticed_beside_a_later_call(
+def test_a_model_exchanged_between_calls_is_noticed_concurrently_with_a_later_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fallbacks.oip.upstream.AGAIN_S", 0.2)
+    monkeypatch.setattr("fallbacks.oip.upstream.VERIFY_EVERY_S", 0.2)
 
     async def main() -> None:
         model = Doubles()
@@ -168,7 +173,7 @@ def test_a_model_exchanged_while_nobody_looked_is_noticed_beside_a_later_call(
             await asyncio.sleep(0.3)
             assert (await one.predict({"x": X}))["y"][0, 0] == 3, "the price of not waiting for the probes"
             await asyncio.sleep(0.1)
-            with pytest.raises(WrongAnswer, match=CHANGED):
+            with pytest.raises(UnexpectedAnswer, match=CHANGED):
                 await one.predict({"x": X})
 
     run(main)
@@ -183,16 +188,18 @@ def test_no_more_rows_at_once_than_the_server_takes() -> None:
     run(main)
 
 
-def test_the_time_that_is_left_travels_along_and_ends_the_call() -> None:
+def test_the_time_that_is_left_is_sent_and_ends_the_call() -> None:
     model = Doubles()
 
     async def main() -> None:
-        def due_s() -> tuple[float, bool]:
+        def call_deadline() -> tuple[float, bool]:
             return asyncio.get_running_loop().time() + 0.3, False
 
-        async with upstream(model, due_s=due_s) as (server, one):
+        async with upstream(model, call_deadline=call_deadline) as (server, one):
             await one.predict({"x": X})
-            assert all(0 < asked.document["parameters"]["timeout"] <= 300_000 for asked in server.inferred)
+            assert all(
+                0 < asked.document["parameters"]["timeout"] <= 300_000 for asked in server.infer_requests
+            )
             model.hangs = True
             with pytest.raises(TimeoutError):
                 await one.predict({"x": X})
@@ -201,28 +208,28 @@ def test_the_time_that_is_left_travels_along_and_ends_the_call() -> None:
     run(main)
 
 
-def in_a_tenth(hurried: bool) -> Callable[[], tuple[float, bool]]:
-    return lambda: (asyncio.get_running_loop().time() + 0.1, hurried)
+def in_a_tenth(set_by_caller: bool) -> Callable[[], tuple[float, bool]]:
+    return lambda: (asyncio.get_running_loop().time() + 0.1, set_by_caller)
 
 
-@pytest.mark.parametrize("hurried", [True, False])
-def test_time_that_a_caller_did_not_give_is_no_failure_of_the_server(hurried: bool) -> None:
+@pytest.mark.parametrize("set_by_caller", [True, False])
+def test_a_deadline_set_by_the_caller_is_no_model_fault(set_by_caller: bool) -> None:
     model = Doubles()
 
     async def main() -> None:
-        async with upstream(model, due_s=in_a_tenth(hurried)) as (_, one):
+        async with upstream(model, call_deadline=in_a_tenth(set_by_caller)) as (_, one):
             await one.predict({"x": X})
             model.hangs = True
             with pytest.raises(TimeoutError) as late:
                 await one.predict({"x": X})
-            assert isinstance(late.value, NotAModelFault) is hurried
+            assert isinstance(late.value, NotAModelFault) is set_by_caller
 
     run(main)
 
 
-def test_nobody_is_asked_when_no_time_is_left() -> None:
+def test_no_request_is_sent_when_no_time_is_left() -> None:
     async def main() -> None:
-        async with upstream(Doubles(), due_s=lambda: (0.0, False)) as (server, one):
+        async with upstream(Doubles(), call_deadline=lambda: (0.0, False)) as (server, one):
             with pytest.raises(TimeoutError):
                 await one.predict({"x": X})
             assert not server.asked
@@ -231,7 +238,7 @@ def test_nobody_is_asked_when_no_time_is_left() -> None:
 
 
 @pytest.mark.parametrize("how", ["cancelled", "abandoned"])
-def test_a_call_that_was_given_up_ends_at_the_server(how: str) -> None:
+def test_a_cancelled_call_ends_at_the_server(how: str) -> None:
     model = Doubles()
 
     async def main() -> None:
@@ -251,12 +258,12 @@ def test_a_call_that_was_given_up_ends_at_the_server(how: str) -> None:
     run(main)
 
 
-def test_a_failure_interrupts_nobody_but_who_waits_for_it() -> None:
+def test_a_failure_interrupts_only_the_task_that_awaits_it() -> None:
     """The gateway begins a pass and then does other things in the same task."""
     model = Doubles()
 
     async def main() -> None:
-        async with upstream(model, due_s=in_a_tenth(False)) as (_, one):
+        async with upstream(model, call_deadline=in_a_tenth(False)) as (_, one):
             await one.predict({"x": X})
             model.hangs = True
             call = one.predict({"x": X})
@@ -284,44 +291,44 @@ def encoder(tmp_path: Path) -> OnnxModel:
     return OnnxModel.load(path)
 
 
-def test_an_encoder_answers_beside_it(encoder: OnnxModel) -> None:
+def test_an_encoder_adds_its_outputs(encoder: OnnxModel) -> None:
     async def main() -> None:
         async with upstream(Doubles(), encoder=encoder) as (_, one):
             assert [spec.name for spec in one.outputs] == ["y", "features"]
             answer = await one.predict({"x": X})
             assert answer["y"].tobytes() == (2 * X).tobytes()
             assert answer["features"].tobytes() == (-X).tobytes()
-            rows, told = one.example()
-            assert told["features"].tobytes() == (-rows["x"]).tobytes()
+            rows, message = one.example()
+            assert message["features"].tobytes() == (-rows["x"]).tobytes()
 
     run(main)
 
 
-def test_a_failing_upstream_is_told_as_itself_beside_an_encoder(encoder: OnnxModel) -> None:
+def test_the_error_of_the_upstream_is_raised_unchanged_with_an_encoder(encoder: OnnxModel) -> None:
     async def main() -> None:
         model = Doubles()
         async with upstream(model, encoder=encoder) as (_, one):
             model.factor = 3.0
-            with pytest.raises(WrongAnswer, match=CHANGED):
+            with pytest.raises(UnexpectedAnswer, match=CHANGED):
                 await one.predict({"x": X})
 
     run(main)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (features("features", "y"), "has an output 'y' too"),
         (features("features", takes="z"), "its input 'z'"),
     ],
 )
-def test_an_encoder_that_does_not_suit_is_told(tmp_path: Path, content: bytes, told: str) -> None:
+def test_an_encoder_that_does_not_fit_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "encoder.onnx"
     path.write_bytes(content)
     unfit = OnnxModel.load(path)
 
     async def main() -> None:
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             async with upstream(Doubles(), encoder=unfit):
                 pass
 
@@ -330,30 +337,30 @@ def test_an_encoder_that_does_not_suit_is_told(tmp_path: Path, content: bytes, t
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         ({"probabilities": "z"}, "'z' is neither an input nor an output"),
         ({"a": "y", "b": "y"}, "two names to one tensor"),
         ({"x": "y"}, "one name to two tensors"),
     ],
 )
-def test_names_that_do_not_suit_are_told(names: dict[str, str], told: str) -> None:
+def test_names_that_do_not_fit_are_refused(names: dict[str, str], message: str) -> None:
     async def main() -> None:
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             async with upstream(Doubles(), names=names):
                 pass
 
     run(main)
 
 
-def test_what_it_is_asked_must_be_what_it_takes() -> None:
+def test_inputs_must_be_the_declared_ones() -> None:
     async def main() -> None:
         async with upstream(Doubles()) as (server, one):
             with pytest.raises(ValueError, match="is float64"):
                 await one.predict({"x": X.astype(np.float64)})
             with pytest.raises(ValueError, match="is missing"):
                 await one.predict({})
-            assert not server.inferred
+            assert not server.infer_requests
 
     run(main)
 
@@ -386,32 +393,56 @@ def test_a_whole_data_set_is_answered_while_a_loop_runs_in_this_thread() -> None
         thread.join()
 
 
-def test_what_is_stored_is_read_back_and_tells_models_apart() -> None:
-    async def stored_of(factor: float) -> Stored:
+def test_the_digest_survives_storage_and_differs_between_models() -> None:
+    async def stored_of(factor: float) -> StoredUpstream:
         async with oip_server(Doubles(factor)) as server:
             client = connect(server.remote)
             try:
-                return await Stored.record(client, {"x": (-3.0, 5.0)}, 128, 5)
+                return await StoredUpstream.record(client, {"x": (-3.0, 5.0)}, 128, 5)
             finally:
                 await client.close()
 
-    one, again, other = (apart(lambda factor=factor: stored_of(factor)) for factor in (2, 2, 3))  # type: ignore[misc]
+    one, again, other = (run_in_thread(lambda factor=factor: stored_of(factor)) for factor in (2, 2, 3))  # type: ignore[misc]
     assert one.digest == again.digest != other.digest
-    back = Stored.from_json(orjson.loads(orjson.dumps(one.to_json())))
-    assert back.digest == one.digest and back.described == one.described
+    back = StoredUpstream.from_json(orjson.loads(orjson.dumps(one.to_json())))
+    assert back.digest == one.digest and back.description == one.description
     x = one.probes["x"]
     assert x.shape == (PROBES, 2) and (x >= -3).all() and (x <= 5).all() and x.std() > 1
 
 
+RECORDED = {
+    "inputs": [["x", "FP32", [-1, 2]], ["flag", "BOOL", [-1]]],
+    "outputs": [["p", "FP32", [-1, 3]]],
+    "probes": (
+        "RlNUMQIAAQB4PGY0AgQAAAAAAAAAAgAAAAAAAAAEAGZsYWd8YjEBBAAAAAAAAAAAAAAAAAAAPgAAgD4AAMA+"
+        "AAAAPwAAID8AAEA/AABgPwEAAQE="
+    ),
+    "answers": (
+        "RlNUMQEAAQBwPGY0AgQAAAAAAAAAAwAAAAAAAAAAAAAAAACAPQAAAD4AAEA+AACAPgAAoD4AAMA+AADgPgAA"
+        "AD8AABA/AAAgPwAAMD8="
+    ),
+}
+
+
+def test_upstream_stored_by_an_older_release_is_read_and_keeps_its_digest() -> None:
+    """A certificate holds the digest, so it must not change with the encoding of payloads."""
+    stored = StoredUpstream.from_json(RECORDED)
+    assert stored.digest == "8d23a9f174161ddb4b4daf47c4e82aa93027f7d9e2488c572bea0ea98a2c7a3d"
+    assert stored.to_json() == RECORDED
+    assert (stored.probes["x"] == np.arange(8, dtype=F4).reshape(4, 2) / 8).all()
+    assert stored.probes["flag"].tolist() == [True, False, True, True]
+    assert (stored.answers["p"] == np.arange(12, dtype=F4).reshape(4, 3) / 16).all()
+
+
 @pytest.mark.parametrize("field", ["inputs", "outputs", "probes", "answers"])
 @pytest.mark.parametrize("value", [None, 1, "", "AAAA", [], [["y"]], [["y", "FP32", [-1, 9]]]])
-def test_a_broken_description_is_told(field: str, value: object) -> None:
+def test_a_broken_description_is_refused(field: str, value: object) -> None:
     async def main() -> None:
         async with oip_server(Doubles()) as server:
             client = connect(server.remote)
-            held = (await Stored.record(client, {}, 128, 5)).to_json()
+            held = (await StoredUpstream.record(client, {}, 128, 5)).to_json()
             await client.close()
         with pytest.raises(ValueError, match="is no description of an upstream"):
-            Stored.from_json(held | {field: value})
+            StoredUpstream.from_json(held | {field: value})
 
     run(main)

@@ -6,12 +6,12 @@
 | synchronous        | FULL  | a commit is on the disk when it returns; NORMAL may lose the last ones  |
 | busy_timeout       | 2 s   | the longest that one replica waits for another's write                  |
 | foreign_keys       | ON    | SQLite leaves them off                                                  |
-| secure_delete      | ON    | what is purged is overwritten, not only unlinked                        |
-| journal_size_limit | 64 MB | one burst of large payloads does not keep the disk for ever             |
+| secure_delete      | ON    | purged rows are overwritten, not only unlinked                          |
+| journal_size_limit | 64 MB | one burst of large payloads does not occupy the disk for ever           |
 
 A transaction that may write begins IMMEDIATE: it takes the write lock first, so that what it reads stays true
-until it commits, across processes, and so that it can wait for the lock instead of failing half-way. Whoever
-only reads has a connection of their own (`open_reader`), and neither waits for a writer nor lets one wait.
+until it commits, across processes, and so that it can wait for the lock instead of failing half-way. Reads
+have a connection of their own (`open_reader`): they neither wait for a writer nor delay one.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import StaticPool
 
+from fallbacks.review.store import StoreError
+
 BUSY_S: Final = 2.0
 PRAGMAS: Final = (
     "PRAGMA synchronous = FULL",
@@ -48,20 +50,27 @@ PRAGMAS: Final = (
 )
 
 
-class StoreError(Exception):
-    """The file cannot be used: says which, why, and what to do."""
+def path_of(url: str, folder: Path) -> Path:
+    """The file of `sqlite:///PATH`, relative to `folder`. Raises StoreError if it names none."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise StoreError(f"{url}: {error}; write sqlite:///folder/review.db") from error
+    name = parsed.database or ""
+    if parsed.get_backend_name() != "sqlite" or not name or name.startswith((":memory:", "file:")):
+        raise StoreError(f"{url}: names no SQLite file; write sqlite:///folder/review.db")
+    return folder / name
 
 
-def open_sqlite(url: str, tables: MetaData, version: int) -> Engine:
-    """An engine over `sqlite:///path`; makes the folder, the file (mode 0600) and the tables where missing.
+def open_sqlite(path: Path, tables: MetaData, version: int) -> Engine:
+    """An engine over a file; creates the folder, the file (mode 0600) and the tables where they are missing.
 
     Holds one connection, usable by any one thread at a time.
 
-    Raises: StoreError if the URL names no file, or the file cannot be written, is damaged, is another
-            program's database, or has another schema than `version`.
-    Cost:   reads the whole file once, to find damage now rather than in the night.
+    Raises: StoreError if the file cannot be written, is damaged, is another program's database, or has
+            another schema than `version`.
+    Cost:   reads the whole file once, so that damage is found at the start and not at a later read.
     """
-    path = _path(url)
     try:
         _create(path)
     except OSError as error:
@@ -71,7 +80,7 @@ def open_sqlite(url: str, tables: MetaData, version: int) -> Engine:
         with engine.connect() as connection:
             _check(path, connection)
         with engine.begin() as connection:
-            _settle_schema(path, connection, tables, version)
+            _ensure_schema(path, connection, tables, version)
     except (DBAPIError, sqlite3.Error) as error:
         engine.dispose()
         cause = error.orig if isinstance(error, DBAPIError) else error
@@ -85,19 +94,8 @@ def open_sqlite(url: str, tables: MetaData, version: int) -> Engine:
 
 
 def open_reader(writer: Engine) -> Engine:
-    """An engine over the file of `open_sqlite` that only reads. Holds one connection, as that does."""
+    """A read-only engine over the file of `writer`. Holds one connection, as `writer` does."""
     return _engine(Path(str(writer.url.database)), "BEGIN", ["PRAGMA query_only = ON"])
-
-
-def _path(url: str) -> Path:
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise StoreError(f"{url}: {error}; write sqlite:///folder/review.db") from error
-    name = parsed.database or ""
-    if parsed.get_backend_name() != "sqlite" or not name or name.startswith((":memory:", "file:")):
-        raise StoreError(f"{url}: names no SQLite file; write sqlite:///folder/review.db")
-    return Path(name)
 
 
 def _create(path: Path) -> None:
@@ -123,21 +121,21 @@ def _engine(path: Path, begin: str, pragmas: Sequence[str]) -> Engine:
             connection.execute(pragma)
 
     @event.listens_for(engine, "begin")
-    def begin_so(connection: Connection) -> None:
+    def begin_transaction(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
 
     return engine
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    """Changes a new file to WAL. While others do so too, SQLite may fail at once, busy_timeout or not."""
-    until_s = time.monotonic() + BUSY_S
+    """Changes a new file to WAL. While other processes do so, SQLite may fail despite busy_timeout."""
+    give_up_s = time.monotonic() + BUSY_S
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > until_s:
+            if "locked" not in str(error) or time.monotonic() > give_up_s:
                 raise
         time.sleep(0.01)
 
@@ -151,10 +149,10 @@ def _check(path: Path, connection: Connection) -> None:
         raise StoreError(f"{path}: damaged ({found}); restore a copy, or move it away to start an empty one")
 
 
-def _settle_schema(path: Path, connection: Connection, tables: MetaData, version: int) -> None:
-    """Refuses a file whose tables are not ours, or not of this version; makes what is missing in any other.
+def _ensure_schema(path: Path, connection: Connection, tables: MetaData, version: int) -> None:
+    """Creates missing tables and indexes. Raises StoreError for a foreign database or another version.
 
-    A release may add tables and indexes without a new version, if older releases can go on as they did.
+    A release may add tables and indexes without a new version, if older releases keep working beside it.
     """
     schema = Table("schema_version", MetaData(), Column("version", Integer, nullable=False))
     present = set(connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars())

@@ -1,4 +1,4 @@
-"""A coroutine from code that cannot wait for one, because a loop may run in its thread."""
+"""Runs a coroutine from synchronous code, also where an event loop already runs in the calling thread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def apart(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Runs a coroutine to its end on a loop of its own in a thread of its own, and blocks meanwhile."""
+def run_in_thread(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """The result of a coroutine, run on a new event loop in a new thread; blocks meanwhile."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(lambda: asyncio.run(main())).result()

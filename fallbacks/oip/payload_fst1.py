@@ -1,12 +1,11 @@
-"""Tensors as bytes, for a case that waits for a person.
+"""Reads payloads of the format FST1, in which earlier releases stored cases and the answers of upstreams.
 
-Neither pickle (runs code) nor npz (a zip file: small bytes can unpack to huge ones). A head that says what
-follows, then the values in C order, with nothing left over:
+A head that describes the tensors, then their values in C order, with nothing left over:
 
     FST1  count:u16  { name_length:u16  name:utf-8  dtype:3 bytes  rank:u8  dims:u64[rank] }  values...
 
 Numbers are little-endian. Byte strings (dtype `|S*`, in numpy objects that are `bytes`) are a length:u32 and
-that many bytes each, as they travel on the wire.
+that many bytes each.
 """
 
 from __future__ import annotations
@@ -18,46 +17,17 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fallbacks.predictor import Tensors
-
 MAGIC: Final = b"FST1"
 MAX_RANK: Final = 32
 CODES: Final = ("|b1", "|i1", "|u1", *(f"<{kind}{size}" for kind in "iuf" for size in (2, 4, 8)))
-OCTETS: Final = b"|S*"
-DTYPES: Final = {code.encode(): np.dtype(code) for code in CODES} | {OCTETS: np.dtype(np.object_)}
-
-
-def encode(tensors: Tensors) -> bytes:
-    """The tensors as bytes that `decode` reads back, equal in name, dtype, shape and every bit.
-
-    Raises: ValueError for a dtype other than bool, integers and floats of 1 to 8 bytes, for objects that are
-            not bytes, or for a rank over 32.
-    """
-    head, values = [MAGIC, struct.pack("<H", _fits(len(tensors)))], []
-    for name, array in tensors.items():
-        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        code = OCTETS if array.dtype.kind == "O" else little.dtype.str.encode()
-        if code not in DTYPES or array.ndim > MAX_RANK:
-            raise ValueError(f"{name!r}: cannot encode {array.dtype} of rank {array.ndim}")
-        label = name.encode()
-        head.append(struct.pack("<H", _fits(len(label))) + label + code)
-        head.append(struct.pack(f"<B{array.ndim}Q", array.ndim, *array.shape))
-        values.append(_joined(name, array) if code == OCTETS else little.tobytes())
-    return b"".join(head + values)
-
-
-def _joined(name: str, array: NDArray[np.object_]) -> bytes:
-    items = array.reshape(-1).tolist()
-    if not all(isinstance(item, bytes) and len(item) <= 0xFFFFFFFF for item in items):
-        raise ValueError(f"{name!r}: cannot encode objects other than bytes of up to 4 GiB")
-    return b"".join(part for item in items for part in (len(item).to_bytes(4, "little"), item))
+DTYPES: Final = {code.encode(): np.dtype(code) for code in CODES} | {b"|S*": np.dtype(np.object_)}
 
 
 def decode(content: bytes) -> dict[str, NDArray[Any]]:
-    """The tensors in bytes that anybody may have written, as new writable arrays.
+    """The tensors in a payload, as new writable arrays. The bytes need not be trusted.
 
-    Raises: ValueError for anything but exactly what `encode` writes.
-    Cost:   memory for the values once more; never more than the bytes themselves announce and hold.
+    Raises: ValueError for anything but this format.
+    Cost:   memory for the values once more.
     """
     try:
         return _decode(content)
@@ -94,7 +64,7 @@ def _decode(content: bytes) -> dict[str, NDArray[Any]]:
 
 
 def _split(name: str, content: bytes, at: int, shape: tuple[int, ...]) -> tuple[NDArray[Any], int]:
-    """One tensor of byte strings, and where the next begins."""
+    """One tensor of byte strings, and the offset of the next."""
     count = math.prod(shape)
     if 4 * count > len(content) - at:  # before anything is made that is as large as the head says
         raise ValueError(f"{name!r}: cut short")
@@ -109,7 +79,7 @@ def _split(name: str, content: bytes, at: int, shape: tuple[int, ...]) -> tuple[
 
 
 def _spec(content: bytes, at: int) -> tuple[str, np.dtype[Any], tuple[int, ...], int]:
-    """One tensor's line of the head, and where the next begins."""
+    """One tensor's entry of the head, and the offset of the next."""
     (length,) = struct.unpack_from("<H", content, at)
     at += 2
     name = content[at : at + length].decode()
@@ -119,9 +89,3 @@ def _spec(content: bytes, at: int) -> tuple[str, np.dtype[Any], tuple[int, ...],
     at += length + 4
     shape = struct.unpack_from(f"<{rank}Q", content, at)
     return name, DTYPES[code], shape, at + 8 * rank
-
-
-def _fits(length: int) -> int:
-    if length > 0xFFFF:
-        raise ValueError(f"{length}: more than 65535 tensors, or bytes in a name")
-    return length

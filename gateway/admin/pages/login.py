@@ -1,16 +1,16 @@
-"""The door of the administration plane: nobody gets past without the token, or the session it bought.
+"""Authentication of the administration plane: the token, or the session that a login with the token starts.
 
-    | who asks                                   | what happens                                         |
-    |--------------------------------------------|------------------------------------------------------|
-    | `Authorization: Bearer TOKEN`              | in                                                   |
-    | the session cookie, to read                | in                                                   |
-    | the session cookie, to change something    | in, from our own pages and with their CSRF token     |
-    | anybody, for the login page and its style  | in                                                   |
-    | anybody else, with a browser               | to the login page                                    |
-    | anybody else                               | 401                                                  |
+    | request                                      | result                                             |
+    |----------------------------------------------|----------------------------------------------------|
+    | `Authorization: Bearer TOKEN`                | passes                                             |
+    | the session cookie, GET or HEAD              | passes                                             |
+    | the session cookie, any other method         | passes from our own pages, with their CSRF token   |
+    | neither, for the login page or its style     | passes                                             |
+    | neither, from a browser                      | redirected to the login page                       |
+    | neither                                      | 401                                                |
 
-It stands in front of the router, so a route that is added later is closed until it is opened here. The
-session is a keyed hash of the token: every replica that has the token knows it, and none keeps a list.
+It stands in front of the router, so a route that is added later is closed until it is listed in PUBLIC_PATHS.
+The session is a keyed hash of the token: every replica that has the token can verify it, and none stores it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.admin.pages import page, parse_fields, told, wants_html
+from gateway.admin.pages import json_reply, page, parse_fields, wants_html
 
 COOKIE = "fs_session"
 CSRF_HEADER = "x-csrf-token"
-OPEN = frozenset({"/login", "/pages/style.css", "/pages/keys.js", "/pages/icon.svg"})
+PUBLIC_PATHS = frozenset({"/login", "/pages/style.css", "/pages/keys.js", "/pages/icon.svg"})
 HOME = "/status"
 MAX_BODY_BYTES = 64 * 1024
 BODY_S = 10.0
@@ -50,8 +50,8 @@ _HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 log = logging.getLogger(__name__)
 
 
-class Keys:
-    """What is derived from one token. Comparisons take the same time wherever they fail."""
+class AdminCredentials:
+    """The administration token, and the session and CSRF token derived from it. Compares in constant time."""
 
     def __init__(self, token: str) -> None:
         if not token.strip():
@@ -70,12 +70,12 @@ class Keys:
         return hmac.compare_digest(given.encode(), self.csrf.encode())
 
 
-class Door:
-    """ASGI middleware; the innermost application sees only who may be there, and bodies of bounded size."""
+class RequireLogin:
+    """ASGI middleware that passes on authenticated requests alone, with bodies of bounded size."""
 
-    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+    def __init__(self, app: ASGIApp, credentials: AdminCredentials) -> None:
         self._app = app
-        self._keys = keys
+        self._credentials = credentials
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -86,38 +86,42 @@ class Door:
             await self._admit(Request(scope, receive), _with_headers(send))
 
     async def _admit(self, request: Request, send: Send) -> None:
-        by_token, by_session = self._bearer(request), self._cookie(request)
+        by_token, by_session = self._has_token(request), self._has_session(request)
         if by_token or by_session:
-            request.state.csrf = self._keys.csrf
-        elif request.scope["path"] not in OPEN:  # not url.path: a crafted Host header can bend that
-            await _denied(request)(request.scope, request.receive, send)
+            request.state.csrf = self._credentials.csrf
+        elif request.scope["path"] not in PUBLIC_PATHS:  # not url.path, which a crafted Host header changes
+            await _reply_unauthenticated(request)(request.scope, request.receive, send)
             return
         try:
             async with asyncio.timeout(BODY_S):
                 body = await _body(request)
         except TimeoutError:
-            await told({"error": "the request did not arrive in time"}, 408)(request.scope, _nothing, send)
+            await json_reply({"error": "the request did not arrive in time"}, 408)(
+                request.scope, _receive_disconnect, send
+            )
             return
         if body is None:
-            await told({"error": "the request is too large"}, 413)(request.scope, _nothing, send)
-        elif by_session and not by_token and not self._own_page(request, body):
+            await json_reply({"error": "the request is too large"}, 413)(
+                request.scope, _receive_disconnect, send
+            )
+        elif by_session and not by_token and not self._may_change(request, body):
             what = "only this console's own pages may do that: load the page again"
-            await told({"error": what}, 403)(request.scope, _nothing, send)
+            await json_reply({"error": what}, 403)(request.scope, _receive_disconnect, send)
         else:
             await self._app(request.scope, _replay(body, request.receive), send)
 
-    def _bearer(self, request: Request) -> bool:
+    def _has_token(self, request: Request) -> bool:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        return scheme.lower() == "bearer" and self._keys.is_token(given.encode("latin-1"))
+        return scheme.lower() == "bearer" and self._credentials.is_token(given.encode("latin-1"))
 
-    def _cookie(self, request: Request) -> bool:
+    def _has_session(self, request: Request) -> bool:
         if "authorization" in request.headers:
-            return False  # a wrong token is a wrong token, whatever else comes with it
-        return self._keys.is_session(request.cookies.get(COOKIE, ""))
+            return False  # a wrong token is refused, with or without a session
+        return self._credentials.is_session(request.cookies.get(COOKIE, ""))
 
-    def _own_page(self, request: Request, body: bytes) -> bool:
-        """Whether a cookie's request reads only, or comes from a page of ours that holds the CSRF token."""
-        if request.method in ("GET", "HEAD") or request.scope["path"] in OPEN:
+    def _may_change(self, request: Request, body: bytes) -> bool:
+        """Whether a request with a session only reads, or comes from one of our pages with its CSRF token."""
+        if request.method in ("GET", "HEAD") or request.scope["path"] in PUBLIC_PATHS:
             return True
         given = request.headers.get(CSRF_HEADER)
         if given is None:
@@ -125,12 +129,12 @@ class Door:
                 given = parse_fields(body, request.headers.get("content-type", "")).get("csrf")
             except ValueError:
                 return False
-        return isinstance(given, str) and self._keys.is_csrf(given) and _same_origin(request)
+        return isinstance(given, str) and self._credentials.is_csrf(given) and _same_origin(request)
 
 
 async def login(request: Request) -> Response:
-    """GET: the form. POST: the session, for whoever has the token."""
-    keys: Keys = request.app.state.keys
+    """GET: the form. POST: starts a session, if the token is right."""
+    credentials: AdminCredentials = request.app.state.credentials
     if request.method != "POST":
         target = _own_path(request.query_params.get("next", HOME))
         return page(request, "login", target=target, wrong=False)
@@ -139,35 +143,37 @@ async def login(request: Request) -> Response:
     except ValueError:
         fields = {}
     target = _own_path(str(fields.get("next", HOME)))
-    if not keys.is_token(str(fields.get("token", "")).encode()):
+    if not credentials.is_token(str(fields.get("token", "")).encode()):
         log.warning("a login with a wrong token, from %s", request.client.host if request.client else "?")
         if wants_html(request):
             return page(request, "login", 401, target=target, wrong=True)
-        return told({"error": "this is not the administration token"}, 401)
+        return json_reply({"error": "this is not the administration token"}, 401)
     reply = RedirectResponse(target, 303)
     secure = request.url.scheme == "https"
-    reply.set_cookie(COOKIE, keys.session, max_age=SESSION_S, httponly=True, samesite="strict", secure=secure)
+    reply.set_cookie(
+        COOKIE, credentials.session, max_age=SESSION_S, httponly=True, samesite="strict", secure=secure
+    )
     return reply
 
 
 async def logout(_: Request) -> Response:
-    """Makes the browser forget the session."""
+    """Deletes the session cookie."""
     reply = RedirectResponse("/login", 303)
     reply.delete_cookie(COOKIE, httponly=True, samesite="strict")
     return reply
 
 
-def _denied(request: Request) -> Response:
+def _reply_unauthenticated(request: Request) -> Response:
     if wants_html(request):
-        asks = f"?next={quote(request.scope['path'])}" if request.method == "GET" else ""
-        return RedirectResponse(f"/login{asks}", 303)
-    reply = told({"error": "an administration token is needed: Authorization: Bearer TOKEN"}, 401)
+        query = f"?next={quote(request.scope['path'])}" if request.method == "GET" else ""
+        return RedirectResponse(f"/login{query}", 303)
+    reply = json_reply({"error": "an administration token is needed: Authorization: Bearer TOKEN"}, 401)
     reply.headers["www-authenticate"] = "Bearer"
     return reply
 
 
 def _same_origin(request: Request) -> bool:
-    """Whether one of our own pages sent this. Another port of this host is another origin."""
+    """Whether one of our own pages sent the request. Another port of this host is another origin."""
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site == "same-origin"
@@ -176,7 +182,7 @@ def _same_origin(request: Request) -> bool:
 
 
 def _own_path(path: str) -> str:
-    """A path on this host, or the home page: `next` must not lead anywhere else."""
+    """A path on this host, or the home page: `next` must not redirect to another host."""
     plain = path.isascii() and path.isprintable() and "\\" not in path
     return path if plain and path.startswith("/") and not path.startswith("//") else HOME
 
@@ -186,7 +192,7 @@ def _mac(key: bytes, text: str) -> str:
 
 
 async def _body(request: Request) -> bytes | None:
-    """The body, or None if it is too large."""
+    """The body, or None if it is over MAX_BODY_BYTES."""
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -196,23 +202,25 @@ async def _body(request: Request) -> bytes | None:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Gives the body again to whoever reads next, and then what the client really sends: that it left."""
-    left: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+    """A receive function that returns a body that was read already, then what the client sends after it."""
+    unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def again() -> Message:
-        return left.pop() if left else await receive()
+    async def replay() -> Message:
+        return unread.pop() if unread else await receive()
 
-    return again
+    return replay
 
 
-async def _nothing() -> Message:
+async def _receive_disconnect() -> Message:
     return {"type": "http.disconnect"}
 
 
 def _with_headers(send: Send) -> Send:
-    async def strict(message: Message) -> None:
+    """A send function that adds the security headers to every response."""
+
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             message["headers"] = [*message.get("headers", []), *_HEADERS]
         await send(message)
 
-    return strict
+    return send_with_headers

@@ -1,4 +1,4 @@
-"""The review queue through any history: never two holders of one case, nothing lost, never over capacity."""
+"""A review store through random histories, beside a model in memory of what it must hold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -18,14 +17,15 @@ from hypothesis.stateful import (
     invariant,
     multiple,
     rule,
-    run_state_machine_as_test,
 )
 
-from fallbacks.review.queue import Case, CaseState, Claim, ReviewQueue, StaleLease
+from fallbacks.review.cases import Case, CaseState, Claim
+from fallbacks.review.open_store import open_store
+from fallbacks.review.store import ReviewStore, StaleLease
 from tests.support.review_cases import DECIDED, EXPIRED, LEASED, OPEN, Clock, a_case
 
 T = TypeVar("T")
-Held = tuple[Claim, str]
+Lease = tuple[Claim, str]
 
 CAPACITY = 4
 FOLDER = "/dev/shm" if Path("/dev/shm").is_dir() else None  # no disk to wait for
@@ -33,8 +33,8 @@ REPLICA = st.integers(0, 1)
 
 
 @dataclass
-class OnPaper:
-    """A case as a clerk without a database would keep it."""
+class ModelCase:
+    """A case as the model keeps it."""
 
     case: Case
     fence: int = 0
@@ -52,39 +52,40 @@ class OnPaper:
 
 
 class TwoReplicas(RuleBasedStateMachine):
-    """Two queues on one file do whatever they like; a clerk says what must come of it."""
+    """Two handles on one store make random calls; the model predicts every result."""
 
-    held = Bundle("held")
+    leases = Bundle("leases")
 
-    def __init__(self) -> None:
+    def __init__(self, url_of: Callable[[Path], str]) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory(dir=FOLDER)
+        self.url = url_of(Path(self.folder.name))
         self.clock = Clock()
         self.runner = asyncio.Runner()
-        self.replicas: list[ReviewQueue] = []
-        self.paper: dict[str, OnPaper] = {}
+        self.replicas: list[ReviewStore] = []
+        self.model: dict[str, ModelCase] = {}
         self.turn = 0
 
-    def replica(self) -> ReviewQueue:
-        return ReviewQueue.open(f"sqlite:///{self.folder.name}/r.db", capacity=CAPACITY, clock=self.clock)
+    def replica(self) -> ReviewStore:
+        return open_store(self.url, Path(), capacity=CAPACITY, clock=self.clock)
 
-    @initialize(target=held)
+    @initialize(target=leases)
     def start(self) -> Any:
         self.replicas = [self.replica(), self.replica()]
         self.put(0, [(0, 40), (1, 20), (2, 60)])
         return self.claim(1, "rita", 20)
 
     def teardown(self) -> None:
-        for queue in self.replicas:
-            queue.close()
+        for store in self.replicas:
+            store.close()
         self.runner.close()
         self.folder.cleanup()
 
-    def ask(self, which: int, call: Callable[[ReviewQueue], Coroutine[Any, Any, T]]) -> T:
+    def call(self, which: int, call: Callable[[ReviewStore], Coroutine[Any, Any, T]]) -> T:
         return self.runner.run(call(self.replicas[which]))
 
-    def on_paper(self, *wanted: CaseState) -> list[OnPaper]:
-        return [one for one in self.paper.values() if one.state(self.clock.now_s) in wanted]
+    def in_state(self, *wanted: CaseState) -> list[ModelCase]:
+        return [one for one in self.model.values() if one.state(self.clock.now_s) in wanted]
 
     @rule(
         which=REPLICA,
@@ -94,17 +95,17 @@ class TwoReplicas(RuleBasedStateMachine):
         cases = [a_case(f"{name}", self.clock.now_s + left_s) for name, left_s in puts]
         expected = []
         for case in cases:
-            room = len(self.on_paper(OPEN, LEASED)) < CAPACITY
-            if case.id not in self.paper and room and case.expires_s > self.clock.now_s:
-                self.paper[case.id] = OnPaper(case)
-            expected.append(case.id in self.paper)
-        assert self.ask(which, lambda q: q.put(cases)) == expected
+            room = len(self.in_state(OPEN, LEASED)) < CAPACITY
+            if case.id not in self.model and room and case.expires_s > self.clock.now_s:
+                self.model[case.id] = ModelCase(case)
+            expected.append(case.id in self.model)
+        assert self.call(which, lambda store: store.put(cases)) == expected
 
-    @rule(target=held, which=REPLICA, who=st.sampled_from(["rita", "ravi"]), lease_s=st.integers(1, 30))
+    @rule(target=leases, which=REPLICA, who=st.sampled_from(["rita", "ravi"]), lease_s=st.integers(1, 30))
     def claim(self, which: int, who: str, lease_s: int) -> Any:
         limit = lease_s % 3 + 1
-        free = sorted(self.on_paper(OPEN), key=lambda one: (one.case.expires_s, one.case.id))
-        claims = self.ask(which, lambda q: q.claim(who, lease_s, limit))
+        free = sorted(self.in_state(OPEN), key=lambda one: (one.case.expires_s, one.case.id))
+        claims = self.call(which, lambda store: store.claim(who, lease_s, limit))
         assert [claim.case for claim in claims] == [one.case for one in free[:limit]]
         for claim, one in zip(claims, free[:limit], strict=True):
             one.fence, one.reviewer = one.fence + 1, who
@@ -117,38 +118,40 @@ class TwoReplicas(RuleBasedStateMachine):
         which: int,
         claim: Claim,
         who: str | None,
-        call: Callable[[ReviewQueue], Coroutine[Any, Any, None]],
-    ) -> OnPaper | None:
-        """Does something under a claim: allowed exactly if still held. The case on paper if it was."""
-        one = self.paper.get(claim.case.id)
+        call: Callable[[ReviewStore], Coroutine[Any, Any, None]],
+    ) -> ModelCase | None:
+        """A call under a claim, which must succeed exactly if its lease runs; the model's case if it did."""
+        one = self.model.get(claim.case.id)
         if one is not None and (one.fence, one.state(self.clock.now_s)) != (claim.fence, LEASED):
             one = None
         if one is not None and who not in (None, one.reviewer):
             one = None
         try:
-            self.ask(which, call)
+            self.call(which, call)
         except StaleLease:
             assert one is None
         else:
             assert one is not None
         return one
 
-    @rule(which=REPLICA, mine=held, thief=st.booleans(), answer=st.sampled_from("xyz"))
-    def resolve(self, which: int, mine: Held, thief: bool, answer: str) -> None:
-        claim, who = mine[0], "mallory" if thief else mine[1]
-        one = self.act(which, claim, who, lambda q: q.resolve(claim.case.id, claim.fence, who, answer))
+    @rule(which=REPLICA, lease=leases, thief=st.booleans(), answer=st.sampled_from("xyz"))
+    def resolve(self, which: int, lease: Lease, thief: bool, answer: str) -> None:
+        claim, who = lease[0], "mallory" if thief else lease[1]
+        one = self.act(
+            which, claim, who, lambda store: store.resolve(claim.case.id, claim.fence, who, answer)
+        )
         if one:
             one.answer, one.decided_s = answer, self.clock.now_s
 
-    @rule(which=REPLICA, mine=held, lease_s=st.integers(0, 30))
-    def renew_or_release(self, which: int, mine: Held, lease_s: int) -> None:
-        """A lease of nothing stands for handing the case back."""
-        name, fence = mine[0].case.id, mine[0].fence
+    @rule(which=REPLICA, lease=leases, lease_s=st.integers(0, 30))
+    def renew_or_release(self, which: int, lease: Lease, lease_s: int) -> None:
+        """A lease of 0 s stands for a release."""
+        name, fence = lease[0].case.id, lease[0].fence
         one = self.act(
             which,
-            mine[0],
+            lease[0],
             None,
-            lambda q: q.renew(name, fence, lease_s) if lease_s else q.release(name, fence),
+            lambda store: store.renew(name, fence, lease_s) if lease_s else store.release(name, fence),
         )
         if one:
             one.until_s = self.clock.now_s + lease_s
@@ -156,41 +159,37 @@ class TwoReplicas(RuleBasedStateMachine):
     @rule(which=REPLICA, ago_s=st.none() | st.integers(-50, 50))
     def sweep(self, which: int, ago_s: int | None) -> None:
         if ago_s is None:
-            self.ask(which, lambda q: q.expire(self.clock.now_s))
+            self.call(which, lambda store: store.expire(self.clock.now_s))
             return
         before_s = self.clock.now_s - ago_s
-        gone = [one for one in self.on_paper(DECIDED) if one.decided_s < before_s]
-        gone += [one for one in self.on_paper(EXPIRED) if one.case.expires_s < before_s]
-        assert self.ask(which, lambda q: q.purge(before_s)) == len(gone)
+        gone = [one for one in self.in_state(DECIDED) if one.decided_s < before_s]
+        gone += [one for one in self.in_state(EXPIRED) if one.case.expires_s < before_s]
+        assert self.call(which, lambda store: store.purge(before_s)) == len(gone)
         for one in gone:
-            del self.paper[one.case.id]
+            del self.model[one.case.id]
 
     @rule(which=REPLICA, seconds=st.integers(1, 20))
     def time_passes(self, which: int, seconds: int) -> None:
-        """In a long pause a replica restarts."""
+        """During a long pause a replica restarts."""
         self.clock.now_s += seconds
         if seconds > 15:
             self.replicas[which].close()
             self.replicas[which] = self.replica()
 
     @invariant()
-    def each_replica_in_turn_sees_what_is_on_paper(self) -> None:
+    def each_replica_in_turn_agrees_with_the_model(self) -> None:
         now_s = self.clock.now_s
-        assert len(self.on_paper(OPEN, LEASED)) <= CAPACITY
+        assert len(self.in_state(OPEN, LEASED)) <= CAPACITY
         if not self.replicas:
             return
         self.turn += 1
-        records = self.ask(self.turn % 2, lambda q: q.listing(list(CaseState), 100))
+        records = self.call(self.turn % 2, lambda store: store.list_cases(list(CaseState), 100))
         assert {r.id: (r.state, r.fence, r.answer, r.expires_s) for r in records} == {
             name: (one.state(now_s), one.fence, one.answer, one.case.expires_s)
-            for name, one in self.paper.items()
+            for name, one in self.model.items()
         }
-        waiting = self.on_paper(OPEN, LEASED)
+        waiting = self.in_state(OPEN, LEASED)
         oldest_s = min((one.case.created_s for one in waiting), default=None)
-        told = self.ask(self.turn % 2, lambda q: q.waiting())
-        assert told.counts == {state: len(self.on_paper(state)) for state in CaseState}
-        assert told.oldest_age_s == (None if oldest_s is None else now_s - oldest_s)
-
-
-def test_any_history_of_two_replicas_agrees_with_cases_kept_on_paper() -> None:
-    run_state_machine_as_test(TwoReplicas, settings=settings(max_examples=12, stateful_step_count=30))
+        counts = self.call(self.turn % 2, lambda store: store.counts())
+        assert counts.by_state == {state: len(self.in_state(state)) for state in CaseState}
+        assert counts.oldest_waiting_s == (None if oldest_s is None else now_s - oldest_s)

@@ -1,4 +1,4 @@
-"""Text and bfloat16 at the edges of a model: exact both ways, and what is no text is the row's own fault."""
+"""Text and bfloat16 at a model's inputs and outputs: exact both ways; bytes that are not UTF-8 are unfit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from fallbacks.onnx import OnnxModel
-from fallbacks.onnx_edges import with_float_edges
+from fallbacks.onnx_conversions import with_float32_io
 from fallbacks.predictor import ModelTensor, UnfitInput
 
 Load = Callable[[bytes], OnnxModel]
@@ -76,7 +76,7 @@ def every_finite() -> NDArray[np.float32]:
 @pytest.mark.parametrize(
     "text", [b"", b"a", b"\0", b"a\0b\0", "jä \U0001f642".encode(), b"b'a'", b"\\xff", b"x" * 100_000]
 )
-def test_text_goes_through_as_it_is(load: Load, text: bytes) -> None:
+def test_text_goes_through_unchanged(load: Load, text: bytes) -> None:
     one = load(echo(STRING, "n", 2))
     assert one.inputs == (ModelTensor("x", OBJECT, (None, 2)),)
     x = objects(text, b"other", b"", text).reshape(2, 2)
@@ -87,7 +87,7 @@ def test_text_goes_through_as_it_is(load: Load, text: bytes) -> None:
 
 
 @pytest.mark.parametrize("text", [b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xc0\x80", b"ok\xe2\x82"])
-def test_bytes_that_are_no_text_are_the_rows_fault_and_are_not_repeated(load: Load, text: bytes) -> None:
+def test_bytes_that_are_not_utf8_are_an_unfit_input_and_are_not_repeated(load: Load, text: bytes) -> None:
     one = load(echo(STRING, "n"))
     for ask in (lambda x: asyncio.run(one.predict(x)), one.run):
         with pytest.raises(UnfitInput, match=r"^input 'x': holds bytes that are not UTF-8 text$"):
@@ -101,7 +101,7 @@ def test_numpys_own_strings_are_refused_which_onnxruntime_would_read_past_their_
             one.run({"x": array})
 
 
-def test_text_that_the_model_makes_and_is_none_raises(load: Load) -> None:
+def test_text_output_that_is_not_utf8_raises(load: Load) -> None:
     broken = TensorProto(name="c", data_type=STRING, dims=[1], string_data=[b"\xff"])
     nodes = [helper.make_node("Where", ["b", "c", "x"], ["y"])]
     inputs = [value("x", STRING, ["n"]), value("b", TensorProto.BOOL, ["n"])]
@@ -127,7 +127,7 @@ def test_every_bfloat16_goes_through_bit_for_bit(load: Load) -> None:
 
 
 def test_what_the_model_rounds_to_bfloat16_is_what_onnxruntime_alone_rounds(load: Load) -> None:
-    """Nothing folds the model's own Cast away together with ours."""
+    """The model's own Cast is not folded away together with the inserted one."""
     x = every_finite()
     bits = (x.view(np.uint32) >> 16).astype(np.uint16)
     session = onnxruntime.InferenceSession(rounds(), providers=["CPUExecutionProvider"])
@@ -172,6 +172,6 @@ def test_a_bfloat16_weight_that_is_listed_as_an_input_stays_a_weight(load: Load)
 
 def test_a_model_without_bfloat16_keeps_its_bytes_and_what_is_no_model_is_refused() -> None:
     plain = echo(FLOAT, "n", 3)
-    assert with_float_edges(plain) == plain
+    assert with_float32_io(plain) == plain
     with pytest.raises(ValueError, match="not an ONNX file"):
-        with_float_edges(b"not a model")
+        with_float32_io(b"not a model")

@@ -1,0 +1,28 @@
+"""Opens a review store from its URL: the one place that names every store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from fallbacks.review.sqlite.file import path_of
+from fallbacks.review.sqlite.store import SqliteReviewStore
+from fallbacks.review.store import ReviewStore, StoreError
+
+
+def open_store(
+    url: str, folder: Path, *, capacity: int, clock: Callable[[], float] = time.time
+) -> ReviewStore:
+    """A handle on the store of a URL, which is created where it is missing. Blocks.
+
+    Args:    url: `sqlite:///PATH`; a relative path starts at `folder`. capacity: the most open and leased
+             cases together; processes that share a store should agree on it. clock: seconds of the wall
+             clock, because cases outlive processes.
+    Raises:  StoreError if the URL names no store that exists, or the store cannot be used.
+    """
+    match url.partition(":")[0]:
+        case "sqlite":
+            return SqliteReviewStore.open(path_of(url, folder), capacity=capacity, clock=clock)
+        case _:
+            raise StoreError(f"{url}: names no SQLite file; write sqlite:///folder/review.db")

@@ -1,0 +1,201 @@
+"""The statements that read cases and change their state. Each takes an open transaction, and the time.
+
+Each finds its rows by an index and touches no others, so none takes longer because more cases are stored.
+`group_commit.py` has the statements that insert cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import fields
+from typing import Any, Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Float,
+    Integer,
+    Row,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    literal_column,
+    select,
+    update,
+)
+
+from fallbacks.review.cases import WAITING, Case, CaseCounts, CaseRecord, CaseState, Claim
+from fallbacks.review.sqlite.tables import CASES, COUNTS, NOT_FINAL, PAYLOADS
+from fallbacks.review.store import StaleLease
+
+C = CASES.c
+NOW: Final = bindparam("now_s", type_=Float)
+_ID, _LIMIT = bindparam("id", type_=Text), bindparam("limit", type_=Integer)
+
+# States are literals in the statements, not parameters, or SQLite could not choose a partial index.
+_OPEN, _LEASED, _, _EXPIRED = (C.state == literal_column(f"'{state}'") for state in CaseState)
+_DECIDED = C.decided_s.is_not(None)
+STORED_WAITING: Final = C.state.in_([literal_column(f"'{state}'") for state in WAITING])
+_NOT_OVERDUE, OVERDUE = C.expires_s > NOW, C.expires_s <= NOW
+_LEASE_RUNS, _LEASE_ENDED = C.lease_until_s > NOW, C.lease_until_s <= NOW
+
+STATE_CONDITIONS: Final[dict[CaseState, tuple[ColumnElement[bool], ...]]] = {
+    CaseState.OPEN: (and_(_OPEN, _NOT_OVERDUE), and_(_LEASED, _NOT_OVERDUE, _LEASE_ENDED)),
+    CaseState.LEASED: (and_(_LEASED, _NOT_OVERDUE, _LEASE_RUNS),),
+    CaseState.DECIDED: (_DECIDED,),
+    CaseState.EXPIRED: (_EXPIRED, and_(_OPEN, OVERDUE), and_(_LEASED, OVERDUE)),
+}
+"""Conditions on the stored columns, by the state that a case is in now. Disjoint; they cover every case."""
+
+
+# Built once: building a statement takes three times as long as running it.
+def _count(*where: ColumnElement[bool]) -> Any:
+    return select(func.count()).select_from(CASES).where(*where).scalar_subquery()
+
+
+def _stored_count(state: CaseState) -> Any:
+    return select(COUNTS.c.n).where(COUNTS.c.state == literal_column(f"'{state}'")).scalar_subquery()
+
+
+def _select_records(state: ColumnElement[Any]) -> Select[Any]:
+    return select(*(state.label(f.name) if f.name == "state" else C[f.name] for f in fields(CaseRecord)))
+
+
+def _list_statement(state: CaseState, where: ColumnElement[bool]) -> Select[Any]:
+    """The first cases that meet one condition of STATE_CONDITIONS, in the order of an index."""
+    latest_first = {CaseState.DECIDED: C.decided_s.desc(), CaseState.EXPIRED: C.expires_s.desc()}
+    first = latest_first.get(state, C.expires_s.asc())
+    return (
+        _select_records(literal_column(f"'{state}'"))
+        .where(where)
+        .order_by(first, C.created_s, C.id)
+        .limit(_LIMIT)
+    )
+
+
+_LIST_STATEMENTS = {
+    state: [_list_statement(state, where) for where in STATE_CONDITIONS[state]] for state in CaseState
+}
+_STATE_NOW = case(
+    (and_(STORED_WAITING, OVERDUE), CaseState.EXPIRED.value),
+    (and_(_LEASED, _LEASE_ENDED), CaseState.OPEN.value),
+    else_=C.state,
+)
+_FIND = _select_records(_STATE_NOW).where(C.id == _ID)
+_PAYLOAD = select(PAYLOADS.c.payload).where(PAYLOADS.c.id == _ID)
+_COUNTS = select(
+    *(_stored_count(state).label(state.value) for state in CaseState),
+    _count(_OPEN, OVERDUE).label("overdue_open"),
+    _count(_LEASED, OVERDUE).label("overdue_leased"),
+    _count(_LEASED, _NOT_OVERDUE, _LEASE_ENDED).label("lease_ended"),
+    select(C.created_s)
+    .where(NOT_FINAL, _NOT_OVERDUE)
+    .order_by(C.created_s)
+    .limit(1)
+    .scalar_subquery()
+    .label("oldest_created_s"),
+)
+
+
+def claim(connection: Connection, reviewer: str, lease_s: float, limit: int, now_s: float) -> list[Claim]:
+    """Leases open cases, those that expire first."""
+    now = {"now_s": now_s}
+    connection.execute(update(CASES).where(_LEASED, _LEASE_ENDED).values(state=CaseState.OPEN), now)
+    # One state in its index's order: the first rows are found without a sort, however many cases wait.
+    query = (
+        select(CASES, PAYLOADS.c.payload)
+        .join(PAYLOADS, C.id == PAYLOADS.c.id)
+        .where(_OPEN, _NOT_OVERDUE)
+        .order_by(C.expires_s, C.created_s, C.id)
+        .limit(limit)
+    )
+    claims = []
+    for row in connection.execute(query, now).all():
+        open_case = Case(
+            row.id, row.principal, row.created_s, row.expires_s, row.payload, row.why, row.model_view
+        )
+        claim = Claim(open_case, row.fence + 1, min(now_s + lease_s, open_case.expires_s))
+        lease = {"reviewer": reviewer, "lease_until_s": claim.until_s, "fence": claim.fence}
+        connection.execute(update(CASES).where(C.id == row.id).values(state=CaseState.LEASED, **lease))
+        claims.append(claim)
+    return claims
+
+
+def change_leased(
+    connection: Connection,
+    case_id: str,
+    fence: int,
+    now_s: float,
+    values: dict[str, Any],
+    reviewer: str | None = None,
+) -> None:
+    """Changes a case leased under this fence (and to this reviewer, where given), or raises StaleLease."""
+    leased = and_(C.id == case_id, C.fence == fence, *STATE_CONDITIONS[CaseState.LEASED])
+    if reviewer is not None:
+        leased = and_(leased, C.reviewer == reviewer)
+    if connection.execute(update(CASES).where(leased).values(values), {"now_s": now_s}).rowcount != 1:
+        raise StaleLease(f"case {case_id} is not held under fence {fence}")
+
+
+def expire(connection: Connection, now_s: float, limit: int) -> int:
+    """Stores `expired` for up to `limit` overdue cases; how many."""
+    overdue = select(C.id).where(STORED_WAITING, OVERDUE).limit(limit)
+    statement = update(CASES).where(C.id.in_(overdue)).values(state=CaseState.EXPIRED)
+    return connection.execute(statement, {"now_s": now_s}).rowcount
+
+
+def purge(connection: Connection, before_s: float, limit: int, now_s: float) -> int:
+    """Deletes up to `limit` of the cases that became final before `before_s`, payloads included; how many."""
+    decided = select(C.id).where(C.decided_s < before_s)
+    undecided = [CaseState.EXPIRED, *WAITING]
+    expired = select(C.id).where(C.state.in_(undecided), C.expires_s < before_s, OVERDUE)
+    statement = delete(CASES).where(C.id.in_(decided.union_all(expired).limit(limit)))
+    return connection.execute(statement, {"now_s": now_s}).rowcount
+
+
+def list_cases(
+    connection: Connection, states: Collection[CaseState], limit: int, now_s: float
+) -> list[CaseRecord]:
+    """Cases in these states: those that wait, soonest expiry first, then the final ones, latest first."""
+    parameters = {"now_s": now_s, "limit": limit}
+    queries = [query for state in set(states) for query in _LIST_STATEMENTS[state]]
+    found = [_record(row) for query in queries for row in connection.execute(query, parameters)]
+    return sorted(found, key=_sort_key)[:limit]
+
+
+def _sort_key(record: CaseRecord) -> tuple[bool, float, float, str]:
+    if record.state in WAITING:
+        return False, record.expires_s, record.created_s, record.id
+    final_s = record.expires_s if record.decided_s is None else record.decided_s
+    return True, -final_s, record.created_s, record.id
+
+
+def find(connection: Connection, case_id: str, now_s: float) -> CaseRecord | None:
+    row = connection.execute(_FIND, {"id": case_id, "now_s": now_s}).one_or_none()
+    return None if row is None else _record(row)
+
+
+def payload(connection: Connection, case_id: str) -> bytes | None:
+    found: bytes | None = connection.execute(_PAYLOAD, {"id": case_id}).scalar()
+    return found
+
+
+def counts(connection: Connection, now_s: float) -> CaseCounts:
+    """Every state's count, and the age of the oldest case that waits."""
+    stored = connection.execute(_COUNTS, {"now_s": now_s}).one()
+    by_state = {
+        CaseState.OPEN: stored.open - stored.overdue_open + stored.lease_ended,
+        CaseState.LEASED: stored.leased - stored.overdue_leased - stored.lease_ended,
+        CaseState.DECIDED: stored.decided,
+        CaseState.EXPIRED: stored.expired + stored.overdue_open + stored.overdue_leased,
+    }
+    return CaseCounts(by_state, None if stored.oldest_created_s is None else now_s - stored.oldest_created_s)
+
+
+def _record(row: Row[Any]) -> CaseRecord:
+    values = row._asdict()
+    return CaseRecord(**{**values, "state": CaseState(values["state"])})

@@ -1,0 +1,164 @@
+"""The protocol of a review store, and the two errors that every store raises."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from fallbacks.review.cases import Case, CaseCounts, CaseRecord, CaseState, Claim
+
+
+class StoreError(Exception):
+    """The store cannot be opened: says which, why, and what to do."""
+
+
+class StaleLease(Exception):
+    """The case is not held under this fence: its lease has ended, another reviewer has it, or it is final."""
+
+
+class ReviewStore(Protocol):
+    """Keeps review cases durably from the moment a row is deferred until it is decided, expired and deleted.
+
+    Replicas put cases, reviewers claim and resolve them, callers look up how theirs ended. Several processes
+    share one store: each opens it by the same URL (`open_store`) with the same capacity. A `ReviewStore` is
+    one process's handle on it.
+
+    What a store guarantees
+    -----------------------
+    *Durability.* `put` and `resolve` return only when the change would survive the loss of the process and of
+    the machine's power.
+
+    *Bounded capacity.* Open and leased cases together never exceed `capacity`, counted over all processes. A
+    full store refuses (False) at once; it never queues a `put` until there is room. A case past its expiry
+    takes no room, even if nothing has marked it as expired.
+
+    *Atomicity.* The cases of one `put` become visible together. If `put` raises, none of them was stored, or
+    it is unknown whether all were (the connection was lost during the commit).
+
+    *Idempotence.* An id that is already stored with the same principal and payload is True and changes
+    nothing, whatever its state and however full the store is. An id that is stored for anything else is
+    False. So a caller who does not know how a `put` ended repeats it.
+
+    *Order.* `put` fills the remaining room in the order of its argument. `claim` leases the cases that expire
+    first, then the oldest, then by id.
+
+    *Exclusive leases.* A case has at most one lease at a time. Each claim raises the case's fence by one, and
+    `resolve`, `renew` and `release` succeed only with the fence of the lease that runs now; with any other
+    they raise StaleLease and change nothing. A lease never outlasts the expiry of its case.
+
+    *Time decides, not a sweeper.* Every method judges state by the store's clock at the time of the call.
+    `expire` only writes down what every read reports already.
+
+    *Finality.* A decided or expired case never changes again, until `purge` deletes it and its payload.
+
+    *Cancellation.* A call that is cancelled before its commit changes nothing. Whether a call that is
+    cancelled during its commit took effect is unknown until the case is looked up.
+
+    *Bounded cost.* No method but `purge` and `expire` takes longer because more cases are stored, and those
+    two work in transactions short enough that a concurrent `put` is not held up.
+
+    What an implementation must do
+    ------------------------------
+    Read the clock inside the transaction, once its locks are held: a time that was read before waiting for a
+    lock could revive a lease that has ended meanwhile. Decide `put` and `claim` in the database (a write lock
+    as in SQLite, `FOR UPDATE SKIP LOCKED` in PostgreSQL), never by a count that was read in an earlier
+    transaction. Never block the event loop; `close` alone may block. Raise the database's own errors
+    unchanged: the pipeline treats every exception from `put` as "no reviewer will see this row" and refuses
+    it. Be usable from any event loop of the process.
+
+    A new store is a package beside `sqlite/`, one case of the `match` in `open_store`, and one line of STORES
+    in `tests/fallbacks/review/test_store_contract.py`, which tests all of the above against every store.
+
+    Example
+    -------
+    The whole life of a case. The contract tests run these lines against every store::
+
+        store = open_store(url, folder, capacity=1000)
+        now_s = time.time()
+        case = Case(
+            id="d-1",
+            principal="ada",
+            created_s=now_s,
+            expires_s=now_s + 3600,
+            payload=encode({"x": np.zeros((1, 4), np.float32)}),
+            why='{"reason": "abstained", "raised": []}',
+            model_view="[[3, 0.52], [1, 0.41]]",
+        )
+        assert await store.put([case]) == [True]
+
+        (claim,) = await store.claim("grace", lease_s=600.0)
+        shown = decode(claim.case.payload)
+        await store.resolve(claim.case.id, claim.fence, "grace", '{"label": 3}')
+
+        record = await store.find("d-1")
+        assert record.state is CaseState.DECIDED and record.answer == '{"label": 3}'
+        store.close()
+    """
+
+    capacity: int
+    """The most open and leased cases together. May be changed; the next `put` uses the new value."""
+
+    async def put(self, cases: Sequence[Case], /) -> list[bool]:
+        """Stores cases in order; one bool per case, whether it is in the store now.
+
+        False where there is no room, where the case has expired already, or where its id is stored for a
+        different case. An empty sequence returns an empty list.
+        """
+        ...
+
+    async def claim(self, reviewer: str, lease_s: float, limit: int = 1) -> list[Claim]:
+        """Leases up to `limit` open cases to this reviewer for `lease_s` seconds; fewer if fewer are open.
+
+        Raises: ValueError unless `lease_s` is positive and finite.
+        """
+        ...
+
+    async def resolve(self, case_id: str, fence: int, reviewer: str, answer: str) -> None:
+        """Decides a case for good with `answer`, which is JSON.
+
+        Raises: StaleLease unless this reviewer holds the case under this fence.
+        """
+        ...
+
+    async def renew(self, case_id: str, fence: int, lease_s: float) -> None:
+        """Extends a lease that still runs to `lease_s` seconds from now.
+
+        Raises: StaleLease if the case is not held under this fence; ValueError as `claim`.
+        """
+        ...
+
+    async def release(self, case_id: str, fence: int) -> None:
+        """Makes a leased case open again. Raises StaleLease if it is not held under this fence."""
+        ...
+
+    async def find(self, case_id: str) -> CaseRecord | None:
+        """The case as it stands now, or None if no case has this id."""
+        ...
+
+    async def payload(self, case_id: str) -> bytes | None:
+        """The bytes that were put, or None if no case has this id."""
+        ...
+
+    async def list_cases(self, states: Collection[CaseState], limit: int) -> list[CaseRecord]:
+        """Up to `limit` cases in these states: first those that wait, soonest expiry first, then the final
+        ones, latest first."""
+        ...
+
+    async def counts(self) -> CaseCounts:
+        """Exact counts by state over all processes, and the age of the oldest case that waits."""
+        ...
+
+    async def expire(self, now_s: float) -> int:
+        """Marks every case past its expiry at `now_s` as expired; how many it marked."""
+        ...
+
+    async def purge(self, before_s: float) -> int:
+        """Deletes the cases that became final before `before_s`, payloads included; how many it deleted."""
+        ...
+
+    def close(self) -> None:
+        """Finishes calls that are under way, then closes the handle; blocks meanwhile, for seconds at most.
+
+        Idempotent. Any later call raises RuntimeError.
+        """
+        ...
