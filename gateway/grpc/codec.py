@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from fallbacks.oip import open_inference_pb2 as pb
 from fallbacks.oip.tensors import Array
 from gateway.core.errors import InvalidRequest, Problem
-from gateway.grpc.bounds import hold_memory
+from gateway.grpc.bounds import check_memory
 from gateway.protocol.answers import Answer, reply_outputs
 from gateway.protocol.contract import Contract, RequestedOutput, TensorSpec, read_shape
 from gateway.protocol.endings import Stamp, reply_parameters
@@ -62,7 +62,7 @@ class _Entry(NamedTuple):
 def read_message(raw: bytes) -> Any:
     """The ModelInferRequest in these bytes. Raises InvalidRequest. Cost: at most 64 MiB and 100 ms."""
     try:
-        hold_memory(raw)
+        check_memory(raw)
         return pb.ModelInferRequest.FromString(raw)
     except (DecodeError, IndexError):
         raise InvalidRequest([Problem("", "this is no ModelInferRequest")]) from None

@@ -1,4 +1,4 @@
-"""The protocol's messages: read as strictly as the JSON of HTTP, to the same arrays, at a bounded price."""
+"""The protocol's messages: read as strictly as JSON, to the same arrays, in bounded memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fallbacks.oip import open_inference_pb2 as pb
 from gateway.core.errors import InvalidRequest
-from gateway.grpc.bounds import MAX_FIELDS, MAX_REST_BYTES, MAX_TYPED_BYTES, hold_memory
+from gateway.grpc.bounds import MAX_FIELDS, MAX_OTHER_BYTES, MAX_TYPED_BYTES, check_memory
 from gateway.grpc.codec import CONTENTS, parse_grpc_infer, read_message, render_grpc_infer
 from gateway.protocol.answers import Answer
 from gateway.protocol.contract import Contract, TensorSpec
@@ -253,7 +253,7 @@ pieces = st.recursive(
 )
 
 
-@given(raw=st.binary(max_size=200) | pieces, padding=st.sampled_from([0, MAX_REST_BYTES]))
+@given(raw=st.binary(max_size=200) | pieces, padding=st.sampled_from([0, MAX_OTHER_BYTES]))
 def test_any_bytes_are_a_request_or_invalid_and_nothing_else(raw: bytes, padding: int) -> None:
     raw = lengthed(7, bytes(padding)) * bool(padding) + raw
     try:
@@ -289,6 +289,6 @@ def test_data_up_to_the_limits_is_taken() -> None:
     typed = lengthed(5, lengthed(5, lengthed(1, bytes(MAX_TYPED_BYTES - 10))))
     many = lengthed(5, lengthed(5, b"")) * (MAX_FIELDS // 4)
     for message in (raw, typed, many + raw, b""):
-        hold_memory(message)
+        check_memory(message)
     with pytest.raises(InvalidRequest, match="use raw_input_contents"):
-        hold_memory(lengthed(5, lengthed(5, bytes(MAX_TYPED_BYTES + 1))))
+        check_memory(lengthed(5, lengthed(5, bytes(MAX_TYPED_BYTES + 1))))

@@ -1,4 +1,4 @@
-"""The data plane over gRPC: the same ends as over HTTP, in codes and trailers of its own."""
+"""The data plane over gRPC: requests end as over HTTP, with gRPC status codes and trailers."""
 
 from __future__ import annotations
 

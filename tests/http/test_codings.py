@@ -1,4 +1,4 @@
-"""Content codings: what comes back is what was sent, and nothing comes of what is broken or too large."""
+"""Content codings: a decoded body is the encoded one, and broken or too large bodies are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The document that the gateway gives of itself: complete, well formed, and as strict as the parser."""
+"""The OpenAPI document: complete, well formed, and as strict as the parser."""
 
 from __future__ import annotations
 

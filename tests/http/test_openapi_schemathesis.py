@@ -1,4 +1,4 @@
-"""Schemathesis against a running gateway: whatever the document says of itself is tried, in every phase."""
+"""Schemathesis against a running gateway: every operation of the document, in every phase."""
 
 from __future__ import annotations
 

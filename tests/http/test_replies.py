@@ -1,4 +1,4 @@
-"""Where requests end on the wire: codes, headers and bodies of every terminal state."""
+"""How requests end on the wire: status, headers and body of every ending."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a valid infer request says, in every form that real clients send."""
+"""Valid infer requests, in every form that real clients send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever arrives, only InvalidRequest leaves the parser, and it names the field that is wrong."""
+"""The parser raises only InvalidRequest, which names the invalid field."""
 
 from __future__ import annotations
 

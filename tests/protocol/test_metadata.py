@@ -1,4 +1,4 @@
-"""What the gateway says of itself, in the words that clients read."""
+"""Metadata of server and model, with the member names that clients read."""
 
 from __future__ import annotations
 

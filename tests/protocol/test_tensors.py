@@ -1,4 +1,4 @@
-"""Tensors go in and out in either encoding without the change of a single bit."""
+"""Tensors are read and written in either encoding without the change of a bit."""
 
 from __future__ import annotations
 

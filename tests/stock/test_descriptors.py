@@ -1,4 +1,4 @@
-"""Our messages on the wire are those that the stock clients compiled in."""
+"""The gateway's messages are those that the stock clients were compiled with."""
 
 from __future__ import annotations
 

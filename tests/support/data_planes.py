@@ -1,4 +1,4 @@
-"""A data plane that listens, over a real deployment; its clients; replies checked for what clients need."""
+"""A data plane over a real deployment, with listeners and clients; replies checked for what clients need."""
 
 from __future__ import annotations
 

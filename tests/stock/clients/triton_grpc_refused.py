@@ -1,4 +1,4 @@
-"""What tritonclient must be refused over gRPC, and survive."""
+"""Requests of tritonclient over gRPC that must be refused with an error it can read."""
 
 from __future__ import annotations
 

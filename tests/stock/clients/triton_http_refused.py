@@ -1,4 +1,4 @@
-"""What tritonclient must be refused over HTTP, and survive."""
+"""Requests of tritonclient over HTTP that must be refused with an error it can read."""
 
 from __future__ import annotations
 
