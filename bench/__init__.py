@@ -1,4 +1,4 @@
-"""What the gateway really does, measured: its speed (`python -m bench URL`), and what it promises.
+"""Measurements of the gateway: its speed (`python -m bench URL`), and what it promises.
 
 Floor 4: everything may be imported from here, and nothing imports this.
 """

@@ -19,13 +19,13 @@ import uvloop
 
 from bench import curve as curves
 from bench import output
-from bench.client import ask
+from bench.client import send_once
 from bench.curve import Curve
-from bench.load import Plan, Told, run
+from bench.load import Plan, ProgressCallback, run
+from bench.measurements import Measurements
 from bench.page import page
 from bench.requests import Mix, WrongInput, deadline_ms, find, render
-from bench.results import About, Figures, Results, tables
-from bench.tally import Tally
+from bench.results import Figures, Results, RunDescription, tables
 
 PROBE_S = 10.0
 HELP = """Load test of a running gateway: outcomes, throughput and latency.
@@ -33,7 +33,7 @@ HELP = """Load test of a running gateway: outcomes, throughput and latency.
 Callers without a key share one small budget, and a refusal is quickly made: then this measures the rate
 limit. Make a key of your own: gateway key DIR bench --per-s 1000000 --tier trusted
 
-What is deferred goes to the people of that deployment, and fills their queue: serve a copy of the folder,
+What is deferred goes to the reviewers of that deployment, and fills their queue: serve a copy of the folder,
 for --curve with a larger review.capacity.
 
 With --rate, latency counts from the time at which a request was to be sent, whether it could be or not.
@@ -81,7 +81,7 @@ class Job:
 
     @property
     def loads(self) -> int:
-        """How many, one after the other."""
+        """How many run, one after the other."""
         if self.limit_ms is not None:
             return 1 + len(curves.SHARES)
         return 1 if self.abusive is None else 2
@@ -116,7 +116,7 @@ def bench(
         if abusive > 0:
             bad = render(replace(target, key=abusive_key), folder, replace(mix, seed=seed + 1))
             job = _with_abuse(job, abusive, bad, same=key == abusive_key)
-        about = About.of(target.model, _command(key, abusive_key), job.plan, outliers, warm_up)
+        about = RunDescription.of(target.model, _command(key, abusive_key), job.plan, outliers, warm_up)
         with output.Steps(console, job.loads, seconds, warm_up) as steps:
             results = uvloop.run(_measure(job, about, steps.begin))
     except WrongInput as error:
@@ -150,7 +150,7 @@ def _with_abuse(job: Job, share: float, requests: Sequence[bytes], same: bool) -
     return replace(job, plan=replace(plan, connections=plan.connections - bad), abusive=abusive)
 
 
-async def _measure(job: Job, about: About, begin: Callable[[str], Told]) -> Results:
+async def _measure(job: Job, about: RunDescription, begin: Callable[[str], ProgressCallback]) -> Results:
     await _probe(job.plan)
     if job.abusive is not None:
         return await _beside(job, job.abusive, about, begin)
@@ -159,8 +159,10 @@ async def _measure(job: Job, about: About, begin: Callable[[str], Told]) -> Resu
     return Results(about, Figures.of(job.plan, *await run(job.plan, job.warm_up_s, begin("load"))))
 
 
-async def _beside(job: Job, abusive: Plan, about: About, begin: Callable[[str], Told]) -> Results:
-    """The callers alone, then beside the abusive one: only the difference says whether it hurts."""
+async def _beside(
+    job: Job, abusive: Plan, about: RunDescription, begin: Callable[[str], ProgressCallback]
+) -> Results:
+    """The callers alone, then beside the abusive one: only the difference shows its effect."""
     await _probe(abusive)
     alone = await run(job.plan, job.warm_up_s, begin("callers alone"))
     callers, other = await asyncio.gather(
@@ -174,36 +176,38 @@ async def _beside(job: Job, abusive: Plan, about: About, begin: Callable[[str], 
     )
 
 
-async def _curve(job: Job, limit_ms: float, about: About, begin: Callable[[str], Told]) -> Results:
-    tally, elapsed_s = await run(job.plan, job.warm_up_s, begin("closed loop"))
-    capacity_per_s = curves.achieved_per_s(tally, job.plan.seconds)
+async def _curve(
+    job: Job, limit_ms: float, about: RunDescription, begin: Callable[[str], ProgressCallback]
+) -> Results:
+    measurements, elapsed_s = await run(job.plan, job.warm_up_s, begin("closed loop"))
+    capacity_per_s = curves.achieved_per_s(measurements, job.plan.seconds)
     if capacity_per_s <= 0:
         raise WrongInput("the closed loop met nothing but refusals and errors: there is no capacity to share")
     steps = await curves.steps(job.plan, capacity_per_s, limit_ms, job.warm_up_s, begin)
     curve = Curve(capacity_per_s, limit_ms, steps, curves.saturation_per_s(steps))
-    return Results(about, Figures.of(job.plan, tally, elapsed_s), curve=curve)
+    return Results(about, Figures.of(job.plan, measurements, elapsed_s), curve=curve)
 
 
 async def _probe(plan: Plan) -> None:
-    """Raises WrongInput unless one request comes back judged: better now than ten thousand errors later."""
-    tally = Tally()
+    """Raises WrongInput unless one request has an outcome: better now than after ten thousand errors."""
+    measurements = Measurements()
     try:
         async with asyncio.timeout(PROBE_S):
-            answer = await ask(plan.origin, plan.requests[0])
+            answer = await send_once(plan.origin, plan.requests[0])
     except OSError as error:
         raise WrongInput(f"the first request failed: {error or type(error).__name__}") from error
-    tally.take(answer, 0.0, 0.0, plan.rows)
-    if tally.errors:
+    measurements.take(answer, 0.0, 0.0, plan.rows)
+    if measurements.errors:
         what = answer.body.decode("utf-8", "replace")[:300]
-        raise WrongInput(f"the first request ended with {next(iter(tally.errors))}: {what}")
+        raise WrongInput(f"the first request ended with {next(iter(measurements.errors))}: {what}")
 
 
 def _command(*keys: str | None) -> str:
-    """The command line, without keys: results are shown around."""
-    told = shlex.join(["gateway", "bench", *sys.argv[1:]])
+    """The command line, without keys: results are published."""
+    command = shlex.join(["gateway", "bench", *sys.argv[1:]])
     for key in filter(None, keys):
-        told = told.replace(key, "KEY")
-    return told
+        command = command.replace(key, "KEY")
+    return command
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.opened import Ends
+from bench.deployment_under_test import RowOutcomes
 from gateway.deployment.certificate import Certificate
 from guards.selective import clopper_pearson_upper
 
@@ -17,17 +17,17 @@ OUTCOMES = ("served", "degraded", "deferred", "refused")
 
 
 class Verdict(StrEnum):
-    """What the interval says of the promise."""
+    """How the interval relates to the promise."""
 
     HOLDS = "holds"  # all of the interval keeps it
     CONSISTENT = "consistent"  # the interval holds the promise: too few rows to tell
     BROKEN = "BROKEN"  # none of the interval keeps it, for these rows
-    NONE = ""  # nothing was promised, or no row speaks of it
+    NONE = ""  # nothing was promised, or there is no such row
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`events` of `n` rows, and the largest share that the certificate allows if it speaks of this."""
+    """`events` of `n` rows, and the largest share that the certificate allows if it bounds this."""
 
     what: str
     events: int
@@ -57,32 +57,45 @@ def interval(events: int, n: int, confidence: float = CONFIDENCE) -> tuple[float
     return 1 - clopper_pearson_upper(n - events, n, each), clopper_pearson_upper(events, n, each)
 
 
-def healthy(ends: Ends, y: NDArray[np.int64], certificate: Certificate, primary: str) -> list[Claim]:
-    """What the certificate says while everything works.
+def healthy(
+    outcomes: RowOutcomes, y: NDArray[np.int64], certificate: Certificate, primary: str
+) -> list[Claim]:
+    """What the certificate promises while everything works.
 
     Of what the fallback answers here nothing is promised alone: these are the rows that the primary was
     unsure of. They count in `answered`.
     """
-    alarm, sure, answered = certificate.false_alarm, certificate.selective.get(primary), certificate.answered
-    wrong = ends.wrong(y)
+    alarm, selective, answered = (
+        certificate.false_alarm,
+        certificate.selective.get(primary),
+        certificate.answered,
+    )
+    wrong = outcomes.wrong(y)
     return [
-        _share("stopped by the guards", ends.stopped, alarm.budget if alarm else None),
-        *(_share(outcome, ends.outcome == outcome) for outcome in OUTCOMES),
-        _share("wrong among served", wrong, sure.risk if sure else None, ends.outcome == "served"),
-        _share("wrong among degraded", wrong, None, ends.outcome == "degraded"),
-        _share("wrong among answered", wrong, answered.risk if answered else None, ends.answered),
+        _share("stopped by the guards", outcomes.stopped, alarm.budget if alarm else None),
+        *(_share(outcome, outcomes.outcome == outcome) for outcome in OUTCOMES),
+        _share(
+            "wrong among served", wrong, selective.risk if selective else None, outcomes.outcome == "served"
+        ),
+        _share("wrong among degraded", wrong, None, outcomes.outcome == "degraded"),
+        _share("wrong among answered", wrong, answered.risk if answered else None, outcomes.answered),
     ]
 
 
-def broken(ends: Ends, y: NDArray[np.int64], certificate: Certificate, primary: str) -> list[Claim]:
-    """What it says while the primary is gone: the guards by the input alone, and each fallback."""
-    alarm, wrong = certificate.without_features, ends.wrong(y)
+def broken(
+    outcomes: RowOutcomes, y: NDArray[np.int64], certificate: Certificate, primary: str
+) -> list[Claim]:
+    """What it promises while the primary fails: the guards by the input alone, and each fallback."""
+    alarm, wrong = certificate.without_features, outcomes.wrong(y)
     fallbacks = [(name, one.risk) for name, one in certificate.selective.items() if name != primary]
     return [
-        _share("stopped by the guards", ends.stopped, alarm.budget if alarm else None),
-        *(_share(outcome, ends.outcome == outcome) for outcome in OUTCOMES),
-        *(_share(f"wrong among answers of {name}", wrong, risk, ends.by == name) for name, risk in fallbacks),
-        _share("wrong among answered", wrong, None, ends.answered),
+        _share("stopped by the guards", outcomes.stopped, alarm.budget if alarm else None),
+        *(_share(outcome, outcomes.outcome == outcome) for outcome in OUTCOMES),
+        *(
+            _share(f"wrong among answers of {name}", wrong, risk, outcomes.by == name)
+            for name, risk in fallbacks
+        ),
+        _share("wrong among answered", wrong, None, outcomes.answered),
     ]
 
 

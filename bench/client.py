@@ -1,8 +1,8 @@
 """One keep-alive HTTP/1.1 connection on asyncio that costs the measuring side as little as may be.
 
 A request is bytes that were rendered before; an answer is its status, the three headers that count, and its
-body. One request is in flight at a time, and whoever sent it is called back: no task, future or timer of
-its own. A whole reply of known length in one read is cut out of the bytes; any other is left to httptools.
+body. One request is in flight at a time, and its handler is called back: no task, future or timer of its
+own. A whole reply of known length in one read is cut out of the bytes; any other is left to httptools.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import httptools
 
 OUTCOME, REASON = b"x-failsafe-outcome", b"x-failsafe-reason"
 HEADER_LENGTH = b"inference-header-content-length"
-LENGTH, CHUNKED, STAYS = b"content-length", b"transfer-encoding", b"connection"
-_NAMES = b"|".join((LENGTH, CHUNKED, STAYS, OUTCOME, REASON, HEADER_LENGTH))
+LENGTH, CHUNKED, CONNECTION = b"content-length", b"transfer-encoding", b"connection"
+_NAMES = b"|".join((LENGTH, CHUNKED, CONNECTION, OUTCOME, REASON, HEADER_LENGTH))
 _headers = re.compile(rb"\r\n(" + _NAMES + rb"):[ \t]*([^\r]*)").findall
 
 
-class Answer(NamedTuple):
-    """What came back. outcome and reason are empty where the server said neither."""
+class Response(NamedTuple):
+    """What came back. outcome and reason are empty where the server sent neither."""
 
     status: int
     outcome: str
@@ -34,10 +34,10 @@ class Answer(NamedTuple):
     header_bytes: int
 
 
-class Caller(Protocol):
-    """Whoever sends on connections: of each request it hears once, of one or the other."""
+class ResponseHandler(Protocol):
+    """What a connection calls once for each request: one of the two methods."""
 
-    def answered(self, connection: Connection, answer: Answer) -> None:
+    def answered(self, connection: Connection, answer: Response) -> None:
         """The connection is free again."""
 
     def failed(self, connection: Connection, kind: str) -> None:
@@ -74,16 +74,16 @@ class Connection(asyncio.Protocol):
         self.closed = False
         self._origin = origin
         self._transport: asyncio.Transport | None = None
-        self._caller: Caller | None = None
+        self._caller: ResponseHandler | None = None
         self._opening: asyncio.Task[None] | None = None
         self._reply: _Reply | None = None
 
     @property
     def in_flight(self) -> bool:
-        """Whether somebody waits for an answer."""
+        """Whether a request waits for its response."""
         return self._caller is not None
 
-    def send(self, request: bytes, caller: Caller, since_s: float, now_s: float) -> None:
+    def send(self, request: bytes, caller: ResponseHandler, since_s: float, now_s: float) -> None:
         """One whole request, while none is in flight."""
         self._caller, self.since_s, self.sent_s = caller, since_s, now_s
         if self._transport is None:
@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(request)
 
     def close(self) -> None:
-        """Hangs up, whatever is in flight: its caller hears nothing."""
+        """Closes the connection; the handler of a request in flight is not called."""
         self.closed, self._caller = True, None
         if self._opening is not None:
             self._opening.cancel()
@@ -100,7 +100,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def give_up(self, kind: str) -> None:
-        """Hangs up, and tells the caller of the request in flight."""
+        """Closes the connection; the request in flight has failed."""
         caller = self._caller
         self.close()
         if caller is not None:
@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
             assert self._transport is not None
             self._transport.write(request)
 
-    def _answered(self, answer: Answer) -> None:
+    def _answered(self, answer: Response) -> None:
         caller, self._caller = self._caller, None
         if caller is not None:
             caller.answered(self, answer)
@@ -131,7 +131,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._caller is None:
-            self.close()  # nobody asked: whatever this is, the connection is no longer in step
+            self.close()  # a response to no request: the connection is out of step
         elif self._reply is None and (answer := plain(data)) is not None:
             self._answered(answer)
         else:
@@ -161,19 +161,19 @@ class Connection(asyncio.Protocol):
 
 
 class _Once:
-    """The caller of a single request."""
+    """The handler of a single request."""
 
     def __init__(self) -> None:
-        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 
-    def answered(self, connection: Connection, answer: Answer) -> None:
+    def answered(self, connection: Connection, answer: Response) -> None:
         self.answer.set_result(answer)
 
     def failed(self, connection: Connection, kind: str) -> None:
         self.answer.set_exception(ConnectionError(kind))
 
 
-async def ask(origin: Origin, request: bytes) -> Answer:
+async def send_once(origin: Origin, request: bytes) -> Response:
     """The answer to one request on a connection of its own. Raises ConnectionError."""
     connection, once = Connection(origin), _Once()
     try:
@@ -183,7 +183,7 @@ async def ask(origin: Origin, request: bytes) -> Answer:
         connection.close()
 
 
-def plain(data: bytes) -> Answer | None:
+def plain(data: bytes) -> Response | None:
     """The answer, if these bytes are one whole reply of stated length on a connection that stays open."""
     end = data.find(b"\r\n\r\n")
     if end < 0 or not data.startswith(b"HTTP/1.1 ") or not data[9:12].isdigit():
@@ -192,16 +192,16 @@ def plain(data: bytes) -> Answer | None:
     length = headers.get(LENGTH, b"")
     if not length.isdigit() or end + 4 + int(length) != len(data) or CHUNKED in headers:
         return None
-    if headers.get(STAYS, b"keep-alive") != b"keep-alive":
+    if headers.get(CONNECTION, b"keep-alive") != b"keep-alive":
         return None
     return _answer(int(data[9:12]), headers, data[end + 4 :])
 
 
-def _answer(status: int, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
+def _answer(status: int, headers: Mapping[bytes, bytes], body: bytes) -> Response:
     outcome, reason = headers.get(OUTCOME, b""), headers.get(REASON, b"")
     length = headers.get(HEADER_LENGTH, b"")
     header_bytes = int(length) if length.isdigit() else 0
-    return Answer(status, outcome.decode("latin-1"), reason.decode("latin-1"), body, header_bytes)
+    return Response(status, outcome.decode("latin-1"), reason.decode("latin-1"), body, header_bytes)
 
 
 class _Reply:
@@ -213,7 +213,7 @@ class _Reply:
         self._headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
 
-    def answer(self) -> Answer:
+    def answer(self) -> Response:
         """What came so far; all of it, once complete."""
         return _answer(self.parser.get_status_code(), self._headers, b"".join(self._parts))
 
@@ -230,4 +230,4 @@ class _Reply:
 
     def on_message_complete(self) -> None:
         self.complete = True
-        self.stays = self.parser.should_keep_alive()  # later it has forgotten the headers, and says no
+        self.stays = self.parser.should_keep_alive()  # later the parser no longer knows the headers

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
-from bench.load import Plan, Told, arrivals, run
-from bench.tally import Spread, Tally
+from bench.load import Plan, ProgressCallback, arrivals, run
+from bench.measurements import Measurements, Spread
 from gateway.core.decision import Reason
 
 SHARES = (0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.1)
@@ -40,22 +40,22 @@ class Step:
     keeps_up: bool
 
     @classmethod
-    def of(cls, share: float, plan: Plan, tally: Tally, limit_ms: float) -> Self:
+    def of(cls, share: float, plan: Plan, measurements: Measurements, limit_ms: float) -> Self:
         """What the plan's open loop came to."""
         assert plan.rate is not None
         due_s = arrivals(plan.rate, plan.seconds, plan.seed)
         offered = _rate(len(due_s), float(due_s[-1] - due_s[0]), plan.seconds) if len(due_s) else 0.0
-        achieved = achieved_per_s(tally, plan.seconds)
-        spread = Spread.of(tally.all_s())
+        achieved = achieved_per_s(measurements, plan.seconds)
+        spread = Spread.of(measurements.all_s())
         return cls(
             share=share,
             offered_per_s=offered,
             achieved_per_s=achieved,
             latency_ms=spread,
-            late_p99_ms=Spread.of(tally.late_s).p99,
-            outcomes=_outcomes(tally),
-            refused_for_load=_refused_for_load(tally),
-            errors=dict(tally.errors),
+            late_p99_ms=Spread.of(measurements.late_s).p99,
+            outcomes=_outcomes(measurements),
+            refused_for_load=_refused_for_load(measurements),
+            errors=dict(measurements.errors),
             keeps_up=achieved >= KEPT_UP * offered and spread.p99 <= limit_ms,
         )
 
@@ -75,14 +75,18 @@ def saturation_per_s(steps: list[Step]) -> float | None:
     return max((step.offered_per_s for step in steps if step.keeps_up), default=None)
 
 
-def achieved_per_s(tally: Tally, seconds: float) -> float:
+def achieved_per_s(measurements: Measurements, seconds: float) -> float:
     """Answers a second, from the first to the last; refusals because of load are none."""
-    answers = sum(map(len, tally.latencies_s.values())) - _refused_for_load(tally)
-    return _rate(answers, tally.last_s - tally.first_s, seconds)
+    answers = sum(map(len, measurements.latencies_s.values())) - _refused_for_load(measurements)
+    return _rate(answers, measurements.last_s - measurements.first_s, seconds)
 
 
 async def steps(
-    plan: Plan, capacity_per_s: float, limit_ms: float, warm_up_s: float, begin: Callable[[str], Told]
+    plan: Plan,
+    capacity_per_s: float,
+    limit_ms: float,
+    warm_up_s: float,
+    begin: Callable[[str], ProgressCallback],
 ) -> list[Step]:
     """One open loop for each share of the capacity, each with its own random times."""
     return [
@@ -101,12 +105,12 @@ def _rate(count: int, span_s: float, seconds: float) -> float:
     return (count - 1) / span_s if count > 1 and span_s > 0 else count / seconds
 
 
-def _refused_for_load(tally: Tally) -> int:
-    return sum(len(tally.latencies_s.get((REFUSED, reason), ())) for reason in OF_LOAD)
+def _refused_for_load(measurements: Measurements) -> int:
+    return sum(len(measurements.latencies_s.get((REFUSED, reason), ())) for reason in OF_LOAD)
 
 
-def _outcomes(tally: Tally) -> dict[str, int]:
+def _outcomes(measurements: Measurements) -> dict[str, int]:
     counts: Counter[str] = Counter()
-    for (outcome, _), latencies in sorted(tally.latencies_s.items()):
+    for (outcome, _), latencies in sorted(measurements.latencies_s.items()):
         counts[outcome] += len(latencies)
     return dict(counts)

@@ -1,6 +1,6 @@
 """The regression gate of CI, `python -m bench.gate`: the gateway beside the yardstick, in ratios.
 
-Ratios of one run only, and a third less is let pass: CI's machine is shared, and slower in one minute than in
+Ratios of one run only, and a third less is allowed: CI's machine is shared, and slower in one minute than in
 another. What the gate catches is a change that makes a request half as expensive again.
 """
 
@@ -33,7 +33,7 @@ def holds(ratio: float, committed: float) -> bool:
 
 
 def main() -> int:
-    """Measures for a quarter of a minute, and tells."""
+    """Measures for a quarter of a minute, and prints the verdict."""
     everywhere = frozenset(os.sched_getaffinity(0))
     settings = Settings(
         folder=Path("configs/fashion"),

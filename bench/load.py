@@ -1,6 +1,6 @@
 """The load: a closed loop (as many callers as connections, each waits for its answer) or an open one.
 
-An open loop sends at random intended times, whether or not the server keeps up, as the world does. Latency
+An open loop sends at random intended times, whether or not the server keeps up, as real clients do. Latency
 counts from the *intended* time: a request that had to wait for a free connection because the server stalled
 has waited, and leaving that out (coordinated omission) would hide just the worst moments. What could not be
 sent in the end is an error, not a gap.
@@ -17,23 +17,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.client import Answer, Connection, Origin
-from bench.tally import Tally
+from bench.client import Connection, Origin, Response
+from bench.measurements import Measurements
 from gateway.core.rows import F8
 
 TIMEOUT_S, DRAIN_S, PAUSE_S = 10.0, 30.0, 0.05
-TELL_EVERY_S, SWEEP_EVERY_S = 0.2, 0.1
+REPORT_EVERY_S, SWEEP_EVERY_S = 0.2, 0.1
 clock_s = time.perf_counter  # a loop's own clock may be as coarse as a millisecond
 
-Told = Callable[[float, Tally], None]
+ProgressCallback = Callable[[float, Measurements], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to ask.
+    """How to load a server.
 
     rate: requests a second, at Poisson times; None: closed loop. rows: of each request. peer: the server is
-    not ours, and whatever it answers with success counts as `answered`. drain_s: how long after the last
+    not ours, and every success that it returns counts as `answered`. drain_s: how long after the last
     intended time an open loop waits for answers.
     """
 
@@ -48,18 +48,25 @@ class Plan:
     peer: bool = False
 
 
-async def run(plan: Plan, warm_up_s: float, tell: Told = lambda done_s, tally: None) -> tuple[Tally, float]:
+async def run(
+    plan: Plan, warm_up_s: float, report_progress: ProgressCallback = lambda done_s, measurements: None
+) -> tuple[Measurements, float]:
     """Warms up, then measures: what came back, and in how many seconds.
 
-    `tell` hears now and then how long it has measured; below zero while it warms up.
+    `report_progress` gets, five times a second, the seconds measured so far; below zero in the warm-up.
     """
     connections = {Connection(plan.origin) for _ in range(plan.connections)}
     try:
         if warm_up_s > 0:
             warming = replace(plan, seconds=warm_up_s, seed=plan.seed + 1)
-            await _timed(warming, connections, Tally(plan.peer), lambda s, tally: tell(s - warm_up_s, tally))
-        tally = Tally(plan.peer)
-        return tally, await _timed(plan, connections, tally, tell)
+            await _timed(
+                warming,
+                connections,
+                Measurements(plan.peer),
+                lambda s, measurements: report_progress(s - warm_up_s, measurements),
+            )
+        measurements = Measurements(plan.peer)
+        return measurements, await _timed(plan, connections, measurements, report_progress)
     finally:
         for connection in connections:
             connection.close()
@@ -73,26 +80,28 @@ def arrivals(rate: float, seconds: float, seed: int) -> F8:
     return times[times < seconds]
 
 
-async def _timed(plan: Plan, connections: set[Connection], tally: Tally, tell: Told) -> float:
+async def _timed(
+    plan: Plan, connections: set[Connection], measurements: Measurements, report_progress: ProgressCallback
+) -> float:
     """How many seconds one load took."""
     begin_s = clock_s()
-    telling = asyncio.create_task(_tell(tell, tally, begin_s))
+    reporting = asyncio.create_task(_report_progress(report_progress, measurements, begin_s))
     try:
-        await _Load(plan, connections, tally).run()
+        await _Load(plan, connections, measurements).run()
     finally:
-        telling.cancel()
+        reporting.cancel()
     return clock_s() - begin_s
 
 
 class _Load:
-    """The caller of all connections: gives each that is free the next request, and counts what comes back.
+    """The response handler of all connections: gives each free one the next request, and counts responses.
 
-    Requests that are due wait in line for a connection. In a closed loop one is due whenever a connection is
+    Requests that are due queue for a connection. In a closed loop one is due whenever a connection is
     free, until the time is over.
     """
 
-    def __init__(self, plan: Plan, connections: set[Connection], tally: Tally) -> None:
-        self._plan, self._connections, self._tally = plan, connections, tally
+    def __init__(self, plan: Plan, connections: set[Connection], measurements: Measurements) -> None:
+        self._plan, self._connections, self._measurements = plan, connections, measurements
         self._requests = itertools.cycle(plan.requests)
         self._idle = deque(connections)
         self._due: deque[float] = deque()
@@ -121,7 +130,7 @@ class _Load:
         for at_s in times.tolist():
             await _until(at_s)
             now_s = clock_s()
-            self._tally.late_s.append(now_s - at_s)
+            self._measurements.late_s.append(now_s - at_s)
             self._due.append(at_s)
             if self._idle:
                 self._free(self._idle.popleft(), now_s)
@@ -133,12 +142,12 @@ class _Load:
         except TimeoutError:
             self._give_up(len(times))
 
-    def _give_up(self, asked: int) -> None:
+    def _give_up(self, count: int) -> None:
         for connection in self._connections:
             connection.close()
         kind = f"not answered {self._plan.drain_s:g} s after the end: the rate is more than the server takes"
-        for _ in range(asked - self._tally.requests):
-            self._tally.fail(kind)
+        for _ in range(count - self._measurements.requests):
+            self._measurements.fail(kind)
 
     def _free(self, connection: Connection, now_s: float) -> None:
         if connection.closed:
@@ -165,27 +174,29 @@ class _Load:
 
     # what connections call
 
-    def answered(self, connection: Connection, answer: Answer) -> None:
+    def answered(self, connection: Connection, answer: Response) -> None:
         now_s = clock_s()
-        self._tally.take(answer, connection.since_s, now_s, self._plan.rows)
+        self._measurements.take(answer, connection.since_s, now_s, self._plan.rows)
         self._free(connection, now_s)
 
     def failed(self, connection: Connection, kind: str) -> None:
-        self._tally.fail(kind)
+        self._measurements.fail(kind)
         asyncio.get_running_loop().call_later(PAUSE_S, self._rested, connection)
 
     def _rested(self, connection: Connection) -> None:
-        """After a pause: a server that is gone is not asked a million times."""
+        """After a pause: a server that is down is not sent a million requests."""
         if not self._over:
             self._free(connection, clock_s())
 
 
 async def _until(at_s: float) -> None:
-    while (wait_s := at_s - clock_s()) > 0:  # noqa: ASYNC110 (a time, which nobody signals)
+    while (wait_s := at_s - clock_s()) > 0:  # noqa: ASYNC110 (a time, which nothing signals)
         await asyncio.sleep(wait_s)  # uvloop rounds to milliseconds: at the end this only yields
 
 
-async def _tell(tell: Told, tally: Tally, begin_s: float) -> None:
+async def _report_progress(
+    report_progress: ProgressCallback, measurements: Measurements, begin_s: float
+) -> None:
     while True:
-        tell(clock_s() - begin_s, tally)
-        await asyncio.sleep(TELL_EVERY_S)
+        report_progress(clock_s() - begin_s, measurements)
+        await asyncio.sleep(REPORT_EVERY_S)

@@ -1,4 +1,4 @@
-"""Where something was measured: without it, a figure means nothing."""
+"""The machine and the versions of a measurement, without which a figure means nothing."""
 
 from __future__ import annotations
 
@@ -29,13 +29,15 @@ def machine() -> dict[str, str]:
 
 def commit() -> str | None:
     """The commit of this source tree, with `-dirty` where files differ from it; None outside a repository."""
-    ask = ("git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12")
+    command = ("git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12")
     here = Path(__file__).parent
     try:
-        told = subprocess.run(ask, cwd=here, check=True, capture_output=True, text=True, timeout=GIT_S)  # noqa: S603 (no input)
+        process = subprocess.run(  # noqa: S603 (no input)
+            command, cwd=here, check=True, capture_output=True, text=True, timeout=GIT_S
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-    return told.stdout.strip()
+    return process.stdout.strip()
 
 
 def _cpu() -> str:

@@ -1,4 +1,4 @@
-"""How both commands speak: tables for people, JSON for scripts, one line and exit code 2 for wrong input."""
+"""Output of commands: tables for a terminal, JSON for scripts, a line and exit code 2 for wrong input."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from bench.load import Told
-from bench.tally import Tally
+from bench.load import ProgressCallback
+from bench.measurements import Measurements
 
 WIDE = 150
 
@@ -35,7 +35,7 @@ def write(out: Path | None, found: object) -> None:
 
 
 def wrong(what: str) -> NoReturn:
-    """Says what the caller has to mend, and ends."""
+    """Prints what the user has to correct, and exits."""
     print(what, file=sys.stderr)
     sys.exit(2)
 
@@ -47,14 +47,14 @@ class Steps:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(None),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[counts]}"),
             TextColumn("{task.fields[left_s]:.0f} s left"),
         )
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._count, self._each_s, self._warm_up_s = count, seconds + warm_up_s, warm_up_s
         self._begun = 0
         total_s = count * self._each_s
-        self._task = self._progress.add_task("", total=total_s, told="", left_s=total_s)
+        self._task = self._progress.add_task("", total=total_s, counts="", left_s=total_s)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -63,23 +63,23 @@ class Steps:
     def __exit__(self, kind: type[BaseException] | None, error: object, at: TracebackType | None) -> None:
         self._progress.stop()
 
-    def begin(self, name: str) -> Told:
+    def begin(self, name: str) -> ProgressCallback:
         """The next load."""
         before_s = self._begun * self._each_s
         self._begun += 1
         which = f"{name} ({self._begun} of {self._count})" if self._count > 1 else name
 
-        def tell(done_s: float, tally: Tally) -> None:
+        def report_progress(done_s: float, measurements: Measurements) -> None:
             done = before_s + min(done_s + self._warm_up_s, self._each_s)
             self._progress.update(
                 self._task,
                 description=f"{which}: {'warming up' if done_s < 0 else 'measuring'}",
                 completed=done,
-                told=f"{tally.requests} requests, {tally.errors.total()} errors",
+                counts=f"{measurements.requests} requests, {measurements.errors.total()} errors",
                 left_s=self._count * self._each_s - done,
             )
 
-        return tell
+        return report_progress
 
 
 def _is_stdout(out: Path | None) -> bool:

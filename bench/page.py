@@ -1,6 +1,6 @@
 """A load test as one HTML page that needs nothing else: plots as inline SVG, every number in a table too.
 
-Here values become places on the paper; `page.html` draws them.
+Here values become positions on the page; `page.html` draws them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import jinja2
 
 from bench.curve import Curve
-from bench.results import Figures, Results, curve_says, how, rates, warnings
+from bench.results import Figures, Results, curve_summary, how, rates, warnings
 
 LEFT, RIGHT, TOP, BOTTOM = 64.0, 932.0, 16.0, 310.0  # the plot inside its paper of 960 by 360
 LATENCY = "latency, ms"
@@ -33,7 +33,7 @@ class Axis:
     log: bool
 
     def at(self, value: float) -> float:
-        """Where a value lies; outside values at the edge."""
+        """The position of a value; values outside are at the edge."""
         low, high, inside = (
             (math.log10(v) if self.log else v) for v in (self.low, self.high, max(value, self.low))
         )
@@ -54,7 +54,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One series. Its tone is a colour and a dash, so that no colour has to be told from another."""
+    """One series. Its tone is a colour and a dash, so that lines differ without colour."""
 
     name: str
     tone: str
@@ -63,10 +63,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """One drawing. told: what it shows, for those who do not see it. limits: levels across all of it."""
+    """One drawing. description: for screen readers. limits: levels across all of it."""
 
     title: str
-    told: str
+    description: str
     x_label: str
     y_label: str
     x_ticks: list[tuple[float, str]]
@@ -100,7 +100,7 @@ def page(results: Results) -> str:
         percentiles=percentile_plot(results.loads),
         histogram=histogram_plot(name, results.callers),
         curve_plot=None if curve is None else curve_plot(curve),
-        curve_says=None if curve is None else curve_says(curve),
+        curve_summary=None if curve is None else curve_summary(curve),
     )
 
 
@@ -138,7 +138,7 @@ def curve_plot(curve: Curve) -> Plot:
     ]
     found = curve.saturation_per_s
     return Plot(
-        "Latency by throughput", curve_says(curve),
+        "Latency by throughput", curve_summary(curve),
         "offered rate, requests/s", LATENCY, x.ticks(), y.ticks(), lines, [],
         level=(y.at(curve.p99_limit_ms), f"p99 limit, {curve.p99_limit_ms:g} ms"),
         upright=None if found is None else (x.at(found), f"saturation, {found:,.0f}/s"),
@@ -155,8 +155,8 @@ def histogram_plot(name: str, load: Figures) -> Plot | None:
     bars = []
     for one in load.histogram:
         begin, end = x.at(one.low_ms), x.at(one.high_ms)
-        says = f"{one.count:,} took {one.low_ms:.3g} to {one.high_ms:.3g} ms"
-        bars.append((begin, end - begin - 1, y.at(one.count), says))
+        label = f"{one.count:,} took {one.low_ms:.3g} to {one.high_ms:.3g} ms"
+        bars.append((begin, end - begin - 1, y.at(one.count), label))
     return Plot(
         f"How long {name} took", "Requests by latency, ten bins a decade.",
         LATENCY, "requests", x.ticks(), y.ticks(), [], bars,

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from bench import output
-from bench.report import Asked, measure
+from bench.report import QualitySettings, measure
 from bench.tables import tables
 from gateway.core.errors import Problems
 
@@ -39,14 +39,14 @@ def quality(
     resplits: Annotated[int, typer.Option(min=0, help="How often to draw the cut again.")] = 0,
     calibration: Calibration = None,
 ) -> None:
-    """Measures what a deployment promises: false alarms, errors, and what its guards catch."""
+    """Measures what a deployment promises: false alarms, errors, and what its guards detect."""
     console = output.console(out)
-    asked = Asked(
+    settings = QualitySettings(
         folder, data or folder / "samples.npz", resplits, calibration or folder / "var" / "calibration.npz"
     )
     try:
         with console.status("loading") as status:
-            report = asyncio.run(measure(asked, status.update))
+            report = asyncio.run(measure(settings, status.update))
     except Problems as error:
         output.wrong("\n".join(map(str, error.problems)))
     except (OSError, ValueError) as error:
@@ -54,7 +54,7 @@ def quality(
     for table in tables(report):
         console.print(table, "")
     if report.faults:
-        console.print(f"[bold red]{report.faults} guards failed on good rows: on_error spoke for them[/]")
+        console.print(f"[bold red]{report.faults} guards failed on good rows: on_error decided instead[/]")
     output.write(out, report)
     sys.exit(1 if report.faults else 0)
 

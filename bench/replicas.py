@@ -5,7 +5,7 @@ load generator share the same N. If they had every core both times, a single rep
 to itself while two would share theirs with a generator and Ray's daemons (a tenth of a core each), and the
 ratio would compare 1 core with 1.8.
 
-One cluster runs at a time, anew in each round, in turns: one replica, two, one, two. `busy` tells whether the
+One cluster runs at a time, anew in each round, in turns: one replica, two, one, two. `busy` shows whether the
 load reached every replica: the kernel spreads connections, not requests.
 """
 
@@ -36,7 +36,7 @@ from bench.peers.compare import deployment
 from bench.peers.measure import Round, measure
 from bench.peers.proc import Process, tree
 from bench.peers.process import free_port, running
-from bench.peers.ratios import Spanned, ratios
+from bench.peers.ratios import MedianWithRange, ratios
 from bench.requests import WrongInput
 
 TITLE = b"ray::ServeReplica:"
@@ -64,7 +64,7 @@ class Results:
     connections: int
     seconds: float
     rounds: dict[str, list[Measured]]
-    throughput: Spanned
+    throughput: MedianWithRange
 
 
 @app.command()
@@ -89,7 +89,7 @@ def replicas(
             for count in COUNTS * rounds:
                 one = _round(count, CASES[case], folder, connections, seconds, warm_up, generator)
                 found[str(count)].append(one)
-                console.print(_told(count, one))
+                console.print(_round_text(count, one))
     except WrongInput as error:
         output.wrong(str(error))
     single, double = ([one.round.requests_per_s for one in found[str(count)]] for count in COUNTS)
@@ -98,7 +98,7 @@ def replicas(
     output.write(out, Results(machine(), case, connections, seconds, found, ratio))
 
 
-def _told(count: int, one: Measured) -> str:
+def _round_text(count: int, one: Measured) -> str:
     busy = ", ".join(f"{share:.2f}" for share in one.busy)
     found = one.round
     return f"{count} replicas: {found.requests_per_s:.0f} requests/s, p99 {found.p99_ms:.1f} ms, busy {busy}"
@@ -127,18 +127,18 @@ def _round(
             pids = replica_pids(child.pid, count)
             pin(pids, cores)
             plan = Plan(origin, requests, case.rows, case.connections or connections, seconds)
-            asked = generator.submit(measure, plan, warm_up_s, child.pid, frozenset(cores))
+            measurement = generator.submit(measure, plan, warm_up_s, child.pid, frozenset(cores))
             time.sleep(warm_up_s + seconds / 4)
             busy = busy_shares(pids, seconds / 2)
-            return Measured(asked.result(), busy)
+            return Measured(measurement.result(), busy)
 
 
 def _wait(child: subprocess.Popen[bytes], log: Path) -> None:
-    """Returns when every replica listens: then the gateway says where. Raises WrongInput with its log."""
+    """Returns once every replica listens and the gateway has printed so. Raises WrongInput with its log."""
     until_s = time.monotonic() + START_S
-    while READY not in (told := log.read_text("utf-8", "replace")):
+    while READY not in (text := log.read_text("utf-8", "replace")):
         if child.poll() is not None or time.monotonic() > until_s:
-            raise WrongInput(f"the gateway does not serve: {told}")
+            raise WrongInput(f"the gateway does not serve: {text}")
         time.sleep(POLL_S)
 
 

@@ -1,4 +1,4 @@
-"""Everything that `bench.quality` finds out about one deployment, as plain data: what goes into the JSON."""
+"""All that `bench.quality` measures of one deployment, as plain data: what goes into the JSON."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 from bench import claims
 from bench.claims import Claim
+from bench.deployment_under_test import INPUT_ONLY, JOINT, DeploymentUnderTest
 from bench.machine import machine
-from bench.opened import BLIND, JOINT, Opened
 from bench.resplits import Draw, Resplit, resplit
-from bench.roc import auroc, caught
-from bench.rows import Group, Labelled, groups, unfitted
+from bench.roc import auroc, detection_rate
+from bench.rows import LabelledRows, RowGroup, groups, unfitted
 from gateway.calibration.folds import SEED
 from gateway.core.rows import F8
 
@@ -20,7 +20,7 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class QualitySettings:
     """What to measure. data: good rows nothing was fitted on; calibration: only for `splits` > 0."""
 
     folder: Path
@@ -33,7 +33,7 @@ class Asked:
 class Family:
     """Rows of one kind, as shares of all n. `wrong` is None where no class is right.
 
-    diverted: not answered by a model. stopped: by the guards. *_broken: while the primary is gone. auroc,
+    diverted: not answered by a model. stopped: by the guards. *_broken: while the primary fails. auroc,
     tpr: each score against good rows, the latter with its own threshold at the budget.
     """
 
@@ -69,74 +69,78 @@ class Report:
     resplits: list[Resplit]
 
 
-async def measure(asked: Asked, progress: Progress = lambda step: None) -> Report:
+async def measure(settings: QualitySettings, progress: Progress = lambda step: None) -> Report:
     """Raises PolicyError or ArtifactError as a gateway would at start; ValueError or OSError for the data."""
-    opened = Opened.open(asked.folder)
+    deployment = DeploymentUnderTest.open(settings.folder)
     try:
-        return await _measure(opened, asked, progress)
+        return await _measure(deployment, settings, progress)
     finally:
-        opened.artifacts.close()
+        deployment.artifacts.close()
 
 
-async def _measure(opened: Opened, asked: Asked, progress: Progress) -> Report:
-    good = Labelled.load(asked.data, opened.source)
-    certificate = opened.artifacts.certificate
-    held = unfitted(asked.calibration, opened.source, certificate) if asked.splits else None
+async def _measure(deployment: DeploymentUnderTest, settings: QualitySettings, progress: Progress) -> Report:
+    good = LabelledRows.load(settings.data, deployment.source)
+    certificate = deployment.artifacts.certificate
+    held = unfitted(settings.calibration, deployment.source, certificate) if settings.splits else None
     progress(f"{len(good.y)} good rows")
-    whole, clean = await opened.decide(good.x), await opened.score(good.x)
-    progress(f"{len(good.y)} good rows while {opened.primary} is broken")
-    blind = await opened.decide(good.x, broken=True)
+    whole, clean = await deployment.decide(good.x), await deployment.score(good.x)
+    progress(f"{len(good.y)} good rows while {deployment.primary} is broken")
+    input_only = await deployment.decide(good.x, broken=True)
     families = []
-    for group in groups(asked.folder, opened.policy, opened.source, good):
+    for group in groups(settings.folder, deployment.policy, deployment.source, good):
         progress(f"{group.origin}: {group.name}")
-        families.append(await _family(opened, clean, group))
+        families.append(await _family(deployment, clean, group))
     return Report(
-        policy=opened.artifacts.tag,
-        mode=opened.policy.mode,
+        policy=deployment.artifacts.tag,
+        mode=deployment.policy.mode,
         population=certificate.population,
-        data=str(asked.data),
+        data=str(settings.data),
         rows=len(good.y),
-        budget=opened.policy.false_alarm_budget,
-        delta=opened.policy.delta,
+        budget=deployment.policy.false_alarm_budget,
+        delta=deployment.policy.delta,
         faults=whole.faults,
-        guards=opened.calibrated,
+        guards=deployment.calibrated,
         machine=machine(),
-        healthy=claims.healthy(whole, good.y, certificate, opened.primary),
-        broken=claims.broken(blind, good.y, certificate, opened.primary),
+        healthy=claims.healthy(whole, good.y, certificate, deployment.primary),
+        broken=claims.broken(input_only, good.y, certificate, deployment.primary),
         families=families,
-        resplits=await _resplits(opened, asked, held, clean, progress) if held else [],
+        resplits=await _resplits(deployment, settings, held, clean, progress) if held else [],
     )
 
 
-async def _family(opened: Opened, clean: dict[str, F8], group: Group) -> Family:
-    ends, blind = await opened.decide(group.x), await opened.decide(group.x, broken=True)
-    scores = await opened.score(group.x)
-    budget = opened.policy.false_alarm_budget
+async def _family(deployment: DeploymentUnderTest, clean: dict[str, F8], group: RowGroup) -> Family:
+    outcomes, input_only = await deployment.decide(group.x), await deployment.decide(group.x, broken=True)
+    scores = await deployment.score(group.x)
+    budget = deployment.policy.false_alarm_budget
     return Family(
         name=group.name,
         origin=group.origin,
         n=len(group.x),
-        diverted=float((~ends.answered).mean()),
-        stopped=float(ends.stopped.mean()),
-        diverted_broken=float((~blind.answered).mean()),
-        stopped_broken=float(blind.stopped.mean()),
-        wrong=None if group.y is None else float(ends.wrong(group.y).mean()),
+        diverted=float((~outcomes.answered).mean()),
+        stopped=float(outcomes.stopped.mean()),
+        diverted_broken=float((~input_only.answered).mean()),
+        stopped_broken=float(input_only.stopped.mean()),
+        wrong=None if group.y is None else float(outcomes.wrong(group.y).mean()),
         auroc={name: auroc(clean[name], one) for name, one in scores.items()},
-        tpr={name: caught(clean[name], one, budget) for name, one in scores.items()},
+        tpr={name: detection_rate(clean[name], one, budget) for name, one in scores.items()},
     )
 
 
 async def _resplits(
-    opened: Opened, asked: Asked, held: Labelled, clean: dict[str, F8], progress: Progress
+    deployment: DeploymentUnderTest,
+    settings: QualitySettings,
+    held: LabelledRows,
+    clean: dict[str, F8],
+    progress: Progress,
 ) -> list[Resplit]:
     """Of the whole pipeline and of its input-only form; of one population, and of the good rows measured."""
     progress(f"scoring {len(held.y)} calibration rows")
-    pool = await opened.score(held.x)
-    progress(f"{asked.splits} re-splits")
-    draw = Draw(opened.policy.false_alarm_budget, opened.policy.delta, asked.splits, SEED)
+    pool = await deployment.score(held.x)
+    progress(f"{settings.splits} re-splits")
+    draw = Draw(deployment.policy.false_alarm_budget, deployment.policy.delta, settings.splits, SEED)
     return [
         resplit(f"{name}, {where}", pool[name], fresh, draw)
-        for name in (JOINT, BLIND)
+        for name in (JOINT, INPUT_ONLY)
         if name in pool
         for where, fresh in (("same population", None), ("fresh rows", clean[name]))
     ]

@@ -1,7 +1,7 @@
 """What the load generator sends: requests on a deployment's own samples, rendered before the clock runs.
 
 A request is made of good rows alone or of outliers alone. With several rows it also asks for
-`fs_row_outcome`, which tells how each row ended: as a whole it ends as its worst row.
+`fs_row_outcome`, the outcome of each row; the outcome of the request is that of its worst row.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ TIMEOUT_S = 5.0
 
 
 class WrongInput(Exception):
-    """What the caller of the load test can mend."""
+    """What the user of the load test can correct."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One model of a running gateway: how it is reached, its one input, and what it gives."""
+    """One model of a running gateway: its address, its one input, and its outputs."""
 
     origin: Origin
     path: str
@@ -66,17 +66,17 @@ def find(url: str, folder: Path, key: str | None) -> Target:
     path = parts.path.rstrip("/")
     if "/v2/models/" not in path:
         path += f"/v2/models/{_policy(folder).name}"
-    told = _get(f"{parts.scheme}://{parts.netloc}{path}", {"x-api-key": key} if key else {})
-    inputs = told["inputs"]
+    metadata = _get(f"{parts.scheme}://{parts.netloc}{path}", {"x-api-key": key} if key else {})
+    inputs = metadata["inputs"]
     if len(inputs) != 1 or inputs[0]["datatype"] != "FP32":
         raise WrongInput(f"{url}: takes {inputs}; samples can fill one FP32 input")
     return Target(
         Origin.of(parts),
         path,
-        str(told["name"]),
+        str(metadata["name"]),
         str(inputs[0]["name"]),
         tuple(inputs[0]["shape"][1:]),
-        tuple(str(output["name"]) for output in told["outputs"]),
+        tuple(str(output["name"]) for output in metadata["outputs"]),
         key,
     )
 
@@ -85,11 +85,11 @@ def render(target: Target, folder: Path, mix: Mix) -> list[bytes]:
     """Whole HTTP requests, at most 512 or 64 MiB of them, in random order. Raises WrongInput."""
     samples = _samples(target, folder)
     rng = np.random.default_rng(mix.seed)
-    odd = _outliers(samples, folder, mix)
+    outliers = _outliers(samples, folder, mix)
     first = _render(target, samples.clean[rng.integers(0, len(samples.clean), mix.rows)], mix.binary)
     count = min(MOST, max(2, MOST_BYTES // len(first)))
     bad = round(mix.outliers * count)
-    pools = [odd] * bad + [samples.clean] * (count - bad)
+    pools = [outliers] * bad + [samples.clean] * (count - bad)
     requests = [_render(target, pool[rng.integers(0, len(pool), mix.rows)], mix.binary) for pool in pools]
     return [requests[i] for i in rng.permutation(count)]
 
@@ -101,17 +101,17 @@ def deadline_ms(folder: Path) -> float:
 
 def _render(target: Target, x: Rows, binary: bool) -> bytes:
     tensor: dict[str, Any] = {"name": target.source, "datatype": "FP32", "shape": x.shape}
-    asked: list[dict[str, Any]] = [
+    outputs: list[dict[str, Any]] = [
         {"name": name, "parameters": {"binary_data": binary}} for name in target.outputs
     ]
     if len(x) > 1:
-        asked.append({"name": ROW_OUTCOME.name, "parameters": {"binary_data": False}})
+        outputs.append({"name": ROW_OUTCOME.name, "parameters": {"binary_data": False}})
     headers = {"host": target.origin.authority}
     if target.key:
         headers["x-api-key"] = target.key
     if binary:
         tensor["parameters"] = {"binary_data_size": x.nbytes}
-        head = orjson.dumps({"inputs": [tensor], "outputs": asked})
+        head = orjson.dumps({"inputs": [tensor], "outputs": outputs})
         headers |= {
             "content-type": "application/octet-stream",
             "inference-header-content-length": str(len(head)),
@@ -119,7 +119,7 @@ def _render(target: Target, x: Rows, binary: bool) -> bytes:
         body = head + x.tobytes()
     else:
         headers["content-type"] = "application/json"
-        document = {"inputs": [tensor | {"data": np.ascontiguousarray(x).ravel()}], "outputs": asked}
+        document = {"inputs": [tensor | {"data": np.ascontiguousarray(x).ravel()}], "outputs": outputs}
         body = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     headers["content-length"] = str(len(body))
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
@@ -143,8 +143,8 @@ def _get(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
     if reply.status_code == 404:
         raise WrongInput(f"{url}: is not served there; name the deployment that is with --dir")
     try:
-        told: dict[str, Any] = reply.json()
-        return {name: told[name] for name in ("name", "inputs", "outputs")}
+        metadata: dict[str, Any] = reply.json()
+        return {name: metadata[name] for name in ("name", "inputs", "outputs")}
     except (ValueError, KeyError, TypeError) as error:
         raise WrongInput(f"{url}: does not describe a model (HTTP {reply.status_code})") from error
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from bench.curve import KEPT_UP, Curve
 from bench.load import Plan
 from bench.machine import machine
-from bench.tally import Bin, Point, Spread, Tally, bins, points
+from bench.measurements import Bin, Measurements, Point, Spread, bins, points
 
 COLOURS = {"served": "green", "degraded": "yellow", "deferred": "cyan", "refused": "red"}
 ANSWERED = ("served", "degraded")
@@ -22,7 +22,7 @@ LATE_MS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class OutcomeFigures:
     """The requests that ended in one way. A request of several rows ends as its worst row."""
 
     outcome: str
@@ -44,7 +44,7 @@ class Figures:
     requests_per_s: float
     rows_answered_per_s: float
     rows: dict[str, int]
-    ended: list[Ended]
+    ended: list[OutcomeFigures]
     latency_ms: Spread
     percentiles: list[Point]
     histogram: list[Bin]
@@ -52,12 +52,12 @@ class Figures:
     errors: dict[str, int]
 
     @classmethod
-    def of(cls, plan: Plan, tally: Tally, elapsed_s: float) -> Self:
-        """The figures of one load that took so long, what was still in flight at its end included."""
-        latencies_s = tally.all_s()
+    def of(cls, plan: Plan, measurements: Measurements, elapsed_s: float) -> Self:
+        """The figures of one load that took so long, what was in flight at its end included."""
+        latencies_s = measurements.all_s()
         ended = [
-            Ended(outcome, reason, len(part), len(part) / tally.requests, Spread.of(part))
-            for (outcome, reason), part in sorted(tally.latencies_s.items())
+            OutcomeFigures(outcome, reason, len(part), len(part) / measurements.requests, Spread.of(part))
+            for (outcome, reason), part in sorted(measurements.latencies_s.items())
             if part
         ]
         return cls(
@@ -65,21 +65,21 @@ class Figures:
             rate=plan.rate,
             connections=plan.connections,
             elapsed_s=elapsed_s,
-            requests=tally.requests,
+            requests=measurements.requests,
             requests_per_s=len(latencies_s) / elapsed_s,
-            rows_answered_per_s=sum(tally.rows[outcome] for outcome in ANSWERED) / elapsed_s,
-            rows=dict(tally.rows),
+            rows_answered_per_s=sum(measurements.rows[outcome] for outcome in ANSWERED) / elapsed_s,
+            rows=dict(measurements.rows),
             ended=ended,
             latency_ms=Spread.of(latencies_s),
             percentiles=points(latencies_s),
             histogram=bins(latencies_s),
-            late_ms=Spread.of(tally.late_s),
-            errors=dict(tally.errors),
+            late_ms=Spread.of(measurements.late_s),
+            errors=dict(measurements.errors),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class RunDescription:
     """What was measured, how and where. outliers: their share. request_bytes: the mean. Times in seconds."""
 
     model: str
@@ -113,10 +113,10 @@ class Results:
     """Everything that one command measured.
 
     callers: the load that was asked for; with a curve the closed loop that found the capacity. abusive: the
-    caller that took no heed of its budget meanwhile. alone: the callers without it, just before.
+    caller that ignored its budget meanwhile. alone: the callers without it, just before.
     """
 
-    about: About
+    about: RunDescription
     callers: Figures
     alone: Figures | None = None
     abusive: Figures | None = None
@@ -124,7 +124,7 @@ class Results:
 
     @property
     def loads(self) -> dict[str, Figures]:
-        """Every load, by what it is called."""
+        """Every load by its name."""
         if self.abusive is None or self.alone is None:
             return {"callers": self.callers}
         return {
@@ -142,7 +142,7 @@ class Results:
 
 
 def tables(results: Results) -> Iterator[Table | str]:
-    """What a person wants to see, and what would lead them astray."""
+    """Tables of the figures, and warnings of what may mislead."""
     for name, load in results.loads.items():
         title = f"{results.about.model}, {name}" if len(results.loads) > 1 else results.about.model
         yield _outcomes(title, load, results.about)
@@ -167,11 +167,11 @@ def warnings(results: Results) -> Iterator[str]:
         yield f"the generator itself was late, by {late_ms:.1f} ms at p99, which the latencies include"
     if results.curve is not None and results.curve.steps[0].refused_for_load:
         share = results.curve.steps[0].share
-        yield f"refused already at {share:.0%} of the capacity: is the queue to people full?"
+        yield f"refused already at {share:.0%} of the capacity: is the review queue full?"
 
 
-def curve_says(curve: Curve) -> str:
-    """The saturation point in words, with what it means."""
+def curve_summary(curve: Curve) -> str:
+    """The saturation point as text, with its definition."""
     found = curve.saturation_per_s
     point = "no step kept up" if found is None else f"saturation at {found:.0f} requests/s"
     return (
@@ -181,21 +181,21 @@ def curve_says(curve: Curve) -> str:
 
 
 def rates(load: Figures, rows_a_request: int) -> str:
-    """Throughput in words."""
-    told = f"{load.requests_per_s:.0f} requests/s; {load.rows_answered_per_s:.0f} rows/s answered"
+    """Throughput as text."""
+    text = f"{load.requests_per_s:.0f} requests/s; {load.rows_answered_per_s:.0f} rows/s answered"
     if rows_a_request == 1:
-        return told
+        return text
     ends = ", ".join(f"{count} {outcome}" for outcome, count in sorted(load.rows.items()))
-    return f"{told}\nrows: {ends}; a request ends as its worst row"
+    return f"{text}\nrows: {ends}; a request ends as its worst row"
 
 
 def how(load: Figures) -> str:
-    """What kind of load it was, in words."""
+    """The kind of load as text."""
     loop = "closed loop" if load.rate is None else f"open loop at {load.rate:g} requests/s"
     return f"{loop}, {load.connections} connections, {load.elapsed_s:.1f} s"
 
 
-def _outcomes(title: str, load: Figures, about: About) -> Table:
+def _outcomes(title: str, load: Figures, about: RunDescription) -> Table:
     size = f"{about.rows_a_request} rows and {about.request_bytes} bytes a request"
     table = _table(f"{title}: {how(load)}, {size}", rates(load, about.rows_a_request))
     table.add_column("outcome", no_wrap=True)
@@ -212,7 +212,9 @@ def _outcomes(title: str, load: Figures, about: About) -> Table:
 
 
 def _curve(curve: Curve) -> Table:
-    table = _table("open loops at shares of the capacity, latency from the intended start", curve_says(curve))
+    table = _table(
+        "open loops at shares of the capacity, latency from the intended start", curve_summary(curve)
+    )
     _numbers(
         table,
         "share",
@@ -231,9 +233,9 @@ def _curve(curve: Curve) -> Table:
         spread = step.latency_ms
         ms = (f"{one:.2f}" for one in (spread.p50, spread.p90, spread.p99, spread.p99_9, step.late_p99_ms))
         counts = str(step.refused_for_load), str(sum(step.errors.values()))
-        told = "[green]yes[/]" if step.keeps_up else "[red]no[/]"
+        text = "[green]yes[/]" if step.keeps_up else "[red]no[/]"
         rates_ = f"{step.offered_per_s:.0f}", f"{step.achieved_per_s:.0f}"
-        table.add_row(f"{step.share:.0%}", *rates_, *ms, *counts, told)
+        table.add_row(f"{step.share:.0%}", *rates_, *ms, *counts, text)
     return table
 
 

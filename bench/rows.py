@@ -1,4 +1,4 @@
-"""The rows that quality is measured on: good ones, odd ones, and the folds that no guard was fitted on."""
+"""The rows that quality is measured on: good ones, outliers, and the folds that no guard was fitted on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNFITTED = ("cut", "risk")
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelledRows:
     """Rows of the model's input and their classes."""
 
     x: Rows
@@ -39,7 +39,7 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class RowGroup:
     """Rows of one kind. origin: `file`, `made`, or `harmless`; y: their true classes, if there are any."""
 
     origin: str
@@ -48,33 +48,33 @@ class Group:
     y: NDArray[np.int64] | None = None
 
 
-def groups(folder: Path, policy: Policy, source: str, good: Labelled) -> Iterator[Group]:
+def groups(folder: Path, policy: Policy, source: str, good: LabelledRows) -> Iterator[RowGroup]:
     """The outliers that the folder brings, those made from good rows, and harmless changes of these."""
     path = folder / "outliers.npz"
     held = arrays.load(path) if path.exists() else {}
     for name, array in held.items():
         if array.ndim == good.x.ndim:
-            yield Group("file", name, _real(array), held.get(f"{name}_y"))
+            yield RowGroup("file", name, _real(array), held.get(f"{name}_y"))
     x, y = good.x[:MADE_ROWS], good.y[:MADE_ROWS]
     limits = policy.inputs.get(source)
     bounds = (limits.low, limits.high) if limits else (float(good.x.min()), float(good.x.max()))
     for name, rows in families.outliers(x, y, bounds, SEED).items():
-        yield Group("made", name, rows)
+        yield RowGroup("made", name, rows)
     for name, rows in families.harmless(x, bounds, SEED).items():
-        yield Group("harmless", name, rows, y)
+        yield RowGroup("harmless", name, rows, y)
 
 
-def unfitted(path: Path, source: str, certificate: Certificate) -> Labelled:
+def unfitted(path: Path, source: str, certificate: Certificate) -> LabelledRows:
     """The folds of the calibration data that no guard was fitted on.
 
     Raises:  ValueError if it is not the very file that the certificate was made from; OSError.
     """
     if sha256(path) != certificate.digests.data:
         raise ValueError(f"{path}: is not the data that this deployment was calibrated with")
-    held = Labelled.load(path, source)
+    held = LabelledRows.load(path, source)
     folds = fold_indices(len(held.y))
     rows = np.concatenate([folds[name] for name in UNFITTED])
-    return Labelled(held.x[rows], held.y[rows])
+    return LabelledRows(held.x[rows], held.y[rows])
 
 
 def _real(rows: NDArray[Any]) -> Rows:

@@ -23,7 +23,7 @@ from bench.machine import machine
 from bench.peers.cases import CASES
 from bench.peers.compare import deployment
 from bench.peers.process import free_port, running
-from bench.peers.ratios import Spanned, ratios
+from bench.peers.ratios import MedianWithRange, ratios
 from bench.peers.verify import wait
 from bench.requests import WrongInput
 
@@ -38,12 +38,12 @@ class Results:
     """Seconds to the first answer by what was started, and the gateway on Ray over Ray with an empty app."""
 
     machine: dict[str, str]
-    seconds: dict[str, Spanned]
-    over_empty: Spanned
+    seconds: dict[str, MedianWithRange]
+    over_empty: MedianWithRange
 
 
 def first_answer_s(what: str, folder: Path) -> float:
-    """Starts it on a copy of the deployment, asks until it answers, ends it: the seconds until the answer."""
+    """Seconds from the start of a server, on a copy of the deployment, to its first answer; then ends it."""
     with TemporaryDirectory(prefix="start-") as temporary:
         work = Path(temporary)
         bodies = deployment(folder, work / "deployment", 0.0)
@@ -87,7 +87,7 @@ def start(
                 console.print(f"{what} {seconds[-1]:.2f} s")
     except WrongInput as error:
         output.wrong(str(error))
-    spans = {what: Spanned.of(seconds) for what, seconds in taken.items()}
+    spans = {what: MedianWithRange.of(seconds) for what, seconds in taken.items()}
     results = Results(machine(), spans, ratios(taken[ON_RAY], taken[EMPTY]))
     table = Table("start", "median s", "least", "most", title="from the start to the first answer")
     for what, span in spans.items():

@@ -1,4 +1,4 @@
-"""A quality report as tables for people."""
+"""A quality report as tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table
 
 from bench.claims import Claim, Verdict
-from bench.opened import BASELINE, BLIND, JOINT
+from bench.deployment_under_test import BASELINE, INPUT_ONLY, JOINT
 from bench.report import Family, Report
 from bench.resplits import Resplit
 
@@ -42,15 +42,15 @@ def _claims(title: str, claims: Sequence[Claim]) -> Table:
     for one in claims:
         promised = "" if one.promised is None else f"<= {one.promised:.1%}"
         colour = COLOURS[one.verdict]
-        told = f"[{colour}]{one.verdict}[/]" if colour else str(one.verdict)
+        verdict = f"[{colour}]{one.verdict}[/]" if colour else str(one.verdict)
         measured, low, high = (f"{share:.2%}" if one.n else "-" for share in (one.share, one.low, one.high))
-        table.add_row(one.what, str(one.events), str(one.n), measured, f"{low} .. {high}", promised, told)
+        table.add_row(one.what, str(one.events), str(one.n), measured, f"{low} .. {high}", promised, verdict)
     return table
 
 
 def _families(report: Report) -> Table:
     table = _table(
-        "what becomes of odd rows, and of harmless change",
+        "outcomes of outliers, and of harmless change",
         "family", "from", "rows", "diverted", "stopped", "wrongly\nanswered",
         "diverted,\nbroken", "stopped,\nbroken",
         caption="diverted: no model answered. stopped: by the guards. broken: while the primary is gone.",
@@ -58,25 +58,27 @@ def _families(report: Report) -> Table:
     for family in _in_sections(table, report.families):
         wrong = "" if family.wrong is None else f"{family.wrong:.1%}"
         shares = [f"{share:.1%}" for share in (family.diverted, family.stopped)]
-        blind = [f"{share:.1%}" for share in (family.diverted_broken, family.stopped_broken)]
-        table.add_row(family.name, family.origin, str(family.n), *shares, wrong, *blind)
+        input_only = [f"{share:.1%}" for share in (family.diverted_broken, family.stopped_broken)]
+        table.add_row(family.name, family.origin, str(family.n), *shares, wrong, *input_only)
     return table
 
 
 def _scores(title: str, report: Report, figures: Sequence[Mapping[str, float]]) -> Table:
-    alike = {JOINT} if len(report.guards) == 1 else set()
-    names = [name for name in figures[0] if name not in alike]
-    caption = f"{BASELINE}: how unsure the primary is, for comparison. {BLIND}: while the primary is gone."
+    same = {JOINT} if len(report.guards) == 1 else set()
+    names = [name for name in figures[0] if name not in same]
+    caption = (
+        f"{BASELINE}: how unsure the primary is, for comparison. {INPUT_ONLY}: while the primary is gone."
+    )
     table = _table(title, "family", *names, caption=caption)
     by_name = {(f.origin, f.name): of for f, of in zip(report.families, figures, strict=True)}
     for family in _in_sections(table, report.families):
         of = by_name[family.origin, family.name]
         best = max(of.values())
         table.add_row(family.name, *(_figure(of[name], bold=of[name] == best) for name in names))
-    odd = [of for f, of in zip(report.families, figures, strict=True) if f.origin != "harmless"]
-    if odd:
+    outliers = [of for f, of in zip(report.families, figures, strict=True) if f.origin != "harmless"]
+    if outliers:
         table.add_section()
-        means = [float(np.mean([of[name] for of in odd])) for name in names]
+        means = [float(np.mean([of[name] for of in outliers])) for name in names]
         table.add_row("mean of the outliers", *map(_figure, means))
     return table
 

@@ -24,7 +24,7 @@ from guards.knn import PROTOTYPES, Knn
 from guards.rarity import Tail
 from guards.rmd import Rmd
 from guards.rows import F8, GuardBatch, Signals, Tensors
-from guards.squeezers import SQUEEZERS, distance, variants
+from guards.squeezers import SQUEEZERS, answer_change, variants
 
 FLOOR = 0.01
 
@@ -73,7 +73,7 @@ class Squeeze:
         trigger, prototypes = Rmd.fit(signals, y, seed=seed), Knn.fit(signals, y, seed=seed, m=m)
         oddness = trigger.score(Signals(tail_h, tail_h))
         cut = float(np.quantile(oddness, quantile))
-        changes = np.where(oddness >= cut, distance(p, squeezed), 0.0)
+        changes = np.where(oddness >= cut, answer_change(p, squeezed), 0.0)
         disagreements = prototypes.disagreement(tail_h, p.argmax(1))
         change, disagreement = Tail.fit(changes, floor=FLOOR), Tail.fit(disagreements, floor=FLOOR)
         worse = np.maximum(change.rarity(changes), disagreement.rarity(disagreements))
@@ -100,7 +100,7 @@ class Squeeze:
     def squeezed_score(self, disagreement: F8, changes: F8) -> F8:
         """The score of squeezed rows: float64[n] nats, >= 0.
 
-        Args:    disagreement: float64[n] nats, from `first_pass`; changes: float64[n] from `distance`.
+        Args:    disagreement: float64[n] nats, from `first_pass`; changes: float64[n] from `answer_change`.
         """
         return self.outer.rarity(np.maximum(self.change.rarity(changes), disagreement))
 
@@ -108,7 +108,7 @@ class Squeeze:
         """The rarity of the larger of the two signals, for rows whose changes are already known.
 
         Args:    h: float32[n, d], p: float[n, k], of the unsqueezed rows; changes: float64[n] in [0, 2] from
-                 `distance`, 0 for rows that are not triggered.
+                 `answer_change`, 0 for rows that are not triggered.
         Returns: float64[n] nats, >= 0.
         Source:  Xu et al., NDSS 2018, section 4. Deviations: two squeezers, triggered rows only, combined
                  with prototype disagreement (docs/guards.md, squeeze).
@@ -150,7 +150,7 @@ class SqueezeGuard:
         squeezed = await batch.predict(
             self.model, squeezed_inputs(inputs, self.input_name, self.squeeze.bits)
         )
-        return distance(p, squeezed["probabilities"])
+        return answer_change(p, squeezed["probabilities"])
 
 
 def squeezed_inputs(inputs: Tensors, name: str, bits: int) -> dict[str, NDArray[Any]]:

@@ -49,7 +49,7 @@ def variants(x: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
     return np.concatenate([reduce_bits(x, bits), median_2x2(x)])
 
 
-def distance(p: NDArray[Any], squeezed: NDArray[Any]) -> F8:
+def answer_change(p: NDArray[Any], squeezed: NDArray[Any]) -> F8:
     """The larger of the L1 distances between an answer and those to its squeezed variants.
 
     Args:    p: float[n, k]; squeezed: float[2n, k], the answers to `variants` in its order.

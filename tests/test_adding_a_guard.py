@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gateway.deployment import tracing
 from tests.support.served import CONFIGS, Served, serving
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +54,13 @@ def write_new_files(tree: Path) -> None:
     for block in blocks("python"):
         assert not (tree / block.file).exists(), f"{block.file} is not new"
         (tree / block.file).write_text(block.text)
+
+
+def add_section(tree: Path) -> None:
+    (block,) = blocks("markdown")
+    path, after = tree / block.file, "## 8. Statistical procedures"
+    assert path.read_text().count(after) == 1
+    path.write_text(path.read_text().replace(after, f"{block.text}\n{after}"))
 
 
 def add_to_union(tree: Path) -> None:
@@ -91,6 +99,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / ".mypy_cache", tree / ".mypy_cache")
     write_new_files(tree)
     add_to_union(tree)
+    add_section(tree)
     return tree
 
 
@@ -113,6 +122,15 @@ def test_the_pages_checks_pass_after_its_steps(tree: Path) -> None:
         if Path(command[0]).name != "gateway":
             done = run(tree, *command)
             assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+
+
+def test_the_page_lists_the_functions_that_are_recorded() -> None:
+    ufuncs, _, functions, _ = [
+        line for line in PAGE.splitlines() if re.match(r"\| (ufuncs|red|func|forms)", line)
+    ]
+    named = set(re.findall(r"`(\w+)`", ufuncs))
+    assert named == {one.__name__ for one in tracing._UFUNCS} | {"square", "vecdot"}
+    assert set(re.findall(r"`(\w+)`", functions)) == {one.__name__ for one in tracing._FUNCTIONS}
 
 
 def test_the_page_changes_two_new_files_of_the_product_and_one_line_of_the_union() -> None:
@@ -139,6 +157,18 @@ def test_the_gateway_calibrates_checks_and_serves_the_new_guard(tree: Path, fold
         (row,) = running.admin.get(f"/decisions/{id_}").json()["rows"]
     (finding,) = [one for one in row["findings"] if one["stage"] == "stuck"]
     assert finding["verdict"] == "defer"
+
+
+def test_a_formula_that_no_graph_can_hold_is_refused_by_check_with_its_guard(
+    tree: Path, folder: Path
+) -> None:
+    edit = replaced(
+        "np.maximum.reduce(values, axis=1) - np.minimum.reduce(values, axis=1)", "np.ptp(values, 1)"
+    )
+    with changed(tree / "guards/stuck.py", edit):
+        done = run(tree, "gateway", "check", "letters")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "guards.stuck: ptp" in done.stderr and "Traceback" not in done.stderr
 
 
 @contextmanager
@@ -181,7 +211,7 @@ def replaced(old: str, new: str) -> Callable[[str], str]:
 
 BY_TYPE = (
     *("certified", "reason", "on_canary", "unbound", "example", "verdict", "without_answer"),
-    *("contradictions", "unfit", "reviewer_sentence", "fit", "load", "pack", "risk", "input_only"),
+    *("contradictions", "unreadable", "reviewer_sentence", "fit", "load", "pack", "risk", "input_only"),
     *("input_columns", "answer_columns", "guard"),
 )
 BY_TEST = {
@@ -193,7 +223,7 @@ BY_TEST = {
     "the risk is constant": replaced(
         "return self.stuck.score(rows.signals.x)", "return 0 * self.stuck.score(rows.signals.x)"
     ),
-    "nothing is measured": replaced("return before", "return ()"),
+    "nothing is measured": replaced("return input_scores", "return ()"),
     "a field that moves the score is exempt": replaced('{"cuts", "budget_s"', '{"share", "cuts", "budget_s"'),
     "a reviewer is told nothing": replaced("its values hardly differ, as from a stuck sensor", ""),
     "the example is of another kind": replaced("name: stuck, kind: stuck", "name: stuck, kind: ood"),

@@ -54,7 +54,7 @@ def memory(
     import uvloop
 
     from bench import output
-    from bench.growth.memory import Asked, watch
+    from bench.growth.memory import MemorySettings, watch
     from bench.growth.tables import memory_table
     from bench.requests import WrongInput
     from gateway.core.errors import Problems
@@ -64,7 +64,8 @@ def memory(
         with console.status("starting") as status:
             found = uvloop.run(
                 watch(
-                    Asked(folder, requests), lambda sent: status.update(f"{sent:,} of {requests:,} requests")
+                    MemorySettings(folder, requests),
+                    lambda sent: status.update(f"{sent:,} of {requests:,} requests"),
                 )
             )
     except (Problems, WrongInput) as error:

@@ -1,4 +1,4 @@
-"""Cost against how many cases wait for a person, in the real store on this machine's disk."""
+"""Cost against how many cases wait for review, in the real store on this machine's disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from bench.growth.inside import Inside
+from bench.growth.in_process import InProcessGateway
 from bench.growth.interleaved import Call, Effort, compare
 from bench.growth.part import Curve, Part
 from fallbacks.oip.payload import encode
@@ -23,30 +23,30 @@ CAPACITY, CHUNK = 10**9, 1000
 EXPIRE_S = 86_400.0
 
 
-async def backlog(inside: Inside, sizes: Sequence[int], scratch: Path, effort: Effort) -> Part:
+async def backlog(in_process: InProcessGateway, sizes: Sequence[int], scratch: Path, effort: Effort) -> Part:
     """To put one case, to list the console's page, to count, and whole requests that are served meanwhile."""
     often = replace(effort, calls=max(1, effort.calls // 25))  # the disk is slow
-    async with _stores(inside, sizes, scratch) as stores:
-        asked = {
-            "put a case": {size: _putting(inside, store) for size, store in stores.items()},
+    async with _stores(in_process, sizes, scratch) as stores:
+        operations = {
+            "put a case": {size: _putting(in_process, store) for size, store in stores.items()},
             "list a page": {size: _listing(store) for size, store in stores.items()},
             "count": {size: _counting(store) for size, store in stores.items()},
         }
-        curves = [Curve(what, await compare(calls, often)) for what, calls in asked.items()]
-        whole = {size: _serving(inside, store) for size, store in stores.items()}
-        curves.append(Curve("request", await compare(whole, effort, after=inside.settle)))
-    return Part("cases that wait for a person", "cases", curves)
+        curves = [Curve(what, await compare(calls, often)) for what, calls in operations.items()]
+        whole = {size: _serving(in_process, store) for size, store in stores.items()}
+        curves.append(Curve("request", await compare(whole, effort, after=in_process.drain_audit)))
+    return Part("cases that wait for review", "cases", curves)
 
 
 @asynccontextmanager
 async def _stores(
-    inside: Inside, sizes: Sequence[int], scratch: Path
+    in_process: InProcessGateway, sizes: Sequence[int], scratch: Path
 ) -> AsyncIterator[dict[int, ReviewStore]]:
     stores: dict[int, ReviewStore] = {}
     try:
         for size in sizes:
             stores[size] = open_store(f"sqlite:///review-{size}.db", scratch, capacity=CAPACITY)
-            cases = _cases(inside, "waiting")
+            cases = _cases(in_process, "waiting")
             for start in range(0, size, CHUNK):
                 await stores[size].put([*itertools.islice(cases, min(CHUNK, size - start))])
         yield stores
@@ -55,17 +55,17 @@ async def _stores(
             store.close()
 
 
-def _cases(inside: Inside, name: str) -> Iterator[Case]:
+def _cases(in_process: InProcessGateway, name: str) -> Iterator[Case]:
     """Real rows as cases, each one that has not been there before."""
     now_s, why, view = time.time(), '{"reason":"abstained","raised":[]}', "[[3,0.52],[5,0.41],[1,0.03]]"
     for i in itertools.count():
-        row = inside.served[i % len(inside.served)][None]
-        payload = encode({inside.opened.source: row})
+        row = in_process.served[i % len(in_process.served)][None]
+        payload = encode({in_process.deployment.source: row})
         yield Case(f"{name}-{i}", "bench", now_s, now_s + EXPIRE_S, payload, why, view)
 
 
-def _putting(inside: Inside, store: ReviewStore) -> Call:
-    cases = _cases(inside, "new")
+def _putting(in_process: InProcessGateway, store: ReviewStore) -> Call:
+    cases = _cases(in_process, "new")
 
     async def put() -> None:
         if not all(await store.put([next(cases)])):
@@ -85,12 +85,12 @@ def _counting(store: ReviewStore) -> Call:
     return store.counts
 
 
-def _serving(inside: Inside, store: ReviewStore) -> Call:
-    pipeline = replace(inside.opened.pipeline, review=QueuedReview(store, EXPIRE_S))
-    sent = inside.request(inside.served[:1], "bench")
+def _serving(in_process: InProcessGateway, store: ReviewStore) -> Call:
+    pipeline = replace(in_process.deployment.pipeline, review=QueuedReview(store, EXPIRE_S))
+    sent = in_process.request(in_process.served[:1], "bench")
 
     async def serve() -> None:
-        inside.use(pipeline)
-        await inside.serve(sent)
+        in_process.use(pipeline)
+        await in_process.serve(sent)
 
     return serve

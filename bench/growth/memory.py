@@ -1,6 +1,6 @@
-"""The resident memory of a server over many requests, a few of them large: does it go on growing?
+"""The resident memory of a server over many requests, a few of them large: does it grow without end?
 
-At first it must: ten thousand records are kept, models and allocator find their size. So the first fifth of
+At first it must: ten thousand records are kept, models and allocator reach their size. So the first fifth of
 the requests is the warm-up, and the slope is of the rest.
 """
 
@@ -32,7 +32,7 @@ Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class MemorySettings:
     """What to send. window_s: how long between two looks at the server's memory."""
 
     folder: Path
@@ -76,12 +76,12 @@ class Memory:
         return any(end.startswith("error: ") for end in self.ends)
 
 
-async def watch(asked: Asked, progress: Progress) -> Memory:
+async def watch(settings: MemorySettings, progress: Progress) -> Memory:
     """Raises WrongInput if the deployment cannot be served or has no samples."""
-    with TemporaryDirectory(prefix="growth-") as scratch, serving(asked.folder, Path(scratch)) as server:
+    with TemporaryDirectory(prefix="growth-") as scratch, serving(settings.folder, Path(scratch)) as server:
         requests = with_large(render(server.target, server.folder, Mix(outliers=0.0)), _limit(server.folder))
         start_s, ends = time.perf_counter(), Counter[str]()
-        samples = await _sample(asked, server, requests, ends, progress)
+        samples = await _sample(settings, server, requests, ends, progress)
         elapsed_s = time.perf_counter() - start_s
     warm = _warm(samples)
     figures = np.array([(one.requests, one.rss) for one in warm], np.float64)
@@ -98,19 +98,23 @@ async def watch(asked: Asked, progress: Progress) -> Memory:
 
 
 async def _sample(
-    asked: Asked, server: Server, requests: Sequence[bytes], ends: Counter[str], progress: Progress
+    settings: MemorySettings,
+    server: Server,
+    requests: Sequence[bytes],
+    ends: Counter[str],
+    progress: Progress,
 ) -> list[Sample]:
     samples = [Sample(0, server.resident_bytes())]
-    while (sent := samples[-1].requests) < asked.requests:
+    while (sent := samples[-1].requests) < settings.requests:
         at = sent % len(requests)  # each window goes on where the last one ended
         window = [*requests[at:], *requests[:at]]
-        plan = Plan(server.target.origin, window, connections=asked.connections, seconds=asked.window_s)
-        tally, _ = await run(plan, 0.0)
-        for (outcome, reason), latencies in tally.latencies_s.items():
+        plan = Plan(server.target.origin, window, connections=settings.connections, seconds=settings.window_s)
+        measurements, _ = await run(plan, 0.0)
+        for (outcome, reason), latencies in measurements.latencies_s.items():
             ends[f"{outcome} {reason}"] += len(latencies)
-        for kind, count in tally.errors.items():
+        for kind, count in measurements.errors.items():
             ends["refused too_large" if kind == TOO_LARGE else f"error: {kind}"] += count
-        samples.append(Sample(sent + tally.requests, server.resident_bytes()))
+        samples.append(Sample(sent + measurements.requests, server.resident_bytes()))
         progress(samples[-1].requests)
     return samples
 

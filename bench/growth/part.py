@@ -24,7 +24,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One other figure at one size. `what` says the unit."""
+    """One other figure at one size. what: with its unit."""
 
     what: str
     size: int
@@ -42,8 +42,8 @@ class Part:
 
 
 @contextmanager
-def weighed(n: int, what: str, facts: list[Fact]) -> Iterator[None]:
-    """Notes how many bytes each of the n things takes that are made inside and kept."""
+def measure_bytes(n: int, what: str, facts: list[Fact]) -> Iterator[None]:
+    """Notes how many bytes each of the n things takes that are made in the block and kept."""
     tracemalloc.start()
     try:
         yield
@@ -55,10 +55,10 @@ def weighed(n: int, what: str, facts: list[Fact]) -> Iterator[None]:
 
 
 @contextmanager
-def collected(n: int, facts: list[Fact]) -> Iterator[None]:
-    """Notes how much longer a full collection of garbage takes for what is made inside and kept.
+def measure_collection(n: int, facts: list[Fact]) -> Iterator[None]:
+    """Notes how much longer a full collection of garbage takes for what is made in the block and kept.
 
-    It stops every request, and looks at each thing that is kept.
+    A collection stops every request, and visits each object that is kept.
     """
     before_ms = _collection_ms()
     yield

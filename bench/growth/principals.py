@@ -12,29 +12,29 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from bench.growth.inside import Inside
+from bench.growth.in_process import InProcessGateway
 from bench.growth.interleaved import Call, Effort, compare
-from bench.growth.part import Curve, Fact, Part, collected, weighed
+from bench.growth.part import Curve, Fact, Part, measure_bytes, measure_collection
 from gateway.access.callers import KEYS_FILE, Callers, Key, add_key
 from gateway.core.pipeline import Pipeline
 from gateway.core.stage import Stage
 from guards.rate import RateGuard
 
-PERIOD_S, BURST = 3600.0, 1e6  # nobody's bucket empties while this runs, so that nobody is forgotten
+PERIOD_S, BURST = 3600.0, 1e6  # no bucket refills while this runs, so that no principal is forgotten
 CHUNK = 10_000
 SEEN = 5000
 SECRET_BYTES = 32
 
 
-async def principals(inside: Inside, sizes: Sequence[int], effort: Effort) -> Part:
+async def principals(in_process: InProcessGateway, sizes: Sequence[int], effort: Effort) -> Part:
     """The rate guard alone, and whole requests of one row, each from a random one of its principals."""
     facts: list[Fact] = []
     guards = {size: filled(size, facts) for size in sizes}
     alone: dict[int, Call] = {size: _charging(guard, size) for size, guard in guards.items()}
-    whole: dict[int, Call] = {size: _serving(inside, guard, size) for size, guard in guards.items()}
+    whole: dict[int, Call] = {size: _serving(in_process, guard, size) for size, guard in guards.items()}
     curves = [
         Curve("rate guard", await compare(alone, replace(effort, calls=20 * effort.calls))),
-        Curve("request", await compare(whole, effort, after=inside.settle)),
+        Curve("request", await compare(whole, effort, after=in_process.drain_audit)),
     ]
     return Part("principals that the rate guard remembers", "principals", curves, facts)
 
@@ -42,7 +42,7 @@ async def principals(inside: Inside, sizes: Sequence[int], effort: Effort) -> Pa
 def filled(size: int, facts: list[Fact]) -> RateGuard:
     """A rate guard that remembers so many principals."""
     guard = RateGuard(1 / PERIOD_S, BURST, time.monotonic)
-    with collected(size, facts), weighed(size, "principal", facts):
+    with measure_collection(size, facts), measure_bytes(size, "principal", facts):
         for start in range(0, size, CHUNK):
             names = [_name(i) for i in range(start, min(start + CHUNK, size))]
             guard.charge(names, time.monotonic())
@@ -66,13 +66,13 @@ def _charging(guard: RateGuard, size: int) -> Call:
     return charge
 
 
-def _serving(inside: Inside, guard: RateGuard, size: int) -> Call:
-    names, pipeline = _random_names(size), limited_by(inside.opened.pipeline, guard)
-    sent = inside.request(inside.served[:1], "")
+def _serving(in_process: InProcessGateway, guard: RateGuard, size: int) -> Call:
+    names, pipeline = _random_names(size), limited_by(in_process.deployment.pipeline, guard)
+    sent = in_process.request(in_process.served[:1], "")
 
     async def serve() -> None:
-        inside.use(pipeline)
-        await inside.serve(replace(sent, principal=next(names)))
+        in_process.use(pipeline)
+        await in_process.serve(replace(sent, principal=next(names)))
 
     return serve
 
@@ -87,27 +87,27 @@ def limited_by(pipeline: Pipeline, guard: RateGuard) -> Pipeline:
 
 
 async def keys(sizes: Sequence[int], scratch: Path, effort: Effort) -> Part:
-    """To know a caller by the key, and to read the file of keys again, which a changed file makes one do."""
+    """To identify a caller by the key, and to read the file of keys, as a restart does."""
     facts: list[Fact] = []
-    calls: dict[int, Call] = {size: _knowing(scratch / f"keys-{size}", size, facts) for size in sizes}
-    curves = [Curve("who is it", await compare(calls, replace(effort, calls=20 * effort.calls)))]
+    calls: dict[int, Call] = {size: _identifying(scratch / f"keys-{size}", size, facts) for size in sizes}
+    curves = [Curve("identify a caller", await compare(calls, replace(effort, calls=20 * effort.calls)))]
     return Part("callers with a key", "keys", curves, facts)
 
 
-def _knowing(var: Path, size: int, facts: list[Fact]) -> Call:
+def _identifying(var: Path, size: int, facts: list[Fact]) -> Call:
     token = add_key(var, "bench", tier="trusted", per_s=1e6, scopes=frozenset({"infer"}))
-    own = orjson.loads((var / KEYS_FILE).read_bytes())
     others = (Key(name=f"k{i}", hash=secrets.token_hex(SECRET_BYTES), per_s=1.0) for i in range(size - 1))
-    (var / KEYS_FILE).write_bytes(orjson.dumps([*own, *(key.model_dump(mode="json") for key in others)]))
-    with weighed(size, "key", facts):
+    with (var / KEYS_FILE).open("ab") as file:
+        file.writelines(orjson.dumps(key.model_dump(mode="json")) + b"\n" for key in others)
+    with measure_bytes(size, "key", facts):
         callers = Callers(var, anonymous_loopback=False)
         assert callers.identify(token, "127.0.0.1")
     start_s = time.perf_counter()
     Callers(var, anonymous_loopback=False).identify(token, "127.0.0.1")
     facts.append(Fact("ms to read the file", size, 1e3 * (time.perf_counter() - start_s)))
 
-    async def know() -> None:
+    async def identify() -> None:
         if callers.identify(token, "127.0.0.1") is None:
             raise RuntimeError("a known key is not known any more")
 
-    return know
+    return identify

@@ -8,9 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.growth.backlog import backlog
-from bench.growth.inside import open_inside
+from bench.growth.in_process import open_in_process
 from bench.growth.interleaved import Effort
-from bench.growth.kept import kept
+from bench.growth.kept_records import kept_records
 from bench.growth.part import Part
 from bench.growth.principals import keys, principals
 from bench.growth.rows import rows
@@ -45,16 +45,16 @@ async def measure(folder: Path, sizes: Sizes, progress: Progress) -> Report:
     parts: list[Part] = []
     with TemporaryDirectory(prefix="growth-") as temporary:
         scratch = Path(temporary)
-        async with open_inside(folder, scratch) as inside:
+        async with open_in_process(folder, scratch) as in_process:
             progress("rows a request")
-            parts.append(await rows(inside, sizes.rows, sizes.effort))
+            parts.append(await rows(in_process, sizes.rows, sizes.effort))
             progress("waiting cases")
-            parts.append(await backlog(inside, sizes.cases, scratch, sizes.effort))
+            parts.append(await backlog(in_process, sizes.cases, scratch, sizes.effort))
             progress("keys")
             parts.append(await keys(sizes.keys, scratch, sizes.effort))
             progress("principals")
-            parts.append(await principals(inside, sizes.principals, sizes.effort))
+            parts.append(await principals(in_process, sizes.principals, sizes.effort))
             progress("kept records")
-            parts.append(await kept(inside, sizes.records, scratch, sizes.effort))
-            name = inside.opened.policy.name
+            parts.append(await kept_records(in_process, sizes.records, scratch, sizes.effort))
+            name = in_process.deployment.policy.name
     return Report(name, machine(), parts)

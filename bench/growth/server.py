@@ -1,4 +1,4 @@
-"""A gateway in a process of its own, over a copy of a deployment: started, asked for its memory, ended."""
+"""A gateway in a process of its own, over a copy of a deployment: started, observed, ended."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Server:
     pid: int
 
     def resident_bytes(self) -> int:
-        """What of it lies in memory now (VmRSS of Linux)."""
+        """Its resident memory now (VmRSS of Linux)."""
         status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
         (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
         return 1024 * int(line.split()[1])
@@ -37,9 +37,9 @@ class Server:
 
 @contextmanager
 def serving(folder: Path, scratch: Path) -> Iterator[Server]:
-    """Serves a copy, with a caller who has no limit, and ends the process whatever happens.
+    """Serves a copy, with a caller that has no limit, and always ends the process.
 
-    Raises: WrongInput, with what the server said, if it does not answer within a minute.
+    Raises: WrongInput, with the log of the server, if it does not answer within a minute.
     """
     copy, log = scratch / folder.name, scratch / "serve.log"
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(VAR))

@@ -1,4 +1,4 @@
-"""The growth test as tables for people: one a part, sizes down, what was measured across."""
+"""The growth test as tables: one a part, sizes down, what was measured across."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ def tables(report: Report) -> Iterator[Table]:
 
 
 def _part(report: Report, part: Part) -> Table:
-    told = Table(
+    table = Table(
         title=f"{report.deployment}: {part.title}",
         title_justify="left",
         caption="medians; times: CPU time, compared round by round with the first size",
         caption_justify="left",
     )
-    told.add_column("", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for name in (part.counted, "cpu us", "wall us", "times", "95 %"):
-        told.add_column(name, justify="right")
+        table.add_column(name, justify="right")
     for curve in part.curves:
-        told.add_section()
+        table.add_section()
         for i, cost in enumerate(curve.costs):
-            told.add_row(curve.what, f"{cost.size:,}", *_figures(cost, compared=i > 0))
+            table.add_row(curve.what, f"{cost.size:,}", *_figures(cost, compared=i > 0))
     for what in dict.fromkeys(fact.what for fact in part.facts):
-        told.add_section()
+        table.add_section()
         for fact in part.facts:
             if fact.what == what:
-                told.add_row(what, f"{fact.size:,}", f"{fact.value:,.1f}")
-    return told
+                table.add_row(what, f"{fact.size:,}", f"{fact.value:,.1f}")
+    return table
 
 
 def _figures(cost: Cost, *, compared: bool) -> Iterator[str]:
@@ -54,19 +54,19 @@ def _us(us: float) -> str:
 
 def memory_table(memory: Memory) -> Table:
     """Resident memory over one run."""
-    told = Table(title=f"{memory.deployment}: resident memory", title_justify="left", show_header=False)
-    told.add_column(no_wrap=True)
-    told.add_column(justify="right")
+    table = Table(title=f"{memory.deployment}: resident memory", title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right")
     ends = ", ".join(f"{count:,} {end}" for end, count in sorted(memory.ends.items()))
     slope = memory.slope
-    told.add_row("requests", f"{memory.requests:,} in {memory.elapsed_s:.0f} s")
+    table.add_row("requests", f"{memory.requests:,} in {memory.elapsed_s:.0f} s")
     taken, refused = memory.large_bytes
     large = f"{memory.large_share:.1%}, in turn {taken:,} bytes (taken) and {refused:,} (refused)"
-    told.add_row("of these large", large)
-    told.add_row("how they ended", ends)
-    told.add_row("at the start", f"{memory.samples[0].rss / MIB:,.1f} MiB")
-    told.add_row("after the warm-up", f"{memory.warm_rss / MIB:,.1f} MiB")
-    told.add_row("at the end", f"{memory.samples[-1].rss / MIB:,.1f} MiB")
+    table.add_row("of these large", large)
+    table.add_row("how they ended", ends)
+    table.add_row("at the start", f"{memory.samples[0].rss / MIB:,.1f} MiB")
+    table.add_row("after the warm-up", f"{memory.warm_rss / MIB:,.1f} MiB")
+    table.add_row("at the end", f"{memory.samples[-1].rss / MIB:,.1f} MiB")
     interval = f"{slope.low:,.1f} to {slope.high:,.1f}"
-    told.add_row("growth after the warm-up", f"{slope.value:,.1f} bytes a request (95 %: {interval})")
-    return told
+    table.add_row("growth after the warm-up", f"{slope.value:,.1f} bytes a request (95 %: {interval})")
+    return table

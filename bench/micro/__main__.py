@@ -1,6 +1,6 @@
-"""`python -m bench.micro`: every micro-benchmark through pytest-benchmark, told as one table.
+"""`python -m bench.micro`: every micro-benchmark through pytest-benchmark, as one table.
 
-Exit code 0: measured; otherwise pytest's, with what it said.
+Exit code 0: measured; otherwise pytest's, with its output.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One deployment, opened once for all of them."""
+"""One deployment, loaded once for all benchmarks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.micro.world import World, open_world
+from bench.micro.fixture import MicroFixture, open_fixture
 
 
 @pytest.fixture(scope="session")
-def world() -> Iterator[World]:
-    with open_world() as opened:
-        yield opened
+def fixture() -> Iterator[MicroFixture]:
+    with open_fixture() as deployment:
+        yield deployment

@@ -65,21 +65,21 @@ def _us(one: Mapping[str, Any], stat: str) -> float:
 def table(report: Report) -> Table:
     """Stages down, sizes across: microseconds a request, and beside them the share of the forward pass."""
     where = report.machine
-    told = Table(
+    result = Table(
         title="fashion: microseconds a request (median), and as a share of the model's own forward pass",
         title_justify="left",
         caption=f"{where['cpu']}, {where['cores']} cores, commit {where['commit']}",
         caption_justify="left",
     )
-    told.add_column("stage", no_wrap=True)
+    result.add_column("stage", no_wrap=True)
     sizes = sorted({cost.rows for cost in report.costs})
     for rows in sizes:
-        told.add_column(f"{rows} rows", justify="right")
-        told.add_column("", justify="right", style="dim")
+        result.add_column(f"{rows} rows", justify="right")
+        result.add_column("", justify="right", style="dim")
     by_place = {(cost.stage, cost.rows): cost for cost in report.costs}
     for stage in dict.fromkeys(cost.stage for cost in report.costs):
         found = (by_place[stage, rows] for rows in sizes)
-        told.add_row(
+        result.add_row(
             stage, *(text for cost in found for text in (f"{cost.median_us:,.1f}", f"{cost.share:.1%}"))
         )
-    return told
+    return result

@@ -1,14 +1,14 @@
-"""Every stage of one request, each as a body over n real rows, in the order in which a request meets them."""
+"""Every stage of one request, each as a workload over n real rows, in the order of a request."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
-from bench.micro.body import Awaited, Body, Plain
-from bench.micro.ends import ends
+from bench.micro.fixture import MicroFixture
+from bench.micro.reply_and_audit import reply_and_audit
 from bench.micro.requests import binary_body, json_body
-from bench.micro.world import World
+from bench.micro.workload import AsyncWorkload, SyncWorkload, Workload
 from gateway.cli.samples import Rows
 from gateway.core.batch import Answered, Batch
 from gateway.core.stage import FeatureStage, Stage
@@ -18,45 +18,48 @@ from gateway.policy.schema import Policy
 from gateway.protocol.infer_request import parse_http_infer
 
 FORWARD = "forward pass, onnxruntime alone"
-Make: TypeAlias = Callable[[World, int], Body]
-Bodies: TypeAlias = dict[str, Make]
+Make: TypeAlias = Callable[[MicroFixture, int], Workload]
+Workloads: TypeAlias = dict[str, Make]
 
 
-def stages(policy: Policy) -> Bodies:
-    """Bodies by the name of what they measure."""
+def stages(policy: Policy) -> Workloads:
+    """Workloads by the name of what they measure."""
     return {
         **_parsing(),
         **_forward(),
         **dict(_guards(policy)),
         **_judging(),
-        **ends(),
+        **reply_and_audit(),
     }
 
 
-def _parsing() -> Bodies:
-    def binary(world: World, n: int) -> Body:
-        head, body = binary_body(world.opened.source, world.served[:n])
-        return Plain(lambda: parse_http_infer(body, head, world.contract))
+def _parsing() -> Workloads:
+    def binary(fixture: MicroFixture, n: int) -> Workload:
+        head, body = binary_body(fixture.deployment.source, fixture.served[:n])
+        return SyncWorkload(lambda: parse_http_infer(body, head, fixture.contract))
 
-    def text(world: World, n: int) -> Body:
-        body = json_body(world.opened.source, world.served[:n])
-        return Plain(lambda: parse_http_infer(body, None, world.contract))
+    def text(fixture: MicroFixture, n: int) -> Workload:
+        body = json_body(fixture.deployment.source, fixture.served[:n])
+        return SyncWorkload(lambda: parse_http_infer(body, None, fixture.contract))
 
     return {"parse JSON": text, "parse binary": binary}
 
 
-def _forward() -> Bodies:
-    def bare(world: World, n: int) -> Body:
-        feed, names = world.inputs(world.served[:n]), [out.name for out in world.session.get_outputs()]
-        return Plain(lambda: world.session.run(names, feed))
+def _forward() -> Workloads:
+    def bare(fixture: MicroFixture, n: int) -> Workload:
+        feed, names = fixture.inputs(fixture.served[:n]), [out.name for out in fixture.session.get_outputs()]
+        return SyncWorkload(lambda: fixture.session.run(names, feed))
 
-    def threaded(world: World, n: int) -> Body:
-        inputs, model = world.inputs(world.served[:n]), world.opened.artifacts.models[world.opened.primary]
-        return Awaited(lambda: model.predict(inputs))
+    def threaded(fixture: MicroFixture, n: int) -> Workload:
+        inputs, model = (
+            fixture.inputs(fixture.served[:n]),
+            fixture.deployment.artifacts.models[fixture.deployment.primary],
+        )
+        return AsyncWorkload(lambda: model.predict(inputs))
 
-    def bounded(world: World, n: int) -> Body:
-        batch, model = world.batch(world.served[:n]), world.opened.pipeline.rungs[0].model
-        return Awaited(lambda: model.forward(batch.inputs, n, batch.until_s))
+    def bounded(fixture: MicroFixture, n: int) -> Workload:
+        batch, model = fixture.batch(fixture.served[:n]), fixture.deployment.pipeline.rungs[0].model
+        return AsyncWorkload(lambda: model.forward(batch.inputs, n, batch.until_s))
 
     return {
         FORWARD: bare,
@@ -66,66 +69,66 @@ def _forward() -> Bodies:
 
 
 def _guards(policy: Policy) -> Iterator[tuple[str, Make]]:
-    """What all guards share, then what each does beyond reading its column."""
+    """The graphs that all guards share, then what each does beyond reading its column."""
     yield "measured ahead, of the input", _ahead
     yield "measured with the model's answer", _late
     for i, guard in enumerate(policy.guards):
         if isinstance(guard, SqueezePolicy):
-            yield f"guard {guard.name}, no row triggered", _scoring(i, lambda world: world.quiet)
-            yield f"guard {guard.name}, all rows triggered", _scoring(i, lambda world: world.to_squeeze)
+            yield f"guard {guard.name}, no row triggered", _scoring(i, lambda fixture: fixture.quiet)
+            yield f"guard {guard.name}, all rows triggered", _scoring(i, lambda fixture: fixture.to_squeeze)
         else:
-            yield f"guard {guard.name}", _scoring(i, lambda world: world.served)
+            yield f"guard {guard.name}", _scoring(i, lambda fixture: fixture.served)
     yield f"guard {policy.guards[0].name} with budget and verdicts", _assess_first
 
 
-def _ahead(world: World, n: int) -> Body:
-    early, given = world.measures.input_graph, {"x": world.served[:n]}
+def _ahead(fixture: MicroFixture, n: int) -> Workload:
+    early, given = fixture.measures.input_graph, {"x": fixture.served[:n]}
     assert early is not None
-    return Plain(lambda: early.run(given))
+    return SyncWorkload(lambda: early.run(given))
 
 
-def _late(world: World, n: int) -> Body:
-    early, late = world.measures.input_graph, world.measures.answer_graph
+def _late(fixture: MicroFixture, n: int) -> Workload:
+    early, late = fixture.measures.input_graph, fixture.measures.answer_graph
     assert early is not None and late is not None
-    x = world.served[:n]
-    answer = world.opened.artifacts.models[world.opened.primary].run(world.inputs(x))
+    x = fixture.served[:n]
+    answer = fixture.deployment.artifacts.models[fixture.deployment.primary].run(fixture.inputs(x))
     given = {**answer, BEFORE: early.run({"x": x})}
-    return Plain(lambda: late.run(given))
+    return SyncWorkload(lambda: late.run(given))
 
 
-def _scoring(i: int, rows_of: Callable[[World], Rows]) -> Make:
+def _scoring(i: int, rows_of: Callable[[MicroFixture], Rows]) -> Make:
     """One guard by itself, what all share already measured: no budget, no cut."""
 
-    def make(world: World, n: int) -> Body:
-        guard, batch = world.opened.pipeline.guards[i], world.answered(rows_of(world)[:n])
+    def make(fixture: MicroFixture, n: int) -> Workload:
+        guard, batch = fixture.deployment.pipeline.guards[i], fixture.answered(rows_of(fixture)[:n])
         stage: Stage[Batch] = guard.full if isinstance(guard, FeatureStage) else guard
-        return Awaited(lambda: stage.guard.score(batch))
+        return AsyncWorkload(lambda: stage.guard.score(batch))
 
     return make
 
 
-def _assess_first(world: World, n: int) -> Body:
-    guard, batch = world.opened.pipeline.guards[0], world.answered(world.served[:n])
-    return Awaited(lambda: guard.assess(batch, batch.until_s))
+def _assess_first(fixture: MicroFixture, n: int) -> Workload:
+    guard, batch = fixture.deployment.pipeline.guards[0], fixture.answered(fixture.served[:n])
+    return AsyncWorkload(lambda: guard.assess(batch, batch.until_s))
 
 
-def _judging() -> Bodies:
-    def check(world: World, n: int) -> Body:
-        batch = world.answered(world.served[:n])
-        answer = world.loop.run_until_complete(batch.run(world.opened.primary))
-        answered, (first, *_) = Answered.of(batch, answer), world.opened.pipeline.rungs[0].checks
-        return Awaited(lambda: first.guard.score(answered))
+def _judging() -> Workloads:
+    def check(fixture: MicroFixture, n: int) -> Workload:
+        batch = fixture.answered(fixture.served[:n])
+        answer = fixture.loop.run_until_complete(batch.run(fixture.deployment.primary))
+        answered, (first, *_) = Answered.of(batch, answer), fixture.deployment.pipeline.rungs[0].checks
+        return AsyncWorkload(lambda: first.guard.score(answered))
 
     return {
         "check confidence": check,
-        "pipeline.decide, no row triggered": _deciding(lambda world: world.quiet),
-        "pipeline.decide, rows as they come": _deciding(lambda world: world.served),
+        "pipeline.decide, no row triggered": _deciding(lambda fixture: fixture.quiet),
+        "pipeline.decide, rows as they come": _deciding(lambda fixture: fixture.served),
     }
 
 
-def _deciding(rows_of: Callable[[World], Rows]) -> Make:
-    def make(world: World, n: int) -> Body:
-        batch = world.batch(rows_of(world)[:n])
-        return Awaited(lambda: world.opened.pipeline.decide(batch))
+def _deciding(rows_of: Callable[[MicroFixture], Rows]) -> Make:
+    def make(fixture: MicroFixture, n: int) -> Workload:
+        batch = fixture.batch(rows_of(fixture)[:n])
+        return AsyncWorkload(lambda: fixture.deployment.pipeline.decide(batch))
 
     return make

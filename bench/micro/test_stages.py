@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.micro.body import calls_a_round, repeat
+from bench.micro.fixture import FOLDER, MOST_ROWS, MicroFixture
 from bench.micro.stages import stages
-from bench.micro.world import FOLDER, MOST_ROWS, World
+from bench.micro.workload import calls_a_round, repeat
 from gateway.deployment.deployment import Deployment
 
 ROUNDS, WARM_UP = 40, 2
@@ -17,13 +17,13 @@ STAGES = stages(Deployment.read(FOLDER).policy)
 
 @pytest.mark.parametrize("rows", SIZES)
 @pytest.mark.parametrize("stage", STAGES)
-def test_stage(benchmark: BenchmarkFixture, world: World, stage: str, rows: int) -> None:
-    """Times many calls at once: divide by `requests`, which says how many requests that were."""
-    body = STAGES[stage](world, rows)
-    calls = calls_a_round(body, world.loop)
+def test_stage(benchmark: BenchmarkFixture, fixture: MicroFixture, stage: str, rows: int) -> None:
+    """Times many calls at once: divide by `requests`, which is how many requests that were."""
+    workload = STAGES[stage](fixture, rows)
+    calls = calls_a_round(workload, fixture.loop)
     benchmark.group = f"{rows} rows"
-    benchmark.extra_info.update(stage=stage, rows=rows, requests=calls * body.requests)
+    benchmark.extra_info.update(stage=stage, rows=rows, requests=calls * workload.requests)
     result = benchmark.pedantic(  # type: ignore[no-untyped-call]
-        repeat, (body, calls, world.loop), rounds=ROUNDS, warmup_rounds=WARM_UP, iterations=1
+        repeat, (workload, calls, fixture.loop), rounds=ROUNDS, warmup_rounds=WARM_UP, iterations=1
     )
     assert result is not None

@@ -2,7 +2,7 @@
 
 Our gateway with every guard enforced, audit log and telemetry on, against servers that run the same model
 and check nothing (but for `mlserver_detector`, which runs one detector). All get the same requests, made of
-clean rows of the deployment's samples alone: an outlier would make the gateway ask people, which no peer can.
+clean rows of the deployment's samples alone: the gateway would defer an outlier to review, which no peer can.
 `--outliers 0.1` sends the load test's usual mix instead.
 
 Exit code 0: measured; 2: wrong input, or a server that does not come up or does not answer as the model does.

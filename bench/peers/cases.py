@@ -1,4 +1,4 @@
-"""What is asked of every server, and in which order."""
+"""The kinds of request that every server gets, and their order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ GATEWAY, BARE = "gateway", "bare"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One kind of request. connections: None, as many as the caller of the benchmark says."""
+    """One kind of request. connections: None, as many as the command line states."""
 
     name: str
     rows: int = 1
@@ -30,7 +30,7 @@ CASES = {
 
 
 def groups(peers: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Who runs at the same time: the gateway, the yardstick if it is wanted, and one other peer at most.
+    """Servers that run at the same time: the gateway, the yardstick if wanted, and one other peer at most.
 
     A peer that idles still takes memory and a little time, so no two of them ever run together.
     """

@@ -19,7 +19,7 @@ from bench.client import Origin
 from bench.load import Plan
 from bench.peers.bodies import MODEL, Bodies
 from bench.peers.cases import Case, groups, turns
-from bench.peers.launch import ALL, Site
+from bench.peers.launch import SERVERS_BY_NAME, Site
 from bench.peers.measure import Round, measure
 from bench.peers.process import free_port, running
 from bench.peers.verify import verify, wait
@@ -60,7 +60,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Up:
+class RunningServer:
     """A server that answers, and the load it is to get."""
 
     pid: int
@@ -70,10 +70,10 @@ class Up:
 def compare(settings: Settings) -> Iterator[Turn]:
     """Every turn as it ends. Raises WrongInput where a server does not come up or answers something else."""
     for name in settings.peers:
-        ALL[name].python()  # installed now, not between two rounds
+        SERVERS_BY_NAME[name].python()  # installed now, not between two rounds
     with ProcessPoolExecutor(1, get_context("spawn")) as generator:
         for case in settings.cases:
-            able = [name for name in settings.peers if ALL[name].binary or not case.binary]
+            able = [name for name in settings.peers if SERVERS_BY_NAME[name].binary or not case.binary]
             for group in groups(able):
                 yield from _group(settings, case, group, generator)
 
@@ -85,12 +85,16 @@ def _group(
     with TemporaryDirectory(prefix="peers-") as temporary, ExitStack() as stack:
         work = Path(temporary)
         bodies = deployment(settings.folder, work / "deployment", settings.outliers)
-        up = {name: stack.enter_context(_up(name, case, bodies, settings, work)) for name in group}
+        running_servers = {
+            name: stack.enter_context(_running_server(name, case, bodies, settings, work)) for name in group
+        }
         for number, name in turns(group, settings.rounds):
-            asked = generator.submit(measure, up[name].plan, settings.warm_up_s, up[name].pid, cores)
-            found = asked.result()
+            measurement = generator.submit(
+                measure, running_servers[name].plan, settings.warm_up_s, running_servers[name].pid, cores
+            )
+            found = measurement.result()
             if settings.wrk:
-                found = replace(found, wrk_per_s=wrk(up[name].plan, work, cores))
+                found = replace(found, wrk_per_s=wrk(running_servers[name].plan, work, cores))
             yield Turn(case.name, group[-1], name, number, found)
 
 
@@ -102,14 +106,16 @@ def deployment(folder: Path, copy: Path, outliers: float) -> Bodies:
 
 
 @contextmanager
-def _up(name: str, case: Case, bodies: Bodies, settings: Settings, work: Path) -> Iterator[Up]:
+def _running_server(
+    name: str, case: Case, bodies: Bodies, settings: Settings, work: Path
+) -> Iterator[RunningServer]:
     """One server on a copy of its own, which has answered as the model does."""
-    server = ALL[name]
+    server = SERVERS_BY_NAME[name]
     own = work / name
     own.mkdir()
     copy = shutil.copytree(bodies.folder, own / "deployment")
     many = case.connections or settings.connections
-    site = Site(server.python(), copy, own, free_port(), crowd=many > 1)
+    site = Site(server.python(), copy, own, free_port(), concurrent=many > 1)
     origin = Origin("127.0.0.1", site.port, tls=False)
     requests = bodies.requests(origin, case)
     log = own / "log"
@@ -119,4 +125,6 @@ def _up(name: str, case: Case, bodies: Bodies, settings: Settings, work: Path) -
     ):
         wait(name, child, origin, requests[0], log)
         verify(name, origin, requests, model)
-        yield Up(child.pid, Plan(origin, requests, case.rows, many, settings.seconds, peer=not server.ours))
+        yield RunningServer(
+            child.pid, Plan(origin, requests, case.rows, many, settings.seconds, peer=not server.ours)
+        )

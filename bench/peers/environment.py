@@ -11,8 +11,18 @@ from bench.environment import python_of
 
 SERVERS = Path(__file__).parent / "servers"
 ENVIRONMENTS = Path(__file__).parents[1] / "var" / "peers"
-TOLD = ("mlserver", "litserve", "bentoml", "ray", "uvicorn", "uvloop", "httptools", "onnxruntime", "numpy")
-ASK = """
+VERSIONED = (
+    "mlserver",
+    "litserve",
+    "bentoml",
+    "ray",
+    "uvicorn",
+    "uvloop",
+    "httptools",
+    "onnxruntime",
+    "numpy",
+)
+VERSION_SCRIPT = """
 import importlib.metadata as m, json, sys
 have = {d.metadata["Name"].lower(): d.version for d in m.distributions()}
 print(json.dumps({name: have[name] for name in sys.argv[1:] if name in have}))
@@ -30,7 +40,9 @@ def own_python() -> Path:
 
 
 def versions(python: Path) -> dict[str, str]:
-    """What decides about speed, as it is installed there."""
-    told = subprocess.run([str(python), "-c", ASK, *TOLD], check=True, capture_output=True)  # noqa: S603
-    found: dict[str, str] = json.loads(told.stdout)
+    """The versions installed there of what determines speed."""
+    completed = subprocess.run(  # noqa: S603 (our own script)
+        [str(python), "-c", VERSION_SCRIPT, *VERSIONED], check=True, capture_output=True
+    )
+    found: dict[str, str] = json.loads(completed.stdout)
     return found

@@ -1,7 +1,7 @@
-"""How each server is started, in the way its own documentation says, and as it was fastest here.
+"""How each server is started, as its own documentation recommends, and as it was fastest here.
 
 MLServer: parallel workers off, which are on by default; its CPU a request was 1.7 times as much with one.
-MLServer and LitServe: adaptive batching for many callers, none for a caller alone, who would only wait for
+MLServer and LitServe: adaptive batching for many callers, none for a single caller, which would only wait for
 the batch to fill. BentoML: no adaptive batching, which was slower in both.
 """
 
@@ -25,14 +25,14 @@ MAX_BATCH, BATCH_WAIT_S = 32, 0.002
 class Site:
     """Where a server runs: its interpreter, its copy of the deployment, a folder of its own, its port.
 
-    crowd: many callers are to come, so that batches fill.
+    concurrent: there are many connections, so that batches fill.
     """
 
     python: Path
     deployment: Path
     work: Path
     port: int
-    crowd: bool
+    concurrent: bool
 
     def tool(self, name: str) -> str:
         """A command that a package installed beside the interpreter."""
@@ -44,8 +44,8 @@ class Server:
     """One row of the comparison.
 
     environment: the requirements it is installed from; None: it runs in our own. binary: whether it takes
-    the binary tensor extension. ours: whether it says how each request ended. threads: that onnxruntime may
-    use for one operator.
+    the binary tensor extension. ours: whether it states the outcome of each request. threads: of onnxruntime
+    for one operator.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Server:
             "PEER_FOLDER": str(site.deployment),
             "PEER_PORT": str(site.port),
             "PEER_THREADS": str(self.threads),
-            "PEER_BATCH": str(MAX_BATCH if site.crowd else 1),
+            "PEER_BATCH": str(MAX_BATCH if site.concurrent else 1),
             "PYTHONPATH": str(SERVERS),
             "OPENBLAS_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",
@@ -84,9 +84,11 @@ def _script(name: str) -> Callable[[Site], list[str]]:
 
 def _mlserver(runtime: str) -> Callable[[Site], list[str]]:
     def command(site: Site) -> list[str]:
-        crowd = {"max_batch_size": MAX_BATCH, "max_batch_time": BATCH_WAIT_S} if site.crowd else {}
+        concurrent = {"max_batch_size": MAX_BATCH, "max_batch_time": BATCH_WAIT_S} if site.concurrent else {}
         folder = site.work / MODEL
-        return start_mlserver(site.python, folder, runtime, {"name": MODEL, **crowd}, site.port, free_port())
+        return start_mlserver(
+            site.python, folder, runtime, {"name": MODEL, **concurrent}, site.port, free_port()
+        )
 
     return command
 
@@ -96,10 +98,10 @@ def start_mlserver(
 ) -> list[str]:
     """Writes MLServer's settings for one model into a new folder; the command that serves it on loopback."""
     folder.mkdir()
-    told = {**model, "implementation": f"mlserver_runtime.{runtime}"}
+    settings = {**model, "implementation": f"mlserver_runtime.{runtime}"}
     ports = {"http_port": port, "grpc_port": grpc_port, "metrics_port": free_port()}
     server = {"debug": False, "host": "127.0.0.1", "parallel_workers": 0, **ports}
-    (folder / "model-settings.json").write_text(json.dumps(told), encoding="utf-8")
+    (folder / "model-settings.json").write_text(json.dumps(settings), encoding="utf-8")
     (folder / "settings.json").write_text(json.dumps(server), encoding="utf-8")
     return [str(python.parent / "mlserver"), "start", str(folder)]
 
@@ -109,7 +111,7 @@ def _bentoml(site: Site) -> list[str]:
     return [site.tool("bentoml"), "serve", *where, "bentoml_service:Onnx"]
 
 
-ALL = {
+SERVERS_BY_NAME = {
     server.name: server
     for server in (
         Server(GATEWAY, _gateway, binary=True, ours=True),
@@ -122,4 +124,4 @@ ALL = {
         Server("bentoml", _bentoml, "bentoml"),
     )
 }
-PEERS = tuple(name for name in ALL if name != GATEWAY)
+PEERS = tuple(name for name in SERVERS_BY_NAME if name != GATEWAY)

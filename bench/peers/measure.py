@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 import uvloop
 
 from bench.load import Plan, run
+from bench.measurements import SUCCESS, Measurements, Spread
 from bench.peers.proc import Usage
 from bench.results import ANSWERED
-from bench.tally import PLAIN, Spread, Tally
 
 REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one server gave in one round, warm-up excluded.
+    """What one server achieved in one round, warm-up excluded.
 
-    requests_per_s, rows_per_s: those that were not refused; what was deferred to people counts. answered: the
+    requests_per_s, rows_per_s: those that were not refused; what was deferred counts. answered: the
     share of rows that a model answered. ended: requests by outcome and reason. p50_ms, p99_ms: of all
     requests. cpu_us: of the server's whole process tree, for each request that was not refused.
     generator_busy: the share of one core that the generator used.
@@ -47,24 +47,26 @@ def measure(plan: Plan, warm_up_s: float, pid: int, cores: frozenset[int]) -> Ro
     os.sched_setaffinity(0, cores)
     uvloop.run(run(replace(plan, seconds=warm_up_s), 0.0))
     before, own_s = Usage.of(pid), time.process_time()
-    tally, elapsed_s = uvloop.run(run(plan, 0.0))
+    measurements, elapsed_s = uvloop.run(run(plan, 0.0))
     own_s, after = time.process_time() - own_s, Usage.of(pid)
-    return round_of(tally, elapsed_s, after.cpu_s - before.cpu_s, after.rss_bytes, own_s / elapsed_s)
+    return round_of(measurements, elapsed_s, after.cpu_s - before.cpu_s, after.rss_bytes, own_s / elapsed_s)
 
 
-def round_of(tally: Tally, elapsed_s: float, cpu_s: float, rss_bytes: int, generator_busy: float) -> Round:
+def round_of(
+    measurements: Measurements, elapsed_s: float, cpu_s: float, rss_bytes: int, generator_busy: float
+) -> Round:
     """The figures of one round."""
-    ended = {" ".join(how).strip(): len(part) for how, part in tally.latencies_s.items()}
-    good = sum(len(part) for (outcome, _), part in tally.latencies_s.items() if outcome != REFUSED)
-    answered = sum(tally.rows[outcome] for outcome in (*ANSWERED, PLAIN))
-    latency = Spread.of(tally.all_s())
+    ended = {" ".join(how).strip(): len(part) for how, part in measurements.latencies_s.items()}
+    good = sum(len(part) for (outcome, _), part in measurements.latencies_s.items() if outcome != REFUSED)
+    answered = sum(measurements.rows[outcome] for outcome in (*ANSWERED, SUCCESS))
+    latency = Spread.of(measurements.all_s())
     return Round(
-        requests=tally.requests,
-        errors=dict(tally.errors),
+        requests=measurements.requests,
+        errors=dict(measurements.errors),
         seconds=elapsed_s,
         requests_per_s=good / elapsed_s,
-        rows_per_s=(tally.rows.total() - tally.rows[REFUSED]) / elapsed_s,
-        answered=answered / max(1, tally.rows.total()),
+        rows_per_s=(measurements.rows.total() - measurements.rows[REFUSED]) / elapsed_s,
+        answered=answered / max(1, measurements.rows.total()),
         ended=ended,
         p50_ms=latency.p50,
         p99_ms=latency.p99,

@@ -13,7 +13,7 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One line of /proc/PID/stat. cpu_s: its own and that of children it has buried. started: in ticks."""
+    """One line of /proc/PID/stat. cpu_s: its own and that of children it has reaped. started: in ticks."""
 
     pid: int
     parent: int
@@ -23,7 +23,7 @@ class Process:
 
     @classmethod
     def read(cls, pid: int) -> Process | None:
-        """None where there is no such process, or only its corpse."""
+        """None where there is no such process, or only a zombie."""
         try:
             stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         except (FileNotFoundError, ProcessLookupError):
@@ -51,10 +51,10 @@ class Usage:
 def tree(pid: int) -> list[Process]:
     """A process and its descendants, as far as they live; parents before children."""
     children: dict[int, list[Process]] = {}
-    everyone = {one.pid: one for one in _all()}
-    for one in everyone.values():
+    by_pid = {one.pid: one for one in _all()}
+    for one in by_pid.values():
         children.setdefault(one.parent, []).append(one)
-    found = [everyone[pid]] if pid in everyone else []
+    found = [by_pid[pid]] if pid in by_pid else []
     for one in found:
         found.extend(children.get(one.pid, ()))
     return found

@@ -17,7 +17,7 @@ GRACE_S, POLL_S = 20.0, 0.05
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listened on a moment ago."""
+    """A port of loopback that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -46,7 +46,7 @@ def running(
 
 
 def end(child: subprocess.Popen[bytes]) -> None:
-    """Asks the server to end, then those of its children that it forgot, then none of them."""
+    """Terminates the server, then its remaining children, then kills what is left."""
     family = tree(child.pid)
     if child.poll() is None:
         child.terminate()
@@ -63,7 +63,7 @@ def end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _left(family: Sequence[Process]) -> list[Process]:
-    """Who of them still lives: the same process, not another that got its number since."""
+    """Those that still run: the same process, not another that got its number since."""
     now = (Process.read(one.pid) for one in family)
     return [one for one, then in zip(now, family, strict=True) if one and one.started == then.started]
 

@@ -14,7 +14,7 @@ from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
-class Spanned:
+class MedianWithRange:
     """The median over the rounds, with the least and the greatest."""
 
     median: float
@@ -29,11 +29,11 @@ class Spanned:
         return cls(median(values), min(values), max(values))
 
 
-def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spanned:
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> MedianWithRange:
     """Ours over theirs, round by round."""
-    return Spanned.of([a / b if b else math.nan for a, b in zip(ours, theirs, strict=True)])
+    return MedianWithRange.of([a / b if b else math.nan for a, b in zip(ours, theirs, strict=True)])
 
 
-def differences(ours: Sequence[float], theirs: Sequence[float]) -> Spanned:
+def differences(ours: Sequence[float], theirs: Sequence[float]) -> MedianWithRange:
     """Ours less theirs, round by round."""
-    return Spanned.of([a - b for a, b in zip(ours, theirs, strict=True)])
+    return MedianWithRange.of([a - b for a, b in zip(ours, theirs, strict=True)])

@@ -10,13 +10,13 @@ from bench.machine import machine
 from bench.peers.cases import GATEWAY
 from bench.peers.compare import Settings, Turn
 from bench.peers.environment import versions
-from bench.peers.launch import ALL
+from bench.peers.launch import SERVERS_BY_NAME
 from bench.peers.measure import Round
-from bench.peers.ratios import Spanned, differences, ratios
+from bench.peers.ratios import MedianWithRange, differences, ratios
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class Comparison:
     """The gateway beside one peer in one case: ours over theirs, over the pairs of rounds.
 
     added_p50_ms: ours less theirs.
@@ -25,15 +25,15 @@ class Beside:
     case: str
     peer: str
     pairs: int
-    throughput: Spanned
-    p99: Spanned
-    cpu: Spanned
-    added_p50_ms: Spanned
+    throughput: MedianWithRange
+    p99: MedianWithRange
+    cpu: MedianWithRange
+    added_p50_ms: MedianWithRange
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Everything. machine also tells the commit. The cores are those that were allowed."""
+    """Everything. machine: with the commit. The cores are those that were allowed."""
 
     machine: dict[str, str]
     versions: dict[str, dict[str, str]]
@@ -44,14 +44,14 @@ class Results:
     outliers: float
     server_cores: list[int]
     generator_cores: list[int]
-    beside: list[Beside]
+    beside: list[Comparison]
     turns: list[Turn]
 
     @classmethod
     def of(cls, settings: Settings, turns: Sequence[Turn]) -> Self:
         return cls(
             machine=machine(),
-            versions={name: versions(ALL[name].python()) for name in (GATEWAY, *settings.peers)},
+            versions={name: versions(SERVERS_BY_NAME[name].python()) for name in (GATEWAY, *settings.peers)},
             rounds=settings.rounds,
             seconds=settings.seconds,
             warm_up_s=settings.warm_up_s,
@@ -64,18 +64,20 @@ class Results:
         )
 
 
-def beside(turns: Sequence[Turn]) -> list[Beside]:
+def beside(turns: Sequence[Turn]) -> list[Comparison]:
     """Each peer in each case, put beside the gateway's turn of the same group and round."""
     ours = {(one.case, one.group, one.number): one.round for one in turns if one.server == GATEWAY}
     theirs = dict.fromkeys((one.case, one.server) for one in turns if one.server != GATEWAY)
     return [_beside(case, peer, turns, ours) for case, peer in theirs]
 
 
-def _beside(case: str, peer: str, turns: Sequence[Turn], ours: dict[tuple[str, str, int], Round]) -> Beside:
+def _beside(
+    case: str, peer: str, turns: Sequence[Turn], ours: dict[tuple[str, str, int], Round]
+) -> Comparison:
     found = [one for one in turns if (one.case, one.server) == (case, peer)]
     pairs = [(ours[one.case, one.group, one.number], one.round) for one in found]
     a, b = [a for a, _ in pairs], [b for _, b in pairs]
-    return Beside(
+    return Comparison(
         case=case,
         peer=peer,
         pairs=len(pairs),

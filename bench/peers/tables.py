@@ -1,4 +1,4 @@
-"""What a person wants to see of a comparison, and what would lead them astray."""
+"""A comparison as tables, with warnings of what may mislead."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from rich.table import Table
 
 from bench.peers.compare import Turn
 from bench.peers.measure import REFUSED, Round
-from bench.peers.ratios import Spanned
-from bench.peers.results import Beside, Results
+from bench.peers.ratios import MedianWithRange
+from bench.peers.results import Comparison, Results
 
 BUSY = 0.9
 
@@ -47,7 +47,7 @@ def _medians(rounds: Sequence[Round], checked: bool) -> Iterator[str]:
         yield f"{median(one.wrk_per_s or 0.0 for one in rounds):.0f}"
 
 
-def _ratios(found: Sequence[Beside]) -> Table:
+def _ratios(found: Sequence[Comparison]) -> Table:
     table = _table("the gateway beside each: gateway / peer, median (least to greatest)", "case")
     table.add_column("peer", no_wrap=True)
     for name in ("pairs", "requests/s", "p99", "CPU a request", "added p50 ms"):
@@ -75,5 +75,5 @@ def _table(title: str, first: str) -> Table:
     return table
 
 
-def _span(span: Spanned) -> str:
+def _span(span: MedianWithRange) -> str:
     return f"{span.median:.2f} ({span.low:.2f} to {span.high:.2f})"

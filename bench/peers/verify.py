@@ -13,7 +13,7 @@ import orjson
 import uvloop
 from numpy.typing import NDArray
 
-from bench.client import Answer, Origin, ask
+from bench.client import Origin, Response, send_once
 from bench.requests import WrongInput
 from fallbacks.onnx import OnnxModel
 
@@ -29,7 +29,7 @@ def wait(server: str, child: Popen[bytes], origin: Origin, request: bytes, log: 
     until_s = time.monotonic() + START_S
     while child.poll() is None and time.monotonic() < until_s:
         with suppress(ConnectionError):
-            answer = uvloop.run(ask(origin, request))
+            answer = uvloop.run(send_once(origin, request))
             if answer.status == 200 or answer.outcome:
                 return
         time.sleep(POLL_S)
@@ -42,14 +42,14 @@ def verify(server: str, origin: Origin, requests: Sequence[bytes], model: OnnxMo
     The gateway stops a few good rows, so the first request that it serves as a whole is looked at.
     """
     for request in requests[:TRIED]:
-        answer = uvloop.run(ask(origin, request))
+        answer = uvloop.run(send_once(origin, request))
         if answer.status == 200 and answer.outcome in SURE:
             compare(server, request, answer, model)
             return
     raise WrongInput(f"{server} serves none of {TRIED} requests: {answer.status} {answer.body[:300]!r}")
 
 
-def compare(server: str, request: bytes, answer: Answer, model: OnnxModel) -> None:
+def compare(server: str, request: bytes, answer: Response, model: OnnxModel) -> None:
     """Raises WrongInput unless the answer holds the model's probabilities for the rows of the request."""
     head, _, body = request.partition(b"\r\n\r\n")
     sent = int(head.split(LENGTH)[1].split(b"\r\n")[0]) if LENGTH in head else 0

@@ -1,4 +1,4 @@
-"""The same load by wrk, a generator in C, to cross-check throughput. Its latencies are not looked at."""
+"""The same load by wrk, a generator in C, to cross-check throughput. Its latencies are ignored."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def missing() -> bool:
 def wrk(plan: Plan, work: Path, cores: frozenset[int]) -> float:
     """Requests a second. Raises WrongInput where it did not work, or a peer answered without success.
 
-    Ours also says no, to the rows that it defers.
+    The gateway also answers without success, for the rows that it defers.
     """
     bodies, script = work / "requests.bin", work / "requests.lua"
     bodies.write_bytes(b"".join(plan.requests))

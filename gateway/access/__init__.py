@@ -1,1 +1,4 @@
-"""Who calls, and what each caller may have."""
+"""Access of callers: keys, in-flight limits, trusted proxies, TLS.
+
+Imports the core and the policy schema. Read `callers.py` first, then `keys.py`.
+"""

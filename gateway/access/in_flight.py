@@ -1,7 +1,7 @@
-"""How many requests are under way, in all and for each caller: one bound, whatever protocol they came by.
+"""How many requests are in flight, in all and for each caller: one bound, whatever protocol they use.
 
-Rates say how often somebody may ask; this says how much of the gateway one caller may hold at a time. What
-waits for a person's answer counts too.
+Rates bound how often a caller may send; this bounds how much of the gateway one caller may hold at a time.
+Requests that wait for a reviewer count too.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ RETRY_S = 1.0
 
 
 class InFlight:
-    """Counts requests under way, for one event loop. The limits may be changed at any time."""
+    """Counts requests in flight, for one event loop. The limits may be changed at any time."""
 
-    def __init__(self, most: int, most_per_caller: int) -> None:
-        self.most, self.most_per_caller = most, most_per_caller
+    def __init__(self, limit: int, limit_per_caller: int) -> None:
+        self.limit, self.limit_per_caller = limit, limit_per_caller
         self.total = 0
         self._by_caller: dict[str, int] = {}
 
-    def enter(self, principal: str) -> Refused | None:
-        """Takes a request in, which must `leave`; or says why not. Cost: 0.2 us."""
-        if self.total >= self.most:
+    def acquire(self, principal: str) -> Refused | None:
+        """Counts a request, which must `release`; or returns why it is refused. Cost: 0.2 us."""
+        if self.total >= self.limit:
             return Refused(Reason.UNAVAILABLE, RETRY_S)
         count = self._by_caller.get(principal, 0)
-        if count >= self.most_per_caller:
+        if count >= self.limit_per_caller:
             return Refused(Reason.RATE_LIMITED, RETRY_S)
         self._by_caller[principal] = count + 1
         self.total += 1
         return None
 
-    def leave(self, principal: str) -> None:
-        """The end of a request that came in. Nothing is kept of a caller without any."""
+    def release(self, principal: str) -> None:
+        """Ends a request that was counted. Nothing is kept of a caller without any."""
         self.total -= 1
         count = self._by_caller[principal] - 1
         if count:

@@ -1,14 +1,17 @@
-"""The file of API keys, `var/keys.json`: a list of callers, each with a keyed hash of the key.
+"""The file of API keys, `var/keys.jsonl`: one caller a line, each with a keyed hash of its key.
 
-A key is 256 random bits; the file holds HMAC-SHA256 of it under a secret that lies beside it (`var/secret`,
-mode 0600), so the file alone lets nobody in. It is written whole, and read one key at a time.
+A key is 256 random bits; the file holds HMAC-SHA256 of it under a secret that lies beside it (`var/secret`).
+Both are readable by their owner alone, and the file alone admits no request.
+
+The file is only appended to. A later line replaces an earlier one of the same name. To revoke a key, delete
+its line, or the file to revoke all. A last line without a line end, left by a writer that was killed, is
+ignored and logged, and removed by the next append; any other line that is no key makes the file invalid.
 """
 
 from __future__ import annotations
 
 import hmac
-import json
-import re
+import logging
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,22 +20,23 @@ from typing import Annotated
 import orjson
 from pydantic import Field
 
+from gateway.access.key_file import append_line, convert_list, private_file, write_lock
 from gateway.core.errors import ArtifactError, Problem
 from gateway.policy.fields import Name, Strict
 
-KEYS_FILE = "keys.json"
+KEYS_FILE = "keys.jsonl"
+LIST_FILE = "keys.json"
+"""Where keys were kept before, as one JSON list."""
 SECRET_FILE = "secret"  # noqa: S105 (a file name)
-_SPACE = re.compile(r"[ \t\n\r]*")
-_DECODE = json.JSONDecoder().raw_decode
-
-
+SECRET_BYTES = 32
 SCOPES = ("explain", "infer", "metadata")
-"""What a key may allow: everything found of the caller's own decisions; inference, and all of the caller's
-own that comes of it; what the gateway says of its models. `infer` includes `metadata`."""
+"""What a key may allow: the findings of the caller's own decisions; inference, and all of the caller's own
+that comes of it; what the gateway states about its models. `infer` includes `metadata`."""
+log = logging.getLogger(__name__)
 
 
 class Key(Strict):
-    """One caller as it is kept. `hash` is hexadecimal HMAC-SHA256; `models` that it may ask, None for all."""
+    """One caller on file. hash: hexadecimal HMAC-SHA256; per_s: rows a second; models: None for all."""
 
     name: Name
     hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -42,45 +46,48 @@ class Key(Strict):
     models: Annotated[frozenset[str], Field(strict=False)] | None = None
 
 
+def parse_keys(content: bytes, start: int = 0) -> Iterator[Key]:
+    """The keys in a file, line by line, superseded ones too; or only those after a line that ends at `start`.
+
+    Raises:  ValueError at a line that is no key, after the keys before it.
+    Cost:    4 us a key.
+    """
+    at = start
+    while (end := content.find(b"\n", at)) >= 0:
+        if line := content[at:end].strip():
+            yield _parse_key(line, content, at)
+        at = end + 1
+    if last := content[at:].strip():
+        try:
+            yield _parse_key(last, content, at)
+        except ValueError:
+            log.warning("the last line of the keys on file is cut short: it is ignored")
+
+
+def _parse_key(line: bytes, content: bytes, at: int) -> Key:
+    try:
+        return Key.model_validate(orjson.loads(line))
+    except ValueError as error:
+        number = content.count(b"\n", 0, at) + 1
+        raise ValueError(f"line {number} is no key: {error}") from error
+
+
 def load_keys(var: Path) -> list[Key]:
-    """The callers on file; none if there is no file. Raises ArtifactError if it is broken."""
-    path = var / KEYS_FILE
+    """The callers on file, one a name; none if there is no file.
+
+    Raises: ArtifactError if the file is invalid.
+    """
+    convert_keys(var)
+    return _read(var / KEYS_FILE)
+
+
+def _read(path: Path) -> list[Key]:
     if not path.exists():
         return []
     try:
-        return list(keys_in(path.read_bytes()))
-    except (OSError, ValueError, RecursionError) as error:
+        return list({key.name: key for key in parse_keys(path.read_bytes())}.values())
+    except (OSError, ValueError) as error:
         raise ArtifactError([Problem("", f"is not a list of keys: {error}", str(path))]) from error
-
-
-def keys_in(content: bytes, start: int = 0) -> Iterator[Key]:
-    """The keys in a file, one by one; or only those that follow, from where a key ended.
-
-    Raises: ValueError where the file is broken, after the keys before that.
-    Cost:   6 us a key.
-    """
-    text = content[start:].decode()
-    at = _skip(text, 0) if start else _past(text, 0, "[")
-    among = start > 0
-    while not text.startswith("]", at):
-        value, at = _DECODE(text, _past(text, at, ",") if among else at)
-        yield Key.model_validate(value)
-        at, among = _skip(text, at), True
-    if _skip(text, at + 1) != len(text):
-        raise ValueError("something follows the list")
-
-
-def _skip(text: str, at: int) -> int:
-    space = _SPACE.match(text, at)
-    return at if space is None else space.end()
-
-
-def _past(text: str, at: int, mark: str) -> int:
-    """Where something begins after white space, a mark, and white space."""
-    at = _skip(text, at)
-    if not text.startswith(mark, at):
-        raise ValueError(f"no {mark!r} at character {at}")
-    return _skip(text, at + 1)
 
 
 def add_key(
@@ -92,35 +99,65 @@ def add_key(
     scopes: frozenset[str],
     models: frozenset[str] | None = None,
 ) -> str:
-    """Adds or replaces a caller and returns the key, which is not kept. The file is replaced whole."""
+    """Adds or replaces a caller and returns the key, which is not kept. Safe beside other processes.
+
+    Returns once the line is on the disk.
+
+    Raises: ArtifactError if the file is invalid; ValueError if an argument is; OSError.
+    """
     key = "fsg_" + secrets.token_urlsafe(32)
-    hash_ = hashed(key, _secret_of(var))
-    made = Key(name=name, hash=hash_, tier=tier, per_s=per_s, scopes=scopes, models=models)
-    keys = [*(one for one in load_keys(var) if one.name != name), made]
-    body = orjson.dumps(
-        [one.model_dump(mode="json", exclude_none=True) for one in keys], option=orjson.OPT_INDENT_2
-    )
-    _write_private(var / KEYS_FILE, body)
+    convert_keys(var)
+    with write_lock(var):
+        _read(var / KEYS_FILE)  # to an invalid file nothing is added: no replica would read it
+        hash_ = hashed(key, _secret(var))
+        added = Key(name=name, hash=hash_, tier=tier, per_s=per_s, scopes=scopes, models=models)
+        append_line(var / KEYS_FILE, _line(added), _is_key)
     return key
 
 
+def convert_keys(var: Path) -> None:
+    """Makes the file of keys from the list of an earlier version, which is renamed; else costs one look-up.
+
+    Raises: ArtifactError if the list is invalid; OSError.
+    """
+    path = var / LIST_FILE
+    if not path.exists():
+        return
+    with write_lock(var):
+        try:
+            convert_list(path, var / KEYS_FILE, _lines_of_list)
+        except FileNotFoundError:
+            pass  # another process has done it
+        except ValueError as error:
+            raise ArtifactError([Problem("", f"is not a list of keys: {error}", str(path))]) from error
+
+
+def _lines_of_list(content: bytes) -> list[bytes]:
+    rows = orjson.loads(content)
+    if not isinstance(rows, list):
+        raise ValueError("no JSON list")
+    return [_line(Key.model_validate(row)) for row in rows]
+
+
+def _line(key: Key) -> bytes:
+    return orjson.dumps(key.model_dump(mode="json", exclude_none=True))
+
+
+def _is_key(line: bytes) -> bool:
+    try:
+        return bool(Key.model_validate(orjson.loads(line)))
+    except ValueError:
+        return False
+
+
 def hashed(key: str, secret: bytes) -> str:
-    """What is kept of a key."""
+    """What is kept of a key: 64 hexadecimal digits. Cost: 2 us."""
     return hmac.digest(secret, key.encode(), "sha256").hex()
 
 
-def _secret_of(var: Path) -> bytes:
-    """The secret of this deployment, made where there is none."""
+def _secret(var: Path) -> bytes:
+    """The secret of this deployment, made where there is none. Under the lock."""
     path = var / SECRET_FILE
     if not path.exists():
-        _write_private(path, secrets.token_bytes(32))
+        private_file(path, secrets.token_bytes(SECRET_BYTES))
     return path.read_bytes()
-
-
-def _write_private(path: Path, body: bytes) -> None:
-    """Replaces a file in one step, readable by its owner alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{secrets.token_hex(4)}")
-    draft.touch(mode=0o600)
-    draft.write_bytes(body)
-    draft.replace(path)

@@ -1,7 +1,7 @@
-"""Who is at the other end of a trusted proxy: the rightmost address of X-Forwarded-For that is no proxy.
+"""The client behind trusted proxies: the rightmost address of X-Forwarded-For that is no trusted proxy.
 
-Each proxy appends the address it was asked from, so what stands to the left of the first stranger is only
-what the stranger claims. The rules are uvicorn's, which stood here before, to the letter.
+Each proxy appends the address of its peer, so everything to the left of the first untrusted address is only
+what that client claims. The rules are exactly those of uvicorn's ProxyHeadersMiddleware.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ LONGEST_KEPT = 253
 
 
 class Proxies:
-    """trusted: addresses, networks (`10.0.0.0/8`) and names, or only `*`: everybody, whatever they claim."""
+    """trusted: addresses, networks (`10.0.0.0/8`) and names; or only `*`, which trusts every peer."""
 
     def __init__(self, trusted: Sequence[str]) -> None:
         self._all = list(trusted) == ["*"]
         self._addresses: set[IPv4Address | IPv6Address] = set()
         self._networks: list[IPv4Network | IPv6Network] = []
         self._names: set[str] = set()
-        for one in trusted:
+        for entry in trusted:
             try:
-                if "/" in one:
-                    self._networks.append(ip_network(one))
+                if "/" in entry:
+                    self._networks.append(ip_network(entry))
                 else:
-                    self._addresses.add(ip_address(one))
+                    self._addresses.add(ip_address(entry))
             except ValueError:
-                self._names.add(one)
+                self._names.add(entry)
         self._kept = lru_cache(maxsize=4096)(self._found)
 
     def client(self, peer: str, forwarded: bytes | None) -> str:
-        """The address of whoever asks.
+        """The address of the client.
 
         Args:    peer: the other end of the connection; forwarded: X-Forwarded-For, repeated ones joined.
-        Cost:    0.3 us for peers without the header; about 2 us for one address that was seen lately.
+        Cost:    0.3 us for peers without the header; about 2 us for an address that was seen lately.
         """
         if forwarded is None or not self._trusts(peer):
             return peer
@@ -45,7 +45,7 @@ class Proxies:
             for hop in reversed(hops):
                 if not self._trusts(host := host_of(hop)):
                     return host or peer
-        return host_of(hops[0]) or peer  # all are proxies: the first is the client too
+        return host_of(hops[0]) or peer  # all are trusted: the first is taken for the client
 
     def _trusts(self, host: str) -> bool:
         if self._all or not host:
@@ -63,7 +63,7 @@ class Proxies:
 def host_of(hop: str) -> str:
     """The address of one hop without its port: `A.B.C.D:port`, `[v6]:port` or bare.
 
-    What has no such form stays as it is, so that nothing becomes trusted by being tidied up.
+    Any other text stays as it is, so that nothing becomes trusted by being normalised.
     """
     if hop.startswith("["):
         host, bracket, rest = hop[1:].partition("]")

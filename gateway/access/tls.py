@@ -1,6 +1,6 @@
 """TLS by configuration: the certificate and key that `serving.tls` names, for both listeners.
 
-Read once, at the start of a replica: a renewed certificate is taken up by a restart, as all of `serving` is.
+Read once, at the start of a replica: a renewed certificate takes effect at a restart, as all of `serving`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
 
-AT = ("serving", "tls")
+FIELD = ("serving", "tls")
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """What listeners need. certificate, key: as they are in the files (PEM), for gRPC; context: for HTTP."""
+    """For listeners. certificate, key: the PEM files, for gRPC; context: the same, for HTTP."""
 
     certificate: bytes
     key: bytes = field(repr=False)
@@ -24,9 +24,9 @@ class Tls:
 
 
 def load_tls(deployment: Deployment) -> Tls | None:
-    """What the policy says, ready to serve; None if it says nothing.
+    """TLS as the policy configures it; None if it does not.
 
-    Raises:  PolicyError where a file is missing, is none of its kind or does not fit the other.
+    Raises:  PolicyError where a file is missing or invalid, or the key is not that of the certificate.
     """
     folder, files = deployment.folder, deployment.policy.serving.tls
     if files is None:
@@ -44,7 +44,7 @@ def load_tls(deployment: Deployment) -> Tls | None:
         # The empty password, because OpenSSL would ask on the terminal for that of an encrypted key.
         context.load_cert_chain(folder / files.certificate, folder / files.key, password="")
     except (ssl.SSLError, OSError, ValueError) as error:
-        raise PolicyError([_explain(deployment, error)]) from None
+        raise PolicyError([_problem(deployment, error)]) from None
     return Tls(certificate, key, context)
 
 
@@ -52,8 +52,8 @@ def _read(deployment: Deployment, name: str, path: str) -> bytes:
     try:
         return (deployment.folder / path).read_bytes()
     except (OSError, ValueError) as error:
-        what = f"{path!r} cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise PolicyError([deployment.problem((*AT, name), what)]) from None
+        reason = f"{path!r} cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise PolicyError([deployment.problem((*FIELD, name), reason)]) from None
 
 
 def _check_certificate(deployment: Deployment, pem: bytes) -> None:
@@ -61,15 +61,15 @@ def _check_certificate(deployment: Deployment, pem: bytes) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError):
         raise PolicyError(
-            [deployment.problem((*AT, "certificate"), "is no PEM file of a certificate")]
+            [deployment.problem((*FIELD, "certificate"), "is no PEM file of a certificate")]
         ) from None
 
 
-def _explain(deployment: Deployment, error: Exception) -> Problem:
-    """Whose fault it is that OpenSSL does not take a certificate, which is one, with its key."""
+def _problem(deployment: Deployment, error: Exception) -> Problem:
+    """Which of the two files OpenSSL rejects, though the certificate by itself is valid."""
     reason = getattr(error, "reason", None)
     if reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
-        return deployment.problem((*AT, "key"), "is not the key of the certificate")
+        return deployment.problem((*FIELD, "key"), "is not the key of the certificate")
     if reason is None:
-        return deployment.problem((*AT, "key"), "is no PEM file of a private key without a password")
-    return deployment.problem((*AT, "certificate"), f"cannot serve: {reason.lower().replace('_', ' ')}")
+        return deployment.problem((*FIELD, "key"), "is no PEM file of a private key without a password")
+    return deployment.problem((*FIELD, "certificate"), f"cannot serve: {reason.lower().replace('_', ' ')}")

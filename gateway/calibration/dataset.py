@@ -8,16 +8,15 @@ Text is an array of text or of byte strings, in which numpy cannot keep a NUL at
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.core.decision import Tensors
+from gateway.policy.kinds.rows import Labels
 from gateway.protocol.contract import Contract, TensorSpec
 from gateway.protocol.tensors import nearest_bf16
-
-Labels: TypeAlias = NDArray[np.int64]
 
 
 def read(held: Mapping[str, NDArray[Any]], contract: Contract) -> tuple[Tensors, Labels]:

@@ -100,6 +100,7 @@ def check(folder: Folder, as_json: AsJson = False) -> None:
     """Validates policy, models, artefacts and certificate."""
     from gateway.access.tls import load_tls
     from gateway.deployment.artifacts import load_artifacts
+    from gateway.deployment.compile import measures_of
     from gateway.deployment.deployment import Deployment
 
     try:
@@ -107,7 +108,10 @@ def check(folder: Folder, as_json: AsJson = False) -> None:
         load_tls(deployment)
         artifacts = load_artifacts(deployment)
         contract = artifacts.contract
-        artifacts.close()
+        try:
+            measures_of(artifacts)
+        finally:
+            artifacts.close()
     except Problems as error:
         _fail(error, as_json)
     ready = {"policy": artifacts.tag, "inputs": [s.name for s in contract.inputs]}

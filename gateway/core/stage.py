@@ -34,7 +34,7 @@ from gateway.core.model import Forward
 from gateway.core.rows import F8, RowIndices
 
 Verdicts: TypeAlias = NDArray[np.int8]
-VERDICTS = tuple(Verdict)  # a look-up is cheaper than the enum's own call
+VERDICT_BY_VALUE = tuple(Verdict)  # a look-up is cheaper than the enum's own call
 
 
 class Judged(Protocol):
@@ -94,7 +94,7 @@ class Assessment(NamedTuple):
         return Finding(
             self.stage,
             None if math.isnan(score) else score,
-            VERDICTS[self.verdicts.item(i)],
+            VERDICT_BY_VALUE[self.verdicts.item(i)],
             self.enforced,
             self.elapsed_s,
             "input_only" if i in self.input_only_rows else "full",

@@ -79,9 +79,9 @@ def _unreadable(deployment: Deployment, models: Mapping[str, LoadedModel]) -> It
     policy = deployment.policy
     first = models[policy.rungs[0].name].inputs[0]
     for i, guard in enumerate(policy.guards):
-        for at, what in guard.unfit(first):
+        for at, what in guard.unreadable(first):
             yield deployment.problem(("guards", i, *at), what)
     for i, rung in enumerate(policy.rungs):
         for j, check in enumerate(rung.checks):
-            for at, what in check.unfit(models[rung.name].outputs):
+            for at, what in check.unreadable(models[rung.name].outputs):
                 yield deployment.problem(("rungs", i, "checks", j, *at), what)

@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fallbacks.onnx_file import open_session
-from gateway.deployment.tracing import Recorded, Tape
+from gateway.deployment.tracing import Array, Recorded, Tape
 
-Array: TypeAlias = NDArray[Any]
 Formula: TypeAlias = Callable[[Mapping[str, Any]], Array]
 
 AGREES = 1e-6  # sums in another order move the last digits; of two prototypes as near, either may be nearest

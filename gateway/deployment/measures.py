@@ -9,7 +9,8 @@ then computed once, and the few steps that each needs for itself are too short f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -19,11 +20,11 @@ from gateway.core.batch import Batch
 from gateway.core.decision import Tensors
 from gateway.core.rows import F8
 from gateway.deployment.graph import Graph, record
-from gateway.policy.kinds.kind import Columns, FittedGuard
+from gateway.policy.kinds.kind import FittedGuard, GuardColumns
 
 BEFORE = "before"
 """The array of `input_graph`'s columns among what `answer_graph` reads."""
-Arrays: TypeAlias = Mapping[str, Any]
+NamedArrays: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,9 +64,9 @@ class Measures:
         assert self.input_only_graph is not None
         return batch.once(self.input_only_graph, self._input(batch))
 
-    def columns_of(self, guard: str) -> Columns:
+    def columns_of(self, guard: str) -> GuardColumns:
         """Where a guard finds its numbers."""
-        return Columns(self.full, self.columns[guard], self.model, self.source)
+        return GuardColumns(self.full, self.columns[guard], self.model, self.source)
 
     def _input(self, batch: Batch) -> Tensors:
         """What the guards see of the input, as float32 whatever the model takes."""
@@ -108,28 +109,47 @@ class _Formulas:
         """Whether a guard measures the input before the model answers."""
         return any(self._widths.values())
 
-    def input_columns(self, arrays: Arrays) -> F8:
-        x = arrays["x"]
-        return _stacked(column for guard in self._guards.values() for column in guard.input_columns(x))
+    def input_columns(self, arrays: NamedArrays) -> F8:
+        found: list[Any] = []
+        for name, guard in self._guards.items():
+            with _naming(name):
+                found += guard.input_columns(arrays["x"])
+        return _stacked(found)
 
-    def answer_columns(self, arrays: Arrays) -> F8:
+    def answer_columns(self, arrays: NamedArrays) -> F8:
         found = self.answer_columns_by_guard(arrays)
         return _stacked(column for columns in found.values() for column in columns)
 
-    def input_only_columns(self, arrays: Arrays) -> F8:
-        forms = [guard.input_only for guard in self._guards.values()]
-        return _stacked(form.score(arrays["x"]) for form in forms if form is not None)
+    def input_only_columns(self, arrays: NamedArrays) -> F8:
+        found: list[Any] = []
+        for name, guard in self._guards.items():
+            if guard.input_only is not None:
+                with _naming(name):
+                    found.append(guard.input_only.score(arrays["x"]))
+        return _stacked(found)
 
-    def answer_columns_by_guard(self, arrays: Arrays) -> dict[str, Sequence[F8]]:
-        return {
-            name: guard.answer_columns(arrays["x"], arrays, self._before(name, arrays))
-            for name, guard in self._guards.items()
-        }
+    def answer_columns_by_guard(self, arrays: NamedArrays) -> dict[str, Sequence[F8]]:
+        found: dict[str, Sequence[F8]] = {}
+        for name, guard in self._guards.items():
+            with _naming(name):
+                found[name] = guard.answer_columns(arrays["x"], arrays, self._before(name, arrays))
+        return found
 
-    def _before(self, name: str, arrays: Arrays) -> list[Any]:
+    def _before(self, name: str, arrays: NamedArrays) -> list[Any]:
         """A guard's own columns of `input_columns`."""
         first = self._firsts[name]
         return [arrays[BEFORE][:, first + i] for i in range(self._widths[name])]
+
+
+@contextmanager
+def _naming(guard: str) -> Iterator[None]:
+    """Names the guard whose formula uses what no graph can hold. Raises ValueError."""
+    try:
+        yield
+    except (NotImplementedError, TypeError) as error:
+        raise ValueError(
+            f"guards.{guard}: {error}; docs/adding-a-guard.md lists what can be recorded"
+        ) from error
 
 
 def _first_columns(widths: Mapping[str, int]) -> dict[str, int]:

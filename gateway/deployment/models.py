@@ -41,8 +41,8 @@ def load_models(deployment: Deployment, upstreams: Mapping[str, StoredUpstream])
                     models[rung.name] = _upstream(deployment, i, rung.model, upstreams.get(rung.name))
                 case _:
                     assert_never(rung.model)
-        except _Unfit as unfit:
-            problems.append(unfit.problem)
+        except _Unfit as unreadable:
+            problems.append(unreadable.problem)
     if problems:
         for model in models.values():
             model.close()

@@ -78,7 +78,7 @@ class DataPlane:
         caller = self.gateway.callers.identify(key, address)
         if caller is None:
             raise RequestRejected(Rejection.UNAUTHENTICATED)
-        if not caller.may(needs):
+        if not caller.has_any(needs):
             raise RequestRejected(Rejection.FORBIDDEN)
         return caller
 
@@ -90,7 +90,7 @@ class DataPlane:
             asked_for = f"{name}/{version}" if version else name
             what = f"Request for unknown model: {asked_for[:256]!r} is not found"
             raise RequestRejected(Rejection.NOT_FOUND, what)
-        if not caller.may_ask(name):
+        if not caller.may_use(name):
             raise RequestRejected(Rejection.FORBIDDEN)
         return loaded
 
@@ -101,7 +101,7 @@ class DataPlane:
 
     def acquire_slot(self, caller: Caller) -> InFlightSlot:
         """A place among what is under way, for a `with` block. Raises RequestRejected if there is none."""
-        refused = self.gateway.in_flight.enter(caller.principal)
+        refused = self.gateway.in_flight.acquire(caller.principal)
         if refused is not None:
             raise RequestRejected(refused)
         return InFlightSlot(self.gateway.in_flight, caller.principal)
@@ -146,7 +146,7 @@ class InFlightSlot:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._in_flight.leave(self._principal)
+        self._in_flight.release(self._principal)
 
 
 def within_s(

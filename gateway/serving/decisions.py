@@ -11,13 +11,14 @@ from urllib.parse import quote
 import orjson
 
 from gateway.serving.replicas import PeerReplicas
-from gateway.telemetry.audit import Audit, explain
+from gateway.telemetry.audit import Audit
+from gateway.telemetry.serialize import serialize_record
 
 
 def rows_here(audit: Audit, id_: str) -> list[dict[str, Any]]:
     """All findings of a request, or of one row of it (`REQUEST.ROW`), if this replica decided it."""
     record = audit.find(id_) or audit.find(id_.partition(".")[0])
-    rows = [orjson.loads(line) for line in explain(record)] if record else []
+    rows = [orjson.loads(line) for line in serialize_record(record)] if record else []
     return [row for row in rows if id_ in (row["request"], row["id"])]
 
 

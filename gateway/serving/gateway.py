@@ -36,6 +36,7 @@ from gateway.protocol.disclosure import Tier
 from gateway.protocol.statistics import Statistics
 from gateway.serving.review import NoReview, QueuedReview
 from gateway.telemetry.audit import Audit
+from gateway.telemetry.json_lines import JsonLinesSink
 from gateway.telemetry.metrics import Telemetry
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class Gateway:
         self.telemetry = Telemetry(policy.name, self.replica)
         path = deployment.var / f"decisions-{self.replica}.jsonl"
         self.statistics = Statistics(lambda: self.loaded.pipeline.models)
-        self.audit = Audit(path, [self.telemetry])
+        self.audit = Audit([JsonLinesSink(path), self.telemetry])
         serving = policy.serving
         self.in_flight = InFlight(serving.max_in_flight, serving.max_in_flight_per_caller)
         self.batcher = Batcher(
@@ -134,7 +135,7 @@ class Gateway:
 
     async def _answer(self, batch: Batch) -> Ended:
         ended = await self.loaded.pipeline.answer(batch)  # looked up now: a reload takes effect at once
-        self.telemetry.passed(ended.trail)
+        self.telemetry.add_pass(ended.trail)
         self.statistics.executions += 1
         return ended
 
@@ -176,8 +177,8 @@ class Gateway:
         self.callers.anonymous_loopback = policy.serving.anonymous == "loopback"
         self.batcher.max_batch_rows = policy.serving.max_batch_rows
         self.batcher.max_queued_rows = policy.serving.max_queued_rows
-        self.in_flight.most = policy.serving.max_in_flight
-        self.in_flight.most_per_caller = policy.serving.max_in_flight_per_caller
+        self.in_flight.limit = policy.serving.max_in_flight
+        self.in_flight.limit_per_caller = policy.serving.max_in_flight_per_caller
         if isinstance(self.review, QueuedReview) and policy.review is not None:
             self.review.store.capacity = policy.review.capacity
             self.review.expire_after_s = policy.review.expire_after_s

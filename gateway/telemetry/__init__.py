@@ -1,1 +1,4 @@
-"""Metrics, traces and the audit log, made from finished requests."""
+"""Finished requests as an audit log, metrics and traces; off the request path, bounded, no loss unstated.
+
+Imports the core, `fallbacks.worker`, OpenTelemetry and orjson. Read `sink.py` first: what receives requests.
+"""

@@ -1,77 +1,78 @@
-"""Many times as one measurement.
+"""Durations counted into buckets as they come, and read only when metrics are collected.
 
-OpenTelemetry takes 6 us to record one time, and a request has several. So times are counted into buckets as
-they come, and when somebody collects, those that came since go to the SDK in one piece: a `Tally`, which only
-the aggregation here can read. All else stays the SDK's own: names, labels, temporality, export.
+Why not the histogram of the OpenTelemetry SDK: it takes 6 us to record one duration, and a request has
+several. `prometheus.py` and `otlp.py` render these as the SDK would, through public classes alone.
+
+Beside the subclass of the SDK's private aggregation that was here before (medians of eight runs in turns, CPU
+time): a request of one row 0.33 us, before 0.35; a pass of four stages 2.7, before 2.7; a scrape 829, before
+878.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from typing import Any
-
-from opentelemetry.sdk.metrics._internal.aggregation import _ExplicitBucketHistogramAggregation
-from opentelemetry.sdk.metrics.export import AggregationTemporality
-from opentelemetry.sdk.metrics.view import Aggregation
+from collections import defaultdict
+from typing import TypeAlias
 
 BUCKETS_S = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5]
+"""Upper bounds, inclusive, in seconds; a last bucket has no bound."""
 
 
-class Times:
-    """Times by the bucket that they fall into. Not safe across threads. Cost of `add`: 0.3 us."""
+class DurationHistogram:
+    """Durations in seconds. counts: one a bucket, not cumulative. Not safe across threads."""
 
-    __slots__ = ("counts", "least_s", "most_s", "sum_s")
+    __slots__ = ("counts", "max_s", "min_s", "sum_s")
 
     def __init__(self) -> None:
         self.counts = [0] * (len(BUCKETS_S) + 1)
         self.sum_s = 0.0
-        self.least_s, self.most_s = math.inf, -math.inf
+        self.min_s, self.max_s = math.inf, -math.inf
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
 
     def add(self, elapsed_s: float) -> None:
+        """Counts one duration. Cost: 0.3 us."""
         self.counts[bisect_left(BUCKETS_S, elapsed_s)] += 1
         self.sum_s += elapsed_s
-        if elapsed_s < self.least_s:
-            self.least_s = elapsed_s
-        if elapsed_s > self.most_s:
-            self.most_s = elapsed_s
+        if elapsed_s < self.min_s:
+            self.min_s = elapsed_s
+        if elapsed_s > self.max_s:
+            self.max_s = elapsed_s
+
+    def merge(self, other: DurationHistogram) -> None:
+        """Counts all that another one has counted."""
+        self.counts = [own + more for own, more in zip(self.counts, other.counts, strict=True)]
+        self.sum_s += other.sum_s
+        self.min_s = min(self.min_s, other.min_s)
+        self.max_s = max(self.max_s, other.max_s)
 
 
-class Tally(float):
-    """The sum of many times as a number, which an instrument records, and the times behind it."""
-
-    __slots__ = ("times",)
-    times: Times
-
-    def __new__(cls, times: Times) -> Tally:
-        made = super().__new__(cls, times.sum_s)
-        made.times = times
-        return made
+Series: TypeAlias = list[tuple[dict[str, str], DurationHistogram]]
+"""The histograms of one metric, each with its labels."""
 
 
-class TallyAggregation(Aggregation):
-    """A histogram with BUCKETS_S of what is recorded as tallies, for a view."""
+class Durations:
+    """requests: from receipt to answer; stages: by stage name, one duration a pass."""
 
-    def _create_aggregation(
-        self, instrument: Any, attributes: Any, reservoir_factory: Any, start_time_unix_nano: int
-    ) -> _ExplicitBucketHistogramAggregation:
-        return _Histogram(
-            attributes,
-            AggregationTemporality.DELTA,  # as of any synchronous instrument; readers sum up if they want to
-            start_time_unix_nano,
-            reservoir_factory(_ExplicitBucketHistogramAggregation),
-            BUCKETS_S,
-        )
+    def __init__(self) -> None:
+        self.requests = DurationHistogram()
+        self.stages: defaultdict[str, DurationHistogram] = defaultdict(DurationHistogram)
 
+    def merge(self, other: Durations) -> None:
+        self.requests.merge(other.requests)
+        for stage, histogram in other.stages.items():
+            self.stages[stage].merge(histogram)
 
-class _Histogram(_ExplicitBucketHistogramAggregation):
-    """The SDK's own, but for how a measurement is added."""
-
-    def aggregate(self, measurement: Any, should_sample_exemplar: bool = True) -> None:
-        times: Times = measurement.value.times
-        with self._lock:
-            before = self._value or self._get_empty_bucket_counts()
-            self._value = [old + new for old, new in zip(before, times.counts, strict=True)]  # type: ignore[assignment]
-            self._sum += times.sum_s  # type: ignore[assignment]
-            self._min = min(self._min, times.least_s)
-            self._max = max(self._max, times.most_s)
+    def metrics(self) -> list[tuple[str, str, Series]]:
+        """What there is to export: (metric, description, series); nothing that has no duration yet."""
+        metrics = []
+        if self.requests.count:
+            requests: Series = [({}, self.requests)]
+            metrics.append(("gateway_request_seconds", "time to answer", requests))
+        if self.stages:
+            stages: Series = [({"stage": stage}, histogram) for stage, histogram in self.stages.items()]
+            metrics.append(("gateway_stage_seconds", "time by stage", stages))
+        return metrics

@@ -1,4 +1,4 @@
-"""Who may do what on the data plane: a walk over every route there is, so that none can be forgotten."""
+"""Access to the data plane: a walk over every route there is, so that none can be forgotten."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_without_a_key_only_health_and_the_servers_metadata_are_open(
     plane: PlaneFixture, route: Route
 ) -> None:
     async def main() -> None:
-        stranger = plane.client(None, REMOTE)
-        reply = await stranger.request(route.method, path_of(route))
+        unknown = plane.client(None, REMOTE)
+        reply = await unknown.request(route.method, path_of(route))
         if route.path in OPEN:
             assert reply.status == 200
         else:
@@ -72,9 +72,7 @@ def test_without_a_key_only_health_and_the_servers_metadata_are_open(
 
 @pytest.mark.parametrize("route", ROUTES, ids=name_of)
 @pytest.mark.parametrize("scope", [*SCOPES, "nothing"])
-def test_a_key_opens_what_its_scope_says_and_nothing_else(
-    plane: PlaneFixture, route: Route, scope: str
-) -> None:
+def test_a_key_admits_to_the_routes_of_its_scope_alone(plane: PlaneFixture, route: Route, scope: str) -> None:
     async def main() -> None:
         reply = await plane.client(plane.keys[scope], REMOTE).request(route.method, path_of(route))
         if route.scopes is PUBLIC or scope in route.scopes:
@@ -86,7 +84,7 @@ def test_a_key_opens_what_its_scope_says_and_nothing_else(
 
 
 @pytest.mark.parametrize("route", [r for r in ROUTES if "{model}" in r.path], ids=name_of)
-def test_a_key_for_other_models_does_not_open_this_one(plane: PlaneFixture, route: Route) -> None:
+def test_a_key_for_other_models_is_refused_for_this_one(plane: PlaneFixture, route: Route) -> None:
     async def main() -> None:
         reply = await plane.client(plane.keys["other"], REMOTE).request(route.method, path_of(route))
         assert reply.status == 403 or reply.outcome == (501, "refused", "unsupported")
@@ -107,14 +105,14 @@ def test_a_method_without_a_route_is_refused_on_every_path(plane: PlaneFixture, 
     plane.run(main)
 
 
-def test_every_method_of_grpc_is_closed_to_strangers_and_to_keys_without_its_scope(
+def test_every_method_of_grpc_is_closed_to_callers_without_a_key_and_to_keys_without_its_scope(
     plane: PlaneFixture,
 ) -> None:
     async def main() -> None:
-        async with grpc_client(plane, None) as door:
+        async with grpc_client(plane, None) as call:
             for path, method in METHODS.items():
                 for key in ("fsg_wrong", *SCOPES, "nothing"):
-                    code = (await door(path, b"", [("x-api-key", plane.keys.get(key, key))])).code
+                    code = (await call(path, b"", [("x-api-key", plane.keys.get(key, key))])).code
                     if method.scopes is PUBLIC:
                         assert code == "OK", path
                     elif key == "fsg_wrong":
@@ -143,13 +141,13 @@ def test_every_scope_that_a_route_asks_for_is_one_that_a_key_can_have() -> None:
     assert all(route.scopes is PUBLIC or route.scopes <= set(SCOPES) for route in ROUTES)
 
 
-def test_what_was_found_of_a_decision_is_told_to_the_scope_explain_alone(plane: PlaneFixture) -> None:
+def test_findings_of_a_decision_are_shown_to_the_scope_explain_alone(plane: PlaneFixture) -> None:
     async def main() -> None:
-        for key, told in (("ada", True), ("infer", False)):
+        for key, shown in (("ada", True), ("infer", False)):
             client = plane.client(plane.keys[key], REMOTE)
             reply = await client.infer(plane.strange[:1])
-            about = (await client.get(f"/decisions/{reply.parameters['fs_decision_id']}")).json
-            assert ("findings" in about["rows"][0]) is told
+            decision = (await client.get(f"/decisions/{reply.parameters['fs_decision_id']}")).json
+            assert ("findings" in decision["rows"][0]) is shown
 
     plane.run(main)
 

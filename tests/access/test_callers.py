@@ -14,18 +14,18 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.access import callers, keys
-from gateway.access.callers import LOOK_EVERY_S, Caller, Callers, Key, add_key, load_keys
+from gateway.access.callers import CHECK_EVERY_S, Caller, Callers, Key, add_key, load_keys
 from gateway.core.decision import Reason, Refused, Served
 from gateway.core.errors import ArtifactError
 from tests.support.deployments import batch_of, clean_rows, key_for, letters, opened, run
 
-HOME = "127.0.0.1"
-AWAY = "192.0.2.7"
+LOOPBACK = "127.0.0.1"
+REMOTE = "192.0.2.7"
 
 
 @dataclass
-class Known:
-    """The callers of a folder, on a clock that moves when told."""
+class CallersOnClock:
+    """The callers of a folder, on a clock that the test moves."""
 
     var: Path
     anonymous: bool = False
@@ -35,10 +35,10 @@ class Known:
     def __post_init__(self) -> None:
         self.callers = Callers(self.var, anonymous_loopback=self.anonymous, clock=lambda: self.now_s)
 
-    def __call__(self, key: str | None, address: str = AWAY) -> Caller | None:
+    def __call__(self, key: str | None, address: str = REMOTE) -> Caller | None:
         return self.callers.identify(key, address)
 
-    def later(self, s: float = LOOK_EVERY_S) -> None:
+    def wait(self, s: float = CHECK_EVERY_S) -> None:
         self.now_s += s
 
 
@@ -52,17 +52,17 @@ def make(
     return add_key(var, name, tier=tier, per_s=per_s, scopes=scopes)
 
 
-def test_a_key_opens_for_the_caller_that_it_was_made_for(tmp_path: Path) -> None:
+def test_a_key_identifies_the_caller_that_it_was_made_for(tmp_path: Path) -> None:
     key = make(tmp_path, per_s=7.0, scopes=frozenset({"infer", "read"}))
-    known = Known(tmp_path)
+    known = CallersOnClock(tmp_path)
     assert known(key) == Caller("ada", "trusted", frozenset({"infer", "read"}))
     assert known.callers.rate_of("ada") == 7.0
-    assert known.callers.rate_of("somebody") is None
+    assert known.callers.rate_of("unknown") is None
 
 
-def test_every_key_opens_only_for_its_own_caller(tmp_path: Path) -> None:
+def test_every_key_identifies_its_own_caller(tmp_path: Path) -> None:
     keys = {name: make(tmp_path, name) for name in ("ada", "bob", "eve")}
-    known = Known(tmp_path)
+    known = CallersOnClock(tmp_path)
     for name, key in keys.items():
         caller = known(key)
         assert caller is not None
@@ -71,24 +71,24 @@ def test_every_key_opens_only_for_its_own_caller(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["fsg_", "x", "fsg_" + "A" * 43, "é" * 43, "\x00", " "])
-def test_a_wrong_key_opens_nothing_not_even_from_loopback(tmp_path: Path, wrong: str) -> None:
+def test_a_wrong_key_identifies_no_caller_not_even_from_loopback(tmp_path: Path, wrong: str) -> None:
     key = make(tmp_path)
-    known = Known(tmp_path, anonymous=True)
+    known = CallersOnClock(tmp_path, anonymous=True)
     for one in (wrong, key[:-1], key + "A", key.upper(), " " + key):
-        assert known(one, HOME) is None
+        assert known(one, LOOPBACK) is None
 
 
 def test_the_hash_in_the_file_is_no_key(tmp_path: Path) -> None:
     make(tmp_path)
     (kept,) = load_keys(tmp_path)
-    assert Known(tmp_path)(kept.hash) is None
+    assert CallersOnClock(tmp_path)(kept.hash) is None
 
 
 def test_only_a_keyed_hash_is_on_the_disk_and_only_its_owner_reads_it(tmp_path: Path) -> None:
     var = tmp_path / "var"
     keys = [make(var, name) for name in ("ada", "bob")]
     files = [path for path in var.rglob("*") if path.is_file()]
-    assert {path.name for path in files} == {"keys.json", "secret"}
+    assert {path.name for path in files} == {"keys.jsonl", "secret"}
     for path in files:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         for key in keys:
@@ -109,195 +109,215 @@ def test_the_files_are_private_whatever_the_umask(tmp_path: Path, umask: int) ->
 def test_the_hashes_mean_nothing_under_another_secret(tmp_path: Path) -> None:
     key = make(tmp_path)
     (tmp_path / "secret").write_bytes(bytes(32))
-    assert Known(tmp_path)(key) is None
+    assert CallersOnClock(tmp_path)(key) is None
 
 
-def test_a_new_key_is_honoured_within_the_look_interval_without_a_restart(tmp_path: Path) -> None:
-    known = Known(tmp_path)
-    assert known("fsg_nobody") is None
+def test_a_new_key_is_honoured_within_the_check_interval_without_a_restart(tmp_path: Path) -> None:
+    known = CallersOnClock(tmp_path)
+    assert known("fsg_unknown") is None
     key = make(tmp_path)
-    known.later(LOOK_EVERY_S - 0.01)
-    assert known(key) is None, "it looks at most every half second"
-    known.later(0.02)
+    known.wait(CHECK_EVERY_S - 0.01)
+    assert known(key) is None, "it checks at most every half second"
+    known.wait(0.02)
     assert known(key) is not None
-    assert LOOK_EVERY_S <= 1.0
+    assert CHECK_EVERY_S <= 1.0
 
 
 def test_a_key_made_again_replaces_the_old_one(tmp_path: Path) -> None:
     old = make(tmp_path)
-    known = Known(tmp_path)
+    known = CallersOnClock(tmp_path)
     assert known(old) is not None
     new = make(tmp_path, tier="anonymous")
-    known.later()
+    known.wait()
     assert known(old) is None
     assert known(new) == Caller("ada", "anonymous")
     assert len(load_keys(tmp_path)) == 1
 
 
-def test_when_the_file_is_removed_nobody_is_known_any_more(tmp_path: Path) -> None:
+def test_when_the_file_is_removed_no_key_is_known_any_more(tmp_path: Path) -> None:
     key = make(tmp_path, per_s=3.0)
-    known = Known(tmp_path)
+    known = CallersOnClock(tmp_path)
     assert known(key) is not None
-    (tmp_path / "keys.json").unlink()
-    known.later()
+    (tmp_path / "keys.jsonl").unlink()
+    known.wait()
     assert known(key) is None
     assert known.callers.rate_of("ada") is None
     make(tmp_path, "bob")
-    known.later()
+    known.wait()
     assert known(key) is None
 
 
-BROKEN = {
-    "cut short": b'[{"name": "ada", "ha',
-    "empty": b"",
-    "not a list": b"7",
-    "null": b"null",
-    "an object": b'{"ada": 1}',
-    "not utf-8": b"\xff",
-    "an unknown field": b'[{"name": "ada", "hash": "00", "admin": true}]',
-    "no hash": b'[{"name": "ada"}]',
+GOOD = b'{"name": "ada", "hash": "' + b"0" * 64 + b'"}'
+INVALID = {
+    "cut short": b'{"name": "ada", "ha\n',
+    "cut short before another": b'{"name": "ada", "ha\n' + GOOD + b"\n",
+    "a number": b"7\n",
+    "null": b"null\n",
+    "a list, as earlier versions had": b"[" + GOOD + b"]\n",
+    "two on one line": GOOD + GOOD + b"\n",
+    "not utf-8": b"\xff\n",
+    "an unknown field": GOOD[:-1] + b', "admin": true}\n',
+    "no hash": b'{"name": "ada"}\n',
 }
 
 
-@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("content", INVALID.values(), ids=INVALID)
 def test_a_broken_file_keeps_the_known_callers_until_it_is_mended(tmp_path: Path, content: bytes) -> None:
     key = make(tmp_path, per_s=3.0)
-    known = Known(tmp_path)
+    known = CallersOnClock(tmp_path)
     assert known(key) is not None
-    good = (tmp_path / "keys.json").read_bytes()
-    (tmp_path / "keys.json").write_bytes(content)
+    good = (tmp_path / "keys.jsonl").read_bytes()
+    (tmp_path / "keys.jsonl").write_bytes(content)
     for _ in range(3):
-        known.later()
+        known.wait()
         assert known(key) is not None
         assert known.callers.rate_of("ada") == 3.0
-    with pytest.raises(ArtifactError, match=r"keys\.json"):
+    with pytest.raises(ArtifactError, match=r"keys\.jsonl"):
         load_keys(tmp_path)
     with pytest.raises(ArtifactError):
         make(tmp_path, "bob")
-    assert (tmp_path / "keys.json").read_bytes() == content, "what is broken is not overwritten"
-    (tmp_path / "keys.json").write_bytes(good)
+    assert (tmp_path / "keys.jsonl").read_bytes() == content, "what is broken is not overwritten"
+    (tmp_path / "keys.jsonl").write_bytes(good)
     make(tmp_path, "bob")
-    known.later()
+    known.wait()
     assert known(key) is not None
 
 
-def test_a_secret_that_comes_back_opens_again(tmp_path: Path) -> None:
+def test_a_secret_that_comes_back_makes_keys_known_again(tmp_path: Path) -> None:
     key = make(tmp_path)
     (tmp_path / "secret").rename(tmp_path / "elsewhere")
-    known = Known(tmp_path)
+    known = CallersOnClock(tmp_path)
     assert known(key) is None
     (tmp_path / "elsewhere").rename(tmp_path / "secret")
-    known.later()
+    known.wait()
     assert known(key) is not None
 
 
 def test_a_folder_in_place_of_the_file_keeps_the_known_callers(tmp_path: Path) -> None:
     key = make(tmp_path)
-    known = Known(tmp_path)
+    known = CallersOnClock(tmp_path)
     assert known(key) is not None
-    (tmp_path / "keys.json").unlink()
-    (tmp_path / "keys.json").mkdir()
-    known.later()
+    (tmp_path / "keys.jsonl").unlink()
+    (tmp_path / "keys.jsonl").mkdir()
+    known.wait()
     assert known(key) is not None
 
 
-def test_a_file_in_place_of_the_folder_means_nobody_is_known(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_means_that_no_key_is_known(tmp_path: Path) -> None:
     var = tmp_path / "var"
     var.write_text("")
-    assert Known(var)("fsg_x") is None
-    assert Known(var, anonymous=True)(None, HOME) == Caller(f"anonymous@{HOME}")
+    assert CallersOnClock(var)("fsg_x") is None
+    assert CallersOnClock(var, anonymous=True)(None, LOOPBACK) == Caller(f"anonymous@{LOOPBACK}")
 
 
-def starts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def record_starts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """From where the file was read, each time that it was."""
-    told: list[int] = []
+    starts: list[int] = []
 
-    def keys_in(content: bytes, start: int = 0) -> Iterator[Key]:
-        told.append(start)
-        return keys.keys_in(content, start)
+    def parse_keys(content: bytes, start: int = 0) -> Iterator[Key]:
+        starts.append(start)
+        return keys.parse_keys(content, start)
 
-    monkeypatch.setattr(callers, "keys_in", keys_in)
-    return told
+    monkeypatch.setattr(callers, "parse_keys", parse_keys)
+    return starts
 
 
 def test_of_a_file_that_has_only_grown_only_the_new_keys_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = starts(monkeypatch)
+    starts = record_starts(monkeypatch)
     made = {name: make(tmp_path, name, per_s=1.0) for name in ("ada", "bob")}
-    known = Known(tmp_path)
-    end = (tmp_path / "keys.json").read_bytes().rfind(b"}") + 1
+    known = CallersOnClock(tmp_path)
+    end = (tmp_path / "keys.jsonl").read_bytes().rfind(b"\n") + 1
     made["eve"] = make(tmp_path, "eve", per_s=2.0)
-    known.later()
+    known.wait()
     assert {name: getattr(known(key), "principal", None) for name, key in made.items()} == {
         "ada": "ada",
         "bob": "bob",
         "eve": "eve",
     }
-    assert told == [0, end]
+    assert starts == [0, end]
     assert [known.callers.rate_of(name) for name in ("bob", "eve")] == [1.0, 2.0]
 
 
 def test_a_file_that_has_changed_before_its_end_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = starts(monkeypatch)
+    starts = record_starts(monkeypatch)
+    ada, bob = make(tmp_path, "ada", per_s=5.0), make(tmp_path, "bob")
+    known = CallersOnClock(tmp_path)
+    assert known(ada) is not None
+    lines = (tmp_path / "keys.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "keys.jsonl").write_bytes(lines[1])
+    known.wait()
+    assert [known(key) is not None for key in (ada, bob)] == [False, True]
+    assert known.callers.rate_of("ada") is None
+    (tmp_path / "keys.jsonl").write_bytes(b"")
+    known.wait()
+    assert known(bob) is None
+    assert starts == [0, 0, 0]
+
+
+def test_a_key_that_replaces_another_is_appended_and_the_other_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = record_starts(monkeypatch)
     old, bob = make(tmp_path, "ada", per_s=5.0), make(tmp_path, "bob")
-    known = Known(tmp_path)
+    known = CallersOnClock(tmp_path)
     assert known(old) is not None
+    end = (tmp_path / "keys.jsonl").stat().st_size
     new = make(tmp_path, "ada")
-    known.later()
+    known.wait()
     assert [known(key) is not None for key in (old, bob, new)] == [False, True, True]
     assert known.callers.rate_of("ada") is None
-    (tmp_path / "keys.json").write_bytes(b"[]")
-    known.later()
-    assert [known(key) for key in (bob, new)] == [None, None]
-    assert told == [0, 0, 0]
+    assert starts == [0, end]
+    again = CallersOnClock(tmp_path)
+    assert [again(key) is not None for key in (old, bob, new)] == [False, True, True]
 
 
 def test_a_caller_that_was_seen_is_never_out_of_date(tmp_path: Path) -> None:
     """By hand, the same hash again at the end of the file: the last one counts."""
     key = make(tmp_path)
-    known = Known(tmp_path)
+    known = CallersOnClock(tmp_path)
     assert known(key) == known(key) == Caller("ada", "trusted")
-    rows = orjson.loads((tmp_path / "keys.json").read_bytes())
-    rows.append(rows[0] | {"tier": "anonymous"})
-    (tmp_path / "keys.json").write_bytes(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
-    known.later()
+    row = orjson.loads((tmp_path / "keys.jsonl").read_bytes()) | {"tier": "anonymous"}
+    with (tmp_path / "keys.jsonl").open("ab") as file:
+        file.write(orjson.dumps(row) + b"\n")
+    known.wait()
     assert known(key) == Caller("ada", "anonymous")
 
 
 def test_only_so_many_callers_that_were_seen_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(callers, "MOST_SEEN", 2)
+    monkeypatch.setattr(callers, "MAX_SEEN_KEYS", 2)
     made = {name: make(tmp_path, name) for name in ("ada", "bob", "eve")}
-    known = Known(tmp_path)
+    known = CallersOnClock(tmp_path)
     for _ in range(3):
         for name, key in made.items():
             assert known(key) == Caller(name, "trusted")
             assert known(key + "x") is None
-            assert len(known.callers._book.seen) <= 2
+            assert len(known.callers._table.seen) <= 2
 
 
 def test_a_large_file_is_read_by_a_thread_while_requests_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(callers, "AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(callers, "INLINE_READ_BYTES", 0)
     go_on, readers = threading.Event(), list[str]()
     key = make(tmp_path)
-    known = Known(tmp_path)
+    known = CallersOnClock(tmp_path)
     assert known(key) is not None, "at the start it waits for the file, however large"
 
-    def keys_in(content: bytes, start: int = 0) -> Iterator[Key]:
+    def parse_keys(content: bytes, start: int = 0) -> Iterator[Key]:
         readers.append(threading.current_thread().name)
         assert go_on.wait(10.0)
-        return keys.keys_in(content, start)
+        return keys.parse_keys(content, start)
 
-    monkeypatch.setattr(callers, "keys_in", keys_in)
+    monkeypatch.setattr(callers, "parse_keys", parse_keys)
     new = make(tmp_path, "bob")
     for _ in range(3):
-        known.later()
+        known.wait()
         assert (known(key), known(new)) == (Caller("ada", "trusted"), None)
     go_on.set()
     settle(known)
@@ -305,32 +325,32 @@ def test_a_large_file_is_read_by_a_thread_while_requests_go_on(
     assert readers == ["callers"]
 
 
-def settle(known: Known) -> None:
+def settle(known: CallersOnClock) -> None:
     """Waits for the thread that reads, if there is one."""
     for thread in threading.enumerate():
         if thread.name == "callers":
             thread.join(10.0)
-    known.later()
+    known.wait()
 
 
 def test_keys_that_are_removed_while_the_file_is_read_do_not_come_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(callers, "AT_ONCE_BYTES", 0)
-    known = Known(tmp_path)
+    monkeypatch.setattr(callers, "INLINE_READ_BYTES", 0)
+    known = CallersOnClock(tmp_path)
     go_on, reached = threading.Event(), threading.Event()
 
-    def keys_in(content: bytes, start: int = 0) -> Iterator[Key]:
+    def parse_keys(content: bytes, start: int = 0) -> Iterator[Key]:
         reached.set()
         assert go_on.wait(10.0)
-        return keys.keys_in(content, start)
+        return keys.parse_keys(content, start)
 
-    monkeypatch.setattr(callers, "keys_in", keys_in)
+    monkeypatch.setattr(callers, "parse_keys", parse_keys)
     key = make(tmp_path)
     assert known(key) is None
     assert reached.wait(10.0)
-    (tmp_path / "keys.json").unlink()
-    known.later()
+    (tmp_path / "keys.jsonl").unlink()
+    known.wait()
     assert known(key) is None
     go_on.set()
     settle(known)
@@ -340,53 +360,53 @@ def test_keys_that_are_removed_while_the_file_is_read_do_not_come_back(
 def test_a_large_file_that_is_broken_keeps_the_known_callers_until_it_is_mended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(callers, "AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(callers, "INLINE_READ_BYTES", 0)
     key = make(tmp_path)
-    known = Known(tmp_path)
-    good = (tmp_path / "keys.json").read_bytes()
-    for content in (good[:-3], good.rstrip()[:-1] + b", {}]"):
-        (tmp_path / "keys.json").write_bytes(content)
-        known.later()
+    known = CallersOnClock(tmp_path)
+    good = (tmp_path / "keys.jsonl").read_bytes()
+    for content in (good[:-3] + b"\n", good + b"{}\n"):
+        (tmp_path / "keys.jsonl").write_bytes(content)
+        known.wait()
         assert known(key) is not None
         settle(known)
         assert known(key) is not None
-    (tmp_path / "keys.json").write_bytes(good)
+    (tmp_path / "keys.jsonl").write_bytes(good)
     new = make(tmp_path, "bob")
-    known.later()
+    known.wait()
     known(None)
     settle(known)
     assert [known(one) is not None for one in (key, new)] == [True, True]
 
 
-def test_asking_writes_nothing(tmp_path: Path) -> None:
+def test_identifying_writes_nothing(tmp_path: Path) -> None:
     var = tmp_path / "var"
-    assert Known(var)("fsg_x") is None
-    assert not var.exists(), "a stranger's request made files"
+    assert CallersOnClock(var)("fsg_x") is None
+    assert not var.exists(), "a request with an unknown key made files"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.10", "::1"])
-def test_anonymous_callers_are_let_in_from_loopback_each_address_its_own_principal(
+def test_anonymous_callers_are_known_from_loopback_each_address_its_own_principal(
     tmp_path: Path, address: str
 ) -> None:
-    assert Known(tmp_path, anonymous=True)(None, address) == Caller(f"anonymous@{address}")
-    assert Known(tmp_path, anonymous=True)("", address) == Caller(f"anonymous@{address}")
+    assert CallersOnClock(tmp_path, anonymous=True)(None, address) == Caller(f"anonymous@{address}")
+    assert CallersOnClock(tmp_path, anonymous=True)("", address) == Caller(f"anonymous@{address}")
 
 
 @pytest.mark.parametrize(
     "address", ["192.0.2.7", "10.0.0.1", "0.0.0.0", "::", "fe80::1", "", "localhost", "unix:"]
 )
-def test_anonymous_callers_from_elsewhere_are_nobody(tmp_path: Path, address: str) -> None:
-    assert Known(tmp_path, anonymous=True)(None, address) is None
+def test_anonymous_callers_from_other_addresses_are_unknown(tmp_path: Path, address: str) -> None:
+    assert CallersOnClock(tmp_path, anonymous=True)(None, address) is None
 
 
-def test_anonymous_callers_are_nobody_where_the_policy_says_so(tmp_path: Path) -> None:
-    assert Known(tmp_path, anonymous=False)(None, HOME) is None
+def test_anonymous_callers_are_unknown_where_the_policy_forbids_them(tmp_path: Path) -> None:
+    assert CallersOnClock(tmp_path, anonymous=False)(None, LOOPBACK) is None
 
 
 def test_no_key_can_take_the_name_of_an_anonymous_caller(tmp_path: Path) -> None:
     with pytest.raises(ValidationError):
-        make(tmp_path, f"anonymous@{HOME}")
-    assert not (tmp_path / "keys.json").exists()
+        make(tmp_path, f"anonymous@{LOOPBACK}")
+    assert not (tmp_path / "keys.jsonl").exists()
 
 
 @pytest.mark.parametrize("per_s", [-1.0, float("nan"), float("inf")])
@@ -396,9 +416,9 @@ def test_a_rate_that_is_none_is_refused_when_the_key_is_made(tmp_path: Path, per
         make(tmp_path, per_s=per_s)
 
 
-def test_the_file_can_be_read_by_people(tmp_path: Path) -> None:
+def test_the_file_is_readable_text(tmp_path: Path) -> None:
     make(tmp_path, "ada", per_s=2.5)
-    (kept,) = orjson.loads((tmp_path / "keys.json").read_bytes())
+    kept = orjson.loads((tmp_path / "keys.jsonl").read_bytes())
     assert kept["name"] == "ada"
     assert (kept["tier"], kept["per_s"], kept["scopes"]) == ("trusted", 2.5, ["infer"])
     assert len(bytes.fromhex(kept["hash"])) == 32
@@ -411,19 +431,19 @@ def test_the_rate_of_a_key_reaches_the_rate_guard(tmp_path: Path) -> None:
 
     async def main() -> dict[str, list[type]]:
         async with opened(folder) as gateway:
-            gateway.callers.identify(None, HOME)
-            told = {}
-            for who in ("slow", "quick", "default"):
-                decisions = await gateway.decide(batch_of(clean_rows(8), who, name=who))
-                told[who] = [type(decision.outcome) for decision in decisions]
+            gateway.callers.identify(None, LOOPBACK)
+            outcomes = {}
+            for name in ("slow", "quick", "default"):
+                decisions = await gateway.decide(batch_of(clean_rows(8), name, name=name))
+                outcomes[name] = [type(decision.outcome) for decision in decisions]
                 for decision in decisions:
                     if isinstance(decision.outcome, Refused):
                         assert decision.outcome.reason is Reason.RATE_LIMITED
                         assert decision.outcome.retry_after_s is not None
                         assert decision.outcome.retry_after_s > 0
-            return told
+            return outcomes
 
-    told = run(main)
-    assert told["slow"] == [Served] * 1 + [Refused] * 7
-    assert told["quick"] == [Served] * 8
-    assert told["default"] == [Served] * 4 + [Refused] * 4
+    outcomes = run(main)
+    assert outcomes["slow"] == [Served] * 1 + [Refused] * 7
+    assert outcomes["quick"] == [Served] * 8
+    assert outcomes["default"] == [Served] * 4 + [Refused] * 4

@@ -1,4 +1,4 @@
-"""How much one caller, and all of them, may have under way."""
+"""How many requests one caller, and all of them, may have in flight."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from tests.support.data_planes import plane_of
 from tests.support.deployments import FULL_RATE, Hangs, key_for, letters, swap
 
 
-def test_one_caller_at_its_limit_does_not_keep_others_out() -> None:
-    seats = InFlight(most=10, most_per_caller=2)
-    assert seats.enter("ada") is None
-    assert seats.enter("ada") is None
-    assert seats.enter("ada") == Refused(Reason.RATE_LIMITED, 1.0)
-    assert seats.enter("bob") is None
-    seats.leave("ada")
-    assert seats.enter("ada") is None
+def test_one_caller_at_its_limit_does_not_block_others() -> None:
+    in_flight = InFlight(limit=10, limit_per_caller=2)
+    assert in_flight.acquire("ada") is None
+    assert in_flight.acquire("ada") is None
+    assert in_flight.acquire("ada") == Refused(Reason.RATE_LIMITED, 1.0)
+    assert in_flight.acquire("bob") is None
+    in_flight.release("ada")
+    assert in_flight.acquire("ada") is None
 
 
-def test_all_together_at_the_limit_keep_everybody_out() -> None:
-    seats = InFlight(most=2, most_per_caller=2)
-    assert [seats.enter(who) for who in ("ada", "bob")] == [None, None]
-    assert seats.enter("eve") == Refused(Reason.UNAVAILABLE, 1.0)
-    seats.leave("bob")
-    assert seats.enter("eve") is None
+def test_the_total_limit_refuses_every_caller() -> None:
+    in_flight = InFlight(limit=2, limit_per_caller=2)
+    assert [in_flight.acquire(name) for name in ("ada", "bob")] == [None, None]
+    assert in_flight.acquire("eve") == Refused(Reason.UNAVAILABLE, 1.0)
+    in_flight.release("bob")
+    assert in_flight.acquire("eve") is None
 
 
-def test_nothing_is_kept_of_who_has_left() -> None:
-    seats = InFlight(most=10, most_per_caller=2)
+def test_nothing_is_kept_of_a_caller_without_requests() -> None:
+    in_flight = InFlight(limit=10, limit_per_caller=2)
     for i in range(1000):
-        assert seats.enter(f"caller{i}") is None
-        seats.leave(f"caller{i}")
-    assert (seats.total, len(seats._by_caller)) == (0, 0)
+        assert in_flight.acquire(f"caller{i}") is None
+        in_flight.release(f"caller{i}")
+    assert (in_flight.total, len(in_flight._by_caller)) == (0, 0)
 
 
-def test_a_caller_that_holds_too_much_is_asked_to_wait_and_is_let_in_again(tmp_path: Path) -> None:
+def test_a_caller_beyond_its_limit_is_told_to_retry_and_then_served(tmp_path: Path) -> None:
     bounds = ("anonymous: loopback", "anonymous: loopback, max_in_flight_per_caller: 2, max_in_flight: 3")
     folder = letters(tmp_path, FULL_RATE, bounds, ("budget_s: 2\n", "budget_s: 0.4\n"))
     with plane_of(folder, ada=key_for(folder, "ada"), bob=key_for(folder, "bob")) as plane:

@@ -1,4 +1,4 @@
-"""Whose address counts behind trusted proxies: as uvicorn has it, which stood here before."""
+"""The client's address behind trusted proxies: the same as uvicorn's."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ TRUSTED = st.lists(
 
 
 @given(TRUSTED, HOSTS, st.lists(HOPS, max_size=4).map(",".join) | st.none())
-def test_nobody_is_somebody_else_than_behind_uvicorn(
+def test_every_client_is_the_one_that_uvicorn_finds(
     trusted: list[str], peer: str, forwarded: str | None
 ) -> None:
     proxies = Proxies(trusted)
@@ -98,7 +98,7 @@ def test_nobody_is_somebody_else_than_behind_uvicorn(
         assert proxies.client(peer, sent) == of_uvicorn(trusted, peer, forwarded)
 
 
-def test_the_listener_believes_trusted_proxies_and_repeated_headers_are_one_list() -> None:
+def test_the_listener_reads_the_header_of_trusted_proxies_alone_and_repeated_headers_are_one_list() -> None:
     sent = get("/now", "X-Forwarded-For: 192.0.2.6", "x-forwarded-for: 192.0.2.7, 127.0.0.1")
     got: list[str] = []
 

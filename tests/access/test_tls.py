@@ -1,4 +1,4 @@
-"""TLS by configuration: what is wrong with the files is told with its place; where there must be TLS."""
+"""TLS by configuration: a problem of the files is reported with its place; where TLS is required."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ANONYMOUS = "serving: {anonymous: loopback"
 
 
 def with_serving(folder: Path, more: str) -> Path:
-    """The deployment with more said in the last line of its policy."""
+    """The deployment with more settings in the last line of its policy."""
     path = folder / "gateway.yaml"
     path.write_text(path.read_text().replace(ANONYMOUS, f"{ANONYMOUS}, {more}" if more else ANONYMOUS))
     return folder
@@ -61,7 +61,7 @@ def test_files_are_found_from_the_deployment_folder_and_given_as_bytes_and_as_a_
     assert "PRIVATE" not in repr(tls)
 
 
-def test_files_may_lie_elsewhere(folder: Path, tmp_path: Path) -> None:
+def test_files_may_be_in_another_folder(folder: Path, tmp_path: Path) -> None:
     pem, key = certificate(tmp_path / "elsewhere", kind=RSA)
     assert loaded(folder, str(pem), str(key)).certificate == pem.read_bytes()
 
@@ -83,7 +83,7 @@ def test_files_may_lie_elsewhere(folder: Path, tmp_path: Path) -> None:
         ("tls/weak.pem", "tls/weak.key", "certificate", "cannot serve: ee key too small"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(
+def test_a_problem_is_reported_with_its_place(
     folder: Path, pem: str, key: str, field: str, what: str
 ) -> None:
     certificate(folder / "tls", "other")
@@ -96,7 +96,7 @@ def test_what_is_wrong_is_told_with_its_place(
     assert what in one.what
 
 
-def test_a_file_that_may_not_be_read_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_may_not_be_read_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(self: Path) -> bytes:
         raise PermissionError(13, "Permission denied")
 
@@ -105,14 +105,15 @@ def test_a_file_that_may_not_be_read_is_told(folder: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    "said", ["{certificate: a}", "{key: a}", '{certificate: "", key: a}', "{certificate: a, key: 1}", "yes"]
+    "settings",
+    ["{certificate: a}", "{key: a}", '{certificate: "", key: a}', "{certificate: a, key: 1}", "yes"],
 )
-def test_half_of_it_is_refused_when_the_policy_is_read(folder: Path, said: str) -> None:
+def test_incomplete_settings_are_refused_when_the_policy_is_read(folder: Path, settings: str) -> None:
     with pytest.raises(PolicyError, match=r"serving\.tls"):
-        Deployment.read(with_serving(folder, f"tls: {said}"))
+        Deployment.read(with_serving(folder, f"tls: {settings}"))
 
 
-# ---------------------------------------------------------------- where it must not be missing
+# ---------------------------------------------------------------- where it is required
 
 LOOPBACK = ["127.0.0.1", "127.1.2.3", "::1", "localhost"]
 PUBLIC = [
@@ -135,7 +136,7 @@ PROXY = "trusted_proxies: [10.0.0.1]"
 
 @pytest.mark.parametrize("host", LOOPBACK)
 @pytest.mark.parametrize("more", ["", TLS, PROXY, f"{TLS}, {PROXY}"])
-def test_on_loopback_anything_goes(folder: Path, host: str, more: str) -> None:
+def test_on_loopback_nothing_is_required(folder: Path, host: str, more: str) -> None:
     deployment = Deployment.read(with_serving(folder, more))
     refuse_public_bind(deployment, ListenAddress(host))
 
@@ -157,7 +158,7 @@ def test_a_public_address_is_refused_without_either(folder: Path, host: str, mor
         refuse_public_bind(deployment, ListenAddress(host))
 
 
-def test_a_replica_refuses_by_itself_whoever_starts_it(folder: Path) -> None:
+def test_a_replica_refuses_by_itself_however_it_is_started(folder: Path) -> None:
     """Ray starts replicas without `gateway serve`."""
     with pytest.raises(PolicyError, match="loopback"):
         Replica(Gateway.open(folder), ListenAddress("0.0.0.0", 0, 0), "token")
@@ -171,5 +172,5 @@ def test_a_replica_refuses_by_itself_whoever_starts_it(folder: Path) -> None:
         ("::1", True, "https://[::1]:80"),
     ],
 )
-def test_an_address_says_how_it_is_reached(host: str, secure: bool, url: str) -> None:
+def test_an_address_has_its_url(host: str, secure: bool, url: str) -> None:
     assert ListenAddress(host, 80).url(secure=secure) == url

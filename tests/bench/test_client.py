@@ -1,4 +1,4 @@
-"""One HTTP connection: every form of a reply that a server may send, whole or in pieces, says the same."""
+"""One HTTP connection: every form of a reply that a server may send, whole or in pieces, is read alike."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 import uvloop
 
-from bench.client import Answer, Connection, Origin, ask, plain
+from bench.client import Connection, Origin, Response, plain, send_once
 
 T = TypeVar("T")
 REQUEST = b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{}"
@@ -22,16 +22,16 @@ CHUNKED = (
 CLOSING = PLAIN.replace(b"Content-Length: 5", b"Content-Length: 5\r\nConnection: Close")
 OLD = PLAIN.replace(b"HTTP/1.1", b"HTTP/1.0")
 UNFRAMED = b"HTTP/1.1 200 OK\r\n" + JUDGED + b"\r\nhello"
-EXPECTED = Answer(200, "served", "ok", b"hello", 3)
+EXPECTED = Response(200, "served", "ok", b"hello", 3)
 
 
-async def _ask(origin: Origin) -> Answer:
-    return await ask(origin, REQUEST)
+async def _ask(origin: Origin) -> Response:
+    return await send_once(origin, REQUEST)
 
 
-async def _stays(origin: Origin) -> bool:
+async def _stays_open(origin: Origin) -> bool:
     """Whether the connection may carry another request after the first answer."""
-    connection, heard = Connection(origin), _Heard()
+    connection, heard = Connection(origin), _Recorder()
     connection.send(REQUEST, heard, 0.0, 0.0)
     await heard.answer
     stays = not connection.closed
@@ -39,23 +39,23 @@ async def _stays(origin: Origin) -> bool:
     return stays
 
 
-class _Heard:
+class _Recorder:
     def __init__(self) -> None:
-        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 
-    def answered(self, connection: Connection, answer: Answer) -> None:
+    def answered(self, connection: Connection, answer: Response) -> None:
         self.answer.set_result(answer)
 
     def failed(self, connection: Connection, kind: str) -> None:
         raise AssertionError(kind)
 
 
-def _asked(pieces: Sequence[bytes], hang_up: bool = False) -> Answer:
+def _response(pieces: Sequence[bytes], hang_up: bool = False) -> Response:
     """What a client makes of these pieces, sent one after the other."""
     return _sent(pieces, _ask, hang_up)
 
 
-def _sent(pieces: Sequence[bytes], asking: Callable[[Origin], Awaitable[T]], hang_up: bool = False) -> T:
+def _sent(pieces: Sequence[bytes], exchange: Callable[[Origin], Awaitable[T]], hang_up: bool = False) -> T:
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"{}")
@@ -73,7 +73,7 @@ def _sent(pieces: Sequence[bytes], asking: Callable[[Origin], Awaitable[T]], han
             origin = Origin("127.0.0.1", server.sockets[0].getsockname()[1], tls=False)
             async with asyncio.timeout(10):
                 try:
-                    return await asking(origin)
+                    return await exchange(origin)
                 finally:
                     await over.wait()
                     await asyncio.sleep(0.01)  # uvloop closes in its next round
@@ -96,9 +96,9 @@ def test_no_other_reply_passes_for_a_plain_one(reply: bytes) -> None:
 
 @pytest.mark.parametrize("reply", [PLAIN, CHUNKED, CLOSING, OLD])
 @pytest.mark.parametrize("cuts", [(), (9,), (60, 61), (-3,)])
-def test_every_form_of_a_reply_says_the_same_in_any_pieces(reply: bytes, cuts: tuple[int, ...]) -> None:
+def test_every_form_of_a_reply_is_read_alike_in_any_pieces(reply: bytes, cuts: tuple[int, ...]) -> None:
     edges = [0, *(cut % len(reply) for cut in cuts), len(reply)]
-    assert _asked([reply[a:b] for a, b in itertools.pairwise(edges)]) == EXPECTED
+    assert _response([reply[a:b] for a, b in itertools.pairwise(edges)]) == EXPECTED
 
 
 @pytest.mark.parametrize(("reply", "stays"), [(PLAIN, True), (CHUNKED, True), (CLOSING, False), (OLD, False)])
@@ -108,11 +108,11 @@ def test_a_connection_is_used_again_unless_the_reply_ends_it(
 ) -> None:
     """Else a server that sends head and body apart would pay for a new connection, and others would not."""
     edges = [0, *(cut % len(reply) for cut in cuts), len(reply)]
-    assert _sent([reply[a:b] for a, b in itertools.pairwise(edges)], _stays) is stays
+    assert _sent([reply[a:b] for a, b in itertools.pairwise(edges)], _stays_open) is stays
 
 
 def test_a_reply_without_length_ends_with_its_connection() -> None:
-    assert _asked([UNFRAMED[:-2], UNFRAMED[-2:]], hang_up=True) == EXPECTED
+    assert _response([UNFRAMED[:-2], UNFRAMED[-2:]], hang_up=True) == EXPECTED
 
 
 @pytest.mark.parametrize(
@@ -121,10 +121,10 @@ def test_a_reply_without_length_ends_with_its_connection() -> None:
 )
 def test_half_a_reply_or_none_is_a_connection_error(reply: bytes, kind: str) -> None:
     with pytest.raises(ConnectionError, match=kind):
-        _asked([reply], hang_up=True)
+        _response([reply], hang_up=True)
 
 
-def test_bytes_that_nobody_asked_for_close_the_connection() -> None:
+def test_unsolicited_bytes_close_the_connection() -> None:
     """Else they would pass for the answer to the next request."""
     connection = Connection(Origin("127.0.0.1", 1, tls=False))
     connection.data_received(PLAIN)

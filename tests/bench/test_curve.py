@@ -8,24 +8,24 @@ import math
 import pytest
 import uvloop
 
-from bench.client import Answer, Origin
+from bench.client import Origin, Response
 from bench.curve import SHARES, Curve, Step, achieved_per_s, saturation_per_s, steps
-from bench.load import Plan, Told, arrivals
-from bench.tally import Tally
+from bench.load import Plan, ProgressCallback, arrivals
+from bench.measurements import Measurements
 
 PLAN = Plan(Origin("h", 1, tls=False), [b""], seconds=10.0, rate=100.0)
-SERVED, DEFERRED = Answer(200, "served", "ok", b"", 0), Answer(422, "deferred", "abstained", b"", 0)
-LIMITED = Answer(429, "refused", "rate_limited", b"", 0)
+SERVED, DEFERRED = Response(200, "served", "ok", b"", 0), Response(422, "deferred", "abstained", b"", 0)
+LIMITED = Response(429, "refused", "rate_limited", b"", 0)
 REQUEST = b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{}"
 
 
 def _step(latency_s: float, slower: float = 0.0, refuse_every: int = 0, limit_ms: float = 50.0) -> Step:
     """A server that answers after latency_s, and later by `slower` seconds with every second that passes."""
-    tally = Tally()
+    measurements = Measurements()
     for i, at_s in enumerate(arrivals(100.0, 10.0, 0).tolist()):
         answer = LIMITED if refuse_every and i % refuse_every == 1 else (SERVED, DEFERRED)[i % 2]
-        tally.take(answer, at_s, at_s * (1 + slower) + latency_s, rows=1)
-    return Step.of(1.0, PLAN, tally, limit_ms)
+        measurements.take(answer, at_s, at_s * (1 + slower) + latency_s, rows=1)
+    return Step.of(1.0, PLAN, measurements, limit_ms)
 
 
 def test_a_step_that_answers_all_in_time_keeps_up_however_long_one_answer_takes() -> None:
@@ -51,9 +51,9 @@ def test_refusals_because_of_load_are_not_achieved_however_quick() -> None:
 
 
 def test_a_step_without_an_answer_achieves_nothing() -> None:
-    step = Step.of(1.0, PLAN, Tally(), 50.0)
+    step = Step.of(1.0, PLAN, Measurements(), 50.0)
     assert step.achieved_per_s == 0 and not step.keeps_up and math.isnan(step.latency_ms.p99)
-    assert achieved_per_s(Tally(), 1.0) == 0
+    assert achieved_per_s(Measurements(), 1.0) == 0
 
 
 def test_saturation_is_the_highest_offered_rate_that_keeps_up() -> None:
@@ -76,9 +76,9 @@ def test_the_steps_of_a_slow_server_show_where_it_saturates() -> None:
         finally:
             writer.close()
 
-    def begin(name: str) -> Told:
+    def begin(name: str) -> ProgressCallback:
         names.append(name)
-        return lambda done_s, tally: None
+        return lambda done_s, measurements: None
 
     async def measure() -> Curve:
         server = await asyncio.start_server(handle, "127.0.0.1", 0)

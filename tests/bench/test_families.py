@@ -1,4 +1,4 @@
-"""Generated outliers and harmless changes: what their names say, inside the bounds, repeatable."""
+"""Generated outliers and harmless changes: what their names state, inside the bounds, repeatable."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_family_has_the_form_and_bounds_of_the_input(
         np.testing.assert_array_equal(rows, again[name])
 
 
-def test_picture_families_move_pixels_as_they_say() -> None:
+def test_picture_families_move_pixels_as_their_names_state() -> None:
     x = _pictures()
     made = outliers(x, Y, (0.0, 1.0), 0)
     np.testing.assert_array_equal(np.sort(made["patches shuffled"], axis=None), np.sort(x, axis=None))

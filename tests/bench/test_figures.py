@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bench.claims import Claim, Verdict, interval
+from bench.measurements import Measurements, Spread, percentile
 from bench.resplits import Draw, beta_binomial_over, resplit
-from bench.roc import auroc, caught
-from bench.tally import Spread, Tally, percentile
+from bench.roc import auroc, detection_rate
 
 SCORES = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=30)
 
@@ -41,23 +41,21 @@ def test_without_rows_nothing_is_known() -> None:
         (40, None, Verdict.NONE),
     ],
 )
-def test_a_claim_says_no_more_than_its_interval(
-    events: int, promised: float | None, verdict: Verdict
-) -> None:
+def test_a_verdict_follows_from_the_interval(events: int, promised: float | None, verdict: Verdict) -> None:
     assert Claim("stopped", events, 1000, promised).verdict is verdict
 
 
 @given(SCORES, SCORES)
-def test_auroc_is_the_share_of_pairs_in_order_ties_half(clean: list[float], odd: list[float]) -> None:
-    pairs = [(a < b) + (a == b) / 2 for a in clean for b in odd]
-    assert auroc(np.array(clean), np.array(odd)) == pytest.approx(sum(pairs) / len(pairs))
+def test_auroc_is_the_share_of_pairs_in_order_ties_half(clean: list[float], outliers: list[float]) -> None:
+    pairs = [(a < b) + (a == b) / 2 for a in clean for b in outliers]
+    assert auroc(np.array(clean), np.array(outliers)) == pytest.approx(sum(pairs) / len(pairs))
 
 
 @given(SCORES, st.floats(0, 0.5))
 def test_a_threshold_keeps_its_false_alarms_even_with_ties(clean: list[float], share: float) -> None:
     scores = np.array(clean)
-    assert caught(scores, scores, share) <= share
-    assert caught(scores, np.array([math.inf]), share) == 1
+    assert detection_rate(scores, scores, share) <= share
+    assert detection_rate(scores, np.array([math.inf]), share) == 1
 
 
 @given(st.lists(st.floats(0, 1e3), min_size=1, max_size=300), st.sampled_from([0.5, 0.9, 0.99, 0.999, 1.0]))
@@ -71,7 +69,7 @@ def test_a_spread_is_in_milliseconds_and_empty_without_latencies() -> None:
     assert (spread.n, spread.p50, spread.p90, spread.p99) == (1000, 500, 900, 990)
     assert (spread.p99_9, spread.max) == (999, 1000)
     assert spread.mean == pytest.approx(500.5)
-    assert Spread.of(Tally().all_s()).n == 0
+    assert Spread.of(Measurements().all_s()).n == 0
 
 
 @given(st.integers(1, 60), st.floats(0.5, 20), st.floats(0.5, 50), st.data())

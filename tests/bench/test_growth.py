@@ -1,4 +1,4 @@
-"""The growth test at small sizes: it measures what it says, tells growth from none, ends what it starts."""
+"""The growth test at small sizes: it measures what it states, detects growth, ends what it starts."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pytest
 import uvloop
 
 from bench.growth import server
-from bench.growth.inside import open_inside
+from bench.growth.in_process import open_in_process
 from bench.growth.interleaved import Effort, compare, costs
 from bench.growth.large import EVERY, with_large
-from bench.growth.memory import Asked, Memory, Sample, watch
-from bench.growth.part import Fact, Part, collected, weighed
+from bench.growth.memory import Memory, MemorySettings, Sample, watch
+from bench.growth.part import Fact, Part, measure_bytes, measure_collection
 from bench.growth.principals import filled
 from bench.growth.report import Report, Sizes, measure
 from bench.growth.slope import slope
@@ -54,8 +54,8 @@ def test_every_part_measures_every_size_and_compares_with_the_first(report: Repo
 
 
 def test_a_report_is_json_and_tables(report: Report) -> None:
-    told = orjson.loads(orjson.dumps(report))
-    assert [part["counted"] for part in told["parts"]] == [part.counted for part in report.parts]
+    data = orjson.loads(orjson.dumps(report))
+    assert [part["counted"] for part in data["parts"]] == [part.counted for part in report.parts]
     rows = [len(part.curves) * 2 + len(part.facts) for part in report.parts]
     assert [table.row_count for table in tables(report)] == rows
 
@@ -76,7 +76,7 @@ def test_a_filled_rate_guard_remembers_all_its_principals_while_they_go_on_askin
     assert len(guard.arrival_times) == 500
 
 
-def test_what_grows_is_told_from_what_does_not() -> None:
+def test_growth_is_detected_and_only_where_there_is_some() -> None:
     """Of made-up rounds in which the machine is now fast, now slow."""
     speed = np.random.default_rng(1).uniform(1, 10, (60, 1))
     noise = np.random.default_rng(2).normal(1, 0.02, (60, 3))
@@ -86,7 +86,7 @@ def test_what_grows_is_told_from_what_does_not() -> None:
     assert twice.cpu_us == pytest.approx(np.median(speed * noise[:, 2:] * 2))
 
 
-def test_each_size_is_called_as_often_as_was_asked_and_takes_turns_at_being_first() -> None:
+def test_each_size_is_called_as_often_as_planned_and_is_first_in_turn() -> None:
     order: list[int] = []
     settled: list[int] = []
 
@@ -100,7 +100,7 @@ def test_each_size_is_called_as_often_as_was_asked_and_takes_turns_at_being_firs
     assert len(settled) == 3 + 3 * 3 and [cost.size for cost in found] == [1, 2, 3]
 
 
-def test_a_cost_can_be_told_per_part() -> None:
+def test_a_cost_can_be_stated_per_part() -> None:
     async def wait() -> None:
         await asyncio.sleep(0.002)
 
@@ -110,23 +110,23 @@ def test_a_cost_can_be_told_per_part() -> None:
 
 
 def test_a_request_that_is_not_answered_ends_the_measurement(tmp_path: Path) -> None:
-    async def ask() -> None:
-        async with open_inside(LETTERS, tmp_path) as inside:
-            good = inside.request(inside.served[:2], "bench")
-            reply = await inside.serve(good)
+    async def send_once() -> None:
+        async with open_in_process(LETTERS, tmp_path) as in_process:
+            good = in_process.request(in_process.served[:2], "bench")
+            reply = await in_process.serve(good)
             assert orjson.loads(reply.body)["outputs"][0]["shape"] == [2, 26]
-            odd = inside.request(np.full_like(inside.served[:1], 7.5), "bench")
+            outlier = in_process.request(np.full_like(in_process.served[:1], 7.5), "bench")
             with pytest.raises(RuntimeError, match="ended with 422"):
-                await inside.serve(odd)
+                await in_process.serve(outlier)
 
-    uvloop.run(ask())
+    uvloop.run(send_once())
     assert not (LETTERS / VAR / "decisions.jsonl").exists()
 
 
 def test_weights_and_collections_count_what_is_kept() -> None:
     facts: list[Fact] = []
     gc.collect()
-    with collected(1000, facts), weighed(1000, "kilobyte", facts):
+    with measure_collection(1000, facts), measure_bytes(1000, "kilobyte", facts):
         kept = [bytes(1024) for _ in range(1000)]
     assert len(kept) == 1000
     weight, pause = facts
@@ -134,7 +134,7 @@ def test_weights_and_collections_count_what_is_kept() -> None:
     assert pause.what == "more ms a full collection" and pause.value >= 0
 
 
-def test_a_slope_is_found_in_noise_that_hangs_together() -> None:
+def test_a_slope_is_found_in_correlated_noise() -> None:
     x = np.arange(0, 200_000, 1000).astype(np.float64)
     drift = np.cumsum(np.random.default_rng(3).normal(0, 50, len(x)))
     grows, flat = slope(x, 100 * x + drift), slope(x, 5e7 + np.random.default_rng(4).normal(0, 1e4, len(x)))
@@ -173,7 +173,9 @@ def test_one_request_in_two_hundred_is_large_and_every_second_of_these_too_large
 
 @pytest.fixture(scope="module")
 def memory() -> Memory:
-    return uvloop.run(watch(Asked(LETTERS, requests=1500, connections=4, window_s=0.08), lambda sent: None))
+    return uvloop.run(
+        watch(MemorySettings(LETTERS, requests=1500, connections=4, window_s=0.08), lambda sent: None)
+    )
 
 
 def test_a_server_of_its_own_is_watched_over_small_and_large_requests(memory: Memory) -> None:
@@ -187,13 +189,13 @@ def test_a_server_of_its_own_is_watched_over_small_and_large_requests(memory: Me
     assert memory_table(memory).row_count == 7
 
 
-def test_the_first_fifth_is_warm_up_and_any_other_error_is_told(memory: Memory) -> None:
+def test_the_first_fifth_is_warm_up_and_any_other_error_is_a_failure(memory: Memory) -> None:
     samples = [Sample(sent, 1000 + sent) for sent in (0, 100, 200, 500, 1000)]
     assert replace(memory, samples=samples).warm_rss == 1200
     assert replace(memory, ends={"error: no answer in 10 s": 1}).failed
 
 
-def test_the_server_ends_whatever_happens(tmp_path: Path) -> None:
+def test_the_server_always_ends(tmp_path: Path) -> None:
     with pytest.raises(KeyError), server.serving(LETTERS, tmp_path) as running:
         assert [key.name for key in load_keys(running.folder / VAR)] == ["bench"]
         assert running.resident_bytes() > 10 * 2**20
@@ -201,7 +203,7 @@ def test_the_server_ends_whatever_happens(tmp_path: Path) -> None:
     assert not Path(f"/proc/{running.pid}").exists()
 
 
-def test_a_server_that_does_not_start_is_told_in_its_own_words(tmp_path: Path) -> None:
+def test_the_log_of_a_server_that_does_not_start_is_shown(tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "gateway.yaml").write_text("schema: 1\nname: broken\n")

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import uvloop
 
-from bench.client import Answer, Origin
+from bench.client import Origin, Response
 from bench.load import Plan, arrivals, run
-from bench.tally import Tally, bins, points
+from bench.measurements import Measurements, bins, points
 
 T = TypeVar("T")
 REQUEST = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{}"
@@ -58,8 +58,8 @@ async def _served(number: int) -> bytes:
     return SERVED
 
 
-def _load(reply: Reply, **options: Any) -> Tally:
-    async def measure(origin: Origin) -> Tally:
+def _load(reply: Reply, **options: Any) -> Measurements:
+    async def measure(origin: Origin) -> Measurements:
         return (await run(Plan(origin, [REQUEST], **options), 0.0))[0]
 
     return uvloop.run(_serving(reply, measure))
@@ -76,10 +76,10 @@ def test_poisson_arrivals_have_the_rate_and_memoryless_gaps() -> None:
 
 
 def test_a_closed_loop_counts_what_came_back() -> None:
-    tally = _load(_served, seconds=0.2, connections=3)
-    assert tally.requests > 10 and not tally.errors
-    assert dict(tally.rows) == {"served": tally.requests}
-    assert len(tally.latencies_s["served", "ok"]) == len(tally.all_s()) == tally.requests
+    measurements = _load(_served, seconds=0.2, connections=3)
+    assert measurements.requests > 10 and not measurements.errors
+    assert dict(measurements.rows) == {"served": measurements.requests}
+    assert len(measurements.latencies_s["served", "ok"]) == len(measurements.all_s()) == measurements.requests
 
 
 def _stall_once(stall_s: float) -> Reply:
@@ -94,16 +94,16 @@ def _stall_once(stall_s: float) -> Reply:
 def test_open_loop_latency_includes_the_queue_behind_a_stall() -> None:
     """Also where generator and server share a thread that stalls: nothing that was due is left out."""
     stall_s, rate = 0.4, 200
-    tally = _load(_stall_once(stall_s), seconds=1.0, connections=4, rate=rate)
-    assert tally.requests == len(arrivals(rate, 1.0, 0)) and not tally.errors
-    slow = sum(s > stall_s / 4 for s in tally.all_s())
+    measurements = _load(_stall_once(stall_s), seconds=1.0, connections=4, rate=rate)
+    assert measurements.requests == len(arrivals(rate, 1.0, 0)) and not measurements.errors
+    slow = sum(s > stall_s / 4 for s in measurements.all_s())
     assert slow > 0.5 * rate * stall_s * 3 / 4
-    assert max(tally.all_s()) >= stall_s
+    assert max(measurements.all_s()) >= stall_s
 
 
 def test_a_closed_loop_omits_that_queue() -> None:
-    tally = _load(_stall_once(0.4), seconds=0.8, connections=4)
-    assert sum(s > 0.3 for s in tally.all_s()) <= 4
+    measurements = _load(_stall_once(0.4), seconds=0.8, connections=4)
+    assert sum(s > 0.3 for s in measurements.all_s()) <= 4
 
 
 def test_what_could_not_be_answered_in_time_is_an_error() -> None:
@@ -111,21 +111,21 @@ def test_what_could_not_be_answered_in_time_is_an_error() -> None:
         await asyncio.sleep(0.1)
         return SERVED
 
-    tally = _load(slowly, seconds=0.3, connections=1, rate=100, drain_s=0.1)
-    assert tally.requests == len(arrivals(100, 0.3, 0))
-    assert tally.errors.total() >= tally.requests - 8
-    assert all(kind.startswith("not answered") for kind in tally.errors)
+    measurements = _load(slowly, seconds=0.3, connections=1, rate=100, drain_s=0.1)
+    assert measurements.requests == len(arrivals(100, 0.3, 0))
+    assert measurements.errors.total() >= measurements.requests - 8
+    assert all(kind.startswith("not answered") for kind in measurements.errors)
 
 
 def test_a_warm_up_that_was_given_up_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
     """Its connections still rest after their failures when the measured load takes them over."""
 
-    async def measure(origin: Origin) -> Tally:
+    async def measure(origin: Origin) -> Measurements:
         plan = Plan(origin, [REQUEST], seconds=0.2, connections=2, rate=300, drain_s=0.01)
         return (await run(plan, 0.1))[0]
 
-    tally = uvloop.run(_serving(_hangs_up, measure))
-    assert tally.requests == tally.errors.total() == len(arrivals(300, 0.2, 0))
+    measurements = uvloop.run(_serving(_hangs_up, measure))
+    assert measurements.requests == measurements.errors.total() == len(arrivals(300, 0.2, 0))
     assert not caplog.records
 
 
@@ -158,32 +158,32 @@ async def _nonsense(number: int) -> bytes:
     ],
 )
 def test_anything_but_an_outcome_is_an_error_of_its_kind(reply: Reply, kind: str) -> None:
-    tally = _load(reply, seconds=0.1, connections=2)
-    assert tally.requests == tally.errors.total() > 0
-    assert all(found.startswith(kind) for found in tally.errors)
+    measurements = _load(reply, seconds=0.1, connections=2)
+    assert measurements.requests == measurements.errors.total() > 0
+    assert all(found.startswith(kind) for found in measurements.errors)
 
 
 def test_a_refusal_for_the_rate_is_an_outcome_and_is_not_retried() -> None:
     async def limited(number: int) -> bytes:
         return SERVED.replace(b"served", b"refused").replace(b": ok", b": rate_limited")
 
-    tally = _load(limited, seconds=0.1, connections=1)
-    assert tally.latencies_s.keys() == {("refused", "rate_limited")} and not tally.errors
+    measurements = _load(limited, seconds=0.1, connections=1)
+    assert measurements.latencies_s.keys() == {("refused", "rate_limited")} and not measurements.errors
 
 
 def test_nothing_listens() -> None:
-    tally, _ = uvloop.run(
+    measurements, _ = uvloop.run(
         run(Plan(Origin("127.0.0.1", 1, False), [REQUEST], seconds=0.1, connections=1), 0.0)
     )
-    assert tally.requests == tally.errors.total() > 0
+    assert measurements.requests == measurements.errors.total() > 0
 
 
 def test_a_connection_that_the_server_closes_is_opened_again_without_an_error() -> None:
     async def closing(number: int) -> bytes:
         return SERVED.replace(b"content-length", b"connection: close\r\ncontent-length")
 
-    tally = _load(closing, seconds=0.1, connections=2)
-    assert tally.requests > 2 and not tally.errors
+    measurements = _load(closing, seconds=0.1, connections=2)
+    assert measurements.requests > 2 and not measurements.errors
 
 
 def test_what_never_answers_is_given_up_after_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,9 +194,9 @@ def test_what_never_answers_is_given_up_after_the_timeout(monkeypatch: pytest.Mo
             await asyncio.sleep(30)
         return SERVED
 
-    tally = _load(never_again, seconds=0.3, connections=1)
-    assert tally.errors.keys() == {"no answer in 0.15 s"}
-    assert len(tally.all_s()) == 3
+    measurements = _load(never_again, seconds=0.3, connections=1)
+    assert measurements.errors.keys() == {"no answer in 0.15 s"}
+    assert len(measurements.all_s()) == 3
 
 
 def test_connections_share_the_requests_and_never_have_two_in_flight() -> None:
@@ -210,26 +210,26 @@ def test_connections_share_the_requests_and_never_have_two_in_flight() -> None:
         waiting -= 1
         return SERVED
 
-    tally = _load(slowly, seconds=0.3, connections=3, rate=3000, drain_s=5.0)
-    assert most == 3 and tally.requests == len(arrivals(3000, 0.3, 0))
+    measurements = _load(slowly, seconds=0.3, connections=3, rate=3000, drain_s=5.0)
+    assert most == 3 and measurements.requests == len(arrivals(3000, 0.3, 0))
 
 
-def test_what_was_warmed_up_with_is_not_counted_but_told_with_a_time_below_zero() -> None:
-    told: list[float] = []
+def test_the_warm_up_is_not_counted_but_reported_with_a_time_below_zero() -> None:
+    reported: list[float] = []
 
     async def measure(origin: Origin) -> int:
         plan = Plan(origin, [REQUEST], seconds=0.1, connections=1, rate=200)
-        return (await run(plan, 0.3, lambda done_s, tally: told.append(done_s)))[0].requests
+        return (await run(plan, 0.3, lambda done_s, measurements: reported.append(done_s)))[0].requests
 
     assert uvloop.run(_serving(_served, measure)) == len(arrivals(200, 0.1, 0))
-    assert told[0] == pytest.approx(-0.3, abs=0.1) and told[-1] >= 0
+    assert reported[0] == pytest.approx(-0.3, abs=0.1) and reported[-1] >= 0
 
 
 async def _plainly(number: int) -> bytes:
     return b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 
 
-def test_a_plain_answer_counts_only_where_the_server_is_said_not_to_be_ours() -> None:
+def test_a_success_without_an_outcome_counts_only_for_a_server_that_is_not_ours() -> None:
     ours, peer = (_load(_plainly, seconds=0.1, connections=1, peer=peer) for peer in (False, True))
     assert ours.errors.keys() == {"HTTP 200 without an outcome"} and not ours.latencies_s
     assert peer.latencies_s.keys() == {("answered", "")} and not peer.errors
@@ -240,30 +240,32 @@ def test_a_failure_of_a_server_that_is_not_ours_is_an_error() -> None:
     async def sometimes(number: int) -> bytes:
         return await (_plainly(number) if number % 2 else _unmarked(number))
 
-    tally = _load(sometimes, seconds=0.2, connections=1, peer=True, rows=4)
-    assert tally.errors.keys() == {"HTTP 502"} and tally.latencies_s.keys() == {("answered", "")}
-    assert dict(tally.rows) == {"answered": 4 * len(tally.all_s())}
+    measurements = _load(sometimes, seconds=0.2, connections=1, peer=True, rows=4)
+    assert measurements.errors.keys() == {"HTTP 502"} and measurements.latencies_s.keys() == {
+        ("answered", "")
+    }
+    assert dict(measurements.rows) == {"answered": 4 * len(measurements.all_s())}
 
 
-def test_rows_are_counted_one_by_one_where_the_gateway_says_how_each_ended() -> None:
+def test_rows_are_counted_one_by_one_where_the_gateway_states_each_outcome() -> None:
     body = b'{"outputs":[{"name":"p","data":[1]},{"name":"fs_row_outcome","data":["served","deferred"]}]}'
-    tally = Tally()
+    measurements = Measurements()
     for answer in (
-        Answer(200, "deferred", "abstained", body + b"\0\0\0", len(body)),
-        Answer(200, "deferred", "abstained", body, 0),
-        Answer(429, "refused", "rate_limited", b"{}", 0),
+        Response(200, "deferred", "abstained", body + b"\0\0\0", len(body)),
+        Response(200, "deferred", "abstained", body, 0),
+        Response(429, "refused", "rate_limited", b"{}", 0),
     ):
-        tally.take(answer, 1.0, 1.1, rows=2)
-    assert dict(tally.rows) == {"served": 2, "deferred": 2, "refused": 2}
-    assert tally.requests == 3 and not tally.errors
+        measurements.take(answer, 1.0, 1.1, rows=2)
+    assert dict(measurements.rows) == {"served": 2, "deferred": 2, "refused": 2}
+    assert measurements.requests == 3 and not measurements.errors
 
 
 def test_an_answer_that_cannot_be_read_is_an_error_and_stops_nothing() -> None:
-    tally = Tally()
+    measurements = Measurements()
     for body in (b"no JSON", b"[]", b'{"outputs": [{}]}'):
-        tally.take(Answer(200, "served", "ok", body, 0), 1.0, 1.1, rows=2)
-    assert tally.errors == {"the answer does not say how its rows ended": 3}
-    assert tally.requests == 3 and not tally.rows
+        measurements.take(Response(200, "served", "ok", body, 0), 1.0, 1.1, rows=2)
+    assert measurements.errors == {"the answer does not say how its rows ended": 3}
+    assert measurements.requests == 3 and not measurements.rows
 
 
 def test_the_histogram_and_the_percentiles_hold_every_latency() -> None:

@@ -1,4 +1,4 @@
-"""`gateway bench` against a real gateway on a free port, and what it says of wrong input."""
+"""`gateway bench` against a real gateway on a free port, and its errors for wrong input."""
 
 from __future__ import annotations
 
@@ -82,40 +82,40 @@ def _requests(load: dict[str, Any]) -> int:
 
 
 def test_every_request_ends_in_an_outcome(url: str, letters: Path, key: str) -> None:
-    code, told, found = _bench(url, "--dir", str(letters), "--key", key, "--outliers", "0.5", *QUICK)
-    assert code == 0, told
+    code, output, found = _bench(url, "--dir", str(letters), "--key", key, "--outliers", "0.5", *QUICK)
+    assert code == 0, output
     load = found["callers"]
     assert {"served", "deferred"} <= {one["outcome"] for one in load["ended"]} and load["errors"] == {}
     assert _requests(load) == load["requests"] == sum(load["rows"].values())
     assert sum(one["count"] for one in load["histogram"]) == load["requests"]
     assert 0 < load["latency_ms"]["p50"] <= load["latency_ms"]["p99"] <= load["latency_ms"]["max"]
-    assert "served" in told and "requests/s" in told
+    assert "served" in output and "requests/s" in output
 
 
 @pytest.mark.parametrize(
     "options", [("--rows", "8"), ("--rows", "8", "--binary"), ("--binary", "--rate", "40")]
 )
-def test_it_speaks_every_form(url: str, letters: Path, options: tuple[str, ...]) -> None:
-    code, told, found = _bench(f"{url}/v2/models/letters", "--dir", str(letters), *options, *QUICK)
-    assert code == 0, told
+def test_it_sends_every_form_of_request(url: str, letters: Path, options: tuple[str, ...]) -> None:
+    code, output, found = _bench(f"{url}/v2/models/letters", "--dir", str(letters), *options, *QUICK)
+    assert code == 0, output
     rows, load = found["about"]["rows_a_request"], found["callers"]
     assert sum(load["rows"].values()) == rows * load["requests"] > 0
     assert (load["loop"] == "open") == (load["late_ms"]["n"] > 0) == ("--rate" in options)
 
 
-def test_an_abusive_caller_is_told_apart_from_the_others(url: str, letters: Path, key: str) -> None:
+def test_an_abusive_caller_is_reported_apart_from_the_others(url: str, letters: Path, key: str) -> None:
     small = add_key(letters / VAR, "small", tier="trusted", per_s=1, scopes=frozenset({"infer"}))
     threading.Event().wait(0.6)
     asked = ("--dir", str(letters), "--key", key, "--abusive", "0.5", "--abusive-key", small, *QUICK)
-    code, told, found = _bench(url, *asked)
-    assert code == 0, told
+    code, output, found = _bench(url, *asked)
+    assert code == 0, output
     assert [found[load]["connections"] for load in ("alone", "callers", "abusive")] == [2, 2, 2]
     limited = {
         load: sum(one["requests"] for one in found[load]["ended"] if one["reason"] == "rate_limited")
         for load in ("alone", "callers", "abusive")
     }
     assert limited["alone"] == limited["callers"] == 0 < limited["abusive"]
-    assert _requests(found["callers"]) > 0 and "abusive caller" in told
+    assert _requests(found["callers"]) > 0 and "abusive caller" in output
 
 
 def test_the_curve_has_every_step_and_the_page_shows_it_without_the_key(
@@ -137,7 +137,7 @@ def test_the_curve_has_every_step_and_the_page_shows_it_without_the_key(
     assert key not in text and key not in done.stdout
 
 
-def test_wrong_input_is_told_with_exit_code_2(url: str, letters: Path, tmp_path: Path) -> None:
+def test_wrong_input_is_an_error_with_exit_code_2(url: str, letters: Path, tmp_path: Path) -> None:
     shutil.copy(letters / "gateway.yaml", tmp_path)
     wrong = {
         (url, "--dir", str(tmp_path)): "has no samples",
@@ -153,8 +153,8 @@ def test_wrong_input_is_told_with_exit_code_2(url: str, letters: Path, tmp_path:
         (f"http://127.0.0.1:{_free_port()}", "--dir", str(letters)): "cannot be reached",
     }
     for args, what in wrong.items():
-        code, told, _ = _bench(*args, *QUICK)
-        assert (code, what in told) == (2, True), told
+        code, output, _ = _bench(*args, *QUICK)
+        assert (code, what in output) == (2, True), output
 
 
 def test_gateway_bench_is_this_command() -> None:

@@ -1,4 +1,4 @@
-"""The body of every micro-benchmark runs once on one real row and computes what its name says."""
+"""The workload of every micro-benchmark runs once on one real row and computes what its name states."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 import orjson
 import pytest
 
-from bench.micro.body import Awaited, Body, Plain, calls_a_round, repeat
+from bench.micro.fixture import FOLDER, MicroFixture, open_fixture
 from bench.micro.results import Cost, Report, table
 from bench.micro.stages import FORWARD, stages
-from bench.micro.world import FOLDER, World, open_world
+from bench.micro.workload import AsyncWorkload, SyncWorkload, Workload, calls_a_round, repeat
 from gateway.core.decision import Served, Verdict
 from gateway.core.model import Forward
 from gateway.deployment.deployment import Deployment
@@ -25,9 +25,9 @@ CLASSES = 10
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    with open_world() as opened:
-        yield opened
+def fixture() -> Iterator[MicroFixture]:
+    with open_fixture() as deployment:
+        yield deployment
 
 
 def _request(found: Any) -> bool:
@@ -81,35 +81,37 @@ COMPUTES: dict[str, Callable[[Any], bool]] = {
     "audit: take": lambda found: (
         found is not None and found.id.endswith("2710")
     ),  # the ten thousand and first
-    "audit: explain": _line,
+    "audit: serialize": _line,
     "telemetry": lambda found: b'outcome="served"' in found.prometheus(),
 }
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_body_computes_what_its_name_says(world: World, stage: str) -> None:
-    body = STAGES[stage](world, 1)
+def test_a_workload_computes_what_its_name_states(fixture: MicroFixture, stage: str) -> None:
+    body = STAGES[stage](fixture, 1)
     computes = next(check for name, check in COMPUTES.items() if stage.startswith(name))
-    assert computes(repeat(body, 1, world.loop))
+    assert computes(repeat(body, 1, fixture.loop))
 
 
-def test_what_all_guards_share_and_every_guard_of_the_policy_are_measured(world: World) -> None:
+def test_what_all_guards_share_and_every_guard_of_the_policy_are_measured(fixture: MicroFixture) -> None:
     assert sum(name.startswith("measured ") for name in STAGES) == 2
-    for guard in world.opened.pipeline.guards:
+    for guard in fixture.deployment.pipeline.guards:
         assert any(name.startswith(f"guard {guard.name}") for name in STAGES)
 
 
-def test_only_triggered_rows_ask_the_model_again(world: World) -> None:
-    guards = world.opened.artifacts.guards.values()
+def test_only_triggered_rows_need_the_model_again(fixture: MicroFixture) -> None:
+    guards = fixture.deployment.artifacts.guards.values()
     (squeeze,) = (one.squeeze for one in guards if isinstance(one, FittedSqueeze))
-    model = world.opened.artifacts.models[world.opened.primary]
-    for rows, woken in ((world.quiet, False), (world.to_squeeze, True)):
-        features = model.run(world.inputs(rows[:128]))["features"]
-        assert len(rows) >= 128 and (squeeze.to_squeeze(features) == woken).all()
+    model = fixture.deployment.artifacts.models[fixture.deployment.primary]
+    for rows, triggers in ((fixture.quiet, False), (fixture.to_squeeze, True)):
+        features = model.run(fixture.inputs(rows[:128]))["features"]
+        assert len(rows) >= 128 and (squeeze.to_squeeze(features) == triggers).all()
 
 
-@pytest.mark.parametrize("kind", [Plain, Awaited])
-def test_a_body_is_called_as_often_as_the_timing_says(world: World, kind: type[Plain | Awaited]) -> None:
+@pytest.mark.parametrize("kind", [SyncWorkload, AsyncWorkload])
+def test_a_workload_is_called_as_often_as_the_timing_states(
+    fixture: MicroFixture, kind: type[SyncWorkload | AsyncWorkload]
+) -> None:
     called: list[int] = []
 
     def plain() -> int:
@@ -119,9 +121,9 @@ def test_a_body_is_called_as_often_as_the_timing_says(world: World, kind: type[P
     async def awaited() -> int:
         return plain()
 
-    body: Body = Plain(plain) if kind is Plain else Awaited(awaited)
-    assert repeat(body, 7, world.loop) == len(called) == 7
-    assert calls_a_round(body, world.loop) > 100
+    body: Workload = SyncWorkload(plain) if kind is SyncWorkload else AsyncWorkload(awaited)
+    assert repeat(body, 7, fixture.loop) == len(called) == 7
+    assert calls_a_round(body, fixture.loop) > 100
 
 
 def _found(stage: str, rows: int, seconds: float, requests: int) -> dict[str, Any]:
@@ -129,7 +131,7 @@ def _found(stage: str, rows: int, seconds: float, requests: int) -> dict[str, An
     return {"extra_info": info, "stats": {"median": seconds, "iqr": seconds / 10}}
 
 
-def test_costs_are_told_per_request_and_against_the_forward_pass_at_the_same_size() -> None:
+def test_costs_are_reported_per_request_and_against_the_forward_pass_at_the_same_size() -> None:
     benchmarks = [_found(FORWARD, 1, 0.02, 10), _found(FORWARD, 8, 0.02, 2), _found("parse", 8, 0.04, 8)]
     report = Report.of({"benchmarks": benchmarks})
     parse = report.costs[-1]

@@ -15,9 +15,9 @@ import pytest
 from bench.client import Origin
 from bench.curve import Curve, Step
 from bench.load import Plan
+from bench.measurements import Measurements, Spread
 from bench.page import Axis, page
-from bench.results import About, Figures, Results
-from bench.tally import Spread, Tally
+from bench.results import Figures, Results, RunDescription
 
 PLAN = Plan(Origin("h", 1, tls=False), [b"x" * 321], seconds=2.0)
 SVG = re.compile(r"<svg.*?</svg>", re.DOTALL)
@@ -25,17 +25,19 @@ SVG = re.compile(r"<svg.*?</svg>", re.DOTALL)
 
 def _figures(seed: int = 0, errors: int = 0) -> Figures:
     latencies = np.random.default_rng(seed).lognormal(-5, 0.5, 4000)
-    tally = Tally(
+    measurements = Measurements(
         latencies_s={("served", "ok"): array("d", latencies), ("refused", "abstained"): array("d", [0.25])}
     )
     for _ in range(errors):
-        tally.fail("<script>alert(1)</script>")
-    return Figures.of(PLAN, tally, 2.0)
+        measurements.fail("<script>alert(1)</script>")
+    return Figures.of(PLAN, measurements, 2.0)
 
 
-def _about() -> About:
+def _about() -> RunDescription:
     machine = {"cpu": "a <fast> one", "cores": "2", "commit": "abc123"}
-    return About("letters", "2026-01-02T03:04:05+00:00", "gateway bench URL", machine, 1, 321, 0.1, 2.0, 1.0)
+    return RunDescription(
+        "letters", "2026-01-02T03:04:05+00:00", "gateway bench URL", machine, 1, 321, 0.1, 2.0, 1.0
+    )
 
 
 def _curve(saturation: float | None) -> Curve:
@@ -77,7 +79,7 @@ class _Tags(HTMLParser):
         Results(_about(), _figures(errors=3), _figures(1), _figures(2)),
         Results(_about(), _figures(), curve=_curve(500.0)),
         Results(_about(), _figures(), curve=_curve(None)),
-        Results(_about(), Figures.of(PLAN, Tally(), 2.0)),
+        Results(_about(), Figures.of(PLAN, Measurements(), 2.0)),
     ],
     ids=["one load", "abusive and errors", "curve", "no saturation", "nothing came back"],
 )

@@ -14,20 +14,20 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
-from bench.client import Answer
+from bench.client import Response
+from bench.measurements import Measurements
 from bench.peers.__main__ import app
 from bench.peers.cases import groups, turns
 from bench.peers.compare import Turn
-from bench.peers.launch import ALL, PEERS
+from bench.peers.launch import PEERS, SERVERS_BY_NAME
 from bench.peers.measure import Round, round_of
 from bench.peers.proc import Usage, tree
 from bench.peers.process import running
-from bench.peers.ratios import Spanned, differences, ratios
+from bench.peers.ratios import MedianWithRange, differences, ratios
 from bench.peers.results import beside
 from bench.peers.verify import compare
 from bench.peers.wrk import missing
 from bench.requests import WrongInput
-from bench.tally import Tally
 from fallbacks.onnx import OnnxModel
 
 FASHION = Path(__file__).parents[2] / "configs" / "fashion"
@@ -47,12 +47,12 @@ def _round(per_s: float, p50_ms: float = 1.0, p99_ms: float = 2.0, cpu_us: float
 
 
 def test_ratios_are_of_neighbours_and_not_of_medians() -> None:
-    assert ratios([10, 100, 1000], [20, 100, 500]) == Spanned(1.0, 0.5, 2.0)
-    assert differences([3, 5], [1, 1]) == Spanned(3.0, 2.0, 4.0)
+    assert ratios([10, 100, 1000], [20, 100, 500]) == MedianWithRange(1.0, 0.5, 2.0)
+    assert differences([3, 5], [1, 1]) == MedianWithRange(3.0, 2.0, 4.0)
 
 
-def test_what_gave_nothing_has_no_ratio() -> None:
-    assert math.isnan(ratios([1, 2], [0, 1]).median) and math.isnan(Spanned.of([]).median)
+def test_a_peer_without_throughput_has_no_ratio() -> None:
+    assert math.isnan(ratios([1, 2], [0, 1]).median) and math.isnan(MedianWithRange.of([]).median)
 
 
 def test_each_peer_is_beside_the_gateway_of_its_own_group_and_round() -> None:
@@ -62,15 +62,15 @@ def test_each_peer_is_beside_the_gateway_of_its_own_group_and_round() -> None:
 
     found = {one.peer: one for one in beside([*group("mlserver", 100.0), *group("bentoml", 300.0)])}
     assert found["mlserver"].throughput.median == 2.0 and found["bentoml"].throughput.median == 6.0
-    assert found["bare"].throughput == Spanned(1.0, 0.5, 1.5) and found["bare"].pairs == 2
+    assert found["bare"].throughput == MedianWithRange(1.0, 0.5, 1.5) and found["bare"].pairs == 2
     assert found["bare"].added_p50_ms.median == 5.0 and found["mlserver"].added_p50_ms.median == -2.0
 
 
 def test_a_refusal_is_no_throughput() -> None:
-    tally = Tally()
+    measurements = Measurements()
     for outcome, reason in (("served", "ok"), ("deferred", "abstained"), ("refused", "deadline")):
-        tally.take(Answer(200, outcome, reason, b"", 0), 0.0, 0.1, rows=1)
-    found = round_of(tally, 2.0, 0.5, 2**20, 0.1)
+        measurements.take(Response(200, outcome, reason, b"", 0), 0.0, 0.1, rows=1)
+    found = round_of(measurements, 2.0, 0.5, 2**20, 0.1)
     assert (found.requests_per_s, found.rows_per_s, found.cpu_us) == (1.0, 1.0, 250_000.0)
     assert found.answered == pytest.approx(1 / 3) and found.ended["refused deadline"] == 1
 
@@ -94,7 +94,7 @@ def test_a_tree_is_counted_and_ended_whole(tmp_path: Path) -> None:
     assert all(tree(one.pid) == [] for one in family)
 
 
-def test_an_answer_that_is_not_the_models_is_told() -> None:
+def test_an_answer_that_is_not_the_models_is_an_error() -> None:
     model = OnnxModel.load(FASHION / "primary.onnx")
     model.close()
     x = np.zeros((1, 1, 28, 28), np.float32)
@@ -102,26 +102,26 @@ def test_an_answer_that_is_not_the_models_is_told() -> None:
     request = b"POST / HTTP/1.1\r\nhost: x\r\n\r\n" + orjson.dumps({"inputs": [tensor]})
     right = model.run({"image": x})["probabilities"]
 
-    def answer(y: np.ndarray) -> Answer:
-        told = {"name": "probabilities", "shape": y.shape, "data": y.ravel().tolist()}
-        return Answer(200, "", "", orjson.dumps({"outputs": [told]}), 0)
+    def answer(y: np.ndarray) -> Response:
+        output = {"name": "probabilities", "shape": y.shape, "data": y.ravel().tolist()}
+        return Response(200, "", "", orjson.dumps({"outputs": [output]}), 0)
 
     compare("peer", request, answer(right), model)
     for wrong in (right[:, ::-1], right[:, :9]):
         with pytest.raises(WrongInput, match="is not the model's"):
             compare("peer", request, answer(wrong), model)
     with pytest.raises(WrongInput, match="is no tensor"):
-        compare("peer", request, Answer(200, "", "", b'{"detail": "ok"}', 0), model)
+        compare("peer", request, Response(200, "", "", b'{"detail": "ok"}', 0), model)
 
 
 def test_the_gateway_and_the_yardstick_are_measured() -> None:
     check = () if missing() else ("--wrk",)
     quick = (*check, "--rounds", "1", "--seconds", "0.5", "--warm-up", "0.2", "--connections", "4")
-    told = CliRunner().invoke(
+    result = CliRunner().invoke(
         app, ["--peers", "bare", "--case", "binary1", *quick, "--dir", str(FASHION), "--json", "-"]
     )
-    assert told.exit_code == 0, told.stderr
-    found = json.loads(told.stdout)
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
     ours, bare = (one["round"] for one in found["turns"])
     assert (ours["errors"], bare["errors"]) == ({}, {}) and bare["ended"] == {"answered": bare["requests"]}
     assert {"served ok"} <= ours["ended"].keys() and sum(ours["ended"].values()) == ours["requests"]
@@ -133,21 +133,21 @@ def test_the_gateway_and_the_yardstick_are_measured() -> None:
     assert found["beside"][0]["throughput"]["median"] == pytest.approx(
         ours["requests_per_s"] / bare["requests_per_s"]
     )
-    assert found["versions"]["bare"]["onnxruntime"] and "bare" in told.stderr
+    assert found["versions"]["bare"]["onnxruntime"] and "bare" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("options", "what"), [(("--peers", "bare,nobody"), "'nobody'"), (("--case", "json9"), "'json9'")]
+    ("options", "what"), [(("--peers", "bare,unknown"), "'unknown'"), (("--case", "json9"), "'json9'")]
 )
 def test_an_unknown_name_is_wrong_input(options: tuple[str, ...], what: str) -> None:
-    told = CliRunner().invoke(app, [*options])
-    assert told.exit_code == 2 and what in told.stderr
+    result = CliRunner().invoke(app, [*options])
+    assert result.exit_code == 2 and what in result.stderr
 
 
 def test_every_peer_has_a_server_and_exact_versions() -> None:
     servers = Path(sys.modules["bench.peers"].__path__[0]) / "servers"
     for name in PEERS:
-        if (environment := ALL[name].environment) is None:
+        if (environment := SERVERS_BY_NAME[name].environment) is None:
             continue
         lines = (servers / f"{environment}.txt").read_text().splitlines()
         assert all("==" in line for line in lines if not line.startswith("#")), environment

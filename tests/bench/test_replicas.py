@@ -1,4 +1,4 @@
-"""Two replicas beside one: what can be told without Ray."""
+"""Two replicas beside one: what can be tested without Ray."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def idle() -> Iterator[subprocess.Popen[bytes]]:
         child.kill()
 
 
-def test_replicas_are_found_by_what_ray_calls_them(idle: subprocess.Popen[bytes]) -> None:
+def test_replicas_are_found_by_the_title_that_ray_gives_them(idle: subprocess.Popen[bytes]) -> None:
     assert idle.pid in replica_pids(os.getpid(), 1)
     with pytest.raises(WrongInput, match="1 replicas run, not 2"):
         replica_pids(os.getpid(), 2)
@@ -56,10 +56,10 @@ def test_busy_is_the_share_of_a_core_that_each_process_uses(idle: subprocess.Pop
 
 def test_a_core_for_each_replica_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
-    told = CliRunner().invoke(app, [])
-    assert told.exit_code == 2 and "2 replicas need 2 cores" in told.stderr
+    result = CliRunner().invoke(app, [])
+    assert result.exit_code == 2 and "2 replicas need 2 cores" in result.stderr
 
 
 def test_an_unknown_case_is_wrong_input() -> None:
-    told = CliRunner().invoke(app, ["--case", "json9"])
-    assert told.exit_code == 2 and "'json9'" in told.stderr
+    result = CliRunner().invoke(app, ["--case", "json9"])
+    assert result.exit_code == 2 and "'json9'" in result.stderr

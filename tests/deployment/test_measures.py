@@ -28,7 +28,7 @@ from gateway.policy.kinds.squeeze import FittedSqueeze
 from gateway.serving.review import NoReview
 from guards.rows import Signals
 from guards.squeeze import Squeeze
-from guards.squeezers import distance, variants
+from guards.squeezers import answer_change, variants
 from tests.support.deployments import CONFIGS, batch_of, clean_rows, letters, outlier_rows, run
 
 
@@ -80,7 +80,7 @@ def test_every_guard_of_fashion_gives_what_its_own_formula_gives() -> None:
         squeezed = artifacts.models["primary"].run({"image": variants(x, squeeze.bits)})["probabilities"]
         hit = squeeze.to_squeeze(h)
         assert 5 < hit.sum() < 60
-        expected["perturbation"] = squeeze.score(h, p, np.where(hit, distance(p, squeezed), 0.0))
+        expected["perturbation"] = squeeze.score(h, p, np.where(hit, answer_change(p, squeezed), 0.0))
 
         async def score() -> dict[str, NDArray[np.float64]]:
             ids = tuple(f"r{i}" for i in range(len(x)))

@@ -383,34 +383,36 @@ def test_a_call_without_a_message_is_invalid(plane: PlaneFixture) -> None:
     plane.run(main)
 
 
-@pytest.mark.parametrize(("bound", "reason"), [("most_per_caller", "rate_limited"), ("most", "unavailable")])
+@pytest.mark.parametrize(
+    ("limit", "reason"), [("limit_per_caller", "rate_limited"), ("limit", "unavailable")]
+)
 def test_calls_beyond_the_in_flight_limits_are_refused(
-    plane: PlaneFixture, monkeypatch: pytest.MonkeyPatch, bound: str, reason: str
+    plane: PlaneFixture, monkeypatch: pytest.MonkeyPatch, limit: str, reason: str
 ) -> None:
-    monkeypatch.setattr(plane.gateway.in_flight, bound, 2)
+    monkeypatch.setattr(plane.gateway.in_flight, limit, 2)
 
     async def main() -> None:
         async with grpc_client(plane) as client:
             held = [client.channel.stream_unary(INFER)(metadata=client.metadata(())) for _ in range(2)]
-            await seats(plane, 2)
+            await wait_for_in_flight(plane, 2)
             result = await client.infer(plane.good[:1])
             assert result.outcome == ("RESOURCE_EXHAUSTED", "refused", reason, "none")
             assert result.trailers["retry-after"] == "1"
             for call in held:
                 call.cancel()
-            await seats(plane, 0)
+            await wait_for_in_flight(plane, 0)
             assert (await client.infer(plane.good[:1])).code == "OK"
 
     plane.run(main)
 
 
-async def seats(plane: PlaneFixture, taken: int) -> None:
-    """Returns when so many calls are under way."""
+async def wait_for_in_flight(plane: PlaneFixture, calls: int) -> None:
+    """Returns when `calls` are in flight."""
     for _ in range(500):
-        if plane.gateway.in_flight.total == taken:
+        if plane.gateway.in_flight.total == calls:
             return
         await asyncio.sleep(0.01)
-    raise AssertionError(f"{plane.gateway.in_flight.total} calls are under way, not {taken}")
+    raise AssertionError(f"{plane.gateway.in_flight.total} calls are in flight, not {calls}")
 
 
 def test_a_call_whose_client_hangs_up_is_judged_recorded_and_keeps_its_slot_until_then(
@@ -421,12 +423,12 @@ def test_a_call_whose_client_hangs_up_is_judged_recorded_and_keeps_its_slot_unti
             with plane.recorded() as seen, plane.spoiled(Hangs()):
                 raw = request_of(plane.good[:1]).SerializeToString()
                 call = client.channel.unary_unary(INFER)(raw, metadata=client.metadata(()))
-                await seats(plane, 1)
+                await wait_for_in_flight(plane, 1)
                 await asyncio.sleep(0.1)
                 call.cancel()
                 await asyncio.sleep(0.1)
                 assert (plane.gateway.in_flight.total, len(seen)) == (1, 0)
-                await seats(plane, 0)
+                await wait_for_in_flight(plane, 0)
                 assert len(seen) == 1
             assert (await client.infer(plane.good[:1])).code == "OK"
 
@@ -473,7 +475,7 @@ def test_a_stop_finishes_the_call_in_flight(plane: PlaneFixture) -> None:
         async with grpc_client(plane) as client:
             with plane.spoiled(Hangs()):
                 call = asyncio.create_task(client.infer(plane.easy[:1]))
-                await seats(plane, 1)
+                await wait_for_in_flight(plane, 1)
                 assert client.stop is not None
                 await client.stop(5.0)
             assert (await call).outcome == ("OK", "degraded", "unavailable", "small")

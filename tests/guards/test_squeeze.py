@@ -14,7 +14,7 @@ from guards.rarity import Tail
 from guards.rmd import Rmd
 from guards.rows import F8, Signals, Tensors
 from guards.squeeze import Squeeze, SqueezeGuard
-from guards.squeezers import distance, variants
+from guards.squeezers import answer_change, variants
 from tests.support.guard_world import FakeBatch, K, far, features, logits, softmax, world
 
 RNG = np.random.default_rng(0)
@@ -58,7 +58,7 @@ def test_a_tenth_of_good_rows_is_triggered_and_they_are_the_oddest() -> None:
 def test_good_rows_reach_u_nats_in_a_share_of_exp_minus_u() -> None:
     h, p = held(3, 4000)
     hit = SQUEEZE.to_squeeze(h)
-    changes = np.where(hit, distance(p, shaken(p, RNG)), 0.0)
+    changes = np.where(hit, answer_change(p, shaken(p, RNG)), 0.0)
     u = SQUEEZE.score(h, p, changes)
     assert (u >= 0).all()
     assert (u >= 2.0).mean() == pytest.approx(np.exp(-2), rel=0.4)
@@ -82,7 +82,7 @@ def test_the_worse_of_both_signals_gets_a_tail_of_its_own() -> None:
     p[::9] = np.roll(p[::9], 1, axis=1)  # a model that is often wrong: the prototypes disagree
     squeezed = shaken(p, RNG)
     fitted = Squeeze.fit(FIT.h, Y, TAIL.h, p, squeezed, seed=0)
-    changes = np.where(fitted.to_squeeze(TAIL.h), distance(p, squeezed), 0.0)
+    changes = np.where(fitted.to_squeeze(TAIL.h), answer_change(p, squeezed), 0.0)
     disagreements = fitted.prototypes.disagreement(TAIL.h, p.argmax(1))
     worse = np.maximum(fitted.change.rarity(changes), fitted.disagreement.rarity(disagreements))
     assert (worse > fitted.change.rarity(changes)).mean() > 0.05
@@ -157,7 +157,7 @@ def test_the_guard_squeezes_all_triggered_rows_in_one_call_and_no_others() -> No
     np.testing.assert_array_equal(inputs["image"], variants(asked.inputs["image"][hit], 4))
     np.testing.assert_array_equal(inputs["age"], np.concatenate([np.flatnonzero(hit)] * 2))
     p = asked.answer["probabilities"]
-    changes = distance(p, scripted({"image": variants(asked.inputs["image"], 4)})["probabilities"])
+    changes = answer_change(p, scripted({"image": variants(asked.inputs["image"], 4)})["probabilities"])
     expected = SQUEEZE.score(asked.answer["features"], p, np.where(hit, changes, 0.0))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import median_filter
 
-from guards.squeezers import distance, median_2x2, reduce_bits, variants
+from guards.squeezers import answer_change, median_2x2, reduce_bits, variants
 from tests.support.guard_world import pictures
 
 RNG = np.random.default_rng(0)
@@ -36,7 +36,7 @@ def test_variants_are_stacked_one_squeezer_after_the_other() -> None:
 def test_distance_is_the_larger_l1_over_the_variants() -> None:
     p = np.array([[1.0, 0.0], [0.5, 0.5]])
     squeezed = np.array([[0.9, 0.1], [0.5, 0.5], [1.0, 0.0], [0.0, 1.0]])
-    assert distance(p, squeezed).tolist() == pytest.approx([0.2, 1.0])
+    assert answer_change(p, squeezed).tolist() == pytest.approx([0.2, 1.0])
     for wrong in (squeezed[:3], squeezed[:, :1], squeezed[:2]):
         with pytest.raises(ValueError, match="expected two a row"):
-            distance(p, wrong)
+            answer_change(p, wrong)

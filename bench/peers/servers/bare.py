@@ -54,13 +54,13 @@ def from_binary(body: bytes, length: int) -> tuple[list[tuple[bytes, bytes]], by
     tensor = orjson.loads(body[:length])["inputs"][0]
     y = predict(tensor["name"], np.frombuffer(body, np.float32, offset=length).reshape(tensor["shape"]))
     raw = y.tobytes()
-    told = {
+    output = {
         "name": OUTPUT,
         "datatype": "FP32",
         "shape": y.shape,
         "parameters": {"binary_data_size": len(raw)},
     }
-    header = orjson.dumps({"model_name": "fashion", "outputs": [told]})
+    header = orjson.dumps({"model_name": "fashion", "outputs": [output]})
     kind = (b"content-type", b"application/octet-stream")
     return [kind, (BINARY, b"%d" % len(header))], header + raw
 

@@ -25,5 +25,5 @@ class Onnx:
         tensor = inputs[0]
         x = np.array(tensor["data"], np.float32).reshape(tensor["shape"])
         (y,) = self.session.run(["probabilities"], {tensor["name"]: x})
-        told = {"name": "probabilities", "datatype": "FP32", "shape": y.shape, "data": y.ravel().tolist()}
-        return {"model_name": "fashion", "outputs": [told]}
+        output = {"name": "probabilities", "datatype": "FP32", "shape": y.shape, "data": y.ravel().tolist()}
+        return {"model_name": "fashion", "outputs": [output]}

@@ -29,8 +29,8 @@ class Onnx(MLModel):
         return self._answer(**dict(zip(names, found, strict=True)))
 
     def _answer(self, **outputs: np.ndarray) -> InferenceResponse:
-        told = [NumpyCodec.encode_output(name, array) for name, array in outputs.items()]
-        return InferenceResponse(model_name=self.name, model_version=self.version, outputs=told)
+        encoded = [NumpyCodec.encode_output(name, array) for name, array in outputs.items()]
+        return InferenceResponse(model_name=self.name, model_version=self.version, outputs=encoded)
 
 
 class OnnxWithDetector(Onnx):

@@ -17,7 +17,7 @@ def folder() -> Path:
 
 
 def open_session() -> onnxruntime.InferenceSession:
-    """A CPU session that does not spin: servers share their cores with whoever asks them."""
+    """A CPU session that does not spin: servers share their cores with the load generator."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(os.environ.get("PEER_THREADS", "1"))
     options.inter_op_num_threads = 1

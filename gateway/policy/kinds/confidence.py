@@ -11,7 +11,7 @@ from gateway.core.decision import Reason, Tensors
 from gateway.core.rows import F8
 from gateway.core.stage import Guard
 from gateway.policy.fields import CheckVerdict, Name, Seconds, Share, Strict
-from gateway.policy.kinds.kind import Found
+from gateway.policy.kinds.kind import FieldProblem
 from guards.confidence import Confidence, uncertainty
 
 READS = Confidence().output
@@ -42,7 +42,7 @@ class ConfidencePolicy(Strict):
     enforce: bool = True
     """Whether its verdicts act. `false`: answers that it would stop leave all the same."""
 
-    def unfit(self, outputs: Sequence[ModelTensor]) -> Iterable[Found]:
+    def unreadable(self, outputs: Sequence[ModelTensor]) -> Iterable[FieldProblem]:
         read = next((spec for spec in outputs if spec.name == READS), None)
         if read is None or read.dtype.kind != "f" or len(read.shape) != 2:
             yield (), f"reads {READS!r}, a float for each class, and the model has no such output"

@@ -33,7 +33,7 @@ from gateway.policy.kinds.rows import CalibrationRows, FittingFolds
 from gateway.policy.locate import Loc
 from guards.arrays import Arrays
 
-Found: TypeAlias = tuple[Loc, str]
+FieldProblem: TypeAlias = tuple[Loc, str]
 """A field of a kind's policy, and what is wrong with it."""
 ReadColumns: TypeAlias = Callable[[Batch], Any]
 """Awaitable float64[n, columns]: what is measured of a batch for every guard at once."""
@@ -48,7 +48,7 @@ class Services:
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class GuardColumns:
     """Where a guard finds what it measures. read: every guard's columns; first: at which its own begin.
 
     model, source: the rung whose answer, and the input that guards read.
@@ -88,11 +88,17 @@ class FittedGuard(Protocol):
         """float64[n] each: what can be measured while the model works. x: float32[n, ...]."""
         ...
 
-    def answer_columns(self, x: Any, answer: Mapping[str, Any], before: Sequence[Any], /) -> Sequence[F8]:
-        """float64[n] each: what is measured with the model's answer. before: these rows' `input_columns`."""
+    def answer_columns(
+        self, x: Any, answer: Mapping[str, Any], input_scores: Sequence[Any], /
+    ) -> Sequence[F8]:
+        """float64[n] each: what is measured with the model's answer.
+
+        Args:    x: float32[n, ...], whatever the model takes; answer: the outputs by name; input_scores: what
+                 `input_columns` gave for these rows.
+        """
         ...
 
-    def guard(self, columns: Columns, /) -> Guard[Batch]:
+    def guard(self, columns: GuardColumns, /) -> Guard[Batch]:
         """The guard that serves, over its own columns."""
         ...
 
@@ -124,11 +130,11 @@ class _GuardKind(_Kind, Protocol):
     on_canary: ClassVar[bool]
     """Whether the row of a health check runs it: not if it charges a budget or asks a model once more."""
 
-    def contradictions(self) -> Iterable[Found]:
+    def contradictions(self) -> Iterable[FieldProblem]:
         """Fields that contradict each other."""
         ...
 
-    def unfit(self, source: ModelTensor, /) -> Iterable[Found]:
+    def unreadable(self, source: ModelTensor, /) -> Iterable[FieldProblem]:
         """Why the guard cannot read the first input of the models."""
         ...
 
@@ -196,7 +202,7 @@ class CheckKind(_Kind, Protocol):
     @property
     def selective_error(self) -> float: ...
 
-    def unfit(self, outputs: Sequence[ModelTensor], /) -> Iterable[Found]:
+    def unreadable(self, outputs: Sequence[ModelTensor], /) -> Iterable[FieldProblem]:
         """Why the check cannot read the outputs of a rung."""
         ...
 

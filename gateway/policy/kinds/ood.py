@@ -19,7 +19,7 @@ from gateway.core.rows import F8
 from gateway.core.stage import Guard
 from gateway.policy.fields import VERDICT_OF, AnyVerdict, BudgetShare, CertifiedCuts, Name, Seconds, Strict
 from gateway.policy.kinds.column import Column
-from gateway.policy.kinds.kind import Columns, Found
+from gateway.policy.kinds.kind import FieldProblem, GuardColumns
 from gateway.policy.kinds.rows import CalibrationRows, FittingFolds
 from guards import arrays
 from guards.arrays import Arrays
@@ -84,14 +84,14 @@ class OodPolicy(Strict):
     def without_answer(self) -> Verdict:
         return Verdict.DEFER
 
-    def contradictions(self) -> Iterable[Found]:
+    def contradictions(self) -> Iterable[FieldProblem]:
         repeated = [name for name in dict.fromkeys(self.detectors) if self.detectors.count(name) > 1]
         if repeated:
             yield ("detectors",), f"names {repeated[0]} twice"
         if self.without_features == "input_only" and not self.input_only:
             yield ("detectors",), "needs raw or noise, or without_features: defer"
 
-    def unfit(self, source: ModelTensor) -> Iterable[Found]:
+    def unreadable(self, source: ModelTensor) -> Iterable[FieldProblem]:
         if self.input_only and source.dtype.kind == "O":
             what = f"{self.input_only[0]} reads the first input as numbers, and {source.name!r} is text"
             what += "; keep the detectors that read features or logits, with without_features: defer"
@@ -147,14 +147,14 @@ class FittedOod:
         """The scores of the detectors that need the input alone."""
         return [one.score(Signals(x)) for one in self.full.detectors if not one.needs_features]
 
-    def answer_columns(self, x: Any, answer: Mapping[str, Any], before: Sequence[Any]) -> Sequence[F8]:
+    def answer_columns(self, x: Any, answer: Mapping[str, Any], input_scores: Sequence[Any]) -> Sequence[F8]:
         """One column: the rarity of all detectors' scores together."""
         signals = Signals(x, answer.get("features"), answer.get("logits"))
-        known = iter(before)
+        known = iter(input_scores)
         scores = [one.score(signals) if one.needs_features else next(known) for one in self.full.detectors]
         return [self.full.composite.rarity(scores)]
 
-    def guard(self, columns: Columns) -> Guard[Batch]:
+    def guard(self, columns: GuardColumns) -> Guard[Batch]:
         return Column(columns.read, columns.first)
 
 

@@ -12,7 +12,7 @@ from gateway.core.batch import Batch
 from gateway.core.decision import Reason, Verdict
 from gateway.core.stage import Guard
 from gateway.policy.fields import AnyVerdict, Name, Seconds, Strict
-from gateway.policy.kinds.kind import Found, Services
+from gateway.policy.kinds.kind import FieldProblem, Services
 from guards.rate import RateGuard
 
 
@@ -58,10 +58,10 @@ class RatePolicy(Strict):
     def retry_scale_s(self) -> float:
         return self.burst / self.per_s
 
-    def contradictions(self) -> Iterable[Found]:
+    def contradictions(self) -> Iterable[FieldProblem]:
         return ()
 
-    def unfit(self, source: ModelTensor) -> Iterable[Found]:
+    def unreadable(self, source: ModelTensor) -> Iterable[FieldProblem]:
         return ()
 
     def promise(self) -> str:

@@ -14,7 +14,7 @@ from gateway.core.decision import Reason, Verdict
 from gateway.core.rows import F8
 from gateway.core.stage import Guard
 from gateway.policy.fields import VERDICT_OF, AnyVerdict, BudgetShare, CertifiedCuts, Name, Seconds, Strict
-from gateway.policy.kinds.kind import Columns, Found
+from gateway.policy.kinds.kind import FieldProblem, GuardColumns
 from gateway.policy.kinds.rows import CalibrationRows, FittingFolds, run_without_waiting
 from guards import arrays
 from guards.arrays import Arrays
@@ -67,10 +67,10 @@ class SqueezePolicy(Strict):
     def without_answer(self) -> Verdict:
         return VERDICT_OF[self.on_error]
 
-    def contradictions(self) -> Iterable[Found]:
+    def contradictions(self) -> Iterable[FieldProblem]:
         return ()
 
-    def unfit(self, source: ModelTensor) -> Iterable[Found]:
+    def unreadable(self, source: ModelTensor) -> Iterable[FieldProblem]:
         if source.dtype != np.float32:
             what = f"squeezes the first input as FP32, and {source.name!r} is {source.dtype}; leave it out"
             yield ("kind",), what
@@ -120,10 +120,10 @@ class FittedSqueeze:
     def input_columns(self, x: Any) -> Sequence[F8]:
         return ()
 
-    def answer_columns(self, x: Any, answer: Mapping[str, Any], before: Sequence[Any]) -> Sequence[F8]:
+    def answer_columns(self, x: Any, answer: Mapping[str, Any], input_scores: Sequence[Any]) -> Sequence[F8]:
         return self.squeeze.first_pass(Signals(x, answer.get("features"), answer.get("probabilities")))
 
-    def guard(self, columns: Columns) -> Guard[Batch]:
+    def guard(self, columns: GuardColumns) -> Guard[Batch]:
         async def first_pass(batch: Batch) -> F8:
             found: F8 = (await columns.read(batch))[:, columns.first : columns.first + WIDTH]
             return found

@@ -5,6 +5,7 @@ A kind enters by its line in the union; its own `example` is what runs here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -38,6 +39,7 @@ def members(union: Any) -> tuple[Kind, ...]:
 
 
 GUARDS, CHECKS = members(GuardPolicy), members(CheckPolicy)
+ROOT = Path(__file__).parents[3]
 CERTIFIED = [kind for kind in GUARDS if kind.certified]
 
 
@@ -204,8 +206,15 @@ def test_the_check_that_serves_scores_what_calibration_certified(kind: Kind, fre
     assert run(score).tobytes() == policy.suspicion(answer).tobytes()
 
 
+def test_every_kind_has_a_section_in_the_guards_page() -> None:
+    page = (ROOT / "docs" / "guards.md").read_text()
+    for kind in (*GUARDS, *CHECKS):
+        (name,) = get_args(kind.model_fields["kind"].annotation)
+        assert re.search(rf"(?m)^###? .*\b{name}\b", page), f"docs/guards.md has no section about {name}"
+
+
 def test_every_kind_has_a_file_of_its_own() -> None:
-    folder = Path(__file__).parents[3] / "gateway" / "policy" / "kinds"
+    folder = ROOT / "gateway" / "policy" / "kinds"
     for kind in (*GUARDS, *CHECKS):
         (name,) = get_args(kind.model_fields["kind"].annotation)
         assert (folder / f"{name}.py").is_file()

@@ -1,4 +1,4 @@
-"""What came back: counts and latencies by outcome, errors by kind.
+"""The measurements of one load: counts and latencies by outcome, errors by kind.
 
 Every latency is kept, so percentiles are exact.
 """
@@ -15,15 +15,15 @@ import numpy as np
 import orjson
 
 from bench.claims import OUTCOMES
-from bench.client import Answer
+from bench.client import Response
 from gateway.protocol.contract import ROW_OUTCOME
 from gateway.protocol.endings import Rejection
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
-LEAST_MS = 1e-3
-NEVER_JUDGED = frozenset(Rejection)
-PLAIN = "answered"
-"""The outcome of a success of a server that is not ours: it says no more."""
+MIN_MS = 1e-3
+REJECTIONS = frozenset(Rejection)
+SUCCESS = "answered"
+"""The outcome of a success of a server that is not ours, which has no outcomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def bins(latencies_s: array[float]) -> list[Bin]:
     """Ten bins a decade, from the fastest to the slowest."""
     if not latencies_s:
         return []
-    tenths = np.floor(10 * np.log10(np.maximum(np.frombuffer(latencies_s, np.float64) * 1e3, LEAST_MS)))
+    tenths = np.floor(10 * np.log10(np.maximum(np.frombuffer(latencies_s, np.float64) * 1e3, MIN_MS)))
     first = int(tenths.min())
     counts = np.bincount((tenths - first).astype(int))
     return [
@@ -94,7 +94,7 @@ def _latencies() -> array[float]:
 
 
 @dataclass(slots=True)
-class Tally:
+class Measurements:
     """Filled while the load runs.
 
     peer: the server is not ours; what it answers with success counts as `answered`.
@@ -109,15 +109,15 @@ class Tally:
     first_s: float = math.nan
     last_s: float = math.nan
 
-    def take(self, answer: Answer, since_s: float, now_s: float, rows: int) -> None:
-        """Counts one answer of a request with so many rows. An end seen before is not judged anew."""
+    def take(self, answer: Response, since_s: float, now_s: float, rows: int) -> None:
+        """Counts one answer of a request with so many rows."""
         latencies = self.latencies_s.get((answer.outcome, answer.reason))
         if latencies is None:
-            latencies = self._first_such(answer, now_s)
+            latencies = self._series_for(answer, now_s)
             if latencies is None:
                 return
         if rows == 1:
-            self.rows[answer.outcome or PLAIN] += 1
+            self.rows[answer.outcome or SUCCESS] += 1
         else:
             ends = _row_outcomes(answer, rows)
             if ends is None:
@@ -143,15 +143,15 @@ class Tally:
             whole.extend(part)
         return whole
 
-    def _first_such(self, answer: Answer, now_s: float) -> array[float] | None:
+    def _series_for(self, answer: Response, now_s: float) -> array[float] | None:
         """Where latencies of such an answer go; None, and an error is counted, if it is none."""
         key = answer.outcome, answer.reason
         if self.peer and not answer.outcome and 200 <= answer.status < 300:
-            key = PLAIN, ""
+            key = SUCCESS, ""
         elif answer.outcome not in OUTCOMES:
             self.fail(f"HTTP {answer.status}" if self.peer else f"HTTP {answer.status} without an outcome")
             return None
-        elif answer.reason in NEVER_JUDGED:
+        elif answer.reason in REJECTIONS:
             self.fail(f"HTTP {answer.status} {answer.reason}")
             return None
         if not self.latencies_s:
@@ -159,10 +159,10 @@ class Tally:
         return self.latencies_s.setdefault(key, _latencies())
 
 
-def _row_outcomes(answer: Answer, rows: int) -> Counter[str] | None:
+def _row_outcomes(answer: Response, rows: int) -> Counter[str] | None:
     """How each row ended, if that can be read; where the request ended as a whole, all its rows ended so."""
     if answer.status != 200 or not answer.outcome:
-        return Counter({answer.outcome or PLAIN: rows})
+        return Counter({answer.outcome or SUCCESS: rows})
     try:
         outputs = orjson.loads(answer.body[: answer.header_bytes or None])["outputs"]
         said = [output["data"] for output in outputs if output["name"] == ROW_OUTCOME.name]

@@ -1,8 +1,8 @@
-"""A deployment's real pipeline, opened in this process to be measured; its folder is only read.
+"""A deployment's real pipeline, loaded into this process to be measured; its folder is only read.
 
 Three things differ from a gateway that serves, and none of them judges a row. Every row is a caller of its
-own with no rate limit, people take every case, and every part has a minute: quality must not depend on how
-busy this machine is.
+own with no rate limit, the review queue takes every case, and every part has a minute: quality must not
+depend on how busy this machine is.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ from guards.rows import Signals
 BATCH_ROWS = 128
 PART_S, BATCH_S = 60.0, 3600.0
 OUTPUT = "probabilities"
-BASELINE, JOINT, BLIND = "msp", "joint", "input_only"
+BASELINE, JOINT, INPUT_ONLY = "msp", "joint", "input_only"
 
 
-class _Everybody:
-    """People with room for every case."""
+class _UnlimitedReview:
+    """A review queue with room for every case."""
 
     async def put(self, cases: Sequence[ReviewRequest], /) -> Sequence[bool]:
         return [True] * len(cases)
 
 
-class _Broken:
-    """A model that is gone."""
+class _FailingModel:
+    """A model that always fails."""
 
     async def predict(self, inputs: Tensors, /) -> Tensors:
         raise RuntimeError("broken on purpose")
 
 
 @dataclass(frozen=True, slots=True)
-class Ends:
-    """How n rows ended. label: -1 where no model answered; by: who did.
+class RowOutcomes:
+    """How n rows ended. label: -1 where no model answered; by: which model did.
 
     stopped: an enforced guard gave a score that reached its cut, which is what the certificate bounds. Where
-    a guard could not judge (perturbation, while the primary is gone), `faults` counts that instead.
+    a guard could not judge (perturbation, while the primary fails), `faults` counts that instead.
     """
 
     outcome: NDArray[np.str_]
@@ -75,7 +75,7 @@ class Ends:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class DeploymentUnderTest:
     """`pipeline` as it serves, and `broken`: the same without its primary."""
 
     policy: Policy
@@ -88,10 +88,10 @@ class Opened:
         """Loads, verifies and compiles. Raises PolicyError or ArtifactError, as a gateway would at start."""
         deployment = Deployment.read(folder)
         policy, artifacts = deployment.policy, load_artifacts(deployment)
-        stores = Stores(_Everybody(), lambda principal: math.inf, {})
+        stores = Stores(_UnlimitedReview(), lambda principal: math.inf, {})
         pipeline = compile_policy(_patient(policy), artifacts, stores)
         first, *others = pipeline.rungs
-        gone = Rung(replace(first.model, predictor=_Broken()), first.checks)
+        gone = Rung(replace(first.model, predictor=_FailingModel()), first.checks)
         return cls(policy, artifacts, pipeline, replace(pipeline, rungs=(gone, *others)))
 
     @property
@@ -108,15 +108,15 @@ class Opened:
         """The input that detectors read, and the only one that samples fill."""
         return self.artifacts.models[self.primary].inputs[0].name
 
-    async def decide(self, x: Rows, *, broken: bool = False) -> Ends:
-        """What becomes of each row, in batches of 128."""
+    async def decide(self, x: Rows, *, broken: bool = False) -> RowOutcomes:
+        """The outcome of each row, in batches of 128."""
         decisions: list[Decision] = []
         for batch in self._batches(x):
             decisions += await (self.broken if broken else self.pipeline).decide(batch)
         guards = {guard.name for guard in self.pipeline.guards}
         found = [[f for f in d.findings if f.stage in guards] for d in decisions]
         ends = [ending_of(d.outcome) for d in decisions]
-        return Ends(
+        return RowOutcomes(
             np.array([end.outcome for end in ends]),
             np.array([end.by for end in ends]),
             np.array([_label(d) for d in decisions], np.int64),
@@ -125,7 +125,7 @@ class Opened:
         )
 
     async def score(self, x: Rows) -> dict[str, F8]:
-        """Every calibrated guard's rarity, each detector alone, and how unsure the primary is, by name.
+        """Every calibrated guard's rarity, each detector alone, and the uncertainty of the primary, by name.
 
         `joint` is the risk that the certificate bounds, over all guards; `input_only` the same while the
         primary is gone.
@@ -144,9 +144,9 @@ class Opened:
             detectors = fitted.full.detectors if isinstance(fitted, FittedOod) else ()
             scores |= {_kind(one.kind): one.score(s) for one in detectors}
             scores[stage.name] = await stage.full.guard.score(batch)
-        blind = [await s.without.guard.score(batch) for s in stages if isinstance(s.without, Stage)]
+        input_only = [await s.without.guard.score(batch) for s in stages if isinstance(s.without, Stage)]
         joint = [scores[stage.name] + self._offset(stage) for stage in stages]
-        for name, risks in ((JOINT, joint), (BLIND, blind)):
+        for name, risks in ((JOINT, joint), (INPUT_ONLY, input_only)):
             if risks:
                 scores[name] = np.max(risks, axis=0)
         return scores

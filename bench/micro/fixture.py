@@ -1,4 +1,4 @@
-"""configs/fashion opened in this process, with real rows sorted by what the gateway makes of them.
+"""configs/fashion loaded into this process, with real rows sorted by how the gateway treats them.
 
 Replies need rows that are served, and the perturbation guard costs two more passes for a row that triggers
 it: so each kind of row is measured by itself.
@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 import uvloop
 
-from bench.opened import Opened
+from bench.deployment_under_test import DeploymentUnderTest
 from fallbacks.onnx_file import open_session, read_once
 from gateway.cli.samples import Rows, load_samples
 from gateway.core.batch import Batch
@@ -35,10 +35,10 @@ PRINCIPAL = "bench"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class World:
+class MicroFixture:
     """served: float32[n, 1, 28, 28]; of these, the quiet ones trigger no second pass, the others repeated."""
 
-    opened: Opened
+    deployment: DeploymentUnderTest
     measures: Measures
     contract: Contract
     session: onnxruntime.InferenceSession
@@ -48,27 +48,29 @@ class World:
     loop: asyncio.AbstractEventLoop
 
     @classmethod
-    def over(cls, opened: Opened, loop: asyncio.AbstractEventLoop) -> Self:
-        """Decides every sample once, to know which rows are which."""
-        samples = load_samples(FOLDER, opened.source).clean
-        ends = loop.run_until_complete(opened.decide(samples))
+    def prepare(cls, deployment: DeploymentUnderTest, loop: asyncio.AbstractEventLoop) -> Self:
+        """Decides every sample once, to sort the rows."""
+        samples = load_samples(FOLDER, deployment.source).clean
+        ends = loop.run_until_complete(deployment.decide(samples))
         served = samples[ends.outcome == "served"]
         (squeeze,) = (
-            one.squeeze for one in opened.artifacts.guards.values() if isinstance(one, FittedSqueeze)
+            one.squeeze for one in deployment.artifacts.guards.values() if isinstance(one, FittedSqueeze)
         )
-        features = opened.artifacts.models[opened.primary].run({opened.source: served})["features"]
-        woken = squeeze.to_squeeze(features)
-        named = opened.policy.rungs[0].model
+        features = deployment.artifacts.models[deployment.primary].run({deployment.source: served})[
+            "features"
+        ]
+        triggers = squeeze.to_squeeze(features)
+        named = deployment.policy.rungs[0].model
         assert isinstance(named, OnnxPolicy), "the deployment's own model is compared"
         path = FOLDER / named.path
         session = open_session(path.name, read_once(path), threads=1)
-        contract = replace(opened.artifacts.contract, max_rows=MOST_ROWS)  # the deployment takes fewer
-        to_squeeze = np.resize(served[woken], (MOST_ROWS, *served.shape[1:]))  # they are few
-        measured = measures_of(opened.artifacts)
-        return cls(opened, measured, contract, session, served, served[~woken], to_squeeze, loop)
+        contract = replace(deployment.artifacts.contract, max_rows=MOST_ROWS)  # the deployment takes fewer
+        to_squeeze = np.resize(served[triggers], (MOST_ROWS, *served.shape[1:]))  # they are few
+        measured = measures_of(deployment.artifacts)
+        return cls(deployment, measured, contract, session, served, served[~triggers], to_squeeze, loop)
 
     def inputs(self, rows: Rows) -> Tensors:
-        return {self.opened.source: rows}
+        return {self.deployment.source: rows}
 
     def batch(self, rows: Rows) -> Batch:
         """These rows as one caller's request, with nothing computed yet."""
@@ -77,19 +79,19 @@ class World:
         return Batch(ids, (PRINCIPAL,) * len(rows), self.inputs(rows), until_s)
 
     def answered(self, rows: Rows) -> Batch:
-        """The same once the primary has answered, so that whoever reads its answer pays for nothing else."""
-        asking = self.batch(rows).asking({rung.name: rung.model for rung in self.opened.pipeline.rungs})
-        self.loop.run_until_complete(asking.run(self.opened.primary))
+        """The same once the primary has answered, so that reading its outputs costs nothing else."""
+        asking = self.batch(rows).asking({rung.name: rung.model for rung in self.deployment.pipeline.rungs})
+        self.loop.run_until_complete(asking.run(self.deployment.primary))
         return asking
 
 
 @contextmanager
-def open_world() -> Iterator[World]:
+def open_fixture() -> Iterator[MicroFixture]:
     """The loop is uvloop's, as when the gateway serves."""
     loop = uvloop.new_event_loop()
-    opened = Opened.open(FOLDER)
+    deployment = DeploymentUnderTest.open(FOLDER)
     try:
-        yield World.over(opened, loop)
+        yield MicroFixture.prepare(deployment, loop)
     finally:
-        opened.artifacts.close()
+        deployment.artifacts.close()
         loop.close()

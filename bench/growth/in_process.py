@@ -1,6 +1,7 @@
-"""A gateway in this process, asked as its HTTP door asks it, without HTTP.
+"""A gateway in this process, called as its HTTP plane calls it, without HTTP.
 
-The pipeline is that of `bench.opened`: every part has a minute, so that a busy machine changes no outcome.
+The pipeline is that of `bench.deployment_under_test`, in which every part has a minute: a busy machine
+changes no outcome.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bench.deployment_under_test import DeploymentUnderTest
 from bench.micro.requests import binary_body, json_body
-from bench.opened import Opened
 from gateway.cli.samples import Rows, load_samples
 from gateway.core.batch import Batch
 from gateway.core.deadline import now_s
@@ -32,8 +33,8 @@ MOST_ROWS = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """One request as it comes in. head: the length of the JSON where binary data follows."""
+class EncodedRequest:
+    """One request as it is received. head: the length of the JSON where binary data follows."""
 
     body: bytes
     head: int | None
@@ -41,11 +42,11 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Inside:
+class InProcessGateway:
     """served: float32[n, ...], the samples that the primary answers; contract: with room for 128 rows."""
 
     gateway: Gateway
-    opened: Opened
+    deployment: DeploymentUnderTest
     contract: Contract
     served: Rows
 
@@ -53,20 +54,20 @@ class Inside:
         """From now on this pipeline decides."""
         self.gateway.loaded = replace(self.gateway.loaded, pipeline=pipeline)
 
-    def request(self, rows: Rows, principal: str, *, binary: bool = False) -> Sent:
-        name = self.opened.source
+    def request(self, rows: Rows, principal: str, *, binary: bool = False) -> EncodedRequest:
+        name = self.deployment.source
         head, body = binary_body(name, rows) if binary else (None, json_body(name, rows))
-        return Sent(body, head, principal)
+        return EncodedRequest(body, head, principal)
 
-    async def serve(self, sent: Sent) -> Reply:
+    async def serve(self, sent: EncodedRequest) -> Reply:
         """From the body to the reply. Raises RuntimeError unless every row is answered."""
         received_s, start_s = time.time(), time.perf_counter()
-        asked = parse_http_infer(sent.body, sent.head, self.contract)
+        request = parse_http_infer(sent.body, sent.head, self.contract)
         id_ = f"{time.perf_counter_ns():024x}"
-        ids = (id_,) if asked.rows == 1 else tuple(f"{id_}.{i}" for i in range(asked.rows))
-        until_s = (now_s() + PATIENCE_S,) * asked.rows
+        ids = (id_,) if request.rows == 1 else tuple(f"{id_}.{i}" for i in range(request.rows))
+        until_s = (now_s() + PATIENCE_S,) * request.rows
         decisions = await self.gateway.decide(
-            Batch(ids, (sent.principal,) * asked.rows, asked.inputs, until_s)
+            Batch(ids, (sent.principal,) * request.rows, request.inputs, until_s)
         )
         stamp = Stamp(decisions[0].policy, "enforce", id_)
         elapsed_s = time.perf_counter() - start_s
@@ -74,29 +75,29 @@ class Inside:
             id_, sent.principal, stamp.policy, stamp.mode, received_s, elapsed_s, tuple(decisions)
         )
         self.gateway.record(record)
-        reply = reply_infer(self.contract, asked, decisions, stamp)
+        reply = reply_infer(self.contract, request, decisions, stamp)
         if reply.status != 200:
             raise RuntimeError(f"a row that was served before ended with {reply.status}: {reply.body!r}")
         return reply
 
-    def settle(self) -> None:
-        """Writes down what was served since, as a task of the gateway does ten times a second."""
+    def drain_audit(self) -> None:
+        """Writes the audit log of what was served since, as a task of the gateway does ten times a second."""
         self.gateway.audit.drain()
 
 
 @asynccontextmanager
-async def open_inside(folder: Path, scratch: Path) -> AsyncIterator[Inside]:
+async def open_in_process(folder: Path, scratch: Path) -> AsyncIterator[InProcessGateway]:
     """Over a copy of the deployment in `scratch`: nothing is written into the folder."""
     copy = scratch / folder.name
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(VAR))
-    opened, gateway = Opened.open(copy), Gateway.open(copy)
+    deployment, gateway = DeploymentUnderTest.open(copy), Gateway.open(copy)
     try:
-        samples = load_samples(copy, opened.source).clean
-        ends = await opened.decide(samples)
-        contract = replace(opened.artifacts.contract, max_rows=MOST_ROWS)
-        inside = Inside(gateway, opened, contract, samples[ends.outcome == "served"])
-        inside.use(opened.pipeline)
-        yield inside
+        samples = load_samples(copy, deployment.source).clean
+        ends = await deployment.decide(samples)
+        contract = replace(deployment.artifacts.contract, max_rows=MOST_ROWS)
+        in_process = InProcessGateway(gateway, deployment, contract, samples[ends.outcome == "served"])
+        in_process.use(deployment.pipeline)
+        yield in_process
     finally:
         await gateway.close()
-        opened.artifacts.close()
+        deployment.artifacts.close()

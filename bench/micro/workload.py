@@ -1,4 +1,4 @@
-"""A body is what one benchmark repeats. How a stage of the gateway is called, and how often in one timing."""
+"""A workload is what one benchmark repeats: how a stage of the gateway is called, and how often."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROUND_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
+class SyncWorkload:
     """A call that returns its result. `requests`: how many requests one call serves."""
 
     call: Callable[[], object]
@@ -20,42 +20,42 @@ class Plain:
 
 
 @dataclass(frozen=True, slots=True)
-class Awaited:
+class AsyncWorkload:
     """A call whose result is awaited."""
 
     call: Callable[[], Awaitable[object]]
     requests: int = 1
 
 
-Body: TypeAlias = Plain | Awaited
+Workload: TypeAlias = SyncWorkload | AsyncWorkload
 
 
-def repeat(body: Body, calls: int, loop: asyncio.AbstractEventLoop) -> object:
-    """Calls a body so often and returns its last result.
+def repeat(workload: Workload, calls: int, loop: asyncio.AbstractEventLoop) -> object:
+    """Calls a workload so often and returns its last result.
 
     All awaited calls run in one task: to enter the loop costs tens of microseconds, and a request does not.
     """
-    if isinstance(body, Awaited):
-        return loop.run_until_complete(_await(body, calls))
+    if isinstance(workload, AsyncWorkload):
+        return loop.run_until_complete(_await(workload, calls))
     result = None
     for _ in range(calls):
-        result = body.call()
+        result = workload.call()
     return result
 
 
-async def _await(body: Awaited, calls: int) -> object:
+async def _await(workload: AsyncWorkload, calls: int) -> object:
     result = None
     for _ in range(calls):
-        result = await body.call()
+        result = await workload.call()
     return result
 
 
-def calls_a_round(body: Body, loop: asyncio.AbstractEventLoop) -> int:
+def calls_a_round(workload: Workload, loop: asyncio.AbstractEventLoop) -> int:
     """How many calls take about five milliseconds, which makes the clock and the loop's entry negligible."""
     calls = 1
     while True:
         start_s = time.perf_counter()
-        repeat(body, calls, loop)
+        repeat(workload, calls, loop)
         took_s = time.perf_counter() - start_s
         if took_s >= ROUND_S / 4:
             return max(1, round(calls * ROUND_S / took_s))

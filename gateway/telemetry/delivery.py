@@ -1,0 +1,160 @@
+"""The way of records to one sink: a bounded buffer, slices on the event loop, a thread that writes.
+
+Taking a record only appends it to the buffer. When the buffer is full, or the sink fails, the record is
+counted as lost, and the next flush tells the sink how many were (`sink.py` states what both sides guarantee).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+
+from fallbacks.worker import Worker
+from gateway.core.record import RequestRecord
+from gateway.telemetry.sink import AuditSink
+
+DELIVER_EVERY_S = 0.1
+SLICE_ROWS = 32
+"""So many rows are accepted before other tasks of the event loop have their turn."""
+FLUSH_ROWS = 2000
+HANG_S = 2.0
+"""A flush that takes longer at shutdown is given up."""
+log = logging.getLogger(__name__)
+
+
+class Delivery:
+    """Delivers records to one sink, which may fail or hang without any effect on anything else."""
+
+    def __init__(self, sink: AuditSink, capacity: int) -> None:
+        self._sink = sink
+        self._name = type(sink).__name__
+        self._capacity = capacity
+        self._buffer: deque[RequestRecord] = deque()
+        self._lock = threading.Lock()  # held while the sink works
+        self._accepted = 0  # records since the last flush
+        # Counted apart, because the first changes on the event loop and the second in the thread that writes.
+        self._never_accepted = self._never_flushed = 0
+        self._stated = 0  # of the lost ones, how many the sink knows of
+        self._failing = False
+        self._abandoned = False
+
+    @property
+    def lost(self) -> int:
+        """How many records the sink does not have and never will."""
+        return self._never_accepted + self._never_flushed
+
+    def add(self, record: RequestRecord) -> None:
+        """Never blocks and never raises. Cost: 0.1 us."""
+        if len(self._buffer) >= self._capacity or self._abandoned:
+            self._never_accepted += 1
+        else:
+            self._buffer.append(record)
+
+    async def run(self) -> None:
+        """Delivers until cancelled, then delivers the rest. Holds the event loop for one slice at a time."""
+        worker = Worker(f"audit-{self._name}")
+        try:
+            while True:
+                await asyncio.sleep(DELIVER_EVERY_S)
+                while self._buffer:
+                    await self._deliver(worker)
+        finally:
+            await self._finish(worker)
+
+    def drain(self) -> None:
+        """Delivers what is buffered, in the calling thread. Blocks while the sink writes."""
+        while self._buffer:
+            rows = 0
+            while self._buffer and rows < FLUSH_ROWS:
+                rows += self._accept_slice()
+            self._flush()
+        if not self._abandoned:
+            self._flush()  # a gap that the last flush left, if it did
+
+    async def _deliver(self, worker: Worker) -> None:
+        """Hands over the next records and lets the thread flush them."""
+        rows = 0
+        while self._buffer and rows < FLUSH_ROWS:
+            rows += self._accept_slice()
+            await asyncio.sleep(0)
+        await worker.call(self._flush, _no_stop)
+
+    async def _finish(self, worker: Worker) -> None:
+        """Delivers what is left, unless the sink hangs."""
+        try:
+            async with asyncio.timeout(HANG_S):
+                await worker.call(self._flush, _no_stop)  # after the flush that was under way, if one was
+            while self._buffer:
+                async with asyncio.timeout(HANG_S):
+                    await self._deliver(worker)
+            async with asyncio.timeout(HANG_S):
+                await worker.call(self._flush, _no_stop)  # a gap that the last flush left
+        except TimeoutError:
+            self._abandon()
+        finally:
+            worker.close(0.0 if self._abandoned else HANG_S)
+
+    def _accept_slice(self) -> int:
+        """Moves the next few records from the buffer to the sink; how many rows they have."""
+        records: list[RequestRecord] = []
+        rows = 0
+        while self._buffer and rows < SLICE_ROWS:
+            records.append(self._buffer.popleft())
+            rows += len(records[-1].decisions)
+        with self._lock:
+            if not self._accept(records) and len(records) > 1:
+                for record in records:
+                    self._accept([record])
+        return rows
+
+    def _accept(self, records: list[RequestRecord]) -> bool:
+        """Whether the sink took the records. If it does not take a single one, that one is lost."""
+        try:
+            self._sink.accept(records)
+        except Exception:  # noqa: BLE001 - whatever a sink raises, nothing else may fail
+            self._report_failure()
+            self._never_accepted += len(records) == 1
+            return False
+        self._accepted += len(records)
+        return True
+
+    def _flush(self) -> None:
+        with self._lock:
+            records, lost = self._accepted, self.lost
+            missed = lost - self._stated
+            if not records and not missed:
+                return
+            try:
+                self._sink.flush(missed)
+            except Exception:  # noqa: BLE001 - as in _accept
+                self._report_failure()
+                self._never_flushed += records
+            else:
+                self._stated = lost
+                if not missed:
+                    self._report_success()
+            self._accepted = 0
+
+    def _report_failure(self) -> None:
+        if not self._failing:
+            log.exception("%s fails; the records that it misses are counted", self._name)
+        self._failing = True
+
+    def _report_success(self) -> None:
+        if self._failing:
+            log.warning("%s works again; it misses %d records", self._name, self.lost)
+        self._failing = False
+
+    def _abandon(self) -> None:
+        """Ends without the sink, which still hangs: what it has not written counts as lost."""
+        self._abandoned = True
+        left = len(self._buffer) + self._accepted
+        self._buffer.clear()
+        self._never_accepted += left
+        log.error("%s hangs at shutdown: %d records are lost", self._name, left)
+
+
+def _no_stop() -> None:
+    """A flush cannot be stopped."""
