@@ -6,7 +6,7 @@ large its body may be and what then answers it. What the handler does not ask fo
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from enum import Enum, auto
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote
@@ -47,11 +47,6 @@ class Reply(NamedTuple):
     status: int
     headers: bytes
     body: bytes
-
-    def pairs(self) -> list[tuple[bytes, bytes]]:
-        """The headers one by one, for servers that want them so."""
-        lines = [line.partition(b": ") for line in self.headers.split(b"\r\n") if line]
-        return [(name, value) for name, _, value in lines]
 
 
 class Request:
@@ -127,14 +122,6 @@ class Handler(Protocol):
     def refuse(self, fault: Fault, what: str = "", /) -> Reply:
         """The reply to what the listener refuses. what: the text of the error, if not that of the fault."""
         ...
-
-
-def joined(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Headers by name; the values of a repeated one are joined, as RFC 9110 says."""
-    headers: dict[bytes, bytes] = {}
-    for name, value in pairs:
-        headers[name] = headers[name] + b", " + value if name in headers else value
-    return headers
 
 
 def parts_of(path: str) -> tuple[str, ...]:

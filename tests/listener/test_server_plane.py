@@ -16,7 +16,7 @@ import pytest
 
 from gateway.replica import ListenAddress, Replica
 from gateway.serving.gateway import Gateway
-from tests.support.data_planes import INFER, PARAMETERS, DataPlane, Rows, request_of, whole_plane
+from tests.support.data_planes import INFER, PARAMETERS, PlaneFixture, Rows, request_of, whole_plane
 from tests.support.deployments import FULL_RATE, Hangs, key_for, letters, swap
 from tests.support.raw_http import (
     QUICK,
@@ -34,12 +34,12 @@ TOKEN = "token"
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlaneFixture]:
     with whole_plane(tmp_path_factory) as made:
         yield made
 
 
-def infer(plane: DataPlane, x: Rows, *headers: str, binary: bool = False, **members: Any) -> bytes:
+def infer(plane: PlaneFixture, x: Rows, *headers: str, binary: bool = False, **members: Any) -> bytes:
     body, more = request_of(x, binary, **members)
     lines = [f"{name}: {value}" for name, value in more]
     return post(INFER, body, f"Authorization: Bearer {plane.keys['ada']}", *lines, *headers)
@@ -54,9 +54,9 @@ def outcome(got: RawReply) -> tuple[int, str]:
     return got.status, outcome_headers["reason"]
 
 
-def test_json_and_binary_replies_have_the_same_bits(plane: DataPlane) -> None:
+def test_json_and_binary_replies_have_the_same_bits(plane: PlaneFixture) -> None:
     async def main() -> None:
-        async with listening(plane.app) as listener:
+        async with listening(plane.handler) as listener:
             connection = await listener.connect()
             x = plane.good[:3]
             known = (await plane.ada.infer(x)).tensor()
@@ -78,7 +78,7 @@ def test_json_and_binary_replies_have_the_same_bits(plane: DataPlane) -> None:
     plane.run(main)
 
 
-def test_many_concurrent_clients_get_their_own_answers(plane: DataPlane) -> None:
+def test_many_concurrent_clients_get_their_own_answers(plane: PlaneFixture) -> None:
     async def main() -> None:
         x = plane.good[:40]
         known = np.concatenate([(await plane.ada.infer(x[i : i + 1])).tensor() for i in range(40)])
@@ -90,14 +90,14 @@ def test_many_concurrent_clients_get_their_own_answers(plane: DataPlane) -> None
                 shown = np.array(got.json["outputs"][0]["data"], np.float32)
                 assert np.abs(shown - known[i]).max() < 1e-5
 
-        async with listening(plane.app) as listener:
+        async with listening(plane.handler) as listener:
             connections = [await listener.connect() for _ in range(40)]
             await asyncio.gather(*(ask(connection, i) for i, connection in enumerate(connections)))
 
     plane.run(main)
 
 
-def test_a_refusal_is_sent_before_the_body_is_read(plane: DataPlane) -> None:
+def test_a_refusal_is_sent_before_the_body_is_read(plane: PlaneFixture) -> None:
     limit = plane.gateway.loaded.contract.body_limit_bytes
     key = f"X-Api-Key: {plane.keys['ada']}"
     heads: list[tuple[bytes, tuple[int, str]]] = [
@@ -112,7 +112,7 @@ def test_a_refusal_is_sent_before_the_body_is_read(plane: DataPlane) -> None:
     ]
 
     async def main() -> None:
-        async with listening(plane.app, replace(QUICK, head_s=30, body_s=30, idle_s=30)) as listener:
+        async with listening(plane.handler, replace(QUICK, head_s=30, body_s=30, idle_s=30)) as listener:
             for sent, end in heads:
                 connection = await listener.connect()
                 got = await connection.request(sent[: sent.index(b"\r\n\r\n") + 4])
@@ -124,12 +124,12 @@ def test_a_refusal_is_sent_before_the_body_is_read(plane: DataPlane) -> None:
     plane.run(main)
 
 
-def test_every_refusal_of_the_listener_names_policy_and_decision(plane: DataPlane) -> None:
+def test_every_refusal_of_the_listener_names_policy_and_decision(plane: PlaneFixture) -> None:
     limit = plane.gateway.loaded.contract.body_limit_bytes
     key = f"X-Api-Key: {plane.keys['ada']}".encode()
 
     async def main() -> None:
-        async with listening(plane.app) as listener:
+        async with listening(plane.handler) as listener:
             for sent, end in (
                 (b"noise\r\n\r\n", (400, "invalid")),
                 (get("/v2", "X-A: " + "a" * 20_000).encode(), (431, "head_too_large")),
@@ -147,9 +147,9 @@ def test_every_refusal_of_the_listener_names_policy_and_decision(plane: DataPlan
     plane.run(main)
 
 
-def test_waiting_for_a_review_ends_when_the_client_disconnects(plane: DataPlane) -> None:
+def test_waiting_for_a_review_ends_when_the_client_disconnects(plane: PlaneFixture) -> None:
     async def main() -> None:
-        async with listening(plane.app) as listener:
+        async with listening(plane.handler) as listener:
             for half in (False, True):
                 connection = await listener.connect()
                 await connection.send(infer(plane, plane.strange[:1], "Prefer: wait=20"))
@@ -163,9 +163,9 @@ def test_waiting_for_a_review_ends_when_the_client_disconnects(plane: DataPlane)
     plane.run(main)
 
 
-def test_a_decision_is_logged_even_if_the_client_disconnects(plane: DataPlane) -> None:
+def test_a_decision_is_logged_even_if_the_client_disconnects(plane: PlaneFixture) -> None:
     async def main() -> None:
-        async with listening(plane.app) as listener:
+        async with listening(plane.handler) as listener:
             with plane.recorded() as seen, plane.spoiled(Hangs()):
                 connection = await listener.connect()
                 await connection.send(infer(plane, plane.good[:1]))
@@ -177,9 +177,9 @@ def test_a_decision_is_logged_even_if_the_client_disconnects(plane: DataPlane) -
     plane.run(main)
 
 
-def test_a_review_and_a_decision_can_be_read_over_the_same_connection(plane: DataPlane) -> None:
+def test_a_review_and_a_decision_can_be_read_over_the_same_connection(plane: PlaneFixture) -> None:
     async def main() -> None:
-        async with listening(plane.app) as listener:
+        async with listening(plane.handler) as listener:
             connection = await listener.connect()
             asked = await connection.request(infer(plane, plane.strange[:1]))
             assert outcome(asked) == (422, "abstained")
@@ -212,7 +212,7 @@ async def replica_of(folder: Path) -> AsyncIterator[tuple[Replica, RunningListen
 
 
 def test_a_stopping_replica_finishes_requests_under_way_and_logs_them(
-    tmp_path: Path, plane: DataPlane
+    tmp_path: Path, plane: PlaneFixture
 ) -> None:
     folder = letters(tmp_path, FULL_RATE)
     body, _ = request_of(plane.good[:1])
@@ -237,7 +237,7 @@ def test_a_stopping_replica_finishes_requests_under_way_and_logs_them(
     asyncio.run(main())
 
 
-def test_a_replica_believes_only_its_trusted_proxy(tmp_path: Path, plane: DataPlane) -> None:
+def test_a_replica_believes_only_its_trusted_proxy(tmp_path: Path, plane: PlaneFixture) -> None:
     folder = letters(
         tmp_path, FULL_RATE, ("anonymous: loopback", "anonymous: loopback, trusted_proxies: [127.0.0.1]")
     )
@@ -254,10 +254,10 @@ def test_a_replica_believes_only_its_trusted_proxy(tmp_path: Path, plane: DataPl
 
 
 def test_the_limit_of_connections_is_per_key_and_others_are_served(
-    plane: DataPlane,
+    plane: PlaneFixture,
 ) -> None:
     async def main() -> None:
-        async with listening(plane.app, replace(QUICK, idle_s=30, connections_per_caller=2)) as listener:
+        async with listening(plane.handler, replace(QUICK, idle_s=30, connections_per_caller=2)) as listener:
             sent = infer(plane, plane.good[:1])
             kept = [await listener.connect() for _ in range(2)]
             for _ in range(2):

@@ -14,12 +14,12 @@ from typing import Any
 
 from gateway.access.proxies import Proxies
 from gateway.core.decision import Reason, Refused
-from gateway.http.handler import ENDS
-from gateway.http.replies import reply_end, reply_json
+from gateway.http.handler import FAULT_ENDS
+from gateway.http.replies import reply_json, reply_unanswered
 from gateway.listener.limits import Limits
 from gateway.listener.messages import Admitted, Fault, Handler, Reply, Request
 from gateway.listener.server import Server
-from gateway.protocol.endings import Rejection, Stamp, Unanswered
+from gateway.protocol.endings import Rejection, Stamp, UnansweredEnd
 
 QUICK = Limits(head_s=0.2, body_s=0.2, idle_s=0.6, stuck_s=0.2, linger_s=0.3, sweep_s=0.02)
 BODY_LIMIT = 100_000
@@ -86,10 +86,10 @@ class ScriptedHandler:
             self.finished.append(name)
 
     def refuse(self, fault: Fault, what: str = "", /) -> Reply:
-        return self._ended(ENDS[fault], what)
+        return self._ended(FAULT_ENDS[fault], what)
 
-    def _ended(self, end: Unanswered, what: str = "") -> Reply:
-        return reply_end(end, Stamp("letters@1#0", "enforce", "01"), what=what)
+    def _ended(self, end: UnansweredEnd, what: str = "") -> Reply:
+        return reply_unanswered(end, Stamp("letters@1#0", "enforce", "01"), error=what)
 
 
 def _about(request: Request) -> dict[str, Any]:
