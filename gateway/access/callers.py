@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from gateway.access.keys import (
     load_keys,
     parse_keys,
 )
+from gateway.caching import BoundedCache
 from gateway.core.errors import ArtifactError
 
 __all__ = ["KEYS_FILE", "SECRET_FILE", "Caller", "Callers", "Key", "add_key", "load_keys"]
@@ -41,6 +41,8 @@ INLINE_READ_BYTES = 32 * 2**10
 """About 150 keys, one millisecond on the event loop. A thread reads larger files."""
 PAUSE_AFTER_KEYS, PAUSE_S = 100, 0.0002
 MAX_SEEN_KEYS = 10_000
+LONGEST_ADDRESS = 64
+"""Longer than any IPv6 address with a zone. Longer texts from proxies are not cached."""
 log = logging.getLogger(__name__)
 
 
@@ -125,7 +127,7 @@ class Callers:
             self._check_file()
         if key:
             return self._table.find(key)
-        return _anonymous_caller(address) if self.anonymous_loopback else None
+        return _ANONYMOUS[address] if self.anonymous_loopback else None
 
     def rate_of(self, principal: str) -> float | None:
         """Rows a second of the caller's key; None without such a limit."""
@@ -206,10 +208,12 @@ def _entries(content: bytes, start: int, table: _KeyTable) -> Iterator[tuple[Key
             time.sleep(PAUSE_S)  # a thread that only releases the interpreter's lock regains it at once
 
 
-@lru_cache(maxsize=4096)
 def _anonymous_caller(address: str) -> Caller | None:
     """The anonymous caller of a loopback address; None for other addresses."""
     try:
         return Caller(f"anonymous@{address}") if ip_address(address).is_loopback else None
     except ValueError:
         return None
+
+
+_ANONYMOUS = BoundedCache(_anonymous_caller, entries=4096, longest=LONGEST_ADDRESS)

@@ -7,8 +7,9 @@ claimed by that client. The rules are exactly those of uvicorn's ProxyHeadersMid
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from gateway.caching import BoundedCache
 
 MAX_CACHED_CHARACTERS = 253
 """The longest DNS name. Longer texts are not cached: they are no addresses."""
@@ -30,7 +31,7 @@ class Proxies:
                     self._addresses.add(ip_address(entry))
             except ValueError:
                 self._names.add(entry)
-        self._is_trusted_cached = lru_cache(maxsize=4096)(self._is_trusted)
+        self._trusted_by_host = BoundedCache(self._is_trusted, entries=4096, longest=MAX_CACHED_CHARACTERS)
 
     def client(self, peer: str, forwarded: bytes | None) -> str:
         """The address of the client.
@@ -50,9 +51,11 @@ class Proxies:
     def _trusts(self, host: str) -> bool:
         if self._all or not host:
             return self._all
-        return self._is_trusted_cached(host) if len(host) <= MAX_CACHED_CHARACTERS else host in self._names
+        return self._trusted_by_host[host]
 
     def _is_trusted(self, host: str) -> bool:
+        if len(host) > MAX_CACHED_CHARACTERS:
+            return host in self._names
         try:
             address = ip_address(host)
         except ValueError:

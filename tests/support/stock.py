@@ -1,4 +1,4 @@
-"""A gateway, and what is true of its model, told to a client's script in an environment of its own."""
+"""A running gateway, its model described for a client's script, and that script's own environment."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from gateway.deployment.deployment import Deployment
 from tests.support.deployments import be_patient, edit, key_for
 from tests.support.served import Served, copy_of, serving
 
-HERE = Path(__file__).parent
-CLIENTS, REQUIREMENTS, ENVIRONMENTS = HERE / "clients", HERE / "requirements", HERE / "var"
+STOCK = Path(__file__).parents[1] / "stock"
+CLIENTS, REQUIREMENTS, ENVIRONMENTS = STOCK / "clients", STOCK / "requirements", STOCK / "var"
 SCRIPT_WITHIN_S = 120
 ROWS = 32
 BASE_PATH = "/serving/models"
@@ -43,31 +43,31 @@ def target(name: str, folder: Path) -> Iterator[Path]:
     be_patient(deployment)
     edit(deployment, ("serving: {", f"serving: {{base_path: {BASE_PATH}, "))
     policy = Deployment.read(deployment).policy
-    [taken], [given] = policy.inputs, policy.expose
+    [input_name], [output_name] = policy.inputs, policy.expose
     keys = {who: key_for(deployment, who, "trusted", per_s) for who, per_s in RATES.items()}
     with serving(deployment, "--local") as served:
-        rows, odd = _rows(served, load_samples(deployment, taken), keys["ada"])
-        expected = _truth(deployment / "primary.onnx", taken, given, rows)
+        rows, odd = _rows(served, load_samples(deployment, input_name), keys["ada"])
+        expected = _truth(deployment / "primary.onnx", input_name, output_name, rows)
         np.savez(folder / "truth.npz", rows=rows, odd=odd, expected=expected)
-        told = {
+        described = {
             "http": f"127.0.0.1:{served.data.base_url.port}",
             "grpc": served.grpc,
             "base_path": BASE_PATH,
             "model": policy.name,
             "version": policy.version,
-            "input": taken,
-            "output": given,
+            "input": input_name,
+            "output": output_name,
             "labels": policy.labels,
             "most": policy.serving.max_batch_rows,
             "key": keys["ada"],
             "slow_key": keys["sloth"],
         }
-        (folder / "target.json").write_text(json.dumps(told))
+        (folder / "target.json").write_text(json.dumps(described))
         yield folder
 
 
 def _rows(served: Served, samples: Samples, key: str) -> tuple[Rows, Rows]:
-    """Rows that the primary answers, and one that goes to a person; each is asked alone."""
+    """Rows that the primary answers, and one that is deferred; each is a request of its own."""
 
     def ends(row: Rows, outcome: str) -> bool:
         raw = {"x-api-key": key, "inference-header-content-length": "0"}
@@ -84,12 +84,12 @@ def _alone(rows: Rows) -> list[Rows]:
     return [rows[i : i + 1] for i in range(len(rows))]
 
 
-def _truth(model: Path, taken: str, given: str, rows: Rows) -> Rows:
+def _truth(model: Path, input_name: str, output_name: str, rows: Rows) -> Rows:
     """What onnxruntime says of each row alone, without the gateway."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run([given], {taken: row})[0] for row in _alone(rows)])
+    return np.concatenate([session.run([output_name], {input_name: row})[0] for row in _alone(rows)])
 
 
 def client(environment: str) -> Path:
