@@ -18,8 +18,8 @@ from gateway.deployment.deployment import Deployment
 from tests.support.deployments import be_patient, edit, key_for
 from tests.support.served import Served, copy_of, serving
 
-HERE = Path(__file__).parent
-CLIENTS, REQUIREMENTS, ENVIRONMENTS = HERE / "clients", HERE / "requirements", HERE / "var"
+STOCK = Path(__file__).parents[1] / "stock"
+CLIENTS, REQUIREMENTS, ENVIRONMENTS = STOCK / "clients", STOCK / "requirements", STOCK / "var"
 SCRIPT_WITHIN_S = 120
 ROWS = 32
 BASE_PATH = "/serving/models"
