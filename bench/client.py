@@ -37,10 +37,10 @@ class Response(NamedTuple):
 class ResponseHandler(Protocol):
     """What a connection calls once for each request: one of the two methods."""
 
-    def answered(self, connection: Connection, answer: Response) -> None:
+    def answered(self, connection: ClientConnection, answer: Response) -> None:
         """The connection is free again."""
 
-    def failed(self, connection: Connection, kind: str) -> None:
+    def failed(self, connection: ClientConnection, kind: str) -> None:
         """No answer came, or none that is HTTP. The next request opens the connection anew."""
 
 
@@ -63,7 +63,7 @@ class Origin:
         return f"{host}:{self.port}"
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """One TCP connection, opened by the first `send`; once `closed`, it stays so.
 
     since_s: from when the latency of the request in flight counts. sent_s: when it was handed over.
@@ -76,7 +76,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._caller: ResponseHandler | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._reply: _Reply | None = None
+        self._reply: _ParsedReply | None = None
 
     @property
     def in_flight(self) -> bool:
@@ -99,7 +99,7 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def give_up(self, kind: str) -> None:
+    def fail(self, kind: str) -> None:
         """Closes the connection; the request in flight has failed."""
         caller = self._caller
         self.close()
@@ -113,7 +113,7 @@ class Connection(asyncio.Protocol):
             await loop.create_connection(lambda: self, self._origin.host, self._origin.port, ssl=secure)
         except OSError as error:
             self._opening = None
-            self.give_up(str(error) or type(error).__name__)
+            self.fail(str(error) or type(error).__name__)
         else:
             self._opening = None
             assert self._transport is not None
@@ -132,50 +132,50 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._caller is None:
             self.close()  # a response to no request: the connection is out of step
-        elif self._reply is None and (answer := plain(data)) is not None:
+        elif self._reply is None and (answer := parse_plain_reply(data)) is not None:
             self._answered(answer)
         else:
             self._piece(data)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
-        if self._reply is not None and self._reply.ends_with_the_connection:
+        if self._reply is not None and self._reply.ends_at_close:
             self._answered(self._reply.answer())
         else:
-            self.give_up("the connection was closed before the answer")
+            self.fail("the connection was closed before the answer")
 
     def _piece(self, data: bytes) -> None:
         """A read that is not a whole plain reply."""
-        reply = self._reply = self._reply or _Reply()
+        reply = self._reply = self._reply or _ParsedReply()
         try:
             reply.parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self.give_up(f"not HTTP: {error}")
+            self.fail(f"not HTTP: {error}")
             return
         if reply.complete:
             self._reply = None
-            self.closed = not reply.stays
+            self.closed = not reply.keeps_alive
             self._answered(reply.answer())
             if self.closed:
                 self.close()
 
 
-class _Once:
+class _SingleResponse:
     """The handler of a single request."""
 
     def __init__(self) -> None:
         self.answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 
-    def answered(self, connection: Connection, answer: Response) -> None:
+    def answered(self, connection: ClientConnection, answer: Response) -> None:
         self.answer.set_result(answer)
 
-    def failed(self, connection: Connection, kind: str) -> None:
+    def failed(self, connection: ClientConnection, kind: str) -> None:
         self.answer.set_exception(ConnectionError(kind))
 
 
 async def send_once(origin: Origin, request: bytes) -> Response:
     """The answer to one request on a connection of its own. Raises ConnectionError."""
-    connection, once = Connection(origin), _Once()
+    connection, once = ClientConnection(origin), _SingleResponse()
     try:
         connection.send(request, once, 0.0, 0.0)
         return await once.answer
@@ -183,7 +183,7 @@ async def send_once(origin: Origin, request: bytes) -> Response:
         connection.close()
 
 
-def plain(data: bytes) -> Response | None:
+def parse_plain_reply(data: bytes) -> Response | None:
     """The answer, if these bytes are one whole reply of stated length on a connection that stays open."""
     end = data.find(b"\r\n\r\n")
     if end < 0 or not data.startswith(b"HTTP/1.1 ") or not data[9:12].isdigit():
@@ -204,12 +204,12 @@ def _answer(status: int, headers: Mapping[bytes, bytes], body: bytes) -> Respons
     return Response(status, outcome.decode("latin-1"), reason.decode("latin-1"), body, header_bytes)
 
 
-class _Reply:
+class _ParsedReply:
     """A reply in any other form, as httptools reads it: chunked, in several reads, the last one here."""
 
     def __init__(self) -> None:
         self.parser = httptools.HttpResponseParser(self)
-        self.complete = self.ends_with_the_connection = self.stays = False
+        self.complete = self.ends_at_close = self.keeps_alive = False
         self._headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
 
@@ -223,11 +223,11 @@ class _Reply:
         self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
-        self.ends_with_the_connection = LENGTH not in self._headers and CHUNKED not in self._headers
+        self.ends_at_close = LENGTH not in self._headers and CHUNKED not in self._headers
 
     def on_body(self, body: bytes) -> None:
         self._parts.append(body)
 
     def on_message_complete(self) -> None:
         self.complete = True
-        self.stays = self.parser.should_keep_alive()  # later the parser no longer knows the headers
+        self.keeps_alive = self.parser.should_keep_alive()  # later the parser no longer knows the headers

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.cli.samples import Rows
+from gateway.policy.kinds.rows import Labels
 
-Labels: TypeAlias = NDArray[np.int64]
 Bounds: TypeAlias = tuple[float, float]
 FamilyArrays: TypeAlias = dict[str, NDArray[Any]]
 PATCHES = 4

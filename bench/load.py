@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.client import Connection, Origin, Response
+from bench.client import ClientConnection, Origin, Response
 from bench.measurements import Measurements
 from gateway.core.rows import F8
 
@@ -29,7 +29,7 @@ ProgressCallback = Callable[[float, Measurements], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LoadPlan:
     """How to load a server.
 
     rate: requests a second, at Poisson times; None: closed loop. rows: of each request. peer: the server is
@@ -48,14 +48,14 @@ class Plan:
     peer: bool = False
 
 
-async def run(
-    plan: Plan, warm_up_s: float, report_progress: ProgressCallback = lambda done_s, measurements: None
+async def run_load(
+    plan: LoadPlan, warm_up_s: float, report_progress: ProgressCallback = lambda done_s, measurements: None
 ) -> tuple[Measurements, float]:
     """Warms up, then measures: what came back, and in how many seconds.
 
     `report_progress` gets, five times a second, the seconds measured so far; below zero in the warm-up.
     """
-    connections = {Connection(plan.origin) for _ in range(plan.connections)}
+    connections = {ClientConnection(plan.origin) for _ in range(plan.connections)}
     try:
         if warm_up_s > 0:
             warming = replace(plan, seconds=warm_up_s, seed=plan.seed + 1)
@@ -81,7 +81,10 @@ def arrivals(rate: float, seconds: float, seed: int) -> F8:
 
 
 async def _timed(
-    plan: Plan, connections: set[Connection], measurements: Measurements, report_progress: ProgressCallback
+    plan: LoadPlan,
+    connections: set[ClientConnection],
+    measurements: Measurements,
+    report_progress: ProgressCallback,
 ) -> float:
     """How many seconds one load took."""
     begin_s = clock_s()
@@ -100,7 +103,9 @@ class _Load:
     free, until the time is over.
     """
 
-    def __init__(self, plan: Plan, connections: set[Connection], measurements: Measurements) -> None:
+    def __init__(
+        self, plan: LoadPlan, connections: set[ClientConnection], measurements: Measurements
+    ) -> None:
         self._plan, self._connections, self._measurements = plan, connections, measurements
         self._requests = itertools.cycle(plan.requests)
         self._idle = deque(connections)
@@ -149,10 +154,10 @@ class _Load:
         for _ in range(count - self._measurements.requests):
             self._measurements.fail(kind)
 
-    def _free(self, connection: Connection, now_s: float) -> None:
+    def _free(self, connection: ClientConnection, now_s: float) -> None:
         if connection.closed:
             self._connections.remove(connection)
-            connection = Connection(self._plan.origin)
+            connection = ClientConnection(self._plan.origin)
             self._connections.add(connection)
         if self._due:
             connection.send(next(self._requests), self, self._due.popleft(), now_s)
@@ -170,20 +175,20 @@ class _Load:
             now_s = clock_s()
             for connection in list(self._connections):
                 if connection.in_flight and now_s - connection.sent_s > TIMEOUT_S:
-                    connection.give_up(f"no answer in {TIMEOUT_S:g} s")
+                    connection.fail(f"no answer in {TIMEOUT_S:g} s")
 
     # what connections call
 
-    def answered(self, connection: Connection, answer: Response) -> None:
+    def answered(self, connection: ClientConnection, answer: Response) -> None:
         now_s = clock_s()
         self._measurements.take(answer, connection.since_s, now_s, self._plan.rows)
         self._free(connection, now_s)
 
-    def failed(self, connection: Connection, kind: str) -> None:
+    def failed(self, connection: ClientConnection, kind: str) -> None:
         self._measurements.fail(kind)
         asyncio.get_running_loop().call_later(PAUSE_S, self._rested, connection)
 
-    def _rested(self, connection: Connection) -> None:
+    def _rested(self, connection: ClientConnection) -> None:
         """After a pause: a server that is down is not sent a million requests."""
         if not self._over:
             self._free(connection, clock_s())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
@@ -15,6 +16,8 @@ from bench.load import ProgressCallback
 from bench.measurements import Measurements
 
 WIDE = 150
+StatusCallback = Callable[[str], None]
+"""Gets one line on what is measured now."""
 
 
 def console(out: Path | None) -> Console:
@@ -40,7 +43,7 @@ def wrong(what: str) -> NoReturn:
     sys.exit(2)
 
 
-class Steps:
+class LoadProgressBar:
     """A bar over so many loads of `seconds` each after a warm-up: which it is, and how much time is left."""
 
     def __init__(self, console: Console, count: int, seconds: float, warm_up_s: float) -> None:

@@ -43,7 +43,7 @@ class Resplit:
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class ResplitSettings:
     """What each cut is to promise, and how many to draw."""
 
     budget: float
@@ -52,7 +52,7 @@ class Draw:
     seed: int
 
 
-def resplit(what: str, pool: F8, fresh: F8 | None, draw: Draw) -> Resplit:
+def resplit(what: str, pool: F8, fresh: F8 | None, draw: ResplitSettings) -> Resplit:
     """Draws the cut again and again from half of the pool; counts alarms in the rest of it, or in `fresh`.
 
     Raises:  ValueError if half of the pool cannot support the budget.

@@ -6,12 +6,12 @@ import re
 import socket
 from dataclasses import dataclass, field
 
-from bench.same_answers.case import LATE, Fields, Http
+from bench.same_answers.exchange import TIMED_OUT, HttpExchange, RecordedAnswer
 
-REPLY_S, END_S = 20.0, 20.0
-LENGTH = re.compile(rb"^content-length: *([0-9]+) *\r$", re.IGNORECASE | re.MULTILINE)
-STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})")
-AT_ONCE = 2**16
+REPLY_S, CLOSE_S = 20.0, 20.0
+CONTENT_LENGTH = re.compile(rb"^content-length: *([0-9]+) *\r$", re.IGNORECASE | re.MULTILINE)
+STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})")
+READ_BYTES = 2**16
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class Wire:
     def more(self) -> bool:
         """Waits for more bytes; False at the end of the connection."""
         try:
-            got = self.own.recv(AT_ONCE)
+            got = self.own.recv(READ_BYTES)
         except ConnectionError:
             got = b""
         self.held += got
@@ -40,7 +40,7 @@ class Wire:
         taken, self.held = self.held[:count], self.held[count:]
         return taken
 
-    def reply(self, number: int, bare: bool) -> bool:
+    def reply(self, number: int, bodyless: bool) -> bool:
         """Takes one reply, with what comes before it as 1xx. False if the connection ends before."""
         while True:
             while b"\r\n\r\n" not in self.held:
@@ -48,53 +48,53 @@ class Wire:
                     return False
             head, _, self.held = self.held.partition(b"\r\n\r\n")
             first, _, lines = head.partition(b"\r\n")
-            status = STATUS.match(first)
+            status = STATUS_LINE.match(first)
             before = status is not None and status[1][:1] == b"1"
             prefix = f"{len(self.fields)}, before " if before else ""
             self.fields.append((f"{prefix}status {number}", first))
             self.fields.append((f"{prefix}headers {number}", lines))
             if not before:
                 break
-        length = LENGTH.search(lines + b"\r")
-        bare = bare or first.split(b" ")[1:2] in ([b"204"], [b"304"])
-        if not bare:
+        length = CONTENT_LENGTH.search(lines + b"\r")
+        bodyless = bodyless or first.split(b" ")[1:2] in ([b"204"], [b"304"])
+        if not bodyless:
             self.fields.append((f"body {number}", self.take(int(length[1])) if length else b""))
         return True
 
 
-def ask(port: int, case: Http, parts: tuple[bytes, ...]) -> Fields:
+def send_exchange(port: int, exchange: HttpExchange, parts: tuple[bytes, ...]) -> RecordedAnswer:
     """What comes back for a case whose placeholders are filled in: every reply, then how it ends."""
     with socket.create_connection(("127.0.0.1", port), timeout=REPLY_S) as own:
         own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         wire = Wire(own)
         try:
-            _talk(wire, case, parts)
+            _exchange(wire, exchange, parts)
         except TimeoutError:
-            wire.fields.append(("end", LATE))
+            wire.fields.append(("end", TIMED_OUT))
     return tuple(wire.fields)
 
 
-def _talk(wire: Wire, case: Http, parts: tuple[bytes, ...]) -> None:
+def _exchange(wire: Wire, exchange: HttpExchange, parts: tuple[bytes, ...]) -> None:
     number, last = 0, len(parts) - 1
     for i, part in enumerate(parts):
-        _send(wire, part)
-        if i == last and case.shut:
+        _send_part(wire, part)
+        if i == last and exchange.half_close:
             wire.own.shutdown(socket.SHUT_WR)
-        replies = case.replies if i == last else 1
+        replies = exchange.replies if i == last else 1
         while replies == 0 or number < i + replies:
-            if not wire.reply(number, number in case.bare):
+            if not wire.reply(number, number in exchange.bodyless):
                 break
             number += 1
-    if not wire.ended and not case.shut:
+    if not wire.ended and not exchange.half_close:
         _close_sending(wire)
-    wire.own.settimeout(END_S)
+    wire.own.settimeout(CLOSE_S)
     while wire.more():
         pass
     wire.fields.append(("rest", wire.held))
     wire.fields.append(("end", b"%d replies, then the end" % number))
 
 
-def _send(wire: Wire, part: bytes) -> None:
+def _send_part(wire: Wire, part: bytes) -> None:
     """Sends a part; the server may close the connection meanwhile, and its reply is read all the same."""
     try:
         wire.own.sendall(part)

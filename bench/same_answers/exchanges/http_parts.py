@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from bench.same_answers.case import ADMIN, COUNTED_S, Http
-from bench.same_answers.deployment import Deployment, Rows
+from bench.same_answers.exchange import ADMIN, COUNT_DELAY_S, HttpExchange
+from bench.same_answers.sampled_deployment import InputRows, SampledDeployment
 
 TOKEN = "token-of-same-answers"  # noqa: S105 (of scratch deployments)
 ADA = "Authorization: Bearer <<key:ada>>"
@@ -30,39 +30,39 @@ def get(target: str, *headers: str) -> bytes:
     return request("GET", target, *headers)
 
 
-def tensor(of: Deployment, rows: Rows) -> dict[str, Any]:
+def json_tensor(deployment: SampledDeployment, rows: InputRows) -> dict[str, Any]:
     """Rows as the input of a request in JSON."""
     data = [float(value) for value in rows.ravel()]
-    return {"name": of.input, "datatype": "FP32", "shape": list(rows.shape), "data": data}
+    return {"name": deployment.input, "datatype": "FP32", "shape": list(rows.shape), "data": data}
 
 
-def document(of: Deployment, rows: Rows, **members: Any) -> dict[str, Any]:
+def infer_document(deployment: SampledDeployment, rows: InputRows, **members: Any) -> dict[str, Any]:
     """A request in JSON, before it is written."""
-    return {"inputs": [tensor(of, rows)], **members}
+    return {"inputs": [json_tensor(deployment, rows)], **members}
 
 
-def infer(of: Deployment, body: bytes, *headers: str, model: str = "") -> bytes:
+def post_infer(deployment: SampledDeployment, body: bytes, *headers: str, model: str = "") -> bytes:
     """A body sent to the model of a deployment."""
-    return request("POST", f"/v2/models/{model or of.name}/infer", *headers, body=body)
+    return request("POST", f"/v2/models/{model or deployment.name}/infer", *headers, body=body)
 
 
-def json_infer(of: Deployment, rows: Rows, *headers: str, **members: Any) -> bytes:
+def json_infer(deployment: SampledDeployment, rows: InputRows, *headers: str, **members: Any) -> bytes:
     """Rows in JSON."""
-    return infer(of, json.dumps(document(of, rows, **members)).encode(), *headers)
+    return post_infer(deployment, json.dumps(infer_document(deployment, rows, **members)).encode(), *headers)
 
 
-def binary_body(of: Deployment, rows: Rows, **members: Any) -> tuple[bytes, int]:
+def binary_body(deployment: SampledDeployment, rows: InputRows, **members: Any) -> tuple[bytes, int]:
     """Rows in binary after the JSON that announces them, and the length of that JSON."""
-    entry = tensor(of, rows) | {"parameters": {"binary_data_size": rows.nbytes}}
+    entry = json_tensor(deployment, rows) | {"parameters": {"binary_data_size": rows.nbytes}}
     del entry["data"]
     head = json.dumps({"inputs": [entry], **members}).encode()
     return head + rows.astype("<f4").tobytes(), len(head)
 
 
-def binary_infer(of: Deployment, rows: Rows, *headers: str, **members: Any) -> bytes:
+def binary_infer(deployment: SampledDeployment, rows: InputRows, *headers: str, **members: Any) -> bytes:
     """Rows in binary."""
-    body, length = binary_body(of, rows, **members)
-    return infer(of, body, f"Inference-Header-Content-Length: {length}", *headers)
+    body, length = binary_body(deployment, rows, **members)
+    return post_infer(deployment, body, f"Inference-Header-Content-Length: {length}", *headers)
 
 
 def operate(method: str, target: str, *headers: str, **fields: Any) -> bytes:
@@ -73,6 +73,6 @@ def operate(method: str, target: str, *headers: str, **fields: Any) -> bytes:
     return request(method, target, OPERATOR, JSON, "Content-Type: application/json", *headers, body=body)
 
 
-def status(name: str, *headers: str, target: str = "/status") -> Http:
+def status_exchange(name: str, *headers: str, target: str = "/status") -> HttpExchange:
     """A look at counts, once everything before is counted."""
-    return Http(name, (get(target, *headers),), ADMIN, pause_s=COUNTED_S)
+    return HttpExchange(name, (get(target, *headers),), ADMIN, pause_s=COUNT_DELAY_S)

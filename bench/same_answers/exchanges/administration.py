@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import urlencode
 
-from bench.same_answers.case import ADMIN, COUNTED_S, Case, Http
-from bench.same_answers.cases.http_parts import HTML, JSON, OPERATOR, TOKEN, get, operate, request, status
-from bench.same_answers.deployment import Deployment
+from bench.same_answers.exchange import ADMIN, COUNT_DELAY_S, Exchange, HttpExchange
+from bench.same_answers.exchanges.http_parts import (
+    HTML,
+    JSON,
+    OPERATOR,
+    TOKEN,
+    get,
+    operate,
+    request,
+    status_exchange,
+)
+from bench.same_answers.sampled_deployment import SampledDeployment
 
 PAGES = (
     "/",
@@ -28,53 +37,53 @@ OTHER = (
     "/docs",
 )
 CSRF_BYTES = 64
-FORM = "Content-Type: application/x-www-form-urlencoded"
+FORM_CONTENT = "Content-Type: application/x-www-form-urlencoded"
 
 
-def cases(_: Deployment) -> Iterator[Case]:
+def exchanges(_: SampledDeployment) -> Iterator[Exchange]:
     """Every page with and without the token; a session; wrong methods."""
     who = {"operator": OPERATOR, "stranger": "X-A: b", "wrong token": "Authorization: Bearer wrong"}
     for name, header in who.items():
         for what, accept in (("data", JSON), ("page", HTML)):
             for target in (*PAGES, *OTHER):
                 title = f"administration: {target} as {what} for {name}"
-                pause_s = COUNTED_S if target == "/status" else 0.0
-                yield Http(title, (get(target, header, accept),), ADMIN, pause_s=pause_s)
+                pause_s = COUNT_DELAY_S if target == "/status" else 0.0
+                yield HttpExchange(title, (get(target, header, accept),), ADMIN, pause_s=pause_s)
     for method in ("POST", "PUT", "DELETE", "HEAD", "OPTIONS"):
         for target in ("/login", "/policy", "/nothing"):
-            bare = (0,) if method == "HEAD" else ()
+            bodyless = (0,) if method == "HEAD" else ()
             sent = request(method, target, OPERATOR, JSON, body=b"" if method in ("POST", "PUT") else None)
-            yield Http(f"administration: {method} {target}", (sent,), ADMIN, bare=bare)
+            yield HttpExchange(f"administration: {method} {target}", (sent,), ADMIN, bodyless=bodyless)
     yield from _session()
-    yield Http("administration: another rung", (operate("POST", "/rungs/none/isolate"),), ADMIN)
-    yield Http("administration: the policy again", (operate("POST", "/policy/reload"),), ADMIN)
+    yield HttpExchange("administration: another rung", (operate("POST", "/rungs/none/isolate"),), ADMIN)
+    yield HttpExchange("administration: the policy again", (operate("POST", "/policy/reload"),), ADMIN)
     large = request("POST", "/review/claim", OPERATOR, JSON, body=b"x" * 70_000)
-    yield Http("administration: too large", (large,), ADMIN)
+    yield HttpExchange("administration: too large", (large,), ADMIN)
 
 
-def _session() -> Iterator[Case]:
+def _session() -> Iterator[Exchange]:
     """A login, what its cookie allows, and what needs more than a cookie."""
     for name, token in (("in", TOKEN), ("in with a wrong token", "wrong")):
         form = urlencode({"token": token, "next": "/review"}).encode()
         for what, accept in (("data", JSON), ("page", HTML)):
-            sent = request("POST", "/login", FORM, accept, body=form)
-            yield Http(f"session: log {name}, as {what}", (sent,), ADMIN)
+            sent = request("POST", "/login", FORM_CONTENT, accept, body=form)
+            yield HttpExchange(f"session: log {name}, as {what}", (sent,), ADMIN)
     cookie = "Cookie: <<cookie:session: log in, as page>>"
     for target in ("/status", "/review", "/policy", "/login"):
-        yield status(f"session: {target}", cookie, HTML, target=target)
+        yield status_exchange(f"session: {target}", cookie, HTML, target=target)
     origins = {"own": "Sec-Fetch-Site: same-origin", "other": "Sec-Fetch-Site: cross-site"}
     bodies = {"with": (b"csrf=<<csrf:session: /status>>", 5 + CSRF_BYTES), "without": (b"", 0)}
     for name, origin in origins.items():
         for what, (body, length) in bodies.items():
-            lines = (FORM, HTML, cookie, origin, f"Content-Length: {length}")
+            lines = (FORM_CONTENT, HTML, cookie, origin, f"Content-Length: {length}")
             sent = request("POST", "/rungs/none/restore", *lines) + body
-            yield Http(f"session: {name} origin {what} its token", (sent,), ADMIN)
-    lines = (FORM, HTML, cookie, origins["own"], f"Content-Length: {bodies['with'][1]}")
-    yield Http("session: log out", (request("POST", "/logout", *lines) + bodies["with"][0],), ADMIN)
+            yield HttpExchange(f"session: {name} origin {what} its token", (sent,), ADMIN)
+    lines = (FORM_CONTENT, HTML, cookie, origins["own"], f"Content-Length: {bodies['with'][1]}")
+    yield HttpExchange("session: log out", (request("POST", "/logout", *lines) + bodies["with"][0],), ADMIN)
 
 
-def counts(of: Deployment) -> Iterator[Case]:
+def final_counts(deployment: SampledDeployment) -> Iterator[Exchange]:
     """What was counted of everything before: last of all."""
     for target in ("/status", "/metrics"):
-        yield status(f"counts: {target}", OPERATOR, JSON, target=target)
-    yield Http("counts: statistics", (get(f"/v2/models/{of.name}/stats"),))
+        yield status_exchange(f"counts: {target}", OPERATOR, JSON, target=target)
+    yield HttpExchange("counts: statistics", (get(f"/v2/models/{deployment.name}/stats"),))
