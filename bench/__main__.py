@@ -122,7 +122,7 @@ def bench(
         with output.LoadProgressBar(console, job.loads, seconds, warm_up) as steps:
             results = uvloop.run(_measure(job, about, steps.begin))
     except WrongInput as error:
-        output.wrong(str(error))
+        output.wrong_input(str(error))
     for table in load_tables(results):
         console.print(table, "")
     output.write(out, results)
@@ -202,7 +202,7 @@ async def _probe(plan: LoadPlan) -> None:
             answer = await send_once(plan.origin, plan.requests[0])
     except OSError as error:
         raise WrongInput(f"the first request failed: {error or type(error).__name__}") from error
-    measurements.take(answer, 0.0, 0.0, plan.rows)
+    measurements.record(answer, 0.0, 0.0, plan.rows)
     if measurements.errors:
         what = answer.body.decode("utf-8", "replace")[:300]
         raise WrongInput(f"the first request ended with {next(iter(measurements.errors))}: {what}")

@@ -1,8 +1,8 @@
-"""One keep-alive HTTP/1.1 connection on asyncio that costs the measuring side as little as may be.
+"""A keep-alive HTTP/1.1 client connection on asyncio, with little overhead in the load generator.
 
-A request is bytes that were rendered before; an answer is its status, the three headers that count, and its
-body. One request is in flight at a time, and its handler is called back: no task, future or timer of its
-own. A whole reply of known length in one read is cut out of the bytes; any other is left to httptools.
+A request is bytes that were rendered before; a response is its status, three headers, and its body. One
+request is in flight at a time, and its handler is called back: it has no task, future or timer. A whole reply
+of known length in one read is parsed here; any other is parsed by httptools.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _headers = re.compile(rb"\r\n(" + _NAMES + rb"):[ \t]*([^\r]*)").findall
 
 
 class Response(NamedTuple):
-    """What came back. outcome and reason are empty where the server sent neither."""
+    """One response. outcome and reason are empty where the server sent neither."""
 
     status: int
     outcome: str
@@ -46,7 +46,7 @@ class ResponseHandler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where connections go."""
+    """The host, port and transport of a server."""
 
     host: str
     port: int
@@ -74,18 +74,18 @@ class ClientConnection(asyncio.Protocol):
         self.closed = False
         self._origin = origin
         self._transport: asyncio.Transport | None = None
-        self._caller: ResponseHandler | None = None
+        self._handler: ResponseHandler | None = None
         self._opening: asyncio.Task[None] | None = None
         self._reply: _ParsedReply | None = None
 
     @property
     def in_flight(self) -> bool:
         """Whether a request waits for its response."""
-        return self._caller is not None
+        return self._handler is not None
 
-    def send(self, request: bytes, caller: ResponseHandler, since_s: float, now_s: float) -> None:
+    def send(self, request: bytes, handler: ResponseHandler, since_s: float, now_s: float) -> None:
         """One whole request, while none is in flight."""
-        self._caller, self.since_s, self.sent_s = caller, since_s, now_s
+        self._handler, self.since_s, self.sent_s = handler, since_s, now_s
         if self._transport is None:
             self._opening = asyncio.get_running_loop().create_task(self._open(request))
         else:
@@ -93,7 +93,7 @@ class ClientConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Closes the connection; the handler of a request in flight is not called."""
-        self.closed, self._caller = True, None
+        self.closed, self._handler = True, None
         if self._opening is not None:
             self._opening.cancel()
         if self._transport is not None:
@@ -101,10 +101,10 @@ class ClientConnection(asyncio.Protocol):
 
     def fail(self, kind: str) -> None:
         """Closes the connection; the request in flight has failed."""
-        caller = self._caller
+        handler = self._handler
         self.close()
-        if caller is not None:
-            caller.failed(self, kind)
+        if handler is not None:
+            handler.failed(self, kind)
 
     async def _open(self, request: bytes) -> None:
         secure = ssl.create_default_context() if self._origin.tls else None
@@ -120,22 +120,22 @@ class ClientConnection(asyncio.Protocol):
             self._transport.write(request)
 
     def _answered(self, answer: Response) -> None:
-        caller, self._caller = self._caller, None
-        if caller is not None:
-            caller.answered(self, answer)
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            handler.answered(self, answer)
 
-    # what asyncio calls
+    # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
 
     def data_received(self, data: bytes) -> None:
-        if self._caller is None:
+        if self._handler is None:
             self.close()  # a response to no request: the connection is out of step
         elif self._reply is None and (answer := parse_plain_reply(data)) is not None:
             self._answered(answer)
         else:
-            self._piece(data)
+            self._feed_parser(data)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
@@ -144,8 +144,8 @@ class ClientConnection(asyncio.Protocol):
         else:
             self.fail("the connection was closed before the answer")
 
-    def _piece(self, data: bytes) -> None:
-        """A read that is not a whole plain reply."""
+    def _feed_parser(self, data: bytes) -> None:
+        """Parses a read that is not one whole plain reply."""
         reply = self._reply = self._reply or _ParsedReply()
         try:
             reply.parser.feed_data(data)
@@ -205,7 +205,7 @@ def _answer(status: int, headers: Mapping[bytes, bytes], body: bytes) -> Respons
 
 
 class _ParsedReply:
-    """A reply in any other form, as httptools reads it: chunked, in several reads, the last one here."""
+    """A reply that httptools parses: chunked, in several reads, or the last one on its connection."""
 
     def __init__(self) -> None:
         self.parser = httptools.HttpResponseParser(self)
@@ -214,10 +214,10 @@ class _ParsedReply:
         self._parts: list[bytes] = []
 
     def answer(self) -> Response:
-        """What came so far; all of it, once complete."""
+        """The response as far as it has been received; the whole of it once `complete`."""
         return _answer(self.parser.get_status_code(), self._headers, b"".join(self._parts))
 
-    # what httptools calls
+    # callbacks of httptools
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.lower()] = value

@@ -1,7 +1,7 @@
 """The throughput-latency curve: how latency grows with the rate that is offered, and where it gets too long.
 
 A closed loop finds the capacity; then open loops offer shares of it. Both rates of a step count from the
-first to the last, of intended times and of answers: so the time of one answer at each end cancels out.
+first to the last, of intended times and of answers, so that the latency of one answer cancels out.
 
 The **saturation point** is the highest offered rate of a step that keeps up: it achieves at least 99 % of
 the rate that it was offered, and the 99th percentile of latency, from the intended start, is at most the
@@ -41,7 +41,7 @@ class LoadStep:
 
     @classmethod
     def of(cls, share: float, plan: LoadPlan, measurements: Measurements, limit_ms: float) -> Self:
-        """What the plan's open loop came to."""
+        """The figures of the open loop of a plan."""
         assert plan.rate is not None
         due_s = arrivals(plan.rate, plan.seconds, plan.seed)
         offered = _rate(len(due_s), float(due_s[-1] - due_s[0]), plan.seconds) if len(due_s) else 0.0

@@ -1,4 +1,4 @@
-"""The regression gate of CI, `python -m bench.gate`: the gateway beside the yardstick, in ratios.
+"""The regression gate of CI, `python -m bench.gate`: the gateway over the baseline server `bare`, in ratios.
 
 Ratios of one run only, and a third less is allowed: CI's machine is shared, and slower in one minute than in
 another. What the gate catches is a change that makes a request half as expensive again.
@@ -22,7 +22,7 @@ ALLOWED_DROP = 1 / 3
 
 
 def committed_ratio(path: Path) -> float:
-    """The gateway's throughput over the yardstick's, as committed."""
+    """The gateway's throughput over the baseline's, as committed."""
     found = [
         b for b in orjson.loads(path.read_bytes())["beside"] if (b["case"], b["peer"]) == (LOAD_CASE, BARE)
     ]

@@ -1,4 +1,4 @@
-"""Claims: a measured share with its exact interval, beside what the certificate promises of it."""
+"""Measured shares of rows with exact intervals, and what the certificate promises of each."""
 
 from __future__ import annotations
 

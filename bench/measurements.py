@@ -100,8 +100,8 @@ def _latencies() -> array[float]:
 class Measurements:
     """Filled while the load runs.
 
-    peer: the server is not ours; what it answers with success counts as `answered`.
-    late_s: how late the generator itself was (open loop only). first_s, last_s: when answers came.
+    peer: the server is not ours; each success that it returns counts as `answered`.
+    late_s: how late the generator itself sent (open loop only). first_s, last_s: when answers came.
     """
 
     peer: bool = False
@@ -112,7 +112,7 @@ class Measurements:
     first_s: float = math.nan
     last_s: float = math.nan
 
-    def take(self, answer: Response, since_s: float, now_s: float, rows: int) -> None:
+    def record(self, answer: Response, since_s: float, now_s: float, rows: int) -> None:
         """Counts one answer of a request with so many rows."""
         latencies = self.latencies_s.get((answer.outcome, answer.reason))
         if latencies is None:

@@ -37,14 +37,14 @@ def write(out: Path | None, found: object) -> None:
         out.write_bytes(body)
 
 
-def wrong(what: str) -> NoReturn:
+def wrong_input(what: str) -> NoReturn:
     """Prints what the user has to correct, and exits."""
     print(what, file=sys.stderr)
     sys.exit(2)
 
 
 class LoadProgressBar:
-    """A bar over so many loads of `seconds` each after a warm-up: which it is, and how much time is left."""
+    """A progress bar over `count` loads of `seconds` each after a warm-up, with the time that is left."""
 
     def __init__(self, console: Console, count: int, seconds: float, warm_up_s: float) -> None:
         columns = (

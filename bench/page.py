@@ -1,6 +1,6 @@
-"""A load test as one HTML page that needs nothing else: plots as inline SVG, every number in a table too.
+"""A load test as one self-contained HTML page: plots as inline SVG, and every number in a table.
 
-Here values become positions on the page; `page.html` draws them.
+This module computes positions on the page; `page.html` draws them.
 """
 
 from __future__ import annotations

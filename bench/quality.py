@@ -50,9 +50,9 @@ def quality(
         with console.status("loading") as status:
             report = asyncio.run(measure_quality(settings, status.update))
     except Problems as error:
-        output.wrong("\n".join(map(str, error.problems)))
+        output.wrong_input("\n".join(map(str, error.problems)))
     except (OSError, ValueError) as error:
-        output.wrong(str(error))
+        output.wrong_input(str(error))
     for table in quality_tables(report):
         console.print(table, "")
     if report.faults:

@@ -91,7 +91,7 @@ def replicas(
                 found[str(count)].append(one)
                 console.print(_round_text(count, one))
     except WrongInput as error:
-        output.wrong(str(error))
+        output.wrong_input(str(error))
     single, double = ([one.round.requests_per_s for one in found[str(count)]] for count in REPLICA_COUNTS)
     ratio = ratios(double, single)
     console.print(f"two over one: {ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})")
@@ -174,5 +174,5 @@ def busy_shares(pids: Sequence[int], seconds: float) -> list[float]:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # servers end with us, however we end
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers are stopped too
     app(prog_name="python -m bench.replicas")

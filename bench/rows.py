@@ -78,6 +78,6 @@ def unfitted(path: Path, source: str, certificate: Certificate) -> LabelledRows:
 
 
 def _real(rows: NDArray[Any]) -> Rows:
-    """Bytes are pictures, 255 for 1.0."""
+    """Rows as float32; uint8 rows are pictures, scaled so that 255 is 1.0."""
     scaled = rows / np.float32(255) if rows.dtype == np.uint8 else rows
     return scaled.astype(np.float32)

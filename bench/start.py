@@ -1,7 +1,7 @@
 """From the start of the command to its first answer: `python -m bench.start [--rounds 3] [--json FILE]`.
 
-Three in turns: the gateway with `--local`, the gateway on Ray, and Ray Serve with an empty application, which
-is what any Ray deployment costs before it has done anything.
+Three servers in turn: the gateway with `--local`, the gateway on Ray, and Ray Serve with an empty
+application, which is what any Ray deployment costs before it does anything.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def start(
                 seconds.append(first_answer_s(what, folder))
                 console.print(f"{what} {seconds[-1]:.2f} s")
     except WrongInput as error:
-        output.wrong(str(error))
+        output.wrong_input(str(error))
     spans = {what: MedianWithRange.of(seconds) for what, seconds in taken.items()}
     results = StartResults(machine(), spans, ratios(taken[ON_RAY], taken[EMPTY]))
     table = Table("start", "median s", "least", "most", title="from the start to the first answer")

@@ -61,7 +61,7 @@ def tree_throughput(
     """Compares the throughput of this tree with another one's, in turns."""
     console = output.console(out)
     if wrk_is_missing():
-        output.wrong("wrk is not installed")
+        output.wrong_input("wrk is not installed")
     try:
         with console.status(f"{2 * 2 * rounds * seconds} s of load"):
             found = _measure(
@@ -73,7 +73,7 @@ def tree_throughput(
                 connections,
             )
     except WrongTree as error:
-        output.wrong(str(error))
+        output.wrong_input(str(error))
     _print(console, found)
     output.write(out, found)
     sys.exit(0 if min(median(one.ratios) for one in found) >= least else 1)

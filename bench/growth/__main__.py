@@ -1,4 +1,4 @@
-"""`python -m bench.growth`: what grows with use, measured. Exit code 2: wrong input.
+"""`python -m bench.growth`: costs and memory as the state grows. Exit code 2: wrong input.
 
 `memory` ends with 1 if anything came back but the four outcomes and the refusals that it provokes.
 """
@@ -36,9 +36,9 @@ def measure_costs(context: typer.Context, folder: FolderOption = FASHION, out: J
         with console.status("loading") as status:
             report = uvloop.run(measure_growth(folder, GrowthSizes(), status.update))
     except Problems as error:
-        output.wrong("\n".join(map(str, error.problems)))
+        output.wrong_input("\n".join(map(str, error.problems)))
     except (OSError, ValueError) as error:
-        output.wrong(str(error))
+        output.wrong_input(str(error))
     for table in growth_tables(report):
         console.print(table, "")
     output.write(out, report)
@@ -69,7 +69,7 @@ def memory(
                 )
             )
     except (Problems, WrongInput) as error:
-        output.wrong(str(error))
+        output.wrong_input(str(error))
     console.print(memory_table(found))
     output.write(out, found)
     sys.exit(1 if found.failed else 0)

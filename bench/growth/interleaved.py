@@ -58,8 +58,8 @@ async def compare_sizes(
         await _timed(calls[size], 1, after)  # what only the first call pays
     for turn in range(repetitions.rounds):
         for i in np.roll(np.arange(len(sizes)), turn):
-            often = max(1, repetitions.calls // shared[i])
-            cpu[turn, i], wall[turn, i] = await _timed(calls[sizes[i]], often, after)
+            count = max(1, repetitions.calls // shared[i])
+            cpu[turn, i], wall[turn, i] = await _timed(calls[sizes[i]], count, after)
     return size_costs(sizes, cpu / shared, wall / shared)
 
 

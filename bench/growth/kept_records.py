@@ -28,9 +28,8 @@ async def kept_records(
 ) -> GrowthPart:
     """To take a record in place of an old one, to find one, and whole requests."""
     facts: list[SizeFigure] = []
-    few = replace(
-        repetitions, calls=max(1, min(sizes) // repetitions.rounds)
-    )  # each takes the place of a real one
+    # Each record that is taken drops an old one: no more calls than there are old ones.
+    few_calls = replace(repetitions, calls=max(1, min(sizes) // repetitions.rounds))
     audits: dict[int, Audit] = {}
     for size in sizes:
         with measure_collection(size, facts), measure_bytes(size, "record", facts):
@@ -38,11 +37,11 @@ async def kept_records(
     with measure_bytes(SINGLE_RECORDS, "record that was decided alone", facts):
         alone = [await _decided(in_process, 1, "alone", i) for i in range(SINGLE_RECORDS)]
     del alone
-    takes = {size: _taking(audit, await _new(in_process, few)) for size, audit in audits.items()}
+    takes = {size: _taking(audit, await _new(in_process, few_calls)) for size, audit in audits.items()}
     finds = {size: _finding(audit) for size, audit in audits.items()}
     whole = {size: _serving(in_process, audit) for size, audit in audits.items()}
     curves = [
-        CostCurve("take", await compare_sizes(takes, few)),
+        CostCurve("take", await compare_sizes(takes, few_calls)),
         CostCurve("find", await compare_sizes(finds, repetitions)),
         CostCurve("request", await compare_sizes(whole, repetitions, after=in_process.drain_audit)),
     ]

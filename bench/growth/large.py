@@ -14,7 +14,7 @@ END_OF_HEAD = b"\r\n\r\n"
 
 
 def with_large(requests: Sequence[bytes], limit: int) -> list[bytes]:
-    """Twice two hundred requests in a round, of which one is as large as may be, and one too large."""
+    """400 requests, of which one has a body just below the limit, and one a body over it."""
     small = [*itertools.islice(itertools.cycle(requests), 2 * LARGE_INTERVAL)]
     return [
         padded(small[0], limit),

@@ -1,6 +1,6 @@
-"""The resident memory of a server over many requests, a few of them large: does it grow without end?
+"""The resident memory of a server over many requests, a few of them large, and whether it goes on growing.
 
-At first it must: ten thousand records are kept, models and allocator reach their size. So the first fifth of
+It grows at first: ten thousand records are kept, models and allocator reach their size. So the first fifth of
 the requests is the warm-up, and the slope is of the rest.
 """
 
@@ -34,7 +34,7 @@ CountCallback = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class MemorySettings:
-    """What to send. window_s: how long between two looks at the server's memory."""
+    """What to send. window_s: how long between two readings of the server's memory."""
 
     folder: Path
     requests: int

@@ -1,4 +1,4 @@
-"""What one part of the growth test found: curves over one kind of size, and facts beside them."""
+"""The results of one part of the growth test: costs over one kind of size, and other figures."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class GrowthPart:
 
 @contextmanager
 def measure_bytes(n: int, what: str, facts: list[SizeFigure]) -> Iterator[None]:
-    """Notes how many bytes each of the n things takes that are made in the block and kept."""
+    """Adds how many bytes each of the n objects takes that are made in the block and kept."""
     tracemalloc.start()
     try:
         yield
@@ -56,7 +56,7 @@ def measure_bytes(n: int, what: str, facts: list[SizeFigure]) -> Iterator[None]:
 
 @contextmanager
 def measure_collection(n: int, facts: list[SizeFigure]) -> Iterator[None]:
-    """Notes how much longer a full collection of garbage takes for what is made in the block and kept.
+    """Adds how much longer a full collection of garbage takes for what is made in the block and kept.
 
     A collection stops every request, and visits each object that is kept.
     """

@@ -1,4 +1,4 @@
-"""A gateway in a process of its own, over a copy of a deployment: started, observed, ended."""
+"""A gateway in a process of its own, over a copy of a deployment: started, observed, stopped."""
 
 from __future__ import annotations
 

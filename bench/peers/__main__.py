@@ -5,7 +5,7 @@ and check nothing (but for `mlserver_detector`, which runs one detector). All ge
 clean rows of the deployment's samples alone: the gateway would defer an outlier to review, which no peer can.
 `--outliers 0.1` sends the load test's usual mix instead.
 
-Exit code 0: measured; 2: wrong input, or a server that does not come up or does not answer as the model does.
+Exit code 0: measured; 2: wrong input, or a server that does not start or does not answer as the model does.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def peers(
     try:
         settings = Settings(
             folder=folder,
-            peers=_chosen(peers.split(","), PEERS, "--peers"),
+            peers=_select(peers.split(","), PEERS, "--peers"),
             cases=tuple(
-                LOAD_CASES[name] for name in _chosen(case or list(LOAD_CASES), tuple(LOAD_CASES), "--case")
+                LOAD_CASES[name] for name in _select(case or list(LOAD_CASES), tuple(LOAD_CASES), "--case")
             ),
             rounds=rounds,
             seconds=seconds,
@@ -79,19 +79,19 @@ def peers(
             console.print(f"{turn.case} {turn.server} {turn.round.requests_per_s:.0f} requests/s")
             turns.append(turn)
     except WrongInput as error:
-        output.wrong(str(error))
+        output.wrong_input(str(error))
     results = PeerResults.of(settings, turns)
     for table in peer_tables(results):
         console.print(table, "")
     output.write(out, results)
 
 
-def _chosen(names: list[str], known: tuple[str, ...], option: str) -> tuple[str, ...]:
+def _select(names: list[str], known: tuple[str, ...], option: str) -> tuple[str, ...]:
     if unknown := [name for name in names if name not in known]:
         raise WrongInput(f"{option}: {unknown[0]!r} is none of {', '.join(known)}")
     return tuple(name for name in known if name in names)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # servers end with us, however we end
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers are stopped too
     app(prog_name="python -m bench.peers")

@@ -1,4 +1,4 @@
-"""What every server is sent: the same rows in the same form."""
+"""The requests that every server is sent: the same rows in the same form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The comparison itself: servers come up, take their turns under load, and go.
+"""The comparison: starts the servers of each group, loads them in turn, and stops them.
 
 Every case of every group begins with fresh servers and fresh copies of the deployment, so that no review
 queue fills and no log grows over the whole run.
@@ -50,7 +50,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class ServerRound:
-    """One round of one server. group: what it was measured with, by the name of the last of them."""
+    """One round of one server. group: the servers it was measured with, by the name of the last of them."""
 
     case: str
     group: str
@@ -61,14 +61,14 @@ class ServerRound:
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server that answers, and the load it is to get."""
+    """A server that answers, and the load it is sent."""
 
     pid: int
     plan: LoadPlan
 
 
 def compare_servers(settings: Settings) -> Iterator[ServerRound]:
-    """Every turn as it ends. Raises WrongInput where a server does not come up or answers something else."""
+    """Every round as it ends. Raises WrongInput where a server does not start or answers something else."""
     for name in settings.peers:
         SERVERS_BY_NAME[name].python()  # installed now, not between two rounds
     with ProcessPoolExecutor(1, get_context("spawn")) as generator:

@@ -1,4 +1,4 @@
-"""The kinds of request that every server gets, and their order."""
+"""The kinds of request that every server is sent, and the order of servers."""
 
 from __future__ import annotations
 
@@ -23,16 +23,15 @@ LOAD_CASES = {
     for case in (
         LoadCase("json1"),
         LoadCase("binary1", binary=True),
-        LoadCase(
-            "binary32", rows=32, binary=True, connections=8
-        ),  # 256 rows; 64 times 32 outlast the deadline
+        # 8 connections, 256 rows in flight: 64 times 32 rows would miss the deadline.
+        LoadCase("binary32", rows=32, binary=True, connections=8),
         LoadCase("alone", connections=1),
     )
 }
 
 
 def server_groups(peers: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Servers that run at the same time: the gateway, the yardstick if wanted, and one other peer at most.
+    """Servers that run at the same time: the gateway, the baseline if chosen, and one other peer at most.
 
     A peer that idles still takes memory and a little time, so no two of them ever run together.
     """

@@ -65,7 +65,7 @@ class PeerResults:
 
 
 def beside(turns: Sequence[ServerRound]) -> list[Comparison]:
-    """Each peer in each case, put beside the gateway's turn of the same group and round."""
+    """Each peer in each case, compared with the gateway in the same group and round."""
     ours = {(one.case, one.group, one.number): one.round for one in turns if one.server == GATEWAY}
     theirs = dict.fromkeys((one.case, one.server) for one in turns if one.server != GATEWAY)
     return [_compare_with_peer(case, peer, turns, ours) for case, peer in theirs]

@@ -48,9 +48,9 @@ def same_answers(
         with console.status("") as status:
             found = list(compare_trees(here, there, status.update))
     except WrongTree as error:
-        output.wrong(str(error))
-    wrong = [one for one in found if not one.same]
-    results = TreeComparison(str(here), str(there), not wrong, table_of(found), wrong)
+        output.wrong_input(str(error))
+    differing = [one for one in found if not one.same]
+    results = TreeComparison(str(here), str(there), not differing, table_of(found), differing)
     _print(console, results, shown)
     output.write(out, results)
     sys.exit(0 if results.same else 1)

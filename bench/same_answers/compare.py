@@ -12,7 +12,7 @@ from bench.same_answers.normal import normalize
 SHOWN_BYTES, BEFORE_BYTES = 4000, 500
 ABSENT_PART = b"(absent)"
 MISSING = frozenset({("end", TIMED_OUT), ("not sent", UNRESOLVED), ("code", b"StatusCode.UNAVAILABLE")})
-"""What is no answer, and so no evidence even if both trees give it."""
+"""Parts that stand for a missing answer: a difference even if both trees have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class ComparedExchange:
-    """One request and what became of it."""
+    """One exchange and how the answers of the two trees differ."""
 
     deployment: str
     protocol: str
@@ -41,7 +41,7 @@ class ComparedExchange:
 
 
 def protocol_of(case: Exchange) -> str:
-    """What a request is counted under."""
+    """The protocol under which an exchange is counted."""
     if isinstance(case, HttpExchange):
         return "HTTP" if case.plane == "data" else "HTTP, administration"
     return "gRPC"
@@ -50,7 +50,7 @@ def protocol_of(case: Exchange) -> str:
 def compare_answers(
     deployment: str, case: Exchange, here: RecordedAnswer, there: RecordedAnswer
 ) -> ComparedExchange:
-    """Two answers to one request; the outcome is what this tree told of it."""
+    """Two answers to one request; the outcome is that of this tree."""
     found = [*_differences(normalize(here), normalize(there))]
     found += [Difference(name, _excerpt(content), "") for name, content in here if (name, content) in MISSING]
     return ComparedExchange(deployment, protocol_of(case), case.name, outcome_of(here), tuple(found))
@@ -72,7 +72,7 @@ def _common_prefix(ours: bytes, theirs: bytes) -> int:
 
 
 def _excerpt(content: bytes, at: int = 0) -> str:
-    """Bytes for people: text as it is, all else escaped, and of much only what is around a place."""
+    """Bytes as readable text, the rest escaped; of a long part only what is around offset `at`."""
     start = max(0, at - BEFORE_BYTES) if len(content) > SHOWN_BYTES else 0
     text = content[start : start + SHOWN_BYTES].decode("utf-8", "backslashreplace").replace("\r\n", "\n")
     left = len(content) - start - SHOWN_BYTES

@@ -1,8 +1,8 @@
-"""One recorded request of either protocol, and what came back: plain data.
+"""An exchange: one request of either protocol to be sent, and the recorded answer. Plain data.
 
-A request may hold placeholders, which each tree's run fills in with what that tree said before:
-`<<key:NAME>>` is a caller's key, `<<id:CASE>>` the decision id in the answer to an earlier case, and
-`<<cookie:CASE>>` and `<<csrf:CASE>>` are what a page of the administration plane gave.
+A request may hold placeholders, which are replaced for each tree by what that tree answered before:
+`<<key:NAME>>` is a caller's key, `<<id:NAME>>` the decision id in the answer to an earlier exchange, and
+`<<cookie:NAME>>` and `<<csrf:NAME>>` are from an earlier page of the administration plane.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Final, TypeAlias
 DATA: Final = "data"
 ADMIN: Final = "admin"
 COUNT_DELAY_S: Final = 0.5
-"""After so long, every request before is in the counts of the administration plane."""
+"""Seconds after which every earlier request is in the counts of the administration plane."""
 PLACEHOLDER = re.compile(rb"<<(key|id|cookie|csrf):([^>]+)>>")
 CAPTURE_PATTERNS: Mapping[str, re.Pattern[bytes]] = {
     "id": re.compile(rb"(?<![0-9a-f])([0-9a-f]{24})(?![0-9a-f])"),
     "cookie": re.compile(rb"set-cookie: ([a-z_]+=[0-9a-f]{64})"),
     "csrf": re.compile(rb'name="csrf" value="([0-9a-f]{64})"'),
 }
-"""What a later request may repeat of an answer: the first that it holds of each kind."""
+"""The parts of an answer that a later request may repeat: the first match of each kind."""
 
 TIMED_OUT: Final = b"nothing came in time"
 UNRESOLVED: Final = b"an earlier answer does not hold what this request repeats"
 RecordedAnswer: TypeAlias = tuple[tuple[str, bytes], ...]
-"""An answer in order: what each part of it is, and its bytes."""
+"""The parts of an answer in order: the name of each, and its bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class UnresolvedPlaceholder(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class PlaceholderValues:
-    """What one tree's run knows: keys by name, and answers by case, as they came."""
+    """The values of placeholders for one tree: keys by name, and answers by exchange, as received."""
 
     keys: Mapping[str, str]
     answers: dict[str, RecordedAnswer]

@@ -1,4 +1,4 @@
-"""Calls over gRPC by name and bytes, without generated clients, and all that they tell of their end."""
+"""Calls over gRPC by name and bytes, without generated clients, and everything that comes back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLIENT_OPTIONS = (
 
 
 def _clear_times(held: Any) -> None:
-    """Sets the clock's part of statistics to nothing; how often it was measured stays."""
+    """Sets the times of statistics to zero; counts stay."""
     for model in held.model_stats:
         model.last_inference = 0
         for _, duration in model.inference_stats.ListFields():

@@ -1,8 +1,8 @@
-"""What has to differ between two runs of the same code, and what it is replaced by. All else is compared.
+"""Parts that differ between two runs of the same code, and their replacements. All else is compared.
 
-`RULES` is the list for HTTP, and decision ids are replaced everywhere. Beyond that, `grpc_wire.NORMAL` says
-which messages are read and written again, because protobuf writes a map in any order, and sets times of
-statistics to zero; a reply in a coding is compared decoded, because the ids in it decide its bytes.
+`RULES` is the list for HTTP, and decision ids are replaced everywhere. `grpc_wire.CANONICAL` lists messages
+that are read and written again, because protobuf writes a map in any order, and sets times of statistics to
+zero; a reply in a coding is compared decoded, because the ids in it decide its bytes.
 """
 
 from __future__ import annotations

@@ -30,14 +30,14 @@ from bench.same_answers.tree import RunningTree, serve_tree
 
 
 class ExchangeSender:
-    """Sends cases to one server, and remembers what it said for those that repeat some of it."""
+    """Sends exchanges to one server, and keeps its answers for later ones that repeat parts of them."""
 
     def __init__(self, served: RunningTree, channel: grpc.Channel) -> None:
         self._ports, self._channel = served.ports, channel
         self._values = PlaceholderValues(served.keys, {})
 
     def send(self, exchange: Exchange) -> RecordedAnswer:
-        """Everything that comes back, as it came."""
+        """The whole answer, as received."""
         try:
             answer = self._send(exchange)
         except UnresolvedPlaceholder:

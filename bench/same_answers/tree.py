@@ -83,7 +83,7 @@ def serve_tree(tree: Path, name: str, scratch: Path) -> Iterator[RunningTree]:
         _wait(child, ports, log)
         yield RunningTree(ports, keys)
     finally:
-        _end(child)
+        _stop(child)
 
 
 def copy_deployment(tree: Path, name: str, scratch: Path) -> Path:
@@ -143,8 +143,8 @@ def _listens(port: int) -> bool:
     return True
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Asks the server to end, then ends it."""
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """Terminates the server; kills it if it does not end in time."""
     child.terminate()
     try:
         child.wait(STOP_S)

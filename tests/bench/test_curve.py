@@ -24,7 +24,7 @@ def _step(latency_s: float, slower: float = 0.0, refuse_every: int = 0, limit_ms
     measurements = Measurements()
     for i, at_s in enumerate(arrivals(100.0, 10.0, 0).tolist()):
         answer = LIMITED if refuse_every and i % refuse_every == 1 else (SERVED, DEFERRED)[i % 2]
-        measurements.take(answer, at_s, at_s * (1 + slower) + latency_s, rows=1)
+        measurements.record(answer, at_s, at_s * (1 + slower) + latency_s, rows=1)
     return LoadStep.of(1.0, PLAN, measurements, limit_ms)
 
 

@@ -255,7 +255,7 @@ def test_rows_are_counted_one_by_one_where_the_gateway_states_each_outcome() -> 
         Response(200, "deferred", "abstained", body, 0),
         Response(429, "refused", "rate_limited", b"{}", 0),
     ):
-        measurements.take(answer, 1.0, 1.1, rows=2)
+        measurements.record(answer, 1.0, 1.1, rows=2)
     assert dict(measurements.rows) == {"served": 2, "deferred": 2, "refused": 2}
     assert measurements.requests == 3 and not measurements.errors
 
@@ -263,7 +263,7 @@ def test_rows_are_counted_one_by_one_where_the_gateway_states_each_outcome() -> 
 def test_an_answer_that_cannot_be_read_is_an_error_and_stops_nothing() -> None:
     measurements = Measurements()
     for body in (b"no JSON", b"[]", b'{"outputs": [{}]}'):
-        measurements.take(Response(200, "served", "ok", body, 0), 1.0, 1.1, rows=2)
+        measurements.record(Response(200, "served", "ok", body, 0), 1.0, 1.1, rows=2)
     assert measurements.errors == {"the answer does not say how its rows ended": 3}
     assert measurements.requests == 3 and not measurements.rows
 

@@ -1,4 +1,4 @@
-"""The comparison with peers: its arithmetic on made-up numbers, its yardstick for real."""
+"""The comparison with peers: its arithmetic on made-up numbers, its baseline server for real."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_each_peer_is_beside_the_gateway_of_its_own_group_and_round() -> None:
 def test_a_refusal_is_no_throughput() -> None:
     measurements = Measurements()
     for outcome, reason in (("served", "ok"), ("deferred", "abstained"), ("refused", "deadline")):
-        measurements.take(Response(200, outcome, reason, b"", 0), 0.0, 0.1, rows=1)
+        measurements.record(Response(200, outcome, reason, b"", 0), 0.0, 0.1, rows=1)
     found = round_of(measurements, 2.0, 0.5, 2**20, 0.1)
     assert (found.requests_per_s, found.rows_per_s, found.cpu_us) == (1.0, 1.0, 250_000.0)
     assert found.answered == pytest.approx(1 / 3) and found.ended["refused deadline"] == 1
@@ -116,7 +116,7 @@ def test_an_answer_that_is_not_the_models_is_an_error() -> None:
         compare_answer("peer", request, Response(200, "", "", b'{"detail": "ok"}', 0), model)
 
 
-def test_the_gateway_and_the_yardstick_are_measured() -> None:
+def test_the_gateway_and_the_baseline_are_measured() -> None:
     check = () if wrk_is_missing() else ("--wrk",)
     quick = (*check, "--rounds", "1", "--seconds", "0.5", "--warm-up", "0.2", "--connections", "4")
     result = CliRunner().invoke(

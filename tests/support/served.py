@@ -104,7 +104,7 @@ def serving(
         admin.close()
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(60)
+            process.wait(STOP_WITHIN_S)
         except subprocess.TimeoutExpired:
             process.kill()
             raise

@@ -1,4 +1,4 @@
-"""The yardstick: as little as can stand between a socket and the model, and no check of anything.
+"""The baseline: the least code between a socket and the model, without any check.
 
 Raw ASGI on uvicorn (uvloop, httptools), orjson, inference inline in the event loop. Whatever a server does
 beyond this is what its users pay for its features.

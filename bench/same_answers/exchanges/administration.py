@@ -1,4 +1,4 @@
-"""The administration plane: who is let in, its pages and its data."""
+"""The administration plane: authentication, its pages and its data."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _session() -> Iterator[Exchange]:
 
 
 def final_counts(deployment: SampledDeployment) -> Iterator[Exchange]:
-    """What was counted of everything before: last of all."""
+    """The counts of all exchanges before."""
     for target in ("/status", "/metrics"):
         yield status_exchange(f"counts: {target}", OPERATOR, JSON, target=target)
     yield HttpExchange("counts: statistics", (get(f"/v2/models/{deployment.name}/stats"),))

@@ -1,5 +1,6 @@
-"""Requests whose deadline has passed when they come. They are last: whether such a row is still measured, and
-counted, is a race, while the answer to it is not.
+"""Requests whose deadline has passed when they arrive.
+
+They are last: whether such a row is still scored, and counted, is a race; the answer to it is not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Inference over gRPC that is well formed: rows of every kind, both forms, and what may be asked."""
+"""Inference over gRPC that is well formed: rows of every kind, both forms, and request options."""
 
 from __future__ import annotations
 

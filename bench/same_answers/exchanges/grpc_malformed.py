@@ -35,7 +35,7 @@ MALFORMED_BYTES: dict[str, bytes] = {
     "field 0": b"\x02\x00",
 }
 RAW_ONLY = ("a byte less", "a byte more", "no number", "out of range")
-"""What is done to the raw part of a message, which a typed one does not have."""
+"""Changes of the raw contents, which a typed message does not have."""
 UNKNOWN_8_MIB = b"\xfa\x07\x80\x80\x80\x04"
 """The key and the length of an unknown field of 8 MiB."""
 Change = Callable[[Any], object]
@@ -79,7 +79,7 @@ def _shapes(deployment: SampledDeployment) -> dict[str, Change]:
 
 
 def _changes(deployment: SampledDeployment) -> dict[str, Change]:
-    """What is done to a message that is valid and raw."""
+    """Changes of a valid raw message, by name."""
     return {
         "no model": lambda m: m.ClearField("model_name"),
         "another model": lambda m: setattr(m, "model_name", "none"),
@@ -111,7 +111,7 @@ def _changes(deployment: SampledDeployment) -> dict[str, Change]:
 
 
 def exchanges(deployment: SampledDeployment) -> Iterator[Exchange]:
-    """Messages that are changed, bytes that are none, and mutants."""
+    """Changed messages, bytes that are no message, and mutants."""
     for name, change in _changes(deployment).items():
         held = message(deployment, deployment.row)
         change(held)

@@ -1,4 +1,4 @@
-"""Every method of gRPC that is not inference, each by every caller, and methods that there are not."""
+"""Every method of gRPC that is not inference, each by every caller, and methods that do not exist."""
 
 from __future__ import annotations
 

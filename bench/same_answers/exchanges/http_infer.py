@@ -1,4 +1,4 @@
-"""Inference over HTTP that is well formed: rows of every kind, forms of requests, and what may be asked."""
+"""Inference over HTTP that is well formed: rows of every kind, forms of requests, and request options."""
 
 from __future__ import annotations
 

@@ -74,5 +74,5 @@ def operate(method: str, target: str, *headers: str, **fields: Any) -> bytes:
 
 
 def status_exchange(name: str, *headers: str, target: str = "/status") -> HttpExchange:
-    """A look at counts, once everything before is counted."""
+    """A request for counts, sent once every earlier exchange is counted."""
     return HttpExchange(name, (get(target, *headers),), ADMIN, pause_s=COUNT_DELAY_S)

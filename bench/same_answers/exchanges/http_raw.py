@@ -1,4 +1,4 @@
-"""What no client library sends: odd framing, several requests at once, other versions, wrong heads."""
+"""Requests that no client library sends: odd framing, pipelining, other versions, malformed heads."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _versions(deployment: SampledDeployment) -> Iterator[Exchange]:
 
 
 def _unfinished(deployment: SampledDeployment) -> Iterator[Exchange]:
-    """What never becomes a whole request: the caller closes, or the time for it passes."""
+    """Incomplete requests: the client closes, or the time limit for them passes."""
     whole = json_infer(deployment, deployment.row)
     for name, sent in {
         "nothing": b"",
@@ -145,7 +145,7 @@ def _unfinished(deployment: SampledDeployment) -> Iterator[Exchange]:
 
 
 TIMED_OUT_CHUNKS = ("a size that is too large", "a long extension")
-"""What the server waits ten seconds for, unless the caller closes."""
+"""Those for which the server waits ten seconds, unless the client closes."""
 BAD_CHUNKS = {
     "a size that is none": b"x\r\n",
     "a negative size": b"-1\r\nx\r\n0\r\n\r\n",

@@ -68,7 +68,7 @@ def _methods(deployment: SampledDeployment) -> Iterator[Exchange]:
 
 
 def _absent(deployment: SampledDeployment) -> Iterator[Exchange]:
-    """Paths that lead nowhere, other models, and other ways to write a path."""
+    """Paths that do not exist, other models, and other ways to write a path."""
     m = f"/v2/models/{deployment.name}"
     targets = [
         "/",
@@ -112,7 +112,7 @@ def _absent(deployment: SampledDeployment) -> Iterator[Exchange]:
 
 
 def _refused(deployment: SampledDeployment) -> Iterator[Exchange]:
-    """What the protocol knows and this gateway does not offer."""
+    """Endpoints of the protocol that this gateway does not offer."""
     m = f"/v2/models/{deployment.name}"
     targets = [f"{m}{rest}" for rest in ("/trace/setting", "/generate", "/generate_stream", "/infer_stream")]
     targets += ["/v2/logging", "/v2/trace/setting", "/v2/systemsharedmemory/status"]

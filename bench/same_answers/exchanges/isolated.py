@@ -1,4 +1,4 @@
-"""Models taken out of service by the operator: fallbacks answer, then people, then the models again."""
+"""Models taken out of service by the operator: fallbacks answer, then reviewers, then the models again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that people answer: what the caller sees, and what the person does."""
+"""Rows that reviewers answer: what the caller and the operator see, and what the reviewer does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REVIEW_CASES = ("review: a", "review: b", "review: c", "review: d")
 
 
 def exchanges(deployment: SampledDeployment) -> Iterator[Exchange]:
-    """One row after another is deferred; a person answers two of them."""
+    """One row after another is deferred; a reviewer answers two of them."""
     for i, name in enumerate(REVIEW_CASES):
         yield HttpExchange(name, (json_infer(deployment, deployment.noise_rows[i : i + 1], ADA, id=f"n{i}"),))
     yield from _caller_views("waits")
@@ -39,7 +39,7 @@ def exchanges(deployment: SampledDeployment) -> Iterator[Exchange]:
 
 
 def _caller_views(when: str) -> Iterator[Exchange]:
-    """What callers hear of their rows, and of rows that are not theirs."""
+    """Replies to callers about their own rows, and about rows of other callers."""
     for name in REVIEW_CASES:
         for what in ("reviews", "decisions"):
             yield HttpExchange(f"{name}: {what}, {when}", (get(f"/{what}/<<id:{name}>>", ADA),))
@@ -83,7 +83,7 @@ def _reviewer_actions() -> Iterator[Exchange]:
 
 
 def _malformed_actions() -> Iterator[Exchange]:
-    """What a reviewer may get wrong."""
+    """Malformed actions of a reviewer."""
     d = f"/review/<<id:{REVIEW_CASES[3]}>>"
     steps: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("no reviewer", "/review/claim", {}),
