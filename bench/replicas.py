@@ -31,7 +31,7 @@ from bench import output
 from bench.client import Origin
 from bench.load import LoadPlan
 from bench.machine import machine
-from bench.peers.compare import copy_deployment
+from bench.peers.compare import copy_with_key
 from bench.peers.load_cases import LOAD_CASES, LoadCase
 from bench.peers.measure import Round, measure_round
 from bench.peers.proc import Process, tree
@@ -116,7 +116,7 @@ def _round(
     """One cluster from its start to its end."""
     cores = sorted(os.sched_getaffinity(0))[:count]
     with TemporaryDirectory(prefix="replicas-") as temporary:
-        bodies = copy_deployment(folder, Path(temporary) / "deployment", outliers=0.0)
+        bodies = copy_with_key(folder, Path(temporary) / "deployment", outliers=0.0)
         origin, log = Origin("127.0.0.1", free_port(), tls=False), Path(temporary) / "log"
         ports = ["--port", str(origin.port), "--grpc-port", str(free_port())]
         ports += ["--admin-port", str(free_port())]

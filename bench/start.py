@@ -20,7 +20,7 @@ from rich.table import Table
 from bench import output
 from bench.client import Origin
 from bench.machine import machine
-from bench.peers.compare import copy_deployment
+from bench.peers.compare import copy_with_key
 from bench.peers.load_cases import LOAD_CASES
 from bench.peers.process import free_port, running
 from bench.peers.ratios import MedianWithRange, ratios
@@ -46,7 +46,7 @@ def first_answer_s(what: str, folder: Path) -> float:
     """Seconds from the start of a server, on a copy of the deployment, to its first answer; then ends it."""
     with TemporaryDirectory(prefix="start-") as temporary:
         work = Path(temporary)
-        bodies = copy_deployment(folder, work / "deployment", 0.0)
+        bodies = copy_with_key(folder, work / "deployment", 0.0)
         port, grpc, admin = free_port(), free_port(), free_port()
         command = [sys.executable, str(EMPTY_APP), str(port)]
         if what != EMPTY:

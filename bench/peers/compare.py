@@ -84,7 +84,7 @@ def _group(
     cores = settings.generator_cores
     with TemporaryDirectory(prefix="peers-") as temporary, ExitStack() as stack:
         work = Path(temporary)
-        bodies = copy_deployment(settings.folder, work / "deployment", settings.outliers)
+        bodies = copy_with_key(settings.folder, work / "deployment", settings.outliers)
         running_servers = {
             name: stack.enter_context(_running_server(name, case, bodies, settings, work)) for name in group
         }
@@ -102,7 +102,7 @@ def _group(
             yield ServerRound(case.name, group[-1], name, number, found)
 
 
-def copy_deployment(folder: Path, copy: Path, outliers: float) -> Bodies:
+def copy_with_key(folder: Path, copy: Path, outliers: float) -> Bodies:
     """A copy with one key that is limited so high that it is never refused."""
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(VAR))
     key = add_key(copy / VAR, CALLER, tier="trusted", per_s=UNLIMITED_PER_S, scopes=frozenset({"infer"}))

@@ -18,7 +18,7 @@ from bench.requests import WrongInput
 from fallbacks.onnx import OnnxModel
 
 OUTPUT = "probabilities"
-HEADER_LENGTH = b"inference-header-content-length: "
+INFERENCE_HEADER = b"inference-header-content-length: "
 START_S, POLL_S, TAIL_BYTES, MAX_TRIES = 120.0, 0.1, 3000, 128
 SERVED_OUTCOMES = ("served", "")
 TOLERANCE = 1e-4
@@ -52,7 +52,7 @@ def verify_answers(server: str, origin: Origin, requests: Sequence[bytes], model
 def compare_answer(server: str, request: bytes, answer: Response, model: OnnxModel) -> None:
     """Raises WrongInput unless the answer holds the model's probabilities for the rows of the request."""
     head, _, body = request.partition(b"\r\n\r\n")
-    sent = int(head.split(HEADER_LENGTH)[1].split(b"\r\n")[0]) if HEADER_LENGTH in head else 0
+    sent = int(head.split(INFERENCE_HEADER)[1].split(b"\r\n")[0]) if INFERENCE_HEADER in head else 0
     expected = model.run({model.inputs[0].name: first_tensor(body, sent)})[OUTPUT]
     try:
         got = first_tensor(answer.body, answer.header_bytes)

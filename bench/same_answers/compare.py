@@ -53,7 +53,7 @@ def compare_answers(
     """Two answers to one request; the outcome is that of this tree."""
     found = [*_differences(normalize(here), normalize(there))]
     found += [Difference(name, _excerpt(content), "") for name, content in here if (name, content) in MISSING]
-    return ComparedExchange(deployment, protocol_of(case), case.name, outcome_of(here), tuple(found))
+    return ComparedExchange(deployment, protocol_of(case), case.name, recorded_outcome(here), tuple(found))
 
 
 def _differences(here: RecordedAnswer, there: RecordedAnswer) -> Iterator[Difference]:
@@ -81,7 +81,7 @@ def _excerpt(content: bytes, at: int = 0) -> str:
     )
 
 
-def outcome_of(answer: RecordedAnswer) -> str:
+def recorded_outcome(answer: RecordedAnswer) -> str:
     """How a request ended by its headers or trailers: served, degraded, deferred, refused, or not judged."""
     for name, content in answer:
         if name.startswith(("headers", "trailing")):

@@ -11,7 +11,7 @@ from bench.same_answers.exchange import TIMED_OUT, HttpExchange, RecordedAnswer
 REPLY_S, CLOSE_S = 20.0, 20.0
 CONTENT_LENGTH = re.compile(rb"^content-length: *([0-9]+) *\r$", re.IGNORECASE | re.MULTILINE)
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})")
-READ_BYTES = 2**16
+SOCKET_READ_BYTES = 2**16
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class HttpConnection:
     def receive(self) -> bool:
         """Waits for more bytes; False at the end of the connection."""
         try:
-            got = self.sock.recv(READ_BYTES)
+            got = self.sock.recv(SOCKET_READ_BYTES)
         except ConnectionError:
             got = b""
         self.unread += got

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.same_answers.exchanges.http_parts import TOKEN
+from bench.same_answers.exchanges.http_parts import ADMIN_TOKEN
 
 START_S, STOP_S, KEY_S, POLL_S = 120.0, 30.0, 60.0, 0.1
 HIGH_RATE = "1000000"
@@ -27,7 +27,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 }
 """Each caller's options of `gateway key`. The slow one may have one row, and is then told to wait a day."""
 BUDGET_FACTOR = 20
-ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1", "GATEWAY_ADMIN_TOKEN": TOKEN, "PYTHONHASHSEED": "0"}
+ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1", "GATEWAY_ADMIN_TOKEN": ADMIN_TOKEN, "PYTHONHASHSEED": "0"}
 """Of both servers. The seed of hashes decides in which order a set is written, as in `Allow` of Starlette."""
 EDITS = (
     (r"(budget_s|deadline_s): ([0-9.]+)", lambda found: f"{found[1]}: {float(found[2]) * BUDGET_FACTOR:g}"),

@@ -1,4 +1,4 @@
-"""Stock clients, unchanged, against a running gateway: each in its own environment, each case told alone."""
+"""Stock clients, unchanged, against a running gateway: each in its own environment, one subtest a case."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def glibc() -> list[int]:
 
 @pytest.fixture(scope="module")
 def letters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with target("letters", tmp_path_factory.mktemp("stock")) as told:
-        yield told
+    with target("letters", tmp_path_factory.mktemp("stock")) as description:
+        yield description
 
 
 @pytest.fixture(scope="module")
 def fashion(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with target("fashion", tmp_path_factory.mktemp("stock")) as told:
-        yield told
+    with target("fashion", tmp_path_factory.mktemp("stock")) as description:
+        yield description
 
 
 def holds(at: Path, environment: str, script: str, least: int, subtests: pytest.Subtests) -> None:
     """Every case of a script, as a test of its own; `least`: that a script which stops early is noticed."""
-    told = cases(environment, script, at)
-    assert len(told) >= least
-    for case in told:
+    found = cases(environment, script, at)
+    assert len(found) >= least
+    for case in found:
         with subtests.test(case.name):
             if not case.ok:
                 pytest.fail(case.detail, pytrace=False)

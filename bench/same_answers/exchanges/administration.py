@@ -7,10 +7,10 @@ from urllib.parse import urlencode
 
 from bench.same_answers.exchange import ADMIN, COUNT_DELAY_S, Exchange, HttpExchange
 from bench.same_answers.exchanges.http_parts import (
+    ADMIN_TOKEN,
     HTML,
     JSON,
     OPERATOR,
-    TOKEN,
     get,
     operate,
     request,
@@ -63,7 +63,7 @@ def exchanges(_: SampledDeployment) -> Iterator[Exchange]:
 
 def _session() -> Iterator[Exchange]:
     """A login, what its cookie allows, and what needs more than a cookie."""
-    for name, token in (("in", TOKEN), ("in with a wrong token", "wrong")):
+    for name, token in (("in", ADMIN_TOKEN), ("in with a wrong token", "wrong")):
         form = urlencode({"token": token, "next": "/review"}).encode()
         for what, accept in (("data", JSON), ("page", HTML)):
             sent = request("POST", "/login", FORM_CONTENT, accept, body=form)

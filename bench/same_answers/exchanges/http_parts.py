@@ -8,9 +8,9 @@ from typing import Any
 from bench.same_answers.exchange import ADMIN, COUNT_DELAY_S, HttpExchange
 from bench.same_answers.sampled_deployment import InputRows, SampledDeployment
 
-TOKEN = "token-of-same-answers"  # noqa: S105 (of scratch deployments)
+ADMIN_TOKEN = "token-of-same-answers"  # noqa: S105 (of scratch deployments)
 ADA = "Authorization: Bearer <<key:ada>>"
-OPERATOR = f"Authorization: Bearer {TOKEN}"
+OPERATOR = f"Authorization: Bearer {ADMIN_TOKEN}"
 JSON = "Accept: application/json"
 HTML = "Accept: text/html"
 
