@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TOKEN = "token-of-the-test-suite"
 STOP_WITHIN_S = 240.0
-"""How long a gateway that was stopped may take to end. Tests check that it ends, on a machine however busy."""
+"""How long a gateway that was stopped may take to end. That is not promised: tests check that it ends."""
 
 
 def copy_of(name: str, to: Path) -> Path:
