@@ -28,7 +28,7 @@ from gateway.deployment.compile import Stores, compile_policy
 from gateway.deployment.deployment import Deployment
 from gateway.policy.kinds.ood import FittedOod
 from gateway.policy.schema import Policy
-from gateway.protocol.endings import ending
+from gateway.protocol.endings import ending_of
 from guards.confidence import uncertainty
 from guards.rows import Signals
 
@@ -115,7 +115,7 @@ class DeploymentUnderTest:
             decisions += await (self.broken if broken else self.pipeline).decide(batch)
         guards = {guard.name for guard in self.pipeline.guards}
         found = [[f for f in d.findings if f.stage in guards] for d in decisions]
-        ends = [ending(d.outcome) for d in decisions]
+        ends = [ending_of(d.outcome) for d in decisions]
         return RowOutcomes(
             np.array([end.outcome for end in ends]),
             np.array([end.by for end in ends]),

@@ -28,9 +28,9 @@ from gateway.access.tls import load_tls
 from gateway.admin.app import admin_app
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
-from gateway.grpc.listener import Listener, grpc_server
+from gateway.grpc.server import GrpcHandler, grpc_server
 from gateway.http.handler import HttpHandler
-from gateway.listener.limits import Limits, room_for
+from gateway.listener.limits import Limits, connection_capacity
 from gateway.listener.server import Server
 from gateway.policy.schema import Serving
 from gateway.serving.data_plane import DataPlane
@@ -122,10 +122,10 @@ class Replica:
 
     def _grpc_server(self, serving: Serving) -> grpc.aio.Server:
         """Made on the loop that serves, to which grpc binds it. Raises PolicyError naming the address."""
-        place, listener = self._address.place(self._address.grpc_port), Listener(self._plane, self._proxies)
-        room = room_for(serving.max_connections)
+        place, handler = self._address.place(self._address.grpc_port), GrpcHandler(self._plane, self._proxies)
+        capacity = connection_capacity(serving.max_connections)
         try:
-            return grpc_server(listener, place, room, 2 * serving.max_in_flight, self._tls)
+            return grpc_server(handler, place, capacity, 2 * serving.max_in_flight, self._tls)
         except RuntimeError as error:
             raise PolicyError([Problem("", f"cannot listen on {place}: {error}")]) from error
 

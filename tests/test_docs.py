@@ -17,10 +17,10 @@ import yaml
 from gateway.core.decision import Deferred, Reason, Refused, Served
 from gateway.core.errors import PolicyError
 from gateway.deployment.deployment import Deployment
-from gateway.http.handler import ROUTES
+from gateway.http.route_table import ROUTES
 from gateway.listener.limits import Limits
 from gateway.policy.schema import OipPolicy, Policy, Serving
-from gateway.protocol.endings import Code, Rejection, code_of
+from gateway.protocol.endings import Rejection, status_of
 from tests.support.markdown import ROOT, Fence, anchors, fences, links, pages, prose_of, table, text_of
 
 ARCHITECTURE, WIRE, OPERATING = "docs/architecture.md", "docs/wire.md", "docs/operating.md"
@@ -218,12 +218,12 @@ def test_every_policy_that_a_page_shows_is_valid(fence: Fence, tmp_path: Path) -
 
 
 def test_the_table_of_status_codes_is_that_of_the_code() -> None:
-    told = {(row[0], row[1].strip("`")): Code(int(row[2]), row[3]) for row in table(WIRE, "outcome")}
+    told = {(row[0], row[1].strip("`")): (int(row[2]), row[3]) for row in table(WIRE, "outcome")}
     refusals = [reason for reason in Reason if reason is not Reason.OK]
-    real = {("refused", str(reason)): code_of(Refused(reason)) for reason in refusals}
-    real |= {("refused", str(one)): code_of(one) for one in Rejection}
-    real["served", "ok"] = code_of(Served({}, "primary"))
-    real["deferred", "why no model may answer"] = code_of(Deferred("id", Reason.ABSTAINED))
+    real = {("refused", str(reason)): status_of(Refused(reason))[:2] for reason in refusals}
+    real |= {("refused", str(one)): status_of(one)[:2] for one in Rejection}
+    real["served", "ok"] = status_of(Served({}, "primary"))[:2]
+    real["deferred", "why no model may answer"] = status_of(Deferred("id", Reason.ABSTAINED))[:2]
     real["degraded", "why the primary did not answer"] = real["served", "ok"]
     assert told == real
 
@@ -234,9 +234,9 @@ def test_the_table_of_endpoints_is_that_of_the_code() -> None:
         for path in re.findall(r"`/([^`]+)`", paths):
             told[method, path] = set(re.findall(r"`(\w+)`", scopes))
     real = {
-        (route.method, route.path): set(route.needs or ())
+        (route.method, route.path): set(route.scopes or ())
         for route in ROUTES
-        if "{version}" not in route.path and (route.needs is None or route.needs)
+        if "{version}" not in route.path and (route.scopes is None or route.scopes)
     }
     served = {key: needs for key, needs in real.items() if key in told}
     assert set(told) == set(served)
@@ -250,14 +250,15 @@ def test_the_table_of_endpoints_is_that_of_the_code() -> None:
     ("limit", "value"),
     [
         ("head of a request", "{head_kib} KiB, {headers} headers, {head_s:g} s"),
-        ("requests sent ahead on one connection", "{ahead}"),
+        ("requests sent ahead on one connection", "{pipelined}"),
         ("idle connection", "{idle_s:g} s"),
         ("TLS handshake", "{handshake_s:g} s"),
     ],
 )
 def test_limits_of_the_listener_have_the_values_of_the_page(limit: str, value: str) -> None:
     limits = Limits()
-    real = {name: getattr(limits, name) for name in ("headers", "head_s", "ahead", "idle_s", "handshake_s")}
+    names = ("headers", "head_s", "pipelined", "idle_s", "handshake_s")
+    real = {name: getattr(limits, name) for name in names}
     told = {row[0]: row[1] for row in table(WIRE, "limit")}
     assert told[limit] == value.format(head_kib=limits.head_bytes // 1024, **real)
 

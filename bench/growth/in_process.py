@@ -25,7 +25,7 @@ from gateway.http.replies import reply_infer
 from gateway.listener.messages import Reply
 from gateway.protocol.contract import Contract
 from gateway.protocol.endings import Stamp
-from gateway.protocol.infer_request import parse_infer
+from gateway.protocol.infer_request import parse_http_infer
 from gateway.serving.gateway import Gateway
 
 
@@ -59,7 +59,7 @@ class InProcessGateway:
     async def serve(self, sent: EncodedRequest) -> Reply:
         """From the body to the reply. Raises RuntimeError unless every row is answered."""
         received_s, start_s = time.time(), time.perf_counter()
-        request = parse_infer(sent.body, sent.head, self.contract)
+        request = parse_http_infer(sent.body, sent.head, self.contract)
         id_ = f"{time.perf_counter_ns():024x}"
         ids = (id_,) if request.rows == 1 else tuple(f"{id_}.{i}" for i in range(request.rows))
         until_s = (now_s() + DEADLINE_S,) * request.rows

@@ -14,7 +14,7 @@ from gateway.core.decision import Decision
 from gateway.core.record import RequestRecord
 from gateway.http.replies import reply_infer
 from gateway.protocol.endings import Stamp
-from gateway.protocol.infer_request import parse_infer
+from gateway.protocol.infer_request import parse_http_infer
 from gateway.telemetry.audit import Audit
 from gateway.telemetry.json_lines import JsonLinesSink
 from gateway.telemetry.metrics import Telemetry
@@ -46,7 +46,7 @@ def _reply_binary(fixture: MicroFixture, n: int) -> Workload:
 
 
 def _reply(fixture: MicroFixture, n: int, body: bytes, head: int | None) -> Workload:
-    request, record = parse_infer(body, head, fixture.contract), _record(fixture, n)
+    request, record = parse_http_infer(body, head, fixture.contract), _record(fixture, n)
     stamp = Stamp(record.policy, record.mode, record.id)
     return SyncWorkload(lambda: reply_infer(fixture.contract, request, record.decisions, stamp))
 

@@ -15,7 +15,7 @@ from gateway.core.stage import FeatureStage, Stage
 from gateway.deployment.measures import BEFORE
 from gateway.policy.kinds.squeeze import SqueezePolicy
 from gateway.policy.schema import Policy
-from gateway.protocol.infer_request import parse_infer
+from gateway.protocol.infer_request import parse_http_infer
 
 FORWARD = "forward pass, onnxruntime alone"
 WorkloadFactory: TypeAlias = Callable[[MicroFixture, int], Workload]
@@ -36,11 +36,11 @@ def stages(policy: Policy) -> Workloads:
 def _parsing() -> Workloads:
     def binary(fixture: MicroFixture, n: int) -> Workload:
         head, body = binary_infer_body(fixture.deployment.source, fixture.served[:n])
-        return SyncWorkload(lambda: parse_infer(body, head, fixture.contract))
+        return SyncWorkload(lambda: parse_http_infer(body, head, fixture.contract))
 
     def text(fixture: MicroFixture, n: int) -> Workload:
         body = json_infer_body(fixture.deployment.source, fixture.served[:n])
-        return SyncWorkload(lambda: parse_infer(body, None, fixture.contract))
+        return SyncWorkload(lambda: parse_http_infer(body, None, fixture.contract))
 
     return {"parse JSON": text, "parse binary": binary}
 

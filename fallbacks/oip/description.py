@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from fallbacks.oip.errors import UnexpectedAnswer, excerpt
-from fallbacks.oip.tensors import MAX_UPSTREAM_RANK, UPSTREAM_DTYPES, UpstreamTensor
+from fallbacks.oip.tensors import MAX_RANK, UPSTREAM_DTYPES, UpstreamTensor
 
 TensorEntry: TypeAlias = tuple[object, object, Sequence[object]]
 """Name, datatype and shape as they arrived."""
@@ -50,7 +50,7 @@ def _tensor(side: str, name: object, datatype: object, shape: Sequence[object]) 
     if not isinstance(datatype, str) or datatype not in UPSTREAM_DTYPES:
         raise UnexpectedAnswer(f"{what} is {excerpt(str(datatype))}; only numeric tensors are taken")
     sizes = [size for size in shape if type(size) is int and (size == -1 or size > 0)]
-    if not 1 <= len(shape) <= MAX_UPSTREAM_RANK or len(sizes) != len(shape):
+    if not 1 <= len(shape) <= MAX_RANK or len(sizes) != len(shape):
         raise UnexpectedAnswer(f"{what} has the shape {excerpt(str(list(shape)))}")
     if sizes[0] != -1:
         raise UnexpectedAnswer(f"{what} has a first axis of {sizes[0]}; it must be the row, of any size: -1")

@@ -22,7 +22,7 @@ from fallbacks.predictor import ModelTensor
 Array: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
 
-MAX_UPSTREAM_RANK: Final = 8
+MAX_RANK: Final = 8
 MAX_ANSWER_BYTES: Final = 64 * 2**20
 UPSTREAM_DTYPES: Final = {**NUMBER_DTYPES, "BF16": np.dtype("<f4")}
 BINARY_ONLY: Final = frozenset({"FP16", "BF16"})

@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from gateway.access.keys import (
     load_keys,
     parse_keys,
 )
+from gateway.caching import BoundedCache
 from gateway.core.errors import ArtifactError
 
 __all__ = ["KEYS_FILE", "SECRET_FILE", "Caller", "Callers", "Key", "add_key", "load_keys"]
@@ -41,6 +41,8 @@ INLINE_READ_BYTES = 32 * 2**10
 """A file so large, some 150 keys, takes a millisecond on the event loop; a larger one is read by a thread."""
 PAUSE_AFTER_KEYS, PAUSE_S = 100, 0.0002
 MAX_SEEN_KEYS = 10_000
+LONGEST_ADDRESS = 64
+"""Longer than any address of IPv6 with a zone: a longer text that a proxy forwards is not kept."""
 log = logging.getLogger(__name__)
 
 
@@ -125,7 +127,7 @@ class Callers:
             self._check()
         if key:
             return self._table.find(key)
-        return _anonymous(address) if self.anonymous_loopback else None
+        return _ANONYMOUS[address] if self.anonymous_loopback else None
 
     def rate_of(self, principal: str) -> float | None:
         """Rows a second that the caller's key states, if it states any."""
@@ -206,10 +208,12 @@ def _entries(content: bytes, start: int, table: _KeyTable) -> Iterator[tuple[Key
             time.sleep(PAUSE_S)  # a thread that only releases the interpreter's lock has it back at once
 
 
-@lru_cache(maxsize=4096)
 def _anonymous(address: str) -> Caller | None:
     """The caller that a loopback address stands for."""
     try:
         return Caller(f"anonymous@{address}") if ip_address(address).is_loopback else None
     except ValueError:
         return None
+
+
+_ANONYMOUS = BoundedCache(_anonymous, entries=4096, longest=LONGEST_ADDRESS)

@@ -7,8 +7,9 @@ what that client claims. The rules are exactly those of uvicorn's ProxyHeadersMi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from gateway.caching import BoundedCache
 
 LONGEST_KEPT = 253
 """The longest DNS name: what is longer is no address, and would only fill the memory."""
@@ -30,7 +31,7 @@ class Proxies:
                     self._addresses.add(ip_address(entry))
             except ValueError:
                 self._names.add(entry)
-        self._kept = lru_cache(maxsize=4096)(self._found)
+        self._kept = BoundedCache(self._found, entries=4096, longest=LONGEST_KEPT)
 
     def client(self, peer: str, forwarded: bytes | None) -> str:
         """The address of the client.
@@ -50,9 +51,11 @@ class Proxies:
     def _trusts(self, host: str) -> bool:
         if self._all or not host:
             return self._all
-        return self._kept(host) if len(host) <= LONGEST_KEPT else host in self._names
+        return self._kept[host]
 
     def _found(self, host: str) -> bool:
+        if len(host) > LONGEST_KEPT:
+            return host in self._names
         try:
             address = ip_address(host)
         except ValueError:

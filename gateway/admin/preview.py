@@ -19,8 +19,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from fallbacks.oip.tensors import Array
 from gateway.policy.schema import Policy
-from gateway.protocol.contract import Array, Contract, TensorSpec
+from gateway.protocol.contract import Contract, TensorSpec
 
 U1: TypeAlias = NDArray[np.uint8]
 MAX_SIDE = 1024

@@ -86,6 +86,14 @@ class Refused:
 
 Outcome: TypeAlias = Served | Degraded | Deferred | Refused
 
+OUTCOME_NAMES: Mapping[type[Outcome], str] = {
+    Served: "served",
+    Degraded: "degraded",
+    Deferred: "deferred",
+    Refused: "refused",
+}
+"""What replies, the audit log and pages call each outcome; the order is that of `severity`."""
+
 
 def severity(outcome: Outcome) -> int:
     """How far an outcome fell: 0 served to 3 refused. The worst row speaks for a request."""

@@ -8,7 +8,8 @@ from fallbacks.predictor import LoadedModel
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
 from gateway.policy.locate import closest
-from gateway.protocol.contract import Contract, TensorSpec
+from gateway.policy.schema import OipPolicy
+from gateway.protocol.contract import ONNX_PLATFORM, UPSTREAM_PLATFORM, Contract, TensorSpec
 
 
 def contract_of(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Contract:
@@ -28,8 +29,15 @@ def contract_of(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Co
     outputs = tuple(
         TensorSpec(s.name, s.dtype, s.shape, bf16=s.bf16) for s in primary.outputs if s.name in policy.expose
     )
+    is_upstream = isinstance(policy.rungs[0].model, OipPolicy)
     return Contract(
-        policy.name, inputs, outputs, policy.serving.max_batch_rows, policy.version, tuple(policy.labels)
+        policy.name,
+        inputs,
+        outputs,
+        policy.serving.max_batch_rows,
+        policy.version,
+        tuple(policy.labels),
+        UPSTREAM_PLATFORM if is_upstream else ONNX_PLATFORM,
     )
 
 

@@ -1,8 +1,8 @@
-"""What a ModelInferRequest may take of memory and time, told from its bytes before protobuf reads them.
+"""Bounds the memory and time of a ModelInferRequest from its bytes, before protobuf parses them.
 
-Only data may be large. Whatever else a message holds (names, shapes, parameters, and the bytes that begin a
-field) counts against 64 KiB, which are also what a contract's limit leaves for it; typed data takes up to
-sixteen times its bytes in memory, raw data its own.
+Only tensor data may be large. Everything else in a message (names, shapes, parameters, and the tag and length
+of each field) may have 64 KiB in all, as much as a contract's body limit allows for it. Typed data takes up
+to sixteen times its bytes in memory, raw data only its own.
 
     of 8 MiB             unbounded           bounded
     empty inputs         352 MiB, 420 ms     refused
@@ -20,7 +20,7 @@ from fallbacks.oip import open_inference_pb2 as pb
 from fallbacks.oip.wire_format import fields
 from gateway.core.errors import InvalidRequest, Problem
 
-MAX_REST_BYTES = 64 * 1024
+MAX_OTHER_BYTES = 64 * 1024
 MAX_TYPED_BYTES = 4 * 1024 * 1024
 MAX_FIELDS = 4096
 
@@ -29,18 +29,18 @@ _RAW = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 _CONTENTS = pb.ModelInferRequest.InferInputTensor.CONTENTS_FIELD_NUMBER
 
 
-def hold_memory(raw: bytes) -> None:
-    """Raises InvalidRequest for a message whose form would take too much, and IndexError for what is none.
+def check_memory(raw: bytes) -> None:
+    """Raises InvalidRequest for a message that would take too much memory, IndexError for a malformed one.
 
-    Cost: nothing up to 64 KiB; for more, 1 us a field, of which 4096 are looked at.
+    Cost: nothing up to 64 KiB; for more, 1 us a field, for at most 4096 fields.
     """
-    if len(raw) <= MAX_REST_BYTES:
+    if len(raw) <= MAX_OTHER_BYTES:
         return
     data = {_RAW: 0, _CONTENTS: 0}
     for number, size in islice(_data(raw), MAX_FIELDS):
         data[number] += size
-    if len(raw) - sum(data.values()) > MAX_REST_BYTES:
-        what = f"at most {MAX_REST_BYTES} bytes beside the data of tensors are taken"
+    if len(raw) - sum(data.values()) > MAX_OTHER_BYTES:
+        what = f"at most {MAX_OTHER_BYTES} bytes beside the data of tensors are taken"
         raise InvalidRequest([Problem("", what)])
     if data[_CONTENTS] > MAX_TYPED_BYTES:
         what = f"at most {MAX_TYPED_BYTES} bytes are taken as contents: use raw_input_contents"
@@ -48,7 +48,7 @@ def hold_memory(raw: bytes) -> None:
 
 
 def _data(raw: bytes) -> Iterator[tuple[int, int]]:
-    """Every field of the message and of its inputs: whose data it is, and how many bytes; 0 for the rest."""
+    """For every field of the message and its inputs: raw or typed data, and its bytes; 0 if neither."""
     for number, start, end in fields(raw, 0, len(raw)):
         yield _RAW, end - start if number == _RAW else 0
         if number == _INPUTS:

@@ -1,12 +1,13 @@
-"""The Open Inference Protocol over gRPC: a ModelInferRequest read strictly, a ModelInferResponse written.
+"""The Open Inference Protocol over gRPC: reads a ModelInferRequest strictly, writes a ModelInferResponse.
 
-Held to the same rules, in the same words, as the JSON of HTTP (`wire.py`). Tensors come either all as
-`raw_input_contents`, in the order of the inputs, or all as typed `contents`; the answer has the same form.
-FP16 and BF16 have no typed form, so an answer that holds them is raw. What a message may not hold in both
-forms (a double among parameters, which KServe's does not know) is not written.
+The rules and error texts are those of JSON over HTTP (`protocol/infer_request.py`). Tensors come either all
+as `raw_input_contents`, in the order of the inputs, or all as typed `contents`; the answer has the same form.
+FP16 and BF16 have no typed form, so an answer that holds them is raw. Parameters are written as text:
+KServe's version of the message has no double, Triton's has.
 
 A message takes more memory than its bytes: an empty tensor is two bytes and 88 of memory, so that 8 MiB of
-them would take 352 MiB and half a second of the event loop. `grpc_bounds.py` looks before protobuf does.
+them would take 352 MiB and half a second of the event loop. `bounds.py` checks the bytes before protobuf
+reads them.
 """
 
 from __future__ import annotations
@@ -17,20 +18,21 @@ from typing import Any, NamedTuple, TypeAlias
 from google.protobuf.message import DecodeError
 
 from fallbacks.oip import open_inference_pb2 as pb
+from fallbacks.oip.tensors import Array
 from gateway.core.errors import InvalidRequest, Problem
-from gateway.grpc.bounds import hold_memory
-from gateway.protocol.answers import Answer, shown
-from gateway.protocol.contract import Array, Contract, RequestedOutput, TensorSpec, read_shape
-from gateway.protocol.endings import Stamp, told
-from gateway.protocol.infer_request import InferRequest, settled
-from gateway.protocol.problems import Faults
+from gateway.grpc.bounds import check_memory
+from gateway.protocol.answers import Answer, reply_outputs
+from gateway.protocol.contract import Contract, RequestedOutput, TensorSpec, read_shape
+from gateway.protocol.endings import Stamp, reply_parameters
+from gateway.protocol.infer_request import InferRequest, build_request
+from gateway.protocol.problems import RequestProblems
 from gateway.protocol.tensor_list import (
-    SPARE_ENTRIES,
+    EXTRA_ENTRIES,
     add_input,
-    classes,
-    hold_complete,
-    hold_parameters,
-    named,
+    classification_count,
+    reject_shared_memory,
+    report_missing_inputs,
+    spec_named,
 )
 from gateway.protocol.tensors import from_binary, from_values, to_binary, to_values
 
@@ -50,7 +52,7 @@ Parameters: TypeAlias = Mapping[str, Any]
 
 
 class _Entry(NamedTuple):
-    """One tensor as a request lists it: where it stands, and its parameters as plain values."""
+    """One tensor of a request's list. at: its place for problems; parameters: as plain values."""
 
     at: str
     tensor: Any
@@ -60,105 +62,107 @@ class _Entry(NamedTuple):
 def read_message(raw: bytes) -> Any:
     """The ModelInferRequest in these bytes. Raises InvalidRequest. Cost: at most 64 MiB and 100 ms."""
     try:
-        hold_memory(raw)
+        check_memory(raw)
         return pb.ModelInferRequest.FromString(raw)
     except (DecodeError, IndexError):
         raise InvalidRequest([Problem("", "this is no ModelInferRequest")]) from None
 
 
-def parse_infer(message: Any, contract: Contract) -> InferRequest:
-    """The request in a message.
+def parse_grpc_infer(message: Any, contract: Contract) -> InferRequest:
+    """The infer request in a ModelInferRequest.
 
     Raises:  InvalidRequest, and nothing else.
     Cost:    raw FP32[1,1,28,28]: about 20 us.
     """
-    faults = Faults()
+    problems = RequestProblems()
     parameters = _plain(message.parameters)
     raw = len(message.raw_input_contents) > 0
-    timeout_us = faults.natural(parameters, "timeout", "parameters.timeout")
-    priority = faults.natural(parameters, "priority", "parameters.priority")
-    inputs = _inputs(message, raw, contract, faults)
-    outputs = _outputs(message, raw, contract, faults)
-    faults.settle()
-    return settled(message.id or None, inputs, outputs, timeout_us, priority, contract)
+    timeout_us = problems.read_count(parameters, "timeout", "parameters.timeout")
+    priority = problems.read_count(parameters, "priority", "parameters.priority")
+    inputs = _inputs(message, raw, contract, problems)
+    outputs = _outputs(message, raw, contract, problems)
+    problems.raise_if_any()
+    return build_request(message.id or None, inputs, outputs, timeout_us, priority, contract)
 
 
 def _plain(parameters: Any) -> dict[str, Any]:
-    """Parameters as plain values; one without a value is as good as absent."""
+    """Parameters as plain values; one without a value counts as absent."""
     chosen = ((name, one, one.WhichOneof("parameter_choice")) for name, one in parameters.items())
     return {name: getattr(one, choice) for name, one, choice in chosen if choice is not None}
 
 
-def _entries(listed: Any, key: str, most: int, faults: Faults) -> Iterator[_Entry]:
-    """What a request lists: of more than can be right, enough to name what is wrong."""
-    for i, tensor in enumerate(listed[: most + SPARE_ENTRIES]):
+def _entries(tensors: Any, key: str, most: int, problems: RequestProblems) -> Iterator[_Entry]:
+    """The entries of a list of tensors, at most EXTRA_ENTRIES more than the contract has."""
+    for i, tensor in enumerate(tensors[: most + EXTRA_ENTRIES]):
         at, parameters = f"{key}[{i}]", _plain(tensor.parameters)
-        hold_parameters(at, parameters, faults)
+        reject_shared_memory(at, parameters, problems)
         yield _Entry(at, tensor, parameters)
 
 
-def _inputs(message: Any, raw: bool, contract: Contract, faults: Faults) -> dict[str, Array]:
+def _inputs(message: Any, raw: bool, contract: Contract, problems: RequestProblems) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     seen: set[str] = set()
     parts: Sequence[bytes] = message.raw_input_contents
     if raw and len(parts) != len(message.inputs):
-        faults.add("raw_input_contents", f"has {len(parts)} parts for {len(message.inputs)} inputs")
-    for i, entry in enumerate(_entries(message.inputs, "inputs", len(contract.inputs), faults)):
-        spec = named(f"{entry.at}.name", entry.tensor.name, contract.inputs_by_name, seen, faults)
+        problems.add("raw_input_contents", f"has {len(parts)} parts for {len(message.inputs)} inputs")
+    for i, entry in enumerate(_entries(message.inputs, "inputs", len(contract.inputs), problems)):
+        spec = spec_named(f"{entry.at}.name", entry.tensor.name, contract.inputs_by_name, seen, problems)
         part = parts[i] if i < len(parts) else None
-        array = _input(spec, entry, part, raw, contract.max_rows, faults) if spec else None
+        array = _input(spec, entry, part, raw, contract.max_rows, problems) if spec else None
         if spec is not None and array is not None:
-            add_input(arrays, spec.name, array, entry.at, faults)
-    hold_complete(contract.inputs_by_name, seen, faults)
+            add_input(arrays, spec.name, array, entry.at, problems)
+    report_missing_inputs(contract.inputs_by_name, seen, problems)
     return arrays
 
 
 def _input(
-    spec: TensorSpec, entry: _Entry, part: bytes | None, raw: bool, max_rows: int, faults: Faults
+    spec: TensorSpec, entry: _Entry, part: bytes | None, raw: bool, max_rows: int, problems: RequestProblems
 ) -> Array | None:
     tensor, at = entry.tensor, f"{entry.at}.contents"
-    shape = read_shape(spec, list(tensor.shape), max_rows, f"{entry.at}.shape", faults)
+    shape = read_shape(spec, list(tensor.shape), max_rows, f"{entry.at}.shape", problems)
     if tensor.datatype != spec.datatype:
-        faults.add(f"{entry.at}.datatype", f"must be {spec.datatype}")
+        problems.add(f"{entry.at}.datatype", f"must be {spec.datatype}")
         shape = None
-    held = CONTENTS.get(spec.datatype)
+    member = CONTENTS.get(spec.datatype)
     if raw and tensor.HasField("contents"):
-        faults.add(at, "give either contents or raw_input_contents, not both")
+        problems.add(at, "give either contents or raw_input_contents, not both")
     elif raw:
         if part is not None and shape is not None:
-            return from_binary(spec, shape, memoryview(part), f"{entry.at}.raw", faults)
-    elif held is None:
-        faults.add(at, f"{spec.datatype} travels in raw_input_contents only")
-    elif any(field.name != held for field, _ in tensor.contents.ListFields()):
-        faults.add(at, f"{spec.datatype} travels in {held} only")
+            return from_binary(spec, shape, memoryview(part), f"{entry.at}.raw", problems)
+    elif member is None:
+        problems.add(at, f"{spec.datatype} travels in raw_input_contents only")
+    elif any(field.name != member for field, _ in tensor.contents.ListFields()):
+        problems.add(at, f"{spec.datatype} travels in {member} only")
     elif shape is not None:
-        return from_values(spec, shape, getattr(tensor.contents, held), f"{at}.{held}", faults)
+        return from_values(spec, shape, getattr(tensor.contents, member), f"{at}.{member}", problems)
     return None
 
 
-def _outputs(message: Any, raw: bool, contract: Contract, faults: Faults) -> tuple[RequestedOutput, ...]:
-    asked: list[RequestedOutput] = []
+def _outputs(
+    message: Any, raw: bool, contract: Contract, problems: RequestProblems
+) -> tuple[RequestedOutput, ...]:
+    requested: list[RequestedOutput] = []
     seen: set[str] = set()
-    for entry in _entries(message.outputs, "outputs", len(contract.outputs_by_name), faults):
-        spec = named(f"{entry.at}.name", entry.tensor.name, contract.outputs_by_name, seen, faults)
-        count = classes(entry.at, entry.parameters, spec, faults)
+    for entry in _entries(message.outputs, "outputs", len(contract.outputs_by_name), problems):
+        spec = spec_named(f"{entry.at}.name", entry.tensor.name, contract.outputs_by_name, seen, problems)
+        count = classification_count(entry.at, entry.parameters, spec, problems)
         if spec is not None:
-            asked.append(RequestedOutput(spec.name, raw, count))
-    return tuple(asked) or contract.default_outputs[raw]
+            requested.append(RequestedOutput(spec.name, raw, count))
+    return tuple(requested) or contract.default_outputs[raw]
 
 
-def render_infer(contract: Contract, request: InferRequest, answer: Answer, stamp: Stamp) -> Any:
-    """The message with what may leave."""
-    parameters = told(answer.ending, stamp, answer.urls)
+def render_grpc_infer(contract: Contract, request: InferRequest, answer: Answer, stamp: Stamp) -> Any:
+    """The message of an answer."""
+    parameters = reply_parameters(answer.ending, stamp, answer.urls)
     response = pb.ModelInferResponse(
         model_name=contract.model,
         model_version=contract.version,
         id=request.id or "",
         parameters={name: pb.InferParameter(string_param=value) for name, value in parameters.items()},
     )
-    leaving = shown(contract, request, answer.outputs, answer.withheld)
-    raw = any(asked.binary or spec.datatype not in CONTENTS for asked, spec, _, _ in leaving)
-    for _, spec, array, _ in leaving:
+    outputs = reply_outputs(contract, request, answer.outputs, answer.withheld)
+    raw = any(requested.binary or spec.datatype not in CONTENTS for requested, spec, _, _ in outputs)
+    for _, spec, array, _ in outputs:
         tensor = response.outputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
         if raw:
             response.raw_output_contents.append(bytes(to_binary(spec, array)))

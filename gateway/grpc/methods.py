@@ -1,4 +1,4 @@
-"""What the data plane does for each method of gRPC, and who may ask it."""
+"""The methods of gRPC: the handler and the scopes of each, and the reply of a call."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ from grpc_health.v1 import health_pb2
 from fallbacks.oip import open_inference_pb2 as pb
 from gateway.access.callers import Caller
 from gateway.core.errors import InvalidRequest, Problem
-from gateway.grpc.codec import parse_infer, read_message, render_infer
+from gateway.grpc.codec import parse_grpc_infer, read_message, render_grpc_infer
 from gateway.protocol import metadata
-from gateway.protocol.answers import NoAnswer, answer_of
+from gateway.protocol.answers import NoAnswer, build_answer
+from gateway.protocol.contract import Contract
 from gateway.protocol.endings import (
+    ANSWERED,
     Ending,
     Rejection,
     Stamp,
-    Unanswered,
-    code_of,
-    ending,
-    header_of,
+    UnansweredEnd,
+    ending_of,
+    error_text,
+    header_name,
+    reply_parameters,
     retry_after_s,
-    told,
-    words_of,
+    status_of,
 )
 from gateway.serving.data_plane import (
-    ANYBODY,
-    INFERENCE,
-    METADATA,
-    NOBODY,
+    ALWAYS_FORBIDDEN,
+    INFERENCE_SCOPES,
+    METADATA_SCOPES,
+    PUBLIC,
     TIMEOUT_HEADER,
     DataPlane,
     RequestRejected,
@@ -44,13 +46,16 @@ from gateway.serving.deferred import wait_for_reviews
 
 Trailers: TypeAlias = tuple[tuple[str, str], ...]
 URLS_CHARACTERS = 4096
-"""So much of the reviews' addresses fits a trailer: clients take 8 KiB of them in all, and fail beyond it."""
+"""The most characters of review URLs in a trailer: clients fail beyond 8 KiB of trailers in all."""
 T = TypeVar("T")
 SERVICE, HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
 
 
-class Asked(NamedTuple):
-    """One call: who asks, and for what. read: the message as it comes, for methods that need it."""
+class MethodCall(NamedTuple):
+    """One call with its caller identified.
+
+    read: reads the message, if a method needs it; left_s: seconds to the call's deadline, None without one.
+    """
 
     plane: DataPlane
     caller: Caller
@@ -60,45 +65,50 @@ class Asked(NamedTuple):
     left_s: Callable[[], float | None]
 
 
-class Told(NamedTuple):
-    """What goes back: a message, or None with the status and the words of an error."""
+class CallReply(NamedTuple):
+    """A message with trailing metadata, or None with the name of the status and the text of an error."""
 
     message: Any | None
     trailers: Trailers
-    code: str = "OK"
-    words: str = ""
+    status: str = ANSWERED.grpc
+    error: str = ""
+
+
+MethodHandler: TypeAlias = Callable[[MethodCall], Awaitable[CallReply]]
+"""Replies to one call. Raises RequestRejected or InvalidRequest."""
 
 
 class Method(NamedTuple):
-    """One method. needs: the scopes of which one must be the caller's; None lets anybody in."""
+    """One method. scopes: of which the caller's key needs one; PUBLIC: no key is needed."""
 
-    needs: frozenset[str] | None
-    answer: Callable[[Asked], Awaitable[Told]]
+    scopes: frozenset[str] | None
+    handler: MethodHandler
 
 
-def ended(end: Unanswered, stamp: Stamp, what: str = "", urls: tuple[str, ...] = ()) -> Told:
-    """The status, the words and the trailing metadata of whatever is not answered."""
+def error_reply(end: UnansweredEnd, stamp: Stamp, error: str = "", urls: tuple[str, ...] = ()) -> CallReply:
+    """The reply to a call without an answer. error: the text, if not the usual one."""
     more = {} if (wait := retry_after_s(end)) is None else {"retry-after": str(wait)}
-    words = (what or words_of(end)).encode("ascii", "replace").decode()
-    return Told(None, _trailers(ending(end), stamp, urls, more), code_of(end).grpc, words)
+    text = (error or error_text(end)).encode("ascii", "replace").decode()
+    return CallReply(None, _trailers(ending_of(end), stamp, urls, more), status_of(end).grpc, text)
 
 
 def _trailers(
-    end: Ending, stamp: Stamp, urls: tuple[str, ...] = (), more: dict[str, str] | None = None
+    ending: Ending, stamp: Stamp, urls: tuple[str, ...] = (), more: dict[str, str] | None = None
 ) -> Trailers:
-    """What every call tells of its end, and where the rows that people have will be answered."""
-    named = {header_of(name): value for name, value in told(end, stamp, _fitting(urls)).items()}
-    return tuple((named | (more or {})).items())
+    """The trailing metadata of every call: how it ended, and where deferred rows can be polled."""
+    parameters = reply_parameters(ending, stamp, _fitting(urls))
+    trailers = {header_name(name): value for name, value in parameters.items()}
+    return tuple((trailers | (more or {})).items())
 
 
 def _fitting(urls: tuple[str, ...]) -> tuple[str, ...]:
-    """The first of them, as many as a trailer may hold: the others end in the numbers of their rows."""
+    """As many of the first as a trailer may hold; the others differ only in the numbers of their rows."""
     lengths = accumulate(len(url) + 1 for url in urls)
     return urls[: sum(length <= URLS_CHARACTERS for length in lengths)]
 
 
-async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """The result of work that goes on, with its seat among what is under way, when the caller hangs up."""
+async def _run_to_end(work: Coroutine[Any, Any, T]) -> T:
+    """The result of work that goes on, and keeps its in-flight slot, when the client cancels the call."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
@@ -107,107 +117,110 @@ async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-async def _infer(asked: Asked) -> Told:
-    plane, message = asked.plane, read_message(await asked.read())
-    call = plane.begin(asked.caller, message.model_name, message.model_version, asked.decision_id)
-    loaded = call.loaded
-    request = parse_infer(message, loaded.contract)
-    timeout = asked.headers.get(TIMEOUT_HEADER)
-    seconds = within_s(loaded.policy.deadline_s, request.timeout_us, timeout, asked.left_s())
-    decisions, stamp = await _to_its_end(plane.judge(call, request, seconds))
-    if waits_s := wait_s(asked.headers.get("prefer", "").lower()):
-        decisions = await wait_for_reviews(plane.gateway, decisions, waits_s)
-    answer = answer_of(loaded.contract, request, decisions, loaded.tier(asked.caller.tier))
+async def _infer(call: MethodCall) -> CallReply:
+    plane, message = call.plane, read_message(await call.read())
+    inference = plane.begin(call.caller, message.model_name, message.model_version, call.decision_id)
+    loaded = inference.loaded
+    request = parse_grpc_infer(message, loaded.contract)
+    timeout = call.headers.get(TIMEOUT_HEADER)
+    seconds = within_s(loaded.policy.deadline_s, request.timeout_us, timeout, call.left_s())
+    decisions, stamp = await _run_to_end(plane.judge(inference, request, seconds))
+    if review_s := wait_s(call.headers.get("prefer", "").lower()):
+        decisions = await wait_for_reviews(plane.gateway, decisions, review_s)
+    answer = build_answer(loaded.contract, request, decisions, loaded.tier(call.caller.tier))
     if isinstance(answer, NoAnswer):
-        return ended(answer.end, stamp, urls=answer.urls)
-    response = render_infer(loaded.contract, request, answer, stamp)
-    return Told(response, _trailers(answer.ending, stamp, answer.urls))
+        return error_reply(answer.end, stamp, urls=answer.urls)
+    response = render_grpc_infer(loaded.contract, request, answer, stamp)
+    return CallReply(response, _trailers(answer.ending, stamp, answer.urls))
 
 
-def _telling(message: Any, what: Callable[[Asked], dict[str, Any]]) -> Callable[[Asked], Awaitable[Told]]:
-    """A method that only tells something, whatever its message holds: it is not read."""
+def _unread(reply_type: Any, document: Callable[[MethodCall], dict[str, Any]]) -> MethodHandler:
+    """A handler that replies with a document without reading the call's message."""
 
-    async def answer(asked: Asked) -> Told:
-        return Told(ParseDict(what(asked), message(), ignore_unknown_fields=True), ())
+    async def handle(call: MethodCall) -> CallReply:
+        return _reply_document(reply_type, document(call))
 
-    return answer
-
-
-def _answering(
-    kind: Any, message: Any, what: Callable[[Asked, Any], dict[str, Any]]
-) -> Callable[[Asked], Awaitable[Told]]:
-    """A method that tells what its message asks for."""
-
-    async def answer(asked: Asked) -> Told:
-        told = what(asked, await _asked_of(kind, asked))
-        return Told(ParseDict(told, message(), ignore_unknown_fields=True), ())
-
-    return answer
+    return handle
 
 
-async def _asked_of(kind: Any, asked: Asked) -> Any:
-    raw = await asked.read()
-    try:
-        return kind.FromString(raw)
-    except DecodeError:
-        raise InvalidRequest([Problem("", f"this is no {kind.DESCRIPTOR.name}")]) from None
+def _read(
+    message_type: Any, reply_type: Any, document: Callable[[MethodCall, Any], dict[str, Any]]
+) -> MethodHandler:
+    """A handler that reads the call's message and replies with a document."""
+
+    async def handle(call: MethodCall) -> CallReply:
+        raw = await call.read()
+        try:
+            message = message_type.FromString(raw)
+        except DecodeError:
+            raise InvalidRequest([Problem("", f"this is no {message_type.DESCRIPTOR.name}")]) from None
+        return _reply_document(reply_type, document(call, message))
+
+    return handle
 
 
-def _of_model(kind: Any, message: Any, what: Callable[[Any], Any]) -> Callable[[Asked], Awaitable[Told]]:
-    """A method that tells something of a model: of its contract."""
-
-    def told(asked: Asked, of: Any) -> dict[str, Any]:
-        return what(asked.plane.model(asked.caller, of.name, of.version).contract)  # type: ignore[no-any-return]
-
-    return _answering(kind, message, told)
-
-
-def _statistics(asked: Asked, of: Any) -> dict[str, Any]:
-    gateway = asked.plane.gateway
-    loaded = asked.plane.model(asked.caller, of.name, of.version) if of.name else gateway.loaded
-    return metadata.statistics(loaded.contract, gateway.statistics)
+def _of_contract(
+    message_type: Any, reply_type: Any, document: Callable[[Contract], dict[str, Any]]
+) -> MethodHandler:
+    """A handler that replies with a document about the model that the call's message names."""
+    return _read(
+        message_type,
+        reply_type,
+        lambda call, of: document(call.plane.model(call.caller, of.name, of.version).contract),
+    )
 
 
-def _index(asked: Asked) -> dict[str, Any]:
-    return {"models": metadata.index(asked.plane.gateway.loaded.contract)}
+def _reply_document(reply_type: Any, document: dict[str, Any]) -> CallReply:
+    return CallReply(ParseDict(document, reply_type(), ignore_unknown_fields=True), ())
 
 
-def _check(asked: Asked, of: Any) -> dict[str, Any]:
-    """Health of the server, the service or the model; to watch it is refused, as the protocol allows."""
-    if of.service not in ("", SERVICE, asked.plane.gateway.loaded.contract.model):
+def _statistics(call: MethodCall, of: Any) -> dict[str, Any]:
+    gateway = call.plane.gateway
+    loaded = call.plane.model(call.caller, of.name, of.version) if of.name else gateway.loaded
+    return metadata.model_statistics(loaded.contract, gateway.statistics)
+
+
+def _index(call: MethodCall) -> dict[str, Any]:
+    return {"models": metadata.index(call.plane.gateway.loaded.contract)}
+
+
+def _health(call: MethodCall, of: Any) -> dict[str, Any]:
+    """Health of the server, the service or the model; `Watch` is not served, as the protocol allows."""
+    if of.service not in ("", SERVICE, call.plane.gateway.loaded.contract.model):
         raise RequestRejected(Rejection.NOT_FOUND)
     return {"status": "SERVING"}
 
 
-async def _administration(_: Asked) -> Told:
+async def _forbidden(_: MethodCall) -> CallReply:
+    """For methods of administration, which is not on this port."""
     raise RequestRejected(Rejection.FORBIDDEN)
 
 
 METHODS = {
-    f"/{SERVICE}/ServerLive": Method(ANYBODY, _telling(pb.ServerLiveResponse, lambda _: metadata.health())),
-    f"/{SERVICE}/ServerReady": Method(ANYBODY, _telling(pb.ServerReadyResponse, lambda _: metadata.health())),
+    f"/{SERVICE}/ServerLive": Method(PUBLIC, _unread(pb.ServerLiveResponse, lambda _: metadata.health())),
+    f"/{SERVICE}/ServerReady": Method(PUBLIC, _unread(pb.ServerReadyResponse, lambda _: metadata.health())),
     f"/{SERVICE}/ServerMetadata": Method(
-        ANYBODY, _telling(pb.ServerMetadataResponse, lambda _: metadata.server())
+        PUBLIC, _unread(pb.ServerMetadataResponse, lambda _: metadata.server())
     ),
     f"/{SERVICE}/ModelReady": Method(
-        METADATA, _of_model(pb.ModelReadyRequest, pb.ModelReadyResponse, metadata.model_ready)
+        METADATA_SCOPES, _of_contract(pb.ModelReadyRequest, pb.ModelReadyResponse, metadata.model_ready)
     ),
     f"/{SERVICE}/ModelMetadata": Method(
-        METADATA, _of_model(pb.ModelMetadataRequest, pb.ModelMetadataResponse, metadata.model)
+        METADATA_SCOPES, _of_contract(pb.ModelMetadataRequest, pb.ModelMetadataResponse, metadata.model)
     ),
     f"/{SERVICE}/ModelConfig": Method(
-        METADATA,
-        _of_model(pb.ModelConfigRequest, pb.ModelConfigResponse, lambda c: {"config": metadata.config(c)}),
+        METADATA_SCOPES,
+        _of_contract(pb.ModelConfigRequest, pb.ModelConfigResponse, lambda c: {"config": metadata.config(c)}),
     ),
     f"/{SERVICE}/ModelStatistics": Method(
-        METADATA, _answering(pb.ModelStatisticsRequest, pb.ModelStatisticsResponse, _statistics)
+        METADATA_SCOPES, _read(pb.ModelStatisticsRequest, pb.ModelStatisticsResponse, _statistics)
     ),
-    f"/{SERVICE}/ModelInfer": Method(INFERENCE, _infer),
-    f"/{SERVICE}/RepositoryIndex": Method(METADATA, _telling(pb.RepositoryIndexResponse, _index)),
-    f"/{SERVICE}/RepositoryModelLoad": Method(NOBODY, _administration),
-    f"/{SERVICE}/RepositoryModelUnload": Method(NOBODY, _administration),
+    f"/{SERVICE}/ModelInfer": Method(INFERENCE_SCOPES, _infer),
+    f"/{SERVICE}/RepositoryIndex": Method(METADATA_SCOPES, _unread(pb.RepositoryIndexResponse, _index)),
+    f"/{SERVICE}/RepositoryModelLoad": Method(ALWAYS_FORBIDDEN, _forbidden),
+    f"/{SERVICE}/RepositoryModelUnload": Method(ALWAYS_FORBIDDEN, _forbidden),
     f"/{HEALTH}/Check": Method(
-        ANYBODY, _answering(health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse, _check)
+        PUBLIC, _read(health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse, _health)
     ),
 }
-"""Every method that is served. Streams, shared memory, tracing, log settings are refused as unknown ones."""
+"""Every method that is served. Streams, shared memory, tracing and log settings are not."""

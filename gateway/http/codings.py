@@ -1,11 +1,11 @@
 """The content codings of bodies, both ways (RFC 9110, section 8.4): gzip and deflate, read strictly.
 
-A body of a few bytes may stand for gigabytes, so a decoder is told how much may come of it and never makes
-more than one byte beyond that. Pure functions, which take their time in the thread that calls them.
+A body of a few bytes may decode to gigabytes, so decoding has a limit and never produces more than one byte
+beyond it. Pure functions, which run in the caller's thread.
 
-Of gzip (RFC 1952) one member is taken, though a file may have several: no client sends more, and each further
-one is a place to hide something from whoever looked only at the first. Deflate is what RFC 9110 says it is,
-the zlib form (RFC 1950): without that there is no checksum, and nothing tells garbage from data.
+One member of gzip (RFC 1952) is accepted, though a file may have several: no client sends more, and a further
+member could hide data from a proxy that inspects the first only. Deflate is the zlib form (RFC 1950), as RFC
+9110 says: a raw deflate stream has no checksum that tells garbage from data.
 """
 
 from __future__ import annotations
@@ -14,101 +14,99 @@ import gzip
 import re
 import zlib
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Literal
 
-from gateway.core.errors import GatewayError, InvalidRequest, Problem
+from gateway.caching import BoundedCache
+from gateway.core.errors import InvalidRequest, Problem
 from gateway.protocol.endings import Rejection
+from gateway.serving.data_plane import RequestRejected
 
 Coding = Literal["gzip", "deflate"]
 
 LEVEL = 1
-"""Of compression: the levels above take two to ten times as long for a tenth less of JSON."""
-LONGEST_KEPT = 256
+"""Of compression: higher levels take two to ten times as long and save a tenth of the size of JSON."""
+LONGEST_CACHED = 256
 CODINGS = ("identity", "gzip", "x-gzip", "deflate")
-"""What a body may come in."""
+"""The codings of request bodies."""
 _WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _ACCEPTED = re.compile(
     r"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*(?:;\s*[qQ]=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?))?\s*"
 )
 
 
-class Undecoded(GatewayError):
-    """A body whose coding is not taken (`UNSUPPORTED`), or that is larger than it may be (`TOO_LARGE`)."""
+def decode(body: bytes, coding: str, limit_bytes: int) -> bytes:
+    """A body without its coding.
 
-    def __init__(self, end: Rejection, what: str) -> None:
-        super().__init__(what)
-        self.end, self.what = end, what
-
-
-def decoded(body: bytes, coding: str, limit_bytes: int) -> bytes:
-    """What a body is without its coding.
-
-    Args:    coding: the value of Content-Encoding; limit_bytes: how much may come of it.
-    Raises:  InvalidRequest for what is broken, cut short or followed by more; Undecoded.
-    Cost:    3 ms for 1 MB of JSON; for a moment, memory for twice what comes of it.
+    Args:    coding: the value of Content-Encoding; limit_bytes: of the decoded body.
+    Raises:  InvalidRequest for a body that is broken, cut short or followed by more; RequestRejected for
+             another coding and for a body that is too large.
+    Cost:    3 ms for 1 MB of JSON; for a moment, twice the memory of the decoded body.
     """
     name = coding.strip().lower()
     if name == "identity":
         data = body if len(body) <= limit_bytes else None
     elif name in _WINDOW:
-        data = _inflated(body, name, limit_bytes)
+        data = _inflate(body, name, limit_bytes)
     else:
-        raise Undecoded(Rejection.UNSUPPORTED, "Content-Encoding must be one of identity, gzip and deflate")
+        raise RequestRejected(
+            Rejection.UNSUPPORTED, "Content-Encoding must be one of identity, gzip and deflate"
+        )
     if data is None:
-        raise Undecoded(Rejection.TOO_LARGE, f"the body may have at most {limit_bytes} bytes when decoded")
-    return data
-
-
-def _inflated(body: bytes, name: str, limit_bytes: int) -> bytes | None:
-    """None if it would be larger than it may be. Raises InvalidRequest."""
-    machine = zlib.decompressobj(wbits=_WINDOW[name])
-    try:
-        data = machine.decompress(body, limit_bytes + 1)
-    except zlib.error:
-        raise InvalidRequest([Problem("body", f"is not {name}")]) from None
-    if len(data) > limit_bytes:
-        return None
-    if not machine.eof:
-        raise InvalidRequest([Problem("body", f"ends before its {name} does")])
-    if machine.unused_data:
-        raise InvalidRequest(
-            [Problem("body", f"{len(machine.unused_data)} bytes after the end of its {name}")]
+        raise RequestRejected(
+            Rejection.TOO_LARGE, f"the body may have at most {limit_bytes} bytes when decoded"
         )
     return data
 
 
-def encoded(body: bytes, coding: Coding) -> bytes:
+def _inflate(body: bytes, name: str, limit_bytes: int) -> bytes | None:
+    """The decoded body; None if it is larger than the limit. Raises InvalidRequest."""
+    decompressor = zlib.decompressobj(wbits=_WINDOW[name])
+    try:
+        data = decompressor.decompress(body, limit_bytes + 1)
+    except zlib.error:
+        raise InvalidRequest([Problem("body", f"is not {name}")]) from None
+    if len(data) > limit_bytes:
+        return None
+    if not decompressor.eof:
+        raise InvalidRequest([Problem("body", f"ends before its {name} does")])
+    if decompressor.unused_data:
+        raise InvalidRequest(
+            [Problem("body", f"{len(decompressor.unused_data)} bytes after the end of its {name}")]
+        )
+    return data
+
+
+def encode(body: bytes, coding: Coding) -> bytes:
     """A body in a coding. Cost: 8 ms for 1 MB of JSON."""
     return gzip.compress(body, LEVEL, mtime=0) if coding == "gzip" else zlib.compress(body, LEVEL)
 
 
-def accepted(accept_encoding: str | None) -> Coding | None:
-    """The coding for a reply to whoever sends this Accept-Encoding: gzip, or else deflate, or none.
+def accepted_coding(accept_encoding: str | None) -> Coding | None:
+    """The coding for a reply to a request with this Accept-Encoding: gzip, else deflate, else None.
 
-    Only what is named is used: `*` would be a poor reason to compress. None where identity is named and liked
-    as well; a member that breaks the rules counts for nothing.
+    Only a named coding is used; `*` does not cause compression. None if identity is named with as high a
+    weight; malformed members are ignored.
     Cost: 0.3 us for a header that was seen lately.
     """
     if accept_encoding is None:
         return None
-    return _chosen(accept_encoding) if len(accept_encoding) <= LONGEST_KEPT else _choose(accept_encoding)
+    return _CHOSEN[accept_encoding]
 
 
 def _choose(accept_encoding: str) -> Coding | None:
-    liked = dict(_liked(accept_encoding))
-    gzip_, deflate = max(liked.get("gzip", 0.0), liked.get("x-gzip", 0.0)), liked.get("deflate", 0.0)
+    weights = dict(_weights(accept_encoding))
+    gzip_, deflate = max(weights.get("gzip", 0.0), weights.get("x-gzip", 0.0)), weights.get("deflate", 0.0)
     best = max(gzip_, deflate)
-    if best <= liked.get("identity", 0.0):
+    if best <= weights.get("identity", 0.0):
         return None
     return "gzip" if gzip_ >= deflate else "deflate"
 
 
-def _liked(accept_encoding: str) -> Iterator[tuple[str, float]]:
+def _weights(accept_encoding: str) -> Iterator[tuple[str, float]]:
     """The codings in a header with their weights (`q`)."""
     for member in accept_encoding.split(","):
-        if read := _ACCEPTED.fullmatch(member):
-            yield read[1].lower(), float(read[2] or 1)
+        if match := _ACCEPTED.fullmatch(member):
+            yield match[1].lower(), float(match[2] or 1)
 
 
-_chosen = lru_cache(maxsize=128)(_choose)
+_CHOSEN = BoundedCache(_choose, entries=128, longest=LONGEST_CACHED)

@@ -1,10 +1,10 @@
-"""Replies of the HTTP door: answers exactly as the model gave them, and every other end as JSON.
+"""Replies over HTTP: answers exactly as the model gave them, and every other end as a JSON error.
 
-What may leave of a batch is settled in `answers.py`. Withheld rows are blank: in binary NaN, the type's
-minimum or empty, in JSON null.
+`gateway/protocol/answers.py` decides what of a batch is sent. Withheld rows are blank: in binary NaN, the
+type's minimum or empty, in JSON null.
 
-Success is exactly 200, and an error's Content-Type exactly `application/json` with a string `error`,
-because tritonclient and the KServe SDK compare for that.
+Success is exactly 200, and an error's Content-Type exactly `application/json` with a string `error`, because
+tritonclient and the KServe SDK check for that.
 """
 
 from __future__ import annotations
@@ -17,27 +17,29 @@ from urllib.parse import quote
 
 import orjson
 
+from fallbacks.oip.tensors import Array
 from gateway.core.decision import Decision, Deferred
 from gateway.core.errors import InvalidRequest
+from gateway.core.rows import Mask
 from gateway.listener.messages import Reply
-from gateway.protocol.answers import REVIEWS, NoAnswer, answer_of, shown
-from gateway.protocol.contract import Array, Contract
+from gateway.protocol.answers import REVIEWS, NoAnswer, build_answer, reply_outputs
+from gateway.protocol.contract import Contract
 from gateway.protocol.disclosure import Full, Tier
 from gateway.protocol.endings import (
     BY_NONE,
     Ending,
     Rejection,
     Stamp,
-    Unanswered,
-    ending,
-    header_of,
-    parameters_of,
+    UnansweredEnd,
+    ending_of,
+    error_text,
+    header_name,
     retry_after_s,
+    shared_parameters,
     status_of,
-    words_of,
 )
 from gateway.protocol.infer_request import InferRequest
-from gateway.protocol.tensors import Mask, to_binary, to_json
+from gateway.protocol.tensors import to_binary, to_json
 
 _JSON_LINE = b"content-type: application/json\r\n"
 _OCTETS_LINES = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
@@ -46,11 +48,11 @@ _FULL = Full()
 
 
 def reply_json(body: bytes) -> Reply:
-    """The 200 of what is told, not inferred."""
+    """A 200 with a JSON body."""
     return Reply(200, _JSON_LINE, body)
 
 
-def render_infer(
+def render_http_infer(
     contract: Contract,
     request: InferRequest,
     outputs: Mapping[str, Array],
@@ -62,18 +64,18 @@ def render_infer(
 
     Args:    outputs: at least those requested, in the contract's form.
              version: of the model that answered; the contract's unless given.
-             withheld: bool[rows], the blank rows, which JSON shows as null.
+             withheld: bool[rows], the rows without an answer, which are null in JSON.
     Raises:  InvalidRequest if BYTES that are not UTF-8 were requested in JSON.
     """
     tensors: list[dict[str, Any]] = []
     tail: list[bytes | memoryview] = []
-    for asked, spec, array, hidden in shown(contract, request, outputs, withheld):
+    for requested, spec, array, blank_rows in reply_outputs(contract, request, outputs, withheld):
         tensor: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": array.shape}
-        if asked.binary:
+        if requested.binary:
             tail.append(part := to_binary(spec, array))
             tensor["parameters"] = {"binary_data_size": memoryview(part).nbytes}
         else:
-            tensor["data"] = to_json(spec, array, hidden)
+            tensor["data"] = to_json(spec, array, blank_rows)
         tensors.append(tensor)
     document: dict[str, Any] = {"model_name": contract.model, "model_version": version or contract.version}
     if request.id is not None:
@@ -98,36 +100,38 @@ def reply_infer(
     Args:    prefer_async: whether the client sent Prefer: respond-async; reviews: where tickets are polled.
     Cost:    FP32[1,10], full: about 7 us in JSON or binary.
     """
-    answer = answer_of(contract, request, decisions, tier, reviews)
+    answer = build_answer(contract, request, decisions, tier, reviews)
     if isinstance(answer, NoAnswer):
-        return reply_end(
+        return reply_unanswered(
             answer.end, stamp, request_id=request.id, prefer_async=prefer_async, urls=answer.urls
         )
-    headers, parameters = _told(answer.ending, stamp, answer.urls)
+    headers, parameters = _headers_and_parameters(answer.ending, stamp, answer.urls)
     try:
-        body, length = render_infer(contract, request, answer.outputs, parameters, withheld=answer.withheld)
+        body, length = render_http_infer(
+            contract, request, answer.outputs, parameters, withheld=answer.withheld
+        )
     except InvalidRequest as error:
-        return reply_end(error, stamp, request_id=request.id)
+        return reply_unanswered(error, stamp, request_id=request.id)
     return Reply(200, headers + (_JSON_LINE if length is None else _OCTETS_LINES % length), body)
 
 
-def reply_end(
-    end: Unanswered,
+def reply_unanswered(
+    end: UnansweredEnd,
     stamp: Stamp | None = None,
     *,
-    what: str = "",
+    error: str = "",
     request_id: str | None = None,
     prefer_async: bool = False,
     urls: Sequence[str] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Reply:
-    """The reply to whatever is not answered: a JSON object with a string `error`.
+    """The reply to a request without an answer: a JSON object with a string `error`.
 
     Args:    stamp: absent only where a request failed before it had a decision id.
-             what: the error in words, if not the usual; urls: of the reviews of a deferred request.
-             headers: more of them, such as Allow.
+             error: the text, if not the usual one; urls: of the reviews of a deferred request.
+             headers: further ones, such as Allow.
     """
-    lines, parameters = _told(ending(end), stamp, urls) if stamp else (b"", {})
+    lines, parameters = _headers_and_parameters(ending_of(end), stamp, urls) if stamp else (b"", {})
     sent = dict(headers or {})
     wait_s = retry_after_s(end)
     if wait_s is not None:
@@ -139,20 +143,15 @@ def reply_end(
         extra["review_url"] = urls[0] if urls else REVIEWS + quote(end.ticket, safe="")
         if prefer_async:
             sent |= {"location": extra["review_url"], "preference-applied": "respond-async"}
-    body = _error(what or words_of(end), parameters, request_id, extra)
-    return Reply(status_of(end, prefer_async), b"".join((_JSON_LINE, lines, _lines(sent))), body)
+    body = _error(error or error_text(end), parameters, request_id, extra)
+    return Reply(status_of(end, prefer_async).http, b"".join((_JSON_LINE, lines, _lines(sent))), body)
 
 
-def reply_unknown_model(model: str, stamp: Stamp | None = None) -> Reply:
-    """The 404 whose words clients look for."""
-    return reply_end(
-        Rejection.NOT_FOUND, stamp, what=f"Request for unknown model: {model[:256]!r} is not found"
-    )
-
-
-def _told(end: Ending, stamp: Stamp, urls: Sequence[str] = ()) -> tuple[bytes, dict[str, str]]:
-    """The headers and the parameters that say how a request ended: all but the decision id made before."""
-    headers, parameters = _shared(end, stamp.policy, stamp.mode)
+def _headers_and_parameters(
+    ending: Ending, stamp: Stamp, urls: Sequence[str] = ()
+) -> tuple[bytes, dict[str, str]]:
+    """The headers and the body's parameters that say how a request ended."""
+    headers, parameters = _shared(ending, stamp.policy, stamp.mode)
     id_ = stamp.decision_id or BY_NONE
     parameters = {**parameters, "fs_decision_id": id_}
     if urls:
@@ -161,10 +160,10 @@ def _told(end: Ending, stamp: Stamp, urls: Sequence[str] = ()) -> tuple[bytes, d
 
 
 @lru_cache(maxsize=1024)
-def _shared(end: Ending, policy: str, mode: str) -> tuple[bytes, dict[str, str]]:
-    """What every reply of one end, under one policy, tells. Not to be changed: the cache has the same."""
-    parameters = parameters_of(end, policy, mode)
-    return _lines({header_of(name): value for name, value in parameters.items()}), parameters
+def _shared(ending: Ending, policy: str, mode: str) -> tuple[bytes, dict[str, str]]:
+    """What replies with one ending under one policy have in common. The dict is cached: copy it."""
+    parameters = shared_parameters(ending, policy, mode)
+    return _lines({header_name(name): value for name, value in parameters.items()}), parameters
 
 
 def _lines(headers: Mapping[str, str]) -> bytes:
@@ -172,16 +171,16 @@ def _lines(headers: Mapping[str, str]) -> bytes:
 
 
 def _printable(text: str) -> bytes:
-    """The text as a header may hold it: a review's id is what the caller wrote into the path."""
+    """The text with `?` for what a header cannot hold: the id of a review is from the request's path."""
     if not (text.isascii() and text.isprintable()):
         text = _NOT_IN_A_HEADER.sub("?", text)
     return text.encode()
 
 
 def _error(
-    what: str, parameters: Mapping[str, str], request_id: str | None, extra: Mapping[str, str] | None = None
+    text: str, parameters: Mapping[str, str], request_id: str | None, extra: Mapping[str, str] | None = None
 ) -> bytes:
-    document: dict[str, Any] = {"error": what.encode("utf-8", "replace").decode(), **(extra or {})}
+    document: dict[str, Any] = {"error": text.encode("utf-8", "replace").decode(), **(extra or {})}
     if request_id is not None:
         document["id"] = request_id
     if parameters:

@@ -1,85 +1,144 @@
-"""Which route a path is on: a literal table, looked up once for each path that comes often.
+"""Routes of the data plane, and the router that finds the one of a request.
 
-A path in a table is written as OpenAPI writes it: `{name}` is one part of any text, and `{rest*}` at the end
-is any number of parts.
+A path is written as in OpenAPI: `{name}` is one part with any text, and `{rest*}` at the end is any number of
+parts. The table itself is in `route_table.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
+from gateway.access.callers import Caller
+from gateway.caching import BoundedCache
+from gateway.core.decision import Reason
 from gateway.listener.messages import Admitted, Reply, Request
-from gateway.protocol.endings import Rejection
-from gateway.serving.data_plane import RequestRejected
+from gateway.protocol.contract import Contract
+from gateway.protocol.endings import Cause, Rejection
+from gateway.serving.data_plane import DataPlane, RequestRejected
 
-Step: TypeAlias = Callable[[Any], Admitted | Reply]
-Args: TypeAlias = dict[str, str]
+PathParameters: TypeAlias = dict[str, str]
 
-KEPT, LONGEST_KEPT = 512, 16
-"""So many paths are remembered, of at most so many parts."""
+CACHED_PATHS, LONGEST_CACHED_PARTS = 512, 16
+"""How many paths the router remembers, and of how many parts at most."""
+
+EVERY_ROUTE: tuple[Cause, ...] = (
+    Rejection.INVALID,
+    Rejection.TOO_SLOW,
+    Rejection.UNEXPECTED,
+    Rejection.HEAD_TOO_LARGE,
+    Rejection.UNSUPPORTED,
+)
+"""How any request may end: no HTTP/1.1, too slow, headers too large, or expecting what is not served."""
+ROUTES_WITH_A_KEY: tuple[Cause, ...] = (Rejection.UNAUTHENTICATED, Rejection.FORBIDDEN, Reason.RATE_LIMITED)
+PATHS_WITH_PARAMETERS: tuple[Cause, ...] = (Rejection.METHOD_NOT_ALLOWED,)
+"""An empty parameter makes it another path, which has other methods."""
+
+
+class RoutedRequest(NamedTuple):
+    """One request with its route found and its caller identified."""
+
+    plane: DataPlane
+    request: Request
+    decision_id: str
+    path: PathParameters
+    caller: Caller
+
+    def contract(self) -> Contract:
+        """The contract of the model in the path. Raises RequestRejected."""
+        return self.plane.model(self.caller, self.path["model"], self.path.get("version")).contract
+
+
+RouteHandler: TypeAlias = Callable[[RoutedRequest], Admitted | Reply]
+"""Replies at once, or admits a body and says what answers it. Raises RequestRejected."""
 
 
 class Route(NamedTuple):
-    """One method of one path. needs: the scopes of which one must be the caller's; None lets anybody in."""
+    """One method of one path.
+
+    scopes: of which the caller's key needs one; PUBLIC: no key is needed. summary, reply, causes: for the
+    OpenAPI document; reply: the schema of a 200, None if there is no 200; causes: why else a request to this
+    route may end, beside those of every route.
+    """
 
     method: str
     path: str
-    needs: frozenset[str] | None
-    step: Step
+    scopes: frozenset[str] | None
+    handler: RouteHandler
+    summary: str
+    reply: str | None = None
+    causes: tuple[Cause, ...] = ()
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of the path's parameters."""
+        return tuple(part.strip("{}*") for part in self.path.split("/") if part.startswith("{"))
+
+    @property
+    def all_causes(self) -> tuple[Cause, ...]:
+        """Why a request to this route may end without an answer."""
+        with_a_key = ROUTES_WITH_A_KEY if self.scopes is not None else ()
+        with_parameters = PATHS_WITH_PARAMETERS if self.parameters else ()
+        return (*EVERY_ROUTE, *with_a_key, *with_parameters, *self.causes)
 
 
-def versioned(method: str, rest: str, needs: frozenset[str] | None, step: Step) -> Iterator[Route]:
-    """A route of a model, with and without its version in the path."""
+def model_routes(
+    method: str,
+    path: str,
+    scopes: frozenset[str] | None,
+    handler: RouteHandler,
+    summary: str,
+    reply: str | None = None,
+    causes: tuple[Cause, ...] = (),
+) -> Iterator[Route]:
+    """A route below a model, without and with the model's version in the path."""
     for model in ("v2/models/{model}", "v2/models/{model}/versions/{version}"):
-        yield Route(method, model + rest, needs, step)
+        yield Route(method, model + path, scopes, handler, summary, reply, causes)
 
 
-class Routes:
-    """A table of routes, of which the first that fits counts. base: parts that a path may begin with."""
+class Router:
+    """Finds the first route in the table that matches a request. base: parts that a path may begin with."""
 
     def __init__(self, routes: Sequence[Route], base: tuple[str, ...] = ()) -> None:
         self._table = [(tuple(route.path.split("/")), route) for route in routes]
         self._base = base
-        self._kept = lru_cache(maxsize=KEPT)(self._match)
+        self._cached = BoundedCache(self._match, entries=CACHED_PATHS, longest=LONGEST_CACHED_PARTS)
 
-    def find(self, request: Request) -> tuple[Route, Args]:
-        """The route of a request and what its path names. Raises Over where there is none.
+    def find(self, request: Request) -> tuple[Route, PathParameters]:
+        """The route of a request and the parameters in its path. Raises RequestRejected if there is none.
 
         Cost: 0.4 us for a path that was seen lately; 5 us else.
         """
-        parts = request.parts
-        found = self._kept(parts) if len(parts) <= LONGEST_KEPT else self._match(parts)
-        if not found:
+        methods = self._cached[request.parts]
+        if not methods:
             raise RequestRejected(Rejection.NOT_FOUND)
-        match = found.get(request.method)
+        match = methods.get(request.method)
         if match is None:
-            raise RequestRejected(Rejection.METHOD_NOT_ALLOWED, allow=", ".join(found))
+            raise RequestRejected(Rejection.METHOD_NOT_ALLOWED, allow=", ".join(methods))
         return match
 
-    def _match(self, parts: tuple[str, ...]) -> dict[str, tuple[Route, Args]]:
+    def _match(self, parts: tuple[str, ...]) -> dict[str, tuple[Route, PathParameters]]:
         """The routes of a path by method."""
         if self._base and parts[: len(self._base)] == self._base:
             parts = parts[len(self._base) :]
-        found: dict[str, tuple[Route, Args]] = {}
+        methods: dict[str, tuple[Route, PathParameters]] = {}
         for pattern, route in self._table:
-            args = _args(pattern, parts)
-            if args is not None:
-                found.setdefault(route.method, (route, args))
-        return found
+            parameters = _path_parameters(pattern, parts)
+            if parameters is not None:
+                methods.setdefault(route.method, (route, parameters))
+        return methods
 
 
-def _args(pattern: tuple[str, ...], parts: tuple[str, ...]) -> Args | None:
-    """What a path gives for the names in a pattern; None if it does not fit."""
+def _path_parameters(pattern: tuple[str, ...], parts: tuple[str, ...]) -> PathParameters | None:
+    """The parameters of a path; None if it does not match the pattern."""
     if pattern[-1] == "{rest*}":
         pattern, parts = pattern[:-1], parts[: len(pattern) - 1]
     if len(pattern) != len(parts):
         return None
-    args: Args = {}
-    for wanted, part in zip(pattern, parts, strict=True):
-        if wanted.startswith("{"):
-            args[wanted[1:-1]] = part
-        elif wanted != part:
+    parameters: PathParameters = {}
+    for expected, part in zip(pattern, parts, strict=True):
+        if expected.startswith("{"):
+            parameters[expected[1:-1]] = part
+        elif expected != part:
             return None
-    return args
+    return parameters

@@ -1,7 +1,7 @@
-"""JSON schemas of what one model takes and gives, and of all else that the data plane says.
+"""JSON schemas of the requests and replies of the data plane, for one model's contract.
 
-Made from the contract that requests are held to. Two things the parser knows cannot be said in a schema: that
-`data` has as many values as its shape multiplies to, and that 5.0 is no integer.
+The parser checks two things that a schema cannot express: that `data` has as many values as its shape
+multiplies to, and that 5.0 is no integer.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gateway.core.decision import Reason
+from gateway.core.decision import OUTCOME_NAMES, Reason
 from gateway.protocol.contract import ROW_OUTCOME, Contract, TensorSpec
 from gateway.protocol.endings import Rejection
 
 Schema: TypeAlias = dict[str, Any]
 
-MOST = 2**64 - 1
-"""Of an integer: what is larger is read as a fraction."""
+MAX_INTEGER = 2**64 - 1
+"""A larger integer is parsed as a fraction."""
 TEXT: Schema = {"type": "string"}
-COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": MOST}
-OUTCOMES = ["served", "degraded", "deferred", "refused"]
+COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": MAX_INTEGER}
+OUTCOMES = list(OUTCOME_NAMES.values())
 REASONS = [str(reason) for reason in (*Reason, *Rejection)]
+MODES = ["enforce", "observe"]
 
 
 def ref(name: str) -> Schema:
-    """What stands for a schema of `schemas`."""
+    """A reference to one of `schemas`."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
@@ -52,13 +53,13 @@ def schemas(contract: Contract) -> dict[str, Schema]:
 
 
 def infer_request(contract: Contract) -> Schema:
-    """The JSON of a request without binary data. Inputs come in any order; what is unknown is ignored."""
+    """The JSON of a request without binary data. Inputs come in any order; unknown members are ignored."""
     entries = [_input(spec, contract.max_rows) for spec in contract.inputs]
     n = len(entries)
     inputs: Schema = {"type": "array", "minItems": n, "maxItems": n, "items": _one_of(entries)}
     if n > 1:
         inputs["allOf"] = [{"contains": {"properties": {"name": {"const": s.name}}}} for s in contract.inputs]
-    given = [_asked(spec) for spec in contract.outputs_by_name.values()]
+    requested = [_requested_output(spec) for spec in contract.outputs_by_name.values()]
     once = [
         {
             "contains": {"required": ["name"], "properties": {"name": {"const": name}}},
@@ -67,7 +68,12 @@ def infer_request(contract: Contract) -> Schema:
         }
         for name in contract.outputs_by_name
     ]
-    outputs = {"type": ["array", "null"], "maxItems": len(given), "items": _one_of(given), "allOf": once}
+    outputs = {
+        "type": ["array", "null"],
+        "maxItems": len(requested),
+        "items": _one_of(requested),
+        "allOf": once,
+    }
     properties = {"timeout": _maybe(COUNT), "priority": _maybe(COUNT), "binary_data_output": _maybe_bool()}
     return {
         "type": "object",
@@ -88,21 +94,21 @@ def infer_request(contract: Contract) -> Schema:
 
 def infer_reply(contract: Contract) -> Schema:
     """The JSON of an answer without binary data."""
-    given = [form for spec in contract.outputs for form in (_output(spec), _classified(spec))]
+    forms = [form for spec in contract.outputs for form in (_output(spec), _classified(spec))]
     properties = {
         "model_name": {"const": contract.model},
         "model_version": {"const": contract.version},
         "id": TEXT,
         "parameters": ref("Parameters"),
-        "outputs": {"type": "array", "minItems": 1, "items": {"anyOf": [*given, _row_outcome()]}},
+        "outputs": {"type": "array", "minItems": 1, "items": {"anyOf": [*forms, _row_outcome()]}},
     }
     return _object(properties, ["model_name", "model_version", "parameters", "outputs"])
 
 
-def number_of(spec: TensorSpec) -> Schema:
-    """One value of a tensor in JSON, exactly as it is read.
+def value_schema(spec: TensorSpec) -> Schema:
+    """One value of a tensor in JSON, exactly as it is parsed.
 
-    A number is held to its range after it is rounded to the datatype, so it may lie by half a step outside.
+    A number is compared with its range after it is rounded to the datatype, so it may be half a step outside.
     """
     match spec.dtype.kind:
         case "b":
@@ -117,27 +123,27 @@ def number_of(spec: TensorSpec) -> Schema:
 
 
 def _edges(spec: TensorSpec) -> Schema:
-    """The smallest and the largest double that are still read as a value in range."""
+    """The smallest and the largest double that are still parsed as a value in range."""
     assert spec.bounds is not None
     low, high = spec.bounds
     if spec.dtype == np.float64:
         return {"minimum": float(low), "maximum": float(high)}
-    found: Schema = {}
+    limits: Schema = {}
     with np.errstate(over="ignore"):
         for edge, way, inclusive, exclusive in (
             (low, -np.inf, "minimum", "exclusiveMinimum"),
             (high, np.inf, "maximum", "exclusiveMaximum"),
         ):
             step = np.float64(np.nextafter(edge, spec.dtype.type(way))) - np.float64(edge)
-            if np.isinf(step):  # as long as the one before
+            if np.isinf(step):  # then it is as long as the step before
                 step = np.float64(edge) - np.float64(np.nextafter(edge, spec.dtype.type(0)))
             middle = float(edge + step / 2)
-            found[inclusive if spec.dtype.type(middle) == edge else exclusive] = middle
-    return found
+            limits[inclusive if spec.dtype.type(middle) == edge else exclusive] = middle
+    return limits
 
 
 def _input(spec: TensorSpec, max_rows: int) -> Schema:
-    """One input in JSON; what travels as binary only has no such form."""
+    """One input in JSON; datatypes that are binary only have none."""
     parameters: Schema = {"binary_data_size": {"type": "null"}, "shared_memory_region": False}
     properties: Schema = {
         "name": {"const": spec.name},
@@ -149,9 +155,9 @@ def _input(spec: TensorSpec, max_rows: int) -> Schema:
     return {"type": "object", "required": ["name", "datatype", "shape", "data"], "properties": properties}
 
 
-def _shape(spec: TensorSpec, max_rows: int, least: int = 1) -> Schema:
+def _shape(spec: TensorSpec, max_rows: int, min_size: int = 1) -> Schema:
     rows: Schema = {"type": "integer", "minimum": 1, "maximum": max_rows}
-    any_size: Schema = {"type": "integer", "minimum": least}
+    any_size: Schema = {"type": "integer", "minimum": min_size}
     sizes = [rows, *(any_size if size is None else {"const": size} for size in spec.shape[1:])]
     n = len(sizes)
     return {"type": "array", "minItems": n, "maxItems": n, "prefixItems": sizes, "items": False}
@@ -161,13 +167,13 @@ def _data(spec: TensorSpec, max_rows: int) -> Schema:
     """The values, flat or nested exactly as the shape."""
     sizes = spec.shape[1:]
     one = math.prod(size or 1 for size in sizes)
-    flat: Schema = {"type": "array", "minItems": one, "items": number_of(spec)}
+    flat: Schema = {"type": "array", "minItems": one, "items": value_schema(spec)}
     if None not in sizes:
         flat["maxItems"] = one * max_rows
     about = f"{spec.datatype}, as many as the shape multiplies to, row by row{_range(spec)}."
     if not sizes:
         return {**flat, "description": about}
-    level = number_of(spec)
+    level = value_schema(spec)
     for size in reversed(sizes):
         bounds: Schema = {"minItems": size or 1} | ({"maxItems": size} if size else {})
         level = {"type": "array", **bounds, "items": level}
@@ -182,25 +188,25 @@ def _range(spec: TensorSpec) -> str:
     return f", from {low} to {high} once rounded to {spec.datatype}"
 
 
-def _asked(spec: TensorSpec) -> Schema:
-    """One output that is asked for. JSON alone is told here: `binary_data` makes the reply binary."""
+def _requested_output(spec: TensorSpec) -> Schema:
+    """One output that a request names. With `binary_data` the reply is binary, which has no schema."""
     parameters: Schema = {"binary_data": _maybe_bool(), "shared_memory_region": False}
     if spec.dtype.kind in "iuf":
         parameters["classification"] = _maybe({**COUNT, "minimum": 1})
     else:
         parameters["classification"] = {"type": "null"}
-    named = {
+    properties = {
         "name": {"const": spec.name},
         "parameters": {"type": ["object", "null"], "properties": parameters},
     }
-    return {"type": "object", "required": ["name"], "properties": named}
+    return {"type": "object", "required": ["name"], "properties": properties}
 
 
 def _output(spec: TensorSpec) -> Schema:
-    """One output of an answer: null is a withheld value, which stands only beside fs_row_outcome."""
+    """One output of an answer; null is a withheld value, which occurs only together with fs_row_outcome."""
     kinds = {"b": "boolean", "i": "integer", "u": "integer", "f": "number", "O": "string"}
     values = _list({"type": [kinds[spec.dtype.kind], "null"]})
-    return _tensor(spec.name, spec.datatype, _shape(spec, MOST, least=0), values)
+    return _tensor(spec.name, spec.datatype, _shape(spec, MAX_INTEGER, min_size=0), values)
 
 
 def _classified(spec: TensorSpec) -> Schema:
@@ -230,16 +236,16 @@ def _example(spec: TensorSpec) -> Schema:
 
 
 def _parameters() -> Schema:
-    """What every end tells, flat."""
-    told: Schema = {
+    """The parameters of every reply of inference and of every error."""
+    required: Schema = {
         "fs_outcome": {"enum": OUTCOMES},
         "fs_reason": {"enum": REASONS},
         "fs_served_by": TEXT,
         "fs_policy": TEXT,
-        "fs_mode": {"enum": ["enforce", "observe"]},
+        "fs_mode": {"enum": MODES},
         "fs_decision_id": TEXT,
     }
-    return _object({**told, "fs_review_urls": TEXT}, list(told))
+    return _object({**required, "fs_review_urls": TEXT}, list(required))
 
 
 def _error() -> Schema:
@@ -248,48 +254,53 @@ def _error() -> Schema:
 
 def _model(contract: Contract) -> Schema:
     tensor = _object({"name": TEXT, "datatype": TEXT, "shape": _list({"type": "integer"})})
-    told = {"name": {"const": contract.model}, "versions": _list(TEXT), "platform": TEXT}
-    return _object({**told, "inputs": _list(tensor), "outputs": _list(tensor)})
+    properties = {"name": {"const": contract.model}, "versions": _list(TEXT), "platform": TEXT}
+    return _object({**properties, "inputs": _list(tensor), "outputs": _list(tensor)})
 
 
 def _config(contract: Contract) -> Schema:
     tensor = _object({"name": TEXT, "data_type": TEXT, "dims": _list({"type": "integer"})})
-    told = {"name": {"const": contract.model}, "platform": TEXT, "backend": TEXT, "max_batch_size": COUNT}
-    return _object({**told, "input": _list(tensor), "output": _list(tensor)})
+    properties = {
+        "name": {"const": contract.model},
+        "platform": TEXT,
+        "backend": TEXT,
+        "max_batch_size": COUNT,
+    }
+    return _object({**properties, "input": _list(tensor), "output": _list(tensor)})
 
 
 def _statistics(contract: Contract) -> Schema:
     duration = _object({"count": COUNT, "ns": COUNT})
     names = ("success", "fail", "queue", *(f"compute_{what}" for what in ("input", "infer", "output")))
-    told: Schema = {"name": {"const": contract.model}, "version": {"const": contract.version}}
-    told |= dict.fromkeys(("last_inference", "inference_count", "execution_count"), COUNT)
-    told["inference_stats"] = _object(dict.fromkeys((*names, "cache_hit", "cache_miss"), duration))
-    return _object({**told, "batch_stats": _list({})})
+    properties: Schema = {"name": {"const": contract.model}, "version": {"const": contract.version}}
+    properties |= dict.fromkeys(("last_inference", "inference_count", "execution_count"), COUNT)
+    properties["inference_stats"] = _object(dict.fromkeys((*names, "cache_hit", "cache_miss"), duration))
+    return _object({**properties, "batch_stats": _list({})})
 
 
 def _decision() -> Schema:
-    """Rows say more to a caller with the scope `explain`."""
+    """A decision; its rows have further members for a caller with the scope `explain`."""
     row: Schema = {"id": TEXT, "outcome": {"enum": OUTCOMES}, "reason": {"enum": REASONS}}
     rows = {
         "type": "object",
         "required": list(row),
         "properties": {**row, "by": {"type": ["string", "null"]}},
     }
-    told = {"id": TEXT, "received": {"type": "number"}, "policy": TEXT, "mode": TEXT}
-    return _object({**told, "rows": _list(rows)})
+    properties = {"id": TEXT, "received": {"type": "number"}, "policy": TEXT, "mode": TEXT}
+    return _object({**properties, "rows": _list(rows)})
 
 
 def _review() -> Schema:
     states = {"enum": ["waiting", "decided", "expired"]}
     answer = {"anyOf": [ref("InferReply"), ref("Error")]}
-    told = {"id": TEXT, "state": states, "expires": {"type": "number"}}
-    return _object({**told, "answer": answer}, list(told))
+    properties = {"id": TEXT, "state": states, "expires": {"type": "number"}}
+    return _object({**properties, "answer": answer}, list(properties))
 
 
 def _object(properties: Schema, required: Sequence[str] | None = None) -> Schema:
-    """An object of ours: these members and no others."""
-    needed = list(properties if required is None else required)
-    return {"type": "object", "required": needed, "properties": properties, "additionalProperties": False}
+    """An object with these members and no others."""
+    names = list(properties if required is None else required)
+    return {"type": "object", "required": names, "properties": properties, "additionalProperties": False}
 
 
 def _list(items: Schema) -> Schema:

@@ -1,12 +1,8 @@
-"""One connection of HTTP/1.1: its `Reader` queues requests, this answers them in order, one write each.
+"""One HTTP/1.1 connection: its `Reader` queues requests, this answers them in order, one write each.
 
-One request of a connection is answered at a time. What a client sends ahead waits its turn, and once
-anything waits nothing more is read; nor is a further request begun while a reply is stuck on its way out.
-A reply to a request that has not been read whole, or that breaks a rule, ends the connection: it is sent,
-and what still comes in is dropped for a while, because a plain close could destroy the reply on its way.
-
-There are neither messages nor timers per request: a connection has one deadline, which `Server` compares
-with the clock now and then.
+All that it does follows from the tables of `states`: it reports what happens as an event, and asks what to
+wait for. A request costs neither a message nor a timer: a connection has one deadline, which the server
+compares with the clock now and then.
 """
 
 from __future__ import annotations
@@ -14,295 +10,328 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Iterable, Sequence
 from http import HTTPStatus
-from typing import Protocol
 
-from gateway.listener.limits import Limits, Violation
-from gateway.listener.messages import Admitted, ClientAddresses, Fault, Handler, Reply
-from gateway.listener.parser import ANSWER, BODY, END, HEAD, REQUEST, TAKING, Awaits, Reader, Turn
+from gateway.listener.limits import RemoteProtocolError
+from gateway.listener.managed import ConnectionServer
+from gateway.listener.messages import Admitted, Fault, Reply
+from gateway.listener.parser import PendingRequest, Reader
+from gateway.listener.states import (
+    AFTER_WRITE,
+    ANSWER,
+    ANSWER_PAUSED,
+    CLOSE,
+    CLOSED,
+    CLOSING,
+    DONE,
+    EOF,
+    FIRST_BYTE,
+    IDLE,
+    LINGERING,
+    READY,
+    REPLIES,
+    SPOILED,
+    WAITS,
+    WAITS_QUEUED,
+    ReadEvent,
+    Wait,
+    WaitTarget,
+    WriteEvent,
+)
 
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-CLOSE = b"connection: close\r\n"
-STATUS = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in HTTPStatus}
-_LATE = {HEAD: "the headers did not arrive in time", BODY: "the body did not arrive in time"}
+CONTINUE_HEAD = b"HTTP/1.1 100 Continue\r\n\r\n"
+CLOSE_HEADER = b"connection: close\r\n"
+STATUS_LINES = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in HTTPStatus}
+TOO_SLOW = {
+    WaitTarget.HEAD: "the headers did not arrive in time",
+    WaitTarget.BODY: "the body did not arrive in time",
+}
+# What every request needs of the tables, looked up once.
+AFTER_ANSWER_BEGUN = AFTER_WRITE[WriteEvent.ANSWER_BEGUN]
+REPLY_KEEPS = WriteEvent.REPLY_KEEPS
+AFTER_REPLY_KEEPS = AFTER_WRITE[REPLY_KEEPS]
 log = logging.getLogger(__name__)
 
 
-class Owner(Protocol):
-    """What a connection needs of its server. patience_s: by what it waits for."""
+class Connection(asyncio.Protocol):
+    """A connection of a server, a `ManagedConnection`. Its transport is of TCP, or of TLS (`tls_transport`).
 
-    @property
-    def patience_s(self) -> Sequence[float]: ...
-
-    @property
-    def overrun(self) -> bool: ...
-
-    handler: Handler
-    limits: Limits
-    proxies: ClientAddresses | None
-    draining: bool
-
-    def remember(self, one: Guest, /) -> bool: ...
-
-    def forget(self, one: Guest, /) -> None: ...
-
-    def seat(self, principal: str, /) -> bool: ...
-
-    def unseat(self, principals: Iterable[str], /) -> None: ...
-
-
-class Guest(Protocol):
-    """What a server needs of whoever holds one of its connections.
-
-    deadline_s: when, on the loop's clock, `expire` is to be called; idle_since_s: since when nothing is under
-    way, None if something is (half a head is nothing: it costs a caller nothing to send); drain: to hang up
-    unless something is under way, which then ends the connection; abandon: to hang up whatever is under way.
+    write_state: what has become of the reply under way. The read state is the reader's.
     """
 
-    deadline_s: float
-
-    @property
-    def idle_since_s(self) -> float | None: ...
-
-    def expire(self, now_s: float, /) -> None: ...
-
-    def drain(self) -> None: ...
-
-    def abandon(self) -> None: ...
-
-
-class Connection(asyncio.Protocol):
-    """One connection of a server, a `Guest`. Its transport may be of TLS (`secured.py`): it makes no odds."""
-
     __slots__ = (
-        "_awaits",
-        "_eof",
-        "_gone",
+        "_disconnection",
         "_loop",
-        "_paused",
         "_principals",
         "_reader",
         "_server",
-        "_stuck",
         "_task",
         "_transport",
         "_unsent_bytes",
+        "_wait",
         "deadline_s",
+        "write_state",
     )
 
-    def __init__(self, server: Owner, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: ConnectionServer, loop: asyncio.AbstractEventLoop) -> None:
         self._server, self._loop = server, loop
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
-        self._gone: asyncio.Future[None] | None = None
-        self._awaits = ANSWER
-        self._eof = self._paused = self._stuck = False
+        self._disconnection: asyncio.Future[None] | None = None
+        self.write_state = READY
+        self._wait = ANSWER  # until there is a transport
         self._unsent_bytes = 0
         self._principals: frozenset[str] = frozenset()
         self.deadline_s = math.inf
+
+    # ---------------------------------------------------------------- called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         server, self._transport = self._server, transport  # type: ignore[assignment]
         peer = transport.get_extra_info("peername")
         address = str(peer[0]) if isinstance(peer, tuple) else ""
         self._reader = Reader(
-            server.handler.admit, server.limits, address, server.proxies, self.gone, self.claim
+            server.handler.admit,
+            server.limits,
+            address,
+            server.proxies,
+            self.disconnected,
+            self.count_connection,
         )
-        if not server.remember(self):
+        if not server.add_connection(self) and self.write_state is READY:
+            # With too many to turn away, none gets the time to read why.
+            self._reader.move(ReadEvent.ENDED if server.saturated else ReadEvent.TURNED_AWAY)
             self._refuse(Fault.UNAVAILABLE)
-            self._reader.turns[-1].whole = server.overrun  # then there is no time for it to read why
         self._proceed()
 
     def data_received(self, data: bytes) -> None:
         reader = self._reader
-        if reader.over:
+        if reader.state is not IDLE and reader.state >= DONE:  # what follows is dropped
             return
         try:
             reader.feed(data)
-        except Violation as broken:
-            self._refuse(broken.fault, broken.what)
+        except RemoteProtocolError as error:
+            self._refuse(error.fault, error.what)
         except Exception:
             log.exception("a request could not be read: this is a defect of the gateway")
             self._refuse(Fault.UNAVAILABLE)
         self._proceed()
 
     def eof_received(self) -> bool:
-        """Half a hang-up, or a whole one: who waits for an answer still gets it."""
-        self._eof = True
-        self._wake()
-        return self._task is not None or bool(self._reader.turns)
+        """The client sends no more. Returns whether it still gets a reply; else the transport closes."""
+        self._reader.move(ReadEvent.EOF)
+        self._move(WriteEvent.EOF)
+        self._report_disconnection()
+        if self.write_state is CLOSING:
+            self._wait = CLOSE  # with the deadline of what it waited for
+            return False
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._move(WriteEvent.LOST)
         self._reader.close()
-        self._server.unseat(self._principals)
-        self._wake()
-        if self._task is None:
-            self._server.forget(self)
+        self._server.uncount_connection(self._principals)
+        self._report_disconnection()
+        if self.write_state is CLOSED:
+            self._server.remove_connection(self)
 
     def pause_writing(self) -> None:
         assert self._transport is not None
-        self._stuck, self._unsent_bytes = True, self._transport.get_write_buffer_size()
+        self._move(WriteEvent.BLOCKED)
+        self._unsent_bytes = self._transport.get_write_buffer_size()
 
     def resume_writing(self) -> None:
-        self._stuck = False
+        self._move(WriteEvent.RESUMED)
         self._proceed()
 
-    async def gone(self) -> None:
-        """Returns when the caller has hung up, or has said that it will send no more.
+    # ---------------------------------------------------------------- called by the handler
 
-        Behind what it has sent ahead that cannot be seen: nothing is read while anything waits.
+    async def disconnected(self) -> None:
+        """Returns when the client has closed the connection, or its sending half.
+
+        That cannot be noticed while further requests wait: nothing is read then.
         """
-        if not self._eof and self._transport is not None:
-            self._gone = self._loop.create_future()
-            await self._gone
+        if self._transport is not None and self._reader.state is not EOF:
+            self._disconnection = self._loop.create_future()
+            await self._disconnection
 
-    def claim(self, principal: str) -> bool:
-        """Counts this connection as one of the principal's, once. False, and its end: there are too many."""
+    def count_connection(self, principal: str) -> bool:
+        """Counts this connection as one of the principal's, once. False if it has too many: then it ends."""
         if principal in self._principals:
             return True
-        if self._server.seat(principal):
+        if self._server.count_connection(principal):
             self._principals |= {principal}
             return True
-        self._reader.last = True
+        self._reader.keep_alive = False
         return False
 
-    def _wake(self) -> None:
-        if self._gone is not None and not self._gone.done():
-            self._gone.set_result(None)
+    # ---------------------------------------------------------------- requests and replies
+
+    def _move(self, event: WriteEvent) -> None:
+        self.write_state = AFTER_WRITE[event][self.write_state]
+
+    def _report_disconnection(self) -> None:
+        if self._disconnection is not None and not self._disconnection.done():
+            self._disconnection.set_result(None)
 
     def _refuse(self, fault: Fault, what: str = "") -> None:
-        """Ends the connection with a reply, after those to what was asked before."""
-        self._reader.over, self._reader.stage = True, REQUEST
-        self._reader.turns.append(Turn(self._server.handler.refuse(fault, what), keep=False))
+        """Queues the last reply, unless the one to a request whose body is spoiled will be the last."""
+        if self._reader.state is not SPOILED:
+            self._reader.queue.append(PendingRequest(self._server.handler.refuse(fault, what)))
+
+    def _next_wait(self) -> Wait:
+        reader = self._reader
+        return WAITS_QUEUED[self.write_state] if reader.queue else WAITS[self.write_state][reader.state]
 
     def _proceed(self) -> None:
-        """Begins what is next in turn unless something is under way; says what is waited for, until when."""
-        turns = self._reader.turns
-        while turns and self._task is None and not self._stuck:
-            self._begin(turns.popleft())
-        if self._transport is None or self._awaits is END:
-            return
-        busy = self._task is not None or self._stuck
-        self._pause(busy and (bool(turns) or self._reader.stage is not REQUEST))
-        awaits = self._reader.stage if not busy else TAKING if self._stuck else ANSWER
-        if awaits is not self._awaits:
-            self._await(awaits)
-        if awaits is BODY and self._reader.expects:
-            self._reader.expects = False
-            self._transport.write(CONTINUE)
+        """Begins the next request unless one is under way, and waits for what the tables say."""
+        reader = self._reader
+        while reader.queue and self.write_state is READY:
+            self._begin(reader.queue.popleft())
+        write_state = self.write_state  # as in `_next_wait`, without a call
+        wait = WAITS_QUEUED[write_state] if reader.queue else WAITS[write_state][reader.state]
+        if wait is not self._wait:
+            self._change_wait(wait)
 
-    def _await(self, awaits: Awaits) -> None:
-        self._awaits = awaits
-        self.deadline_s = self._loop.time() + self._server.patience_s[awaits]
+    def _change_wait(self, wait: Wait) -> None:
+        transport, before = self._transport, self._wait
+        assert transport is not None
+        self._wait = wait
+        if wait.awaits is not before.awaits:
+            self.deadline_s = self._loop.time() + self._server.timeouts_s[wait.awaits]
+        if wait.reads is not before.reads:
+            if wait.reads:
+                transport.resume_reading()
+            else:
+                transport.pause_reading()
+        if wait.continues:
+            self._reader.move(ReadEvent.CONTINUED)
+            transport.write(CONTINUE_HEAD)
 
-    def _pause(self, pause: bool) -> None:
-        """Stops reading, or reads on; never after the end, where there is nothing to read."""
-        if pause is self._paused or self._eof or self._transport is None:
-            return
-        self._paused = pause
-        if pause:
-            self._transport.pause_reading()
+    def _begin(self, request: PendingRequest) -> None:
+        self._wait, self.deadline_s = ANSWER if self._wait.reads else ANSWER_PAUSED, math.inf
+        if isinstance(request.step, Reply):
+            self._write(request, request.step)
         else:
-            self._transport.resume_reading()
+            self.write_state = AFTER_ANSWER_BEGUN[self.write_state]
+            self._task = self._loop.create_task(self._answer(request, request.step))
 
-    def _begin(self, turn: Turn) -> None:
-        self._awaits, self.deadline_s = ANSWER, math.inf
-        if isinstance(turn.step, Reply):
-            self._write(turn, turn.step)
-        else:
-            self._task = self._loop.create_task(self._answer(turn, turn.step))
-
-    async def _answer(self, turn: Turn, admitted: Admitted) -> None:
+    async def _answer(self, request: PendingRequest, admitted: Admitted) -> None:
         try:
-            reply = await admitted.answer(turn.body)
-        except asyncio.CancelledError:  # who waits would wait for ever
-            self.abandon()
+            reply = await admitted.answer(request.body)
+        except asyncio.CancelledError:
+            self._end_without_reply(WriteEvent.CANCELLED)
             raise
         except Exception:
             log.exception("a request could not be answered: this is a defect of the gateway")
             reply = self._server.handler.refuse(Fault.UNAVAILABLE)
         finally:
             self._task = None
-            if self._transport is None:
-                self._server.forget(self)
-        if reply is None:  # nobody is there any more
-            self._end(whole=True)
+        if reply is None or self._transport is None:
+            self._end_without_reply(WriteEvent.NO_REPLY)
         else:
-            self._write(turn, reply)
+            self._write(request, reply)
             self._proceed()
 
-    def _write(self, turn: Turn, reply: Reply) -> None:
-        transport = self._transport
-        if transport is None:
-            return
-        keep = turn.keep and turn.whole and not self._eof and not self._server.draining
+    def _end_without_reply(self, event: WriteEvent) -> None:
+        """After the handler's work, where the client gets no reply or there is no connection any more."""
+        if self._transport is None:
+            self._move(event)
+            self._server.remove_connection(self)
+        elif event is WriteEvent.CANCELLED:
+            self._abort(event)
+        else:
+            self._end(event)
+
+    def _write(self, request: PendingRequest, reply: Reply) -> None:
+        """Writes a reply, and ends the connection if the tables say that it is the last."""
+        transport, reader = self._transport, self._reader
+        assert transport is not None
+        event = REPLY_KEEPS if reader.queue else REPLIES[reader.state]
+        kept = event is REPLY_KEEPS and not self._server.draining
+        if kept:
+            self.write_state = AFTER_REPLY_KEEPS[self.write_state]
+        else:
+            self._move(WriteEvent.REPLY_CLOSES if event is REPLY_KEEPS else event)
         transport.write(
             b"%b%bcontent-length: %d\r\n%b\r\n%b"
             % (
-                STATUS[reply.status],
+                STATUS_LINES[reply.status],
                 reply.headers,
                 len(reply.body),
-                b"" if keep else CLOSE,
-                b"" if turn.bare else reply.body,
+                b"" if kept else CLOSE_HEADER,
+                b"" if request.head_only else reply.body,
             )
         )
-        if not keep:
-            self._end(turn.whole)
+        if not kept:
+            self._close()
 
-    def _end(self, whole: bool) -> None:
-        """Hangs up: at once, or when the caller has had time to read why, unless it hangs up itself."""
+    def _end(self, event: WriteEvent) -> None:
+        self._move(event)
+        self._close()
+
+    def _abort(self, event: WriteEvent) -> None:
+        assert self._transport is not None
+        self._move(event)
+        self._reader.end()
+        self._transport.abort()
+
+    def _close(self) -> None:
+        """Closes the transport; in LINGERING only its sending half, until the client closes the other."""
         transport = self._transport
-        if transport is None:
-            return
-        self._reader.over = True
-        self._reader.turns.clear()
-        self._pause(False)
+        assert transport is not None
+        self._reader.end()
         self._unsent_bytes = transport.get_write_buffer_size()
-        self._await(TAKING if self._unsent_bytes else END)
-        self._awaits = END
-        if whole or self._eof:
-            transport.close()
-        else:
+        self._change_wait(CLOSE)
+        if self._unsent_bytes:
+            self._extend(self._loop.time())
+        if self.write_state is LINGERING:
             transport.write_eof()
-
-    def expire(self, now_s: float) -> None:
-        """What the deadline was for has not come: a 408 for half a request, the end for all else."""
-        transport = self._transport
-        if transport is None:
-            return
-        if self._awaits in _LATE:
-            self._refuse(Fault.TOO_SLOW, _LATE[self._awaits])
-            self._proceed()
-            return
-        unsent_bytes = transport.get_write_buffer_size()
-        if unsent_bytes and unsent_bytes != self._unsent_bytes:  # it is taken, slowly
-            self._unsent_bytes = unsent_bytes
-            self.deadline_s = now_s + self._server.patience_s[TAKING]
-        elif unsent_bytes or self._awaits is END:
-            transport.abort()
         else:
             transport.close()
+
+    # ---------------------------------------------------------------- called by the server
 
     @property
     def idle_since_s(self) -> float | None:
-        """Since when it waits for a request or for the rest of its head, on the loop's clock."""
-        awaits = self._awaits
-        if awaits is REQUEST or awaits is HEAD:
-            return self.deadline_s - self._server.patience_s[awaits]
+        """Since when it waits for a request or for the rest of a head, on the loop's clock."""
+        awaits = self._wait.awaits
+        if awaits is WaitTarget.REQUEST or awaits is WaitTarget.HEAD:
+            return self.deadline_s - self._server.timeouts_s[awaits]
         return None
 
-    def drain(self) -> None:
-        """Hangs up unless a request is under way, whose reply then ends the connection."""
-        reader = self._reader
-        under_way = self._task is not None or reader.turns or (reader.stage is BODY and not reader.over)
-        if not under_way and self._transport is not None:
-            self._end(whole=True)
+    def expire(self, now_s: float) -> None:
+        """Replies 408 to part of a request; closes or aborts else, unless bytes were taken meanwhile."""
+        transport = self._transport
+        if transport is None:
+            return
+        if self._wait.awaits in TOO_SLOW:
+            self._reader.move(ReadEvent.RULE_BROKEN)
+            self._refuse(Fault.TOO_SLOW, TOO_SLOW[self._wait.awaits])
+            self._proceed()
+            return
+        unsent_bytes = transport.get_write_buffer_size()
+        if unsent_bytes and unsent_bytes != self._unsent_bytes:  # they are taken, slowly
+            self._unsent_bytes = unsent_bytes
+            self._extend(now_s)
+        elif unsent_bytes or self._wait is not FIRST_BYTE:
+            self._abort(WriteEvent.ABORTED)
+        else:
+            self._end(WriteEvent.HUNG_UP)
 
-    def abandon(self) -> None:
-        """Hangs up on whatever is under way."""
+    def _extend(self, now_s: float) -> None:
+        """Gives the client time to take what is unsent."""
+        self.deadline_s = now_s + self._server.timeouts_s[WaitTarget.FLUSH]
+
+    def drain(self) -> None:
+        """Closes unless a request is under way, whose reply then ends the connection."""
+        if self._transport is not None and not self._next_wait().under_way:
+            self._end(WriteEvent.HUNG_UP)
+
+    def terminate(self) -> None:
+        """Closes, and cancels what is under way."""
         if self._task is not None:
             self._task.cancel()
         if self._transport is not None:
-            self._transport.abort()
+            self._abort(WriteEvent.ABORTED)

@@ -1,31 +1,32 @@
-"""The head of one HTTP request, whoever read it: our own server or an ASGI server.
+"""Requests and replies as the listener and its handler exchange them, and the interface of the handler.
 
-Nothing is parsed that nobody asks for, and a body is not read before the head has been let in: `admit`
-gives either the reply to a request or how much body it may have and what then answers it.
+A body is not read before the head is admitted: `Handler.admit` returns either the reply to a request, or how
+large its body may be and what then answers it. What the handler does not ask for is not parsed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from enum import Enum, auto
-from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote
 
 import httptools
 
+from gateway.caching import BoundedCache
+
 Headers = Mapping[bytes, bytes]
-Claim = Callable[[str], bool]
-LONGEST_KEPT = 256
-"""Longer targets are parsed each time, so that nobody fills the memory with them."""
+CountConnection = Callable[[str], bool]
+CACHED, LONGEST_CACHED = 512, 256
+"""So many targets and so many keys are kept parsed, each of at most so many bytes."""
 
 
-def _granted(principal: str, /) -> bool:
+def _uncounted(principal: str, /) -> bool:
     return True
 
 
 class Fault(Enum):
-    """Why the listener itself ends a request or a connection. The handler words the reply."""
+    """Why the listener itself refuses a request or a connection. The handler makes the reply."""
 
     INVALID = auto()
     TOO_LARGE = auto()
@@ -39,30 +40,26 @@ class Fault(Enum):
 class Reply(NamedTuple):
     """One HTTP response.
 
-    headers: as they travel, `name: value` with the name in lower case, each ended by CR LF, so that what
-    many replies share is made once. Content-Length is the server's.
+    headers: as sent, `name: value` with the name in lower case, each ended by CR LF, so that what many
+    replies share is encoded once. The server adds Content-Length.
     """
 
     status: int
     headers: bytes
     body: bytes
 
-    def pairs(self) -> list[tuple[bytes, bytes]]:
-        """The headers one by one, for servers that want them so."""
-        lines = [line.partition(b": ") for line in self.headers.split(b"\r\n") if line]
-        return [(name, value) for name, _, value in lines]
-
 
 class Request:
     """One request without its body.
 
     parts: the path's, decoded, empty ones left out; headers: by lower-case name, repeated ones joined;
-    address: of the client, empty where it has none; gone: returns when the client has hung up; claim: counts
-    the connection as one of this principal's and says whether it may have so many (a door that counts none
-    always says so). Who is told that it may not has to be refused: the connection ends with that reply.
+    address: of the client, empty where it has none; disconnected: returns when the client has closed its
+    connection; count_connection: counts the connection as one of this principal's and returns whether it may
+    have so many (a server that does not count returns True). On False the handler must refuse the request:
+    the connection ends with that reply.
     """
 
-    __slots__ = ("address", "claim", "gone", "headers", "method", "parts")
+    __slots__ = ("address", "count_connection", "disconnected", "headers", "method", "parts")
 
     def __init__(
         self,
@@ -70,15 +67,15 @@ class Request:
         parts: tuple[str, ...],
         headers: Headers,
         address: str,
-        gone: Callable[[], Awaitable[None]],
-        claim: Claim = _granted,
+        disconnected: Callable[[], Awaitable[None]],
+        count_connection: CountConnection = _uncounted,
     ) -> None:
         self.method = method
         self.parts = parts
         self.headers = headers
         self.address = address
-        self.gone = gone
-        self.claim = claim
+        self.disconnected = disconnected
+        self.count_connection = count_connection
 
     def header(self, name: bytes) -> str | None:
         """The value of a header, by its lower-case name."""
@@ -90,17 +87,17 @@ class Request:
         """The caller's key, from `Authorization: Bearer` or `x-api-key`."""
         raw = self.headers.get(b"authorization")
         if raw is not None:
-            token = _kept_token(raw) if len(raw) <= LONGEST_KEPT else _token(raw)
+            token = _TOKENS[raw]
             if token is not None:
                 return token
         return self.header(b"x-api-key")
 
 
 class Admitted(NamedTuple):
-    """A request that may go on.
+    """A request whose body may be read and which may then be answered.
 
-    body_limit: in bytes; at 0 nobody looks at the body. answer: takes the body and gives the reply, or None
-    if the caller has hung up. It may be called once, and raises nothing on purpose.
+    body_limit: in bytes; at 0 the request is answered without its body. answer: takes the body and returns
+    the reply, or None if the client has disconnected. It is called once, and must not raise.
     """
 
     body_limit: int
@@ -116,23 +113,15 @@ class ClientAddresses(Protocol):
 
 
 class Handler(Protocol):
-    """What stands behind a server: the data plane."""
+    """What answers the requests of a server: the data plane."""
 
     def admit(self, request: Request, /) -> Admitted | Reply:
-        """What is to become of a request, told from its head alone."""
+        """Decides from its head alone whether a request is answered, and how."""
         ...
 
     def refuse(self, fault: Fault, what: str = "", /) -> Reply:
-        """The reply to what cannot even be asked; `what`: the error in words, if not the usual."""
+        """The reply to what the listener refuses. what: the text of the error, if not that of the fault."""
         ...
-
-
-def joined(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Headers by name, of which some come more than once: one value each, as RFC 9110 joins them."""
-    headers: dict[bytes, bytes] = {}
-    for name, value in pairs:
-        headers[name] = headers[name] + b", " + value if name in headers else value
-    return headers
 
 
 def parts_of(path: str) -> tuple[str, ...]:
@@ -141,14 +130,7 @@ def parts_of(path: str) -> tuple[str, ...]:
 
 
 def parts_of_target(target: bytes) -> tuple[str, ...]:
-    """The parts of the path in a request line. Raises ValueError if there is none.
-
-    Cost: 0.1 us for one that was seen lately; 3 us else.
-    """
-    return _kept(target) if len(target) <= LONGEST_KEPT else _parsed(target)
-
-
-def _parsed(target: bytes) -> tuple[str, ...]:
+    """The parts of the path in a request line. Raises ValueError if there is none. Cost: 3 us."""
     try:
         path = httptools.parse_url(target).path or b""
     except httptools.HttpParserInvalidURLError:
@@ -156,17 +138,17 @@ def _parsed(target: bytes) -> tuple[str, ...]:
     return parts_of(unquote(path.decode("ascii")))
 
 
-_kept = lru_cache(maxsize=512)(_parsed)
+PARTS_BY_TARGET = BoundedCache(parts_of_target, entries=CACHED, longest=LONGEST_CACHED)
 
 
-def bearer(authorization: str) -> str | None:
+def bearer_token(authorization: str) -> str | None:
     """The key that follows `Bearer`; None of any other scheme."""
     scheme, _, token = authorization.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 
 
 def _token(authorization: bytes) -> str | None:
-    return bearer(authorization.decode("latin-1"))
+    return bearer_token(authorization.decode("latin-1"))
 
 
-_kept_token = lru_cache(maxsize=512)(_token)
+_TOKENS = BoundedCache(_token, entries=CACHED, longest=LONGEST_CACHED)

@@ -1,17 +1,17 @@
-"""The listener of the data plane: a lean HTTP/1.1 server over one handler.
+"""The HTTP/1.1 server of the data plane: one listening socket, one handler.
 
-It is our own because the door is where limits must hold, whoever is at the other end: uvicorn's httptools
-has no timeout for a head or a body and no bound on headers. It also takes half the time, 16 us a request
-where uvicorn takes 29 (a handler that replies at once): no ASGI messages, one write, and nothing made anew
-that can be made once. llhttp (httptools) still does the parsing.
+It is our own because limits must hold before a client is known: uvicorn with httptools has no timeout for a
+head or a body and no bound on headers. It also takes half the time, 16 us a request where uvicorn takes 29
+(with a handler that replies at once): it passes no ASGI messages, writes each reply once, and reuses what
+does not change between requests. llhttp (httptools) does the parsing.
 
-    Server ── Connection (answers in turn) ── Reader (bytes to requests) ── Handler (the data plane)
-         └─ Secured (TLS) ─┘
+    Server ── Connection (replies in order) ── Reader (bytes to requests) ── Handler (the data plane)
+         └─ TlsTransport ─┘
 
-There are only so many connections: a new one beyond that takes the place of the one that has been idle
-longest, or is told that there is no room.
+The number of connections is bounded: a new one beyond the bound replaces the one that has been idle longest;
+if none is idle, it gets a 503.
 
-At shutdown it stops accepting, ends idle connections, and lets what is under way finish.
+At shutdown the server stops accepting, closes idle connections, and finishes the requests under way.
 """
 
 from __future__ import annotations
@@ -23,21 +23,23 @@ import ssl
 from collections.abc import Iterable
 from heapq import nsmallest
 
-from gateway.listener.connection import Connection, Guest
-from gateway.listener.limits import SPARE_CONNECTIONS, Limits, room_for
+from gateway.listener.connection import Connection
+from gateway.listener.limits import SPARE_CONNECTIONS, Limits, connection_capacity
+from gateway.listener.managed import ManagedConnection
 from gateway.listener.messages import ClientAddresses, Handler
-from gateway.listener.tls_transport import Secured
+from gateway.listener.states import timeouts_s
+from gateway.listener.tls_transport import TlsTransport
 
 LIMITS = Limits()
-LOOKED_UP = 64
-"""How many idle connections are looked up at a time: a look at each of 2,048 takes 0.2 ms."""
+IDLE_CANDIDATES = 64
+"""How many of the longest idle connections one search keeps: to search 2,048 takes 0.2 ms."""
 
 
 class Server:
-    """Serves one listening socket. `start` it on the loop that serves, once; `stop` it.
+    """Serves one listening socket. `start` it once, on the loop that serves; then `stop` it.
 
-    draining: no reply leaves its connection open any more. connections: the living ones, and those that are
-    lost while the handler still works for them. tls: serves TLS and nothing else.
+    draining: every reply ends its connection. connections: those that are open, and those that are lost while
+    the handler still works for them. tls: all connections are of TLS.
     """
 
     def __init__(
@@ -48,20 +50,14 @@ class Server:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.handler, self.limits, self.proxies, self._tls = handler, limits, proxies, tls
-        self.patience_s = (
-            limits.idle_s,
-            limits.head_s,
-            limits.body_s,
-            math.inf,  # the handler has deadlines of its own
-            limits.stuck_s,
-            limits.linger_s,
-        )
+        self.timeouts_s = timeouts_s(limits)
         self.draining = False
-        self.connections: set[Guest] = set()
-        self._room = limits.connections
-        self._idle: list[tuple[float, Guest]] = []  # as it was when they were looked up, the longest last
-        self._seats: dict[str, int] = {}  # connections by principal
-        self._most_seats = math.inf if proxies else limits.connections_per_caller
+        self.connections: set[ManagedConnection] = set()
+        self._capacity = limits.connections
+        # When each candidate became idle, as it was at the search; the longest idle is last.
+        self._idle_candidates: list[tuple[float, ManagedConnection]] = []
+        self._connections_by_principal: dict[str, int] = {}
+        self._limit_per_principal = math.inf if proxies else limits.connections_per_caller
         self._empty = asyncio.Event()
         self._listener: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -69,88 +65,89 @@ class Server:
     async def start(self, listening: socket.socket, backlog: int = 2048) -> None:
         """Begins to accept."""
         loop, tls = asyncio.get_running_loop(), self._tls
-        self._room = room_for(self.limits.connections)
-        made = (lambda: Connection(self, loop)) if tls is None else (lambda: Secured(self, loop, tls))
+        self._capacity = connection_capacity(self.limits.connections)
+        made = (lambda: Connection(self, loop)) if tls is None else (lambda: TlsTransport(self, loop, tls))
         self._listener = await loop.create_server(made, sock=listening, backlog=backlog)
         self._sweeper = loop.call_later(self.limits.sweep_s, self._sweep, loop)
 
     async def stop(self, grace_s: float) -> None:
-        """Stops accepting and returns when the last reply has left, or after `grace_s`: then it hangs up."""
+        """Stops accepting; returns when the last reply is sent, or after `grace_s` cancels what is left."""
         if self._listener is None:
             return
         self._listener.close()
         self.draining = True
-        for one in tuple(self.connections):
-            one.drain()
+        for connection in tuple(self.connections):
+            connection.drain()
         try:
             async with asyncio.timeout(grace_s):
-                await self._gone()
+                await self._wait_empty()
         except TimeoutError:
-            for one in tuple(self.connections):
-                one.abandon()
-            await self._gone()
+            for connection in tuple(self.connections):
+                connection.terminate()
+            await self._wait_empty()
         if self._sweeper is not None:
             self._sweeper.cancel()
         self._listener = None
 
-    async def _gone(self) -> None:
-        """Returns when there is no connection any more."""
+    async def _wait_empty(self) -> None:
+        """Returns when there is no connection left."""
         while self.connections:
             self._empty.clear()
             await self._empty.wait()
 
-    def remember(self, one: Guest) -> bool:
-        """Counts a connection; whether there is room for it."""
-        self.connections.add(one)
+    def add_connection(self, connection: ManagedConnection) -> bool:
+        """Adds a connection. Returns whether there is capacity for it, or an idle one was closed instead."""
+        self.connections.add(connection)
         if self.draining:
-            one.drain()
-        return len(self.connections) <= self._room or self._make_room(one)
+            connection.drain()
+        return len(self.connections) <= self._capacity or self._close_longest_idle(connection)
 
-    def _make_room(self, newcomer: Guest) -> bool:
-        """Hangs up on who has been idle longest. Returns whether there is anybody.
+    def _close_longest_idle(self, newcomer: ManagedConnection) -> bool:
+        """Closes the connection that has been idle longest. Returns whether there is one.
 
-        Who was not among the longest when they were looked up is not among them now, if these are unchanged.
+        While a candidate of the last search is still idle since the same time, no other has been idle longer.
         """
         while True:
-            while self._idle:
-                since_s, one = self._idle.pop()
-                if one.idle_since_s == since_s:
-                    one.drain()
+            while self._idle_candidates:
+                since_s, connection = self._idle_candidates.pop()
+                if connection.idle_since_s == since_s:
+                    connection.drain()
                     return True
-            idle = ((one.idle_since_s, one) for one in self.connections if one is not newcomer)
-            known = [(since_s, one) for since_s, one in idle if since_s is not None]
-            self._idle = nsmallest(LOOKED_UP, known, key=lambda pair: pair[0])[::-1]
-            if not self._idle:
+            since = ((one.idle_since_s, one) for one in self.connections if one is not newcomer)
+            idle = [(since_s, one) for since_s, one in since if since_s is not None]
+            self._idle_candidates = nsmallest(IDLE_CANDIDATES, idle, key=lambda pair: pair[0])[::-1]
+            if not self._idle_candidates:
                 return False
 
     @property
-    def overrun(self) -> bool:
-        """Whether there are so many connections that nobody more can be told why it is turned away."""
-        return len(self.connections) > self._room + SPARE_CONNECTIONS
+    def saturated(self) -> bool:
+        """Whether there are too many connections to give a further one a 503."""
+        return len(self.connections) > self._capacity + SPARE_CONNECTIONS
 
-    def seat(self, principal: str) -> bool:
-        """Counts a connection of a principal, unless it has too many. Behind proxies it has never."""
-        taken = self._seats.get(principal, 0)
-        if taken >= self._most_seats:
-            return False
-        self._seats[principal] = taken + 1
-        return True
-
-    def unseat(self, principals: Iterable[str]) -> None:
-        """Counts a connection of each no more."""
-        for principal in principals:
-            self._seats[principal] -= 1
-            if not self._seats[principal]:
-                del self._seats[principal]
-
-    def forget(self, one: Guest) -> None:
-        self.connections.discard(one)
+    def remove_connection(self, connection: ManagedConnection) -> None:
+        """Removes a connection that is lost and has no request under way."""
+        self.connections.discard(connection)
         if not self.connections:
             self._empty.set()
 
+    def count_connection(self, principal: str) -> bool:
+        """Counts one more connection of a principal. False if it has too many; behind proxies none has."""
+        count = self._connections_by_principal.get(principal, 0)
+        if count >= self._limit_per_principal:
+            return False
+        self._connections_by_principal[principal] = count + 1
+        return True
+
+    def uncount_connection(self, principals: Iterable[str]) -> None:
+        """Counts one connection less of each principal."""
+        for principal in principals:
+            self._connections_by_principal[principal] -= 1
+            if not self._connections_by_principal[principal]:
+                del self._connections_by_principal[principal]
+
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Ends what has been waited for too long. Cost: about 50 ns a connection."""
+        """Ends the connections whose deadline has passed. Cost: about 50 ns a connection."""
         self._sweeper = loop.call_later(self.limits.sweep_s, self._sweep, loop)
         now_s = loop.time()
-        for one in [one for one in self.connections if one.deadline_s <= now_s]:
-            one.expire(now_s)
+        for connection in [one for one in self.connections if one.deadline_s <= now_s]:
+            connection.expire(now_s)

@@ -1,9 +1,9 @@
-"""From the decisions of one request to what may leave of them, whatever the protocol.
+"""The answer to one request from the decisions of its rows, for HTTP and gRPC alike.
 
-A batch with every row answered is an `Answer`. If some are not, the request ends as its worst row and gives
-no outputs, unless the client asked for the output `fs_row_outcome`: then each row says how it ended and
-withheld rows are blank. An answer that breaks the model's contract does not leave: its request ends as
-unavailable. Only exposed outputs can leave, and only as far as the caller's tier shows them.
+A batch with every row answered is an `Answer`. If some are not, the request ends as its worst row and has
+no outputs, unless the client requested the output `fs_row_outcome`: then each row says how it ended and
+withheld rows are blank. An answer that breaks the model's contract is not sent: its request ends as
+unavailable. Only exposed outputs are sent, with the values that the caller's tier discloses.
 """
 
 from __future__ import annotations
@@ -14,20 +14,33 @@ from urllib.parse import quote
 
 import numpy as np
 
-from gateway.core.decision import Decision, Deferred, Degraded, Outcome, Reason, Refused, Served, Tensors
-from gateway.protocol.contract import ROW_OUTCOME, Array, Contract, RequestedOutput, TensorSpec
+from fallbacks.oip.tensors import Array
+from gateway.core.decision import (
+    OUTCOME_NAMES,
+    Decision,
+    Deferred,
+    Degraded,
+    Outcome,
+    Reason,
+    Refused,
+    Served,
+    Tensors,
+)
+from gateway.core.rows import Mask
+from gateway.protocol.contract import ROW_OUTCOME, Contract, RequestedOutput, TensorSpec
 from gateway.protocol.disclosure import Tier, disclose
-from gateway.protocol.endings import Ending, ending, worst_row
+from gateway.protocol.endings import Ending, ending_of, worst_row
 from gateway.protocol.infer_request import InferRequest
-from gateway.protocol.tensors import Mask, blank, classify
+from gateway.protocol.tensors import blank, classify
 
 REVIEWS = "/reviews/"
 
 
 class Answer(NamedTuple):
-    """What leaves: every requested output by name, all rows; where it is withheld, the rows are blank.
+    """Every requested output by name, with all rows.
 
-    urls: where the deferred rows will be answered, in row order.
+    withheld: bool[rows], the rows without an answer, which are blank; urls: where the answers to the deferred
+    rows can be polled, in row order.
     """
 
     outputs: Mapping[str, Array]
@@ -37,24 +50,24 @@ class Answer(NamedTuple):
 
 
 class NoAnswer(NamedTuple):
-    """Nothing leaves but how the request ended."""
+    """No output: the reply says how the request ended."""
 
     end: Deferred | Refused
     urls: tuple[str, ...] = ()
 
 
-Shown: TypeAlias = tuple[RequestedOutput, TensorSpec, Array, Mask | None]
-"""One requested output as it leaves, and its blank rows. The spec is that of what is shown."""
+ReplyOutput: TypeAlias = tuple[RequestedOutput, TensorSpec, Array, Mask | None]
+"""One requested output as it is sent, the form of its array, and which of its rows are blank."""
 
 
-def answer_of(
+def build_answer(
     contract: Contract,
     request: InferRequest,
     decisions: Sequence[Decision],
     tier: Tier,
     reviews: str = REVIEWS,
 ) -> Answer | NoAnswer:
-    """What may leave, from one decision a row in row order. `reviews`: where tickets are polled."""
+    """The answer from one decision a row, in row order. reviews: the path under which tickets are polled."""
     if len(decisions) != request.rows:
         return NoAnswer(Refused(Reason.UNAVAILABLE))
     outcomes = [decision.outcome for decision in decisions]
@@ -70,31 +83,31 @@ def answer_of(
     if outputs is None:
         return NoAnswer(Refused(Reason.UNAVAILABLE))
     if request.wants_row_outcome:
-        ends = [ending(outcome).outcome.encode() for outcome in outcomes]
-        outputs[ROW_OUTCOME.name] = np.array(ends, np.object_)
+        names = [OUTCOME_NAMES[type(outcome)].encode() for outcome in outcomes]
+        outputs[ROW_OUTCOME.name] = np.array(names, np.object_)
     return Answer(outputs, withheld, _ending_of_all(outcomes, worst), urls)
 
 
-def shown(
+def reply_outputs(
     contract: Contract, request: InferRequest, outputs: Mapping[str, Array], withheld: Mask | None
-) -> list[Shown]:
-    """The requested outputs in their order, classified where that was asked for."""
-    leaving: list[Shown] = []
-    for asked in request.outputs:
-        spec, array = contract.outputs_by_name[asked.name], outputs[asked.name]
-        hidden = None if spec is ROW_OUTCOME else withheld
-        if asked.classification is not None:
-            spec, array = classify(spec, array, asked.classification, hidden, contract.labels)
-        leaving.append((asked, spec, array, hidden))
-    return leaving
+) -> list[ReplyOutput]:
+    """The requested outputs in their order, classified where that was requested."""
+    found: list[ReplyOutput] = []
+    for requested in request.outputs:
+        spec, array = contract.outputs_by_name[requested.name], outputs[requested.name]
+        blank_rows = None if spec is ROW_OUTCOME else withheld
+        if requested.classification is not None:
+            spec, array = classify(spec, array, requested.classification, blank_rows, contract.labels)
+        found.append((requested, spec, array, blank_rows))
+    return found
 
 
 def _ending_of_all(outcomes: Sequence[Outcome], worst: Outcome) -> Ending:
-    """How a request ends: as its worst row, and by everybody who had a part in it."""
-    end = ending(worst)
+    """The ending of a request: that of its worst row, but answered by all that answered a row."""
+    ending = ending_of(worst)
     if len(outcomes) == 1:
-        return end
-    return end._replace(by=",".join(dict.fromkeys(ending(outcome).by for outcome in outcomes)))
+        return ending
+    return ending._replace(by=",".join(dict.fromkeys(ending_of(outcome).by for outcome in outcomes)))
 
 
 def _withheld(outcomes: Sequence[Outcome]) -> Mask:
@@ -102,40 +115,41 @@ def _withheld(outcomes: Sequence[Outcome]) -> Mask:
 
 
 def _urls(outcomes: Sequence[Outcome], reviews: str) -> tuple[str, ...]:
-    """Where the deferred rows will be answered, in row order."""
+    """Where the answers to the deferred rows can be polled, in row order."""
     return tuple(reviews + quote(o.ticket, safe="") for o in outcomes if isinstance(o, Deferred))
 
 
 def _gather(
     contract: Contract, request: InferRequest, answers: Sequence[Tensors], withheld: Mask | None, tier: Tier
 ) -> dict[str, Array] | None:
-    """The requested outputs, rows in order, as the tier shows them; None if an answer breaks the contract."""
+    """The requested outputs, rows in order, as the tier discloses them; None if one breaks the contract."""
     stacked: dict[str, Array] = {}
-    for asked in request.outputs:
-        spec = contract.outputs_by_name[asked.name]
+    for requested in request.outputs:
+        spec = contract.outputs_by_name[requested.name]
         if spec is not ROW_OUTCOME:
             array = _stack(spec, [answer.get(spec.name) for answer in answers])
             if array is None:
                 return None
             stacked[spec.name] = array
-    shown = dict(disclose(stacked, tier, contract.bf16))
+    disclosed = dict(disclose(stacked, tier, contract.bf16))
     if withheld is None:
-        return shown
-    return {name: _spread(contract.outputs_by_name[name], array, withheld) for name, array in shown.items()}
+        return disclosed
+    specs = contract.outputs_by_name
+    return {name: _spread(specs[name], array, withheld) for name, array in disclosed.items()}
 
 
 def _stack(spec: TensorSpec, rows: Sequence[Array | None]) -> Array | None:
-    """Answers of one row each as one array, if all have the form that the contract promises."""
+    """Answers of one row each as one array; None unless all have the form that the contract states."""
     if not rows:
         return blank(spec, (0, *(size or 0 for size in spec.shape[1:])))
-    held = [row for row in rows if row is not None and row.shape[:1] == (1,) and spec.fits(row)]
-    if len(held) != len(rows) or len({row.shape for row in held}) != 1:
+    fitting = [row for row in rows if row is not None and row.shape[:1] == (1,) and spec.fits(row)]
+    if len(fitting) != len(rows) or len({row.shape for row in fitting}) != 1:
         return None
-    return held[0] if len(held) == 1 else np.concatenate(held)
+    return fitting[0] if len(fitting) == 1 else np.concatenate(fitting)
 
 
 def _spread(spec: TensorSpec, answered: Array, withheld: Mask) -> Array:
-    """The answered rows where they belong, and blank ones between."""
+    """The answered rows at their places, and blank rows between them."""
     spread = blank(spec, (len(withheld), *answered.shape[1:]))
     spread[~withheld] = answered
     return spread

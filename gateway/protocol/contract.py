@@ -1,7 +1,7 @@
-"""What one model takes and gives on the wire: names, forms, ranges and the row limit.
+"""One model's inputs and outputs on the wire: names, datatypes, shapes, ranges and the row limit.
 
-A contract is made once, at load, from the policy and the model; everything that leaves or enters is held
-to it. Only exposed outputs are in it, so an output that exists for guards alone cannot be asked for.
+A contract is made once, at load, from the policy and the model; every request and every answer is checked
+against it. Only exposed outputs are in it, so an output that exists for guards alone cannot be requested.
 """
 
 from __future__ import annotations
@@ -9,19 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fallbacks.oip.tensors import MAX_RANK, Array, Shape
 from gateway.core.errors import ArtifactError, Problem
-from gateway.protocol.problems import Faults
+from gateway.protocol.problems import RequestProblems
 
-Array: TypeAlias = NDArray[Any]
-Shape: TypeAlias = tuple[int, ...]
-
-MAX_RANK = 8
-_INTEGERS = {int}  # true is none
+_INTEGERS = {int}  # type(True) is bool
 MAX_BODY_BYTES = 8 * 1024 * 1024
 
 _DATATYPES: dict[np.dtype[Any], str] = {
@@ -43,7 +39,7 @@ _DATATYPES: dict[np.dtype[Any], str] = {
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """What one tensor must be: `shape[0]` is the row, None any length from 1 up, `low` and `high` inclusive.
+    """The form of one tensor: `shape[0]` is the row, None any length from 1 up, `low` and `high` inclusive.
 
     `bf16` marks a float32 that travels as BF16, for which numpy has no dtype.
     Raises:  ArtifactError for a form that the protocol cannot carry.
@@ -80,11 +76,11 @@ class TensorSpec:
         return {"BF16": 2, "BYTES": 1}.get(self.datatype, self.dtype.itemsize)
 
     def fits(self, array: Array) -> bool:
-        """Whether an answer keeps to this form, so that it may leave under this name."""
+        """Whether an output array has this datatype and shape."""
         if not (array.dtype.kind in "OSU" if self.datatype == "BYTES" else array.dtype == self.dtype):
             return False
         wanted, got = self.shape[1:], array.shape[1:]
-        if wanted == got:  # nearly always, and a tenth of the work
+        if wanted == got:  # the usual case, at a tenth of the cost
             return array.ndim > 0
         sizes = zip(wanted, got, strict=False)
         return array.ndim == len(self.shape) and all(want in (None, size) for want, size in sizes)
@@ -110,7 +106,9 @@ def _bounds(spec: TensorSpec) -> tuple[Any, Any] | None:
     return spec.dtype.type(bottom), spec.dtype.type(top)
 
 
-def read_shape(spec: TensorSpec, shape: object, max_rows: int, at: str, faults: Faults) -> Shape | None:
+def read_shape(
+    spec: TensorSpec, shape: object, max_rows: int, at: str, problems: RequestProblems
+) -> Shape | None:
     """The shape that a request declares, if the spec and the row limit allow it; otherwise None."""
     if not isinstance(shape, list) or not shape:
         what = "must be a list of integers"
@@ -122,25 +120,29 @@ def read_shape(spec: TensorSpec, shape: object, max_rows: int, at: str, faults: 
         what = f"{shape} does not have the rank of {spec.wire_shape}"
     elif not 1 <= shape[0] <= max_rows:
         what = f"{shape[0]} rows; from 1 to {max_rows} are taken"
-    elif tuple(shape[1:]) != spec.shape[1:] and not _suits(spec.shape, shape):
+    elif tuple(shape[1:]) != spec.shape[1:] and not _matches(spec.shape, shape):
         what = f"{shape} does not match {spec.wire_shape}"
     else:
         return tuple(shape)
-    faults.add(at, what)
+    problems.add(at, what)
     return None
 
 
-def _suits(wanted: tuple[int | None, ...], shape: list[int]) -> bool:
+def _matches(wanted: tuple[int | None, ...], shape: list[int]) -> bool:
     return all(d >= 1 if want is None else d == want for d, want in zip(shape, wanted, strict=True))
 
 
+ONNX_PLATFORM = "onnxruntime_onnx"
+UPSTREAM_PLATFORM = "oip_upstream"
+"""What metadata calls a model: `backend_format`, as Triton does. An upstream is a model in another server."""
+
 ROW_OUTCOME = TensorSpec("fs_row_outcome", np.dtype(np.object_), (None,))
-"""The output that a client asks for to say that it can handle partial answers: how each row ended."""
+"""How each row ended. A client that requests this output accepts partial answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedOutput:
-    """One output that a request asks for. `classification` k: its k largest values as `value:index` texts."""
+    """One output that a request names. classification: its k largest values, as `value:index` texts."""
 
     name: str
     binary: bool
@@ -149,12 +151,14 @@ class RequestedOutput:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """One model on the wire. `outputs` are the exposed ones only; `body_limit_bytes`: worth reading.
+    """One model on the wire.
 
+    outputs: the exposed ones only; body_limit_bytes: of the largest body that is read.
     labels: the names of the classes, for outputs whose last axis is so long.
+    platform: of the first rung's model, ONNX_PLATFORM or UPSTREAM_PLATFORM.
     bf16: the outputs that travel as BF16.
 
-    Raises:  ArtifactError for names that repeat or are reserved, or nothing to take or give.
+    Raises:  ArtifactError for names that repeat or are reserved, or no input or exposed output.
     """
 
     model: str
@@ -163,6 +167,7 @@ class Contract:
     max_rows: int
     version: str
     labels: tuple[str, ...] = ()
+    platform: str = ONNX_PLATFORM
     inputs_by_name: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
     outputs_by_name: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
     default_outputs: Mapping[bool, tuple[RequestedOutput, ...]] = field(init=False, compare=False, repr=False)
@@ -180,7 +185,7 @@ class Contract:
             raise ArtifactError(
                 [Problem(self.model, "needs an input, an exposed output and max_rows of at least 1")]
             )
-        asked = {
+        default_outputs = {
             binary: tuple(RequestedOutput(s.name, binary) for s in self.outputs) for binary in (False, True)
         }
         object.__setattr__(self, "body_limit_bytes", _body_limit(self.inputs, self.max_rows))
@@ -188,14 +193,14 @@ class Contract:
         for name, value in (
             ("inputs_by_name", inputs_by_name),
             ("outputs_by_name", outputs_by_name),
-            ("default_outputs", asked),
+            ("default_outputs", default_outputs),
             ("bf16", bf16),
         ):
             object.__setattr__(self, name, value)
 
 
 def _body_limit(inputs: Sequence[TensorSpec], max_rows: int) -> int:
-    """The largest body worth reading: 32 bytes a JSON number and 64 KiB for the rest, at most 8 MiB."""
+    """The largest body that is read: 32 bytes a JSON number and 64 KiB for the rest, at most 8 MiB."""
     values = 0
     for spec in inputs:
         if spec.datatype == "BYTES" or None in spec.shape[1:]:

@@ -1,6 +1,6 @@
-"""What the gateway says of itself: server, health, models, statistics, in the words of the protocol.
+"""Metadata of the server and its model, health and statistics, with the member names of the protocol.
 
-Everything here is plain data, which is both the JSON of a reply and, member by member, a message of gRPC.
+All functions return plain data: the JSON of an HTTP reply and, member by member, the message of a gRPC reply.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ EXTENSIONS = (
     "schedule_policy",
     "statistics",
 )
-PLATFORM = "onnxruntime_onnx"
 
 
 def server() -> dict[str, Any]:
@@ -34,37 +33,37 @@ def health(live: bool = True, ready: bool = True) -> dict[str, Any]:
     return {"live": live, "ready": ready}
 
 
-def model(contract: Contract, platform: str = PLATFORM) -> dict[str, Any]:
+def model(contract: Contract) -> dict[str, Any]:
     """Of GET v2/models/{m}. The first size is -1: any number of rows up to the limit."""
     return {
         "name": contract.model,
         "versions": [contract.version],
-        "platform": platform,
+        "platform": contract.platform,
         "inputs": [_tensor(spec) for spec in contract.inputs],
         "outputs": [_tensor(spec) for spec in contract.outputs],
     }
 
 
 def model_ready(contract: Contract) -> dict[str, Any]:
-    """Of GET v2/models/{m}/ready: whatever is loaded is ready."""
+    """Of GET v2/models/{m}/ready: the loaded model is always ready."""
     return {"name": contract.model, "ready": True}
 
 
-def config(contract: Contract, platform: str = PLATFORM) -> dict[str, Any]:
+def config(contract: Contract) -> dict[str, Any]:
     """Of GET v2/models/{m}/config, which perf_analyzer needs. Sizes are without the row."""
     return {
         "name": contract.model,
-        "platform": platform,
-        "backend": platform.partition("_")[0],
+        "platform": contract.platform,
+        "backend": contract.platform.partition("_")[0],
         "max_batch_size": contract.max_rows,
         "input": [_config(spec) for spec in contract.inputs],
         "output": [_config(spec) for spec in contract.outputs],
     }
 
 
-def statistics(contract: Contract, counted: Statistics) -> dict[str, Any]:
-    """Of GET v2/models/{m}/stats, of the replica that is asked: requests, and nanoseconds in all."""
-    return {"model_stats": [{"name": contract.model, "version": contract.version, **counted.told()}]}
+def model_statistics(contract: Contract, statistics: Statistics) -> dict[str, Any]:
+    """Of GET v2/models/{m}/stats, for this replica: counts of requests, and nanoseconds in all."""
+    return {"model_stats": [{"name": contract.model, "version": contract.version, **statistics.as_dict()}]}
 
 
 def index(contract: Contract) -> list[dict[str, Any]]:

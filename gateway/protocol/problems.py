@@ -1,4 +1,4 @@
-"""What is wrong with one request, collected while it is read: every fault that can be found, not the first.
+"""The problems of one request, collected while it is read, so that a caller gets all of them at once.
 
 Members are read from parsed JSON of unknown form, so every type is looked at before it is used, and a
 null is as good as an absent member.
@@ -12,44 +12,44 @@ from typing import Any, TypeVar
 
 from gateway.core.errors import InvalidRequest, Problem
 
-_WORDS = {str: "a string", int: "an integer", bool: "true or false", dict: "an object", list: "a list"}
-_SHOWN = 64
+_TYPE_NAMES = {str: "a string", int: "an integer", bool: "true or false", dict: "an object", list: "a list"}
+_LONGEST_NAME = 64
 
 T = TypeVar("T")
 
 
-class Faults:
-    """The problems of one request so far."""
+class RequestProblems:
+    """The problems of one request. found: in the order in which they were found."""
 
-    __slots__ = ("problems",)
+    __slots__ = ("found",)
 
     def __init__(self) -> None:
-        self.problems: list[Problem] = []
+        self.found: list[Problem] = []
 
     def add(self, at: str, what: str, nearest: str = "") -> None:
-        self.problems.append(Problem(at, what, nearest=nearest))
+        self.found.append(Problem(at, what, nearest=nearest))
 
-    def unknown(self, at: str, name: str, known: Iterable[str]) -> None:
-        """A name that nothing has, and the one that was perhaps meant."""
-        near = get_close_matches(name[:_SHOWN], known, n=1)
-        self.add(at, f"the model has no {name[:_SHOWN]!r}", near[0] if near else "")
+    def add_unknown(self, at: str, name: str, known: Iterable[str]) -> None:
+        """Adds that a name is unknown, with the closest known one."""
+        near = get_close_matches(name[:_LONGEST_NAME], known, n=1)
+        self.add(at, f"the model has no {name[:_LONGEST_NAME]!r}", near[0] if near else "")
 
-    def settle(self) -> None:
-        """Raises InvalidRequest if anything is wrong."""
-        if self.problems:
-            raise InvalidRequest(self.problems)
+    def raise_if_any(self) -> None:
+        """Raises InvalidRequest with all problems, if there are any."""
+        if self.found:
+            raise InvalidRequest(self.found)
 
-    def member(self, owner: dict[str, Any], key: str, kind: type[T], at: str) -> T | None:
-        """An optional member of exactly this type: true is no integer."""
+    def read_member(self, owner: dict[str, Any], key: str, kind: type[T], at: str) -> T | None:
+        """An optional member of exactly this type (true is no integer); None and a problem for another."""
         value = owner.get(key)
         if value is None or type(value) is kind:
             return value
-        self.add(at, f"must be {_WORDS[kind]}")
+        self.add(at, f"must be {_TYPE_NAMES[kind]}")
         return None
 
-    def natural(self, owner: dict[str, Any], key: str, at: str) -> int | None:
-        """An optional member that counts something."""
-        value = self.member(owner, key, int, at)
+    def read_count(self, owner: dict[str, Any], key: str, at: str) -> int | None:
+        """An optional integer of at least 0; None and a problem for anything else."""
+        value = self.read_member(owner, key, int, at)
         if value is None or value >= 0:
             return value
         self.add(at, "must not be negative")

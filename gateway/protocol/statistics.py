@@ -1,6 +1,6 @@
-"""How much one replica has done, as the protocol's statistics extension tells it.
+"""Counts and durations of the requests of one replica, as in the protocol's statistics extension.
 
-It says nothing of why a request was not answered: `fail` is every end but an answer. Of a request's time,
+They do not say why a request was not answered: `fail` is every end but an answer. Of a request's time,
 `compute_infer` is that of the models' passes over its batch, `compute_output` that of guards and checks, and
 `queue` the rest.
 """
@@ -16,11 +16,11 @@ from gateway.core.record import RequestRecord
 
 AT_A_TIME = 256
 _ANSWERED = (Served, Degraded)
-NOTHING = {"count": 0, "ns": 0}
+_NONE = {"count": 0, "ns": 0}
 
 
 class _Duration:
-    """So many times, so long in all."""
+    """A count, and a total time."""
 
     __slots__ = ("count", "seconds")
 
@@ -31,33 +31,33 @@ class _Duration:
         self.count += 1
         self.seconds += seconds
 
-    def told(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, int]:
         return {"count": self.count, "ns": int(max(self.seconds, 0.0) * 1e9)}
 
 
 class Statistics:
-    """Counts since the replica started. A record is only kept on the request path, and counted a while later.
+    """Counts since the replica started. On the request path a record is only kept; it is counted later.
 
     models: the names of the rungs in force; executions: how many batches were judged.
     """
 
     def __init__(self, models: Callable[[], Container[str]]) -> None:
         self.executions = 0
-        self._names = models
-        self._new: list[RequestRecord] = []
+        self._model_names = models
+        self._uncounted: list[RequestRecord] = []
         self._rows = 0
         self._last_s = 0.0
         self._answered, self._failed = _Duration(), _Duration()
         self._models, self._guards, self._rest = _Duration(), _Duration(), _Duration()
 
-    def ended(self, record: RequestRecord) -> None:
-        """Takes one request that has ended. Cost: 1 us a request, at once for many."""
-        self._new.append(record)
-        if len(self._new) >= AT_A_TIME:
+    def add(self, record: RequestRecord) -> None:
+        """Counts one request that has ended. Cost: 1 us a request, spent for many at once."""
+        self._uncounted.append(record)
+        if len(self._uncounted) >= AT_A_TIME:
             self._count()
 
     def _count(self) -> None:
-        records, self._new = self._new, []
+        records, self._uncounted = self._uncounted, []
         trail, models_s, guards_s = None, 0.0, 0.0
         for record in records:
             if not all(isinstance(one.outcome, _ANSWERED) for one in record.decisions):
@@ -76,16 +76,16 @@ class Statistics:
             self._last_s = records[-1].received_s + records[-1].elapsed_s
 
     def _split(self, trail: Trail) -> tuple[float, float]:
-        """How long models and how long all else took for one batch."""
-        names = self._names()
+        """Seconds that models, and that all other stages, took for one batch."""
+        names = self._model_names()
         models_s = sum(found.elapsed_s for _, found in trail if found.stage in names)
         return models_s, sum(found.elapsed_s for _, found in trail) - models_s
 
-    def told(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The members that a model's statistics have. `last_inference` is in milliseconds since 1970.
 
-        As Triton counts: rows that were answered, and of each part one for each request (perf_analyzer holds
-        us to that), though there is nothing to be computed of an input.
+        Counted as Triton does: rows that were answered, and each part once for each request (perf_analyzer
+        checks that), though inputs need no computation.
         """
         self._count()
         return {
@@ -93,14 +93,14 @@ class Statistics:
             "inference_count": self._rows,
             "execution_count": self.executions,
             "inference_stats": {
-                "success": self._answered.told(),
-                "fail": self._failed.told(),
-                "queue": self._rest.told(),
-                "compute_input": {**NOTHING, "count": self._answered.count},
-                "compute_infer": self._models.told(),
-                "compute_output": self._guards.told(),
-                "cache_hit": NOTHING,
-                "cache_miss": NOTHING,
+                "success": self._answered.as_dict(),
+                "fail": self._failed.as_dict(),
+                "queue": self._rest.as_dict(),
+                "compute_input": {**_NONE, "count": self._answered.count},
+                "compute_infer": self._models.as_dict(),
+                "compute_output": self._guards.as_dict(),
+                "cache_hit": _NONE,
+                "cache_miss": _NONE,
             },
             "batch_stats": [],
         }

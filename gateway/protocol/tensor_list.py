@@ -1,57 +1,62 @@
-"""The rules for the tensors that a request lists, the same whatever protocol it came by."""
+"""The rules for the tensors that a request lists, shared by HTTP and gRPC."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.protocol.contract import Array, TensorSpec
-from gateway.protocol.problems import Faults
+from fallbacks.oip.tensors import Array
+from gateway.protocol.contract import TensorSpec
+from gateway.protocol.problems import RequestProblems
 
 SHARED_MEMORY = "shared_memory_region"
-SPARE_ENTRIES = 16
-"""How many entries beyond the contract's are still named in problems."""
+EXTRA_ENTRIES = 16
+"""How many entries beyond the contract's are read, so that problems can name them."""
 
 
-def hold_parameters(at: str, parameters: Mapping[str, Any], faults: Faults) -> None:
-    """Refuses what no tensor may ask for."""
+def reject_shared_memory(at: str, parameters: Mapping[str, Any], problems: RequestProblems) -> None:
+    """Adds a problem if a tensor is to lie in shared memory."""
     if SHARED_MEMORY in parameters:
-        faults.add(f"{at}.parameters.{SHARED_MEMORY}", "shared memory is not supported")
+        problems.add(f"{at}.parameters.{SHARED_MEMORY}", "shared memory is not supported")
 
 
-def named(
-    at: str, name: str, known: Mapping[str, TensorSpec], seen: set[str], faults: Faults
+def spec_named(
+    at: str, name: str, known: Mapping[str, TensorSpec], seen: set[str], problems: RequestProblems
 ) -> TensorSpec | None:
-    """The spec of the tensor that an entry names, once."""
+    """The spec of the tensor with this name; None and a problem for an unknown or repeated one."""
     if name not in known:
-        faults.unknown(at, name, known)
+        problems.add_unknown(at, name, known)
     elif name in seen:
-        faults.add(at, f"{name!r} is listed twice")
+        problems.add(at, f"{name!r} is listed twice")
     else:
         seen.add(name)
         return known[name]
     return None
 
 
-def classes(at: str, parameters: dict[str, Any], spec: TensorSpec | None, faults: Faults) -> int | None:
-    """How many classes an output is to name, if any."""
+def classification_count(
+    at: str, parameters: dict[str, Any], spec: TensorSpec | None, problems: RequestProblems
+) -> int | None:
+    """The k of an output's `classification` parameter (its k largest values); None without it."""
     at = f"{at}.parameters.classification"
-    count = faults.natural(parameters, "classification", at)
+    count = problems.read_count(parameters, "classification", at)
     if count == 0 or (count and spec and spec.dtype.kind not in "iuf"):
-        faults.add(at, "needs a count from 1 and an output of numbers")
+        problems.add(at, "needs a count from 1 and an output of numbers")
     return count
 
 
-def add_input(arrays: dict[str, Array], name: str, array: Array, at: str, faults: Faults) -> None:
-    """Takes an input, which must have as many rows as those before it."""
+def add_input(arrays: dict[str, Array], name: str, array: Array, at: str, problems: RequestProblems) -> None:
+    """Stores an input, and adds a problem unless it has as many rows as the first one."""
     rows = len(next(iter(arrays.values()), array))
     if len(array) != rows:
-        faults.add(f"{at}.shape", f"has {len(array)} rows, an input before it has {rows}")
+        problems.add(f"{at}.shape", f"has {len(array)} rows, an input before it has {rows}")
     arrays[name] = array
 
 
-def hold_complete(taken: Mapping[str, TensorSpec], seen: set[str], faults: Faults) -> None:
-    """Names the inputs that nobody has listed."""
-    for name in taken:
+def report_missing_inputs(
+    inputs: Mapping[str, TensorSpec], seen: set[str], problems: RequestProblems
+) -> None:
+    """Adds a problem for each input of the model that the request does not list."""
+    for name in inputs:
         if name not in seen:
-            faults.add("inputs", f"{name!r} is missing")
+            problems.add("inputs", f"{name!r} is missing")

@@ -1,8 +1,8 @@
 """One tensor on the wire: its declared form, and its two encodings read strictly and written exactly.
 
 Reading never trusts a shape: the amount of data is compared with the shape's product (a Python int, so
-it cannot overflow) before anything is allocated. A value that does not fit its datatype is a problem,
-never a conversion: no fraction becomes an integer, no integer wraps, no NaN or infinity enters a model.
+it cannot overflow) before anything is allocated. A value outside its datatype is a problem, and is never
+converted: no fraction becomes an integer, no integer wraps, no NaN or infinity enters a model.
 Arrays that come out are C-contiguous, aligned and read-only; binary ones share the request's memory
 where its alignment allows.
 
@@ -22,17 +22,17 @@ import array as arrays
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fallbacks.oip.tensors import Array, Shape
 from fallbacks.oip.values import bf16_bits, flatten, join_byte_strings, split_byte_strings
 from gateway.core.errors import InvalidRequest, Problem
-from gateway.protocol.contract import Array, Shape, TensorSpec
-from gateway.protocol.problems import Faults
-
-Mask: TypeAlias = NDArray[np.bool_]
+from gateway.core.rows import Mask
+from gateway.protocol.contract import TensorSpec
+from gateway.protocol.problems import RequestProblems
 
 _BINARY_ONLY = frozenset({"FP16", "BF16"})
 LOWEST_BF16 = float.fromhex("-0x1.fep127")
@@ -44,32 +44,32 @@ _JSON_TYPES: dict[str, frozenset[type]] = {
     "f": frozenset({float, int}),
     "O": frozenset({str}),
 }
-_JSON_WORDS = {"b": "true or false", "i": "an integer", "u": "an integer", "f": "a number", "O": "a string"}
+_JSON_NAMES = {"b": "true or false", "i": "an integer", "u": "an integer", "f": "a number", "O": "a string"}
 
 
 def from_json(
-    spec: TensorSpec, shape: Shape, data: object, at: str, faults: Faults, *, booleans: bool = True
+    spec: TensorSpec, shape: Shape, data: object, at: str, problems: RequestProblems, *, booleans: bool = True
 ) -> Array | None:
-    """A tensor from parsed JSON, flat or nested exactly as its shape; otherwise None, and a fault.
+    """A tensor from parsed JSON, flat or nested exactly as its shape; otherwise None, and a problem.
 
-    Args: booleans: whether true or false may stand in the document; if not, floats need no look at types.
+    Args: booleans: whether true or false may occur in the document; if not, types of floats need no check.
     Cost: FP32, flat: about 25 ns a value, and twice that with `booleans`.
     """
     if spec.datatype in _BINARY_ONLY:
-        faults.add(at, f"{spec.datatype} travels as binary only: give binary_data_size")
+        problems.add(at, f"{spec.datatype} travels as binary only: give binary_data_size")
         return None
     values = flatten(data, shape)
     if values is None:
         form = f"{math.prod(shape)} values, flat or nested as {list(shape)}"
-        faults.add(at, f"must be a list of {form}")
+        problems.add(at, f"must be a list of {form}")
         return None
     if spec.dtype.kind == "f" and not booleans and (numbers := _numbers(spec, values)) is not None:
-        return _checked(spec, numbers.reshape(shape), at, faults)
+        return _checked(spec, numbers.reshape(shape), at, problems)
     what = _misfit(spec, values, len(values) // shape[0])
     if what:
-        faults.add(at, what)
+        problems.add(at, what)
         return None
-    return _checked(spec, _to_array(spec, values).reshape(shape), at, faults)
+    return _checked(spec, _to_array(spec, values).reshape(shape), at, problems)
 
 
 def _numbers(spec: TensorSpec, flat: list[Any]) -> Array | None:
@@ -84,12 +84,12 @@ def _numbers(spec: TensorSpec, flat: list[Any]) -> Array | None:
 
 
 def _misfit(spec: TensorSpec, flat: list[Any], per_row: int) -> str:
-    """What is wrong with the first value that the datatype cannot hold exactly in kind, or nothing."""
+    """The problem of the first value of another JSON type or outside an integer datatype; empty if none."""
     kind = spec.dtype.kind
     wrong = set(map(type, flat)) - _JSON_TYPES[kind]
     if wrong:
         first = next(i for i, value in enumerate(flat) if type(value) in wrong)
-        return f"row {first // per_row}: {_shown(flat[first])} is not {_JSON_WORDS[kind]}"
+        return f"row {first // per_row}: {_type_name(flat[first])} is not {_JSON_NAMES[kind]}"
     if kind in "iu":
         whole = np.iinfo(spec.dtype)
         if min(flat) < whole.min or max(flat) > whole.max:
@@ -99,8 +99,8 @@ def _misfit(spec: TensorSpec, flat: list[Any], per_row: int) -> str:
     return ""
 
 
-def _shown(value: object) -> str:
-    """A JSON value in an error message: bounded, whatever the caller sent."""
+def _type_name(value: object) -> str:
+    """How an error names a JSON value: bounded, whatever the caller sent."""
     match value:
         case None:
             return "null"
@@ -127,33 +127,35 @@ def _to_array(spec: TensorSpec, flat: Sequence[Any]) -> Array:
     return np.array(flat, spec.dtype)
 
 
-def from_binary(spec: TensorSpec, shape: Shape, raw: memoryview, at: str, faults: Faults) -> Array | None:
-    """A tensor from its binary form, without a copy where memory is aligned; otherwise None, and a fault."""
+def from_binary(
+    spec: TensorSpec, shape: Shape, raw: memoryview, at: str, problems: RequestProblems
+) -> Array | None:
+    """A tensor from its binary form, without a copy where memory is aligned; else None, and a problem."""
     count = math.prod(shape)
     if spec.datatype == "BYTES":
         items = split_byte_strings(raw, count)
         if items is None:
-            faults.add(at, f"{raw.nbytes} bytes are not {count} times a 4-byte length and that many bytes")
+            problems.add(at, f"{raw.nbytes} bytes are not {count} times a 4-byte length and that many bytes")
             return None
-        return _checked(spec, _to_array(spec, items).reshape(shape), at, faults)
+        return _checked(spec, _to_array(spec, items).reshape(shape), at, problems)
     if raw.nbytes != count * spec.item_bytes:
-        faults.add(at, f"{raw.nbytes} bytes; {spec.datatype} {list(shape)} takes {count * spec.item_bytes}")
+        problems.add(at, f"{raw.nbytes} bytes; {spec.datatype} {list(shape)} takes {count * spec.item_bytes}")
         return None
     if spec.datatype == "BOOL":
         octets = np.frombuffer(raw, np.uint8)
         if octets.max() > 1:
-            faults.add(at, f"row {int((octets > 1).argmax()) // (count // shape[0])}: not a byte 0 or 1")
+            problems.add(at, f"row {int((octets > 1).argmax()) // (count // shape[0])}: not a byte 0 or 1")
             return None
-    return _checked(spec, _view(spec, raw).reshape(shape), at, faults)
+    return _checked(spec, _view(spec, raw).reshape(shape), at, problems)
 
 
 def from_values(
-    spec: TensorSpec, shape: Shape, values: Sequence[Any], at: str, faults: Faults
+    spec: TensorSpec, shape: Shape, values: Sequence[Any], at: str, problems: RequestProblems
 ) -> Array | None:
-    """A tensor from typed values, as a protobuf message holds them; otherwise None, and a fault."""
+    """A tensor from typed values, as a protobuf message holds them; otherwise None, and a problem."""
     count = math.prod(shape)
     if len(values) != count:
-        faults.add(at, f"{len(values)} values; {list(shape)} takes {count}")
+        problems.add(at, f"{len(values)} values; {list(shape)} takes {count}")
         return None
     if spec.dtype.kind in "iu":
         wide = np.array(values, np.uint64 if spec.dtype.kind == "u" else np.int64)
@@ -161,12 +163,12 @@ def from_values(
         if wide.min() < whole.min or wide.max() > whole.max:
             first = int(((wide < whole.min) | (wide > whole.max)).argmax())
             limits = f"from {whole.min} to {whole.max}"
-            faults.add(
+            problems.add(
                 at, f"row {first // (count // shape[0])}: {wide[first]} is not {spec.datatype}, {limits}"
             )
             return None
-        return _checked(spec, wide.astype(spec.dtype).reshape(shape), at, faults)
-    return _checked(spec, _to_array(spec, values).reshape(shape), at, faults)
+        return _checked(spec, wide.astype(spec.dtype).reshape(shape), at, problems)
+    return _checked(spec, _to_array(spec, values).reshape(shape), at, problems)
 
 
 def _view(spec: TensorSpec, raw: memoryview) -> Array:
@@ -176,13 +178,13 @@ def _view(spec: TensorSpec, raw: memoryview) -> Array:
     return array if array.flags.aligned else array.copy()
 
 
-def _checked(spec: TensorSpec, array: Array, at: str, faults: Faults) -> Array | None:
+def _checked(spec: TensorSpec, array: Array, at: str, problems: RequestProblems) -> Array | None:
     """The array, read-only, if it is finite and in range; otherwise None, and the first row that is not."""
     if spec.bounds is not None:
         low, high = spec.bounds
         # NaN survives both reductions and fails both comparisons.
         if not (low <= np.minimum.reduce(array, axis=None) and np.maximum.reduce(array, axis=None) <= high):
-            faults.add(at, _first_outside(spec, array))
+            problems.add(at, _first_outside(spec, array))
             return None
     array.flags.writeable = False
     return array
@@ -251,7 +253,7 @@ def nearest_bf16(array: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def blank(spec: TensorSpec, shape: Shape) -> Array:
-    """What stands where an answer is withheld: NaN, the type's minimum, or empty."""
+    """The value of withheld rows: NaN, the type's minimum, or empty."""
     match spec.dtype.kind:
         case "f":
             fill: object = np.nan
@@ -279,5 +281,5 @@ def classify(
     for row in range(len(flat)):
         if withheld is None or not withheld[row]:
             texts[row] = [f"{flat[row, i]!s}:{i}{named[i]}".encode() for i in order[row]]
-    told = replace(spec, dtype=np.dtype(np.object_), shape=(None, None), low=None, high=None, bf16=False)
-    return told, texts
+    text_spec = replace(spec, dtype=np.dtype(np.object_), shape=(None, None), low=None, high=None, bf16=False)
+    return text_spec, texts

@@ -30,19 +30,21 @@ from gateway.serving.replicas import PeerReplicas
 LONGEST_WAIT_S = 30
 TIMEOUT_HEADER = "x-request-timeout-seconds"
 
-ANYBODY: Final = None
-NOBODY: frozenset[str] = frozenset()
-INFERENCE = frozenset({"infer"})
-METADATA = frozenset({"infer", "metadata"})
-OWN = frozenset({"infer", "explain"})
+PUBLIC: Final = None
+"""No key is needed."""
+ALWAYS_FORBIDDEN: frozenset[str] = frozenset()
+"""No key has a scope that allows it."""
+INFERENCE_SCOPES = frozenset({"infer"})
+METADATA_SCOPES = frozenset({"infer", "metadata"})
+OWN_RESULT_SCOPES = frozenset({"infer", "explain"})
 
 
 class RequestRejected(Exception):
     """The request has ended before it was judged. `headers`: more of them for its reply, such as Allow."""
 
-    def __init__(self, end: Rejection | Refused, what: str = "", **headers: str) -> None:
+    def __init__(self, end: Rejection | Refused, error: str = "", **headers: str) -> None:
         super().__init__(str(end))
-        self.end, self.what, self.headers = end, what, headers
+        self.end, self.error, self.headers = end, error, headers
 
 
 class Call(NamedTuple):
@@ -72,7 +74,7 @@ class DataPlane:
         return Stamp(loaded.tag, loaded.policy.mode, decision_id)
 
     def identify(self, key: str | None, address: str, needs: frozenset[str]) -> Caller:
-        """Who asks, if any of the scopes is theirs. Raises Over."""
+        """Who asks, if any of the scopes is theirs. Raises RequestRejected."""
         caller = self.gateway.callers.identify(key, address)
         if caller is None:
             raise RequestRejected(Rejection.UNAUTHENTICATED)
@@ -81,7 +83,7 @@ class DataPlane:
         return caller
 
     def model(self, caller: Caller, name: str, version: str | None) -> LoadedDeployment:
-        """What is in force, if it is the model that is asked for and the caller may ask it. Raises Over."""
+        """The loaded deployment, if it has this model and the caller may use it. Raises RequestRejected."""
         loaded = self.gateway.loaded
         contract = loaded.contract
         if name != contract.model or (version and version != contract.version):
@@ -93,12 +95,12 @@ class DataPlane:
         return loaded
 
     def begin(self, caller: Caller, name: str, version: str | None, decision_id: str) -> Call:
-        """A request for inference, timed from here. Raises Over."""
+        """A request for inference, timed from now. Raises RequestRejected."""
         received_s, start_s = time.time(), time.perf_counter()
         return Call(caller, self.model(caller, name, version), decision_id, received_s, start_s)
 
     def acquire_slot(self, caller: Caller) -> InFlightSlot:
-        """A place among what is under way, for a `with` block. Raises Over if there is none."""
+        """A place among what is under way, for a `with` block. Raises RequestRejected if there is none."""
         refused = self.gateway.in_flight.acquire(caller.principal)
         if refused is not None:
             raise RequestRejected(refused)

@@ -142,7 +142,7 @@ class Gateway:
     def record(self, record: RequestRecord) -> None:
         """Records a finished request for the audit log, telemetry and statistics; never blocks."""
         self.audit.take(record)
-        self.statistics.ended(record)
+        self.statistics.add(record)
 
     def reload(self) -> bool:
         """Reads the folder again; whether anything changed.

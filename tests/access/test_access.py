@@ -11,12 +11,18 @@ from gateway.access.callers import add_key
 from gateway.access.keys import SCOPES
 from gateway.deployment.deployment import VAR
 from gateway.grpc.methods import METHODS
-from gateway.http.handler import ROUTES
+from gateway.http.route_table import ROUTES
 from gateway.http.routes import Route
-from gateway.serving.data_plane import ANYBODY, INFERENCE, METADATA, NOBODY, OWN
-from tests.support.data_planes import AWAY, Client, DataPlane, plane_of, some
+from gateway.serving.data_plane import (
+    ALWAYS_FORBIDDEN,
+    INFERENCE_SCOPES,
+    METADATA_SCOPES,
+    OWN_RESULT_SCOPES,
+    PUBLIC,
+)
+from tests.support.data_planes import REMOTE, PlaneFixture, plane_of
 from tests.support.deployments import FULL_RATE, letters
-from tests.support.grpc_client import door_of
+from tests.support.grpc_client import grpc_client
 
 OPEN = {"v2", "v2/health/live", "v2/health/ready"}
 NAMES = {"{model}": "letters", "{version}": "1", "{id}": "none", "{rest*}": "status"}
@@ -34,7 +40,7 @@ def name_of(route: Route) -> str:
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlaneFixture]:
     folder = letters(tmp_path_factory.mktemp("access"), FULL_RATE)
 
     def key(name: str, scopes: set[str], models: set[str] | None = None) -> str:
@@ -50,10 +56,12 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=name_of)
-def test_without_a_key_only_health_and_the_servers_metadata_are_open(plane: DataPlane, route: Route) -> None:
+def test_without_a_key_only_health_and_the_servers_metadata_are_open(
+    plane: PlaneFixture, route: Route
+) -> None:
     async def main() -> None:
-        unknown = Client(plane.app, None, AWAY)
-        reply = some(await unknown(route.method, path_of(route)))
+        unknown = plane.client(None, REMOTE)
+        reply = await unknown.request(route.method, path_of(route))
         if route.path in OPEN:
             assert reply.status == 200
         else:
@@ -64,10 +72,10 @@ def test_without_a_key_only_health_and_the_servers_metadata_are_open(plane: Data
 
 @pytest.mark.parametrize("route", ROUTES, ids=name_of)
 @pytest.mark.parametrize("scope", [*SCOPES, "nothing"])
-def test_a_key_admits_to_the_routes_of_its_scope_alone(plane: DataPlane, route: Route, scope: str) -> None:
+def test_a_key_admits_to_the_routes_of_its_scope_alone(plane: PlaneFixture, route: Route, scope: str) -> None:
     async def main() -> None:
-        reply = some(await Client(plane.app, plane.keys[scope], AWAY)(route.method, path_of(route)))
-        if route.needs is ANYBODY or scope in route.needs:
+        reply = await plane.client(plane.keys[scope], REMOTE).request(route.method, path_of(route))
+        if route.scopes is PUBLIC or scope in route.scopes:
             assert reply.status not in (401, 403)
         else:
             assert reply.outcome == (403, "refused", "forbidden")
@@ -76,21 +84,21 @@ def test_a_key_admits_to_the_routes_of_its_scope_alone(plane: DataPlane, route: 
 
 
 @pytest.mark.parametrize("route", [r for r in ROUTES if "{model}" in r.path], ids=name_of)
-def test_a_key_for_other_models_is_refused_for_this_one(plane: DataPlane, route: Route) -> None:
+def test_a_key_for_other_models_is_refused_for_this_one(plane: PlaneFixture, route: Route) -> None:
     async def main() -> None:
-        reply = some(await Client(plane.app, plane.keys["other"], AWAY)(route.method, path_of(route)))
+        reply = await plane.client(plane.keys["other"], REMOTE).request(route.method, path_of(route))
         assert reply.status == 403 or reply.outcome == (501, "refused", "unsupported")
 
     plane.run(main)
 
 
 @pytest.mark.parametrize("path", sorted({path_of(route) for route in ROUTES}))
-def test_a_method_without_a_route_is_refused_on_every_path(plane: DataPlane, path: str) -> None:
+def test_a_method_without_a_route_is_refused_on_every_path(plane: PlaneFixture, path: str) -> None:
     known = {route.method for route in ROUTES if path_of(route) == path}
 
     async def main() -> None:
         for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"} - known:
-            reply = some(await plane.ada(method, path))
+            reply = await plane.ada.request(method, path)
             assert reply.outcome == (405, "refused", "method_not_allowed")
             assert set(reply.headers["allow"].split(", ")) == known
 
@@ -98,18 +106,18 @@ def test_a_method_without_a_route_is_refused_on_every_path(plane: DataPlane, pat
 
 
 def test_every_method_of_grpc_is_closed_to_callers_without_a_key_and_to_keys_without_its_scope(
-    plane: DataPlane,
+    plane: PlaneFixture,
 ) -> None:
     async def main() -> None:
-        async with door_of(plane, None) as call:
+        async with grpc_client(plane, None) as call:
             for path, method in METHODS.items():
                 for key in ("fsg_wrong", *SCOPES, "nothing"):
                     code = (await call(path, b"", [("x-api-key", plane.keys.get(key, key))])).code
-                    if method.needs is ANYBODY:
+                    if method.scopes is PUBLIC:
                         assert code == "OK", path
                     elif key == "fsg_wrong":
                         assert code == "UNAUTHENTICATED", path
-                    elif key in method.needs:
+                    elif key in method.scopes:
                         assert code not in ("UNAUTHENTICATED", "PERMISSION_DENIED"), (path, key)
                     else:
                         assert code == "PERMISSION_DENIED", (path, key)
@@ -117,26 +125,26 @@ def test_every_method_of_grpc_is_closed_to_callers_without_a_key_and_to_keys_wit
     plane.run(main)
 
 
-def test_no_key_on_this_port_loads_or_unloads_a_model(plane: DataPlane) -> None:
-    closed = [route for route in ROUTES if route.needs == NOBODY]
+def test_no_key_on_this_port_loads_or_unloads_a_model(plane: PlaneFixture) -> None:
+    closed = [route for route in ROUTES if route.scopes == ALWAYS_FORBIDDEN]
     assert {route.path.rpartition("/")[2] for route in closed} == {"load", "unload"}
 
     async def main() -> None:
         for route in closed:
-            assert some(await plane.ada(route.method, path_of(route))).status == 403
+            assert (await plane.ada.request(route.method, path_of(route))).status == 403
 
     plane.run(main)
 
 
 def test_every_scope_that_a_route_asks_for_is_one_that_a_key_can_have() -> None:
-    assert set(SCOPES) == (INFERENCE | METADATA | OWN)
-    assert all(route.needs is ANYBODY or route.needs <= set(SCOPES) for route in ROUTES)
+    assert set(SCOPES) == (INFERENCE_SCOPES | METADATA_SCOPES | OWN_RESULT_SCOPES)
+    assert all(route.scopes is PUBLIC or route.scopes <= set(SCOPES) for route in ROUTES)
 
 
-def test_findings_of_a_decision_are_shown_to_the_scope_explain_alone(plane: DataPlane) -> None:
+def test_findings_of_a_decision_are_shown_to_the_scope_explain_alone(plane: PlaneFixture) -> None:
     async def main() -> None:
         for key, shown in (("ada", True), ("infer", False)):
-            client = Client(plane.app, plane.keys[key], AWAY)
+            client = plane.client(plane.keys[key], REMOTE)
             reply = await client.infer(plane.strange[:1])
             decision = (await client.get(f"/decisions/{reply.parameters['fs_decision_id']}")).json
             assert ("findings" in decision["rows"][0]) is shown
@@ -147,7 +155,7 @@ def test_findings_of_a_decision_are_shown_to_the_scope_explain_alone(plane: Data
 def test_paths_work_behind_the_base_path_and_without_it(tmp_path: Path) -> None:
     folder = letters(tmp_path, ("anonymous: loopback", 'anonymous: loopback, base_path: "/team/a"'))
     with plane_of(
-        folder, ada=add_key(folder / VAR, "ada", tier="trusted", per_s=1e6, scopes=INFERENCE)
+        folder, ada=add_key(folder / VAR, "ada", tier="trusted", per_s=1e6, scopes=INFERENCE_SCOPES)
     ) as one:
 
         async def main() -> None:

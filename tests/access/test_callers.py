@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -390,6 +391,19 @@ def test_anonymous_callers_are_known_from_loopback_each_address_its_own_principa
 ) -> None:
     assert CallersOnClock(tmp_path, anonymous=True)(None, address) == Caller(f"anonymous@{address}")
     assert CallersOnClock(tmp_path, anonymous=True)("", address) == Caller(f"anonymous@{address}")
+
+
+def test_long_addresses_that_a_proxy_forwards_are_not_kept(tmp_path: Path) -> None:
+    callers = CallersOnClock(tmp_path, anonymous=True)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for i in range(200):
+            assert callers(None, f"{i}" + "x" * 10_000) is None
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 500_000
 
 
 @pytest.mark.parametrize(

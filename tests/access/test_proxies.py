@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from gateway.access.proxies import Proxies
-from tests.support.raw_http import Door, Told, get, runner
+from tests.support.raw_http import RunningListener, ScriptedHandler, get, runner
 
 ONE, NET = ["10.0.0.1"], ["10.0.0.0/8", "::1", "fd00::/8"]
 
@@ -102,8 +102,8 @@ def test_the_listener_reads_the_header_of_trusted_proxies_alone_and_repeated_hea
     sent = get("/now", "X-Forwarded-For: 192.0.2.6", "x-forwarded-for: 192.0.2.7, 127.0.0.1")
     got: list[str] = []
 
-    async def main(door: Door, told: Told) -> None:
-        got.append((await door.ask(sent)).json["address"])
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        got.append((await listener.request(sent)).json["address"])
 
     run = runner(asyncio.new_event_loop)
     run(main, proxies=Proxies(["127.0.0.1"]))

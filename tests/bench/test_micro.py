@@ -18,6 +18,7 @@ from gateway.core.decision import Served, Verdict
 from gateway.core.model import Forward
 from gateway.deployment.deployment import Deployment
 from gateway.policy.kinds.squeeze import FittedSqueeze
+from tests.support.wire_parts import json_of
 
 STAGES = stages(Deployment.read(FASHION_FOLDER).policy)
 CLASSES = 10
@@ -58,9 +59,7 @@ def _served(found: Any) -> bool:
 
 
 def _answer(found: Any) -> bool:
-    length = int(dict(found.pairs()).get(b"inference-header-content-length", 0)) or None
-    body = orjson.loads(found.body[:length])
-    return bool(found.status == 200 and body["outputs"][0]["shape"] == [1, CLASSES])
+    return bool(found.status == 200 and json_of(found)["outputs"][0]["shape"] == [1, CLASSES])
 
 
 def _line(found: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The protocol's messages: read as strictly as the JSON of HTTP, to the same arrays, at a bounded price."""
+"""The protocol's messages: read as strictly as JSON, to the same arrays, in bounded memory."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 
 from fallbacks.oip import open_inference_pb2 as pb
 from gateway.core.errors import InvalidRequest
-from gateway.grpc.bounds import MAX_FIELDS, MAX_REST_BYTES, MAX_TYPED_BYTES, hold_memory
-from gateway.grpc.codec import CONTENTS, parse_infer, read_message, render_infer
+from gateway.grpc.bounds import MAX_FIELDS, MAX_OTHER_BYTES, MAX_TYPED_BYTES, check_memory
+from gateway.grpc.codec import CONTENTS, parse_grpc_infer, read_message, render_grpc_infer
 from gateway.protocol.answers import Answer
 from gateway.protocol.contract import Contract, TensorSpec
 from gateway.protocol.endings import Ending, Stamp
-from gateway.protocol.infer_request import InferRequest
-from gateway.protocol.infer_request import parse_infer as parse_http
+from gateway.protocol.infer_request import InferRequest, parse_http_infer
 from tests.support.wire_parts import (
     DTYPES,
     IMAGE,
@@ -50,7 +49,7 @@ def grpc_request(sent: Mapping[TensorSpec, Array], raw: bool) -> Any:
 
 
 def parsed(message: Any, contract: Contract) -> InferRequest:
-    return parse_infer(read_message(message.SerializeToString()), contract)
+    return parse_grpc_infer(read_message(message.SerializeToString()), contract)
 
 
 @given(sent=tensors(ANY))
@@ -60,11 +59,11 @@ def test_the_same_tensor_is_the_same_array_by_every_way_that_can_carry_it(
     spec, array = sent
     contract = contract_of(spec)
     ways = [
-        parse_http(*binary_request({spec: array}), contract),
+        parse_http_infer(*binary_request({spec: array}), contract),
         parsed(grpc_request(dict([sent]), True), contract),
     ]
     if spec.datatype in CONTENTS:
-        ways.append(parse_http(*json_request({spec: array}), contract))
+        ways.append(parse_http_infer(*json_request({spec: array}), contract))
         ways.append(parsed(grpc_request(dict([sent]), False), contract))
     for request in ways:
         assert same_bits(request.inputs[spec.name], array)
@@ -73,14 +72,14 @@ def test_the_same_tensor_is_the_same_array_by_every_way_that_can_carry_it(
 
 
 @given(sent=tensors(ANY), raw=st.booleans())
-def test_every_tensor_leaves_as_it_is(sent: tuple[TensorSpec, Array], raw: bool) -> None:
+def test_every_tensor_is_sent_unchanged(sent: tuple[TensorSpec, Array], raw: bool) -> None:
     spec, array = sent
     taken = spec_of("FP32", name="i")
     contract = contract_of(taken, outputs=[spec])
     request = InferRequest("7", {}, len(array), contract.default_outputs[raw])
     answer = Answer({spec.name: array}, None, Ending("served", "ok", "m"))
     response = pb.ModelInferResponse.FromString(
-        render_infer(contract, request, answer, STAMP).SerializeToString()
+        render_grpc_infer(contract, request, answer, STAMP).SerializeToString()
     )
     assert (response.model_name, response.id, response.outputs[0].datatype) == ("m", "7", spec.datatype)
     assert list(response.outputs[0].shape) == list(array.shape)
@@ -92,14 +91,14 @@ def test_every_tensor_leaves_as_it_is(sent: tuple[TensorSpec, Array], raw: bool)
     assert same_bits(got.reshape(array.shape), array)
 
 
-def test_texts_of_a_model_leave_as_bytes_in_either_form() -> None:
+def test_texts_of_a_model_are_sent_as_bytes_in_either_form() -> None:
     """onnxruntime gives texts as str, which protobuf would not take."""
     spec = spec_of("BYTES", (None,), "y")
     contract = contract_of(spec_of("FP32"), outputs=[spec])
     for raw in (True, False):
         request = InferRequest(None, {}, 1, contract.default_outputs[raw])
         answer = Answer({"y": np.array(["é"], object)}, None, Ending("served", "ok", "m"))
-        response = render_infer(contract, request, answer, STAMP)
+        response = render_grpc_infer(contract, request, answer, STAMP)
         held = response.raw_output_contents or response.outputs[0].contents.bytes_contents
         assert held == [b"\x02\0\0\0\xc3\xa9" if raw else b"\xc3\xa9"]
 
@@ -187,7 +186,7 @@ WRONG: list[tuple[bool, Callable[[Any], object], str, str]] = [
 
 
 @pytest.mark.parametrize(("raw", "edit", "field", "rule"), WRONG)
-def test_what_is_wrong_is_told_by_field_and_rule(
+def test_each_problem_names_the_field_and_the_rule(
     raw: bool, edit: Callable[[Any], object], field: str, rule: str
 ) -> None:
     message = good(raw)
@@ -196,7 +195,7 @@ def test_what_is_wrong_is_told_by_field_and_rule(
 
 
 @pytest.mark.parametrize("datatype", ["FP16", "BF16"])
-def test_what_has_no_typed_form_is_told_so(datatype: str) -> None:
+def test_a_datatype_without_typed_contents_is_named(datatype: str) -> None:
     message = pb.ModelInferRequest()
     message.inputs.add(name="x", datatype=datatype, shape=[1, 2]).contents.fp32_contents.extend([1, 2])
     what = problems_of(message, contract_of(spec_of(datatype)))["inputs[0].contents"]
@@ -204,15 +203,15 @@ def test_what_has_no_typed_form_is_told_so(datatype: str) -> None:
 
 
 @pytest.mark.parametrize(("datatype", "value"), [("INT8", 128), ("INT16", -(2**15) - 1), ("UINT8", 256)])
-def test_a_number_that_its_datatype_does_not_hold_is_told_as_json_is(datatype: str, value: int) -> None:
+def test_a_number_outside_its_datatype_has_the_error_text_of_json(datatype: str, value: int) -> None:
     spec = spec_of(datatype)
     contract = contract_of(spec)
     sent = {spec: np.array([[0, 0], [0, value]], np.int64)}
-    told = problems_of(grpc_request(sent, False), contract)[f"inputs[0].contents.{CONTENTS[datatype]}"]
+    text = problems_of(grpc_request(sent, False), contract)[f"inputs[0].contents.{CONTENTS[datatype]}"]
     with pytest.raises(InvalidRequest) as refused:
-        parse_http(*json_request(sent), contract)
-    assert told == refused.value.problems[0].what
-    assert told.startswith(f"row 1: {value} is not {datatype}")
+        parse_http_infer(*json_request(sent), contract)
+    assert text == refused.value.problems[0].what
+    assert text.startswith(f"row 1: {value} is not {datatype}")
 
 
 @pytest.mark.parametrize("kind", ["int64_param", "uint64_param"])
@@ -254,11 +253,11 @@ pieces = st.recursive(
 )
 
 
-@given(raw=st.binary(max_size=200) | pieces, padding=st.sampled_from([0, MAX_REST_BYTES]))
+@given(raw=st.binary(max_size=200) | pieces, padding=st.sampled_from([0, MAX_OTHER_BYTES]))
 def test_any_bytes_are_a_request_or_invalid_and_nothing_else(raw: bytes, padding: int) -> None:
     raw = lengthed(7, bytes(padding)) * bool(padding) + raw
     try:
-        assert isinstance(parse_infer(read_message(raw), IMAGE), InferRequest)
+        assert isinstance(parse_grpc_infer(read_message(raw), IMAGE), InferRequest)
     except InvalidRequest as error:
         assert error.problems
 
@@ -290,6 +289,6 @@ def test_data_up_to_the_limits_is_taken() -> None:
     typed = lengthed(5, lengthed(5, lengthed(1, bytes(MAX_TYPED_BYTES - 10))))
     many = lengthed(5, lengthed(5, b"")) * (MAX_FIELDS // 4)
     for message in (raw, typed, many + raw, b""):
-        hold_memory(message)
+        check_memory(message)
     with pytest.raises(InvalidRequest, match="use raw_input_contents"):
-        hold_memory(lengthed(5, lengthed(5, bytes(MAX_TYPED_BYTES + 1))))
+        check_memory(lengthed(5, lengthed(5, bytes(MAX_TYPED_BYTES + 1))))

@@ -1,4 +1,4 @@
-"""The gRPC door of a gateway in a process of its own, as whoever means ill sees it."""
+"""Hostile calls against the gRPC server of a gateway in a process of its own."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def bare(*sent: bytes) -> Callable[[str], None]:
 
 
 def flood(at: str) -> None:
-    """More connections than the door has places."""
+    """More connections than the server accepts."""
     wires = []
     try:
         for _ in range(1100):
@@ -177,7 +177,7 @@ def well(served: Served) -> None:
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-def test_an_attack_is_over_soon_and_the_next_caller_notices_nothing(
+def test_an_attack_ends_soon_and_the_next_request_is_answered(
     served: Served, attack: Callable[[str], None]
 ) -> None:
     start_s = time.perf_counter()
@@ -186,7 +186,7 @@ def test_an_attack_is_over_soon_and_the_next_caller_notices_nothing(
     well(served)
 
 
-def test_connections_beyond_the_cap_are_hung_up_on_and_places_are_free_again_later(served: Served) -> None:
+def test_connections_beyond_the_limit_are_closed_and_later_ones_accepted(served: Served) -> None:
     wires = [opened(served.grpc) for _ in range(CONNECTIONS + 40)]
     time.sleep(0.5)
     refused = sum(hung_up(wire) for wire in wires)
@@ -209,7 +209,7 @@ def hung_up(wire: socket.socket) -> bool:
     return True
 
 
-def test_attacks_again_and_again_leave_no_memory_behind(served: Served) -> None:
+def test_repeated_attacks_leave_no_memory_behind(served: Served) -> None:
     def megabytes() -> float:
         pages = Path(f"/proc/{served.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -1,4 +1,4 @@
-"""Content codings: what comes back is what was sent, and nothing comes of what is broken or too large."""
+"""Content codings: a decoded body is the encoded one, and broken or too large bodies are refused."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.core.errors import InvalidRequest
-from gateway.http.codings import Coding, Undecoded, accepted, decoded, encoded
+from gateway.http.codings import Coding, accepted_coding, decode, encode
 from gateway.protocol.endings import Rejection
+from gateway.serving.data_plane import RequestRejected
 
 MB = 2**20
 CODINGS: list[Coding] = ["gzip", "deflate"]
@@ -25,16 +26,17 @@ SMALL = b'{"inputs": []}' * 5
 def refused(body: bytes, coding: str, limit_bytes: int = MB) -> str:
     """In which words a broken body is refused; the field is the body."""
     with pytest.raises(InvalidRequest) as caught:
-        decoded(body, coding, limit_bytes)
+        decode(body, coding, limit_bytes)
     (problem,) = caught.value.problems
     assert problem.field == "body"
     return problem.what
 
 
 def ended(body: bytes, coding: str, limit_bytes: int = MB) -> Rejection:
-    with pytest.raises(Undecoded) as caught:
-        decoded(body, coding, limit_bytes)
-    assert caught.value.what
+    with pytest.raises(RequestRejected) as caught:
+        decode(body, coding, limit_bytes)
+    assert caught.value.error
+    assert isinstance(caught.value.end, Rejection)
     return caught.value.end
 
 
@@ -45,38 +47,38 @@ def ended(body: bytes, coding: str, limit_bytes: int = MB) -> Rejection:
 @example(b"", "gzip", 0)
 @example(b"", "deflate", 0)
 def test_what_was_encoded_comes_back_to_the_byte(body: bytes, coding: Coding, spare: int) -> None:
-    sent = encoded(body, coding)
-    assert decoded(sent, coding, len(body) + spare) == body
+    sent = encode(body, coding)
+    assert decode(sent, coding, len(body) + spare) == body
     if body:
         assert ended(sent, coding, len(body) - 1) is Rejection.TOO_LARGE
 
 
 @given(body=st.binary(max_size=5000), level=st.integers(0, 9))
 def test_what_other_encoders_make_is_read(body: bytes, level: int) -> None:
-    assert decoded(zlib.compress(body, level), "deflate", 5000) == body
-    assert decoded(gzip.compress(body, level), "gzip", 5000) == body
+    assert decode(zlib.compress(body, level), "deflate", 5000) == body
+    assert decode(gzip.compress(body, level), "gzip", 5000) == body
     small_window = zlib.compressobj(level, zlib.DEFLATED, 9)
-    assert decoded(small_window.compress(body) + small_window.flush(), "deflate", 5000) == body
+    assert decode(small_window.compress(body) + small_window.flush(), "deflate", 5000) == body
 
 
 def test_a_gzip_header_may_say_more() -> None:
-    plain = encoded(SMALL, "gzip")
+    plain = encode(SMALL, "gzip")
     named = plain[:3] + b"\x08" + plain[4:10] + b"name\0" + plain[10:]
-    assert decoded(named, "gzip", MB) == SMALL
+    assert decode(named, "gzip", MB) == SMALL
 
 
 @pytest.mark.parametrize("coding", ["GZip", " gzip ", "x-gzip", "X-GZIP"])
-def test_names_are_read_as_http_reads_them(coding: str) -> None:
-    assert decoded(encoded(SMALL, "gzip"), coding, MB) == SMALL
+def test_coding_names_are_case_insensitive_and_stripped(coding: str) -> None:
+    assert decode(encode(SMALL, "gzip"), coding, MB) == SMALL
 
 
-def test_others_can_read_what_is_encoded_and_the_same_is_always_the_same() -> None:
-    assert gzip.decompress(encoded(SMALL, "gzip")) == zlib.decompress(encoded(SMALL, "deflate")) == SMALL
-    assert [encoded(SMALL, coding) for coding in CODINGS] == [encoded(SMALL, coding) for coding in CODINGS]
+def test_standard_decoders_read_encoded_bodies_and_encoding_is_deterministic() -> None:
+    assert gzip.decompress(encode(SMALL, "gzip")) == zlib.decompress(encode(SMALL, "deflate")) == SMALL
+    assert [encode(SMALL, coding) for coding in CODINGS] == [encode(SMALL, coding) for coding in CODINGS]
 
 
 def test_identity_is_the_body_itself_if_it_is_small_enough() -> None:
-    assert decoded(SMALL, "identity", len(SMALL)) is SMALL
+    assert decode(SMALL, "identity", len(SMALL)) is SMALL
     assert ended(SMALL, "identity", len(SMALL) - 1) is Rejection.TOO_LARGE
 
 
@@ -85,55 +87,55 @@ def test_identity_is_the_body_itself_if_it_is_small_enough() -> None:
 
 @pytest.mark.parametrize("coding", CODINGS)
 def test_what_is_cut_short_at_any_byte_is_refused(coding: Coding) -> None:
-    sent = encoded(SMALL, coding)
+    sent = encode(SMALL, coding)
     for n in range(len(sent)):
         assert "ends before" in refused(sent[:n], coding)
 
 
 @pytest.mark.parametrize("coding", CODINGS)
 def test_no_flipped_bit_gives_other_data(coding: Coding) -> None:
-    sent = encoded(SMALL, coding)
+    sent = encode(SMALL, coding)
     for n in range(len(sent) * 8):
         broken = bytearray(sent)
         broken[n // 8] ^= 1 << n % 8
         try:
-            assert decoded(bytes(broken), coding, MB) == SMALL, "some bits mean nothing, such as the time"
+            assert decode(bytes(broken), coding, MB) == SMALL, "some bits mean nothing, such as the time"
         except InvalidRequest:
             pass
 
 
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize("more", [b"\0", b"\n", b"garbage", b"x" * 100_000])
-def test_what_follows_the_end_is_refused(coding: Coding, more: bytes) -> None:
-    assert refused(encoded(SMALL, coding) + more, coding).startswith(f"{len(more)} bytes after the end")
+def test_bytes_after_the_end_are_refused(coding: Coding, more: bytes) -> None:
+    assert refused(encode(SMALL, coding) + more, coding).startswith(f"{len(more)} bytes after the end")
 
 
 @pytest.mark.parametrize("coding", CODINGS)
 def test_a_second_member_is_refused_even_an_empty_one(coding: Coding) -> None:
     for second in (SMALL, b""):
-        assert "after the end" in refused(encoded(SMALL, coding) + encoded(second, coding), coding)
+        assert "after the end" in refused(encode(SMALL, coding) + encode(second, coding), coding)
 
 
 @pytest.mark.parametrize("coding", CODINGS)
 def test_a_wrong_checksum_or_length_is_refused(coding: Coding) -> None:
-    sent = encoded(SMALL, coding)
+    sent = encode(SMALL, coding)
     for at in (-1, -4, -5, -8) if coding == "gzip" else (-1, -4):
         broken = bytearray(sent)
         broken[at] ^= 0xFF
         assert refused(bytes(broken), coding) == f"is not {coding}"
 
 
-def test_one_coding_is_not_taken_for_the_other_nor_raw_deflate_for_either() -> None:
+def test_gzip_deflate_and_raw_deflate_are_not_confused() -> None:
     raw = zlib.compressobj(wbits=-15)
     bare = raw.compress(SMALL) + raw.flush()
     for coding in CODINGS:
         assert refused(bare, coding) == f"is not {coding}"
         assert refused(SMALL, coding) == f"is not {coding}"
-    assert refused(encoded(SMALL, "gzip"), "deflate") == "is not deflate"
-    assert refused(encoded(SMALL, "deflate"), "gzip") == "is not gzip"
+    assert refused(encode(SMALL, "gzip"), "deflate") == "is not deflate"
+    assert refused(encode(SMALL, "deflate"), "gzip") == "is not gzip"
 
 
-def test_a_dictionary_that_nobody_has_is_refused() -> None:
+def test_a_preset_dictionary_is_refused() -> None:
     machine = zlib.compressobj(zdict=SMALL)
     assert refused(machine.compress(SMALL) + machine.flush(), "deflate") == "is not deflate"
 
@@ -155,18 +157,16 @@ def test_a_dictionary_that_nobody_has_is_refused() -> None:
     ],
 )
 def test_other_codings_and_several_at_once_are_not_supported(coding: str) -> None:
-    assert ended(encoded(SMALL, "gzip"), coding) is Rejection.UNSUPPORTED
+    assert ended(encode(SMALL, "gzip"), coding) is Rejection.UNSUPPORTED
 
 
 @given(body=st.binary(max_size=2000), coding=st.sampled_from(CODINGS))
 @settings(max_examples=300)
-def test_whatever_the_bytes_nothing_else_is_raised_and_no_more_comes_of_them(
-    body: bytes, coding: Coding
-) -> None:
-    for sent in (body, encoded(b"", coding)[:10] + body, encoded(body, coding)[:-3] + body):
+def test_any_bytes_decode_within_the_limit_or_raise_a_documented_error(body: bytes, coding: Coding) -> None:
+    for sent in (body, encode(b"", coding)[:10] + body, encode(body, coding)[:-3] + body):
         try:
-            assert len(decoded(sent, coding, 500)) <= 500
-        except (InvalidRequest, Undecoded):
+            assert len(decode(sent, coding, 500)) <= 500
+        except (InvalidRequest, RequestRejected):
             pass
 
 
@@ -180,10 +180,10 @@ def bomb(coding: Coding, size: int) -> bytes:
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-def test_a_bomb_takes_no_more_memory_and_time_than_what_is_allowed(coding: Coding) -> None:
+def test_a_decompression_bomb_is_bounded_in_memory_and_time(coding: Coding) -> None:
     sent = bomb(coding, 512 * MB)
     assert len(sent) < MB
-    decoded(encoded(SMALL, coding), coding, MB)
+    decode(encode(SMALL, coding), coding, MB)
     tracemalloc.start()
     start_s = time.perf_counter()
     try:
@@ -196,20 +196,20 @@ def test_a_bomb_takes_no_more_memory_and_time_than_what_is_allowed(coding: Codin
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-def test_many_empty_blocks_take_no_long_time(coding: Coding) -> None:
-    head = encoded(b"", coding)[: 10 if coding == "gzip" else 2]
+def test_many_empty_blocks_are_decoded_quickly(coding: Coding) -> None:
+    head = encode(b"", coding)[: 10 if coding == "gzip" else 2]
     start_s = time.perf_counter()
     assert "ends before" in refused(head + b"\0\0\0\xff\xff" * (8 * MB // 5), coding)
     assert time.perf_counter() - start_s < 2.0
 
 
-def test_a_body_as_large_as_they_come_is_quick() -> None:
+def test_the_largest_body_is_decoded_quickly() -> None:
     numbers = random.Random(1)
     body = json.dumps([round(numbers.random(), 6) for _ in range(800_000)]).encode()
     for coding in CODINGS:
         start_s = time.perf_counter()
-        sent = encoded(body, coding)
-        assert decoded(sent, coding, len(body)) == body
+        sent = encode(body, coding)
+        assert decode(sent, coding, len(body)) == body
         assert time.perf_counter() - start_s < 3.0
 
 
@@ -255,14 +255,14 @@ def test_a_body_as_large_as_they_come_is_quick() -> None:
         ("a" * 16_000, None),
     ],
 )
-def test_only_what_is_named_and_liked_more_than_none_is_used(
+def test_a_reply_is_encoded_only_in_a_named_coding_preferred_to_identity(
     header: str | None, coding: Coding | None
 ) -> None:
-    assert accepted(header) == coding
+    assert accepted_coding(header) == coding
 
 
 @given(st.text(alphabet="gzipdeflatequ=;,. 01*-\t", max_size=300))
-def test_whatever_is_asked_for_the_answer_is_one_of_three(header: str) -> None:
-    assert accepted(header) in ("gzip", "deflate", None)
+def test_any_accept_encoding_gives_gzip_deflate_or_none(header: str) -> None:
+    assert accepted_coding(header) in ("gzip", "deflate", None)
     if "gzip" not in header and "deflate" not in header:
-        assert accepted(header) is None
+        assert accepted_coding(header) is None

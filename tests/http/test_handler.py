@@ -1,4 +1,4 @@
-"""The data plane as a client sees it: raw ASGI in one process, on a real deployment of real models."""
+"""The data plane as a client sees it: over a loopback socket, on a real deployment of real models."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ from gateway.core.decision import Decision
 from gateway.serving.data_plane import LONGEST_WAIT_S, wait_s
 from gateway.serving.review import answer_unsure, answer_with_label
 from tests.support.data_planes import (
-    INFER,
-    Client,
-    DataPlane,
+    PlaneFixture,
     Rows,
     mixed,
     plane_of,
@@ -41,13 +39,13 @@ from tests.support.deployments import (
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlaneFixture]:
     with whole_plane(tmp_path_factory) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def truth(plane: DataPlane) -> Callable[[Rows], Rows]:
+def truth(plane: PlaneFixture) -> Callable[[Rows], Rows]:
     """What onnxruntime itself says of each row alone."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -63,7 +61,7 @@ def truth(plane: DataPlane) -> Callable[[Rows], Rows]:
 
 @pytest.mark.parametrize("binary", [False, True], ids=["json", "binary"])
 def test_a_trusted_caller_gets_the_models_answer_bit_for_bit(
-    plane: DataPlane, truth: Callable[[Rows], Rows], binary: bool
+    plane: PlaneFixture, truth: Callable[[Rows], Rows], binary: bool
 ) -> None:
     async def main() -> None:
         for i in range(20):
@@ -78,7 +76,7 @@ def test_a_trusted_caller_gets_the_models_answer_bit_for_bit(
     plane.run(main)
 
 
-def test_json_and_binary_answers_are_the_same_bits_in_the_form_that_was_asked(plane: DataPlane) -> None:
+def test_json_and_binary_answers_are_the_same_bits_in_the_form_that_was_asked(plane: PlaneFixture) -> None:
     async def main() -> None:
         as_json, as_binary = (
             await plane.ada.infer(plane.good[:1]),
@@ -92,7 +90,7 @@ def test_json_and_binary_answers_are_the_same_bits_in_the_form_that_was_asked(pl
     plane.run(main)
 
 
-def test_a_raw_request_is_one_tensor_and_gets_every_output_in_binary(plane: DataPlane) -> None:
+def test_a_raw_request_is_one_tensor_and_gets_every_output_in_binary(plane: PlaneFixture) -> None:
     async def main() -> None:
         x = plane.good[:1]
         raw = await plane.ada.post(x.tobytes(), {"Inference-Header-Content-Length": "0"})
@@ -102,13 +100,13 @@ def test_a_raw_request_is_one_tensor_and_gets_every_output_in_binary(plane: Data
     plane.run(main)
 
 
-def test_an_anonymous_caller_gets_two_digits_and_the_same_winner(
-    plane: DataPlane, truth: Callable[[Rows], Rows]
+def test_an_anonymous_caller_gets_two_digits_and_the_same_argmax(
+    plane: PlaneFixture, truth: Callable[[Rows], Rows]
 ) -> None:
     async def main() -> None:
         x = plane.good[:30]
         for binary in (False, True):
-            shown = (await plane.anyone.infer(x, binary=binary)).tensor()
+            shown = (await plane.anonymous.infer(x, binary=binary)).tensor()
             exact = truth(x)
             assert (shown.argmax(axis=1) == exact.argmax(axis=1)).all()
             assert np.abs(shown - exact).max() <= 0.0151
@@ -117,7 +115,7 @@ def test_an_anonymous_caller_gets_two_digits_and_the_same_winner(
     plane.run(main)
 
 
-def test_what_is_not_exposed_cannot_be_seen_or_asked_for(plane: DataPlane) -> None:
+def test_an_output_that_is_not_exposed_cannot_be_seen_or_requested(plane: PlaneFixture) -> None:
     async def main() -> None:
         reply = await plane.ada.infer(plane.good[:1])
         assert [output["name"] for output in reply.json["outputs"]] == ["probabilities"]
@@ -132,7 +130,7 @@ def test_what_is_not_exposed_cannot_be_seen_or_asked_for(plane: DataPlane) -> No
     plane.run(main)
 
 
-def test_a_caller_gets_the_outputs_asked_for_in_order_and_form(plane: DataPlane) -> None:
+def test_a_caller_gets_the_requested_outputs_in_order_and_form(plane: PlaneFixture) -> None:
     async def main() -> None:
         outputs = [
             {"name": "fs_row_outcome"},
@@ -154,14 +152,14 @@ def test_a_caller_gets_the_outputs_asked_for_in_order_and_form(plane: DataPlane)
 
 
 @pytest.mark.parametrize("identity", ["mine", "", "é☃", "x" * 1000])
-def test_the_id_is_echoed_however_the_request_ends(plane: DataPlane, identity: str) -> None:
+def test_the_id_is_echoed_however_the_request_ends(plane: PlaneFixture, identity: str) -> None:
     async def main() -> None:
         ends = set()
         for x in (plane.good[:1], plane.strange[:1]):
             reply = await plane.ada.infer(x, id=identity)
             assert reply.json["id"] == identity
             ends.add(reply.status)
-        with plane.spoiled(people=False):
+        with plane.spoiled(review=False):
             reply = await plane.ada.infer(plane.strange[:1], id=identity)
             assert reply.json["id"] == identity
             ends.add(reply.status)
@@ -170,7 +168,7 @@ def test_the_id_is_echoed_however_the_request_ends(plane: DataPlane, identity: s
     plane.run(main)
 
 
-def test_without_an_id_none_is_invented(plane: DataPlane) -> None:
+def test_without_an_id_none_is_invented(plane: PlaneFixture) -> None:
     async def main() -> None:
         assert "id" not in (await plane.ada.infer(plane.good[:1])).json
         assert "id" not in (await plane.ada.infer(plane.good[:1], id=None)).json
@@ -178,17 +176,17 @@ def test_without_an_id_none_is_invented(plane: DataPlane) -> None:
     plane.run(main)
 
 
-def test_every_request_has_a_decision_id_of_its_own(plane: DataPlane) -> None:
+def test_every_request_has_a_decision_id_of_its_own(plane: PlaneFixture) -> None:
     async def main() -> None:
         ids = [(await plane.ada.infer(plane.good[:1])).parameters["fs_decision_id"] for _ in range(20)]
-        ids += [(await plane.anyone.get("/nowhere")).parameters["fs_decision_id"] for _ in range(20)]
+        ids += [(await plane.anonymous.get("/nowhere")).parameters["fs_decision_id"] for _ in range(20)]
         assert len(set(ids)) == 40
 
     plane.run(main)
 
 
 def test_callers_at_the_same_time_get_their_own_answers(
-    plane: DataPlane, truth: Callable[[Rows], Rows]
+    plane: PlaneFixture, truth: Callable[[Rows], Rows]
 ) -> None:
     async def main() -> None:
         x = plane.good[:80]
@@ -205,7 +203,7 @@ def test_callers_at_the_same_time_get_their_own_answers(
 # ---------------------------------------------------------------- terminal states
 
 
-def test_degraded_is_a_200_that_names_the_rung(plane: DataPlane) -> None:
+def test_degraded_is_a_200_that_names_the_rung(plane: PlaneFixture) -> None:
     async def main() -> None:
         with plane.spoiled(Raises()):
             reply = stamped(await plane.ada.infer(plane.easy[:1]))
@@ -217,7 +215,7 @@ def test_degraded_is_a_200_that_names_the_rung(plane: DataPlane) -> None:
     plane.run(main)
 
 
-def test_deferred_is_a_422_that_says_where_the_answer_will_be(plane: DataPlane) -> None:
+def test_deferred_is_a_422_that_says_where_the_answer_will_be(plane: PlaneFixture) -> None:
     async def main() -> None:
         reply = await plane.ada.infer(plane.strange[:1])
         assert reply.outcome == (422, "deferred", "abstained")
@@ -239,8 +237,8 @@ def test_deferred_is_a_422_that_says_where_the_answer_will_be(plane: DataPlane) 
     ],
     ids=["alone", "among others", "in a header of its own", "in capitals"],
 )
-def test_deferred_is_a_202_only_for_those_who_asked_for_it(
-    plane: DataPlane, headers: list[tuple[str, str]]
+def test_deferred_is_a_202_only_with_prefer_respond_async(
+    plane: PlaneFixture, headers: list[tuple[str, str]]
 ) -> None:
     async def main() -> None:
         reply = await plane.ada.infer(plane.strange[:1], headers)
@@ -251,7 +249,7 @@ def test_deferred_is_a_202_only_for_those_who_asked_for_it(
     plane.run(main)
 
 
-def test_who_waits_gets_the_persons_answer_as_a_200(plane: DataPlane) -> None:
+def test_prefer_wait_gets_the_reviewers_answer_as_a_200(plane: PlaneFixture) -> None:
     async def main() -> None:
         known = await plane.cases()
         waiting = asyncio.create_task(plane.ada.infer(plane.strange[:1], {"Prefer": "wait=20"}, id="mine"))
@@ -267,7 +265,7 @@ def test_who_waits_gets_the_persons_answer_as_a_200(plane: DataPlane) -> None:
     plane.run(main)
 
 
-def test_who_waits_for_a_person_who_cannot_tell_is_refused(plane: DataPlane) -> None:
+def test_prefer_wait_is_refused_if_the_reviewer_is_not_sure(plane: PlaneFixture) -> None:
     async def main() -> None:
         known = await plane.cases()
         waiting = asyncio.create_task(plane.ada.infer(plane.strange[:1], {"Prefer": "wait=20"}))
@@ -277,7 +275,7 @@ def test_who_waits_for_a_person_who_cannot_tell_is_refused(plane: DataPlane) -> 
     plane.run(main)
 
 
-def test_who_waits_in_vain_gets_the_deferral_after_so_long(plane: DataPlane) -> None:
+def test_prefer_wait_without_a_review_gets_the_deferral_after_the_wait(plane: PlaneFixture) -> None:
     async def main() -> None:
         start_s = time.perf_counter()
         reply = await plane.ada.infer(plane.strange[:1], {"Prefer": "wait=1, respond-async"})
@@ -287,7 +285,7 @@ def test_who_waits_in_vain_gets_the_deferral_after_so_long(plane: DataPlane) -> 
     plane.run(main)
 
 
-def test_nobody_waits_longer_than_half_a_minute(plane: DataPlane) -> None:
+def test_prefer_wait_is_at_most_30_seconds(plane: PlaneFixture) -> None:
     assert LONGEST_WAIT_S <= 30
     assert wait_s("wait=86400") == 30
     assert wait_s("wait=" + "9" * 5000) == 30
@@ -297,7 +295,7 @@ def test_nobody_waits_longer_than_half_a_minute(plane: DataPlane) -> None:
     "prefer",
     ["wait=-1", "wait=soon", "wait=", "wait", "wait=1e9", "wait=\u00b2", "wait=\u00b9\u00b2", "=", ",;,", ""],
 )
-def test_a_preference_that_means_nothing_is_ignored(plane: DataPlane, prefer: str) -> None:
+def test_a_preference_that_means_nothing_is_ignored(plane: PlaneFixture, prefer: str) -> None:
     async def main() -> None:
         start_s = time.perf_counter()
         reply = await plane.ada.infer(plane.strange[:1], {"Prefer": prefer})
@@ -307,25 +305,9 @@ def test_a_preference_that_means_nothing_is_ignored(plane: DataPlane, prefer: st
     plane.run(main)
 
 
-def test_who_hangs_up_while_waiting_is_not_waited_for(plane: DataPlane) -> None:
-    """Or whoever asks for wait=30 and goes holds a task that reads the database ten times a second."""
-
-    async def gone() -> dict[str, Any]:
-        await asyncio.sleep(0.05)
-        return {"type": "http.disconnect"}
-
+def test_a_rate_limited_request_is_a_429_with_retry_after(plane: PlaneFixture) -> None:
     async def main() -> None:
-        body, _ = request_of(plane.strange[:1])
-        start_s = time.perf_counter()
-        await plane.ada("POST", INFER, body, {"Prefer": "wait=3"}, then=gone, whole=True)
-        assert time.perf_counter() - start_s < 1.5
-
-    plane.run(main)
-
-
-def test_refused_for_the_rate_is_a_429_that_says_when_to_come_back(plane: DataPlane) -> None:
-    async def main() -> None:
-        slow = Client(plane.app, plane.keys["slow"])
+        slow = plane.client(plane.keys["slow"])
         replies = [await slow.infer(plane.good[:1]) for _ in range(3)]
         assert replies[0].status == 200
         assert [reply.outcome for reply in replies[1:]] == [(429, "refused", "rate_limited")] * 2
@@ -335,9 +317,9 @@ def test_refused_for_the_rate_is_a_429_that_says_when_to_come_back(plane: DataPl
     plane.run(main)
 
 
-def test_refused_for_want_of_everything_is_a_503_that_says_when_to_come_back(plane: DataPlane) -> None:
+def test_without_models_and_review_a_request_is_a_503_with_retry_after(plane: PlaneFixture) -> None:
     async def main() -> None:
-        with plane.spoiled(Raises(), Raises(), people=False):
+        with plane.spoiled(Raises(), Raises(), review=False):
             reply = await plane.ada.infer(plane.good[:1])
         assert reply.outcome == (503, "refused", "unavailable")
         assert int(reply.headers["retry-after"]) >= 1
@@ -356,7 +338,7 @@ def test_refused_for_want_of_everything_is_a_503_that_says_when_to_come_back(pla
     ids=["by header", "by parameter", "by the shorter of both", "by next to nothing"],
 )
 def test_a_deadline_that_passes_is_a_504(
-    plane: DataPlane, headers: dict[str, str], members: dict[str, Any]
+    plane: PlaneFixture, headers: dict[str, str], members: dict[str, Any]
 ) -> None:
     async def main() -> None:
         reply = await plane.ada.infer(plane.good[:1], headers, **members)
@@ -381,7 +363,7 @@ def test_a_deadline_that_passes_is_a_504(
     ],
 )
 def test_a_deadline_can_only_be_shortened(
-    plane: DataPlane,
+    plane: PlaneFixture,
     monkeypatch: pytest.MonkeyPatch,
     header: str | None,
     timeout_us: int | None,
@@ -426,7 +408,7 @@ def test_everything_that_hangs_ends_by_the_policys_deadline(tmp_path: Path) -> N
 
 
 def test_a_batch_in_which_every_row_is_answered_is_a_200(
-    plane: DataPlane, truth: Callable[[Rows], Rows]
+    plane: PlaneFixture, truth: Callable[[Rows], Rows]
 ) -> None:
     async def main() -> None:
         others = [row for row in plane.good if (row != plane.easy[0]).any()]
@@ -441,7 +423,7 @@ def test_a_batch_in_which_every_row_is_answered_is_a_200(
 
 
 def test_a_batch_with_a_row_that_is_not_answered_ends_as_its_worst_row_without_outputs(
-    plane: DataPlane,
+    plane: PlaneFixture,
 ) -> None:
     async def main() -> None:
         reply = await plane.ada.infer(mixed(plane))
@@ -449,15 +431,15 @@ def test_a_batch_with_a_row_that_is_not_answered_ends_as_its_worst_row_without_o
         assert "outputs" not in reply.json
         id_ = reply.parameters["fs_decision_id"]
         assert reply.json["review_url"] == reply.parameters["fs_review_urls"] == f"/reviews/{id_}.1"
-        with plane.spoiled(people=False):
+        with plane.spoiled(review=False):
             assert (await plane.ada.infer(mixed(plane))).outcome == (503, "refused", "unavailable")
 
     plane.run(main)
 
 
 @pytest.mark.parametrize("binary", [False, True], ids=["json", "binary"])
-def test_who_asks_how_each_row_ended_gets_the_answered_ones(
-    plane: DataPlane, truth: Callable[[Rows], Rows], binary: bool
+def test_a_request_for_the_row_outcome_gets_the_answered_rows(
+    plane: PlaneFixture, truth: Callable[[Rows], Rows], binary: bool
 ) -> None:
     async def main() -> None:
         x = mixed(plane)
@@ -481,7 +463,7 @@ def test_who_asks_how_each_row_ended_gets_the_answered_ones(
     plane.run(main)
 
 
-def test_a_batch_whose_every_row_is_withheld_still_says_how_each_ended(plane: DataPlane) -> None:
+def test_a_batch_whose_every_row_is_withheld_still_says_how_each_ended(plane: PlaneFixture) -> None:
     async def main() -> None:
         outputs = [{"name": "fs_row_outcome"}, {"name": "probabilities"}]
         reply = await plane.ada.infer(plane.strange[:2], outputs=outputs)

@@ -1,26 +1,34 @@
-"""The document that the gateway gives of itself: complete, well formed, and as strict as the parser."""
+"""The OpenAPI document: complete, well formed, and as strict as the parser."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
 
 import jsonschema_rs
 import numpy as np
+import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from gateway.core.errors import InvalidRequest
-from gateway.http.handler import DESCRIBED, ROUTES
-from gateway.http.openapi import ALWAYS, described, path_of
-from gateway.http.routes import Route
-from gateway.http.schemas import infer_request, number_of
+from gateway.deployment.contract import contract_of as contract_of_models
+from gateway.deployment.deployment import Deployment
+from gateway.deployment.models import load_models
+from gateway.http import openapi
+from gateway.http.openapi import path_of
+from gateway.http.route_table import ROUTES
+from gateway.http.routes import EVERY_ROUTE
+from gateway.http.schemas import infer_request, value_schema
 from gateway.protocol.contract import Contract
-from gateway.protocol.infer_request import parse_infer
+from gateway.protocol.endings import STATUSES
+from gateway.protocol.infer_request import parse_http_infer
 from tests.protocol.test_malformed import GOOD, MALFORMED, edited
+from tests.support.served import CONFIGS
 from tests.support.wire_parts import IMAGE, contract_of, spec_of
 
 MIXED = contract_of(
@@ -40,7 +48,7 @@ GAPS = {
 
 def document(contract: Contract, base: str = "", anonymous: bool = False) -> dict[str, Any]:
     """The document as a client has it."""
-    held: dict[str, Any] = json.loads(json.dumps(DESCRIBED(contract, base, anonymous)))
+    held: dict[str, Any] = json.loads(json.dumps(openapi.document(ROUTES, contract, base, anonymous)))
     return held
 
 
@@ -50,51 +58,69 @@ def valid(schema: dict[str, Any]) -> Callable[[Any], bool]:
 
 def read(body: bytes, contract: Contract) -> bool:
     try:
-        parse_infer(body, None, contract)
+        parse_http_infer(body, None, contract)
     except InvalidRequest:
         return False
     return True
 
 
-def places(of: Any) -> Any:
+def objects_in(of: Any) -> Any:
     """Every object in a document."""
     if isinstance(of, dict):
         yield of
     for item in of.values() if isinstance(of, dict) else of if isinstance(of, list) else ():
-        yield from places(item)
+        yield from objects_in(item)
 
 
-def test_every_route_is_in_it_and_nothing_else() -> None:
+def test_the_document_has_exactly_the_routes() -> None:
     paths = document(IMAGE)["paths"]
-    told = [(method.upper(), path) for path, item in paths.items() for method in item]
-    assert sorted(told) == sorted((route.method, path_of(route)) for route in ROUTES)
+    operations = [(method.upper(), path) for path, item in paths.items() for method in item]
+    assert sorted(operations) == sorted((route.method, path_of(route)) for route in ROUTES)
 
 
-def test_a_route_that_nothing_is_said_of_is_refused() -> None:
-    new = Route("DELETE", "v2/models/{model}", None, ROUTES[0].step)
-    with pytest.raises(ValueError, match=r"differ in \[\('DELETE', 'v2/models/\{model\}'\)\]"):
-        described((*ROUTES, new))
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("letters", "d236dd2ca757dc1f15e69058d21bf309bb08bf0ea826b7524a74f2603d31c420"),
+        ("fashion", "9fa88a2b781318665195114bafb95db0d0bec6e4fd3379b6e4dec85d3d8baa5f"),
+    ],
+)
+def test_the_documents_of_the_committed_deployments_are_those_of_release_0_1_0(
+    name: str, digest: str
+) -> None:
+    """Byte for byte. A change of the document that is intended changes the digest here as well."""
+    deployment = Deployment.read(CONFIGS / name)
+    models = load_models(deployment, {})
+    try:
+        contract = contract_of_models(deployment, models)
+    finally:
+        for model in models.values():
+            model.close()
+    made = orjson.dumps(openapi.document(ROUTES, contract, "", anonymous=True))
+    assert hashlib.sha256(made).hexdigest() == digest
 
 
-def test_what_is_said_of_a_route_that_is_gone_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"reviews/\{id\}"):
-        described(ROUTES[:-1])
+def test_every_status_that_a_route_can_have_is_described() -> None:
+    described = document(IMAGE)["components"]["responses"]
+    for route in ROUTES:
+        assert {str(STATUSES[cause].http) for cause in route.all_causes} <= described.keys()
+    assert list(described) == sorted({str(status.http) for status in STATUSES.values()})
 
 
 @pytest.mark.parametrize("contract", [IMAGE, MIXED, HALVES], ids=["image", "mixed", "halves"])
-def test_it_keeps_to_openapi_3_1(contract: Contract) -> None:
-    told = document(contract, "/models", anonymous=True)
-    OPENAPI_31_VALIDATOR.validate(told)
-    for schema in told["components"]["schemas"].values():
+def test_the_document_is_valid_openapi_3_1(contract: Contract) -> None:
+    made = document(contract, "/models", anonymous=True)
+    OPENAPI_31_VALIDATOR.validate(made)
+    for schema in made["components"]["schemas"].values():
         jsonschema_rs.meta.validate(schema)
-    for place in places(told):
-        if isinstance(place.get("$ref"), str):
-            target: Any = told
-            for part in place["$ref"].removeprefix("#/").split("/"):
+    for one in objects_in(made):
+        if isinstance(one.get("$ref"), str):
+            target: Any = made
+            for part in one["$ref"].removeprefix("#/").split("/"):
                 target = target[part]
-    names = [one["operationId"] for item in told["paths"].values() for one in item.values()]
+    names = [one["operationId"] for item in made["paths"].values() for one in item.values()]
     assert len(set(names)) == len(names)
-    assert [server["url"] for server in told["servers"]] == ["/models", "/"]
+    assert [server["url"] for server in made["servers"]] == ["/models", "/"]
 
 
 def test_every_part_of_a_path_is_a_parameter_of_it() -> None:
@@ -104,30 +130,30 @@ def test_every_part_of_a_path_is_a_parameter_of_it() -> None:
             assert named == {part[1:-1] for part in path.split("/") if part.startswith("{")}
 
 
-def test_a_key_is_asked_for_exactly_where_a_route_says_so() -> None:
-    told = document(IMAGE)
+def test_the_document_requires_a_key_where_the_route_does() -> None:
+    made = document(IMAGE)
     for route in ROUTES:
-        operation = told["paths"][path_of(route)][route.method.lower()]
-        is_open = route.needs is None
-        assert operation.get("security", told["security"]) == (
+        operation = made["paths"][path_of(route)][route.method.lower()]
+        is_open = route.scopes is None
+        assert operation.get("security", made["security"]) == (
             [] if is_open else [{"bearer": []}, {"key": []}]
         )
         assert ({"401", "403", "429"} & operation["responses"].keys()) == (
             set() if is_open else {"401", "403", "429"}
         )
-        assert {str(status) for status in ALWAYS} <= operation["responses"].keys()
+        assert {str(STATUSES[cause].http) for cause in EVERY_ROUTE} <= operation["responses"].keys()
 
 
-def test_where_anonymous_callers_are_let_in_no_key_is_an_answer() -> None:
+def test_with_anonymous_callers_the_document_allows_no_key() -> None:
     assert {} in document(IMAGE, anonymous=True)["security"]
     assert {} not in document(IMAGE)["security"]
 
 
 def test_members_have_the_names_of_the_protocol() -> None:
-    told = document(IMAGE)["components"]["schemas"]
-    names = {name: set(schema.get("properties", ())) for name, schema in told.items()}
-    tensor = told["InferRequest"]["properties"]["inputs"]["items"]["properties"]
-    output = told["InferReply"]["properties"]["outputs"]["items"]["anyOf"][0]["properties"]
+    schemas = document(IMAGE)["components"]["schemas"]
+    names = {name: set(schema.get("properties", ())) for name, schema in schemas.items()}
+    tensor = schemas["InferRequest"]["properties"]["inputs"]["items"]["properties"]
+    output = schemas["InferReply"]["properties"]["outputs"]["items"]["anyOf"][0]["properties"]
     assert names["Server"] == {"name", "version", "extensions"}
     assert names["Health"] == {"live", "ready"}
     assert names["Model"] == {"name", "versions", "platform", "inputs", "outputs"}
@@ -139,7 +165,7 @@ def test_members_have_the_names_of_the_protocol() -> None:
 
 
 @pytest.mark.parametrize("contract", [IMAGE, MIXED], ids=["image", "mixed"])
-def test_its_example_is_valid_and_is_read(contract: Contract) -> None:
+def test_the_example_is_valid_and_is_parsed(contract: Contract) -> None:
     schema = infer_request(contract)
     for shown in schema["examples"]:
         assert valid(schema)(shown)
@@ -160,7 +186,9 @@ def test_a_good_request_is_valid_flat_and_nested() -> None:
 
 
 @pytest.mark.parametrize(("name", "edit"), [row[:2] for row in MALFORMED], ids=[row[0] for row in MALFORMED])
-def test_what_the_parser_refuses_is_not_valid(name: str, edit: Callable[[dict[str, Any]], object]) -> None:
+def test_a_request_that_the_parser_refuses_is_not_valid(
+    name: str, edit: Callable[[dict[str, Any]], object]
+) -> None:
     assert valid(infer_request(IMAGE))(json.loads(edited(edit))) == (name in GAPS)
 
 
@@ -190,9 +218,9 @@ SPECS = [
 @example(SPECS[0], 3.4028235677973366e38)
 @example(SPECS[0], 3.4028235677973362e38)
 @example(SPECS[4], 2**64)
-def test_a_value_is_valid_exactly_where_it_is_read(spec: Any, value: Any) -> None:
+def test_a_value_is_valid_exactly_where_it_is_parsed(spec: Any, value: Any) -> None:
     if spec.dtype.kind in "iu" and isinstance(value, float):
         return  # 5.0 is an integer to a schema
     entry = {"name": "x", "datatype": spec.datatype, "shape": [1], "data": [value]}
     body = json.dumps({"inputs": [entry]}).encode()
-    assert valid(number_of(spec))(value) == read(body, contract_of(spec))
+    assert valid(value_schema(spec))(value) == read(body, contract_of(spec))

@@ -1,4 +1,4 @@
-"""Schemathesis against a running gateway: whatever the document says of itself is tried, in every phase."""
+"""Schemathesis against a running gateway: every operation of the document, in every phase."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
 
-from gateway.http.handler import ROUTES
 from gateway.http.openapi import path_of
+from gateway.http.route_table import ROUTES
 from tests.support.deployments import FULL_RATE, edit, key_for
 from tests.support.served import Served, clean_rows, copy_of, serving
 
@@ -118,7 +118,7 @@ def scenarios(served: Served, key: str) -> Iterator[ScenarioRecorder]:
             yield event.recorder
 
 
-def told(recorder: ScenarioRecorder, case_id: str) -> Iterator[str]:
+def failures_of(recorder: ScenarioRecorder, case_id: str) -> Iterator[str]:
     """What a check objects to: the request, what was expected, and what came."""
     response = recorder.interactions[case_id].response
     for check in recorder.checks.get(case_id, []):
@@ -137,7 +137,7 @@ def test_the_gateway_does_what_its_document_says(served: tuple[Served, str]) -> 
             assert response is not None, recorder.label
             positive = case.meta is not None and case.meta.generation.mode.is_positive
             ends[recorder.label, case.media_type, positive, response.status_code] += 1
-            objections += told(recorder, case_id)
+            objections += failures_of(recorder, case_id)
     assert not objections, "\n\n".join(objections[:20])
     assert {label for label, *_ in ends} == {f"{route.method} {path_of(route)}" for route in ROUTES}
     for path in INFER:

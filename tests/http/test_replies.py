@@ -1,4 +1,4 @@
-"""Where requests end on the wire: codes, headers and bodies of every terminal state."""
+"""How requests end on the wire: status, headers and body of every ending."""
 
 from __future__ import annotations
 
@@ -24,11 +24,20 @@ from gateway.core.decision import (
     severity,
 )
 from gateway.core.errors import InvalidRequest, Problem
-from gateway.http.replies import reply_end, reply_infer, reply_unknown_model
+from gateway.http.replies import reply_infer, reply_unanswered
 from gateway.listener.messages import Reply
 from gateway.protocol.contract import RequestedOutput
 from gateway.protocol.disclosure import Label, Rounded
-from gateway.protocol.endings import End, Rejection, Stamp, code_of, retry_after_s, status_of, worst_row
+from gateway.protocol.endings import (
+    STATUSES,
+    Deferral,
+    Rejection,
+    RequestEnd,
+    Stamp,
+    retry_after_s,
+    status_of,
+    worst_row,
+)
 from gateway.protocol.infer_request import InferRequest
 from tests.support.wire_parts import Array, contract_of, headers_of, json_of, same_bits, spec_of, tensors_of
 
@@ -78,7 +87,7 @@ def reply_to(*outcomes: Outcome, **kwargs: Any) -> Reply:
 SERVED, DEGRADED = Served(answer(1), "primary"), Degraded(answer(2), "small", Reason.ABSTAINED)
 DEFERRED, ABSTAINED = Deferred("T-1", Reason.ABSTAINED), Refused(Reason.ABSTAINED)
 
-TABLE: list[tuple[End, int, str, str, str]] = [
+TABLE: list[tuple[RequestEnd, int, str, str, str]] = [
     (SERVED, 200, "OK", "served", "ok"),
     (DEGRADED, 200, "OK", "degraded", "abstained"),
     (DEFERRED, 422, "FAILED_PRECONDITION", "deferred", "abstained"),
@@ -111,17 +120,22 @@ def full_set(reply: Reply) -> dict[str, str]:
     return dict(parameters)
 
 
+def test_every_cause_has_a_row_in_the_table_of_statuses() -> None:
+    assert list(STATUSES) == [*Deferral, *Reason, *Rejection]
+    assert all(status.error for status in STATUSES.values())
+
+
 @pytest.mark.parametrize(("end", "status", "grpc", "outcome", "reason"), TABLE, ids=lambda v: str(v)[:24])
-def test_terminal_states(end: End, status: int, grpc: str, outcome: str, reason: str) -> None:
-    assert (status_of(end), code_of(end)) == (status, (status, grpc))
+def test_terminal_states(end: RequestEnd, status: int, grpc: str, outcome: str, reason: str) -> None:
+    assert status_of(end)[:2] == (status, grpc)
     match end:
         case Served() | Degraded() | Deferred() | Refused():
             reply = reply_to(end)
         case _:
-            reply = reply_end(end, STAMP, request_id="r")
-    told = full_set(reply)
-    assert (reply.status, told["fs_outcome"], told["fs_reason"]) == (status, outcome, reason)
-    assert (told["fs_policy"], told["fs_mode"], told["fs_decision_id"]) == (
+            reply = reply_unanswered(end, STAMP, request_id="r")
+    parameters = full_set(reply)
+    assert (reply.status, parameters["fs_outcome"], parameters["fs_reason"]) == (status, outcome, reason)
+    assert (parameters["fs_policy"], parameters["fs_mode"], parameters["fs_decision_id"]) == (
         "fashion@3#a1b2",
         "enforce",
         "01J-id",
@@ -136,7 +150,7 @@ def test_the_table_leaves_no_rejection_and_no_reason_out() -> None:
 
 @pytest.mark.parametrize("end", [row[0] for row in TABLE if row[1] != 200], ids=lambda v: str(v)[:24])
 def test_an_error_is_a_json_object_with_a_string_and_the_exact_content_type(end: Any) -> None:
-    for reply in (reply_end(end, STAMP), reply_end(end)):
+    for reply in (reply_unanswered(end, STAMP), reply_unanswered(end)):
         assert headers_of(reply)["content-type"] == "application/json"
         assert isinstance(json.loads(reply.body)["error"], str)
         assert json.loads(reply.body)["error"]
@@ -144,12 +158,12 @@ def test_an_error_is_a_json_object_with_a_string_and_the_exact_content_type(end:
 
 
 def test_before_there_is_a_decision_id_a_reply_has_no_stamp() -> None:
-    reply = reply_end(Rejection.TOO_LARGE)
+    reply = reply_unanswered(Rejection.TOO_LARGE)
     assert json_of(reply) == {"error": "the request is too large"}
     assert not any(name.startswith("x-failsafe") for name in headers_of(reply))
 
 
-def test_retry_after_is_whole_seconds_from_1_where_waiting_helps() -> None:
+def test_retry_after_is_whole_seconds_of_at_least_1() -> None:
     waits = [None, 0.0, 0.2, 1.0, 1.1, 7.0, 1e12, float("inf"), float("nan"), -3.0]
     assert [retry_after_s(Refused(Reason.RATE_LIMITED, w)) for w in waits] == [
         1,
@@ -169,7 +183,7 @@ def test_retry_after_is_whole_seconds_from_1_where_waiting_helps() -> None:
         assert "retry-after" not in headers_of(reply_to(outcome))
 
 
-def test_deferred_says_where_the_answer_will_be_and_is_202_only_on_request() -> None:
+def test_a_deferral_names_its_review_and_is_202_only_on_request() -> None:
     reply = reply_to(DEFERRED)
     assert (reply.status, json_of(reply)["review_url"]) == (422, "/reviews/T-1")
     assert "location" not in headers_of(reply)
@@ -180,42 +194,37 @@ def test_deferred_says_where_the_answer_will_be_and_is_202_only_on_request() -> 
     assert reply_to(SERVED, prefer_async=True).status == 200
 
 
-def test_a_ticket_is_quoted_and_the_path_is_the_doors_to_choose() -> None:
+def test_a_ticket_is_quoted_below_the_given_path() -> None:
     assert json_of(reply_to(Deferred("a/b ?", Reason.OK), reviews="/base/reviews/"))["review_url"] == (
         "/base/reviews/a%2Fb%20%3F"
     )
-    assert json_of(reply_end(DEFERRED, STAMP))["review_url"] == "/reviews/T-1"
-    assert reply_end(DEFERRED, STAMP).status == 422
+    assert json_of(reply_unanswered(DEFERRED, STAMP))["review_url"] == "/reviews/T-1"
+    assert reply_unanswered(DEFERRED, STAMP).status == 422
 
 
 def test_unauthenticated_says_how_to_authenticate() -> None:
-    assert headers_of(reply_end(Rejection.UNAUTHENTICATED))["www-authenticate"] == "Bearer"
-
-
-def test_an_unknown_model_is_a_404_in_the_words_that_clients_look_for() -> None:
-    reply = reply_unknown_model("nope" * 999, STAMP)
-    assert reply.status == 404
-    assert json_of(reply)["error"].startswith("Request for unknown model: 'nope")
-    assert len(reply.body) < 1000
+    assert headers_of(reply_unanswered(Rejection.UNAUTHENTICATED))["www-authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize(
     ("n", "last"), [(1, "f0: is odd"), (8, "f7: is odd"), (9, "and 1 more"), (20, "and 12 more")]
 )
 def test_invalid_names_fields_and_rules_and_stays_short(n: int, last: str) -> None:
-    error = json_of(reply_end(InvalidRequest([Problem(f"f{i}", "is odd") for i in range(n)])))["error"]
+    error = json_of(reply_unanswered(InvalidRequest([Problem(f"f{i}", "is odd") for i in range(n)])))["error"]
     assert error.split("; ")[0] == "f0: is odd"
     assert error.split("; ")[-1] == last
     assert error.count("is odd") == min(n, 8)
 
 
 def test_more_headers_can_be_added() -> None:
-    assert headers_of(reply_end(Rejection.METHOD_NOT_ALLOWED, headers={"allow": "GET"}))["allow"] == "GET"
+    assert (
+        headers_of(reply_unanswered(Rejection.METHOD_NOT_ALLOWED, headers={"allow": "GET"}))["allow"] == "GET"
+    )
 
 
 def test_no_text_can_break_out_of_a_header_or_the_body() -> None:
     stamp = Stamp("p\r\nset-cookie: x", "enforcé", "")
-    reply = reply_end(Rejection.INVALID, stamp, what="lone \ud800 surrogate")
+    reply = reply_unanswered(Rejection.INVALID, stamp, error="lone \ud800 surrogate")
     assert headers_of(reply)["x-failsafe-policy"] == "p??set-cookie: x"
     assert headers_of(reply)["x-failsafe-mode"] == "enforc?"
     assert headers_of(reply)["x-failsafe-decision-id"] == "none"
@@ -239,15 +248,15 @@ def test_a_batch_of_answers_is_bit_identical_row_by_row(binary: bool) -> None:
         assert same_bits(got[name], np.concatenate([outcome.output[name] for outcome in outcomes]))
     if binary:
         assert got["t"].tolist() == [["é".encode(), b"\0x"]] * 3
-    told = full_set(reply)
-    assert (told["fs_outcome"], told["fs_served_by"], told["fs_reason"]) == (
+    parameters = full_set(reply)
+    assert (parameters["fs_outcome"], parameters["fs_served_by"], parameters["fs_reason"]) == (
         "degraded",
         "primary,small",
         "unavailable",
     )
 
 
-def test_what_is_not_exposed_never_leaves() -> None:
+def test_an_output_that_is_not_exposed_is_never_sent() -> None:
     for binary in (False, True):
         reply = reply_to(SERVED, request=asking(1, binary))
         assert b"666" not in reply.body
@@ -291,10 +300,10 @@ MIXED = (DEFERRED, SERVED, ABSTAINED, DEGRADED)
 
 def test_a_client_that_asks_for_the_row_outcome_gets_partial_answers_in_binary() -> None:
     reply = reply_to(*MIXED, request=asking(4, True, [*NAMES, "fs_row_outcome"]))
-    got, told = tensors_of(reply), full_set(reply)
+    got, parameters = tensors_of(reply), full_set(reply)
     assert reply.status == 200
     assert got["fs_row_outcome"].tolist() == [b"deferred", b"served", b"refused", b"degraded"]
-    assert (told["fs_outcome"], told["fs_served_by"]) == ("refused", "review,primary,none,small")
+    assert (parameters["fs_outcome"], parameters["fs_served_by"]) == ("refused", "review,primary,none,small")
     assert np.isnan(got["p"][[0, 2]]).all()
     assert same_bits(got["p"][[1, 3]], np.concatenate([answer(1)["p"], answer(2)["p"]]))
     assert got["n"].tolist() == [-32768, answer(1)["n"][0], -32768, answer(2)["n"][0]]
@@ -340,7 +349,7 @@ def test_classification_gives_the_largest_values_with_their_index() -> None:
     assert got["p"].tolist() == [[b"0.5:1", b"0.25:0", b"0.25:2"], [b"", b"", b""]]
 
 
-def test_a_tier_is_applied_before_anything_leaves() -> None:
+def test_a_tier_is_applied_before_classification() -> None:
     p = np.array([[0.123456, 0.654321, 0.222223]], np.float32)
     served = Served({"p": p}, "primary")
     request = asking(1, names=["p"])
@@ -372,7 +381,7 @@ def test_text_that_is_not_utf8_is_sent_in_binary_and_refused_in_json() -> None:
         None,
     ],
 )
-def test_an_answer_that_breaks_the_contract_does_not_leave(p: Array | None) -> None:
+def test_an_answer_that_breaks_the_contract_is_not_sent(p: Array | None) -> None:
     broken = Served({} if p is None else {"p": p}, "primary")
     for outcomes in ([broken], [Served(answer(1), "primary"), broken]):
         reply = reply_to(*outcomes, request=asking(len(outcomes), names=["p"]))
@@ -386,7 +395,7 @@ def test_rows_of_different_lengths_do_not_stack() -> None:
     assert reply_infer(contract, asking(2, names=["p"]), rows, STAMP).status == 503
 
 
-def test_a_decision_too_few_answers_nobody() -> None:
+def test_fewer_decisions_than_rows_is_unavailable() -> None:
     assert reply_infer(CONTRACT, asking(2), decided(SERVED), STAMP).status == 503
     assert reply_infer(CONTRACT, asking(1), [], STAMP).status == 503
 
@@ -410,15 +419,18 @@ def test_every_batch_has_one_reply_and_it_keeps_the_rules(
     names = ["p", "n", *(["fs_row_outcome"] if partial else [])]
     reply = reply_to(*outcomes, request=asking(len(outcomes), binary, names), prefer_async=prefer_async)
     answered = [isinstance(outcome, (Served, Degraded)) for outcome in outcomes]
-    told = full_set(reply)
-    assert told["fs_outcome"] == ["served", "degraded", "deferred", "refused"][max(map(severity, outcomes))]
+    parameters = full_set(reply)
+    assert (
+        parameters["fs_outcome"]
+        == ["served", "degraded", "deferred", "refused"][max(map(severity, outcomes))]
+    )
     if all(answered) or partial:
         got = tensors_of(reply) if binary else {}
         assert (reply.status, len(json_of(reply)["outputs"])) == (200, len(names))
         if binary:
             assert (~np.isnan(got["p"]).any(axis=1)).tolist() == answered
     else:
-        assert reply.status == status_of(worst_row(outcomes), prefer_async) != 200
+        assert reply.status == status_of(worst_row(outcomes), prefer_async).http != 200
         assert "outputs" not in json_of(reply)
         assert headers_of(reply)["content-type"] == "application/json"
 

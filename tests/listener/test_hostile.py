@@ -1,4 +1,4 @@
-"""What whoever means ill may send to a gateway in a process of its own, over raw sockets.
+"""Attacks on a gateway in a process of its own, over raw sockets.
 
 Each attack ends in a refusal in JSON or a closed connection, in time; the next good request is answered in
 a second by the same process; and when all is over the process is no larger than it was.
@@ -28,7 +28,7 @@ INFER = "/v2/models/letters/infer"
 TENSOR = {"name": "attributes", "datatype": "FP32", "shape": [1, 16], "data": clean_rows(1)[0].tolist()}
 HEAD_S, BODY_S, SPARE_S = 5.0, 10.0, 2.0
 MOST = 120
-"""Connections that the gateway under attack takes."""
+"""Connections that the gateway under attack accepts."""
 CLOSED = 0
 """The end without a reply, or with one that was lost with the connection."""
 MB = 2**20
@@ -54,8 +54,8 @@ def connected(target: Served) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port_of(target)), timeout=5)
 
 
-def held(target: Served) -> None:
-    """A good caller is answered within a second, by the same process."""
+def assert_serves(target: Served) -> None:
+    """A good request is answered within a second, by the same process."""
     assert target.process.poll() is None
     start_s = time.monotonic()
     reply = target.data.post(INFER, json={"inputs": [TENSOR]}, headers={"connection": "close"})
@@ -63,7 +63,7 @@ def held(target: Served) -> None:
     assert reply.status_code == 200, reply.text
 
 
-def end_of(wire: socket.socket, within_s: float = 5.0) -> int:
+def final_status(connection: socket.socket, within_s: float = 5.0) -> int:
     """The status of the first reply that is no success; CLOSED if the connection ends before."""
     got, until_s = b"", time.monotonic() + within_s
     while time.monotonic() < until_s:
@@ -73,9 +73,9 @@ def end_of(wire: socket.socket, within_s: float = 5.0) -> int:
                 error = json.loads(body)["error"]
                 assert isinstance(error, str) and error
                 return status
-        wire.settimeout(max(0.01, until_s - time.monotonic()))
+        connection.settimeout(max(0.01, until_s - time.monotonic()))
         try:
-            more = wire.recv(MB)
+            more = connection.recv(MB)
         except TimeoutError:
             break
         except OSError:
@@ -87,15 +87,15 @@ def end_of(wire: socket.socket, within_s: float = 5.0) -> int:
 
 
 def attack(target: Served, sent: bytes) -> int:
-    with connected(target) as wire:
+    with connected(target) as connection:
         try:
-            wire.sendall(sent)
-        except OSError:  # refused before it was taken: the reply may still be there
+            connection.sendall(sent)
+        except OSError:  # refused before all was sent: the reply may still be there
             pass
-        return end_of(wire)
+        return final_status(connection)
 
 
-# ---------------------------------------------------------------- what is sent at once
+# ---------------------------------------------------------------- requests sent at once
 
 
 def infer(body: bytes | str, *headers: str) -> bytes:
@@ -177,7 +177,7 @@ AT_ONCE: Mapping[str, tuple[bytes, set[int]]] = {
         infer(gzip.compress(gzip.compress(GOOD.encode())), "Content-Encoding: gzip, gzip"),
         {400, 415, 501},
     ),
-    "a coding of no renown": (infer(GOOD, "Content-Encoding: middle-out"), {415, 501}),
+    "an unknown coding": (infer(GOOD, "Content-Encoding: middle-out"), {415, 501}),
     "deep arrays": (infer("[" * DEEP), {400, 413}),
     "deep objects": (infer('{"a":' * DEEP + "1" + "}" * DEEP), {400, 413}),
     "deep arrays in the data": (document("[" * DEEP + "]" * DEEP, data="?"), {400, 413}),
@@ -223,7 +223,7 @@ AT_ONCE: Mapping[str, tuple[bytes, set[int]]] = {
     "bytes that are no text": (infer(b'{"inputs": "\xff\xfe"}'), {400}),
     "NUL in a name": (tensor(name="attributes\0"), {400}),
     "NUL in the path": (post("/v2/models/letters%00/infer", GOOD.encode()), {404}),
-    "a path out of the house": (post("/v2/models/../../etc/passwd", b""), {404}),
+    "a path with dot segments": (post("/v2/models/../../etc/passwd", b""), {404}),
     "megabytes of digits": (infer("9" * 8 * MB), {400, 413, CLOSED}),
     "digits within the limit": (document("[" + "9" * 5000 + "]", data="?"), {400, 413}),
     "an empty body": (infer(b""), {400}),
@@ -235,69 +235,69 @@ AT_ONCE: Mapping[str, tuple[bytes, set[int]]] = {
 
 
 @pytest.mark.parametrize("name", AT_ONCE)
-def test_an_attack_ends_in_a_refusal_and_the_next_caller_is_served(target: Served, name: str) -> None:
+def test_an_attack_ends_in_a_refusal_and_the_next_client_is_served(target: Served, name: str) -> None:
     sent, ends = AT_ONCE[name]
     assert attack(target, sent) in ends
-    held(target)
+    assert_serves(target)
 
 
-# ---------------------------------------------------------------- what takes its time
+# ---------------------------------------------------------------- slow requests
 
 
-def drip(wire: socket.socket, sent: bytes, every_s: float = 0.2) -> int:
-    """Byte by byte, for as long as the other end takes it."""
-    wire.setblocking(True)
+def drip(connection: socket.socket, sent: bytes, every_s: float = 0.2) -> int:
+    """Sends byte by byte until the other end closes."""
+    connection.setblocking(True)
     until_s = time.monotonic() + BODY_S + SPARE_S
     for i in range(len(sent)):
         try:
-            wire.sendall(sent[i : i + 1])
-            wire.settimeout(every_s)
-            if not wire.recv(1, socket.MSG_PEEK):
+            connection.sendall(sent[i : i + 1])
+            connection.settimeout(every_s)
+            if not connection.recv(1, socket.MSG_PEEK):
                 return CLOSED
         except TimeoutError:
-            assert time.monotonic() < until_s, "it may go on for ever"
+            assert time.monotonic() < until_s, "it is not stopped"
             continue
         except OSError:
             return CLOSED
-        return end_of(wire, 1.0)
+        return final_status(connection, 1.0)
     raise AssertionError("all of it was taken")
 
 
-def waits(
+def sends_and_waits(
     sent: bytes, then: Callable[[socket.socket], object] = lambda _: None
 ) -> Callable[[socket.socket], int]:
-    def send(wire: socket.socket) -> int:
-        wire.sendall(sent)
-        then(wire)
-        return end_of(wire, BODY_S + SPARE_S)
+    def send(connection: socket.socket) -> int:
+        connection.sendall(sent)
+        then(connection)
+        return final_status(connection, BODY_S + SPARE_S)
 
     return send
 
 
-def half_closed(wire: socket.socket) -> None:
-    wire.shutdown(socket.SHUT_WR)
+def half_closed(connection: socket.socket) -> None:
+    connection.shutdown(socket.SHUT_WR)
 
 
 def then_drips(first: bytes, more: bytes) -> Callable[[socket.socket], int]:
-    def send(wire: socket.socket) -> int:
-        wire.sendall(first)
-        return drip(wire, more)
+    def send(connection: socket.socket) -> int:
+        connection.sendall(first)
+        return drip(connection, more)
 
     return send
 
 
 SLOW: Mapping[str, tuple[Callable[[socket.socket], int], set[int], float]] = {
-    "slow headers": (lambda wire: drip(wire, head("X-A: " + "a" * 1000)), {408}, HEAD_S),
-    "half a head": (waits(head()[:-2]), {408}, HEAD_S),
-    "a letter": (waits(b"P"), {408}, HEAD_S),
+    "slow headers": (lambda connection: drip(connection, head("X-A: " + "a" * 1000)), {408}, HEAD_S),
+    "half a head": (sends_and_waits(head()[:-2]), {408}, HEAD_S),
+    "a letter": (sends_and_waits(b"P"), {408}, HEAD_S),
     "a slow body": (then_drips(head("Content-Length: 1000"), b"x" * 1000), {408}, BODY_S),
-    "half a body": (waits(infer(GOOD)[:-1]), {408}, BODY_S),
+    "half a body": (sends_and_waits(infer(GOOD)[:-1]), {408}, BODY_S),
     "slow chunks": (then_drips(CHUNKED, b"1\r\nx\r\n" * 500), {408}, BODY_S),
-    "no last chunk": (waits(chunked(INFER, GOOD.encode(), last=b"")), {408}, BODY_S),
-    "half a trailer": (waits(chunked(INFER, GOOD.encode(), last=b"0\r\nX-")), {408}, BODY_S),
-    "nothing, half-closed": (waits(b"", half_closed), {CLOSED}, 0.0),
-    "half a head, half-closed": (waits(head()[:-2], half_closed), {CLOSED}, 0.0),
-    "half a body, half-closed": (waits(infer(GOOD)[:-1], half_closed), {CLOSED}, 0.0),
+    "no last chunk": (sends_and_waits(chunked(INFER, GOOD.encode(), last=b"")), {408}, BODY_S),
+    "half a trailer": (sends_and_waits(chunked(INFER, GOOD.encode(), last=b"0\r\nX-")), {408}, BODY_S),
+    "nothing, half-closed": (sends_and_waits(b"", half_closed), {CLOSED}, 0.0),
+    "half a head, half-closed": (sends_and_waits(head()[:-2], half_closed), {CLOSED}, 0.0),
+    "half a body, half-closed": (sends_and_waits(infer(GOOD)[:-1], half_closed), {CLOSED}, 0.0),
     "a refused body that goes on": (
         then_drips(head("Content-Length: 99999999"), b"x" * 1000),
         {413},
@@ -308,8 +308,8 @@ SLOW: Mapping[str, tuple[Callable[[socket.socket], int], set[int], float]] = {
 
 def timed(target: Served, send: Callable[[socket.socket], int]) -> tuple[int, float]:
     start_s = time.monotonic()
-    with connected(target) as wire:
-        return send(wire), time.monotonic() - start_s
+    with connected(target) as connection:
+        return send(connection), time.monotonic() - start_s
 
 
 @pytest.fixture(scope="module")
@@ -320,74 +320,78 @@ def slow(target: Served) -> Iterator[dict[str, Future[tuple[int, float]]]]:
 
 
 @pytest.mark.parametrize("name", SLOW)
-def test_a_slow_attack_ends_in_time_and_callers_are_served_meanwhile(
+def test_a_slow_attack_ends_in_time_and_clients_are_served_meanwhile(
     target: Served, slow: dict[str, Future[tuple[int, float]]], name: str
 ) -> None:
     _, ends, within_s = SLOW[name]
-    held(target)
+    assert_serves(target)
     status, took_s = slow[name].result(timeout=BODY_S + 2 * SPARE_S)
     assert status in ends
     assert within_s - 0.1 < took_s < within_s + SPARE_S
 
 
-# ---------------------------------------------------------------- what comes in crowds
+# ---------------------------------------------------------------- many connections
 
 
-def come_and_go(target: Served) -> None:
+def connect_and_disconnect(target: Served) -> None:
     for i in range(1000):
-        with connected(target) as wire:
+        with connected(target) as connection:
             if i % 2:
-                wire.sendall(b"GET /v2/hea")
+                connection.sendall(b"GET /v2/hea")
 
 
 def stay_idle(target: Served) -> None:
     with ExitStack() as kept:
         for _ in range(3 * MOST):
             kept.enter_context(connected(target))
-        held(target)
+        assert_serves(target)
 
 
 def stay_after_a_request(target: Served) -> None:
     with ExitStack() as kept:
         for _ in range(2 * MOST):
-            wire = kept.enter_context(connected(target))
-            wire.sendall(infer(GOOD))
-        held(target)
+            connection = kept.enter_context(connected(target))
+            connection.sendall(infer(GOOD))
+        assert_serves(target)
 
 
 def never_read(target: Served) -> None:
     with ExitStack() as kept:
         for _ in range(MOST // 2):
-            wire = kept.enter_context(connected(target))
-            wire.sendall(infer(GOOD) * 50)
-        held(target)
+            connection = kept.enter_context(connected(target))
+            connection.sendall(infer(GOOD) * 50)
+        assert_serves(target)
 
 
-def all_with_half_a_head(target: Served) -> None:
-    """To send half a head costs nothing, so it keeps no place from who comes later."""
+def send_half_a_head(target: Served) -> None:
+    """To send half a head costs nothing, so such a connection is replaced by a new one."""
     with ExitStack() as kept:
-        wires = [kept.enter_context(connected(target)) for _ in range(MOST + 10)]
-        for wire in wires:
-            wire.sendall(b"GET /v2/hea")
+        connections = [kept.enter_context(connected(target)) for _ in range(MOST + 10)]
+        for connection in connections:
+            connection.sendall(b"GET /v2/hea")
         time.sleep(0.2)
-        wires += [kept.enter_context(connected(target)) for _ in range(MOST)]  # for those that gave way
-        for wire in wires[-MOST:]:
-            wire.sendall(b"GET /v2/hea")
+        connections += [
+            kept.enter_context(connected(target)) for _ in range(MOST)
+        ]  # which replace some of the first
+        for connection in connections[-MOST:]:
+            connection.sendall(b"GET /v2/hea")
         time.sleep(0.2)
-        held(target)
-        assert {end_of(wire, HEAD_S + SPARE_S) for wire in wires} <= {408, CLOSED}
+        assert_serves(target)
+        assert {final_status(connection, HEAD_S + SPARE_S) for connection in connections} <= {408, CLOSED}
 
 
-CROWDS = [come_and_go, stay_idle, stay_after_a_request, never_read, all_with_half_a_head]
+CROWDS = [connect_and_disconnect, stay_idle, stay_after_a_request, never_read, send_half_a_head]
 
 
 @pytest.mark.parametrize("crowd", CROWDS, ids=lambda crowd: crowd.__name__)
-def test_a_crowd_keeps_no_good_caller_out_for_long(target: Served, crowd: Callable[[Served], None]) -> None:
+def test_many_connections_do_not_keep_a_good_client_out(
+    target: Served, crowd: Callable[[Served], None]
+) -> None:
     crowd(target)
-    held(target)
+    assert_serves(target)
 
 
-# ---------------------------------------------------------------- what is left of it
+# ---------------------------------------------------------------- memory
 
 
 def memory_kb(target: Served) -> int:
@@ -397,11 +401,11 @@ def memory_kb(target: Served) -> int:
     return int(found[1])
 
 
-def keep_as_many_decisions_as_are_kept(target: Served) -> None:
-    """The latest 10,000 are kept for whoever asks for them; until then each request adds its own."""
-    with connected(target) as wire, wire.makefile("rb") as replies:
+def fill_the_decision_log(target: Served) -> None:
+    """The latest 10,000 can be read; until there are as many, each request adds memory."""
+    with connected(target) as connection, connection.makefile("rb") as replies:
         for _ in range(250):
-            wire.sendall(infer(GOOD) * 40)
+            connection.sendall(infer(GOOD) * 40)
             for _ in range(40):
                 head = b"".join(iter(replies.readline, b"\r\n"))
                 length = re.search(rb"content-length: (\d+)", head)
@@ -409,16 +413,16 @@ def keep_as_many_decisions_as_are_kept(target: Served) -> None:
                 replies.read(int(length[1]))
 
 
-def test_after_all_of_it_the_process_is_no_larger_than_before(target: Served) -> None:
-    def everything() -> int:
+def test_memory_does_not_grow_under_repeated_attacks(target: Served) -> None:
+    def attack_once() -> int:
         for sent, _ in AT_ONCE.values():
             attack(target, sent)
-        for crowd in (come_and_go, stay_idle, stay_after_a_request, never_read):
+        for crowd in (connect_and_disconnect, stay_idle, stay_after_a_request, never_read):
             crowd(target)
-        held(target)
+        assert_serves(target)
         return memory_kb(target)
 
-    keep_as_many_decisions_as_are_kept(target)
-    warm = [everything() for _ in range(2)][-1]
-    again = [everything() for _ in range(3)][-1]
+    fill_the_decision_log(target)
+    warm = [attack_once() for _ in range(2)][-1]
+    again = [attack_once() for _ in range(3)][-1]
     assert again < warm * 1.05

@@ -1,4 +1,4 @@
-"""Requests come out of bytes in one way, however the bytes were cut; and no bytes break anything."""
+"""The parser: its result does not depend on how bytes are cut, and no bytes make it fail."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.http.replies import reply_json
-from gateway.listener.limits import Limits, Violation
+from gateway.listener.limits import Limits, RemoteProtocolError
 from gateway.listener.messages import Admitted, Fault, Reply, Request
-from gateway.listener.parser import REQUEST, Reader
+from gateway.listener.parser import Reader
+from gateway.listener.states import DONE, EOF, REFUSED, SPOILED
 from tests.support.raw_http import QUICK, chunked, get, post
 
 NOW, LIMIT = reply_json(b"{}"), 1000
 
 
-async def nobody() -> None:
-    raise AssertionError("nobody asks")
+async def never_disconnects() -> None:
+    raise AssertionError("not called")
 
 
-def anybody(principal: str) -> bool:
-    raise AssertionError("nobody claims")
+def counts_no_connection(principal: str) -> bool:
+    raise AssertionError("not called")
 
 
-class Heard:
-    """A reader and all that came out of it."""
+class FedReader:
+    """A reader, and what came out of the bytes that it was fed."""
 
     def __init__(self, limits: Limits = QUICK) -> None:
         self.heads: list[Any] = []
-        self.reader = Reader(self._admit, limits, "192.0.2.7", None, nobody, anybody)
+        self.reader = Reader(self._admit, limits, "192.0.2.7", None, never_disconnects, counts_no_connection)
         self.refused: Fault | None = None
 
     def _admit(self, request: Request) -> Admitted | Reply:
@@ -43,17 +44,17 @@ class Heard:
         return NOW if "now" in request.parts else Admitted(LIMIT, lambda body: self._never())
 
     async def _never(self) -> Reply | None:
-        raise AssertionError("nobody asks")
+        raise AssertionError("not called")
 
     def feed(self, pieces: Sequence[bytes]) -> Any:
         for piece in pieces:
-            if not self.reader.over:
+            if self.reader.state < DONE:
                 try:
                     self.reader.feed(piece)
-                except Violation as broken:
+                except RemoteProtocolError as broken:
                     self.refused = broken.fault
-        turns = [(turn.body, turn.keep, turn.bare, turn.whole) for turn in self.reader.turns]
-        return self.heads, turns, self.reader.stage, self.reader.over, self.refused
+        queue = [(request.body, request.head_only) for request in self.reader.queue]
+        return self.heads, queue, self.reader.state, self.reader.keep_alive, self.refused
 
 
 REQUESTS = st.sampled_from(
@@ -82,21 +83,21 @@ def pieces_of(sent: bytes, cuts: Sequence[int]) -> list[bytes]:
 
 
 @given(st.lists(REQUESTS, min_size=1, max_size=5).map(b"".join), st.lists(st.integers(0, 5000), max_size=8))
-def test_it_does_not_matter_where_the_bytes_are_cut(sent: bytes, cuts: list[int]) -> None:
-    whole, cut, each = Heard().feed([sent]), Heard().feed(pieces_of(sent, cuts)), Heard()
+def test_the_result_does_not_depend_on_where_the_bytes_are_cut(sent: bytes, cuts: list[int]) -> None:
+    whole, cut, each = FedReader().feed([sent]), FedReader().feed(pieces_of(sent, cuts)), FedReader()
     assert cut == whole
     assert each.feed([sent[i : i + 1] for i in range(len(sent))]) == whole
 
 
 @given(st.binary(max_size=300), REQUESTS, st.integers(0, 200))
-def test_whatever_comes_is_read_or_refused(noise: bytes, request_: bytes, at: int) -> None:
+def test_any_bytes_are_read_or_refused(noise: bytes, request_: bytes, at: int) -> None:
     for sent in (noise, request_[:at] + noise + request_[at:]):
-        heard = Heard()
-        heads, turns, stage, over, refused = heard.feed([sent])
-        assert over or refused is None
-        assert len(turns) <= len(heads)
-        assert all(len(body) <= LIMIT for body, *_ in turns)
-        assert stage is REQUEST or not over or refused is not None
+        fed = FedReader()
+        heads, queue, state, _, refused = fed.feed([sent])
+        assert (state in (REFUSED, SPOILED)) is (refused is not None)
+        assert state is not EOF
+        assert len(queue) <= len(heads)
+        assert all(len(body) <= LIMIT for body, _ in queue)
 
 
 @pytest.mark.parametrize(
@@ -110,40 +111,40 @@ def test_whatever_comes_is_read_or_refused(noise: bytes, request_: bytes, at: in
 )
 def test_nothing_is_read_after_the_last_request_of_a_connection(last: str) -> None:
     for pieces in ([last + get("/x/more")], [last, get("/x/more")], [last + "\xff"]):
-        heard = Heard()
-        heads, turns, stage, over, refused = heard.feed([piece.encode("latin-1") for piece in pieces])
-        assert (len(heads), len(turns), stage, over, refused) == (1, 1, REQUEST, True, None)
+        fed = FedReader()
+        heads, queue, state, keep_alive, refused = fed.feed([piece.encode("latin-1") for piece in pieces])
+        assert (len(heads), len(queue), state, keep_alive, refused) == (1, 1, DONE, False, None)
 
 
-def test_what_came_before_a_head_does_not_count_to_its_size() -> None:
-    heard = Heard(Limits(head_bytes=200))
+def test_a_previous_body_does_not_count_to_the_size_of_a_head() -> None:
+    fed = FedReader(Limits(head_bytes=200))
     half = get("/x").encode()[:10]
-    heads, turns, *_, refused = heard.feed([post("/x", b"x" * 900) + half, get("/x").encode()[10:]])
-    assert (len(heads), len(turns), refused) == (2, 2, None)
-    assert heard.feed([half] * 30)[-1] is not None
+    heads, queue, *_, refused = fed.feed([post("/x", b"x" * 900) + half, get("/x").encode()[10:]])
+    assert (len(heads), len(queue), refused) == (2, 2, None)
+    assert fed.feed([half] * 30)[-1] is not None
 
 
-def test_what_admit_raises_is_raised_and_ends_the_reading() -> None:
+def test_an_error_of_admit_is_raised_and_ends_the_reading() -> None:
     def broken(request: Request) -> Reply:
         raise RuntimeError("broken on purpose")
 
-    reader = Reader(broken, QUICK, "", None, nobody, anybody)
+    reader = Reader(broken, QUICK, "", None, never_disconnects, counts_no_connection)
     with pytest.raises(RuntimeError, match="broken on purpose"):
         reader.feed(get("/now").encode())
-    assert reader.over
+    assert reader.state is REFUSED
 
 
-def test_a_reader_that_is_closed_lets_go_of_its_parser_and_of_what_waits() -> None:
-    heard = Heard()
-    heard.feed([get("/now").encode()])
-    heard.reader.close()
-    assert heard.reader.over
-    assert not heard.reader.turns
-    assert heard.reader._parser is None
+def test_a_closed_reader_releases_its_parser_and_its_queue() -> None:
+    fed = FedReader()
+    fed.feed([get("/now").encode()])
+    fed.reader.close()
+    assert fed.reader.state is DONE
+    assert not fed.reader.queue
+    assert fed.reader._parser is None
 
 
-class Sent(bytearray):
-    """Bytes that can be seen to go."""
+class TrackedBytes(bytearray):
+    """Bytes whose end of life a weak reference can observe."""
 
 
 @pytest.mark.parametrize(
@@ -151,18 +152,18 @@ class Sent(bytearray):
     [b"\0" * 100, b"GET /" + b"x" * 20_000, post("/x", b"y" * 2 * LIMIT), chunked("/x", b"y" * 2 * LIMIT)],
     ids=["no request", "too long a head", "too long a body", "too long a body in chunks"],
 )
-def test_nothing_of_what_was_refused_is_kept_until_the_collector_comes(cut: bytes) -> None:
+def test_refused_bytes_are_freed_without_the_garbage_collector(cut: bytes) -> None:
     gc.collect()
     gc.disable()
     try:
-        heard, sent = Heard(), Sent(cut)
-        gone, reader = weakref.ref(sent), heard.reader
-        with pytest.raises(Violation):
+        fed, sent = FedReader(), TrackedBytes(cut)
+        gone, reader = weakref.ref(sent), fed.reader
+        with pytest.raises(RemoteProtocolError):
             reader.feed(sent)  # type: ignore[arg-type]
         del sent
         reader.close()
         assert gone() is None
         assert not reader._body
-        assert reader._turn is None
+        assert reader._request is None
     finally:
         gc.enable()

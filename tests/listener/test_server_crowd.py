@@ -1,4 +1,4 @@
-"""The listener in a crowd: how many connections there may be at once, in all and of one caller."""
+"""How many connections there may be at once, in all and of one caller."""
 
 from __future__ import annotations
 
@@ -14,13 +14,22 @@ import pytest
 import uvloop
 
 from gateway.access.proxies import Proxies
-from gateway.listener.limits import OTHER_FILES, SPARE_CONNECTIONS, room_for
-from tests.support.raw_http import QUICK, Door, Run, Told, Wire, get, post, runner
+from gateway.listener.limits import OTHER_FILES, SPARE_CONNECTIONS, connection_capacity
+from tests.support.raw_http import (
+    QUICK,
+    RawConnection,
+    Run,
+    RunningListener,
+    ScriptedHandler,
+    get,
+    post,
+    runner,
+)
 
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 PATIENT = replace(QUICK, head_s=30, body_s=30, idle_s=30, stuck_s=30)
 A_TICK_S = 0.003
-"""Longer than the clock of uvloop takes to move on."""
+"""Longer than a step of the clock of uvloop."""
 FEW = replace(PATIENT, connections=5, connections_per_caller=2)
 
 
@@ -29,14 +38,14 @@ def run(request: pytest.FixtureRequest) -> Run:
     return runner(LOOPS[request.param])
 
 
-def seats(door: Door) -> dict[str, int]:
-    return door.server._seats
+def connection_counts(listener: RunningListener) -> dict[str, int]:
+    return listener.server._connections_by_principal
 
 
-async def settled(door: Door, n: int) -> bool:
+async def has_connections(listener: RunningListener, n: int) -> bool:
     """Whether so many connections are left, after a moment."""
     for _ in range(200):
-        if len(door.server.connections) == n:
+        if len(listener.server.connections) == n:
             return True
         await asyncio.sleep(0.01)
     return False
@@ -45,111 +54,111 @@ async def settled(door: Door, n: int) -> bool:
 # ---------------------------------------------------------------- in all
 
 
-def test_a_new_connection_takes_the_place_of_the_one_that_has_been_idle_longest(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
-        wires = [await door.connect() for _ in range(5)]
+def test_a_new_connection_replaces_the_one_that_has_been_idle_longest(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connections = [await listener.connect() for _ in range(5)]
         for i in (3, 0, 1, 4, 2):
-            assert (await wires[i].ask(get("/now"))).status == 200
+            assert (await connections[i].request(get("/now"))).status == 200
             await asyncio.sleep(A_TICK_S)
         for gone in (3, 0, 1):
-            newcomer = await door.connect()
-            assert (await newcomer.ask(get("/now"))).status == 200
-            assert await wires[gone].ended()
-            assert await settled(door, 5)
-        assert [(await wires[i].ask(get("/now"))).status for i in (2, 4)] == [200, 200]
+            newcomer = await listener.connect()
+            assert (await newcomer.request(get("/now"))).status == 200
+            assert await connections[gone].is_closed()
+            assert await has_connections(listener, 5)
+        assert [(await connections[i].request(get("/now"))).status for i in (2, 4)] == [200, 200]
 
     run(main, FEW)
 
 
-def test_who_has_asked_meanwhile_is_not_taken_for_idle(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
-        wires = [await door.connect() for _ in range(5)]
-        for wire in wires:
-            await wire.ask(get("/now"))
+def test_a_connection_that_was_used_meanwhile_is_not_taken_for_idle(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connections = [await listener.connect() for _ in range(5)]
+        for connection in connections:
+            await connection.request(get("/now"))
             await asyncio.sleep(A_TICK_S)
-        newcomer = await door.connect()  # now it is known who has been idle longest
-        await newcomer.ask(get("/now"))
-        assert await wires[0].ended()
-        await wires[1].send(get("/slow"))
-        await wires[2].ask(get("/now"))
-        await told.busy.wait()
-        await (await door.connect()).ask(get("/now"))
-        assert await wires[3].ended(), "1 is at work and 2 has just been"
-        told.release.set()
-        assert (await wires[1].reply()).status == 200
-        assert (await wires[2].ask(get("/now"))).status == 200
+        newcomer = await listener.connect()  # after the search for the longest idle ones
+        await newcomer.request(get("/now"))
+        assert await connections[0].is_closed()
+        await connections[1].send(get("/slow"))
+        await connections[2].request(get("/now"))
+        await handler.busy.wait()
+        await (await listener.connect()).request(get("/now"))
+        assert await connections[3].is_closed(), "1 is at work and 2 has just been"
+        handler.release.set()
+        assert (await connections[1].reply()).status == 200
+        assert (await connections[2].request(get("/now"))).status == 200
 
     run(main, FEW)
 
 
-def test_who_is_at_work_gives_way_to_nobody_and_the_newcomer_is_told_to_come_back(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
-        working = [await door.connect() for _ in range(5)]
+def test_connections_under_way_are_not_replaced_and_a_new_one_gets_a_503(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        working = [await listener.connect() for _ in range(5)]
         half = post("/echo", b"body")[:-2].decode()
-        for wire, sent in zip(
+        for connection, sent in zip(
             working, [get("/slow"), get("/slow"), get("/slow"), half, get("/slow")], strict=True
         ):
-            await wire.send(sent)
+            await connection.send(sent)
         await asyncio.sleep(0.05)
         for _ in range(3):
-            late = await door.connect()
+            late = await listener.connect()
             await late.send(post("/echo", b"x" * 1000))
             got = await late.reply()
             assert (got.status, got.closes, got.headers["retry-after"]) == (503, True, "1")
             assert got.headers["x-failsafe-reason"] == "unavailable"
-            assert await late.ended()
+            assert await late.is_closed()
             await late.close()
-        assert "echo" not in told.begun
-        told.release.set()
-        assert (await working[3].ask("dy")).json["body"] == "body"
+        assert "echo" not in handler.started
+        handler.release.set()
+        assert (await working[3].request("dy")).json["body"] == "body"
         assert [(await working[i].reply()).status for i in (0, 1, 2, 4)] == [200] * 4
-        assert await door.well(), "there are idle ones again"
+        assert await listener.serves(), "there are idle ones again"
 
     run(main, FEW)
 
 
-def test_half_a_head_keeps_no_place_however_many_have_sent_one(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
-        halves = [await door.connect() for _ in range(20)]
-        for wire in halves:
-            await wire.send("GET /now HT")
-        assert await door.well()
-        assert await halves[0].ended()
+def test_a_connection_with_part_of_a_head_counts_as_idle(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        halves = [await listener.connect() for _ in range(20)]
+        for connection in halves:
+            await connection.send("GET /now HT")
+        assert await listener.serves()
+        assert await halves[0].is_closed()
 
     run(main, FEW)
 
 
-def test_however_many_come_too_many_are_not_kept(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
-        working = [await door.connect() for _ in range(5)]
-        for wire in working:
-            await wire.send(get("/slow"))
+def test_beyond_the_spare_connections_new_ones_are_closed_without_a_reply(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        working = [await listener.connect() for _ in range(5)]
+        for connection in working:
+            await connection.send(get("/slow"))
         await asyncio.sleep(0.05)
         most = 0
         crowd = []
         for _ in range(SPARE_CONNECTIONS + 100):
-            crowd.append(await door.connect())
-            most = max(most, len(door.server.connections))
+            crowd.append(await listener.connect())
+            most = max(most, len(listener.server.connections))
         assert most <= 5 + SPARE_CONNECTIONS + 2
-        told_why = [(await wire.reply()).status for wire in crowd[:SPARE_CONNECTIONS]]
+        told_why = [(await connection.reply()).status for connection in crowd[:SPARE_CONNECTIONS]]
         assert told_why == [503] * SPARE_CONNECTIONS
-        assert all([await wire.reader.read() or True for wire in crowd[SPARE_CONNECTIONS:]])
-        told.release.set()
-        assert [(await wire.reply()).status for wire in working] == [200] * 5
-        for wire in crowd:
-            await wire.close()
-        assert await door.well()
+        assert all([await connection.reader.read() or True for connection in crowd[SPARE_CONNECTIONS:]])
+        handler.release.set()
+        assert [(await connection.reply()).status for connection in working] == [200] * 5
+        for connection in crowd:
+            await connection.close()
+        assert await listener.serves()
 
     run(main, replace(FEW, linger_s=5))
 
 
-def test_a_flood_of_idle_connections_keeps_no_good_caller_out(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
+def test_a_flood_of_idle_connections_does_not_keep_a_good_client_out(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
         for _ in range(10):
             for _ in range(20):
-                await door.connect()
-            assert await door.well()
-            assert len(door.server.connections) <= 2 * 5
+                await listener.connect()
+            assert await listener.serves()
+            assert len(listener.server.connections) <= 2 * 5
 
     run(main, FEW)
 
@@ -157,91 +166,95 @@ def test_a_flood_of_idle_connections_keeps_no_good_caller_out(run: Run) -> None:
 # ---------------------------------------------------------------- of one caller
 
 
-async def calls(door: Door, caller: str, path: str = "/now", wire: Wire | None = None) -> tuple[Wire, Any]:
-    wire = wire or await door.connect()
-    return wire, await wire.ask(get(path, f"X-Caller: {caller}"))
+async def calls(
+    listener: RunningListener, caller: str, path: str = "/now", connection: RawConnection | None = None
+) -> tuple[RawConnection, Any]:
+    connection = connection or await listener.connect()
+    return connection, await connection.request(get(path, f"X-Caller: {caller}"))
 
 
-def test_one_caller_has_only_so_many_connections_and_others_are_not_counted_with_it(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
-        (first, got), (second, _) = await calls(door, "ada"), await calls(door, "ada")
+def test_each_caller_has_its_own_limit_of_connections(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        (first, got), (second, _) = await calls(listener, "ada"), await calls(listener, "ada")
         assert got.status == 200
-        third, got = await calls(door, "ada")
+        third, got = await calls(listener, "ada")
         assert (got.status, got.closes) == (429, True)
         assert got.headers["x-failsafe-reason"] == "rate_limited"
-        assert await third.ended()
-        assert (await calls(door, "bob"))[1].status == 200
-        for wire in (first, second):
-            assert (await calls(door, "ada", wire=wire))[1].status == 200, "who is counted stays"
+        assert await third.is_closed()
+        assert (await calls(listener, "bob"))[1].status == 200
+        for connection in (first, second):
+            assert (await calls(listener, "ada", connection=connection))[1].status == 200, (
+                "who is counted stays"
+            )
         await second.close()
-        assert await settled(door, 2)
-        assert (await calls(door, "ada"))[1].status == 200
+        assert await has_connections(listener, 2)
+        assert (await calls(listener, "ada"))[1].status == 200
 
     run(main, FEW)
 
 
-def test_a_connection_of_several_callers_counts_for_each_and_for_none_when_it_is_gone(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
-        both, _ = await calls(door, "ada")
+def test_a_connection_of_several_callers_counts_for_each_until_it_closes(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        both, _ = await calls(listener, "ada")
         for caller in ("bob", "ada", "bob", "eve"):
-            assert (await calls(door, caller, wire=both))[1].status == 200
-        assert seats(door) == {"ada": 1, "bob": 1, "eve": 1}
-        other, _ = await calls(door, "bob")
-        assert seats(door) == {"ada": 1, "bob": 2, "eve": 1}
-        assert (await calls(door, "bob"))[1].status == 429
+            assert (await calls(listener, caller, connection=both))[1].status == 200
+        assert connection_counts(listener) == {"ada": 1, "bob": 1, "eve": 1}
+        other, _ = await calls(listener, "bob")
+        assert connection_counts(listener) == {"ada": 1, "bob": 2, "eve": 1}
+        assert (await calls(listener, "bob"))[1].status == 429
         await both.close()
-        assert await settled(door, 1)
-        assert seats(door) == {"bob": 1}
+        assert await has_connections(listener, 1)
+        assert connection_counts(listener) == {"bob": 1}
         other.reset()
-        assert await door.forgotten()
-        assert seats(door) == {}
+        assert await listener.has_no_connections()
+        assert connection_counts(listener) == {}
 
     run(main, FEW)
 
 
 @pytest.mark.parametrize("end", ["noise\r\n\r\n", "GET /slow HTTP/1.1\r\n\r\n", "half a hea", ""])
 @pytest.mark.parametrize("how", ["close", "reset", "half", "wait"])
-def test_a_connection_counts_no_longer_however_it_ends(run: Run, end: str, how: str) -> None:
-    async def main(door: Door, told: Told) -> None:
-        wire, _ = await calls(door, "ada")
-        assert seats(door) == {"ada": 1}
-        await wire.send(end)
+def test_a_closed_connection_no_longer_counts_however_it_ended(run: Run, end: str, how: str) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connection, _ = await calls(listener, "ada")
+        assert connection_counts(listener) == {"ada": 1}
+        await connection.send(end)
         await asyncio.sleep(0.02)
         match how:
             case "close":
-                await wire.close()
+                await connection.close()
             case "reset":
-                wire.reset()
+                connection.reset()
             case "half":
-                wire.writer.write_eof()
-        told.release.set()
-        assert await door.forgotten()
-        assert seats(door) == {}
+                connection.writer.write_eof()
+        handler.release.set()
+        assert await listener.has_no_connections()
+        assert connection_counts(listener) == {}
 
     run(main, replace(QUICK, idle_s=0.2))
 
 
-def test_what_follows_the_request_of_one_too_many_is_not_looked_at(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
-        await calls(door, "ada")
-        await calls(door, "ada")
-        wire = await door.connect()
-        await wire.send(get("/now"), get("/now", "X-Caller: ada"), get("/echo"), post("/echo", b"body"))
-        assert [(await wire.reply()).status for _ in range(2)] == [200, 429]
-        assert await wire.ended()
-        half = await door.connect()
-        got = await half.ask(post("/echo", b"x" * 1000, "X-Caller: ada")[:-500])
+def test_nothing_is_read_after_a_caller_exceeds_its_connections(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        await calls(listener, "ada")
+        await calls(listener, "ada")
+        connection = await listener.connect()
+        await connection.send(get("/now"), get("/now", "X-Caller: ada"), get("/echo"), post("/echo", b"body"))
+        assert [(await connection.reply()).status for _ in range(2)] == [200, 429]
+        assert await connection.is_closed()
+        half = await listener.connect()
+        got = await half.request(post("/echo", b"x" * 1000, "X-Caller: ada")[:-500])
         assert (got.status, got.closes) == (429, True)
         await half.send(b"x" * 100)
-        assert await half.ended()
-        assert told.begun == []
+        assert await half.is_closed()
+        assert handler.started == []
 
     run(main, FEW)
 
 
-def test_behind_proxies_connections_are_the_proxys_and_not_the_callers(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
-        assert [(await calls(door, "ada"))[1].status for _ in range(5)] == [200] * 5
+def test_behind_proxies_connections_are_not_counted_by_caller(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        assert [(await calls(listener, "ada"))[1].status for _ in range(5)] == [200] * 5
 
     run(main, FEW, Proxies(["127.0.0.1"]))
 
@@ -250,10 +263,11 @@ def test_behind_proxies_connections_are_the_proxys_and_not_the_callers(run: Run)
 
 
 def limited(hard: int, soft: int, wanted: int) -> tuple[int, int, str]:
-    """What a process with these limits makes of them: its room, its soft limit after that, and its log."""
+    """The capacity of a process with these limits, its soft limit after that, and its log."""
     code = (
-        "import logging, resource; from gateway.listener.limits import room_for; logging.basicConfig();"
-        f"print(room_for({wanted}), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+        "import logging, resource; from gateway.listener.limits import connection_capacity as capacity;"
+        "logging.basicConfig();"
+        f"print(capacity({wanted}), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )
 
     def limit() -> None:
@@ -268,18 +282,18 @@ def limited(hard: int, soft: int, wanted: int) -> tuple[int, int, str]:
 def test_the_soft_limit_of_open_files_is_raised_as_far_as_needed() -> None:
     needed = 2 * 500 + SPARE_CONNECTIONS + OTHER_FILES
     assert limited(4000, 300, 500) == (500, needed, "")
-    assert limited(4000, 3000, 500) == (500, 3000, ""), "enough is enough"
+    assert limited(4000, 3000, 500) == (500, 3000, ""), "a sufficient limit stays"
     assert limited(needed, 300, 500) == (500, needed, "")
 
 
-def test_what_the_hard_limit_does_not_allow_is_not_promised() -> None:
+def test_the_capacity_is_lower_where_the_hard_limit_requires_it() -> None:
     room, now, log = limited(600, 300, 500)
     assert (room, now) == ((600 - SPARE_CONNECTIONS - OTHER_FILES) // 2, 600)
     assert f"at most {room} connections" in log
     assert limited(100, 100, 500)[0] == 1
 
 
-def test_the_listener_holds_itself_to_what_is_possible(
+def test_the_listener_uses_the_lower_capacity(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     possible = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -288,17 +302,17 @@ def test_the_listener_holds_itself_to_what_is_possible(
     )
     monkeypatch.setattr("gateway.listener.limits.resource.setrlimit", lambda *_: None)
 
-    async def main(door: Door, told: Told) -> None:
-        wires = []
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connections = []
         for _ in range(4):
-            wires.append(await door.connect())
+            connections.append(await listener.connect())
             await asyncio.sleep(A_TICK_S)
-        assert await wires[0].ended()
-        assert (await wires[3].ask(get("/now"))).status == 200
+        assert await connections[0].is_closed()
+        assert (await connections[3].request(get("/now"))).status == 200
 
     with caplog.at_level(logging.WARNING):
         run(main, FEW)
     assert "at most 3 connections" in caplog.text
     monkeypatch.undo()
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == possible
-    assert room_for(1) == 1
+    assert connection_capacity(1) == 1

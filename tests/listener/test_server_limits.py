@@ -1,4 +1,4 @@
-"""The listener as whoever means ill sees it: what breaks a limit ends in a 4xx and a closed connection."""
+"""The limits of the listener: a request that breaks one gets a 4xx and the connection closes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.support.raw_http import (
     BODY_LIMIT,
     LARGE,
     QUICK,
-    Door,
-    Got,
+    RawConnection,
+    RawReply,
     Run,
-    Told,
-    Wire,
+    RunningListener,
+    ScriptedHandler,
     chunked,
     get,
     post,
@@ -33,21 +33,21 @@ def run(request: pytest.FixtureRequest) -> Run:
     return runner(LOOPS[request.param])
 
 
-async def refused(door: Door, wire: Wire, status: int) -> Got:
-    """The reply that ends a connection, after which everything is as before."""
-    got = await wire.reply()
+async def refused(listener: RunningListener, connection: RawConnection, status: int) -> RawReply:
+    """The reply that ends a connection, after which the listener serves as before."""
+    got = await connection.reply()
     assert (got.status, got.closes) == (status, True)
-    assert await wire.ended()
-    assert await door.forgotten()
-    assert await door.well()
+    assert await connection.is_closed()
+    assert await listener.has_no_connections()
+    assert await listener.serves()
     return got
 
 
-async def trickle(wire: Wire, sent: str | bytes, every_s: float = 0.02) -> None:
-    """Byte by byte, for as long as the other end takes it."""
+async def trickle(connection: RawConnection, sent: str | bytes, every_s: float = 0.02) -> None:
+    """Sends byte by byte until the other end closes."""
     for i in range(len(sent)):
         try:
-            await wire.send(sent[i : i + 1])
+            await connection.send(sent[i : i + 1])
         except OSError:
             return
         await asyncio.sleep(every_s)
@@ -66,14 +66,14 @@ async def trickle(wire: Wire, sent: str | bytes, every_s: float = 0.02) -> None:
     ],
     ids=["a letter", "no end", "empty lines before", "after a good one"],
 )
-def test_a_head_that_does_not_come_is_a_408(run: Run, sent: str) -> None:
-    async def main(door: Door, told: Told) -> None:
-        wire = await door.connect()
+def test_a_head_that_does_not_arrive_in_time_is_a_408(run: Run, sent: str) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connection = await listener.connect()
         start_s = time.perf_counter()
-        await wire.send(sent)
+        await connection.send(sent)
         if sent.startswith("GET /now HTTP/1.1\r\nHost: x\r\n\r\n"):
-            assert (await wire.reply()).status == 200
-        got = await refused(door, wire, 408)
+            assert (await connection.reply()).status == 200
+        got = await refused(listener, connection, 408)
         assert 0.15 < time.perf_counter() - start_s < 1.0
         assert "headers" in got.json["error"]
         assert got.headers["x-failsafe-reason"] == "too_slow"
@@ -81,15 +81,15 @@ def test_a_head_that_does_not_come_is_a_408(run: Run, sent: str) -> None:
     run(main)
 
 
-def test_a_head_that_comes_byte_by_byte_has_no_more_time(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
-        wire = await door.connect()
-        dripping = asyncio.create_task(trickle(wire, get("/now", "X-A: " + "a" * 1000)))
+def test_a_head_sent_byte_by_byte_gets_no_more_time(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connection = await listener.connect()
+        dripping = asyncio.create_task(trickle(connection, get("/now", "X-A: " + "a" * 1000)))
         start_s = time.perf_counter()
-        assert (await wire.reply()).status == 408
+        assert (await connection.reply()).status == 408
         assert time.perf_counter() - start_s < 1.5
         dripping.cancel()
-        assert await door.well()
+        assert await listener.serves()
 
     run(main)
 
@@ -104,68 +104,68 @@ def test_a_head_that_comes_byte_by_byte_has_no_more_time(run: Run) -> None:
     ],
     ids=["a byte is missing", "a chunk is missing", "half a trailer", "after a good one"],
 )
-def test_a_body_that_does_not_come_is_a_408(run: Run, sent: bytes) -> None:
-    async def main(door: Door, told: Told) -> None:
-        wire = await door.connect()
-        await wire.send(sent)
+def test_a_body_that_does_not_arrive_in_time_is_a_408(run: Run, sent: bytes) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connection = await listener.connect()
+        await connection.send(sent)
         if b"first" in sent:
-            assert (await wire.reply()).json["body"] == "first"
-        assert "body" in (await refused(door, wire, 408)).json["error"]
+            assert (await connection.reply()).json["body"] == "first"
+        assert "body" in (await refused(listener, connection, 408)).json["error"]
 
     run(main)
 
 
-def test_a_body_that_comes_byte_by_byte_has_no_more_time(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
-        wire = await door.connect()
-        await wire.send(post("/echo", b"b" * 1000)[:-1000])
-        dripping = asyncio.create_task(trickle(wire, "b" * 1000))
+def test_a_body_sent_byte_by_byte_gets_no_more_time(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connection = await listener.connect()
+        await connection.send(post("/echo", b"b" * 1000)[:-1000])
+        dripping = asyncio.create_task(trickle(connection, "b" * 1000))
         start_s = time.perf_counter()
-        assert (await wire.reply()).status == 408
+        assert (await connection.reply()).status == 408
         assert time.perf_counter() - start_s < 1.5
         dripping.cancel()
-        assert await door.well()
+        assert await listener.serves()
 
     run(main)
 
 
-def test_who_sends_many_requests_slowly_is_never_late_as_long_as_each_is_in_time(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
-        wire = await door.connect()
+def test_deadlines_are_per_request_not_per_connection(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connection = await listener.connect()
         text = get("/now") * 20
         for at in range(0, len(text), 10):  # cut anywhere but between two requests
-            await wire.send(text[at : at + 10])
+            await connection.send(text[at : at + 10])
             await asyncio.sleep(0.01)
         for _ in range(20):
-            assert (await wire.reply()).status == 200
+            assert (await connection.reply()).status == 200
 
     run(main)
 
 
 @pytest.mark.parametrize("before", ["", get("/now"), "\r\n" * 40])
-def test_a_connection_that_nobody_uses_is_closed_without_a_word(run: Run, before: str) -> None:
-    async def main(door: Door, told: Told) -> None:
-        wire = await door.connect()
-        await wire.send(before)
+def test_an_idle_connection_is_closed_without_a_reply(run: Run, before: str) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connection = await listener.connect()
+        await connection.send(before)
         if "GET" in before:
-            await wire.reply()
+            await connection.reply()
         start_s = time.perf_counter()
-        assert await wire.ended()
+        assert await connection.is_closed()
         assert 0.4 < time.perf_counter() - start_s < 1.5
-        assert await door.forgotten()
+        assert await listener.has_no_connections()
 
     run(main)
 
 
-def test_a_request_under_way_may_take_longer_than_anything_else_may(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
-        wire = await door.connect()
-        await wire.send(get("/slow"), get("/now"), "GET /now")
+def test_a_request_under_way_has_no_deadline_of_the_listener(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connection = await listener.connect()
+        await connection.send(get("/slow"), get("/now"), "GET /now")
         await asyncio.sleep(1.0)
-        told.release.set()
-        assert [(await wire.reply()).status for _ in range(2)] == [200, 200]
-        await wire.send(" HTTP/1.1\r\n\r\n")
-        assert (await wire.reply()).status == 200
+        handler.release.set()
+        assert [(await connection.reply()).status for _ in range(2)] == [200, 200]
+        await connection.send(" HTTP/1.1\r\n\r\n")
+        assert (await connection.reply()).status == 200
 
     run(main)
 
@@ -176,24 +176,24 @@ FILL = 16 * 1024 - len("/now") - len("Host: x\r\n") - len("X-A: \r\n")
 
 
 def test_a_head_may_have_16_kib_in_all_and_not_a_byte_more(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
-        assert (await door.ask(get("/now", "X-A: " + "a" * FILL))).status == 200
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        assert (await listener.request(get("/now", "X-A: " + "a" * FILL))).status == 200
         for head in (get("/now", "X-A: " + "a" * (FILL + 1)), get("/now/a", "X-A: " + "a" * FILL)):
-            wire = await door.connect()
-            await wire.send(head)
-            got = await refused(door, wire, 431)
+            connection = await listener.connect()
+            await connection.send(head)
+            got = await refused(listener, connection, 431)
             assert got.headers["x-failsafe-reason"] == "head_too_large"
 
     run(main)
 
 
-def test_64_headers_are_taken_and_65_are_not(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
-        assert (await door.ask(get("/now", *(f"X-{i}: a" for i in range(63))))).status == 200
+def test_64_headers_are_accepted_and_65_are_not(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        assert (await listener.request(get("/now", *(f"X-{i}: a" for i in range(63))))).status == 200
         for names in ([f"X-{i}" for i in range(64)], ["X-Same"] * 64):
-            wire = await door.connect()
-            await wire.send(get("/now", *(f"{name}: a" for name in names)))
-            assert "64 headers" in (await refused(door, wire, 431)).json["error"]
+            connection = await listener.connect()
+            await connection.send(get("/now", *(f"{name}: a" for name in names)))
+            assert "64 headers" in (await refused(listener, connection, 431)).json["error"]
 
     run(main)
 
@@ -213,34 +213,34 @@ def test_64_headers_are_taken_and_65_are_not(run: Run) -> None:
 )
 @pytest.mark.parametrize("piece", [2**20, 5000])
 def test_200_kb_of_head_are_a_431(run: Run, sent: str, piece: int) -> None:
-    async def main(door: Door, told: Told) -> None:
-        wire = await door.connect()
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connection = await listener.connect()
         for at in range(0, len(sent), piece):
-            await wire.send(sent[at : at + piece])
+            await connection.send(sent[at : at + piece])
             await asyncio.sleep(0)
-        await refused(door, wire, 431)
+        await refused(listener, connection, 431)
 
     run(main, replace(PATIENT, linger_s=0.3))
 
 
 def test_trailers_count_as_headers_do(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
         few = b"0\r\n" + b"".join(b"X-%d: a\r\n" % i for i in range(62)) + b"\r\n"
-        assert (await door.ask(chunked("/echo", b"body", last=few))).status == 200
+        assert (await listener.request(chunked("/echo", b"body", last=few))).status == 200
         for trailers, status in (
             (b"X: a\r\n" * 63, 431),
             (b"X: " + b"a" * 16_500 + b"\r\n", 431),
             (b"X: " + b"a" * 200_000, 400),
         ):
-            wire = await door.connect()
-            await wire.send(chunked("/echo", b"body", last=b"0\r\n" + trailers), b"a")
+            connection = await listener.connect()
+            await connection.send(chunked("/echo", b"body", last=b"0\r\n" + trailers), b"a")
             await asyncio.sleep(0.02)
-            await wire.send(b"a")
-            got = await wire.reply()
+            await connection.send(b"a")
+            got = await connection.reply()
             assert (got.status, got.closes) == (status, True)
-            assert await wire.ended()
-        assert told.begun == ["echo"]
-        assert await door.well()
+            assert await connection.is_closed()
+        assert handler.started == ["echo"]
+        assert await listener.serves()
 
     run(main, PATIENT)
 
@@ -248,16 +248,18 @@ def test_trailers_count_as_headers_do(run: Run) -> None:
 # ---------------------------------------------------------------- the size of a body
 
 
-def test_a_body_in_chunks_over_the_limit_is_a_413_as_soon_as_it_is(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
-        exact = await door.ask(chunked("/echo", b"x" * BODY_LIMIT))
+def test_a_chunked_body_over_the_limit_is_a_413_at_once(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        exact = await listener.request(chunked("/echo", b"x" * BODY_LIMIT))
         assert len(exact.json["body"]) == BODY_LIMIT
         for chunks in ([b"x" * BODY_LIMIT, b"x"], [b"x" * (BODY_LIMIT + 1)]):
-            wire = await door.connect()
-            await wire.send(chunked("/echo", *chunks, last=b""))
-            got = await refused(door, wire, 413)
+            connection = await listener.connect()
+            await connection.send(chunked("/echo", *chunks, last=b""))
+            got = await refused(listener, connection, 413)
             assert str(BODY_LIMIT) in got.json["error"]
-        assert told.begun == ["echo", "echo", "echo"], "only the exact one and the good ones after"
+        assert handler.started == ["echo", "echo", "echo"], (
+            "only the one at the limit and the good ones after"
+        )
 
     run(main)
 
@@ -324,15 +326,17 @@ ABUSE: dict[str, tuple[bytes, int]] = {
 
 
 @pytest.mark.parametrize(("sent", "status"), ABUSE.values(), ids=ABUSE)
-def test_what_is_not_plain_http_is_refused_and_only_that(run: Run, sent: bytes, status: int) -> None:
-    async def main(door: Door, told: Told) -> None:
-        wire = await door.connect()
-        await wire.send(sent)
-        got = await wire.reply()
+def test_invalid_or_unsupported_http_is_refused_before_the_handler(
+    run: Run, sent: bytes, status: int
+) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connection = await listener.connect()
+        await connection.send(sent)
+        got = await connection.reply()
         assert (got.status, got.closes) == (status, True)
-        assert await wire.ended()
-        assert told.begun == [], "it went on to the handler"
-        assert await door.well()
+        assert await connection.is_closed()
+        assert handler.started == [], "it reached the handler"
+        assert await listener.serves()
 
     run(main, replace(PATIENT, linger_s=0.3))
 
@@ -348,25 +352,25 @@ def test_what_is_not_plain_http_is_refused_and_only_that(run: Run, sent: bytes, 
         CHUNKED + b"0004\r\nbody\r\n000\r\n\r\n",
     ],
 )
-def test_what_is_only_unusual_is_served(run: Run, sent: bytes) -> None:
-    async def main(door: Door, told: Told) -> None:
-        wire = await door.connect()
-        got = await wire.ask(sent)
+def test_valid_but_unusual_http_is_served(run: Run, sent: bytes) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connection = await listener.connect()
+        got = await connection.request(sent)
         assert (got.json["body"], got.closes) == ("body", False)
-        assert (await wire.ask(get("/now"))).status == 200
+        assert (await connection.request(get("/now"))).status == 200
 
     run(main)
 
 
-def test_a_request_hidden_in_a_body_is_not_seen(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
-        wire = await door.connect()
+def test_a_request_hidden_in_a_body_is_not_answered(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connection = await listener.connect()
         hidden = get("/echo/hidden").encode()
-        assert (await wire.ask(post("/echo/outer", hidden))).json["body"] == hidden.decode()
-        await wire.send(post("/nowhere", hidden * 9)[:-10])
-        assert (await wire.reply()).status == 404
-        assert await wire.ended()
-        assert told.begun == ["echo/outer"]
+        assert (await connection.request(post("/echo/outer", hidden))).json["body"] == hidden.decode()
+        await connection.send(post("/nowhere", hidden * 9)[:-10])
+        assert (await connection.reply()).status == 404
+        assert await connection.is_closed()
+        assert handler.started == ["echo/outer"]
 
     run(main)
 
@@ -374,70 +378,70 @@ def test_a_request_hidden_in_a_body_is_not_seen(run: Run) -> None:
 # ---------------------------------------------------------------- too much at once
 
 
-def test_who_sends_too_much_ahead_is_answered_so_far_and_then_cut_off(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
-        wire = await door.connect()
-        await wire.send(get("/now") * 1000)
-        got = [await wire.reply() for _ in range(QUICK.ahead + 1)]
-        assert [one.status for one in got] == [200] * QUICK.ahead + [400]
+def test_too_many_pipelined_requests_are_answered_up_to_the_limit_then_refused(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connection = await listener.connect()
+        await connection.send(get("/now") * 1000)
+        got = [await connection.reply() for _ in range(QUICK.pipelined + 1)]
+        assert [one.status for one in got] == [200] * QUICK.pipelined + [400]
         assert got[-1].closes
-        assert await wire.ended()
-        assert await door.well()
+        assert await connection.is_closed()
+        assert await listener.serves()
 
     run(main)
 
 
-def test_a_reply_that_nobody_takes_holds_up_the_next_and_then_ends_the_connection(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
-        wire = await door.connect(limit=1)
+def test_an_unread_reply_delays_the_next_and_then_ends_the_connection(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connection = await listener.connect(limit=1)
         start_s = time.perf_counter()
-        await wire.send(get("/large/1"), get("/large/2"))
-        assert await door.forgotten()
+        await connection.send(get("/large/1"), get("/large/2"))
+        assert await listener.has_no_connections()
         assert 0.15 < time.perf_counter() - start_s < 2.0
-        assert told.begun == ["large/1"]
-        assert await door.well()
+        assert handler.started == ["large/1"]
+        assert await listener.serves()
 
     run(main)
 
 
-def test_a_reply_that_is_taken_slowly_is_taken_whole(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
-        wire = await door.connect(limit=1024)
-        await wire.send(get("/large/1", "Connection: close"))
-        await wire.head()
+def test_a_slowly_read_reply_arrives_whole(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connection = await listener.connect(limit=1024)
+        await connection.send(get("/large/1", "Connection: close"))
+        await connection.head()
         await asyncio.sleep(0.1)
         got = 0
         start_s = time.perf_counter()
-        while part := await wire.reader.read(LARGE // 25):
+        while part := await connection.reader.read(LARGE // 25):
             got += len(part)
             await asyncio.sleep(0.02)
         assert got == LARGE
-        assert time.perf_counter() - start_s > 2 * QUICK.stuck_s, "it was taken too fast to tell"
+        assert time.perf_counter() - start_s > 2 * QUICK.stuck_s, "it was read too fast to show anything"
 
     run(main, replace(QUICK, linger_s=0.01))
 
 
-def test_who_is_refused_and_does_not_hang_up_is_cut_off(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
-        wire = await door.connect()
+def test_lingering_ends_after_its_time(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connection = await listener.connect()
         start_s = time.perf_counter()
-        await wire.send(b"noise\r\n\r\n")
-        assert (await wire.reply()).status == 400
-        pouring = asyncio.create_task(trickle(wire, b"x" * 1000, 0.01))
-        assert await door.forgotten()
+        await connection.send(b"noise\r\n\r\n")
+        assert (await connection.reply()).status == 400
+        pouring = asyncio.create_task(trickle(connection, b"x" * 1000, 0.01))
+        assert await listener.has_no_connections()
         assert 0.2 < time.perf_counter() - start_s < 1.5
         pouring.cancel()
 
     run(main)
 
 
-def test_many_who_are_slow_keep_nobody_from_being_served(run: Run) -> None:
-    async def main(door: Door, told: Told) -> None:
-        wires = [await door.connect() for _ in range(200)]
-        for wire in wires:
-            await wire.send("GET /now HTTP/1.1\r\nX-A: a")
+def test_many_slow_clients_do_not_delay_others(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connections = [await listener.connect() for _ in range(200)]
+        for connection in connections:
+            await connection.send("GET /now HTTP/1.1\r\nX-A: a")
         for _ in range(10):
-            assert await door.well()
-        assert [(await wire.reply()).status for wire in wires] == [408] * 200
+            assert await listener.serves()
+        assert [(await connection.reply()).status for connection in connections] == [408] * 200
 
     run(main, replace(QUICK, head_s=0.5))

@@ -1,4 +1,4 @@
-"""The data plane behind its own listener: what a caller of port 8080 gets, over a real socket."""
+"""The data plane behind the listener: what a client of port 8080 gets, over a real socket."""
 
 from __future__ import annotations
 
@@ -16,77 +16,88 @@ import pytest
 
 from gateway.replica import ListenAddress, Replica
 from gateway.serving.gateway import Gateway
-from tests.support.data_planes import INFER, PARAMETERS, DataPlane, Rows, request_of, whole_plane
+from tests.support.data_planes import INFER, PARAMETERS, PlaneFixture, Rows, request_of, whole_plane
 from tests.support.deployments import FULL_RATE, Hangs, key_for, letters, swap
-from tests.support.raw_http import QUICK, Door, Got, Wire, chunked, get, listening, post
+from tests.support.raw_http import (
+    QUICK,
+    RawConnection,
+    RawReply,
+    RunningListener,
+    chunked,
+    get,
+    listening,
+    post,
+)
 from tests.support.served import free_port
 
 TOKEN = "token"
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlaneFixture]:
     with whole_plane(tmp_path_factory) as made:
         yield made
 
 
-def infer(plane: DataPlane, x: Rows, *headers: str, binary: bool = False, **members: Any) -> bytes:
+def infer(plane: PlaneFixture, x: Rows, *headers: str, binary: bool = False, **members: Any) -> bytes:
     body, more = request_of(x, binary, **members)
     lines = [f"{name}: {value}" for name, value in more]
     return post(INFER, body, f"Authorization: Bearer {plane.keys['ada']}", *lines, *headers)
 
 
-def outcome(got: Got) -> tuple[int, str]:
+def outcome(got: RawReply) -> tuple[int, str]:
     """The status and the reason, with the six parameters as headers and, but for binary, in the body."""
-    told = {name: got.headers[f"x-failsafe-{name.replace('_', '-')}"] for name in PARAMETERS}
+    outcome_headers = {name: got.headers[f"x-failsafe-{name.replace('_', '-')}"] for name in PARAMETERS}
     length = int(got.headers.get("inference-header-content-length", len(got.body)))
     parameters = json.loads(got.body[:length])["parameters"]
-    assert all(parameters[f"fs_{name}"] == value != "" for name, value in told.items())
-    return got.status, told["reason"]
+    assert all(parameters[f"fs_{name}"] == value != "" for name, value in outcome_headers.items())
+    return got.status, outcome_headers["reason"]
 
 
-def test_json_and_binary_are_answered_bit_for_bit_as_through_the_other_door(plane: DataPlane) -> None:
+def test_json_and_binary_replies_have_the_same_bits(plane: PlaneFixture) -> None:
     async def main() -> None:
-        async with listening(plane.app) as door:
-            wire = await door.connect()
+        async with listening(plane.handler) as listener:
+            connection = await listener.connect()
             x = plane.good[:3]
             known = (await plane.ada.infer(x)).tensor()
-            as_json = await wire.ask(infer(plane, x))
+            as_json = await connection.request(infer(plane, x))
             assert outcome(as_json) == (200, "ok")
             assert as_json.headers["content-type"] == "application/json"
             assert np.array(as_json.json["outputs"][0]["data"], np.float32).tobytes() == known.tobytes()
-            as_binary = await wire.ask(infer(plane, x, binary=True))
+            as_binary = await connection.request(infer(plane, x, binary=True))
             assert outcome(as_binary) == (200, "ok")
             assert as_binary.headers["content-type"] == "application/octet-stream"
             assert as_binary.body.endswith(known.tobytes())
             parts = request_of(x)[0]
             cut = chunked(INFER, parts[:100], parts[100:])
-            got = await wire.ask(cut.replace(b"Host: x", f"X-Api-Key: {plane.keys['ada']}".encode()))
+            got = await connection.request(
+                cut.replace(b"Host: x", f"X-Api-Key: {plane.keys['ada']}".encode())
+            )
             assert got.json["outputs"] == as_json.json["outputs"]
 
     plane.run(main)
 
 
-def test_many_callers_at_once_get_their_own_answers(plane: DataPlane) -> None:
+def test_many_concurrent_clients_get_their_own_answers(plane: PlaneFixture) -> None:
     async def main() -> None:
         x = plane.good[:40]
         known = np.concatenate([(await plane.ada.infer(x[i : i + 1])).tensor() for i in range(40)])
 
-        async def ask(wire: Wire, i: int) -> None:
+        async def ask(connection: RawConnection, i: int) -> None:
             for round_ in range(3):
-                got = await wire.ask(infer(plane, x[i : i + 1], id=f"{i}.{round_}"))
+                got = await connection.request(infer(plane, x[i : i + 1], id=f"{i}.{round_}"))
                 assert got.json["id"] == f"{i}.{round_}"
                 shown = np.array(got.json["outputs"][0]["data"], np.float32)
                 assert np.abs(shown - known[i]).max() < 1e-5
 
-        async with listening(plane.app) as door:
-            wires = [await door.connect() for _ in range(40)]
-            await asyncio.gather(*(ask(wire, i) for i, wire in enumerate(wires)))
+        async with listening(plane.handler) as listener:
+            connections = [await listener.connect() for _ in range(40)]
+            await asyncio.gather(*(ask(connection, i) for i, connection in enumerate(connections)))
 
     plane.run(main)
 
 
-def test_whoever_is_refused_is_refused_before_its_body_is_read(plane: DataPlane) -> None:
+def test_a_refusal_is_sent_before_the_body_is_read(plane: PlaneFixture) -> None:
     limit = plane.gateway.loaded.contract.body_limit_bytes
     key = f"X-Api-Key: {plane.keys['ada']}"
     heads: list[tuple[bytes, tuple[int, str]]] = [
@@ -101,24 +112,24 @@ def test_whoever_is_refused_is_refused_before_its_body_is_read(plane: DataPlane)
     ]
 
     async def main() -> None:
-        async with listening(plane.app, replace(QUICK, head_s=30, body_s=30, idle_s=30)) as door:
+        async with listening(plane.handler, replace(QUICK, head_s=30, body_s=30, idle_s=30)) as listener:
             for sent, end in heads:
-                wire = await door.connect()
-                got = await wire.ask(sent[: sent.index(b"\r\n\r\n") + 4])
+                connection = await listener.connect()
+                got = await connection.request(sent[: sent.index(b"\r\n\r\n") + 4])
                 assert (outcome(got), got.closes) == (end, True)
-                assert await wire.ended()
-            got = await door.ask(infer(plane, plane.good[:1]))
+                assert await connection.is_closed()
+            got = await listener.request(infer(plane, plane.good[:1]))
             assert got.status == 200
 
     plane.run(main)
 
 
-def test_every_limit_of_the_door_ends_in_a_reply_that_names_policy_and_decision(plane: DataPlane) -> None:
+def test_every_refusal_of_the_listener_names_policy_and_decision(plane: PlaneFixture) -> None:
     limit = plane.gateway.loaded.contract.body_limit_bytes
     key = f"X-Api-Key: {plane.keys['ada']}".encode()
 
     async def main() -> None:
-        async with listening(plane.app) as door:
+        async with listening(plane.handler) as listener:
             for sent, end in (
                 (b"noise\r\n\r\n", (400, "invalid")),
                 (get("/v2", "X-A: " + "a" * 20_000).encode(), (431, "head_too_large")),
@@ -127,56 +138,58 @@ def test_every_limit_of_the_door_ends_in_a_reply_that_names_policy_and_decision(
                 (chunked(INFER, b"x" * limit, b"x").replace(b"Host: x", key), (413, "too_large")),
                 (get("/v2", "Connection: upgrade", "Upgrade: websocket").encode(), (501, "unsupported")),
             ):
-                wire = await door.connect()
-                got = await wire.ask(sent)
+                connection = await listener.connect()
+                got = await connection.request(sent)
                 assert (outcome(got), got.closes) == (end, True)
                 assert got.headers["x-failsafe-policy"] == plane.gateway.loaded.tag
-                assert (await door.ask(infer(plane, plane.good[:1]))).status == 200
+                assert (await listener.request(infer(plane, plane.good[:1]))).status == 200
 
     plane.run(main)
 
 
-def test_who_hangs_up_while_waiting_for_a_person_is_not_waited_for(plane: DataPlane) -> None:
+def test_waiting_for_a_review_ends_when_the_client_disconnects(plane: PlaneFixture) -> None:
     async def main() -> None:
-        async with listening(plane.app) as door:
+        async with listening(plane.handler) as listener:
             for half in (False, True):
-                wire = await door.connect()
-                await wire.send(infer(plane, plane.strange[:1], "Prefer: wait=20"))
+                connection = await listener.connect()
+                await connection.send(infer(plane, plane.strange[:1], "Prefer: wait=20"))
                 await asyncio.sleep(0.3)
-                assert len(door.server.connections) == 1
+                assert len(listener.server.connections) == 1
                 start_s = time.perf_counter()
-                wire.writer.write_eof() if half else await wire.close()
-                assert await door.forgotten()
+                connection.writer.write_eof() if half else await connection.close()
+                assert await listener.has_no_connections()
                 assert time.perf_counter() - start_s < 1.0
 
     plane.run(main)
 
 
-def test_who_hangs_up_while_it_is_judged_is_still_in_the_log(plane: DataPlane) -> None:
+def test_a_decision_is_logged_even_if_the_client_disconnects(plane: PlaneFixture) -> None:
     async def main() -> None:
-        async with listening(plane.app) as door:
+        async with listening(plane.handler) as listener:
             with plane.recorded() as seen, plane.spoiled(Hangs()):
-                wire = await door.connect()
-                await wire.send(infer(plane, plane.good[:1]))
+                connection = await listener.connect()
+                await connection.send(infer(plane, plane.good[:1]))
                 await asyncio.sleep(0.05)
-                wire.reset()
-                assert await door.forgotten()
+                connection.reset()
+                assert await listener.has_no_connections()
             assert len(seen) == 1
 
     plane.run(main)
 
 
-def test_a_review_and_a_decision_are_told_over_the_same_connection(plane: DataPlane) -> None:
+def test_a_review_and_a_decision_can_be_read_over_the_same_connection(plane: PlaneFixture) -> None:
     async def main() -> None:
-        async with listening(plane.app) as door:
-            wire = await door.connect()
-            asked = await wire.ask(infer(plane, plane.strange[:1]))
+        async with listening(plane.handler) as listener:
+            connection = await listener.connect()
+            asked = await connection.request(infer(plane, plane.strange[:1]))
             assert outcome(asked) == (422, "abstained")
             key = f"X-Api-Key: {plane.keys['ada']}"
-            assert (await wire.ask(get(asked.json["review_url"], key))).json["state"] == "waiting"
+            assert (await connection.request(get(asked.json["review_url"], key))).json["state"] == "waiting"
             id_ = asked.headers["x-failsafe-decision-id"]
-            assert (await wire.ask(get(f"/decisions/{id_}", key))).json["rows"][0]["outcome"] == "deferred"
-            assert (await wire.ask(get(f"/decisions/{id_}", "X-Api-Key: x"))).status == 401
+            assert (await connection.request(get(f"/decisions/{id_}", key))).json["rows"][0][
+                "outcome"
+            ] == "deferred"
+            assert (await connection.request(get(f"/decisions/{id_}", "X-Api-Key: x"))).status == 401
 
     plane.run(main)
 
@@ -185,35 +198,35 @@ def test_a_review_and_a_decision_are_told_over_the_same_connection(plane: DataPl
 
 
 @asynccontextmanager
-async def replica_of(folder: Path) -> AsyncIterator[tuple[Replica, Door]]:
+async def replica_of(folder: Path) -> AsyncIterator[tuple[Replica, RunningListener]]:
     address = ListenAddress(port=free_port(), grpc_port=free_port(), admin_port=free_port())
     replica = Replica(Gateway.open(folder), address, TOKEN)
     await replica.start()
-    door = Door(replica._data, ("127.0.0.1", address.port))
+    listener = RunningListener(replica._data, ("127.0.0.1", address.port))
     try:
-        yield replica, door
+        yield replica, listener
     finally:
-        for wire in door.wires:
-            await wire.close()
+        for connection in listener.connections:
+            await connection.close()
         await replica.stop()
 
 
-def test_a_replica_that_stops_finishes_what_it_was_asked_and_writes_it_down(
-    tmp_path: Path, plane: DataPlane
+def test_a_stopping_replica_finishes_requests_under_way_and_logs_them(
+    tmp_path: Path, plane: PlaneFixture
 ) -> None:
     folder = letters(tmp_path, FULL_RATE)
     body, _ = request_of(plane.good[:1])
     sent = post(INFER, body, f"X-Api-Key: {key_for(folder, 'ada')}")
 
     async def main() -> None:
-        async with replica_of(folder) as (replica, door):
+        async with replica_of(folder) as (replica, listener):
             swap(replica.gateway, Hangs())
-            busy, idle = await door.connect(), await door.connect()
-            assert (await idle.ask(get("/v2/health/ready"))).status == 200
+            busy, idle = await listener.connect(), await listener.connect()
+            assert (await idle.request(get("/v2/health/ready"))).status == 200
             await busy.send(sent)
             await asyncio.sleep(0.1)
             stopping = asyncio.create_task(replica.stop())
-            assert await idle.ended()
+            assert await idle.is_closed()
             got = await busy.reply()
             assert got.closes
             assert got.headers["x-failsafe-outcome"] in ("degraded", "deferred")
@@ -224,40 +237,42 @@ def test_a_replica_that_stops_finishes_what_it_was_asked_and_writes_it_down(
     asyncio.run(main())
 
 
-def test_a_replica_behind_a_trusted_proxy_believes_it_and_nobody_else(
-    tmp_path: Path, plane: DataPlane
-) -> None:
+def test_a_replica_believes_only_its_trusted_proxy(tmp_path: Path, plane: PlaneFixture) -> None:
     folder = letters(
         tmp_path, FULL_RATE, ("anonymous: loopback", "anonymous: loopback, trusted_proxies: [127.0.0.1]")
     )
 
     async def main() -> None:
         body, _ = request_of(plane.good[:1])
-        async with replica_of(folder) as (_, door):
+        async with replica_of(folder) as (_, listener):
             for forwarded, status in (("192.0.2.7", 401), ("127.0.0.1", 200), ("127.0.0.1, 192.0.2.7", 401)):
-                got = await door.ask(post(INFER, body, f"X-Forwarded-For: {forwarded}"))
+                got = await listener.request(post(INFER, body, f"X-Forwarded-For: {forwarded}"))
                 assert got.status == status
-            assert (await door.ask(post(INFER, body))).status == 200
+            assert (await listener.request(post(INFER, body))).status == 200
 
     asyncio.run(main())
 
 
-def test_a_caller_with_too_many_connections_is_refused_by_its_key_and_others_are_served(
-    plane: DataPlane,
+def test_the_limit_of_connections_is_per_key_and_others_are_served(
+    plane: PlaneFixture,
 ) -> None:
     async def main() -> None:
-        async with listening(plane.app, replace(QUICK, idle_s=30, connections_per_caller=2)) as door:
+        async with listening(plane.handler, replace(QUICK, idle_s=30, connections_per_caller=2)) as listener:
             sent = infer(plane, plane.good[:1])
-            kept = [await door.connect() for _ in range(2)]
+            kept = [await listener.connect() for _ in range(2)]
             for _ in range(2):
-                assert [(await wire.ask(sent)).status for wire in kept] == [200, 200]
-            more = await door.connect()
-            got = await more.ask(get("/v2/health/ready"))
-            assert (got.status, got.closes) == (200, False), "who needs no key is no caller"
-            got = await more.ask(sent)
+                assert [(await connection.request(sent)).status for connection in kept] == [200, 200]
+            more = await listener.connect()
+            got = await more.request(get("/v2/health/ready"))
+            assert (got.status, got.closes) == (200, False), "a request without a key counts for no caller"
+            got = await more.request(sent)
             assert (*outcome(got), got.closes) == (429, "rate_limited", True)
-            assert await more.ended()
+            assert await more.is_closed()
             anonymous = sent.replace(b"Authorization: Bearer", b"X-Nothing: Bearer")
-            assert [(await (await door.connect()).ask(anonymous)).status for _ in range(3)] == [200, 200, 429]
+            assert [(await (await listener.connect()).request(anonymous)).status for _ in range(3)] == [
+                200,
+                200,
+                429,
+            ]
 
     plane.run(main)

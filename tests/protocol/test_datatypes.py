@@ -1,4 +1,4 @@
-"""Every datatype of the protocol end to end: a calibrated deployment, its HTTP door, its people."""
+"""Every datatype of the protocol end to end: a calibrated deployment, HTTP, and review."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from fallbacks.breaker import BreakerState
 from fallbacks.oip.payload import decode
 from gateway.protocol.contract import MAX_BODY_BYTES
-from tests.support.data_planes import Reply, some
+from tests.support.data_planes import ClientReply
 from tests.support.deployments import run
 from tests.support.typed import (
     INFER,
@@ -61,7 +61,7 @@ def asked(*names: str, **parameters: Any) -> list[dict[str, Any]]:
 
 
 @EVERY
-def test_answers_are_onnxruntimes_own_bit_for_bit_however_they_travel(
+def test_answers_are_bit_for_bit_those_of_onnxruntime_in_json_and_binary(
     folders: Folders, datatype: str
 ) -> None:
     x = rows(datatype, 7, seed=1)
@@ -79,7 +79,7 @@ def test_answers_are_onnxruntimes_own_bit_for_bit_however_they_travel(
                 mixed = [*asked("probabilities", binary_data=True), *asked("y", binary_data=False)]
                 same(tensors_of(await to.ask(sent, outputs=mixed)), dict(reversed(wanted.items())))
             if not text:
-                refused = some(await to.ada("POST", INFER, *request_of({"x": Sent(datatype, x, False)})))
+                refused = await to.ada.request("POST", INFER, *request_of({"x": Sent(datatype, x, False)}))
                 assert refused.status == 400
                 assert "binary only" in refused.json["error"]
 
@@ -95,7 +95,7 @@ def test_a_raw_request_is_the_data_of_the_input_and_nothing_else(folders: Folder
     async def main() -> None:
         async with typed(folders[datatype]) as to:
             raw = {"Inference-Header-Content-Length": "0"}
-            reply = some(await to.ada("POST", INFER, body, raw))
+            reply = await to.ada.request("POST", INFER, body, raw)
             same(tensors_of(reply), own_run(one_input(datatype), {"x": (datatype, x)}))
 
     run(main)
@@ -185,13 +185,13 @@ async def deferred(to: Typed, sent: Sent) -> str:
 
 
 @UNSURE
-def test_a_deferred_row_is_kept_shown_and_answered(folders: Folders, datatype: str) -> None:
+def test_a_deferred_row_is_stored_displayed_and_answered(folders: Folders, datatype: str) -> None:
     x = rows(datatype, 1, seed=6, unsure=True)
 
     async def main() -> None:
         async with typed(folders[datatype]) as to:
             case = await deferred(to, Sent(datatype, x, True))
-            same(decode(await to.people.store.payload(case) or b""), {"x": x})
+            same(decode(await to.review.store.payload(case) or b""), {"x": x})
             assert case in await to.page("/review")
             shown = (await to.admin.get(f"/review/{case}")).json()["shown"]
             assert [one["kind"] for one in shown] == ["text" if datatype == "BYTES" else "row"]
@@ -201,8 +201,8 @@ def test_a_deferred_row_is_kept_shown_and_answered(folders: Folders, datatype: s
                 held = (await to.admin.post("/review/claim", json={"reviewer": "grace"})).json()
             answer = {"fence": held["fence"], "reviewer": "grace", "label": 1}
             assert (await to.admin.post(f"/review/{case}/answer", json=answer)).status_code == 200
-            told = (await to.ada.get(f"/reviews/{case}")).json
-            outputs = {one["name"]: one for one in told["answer"]["outputs"]}
+            document = (await to.ada.get(f"/reviews/{case}")).json
+            outputs = {one["name"]: one for one in document["answer"]["outputs"]}
             assert outputs["y"]["datatype"] == datatype
             scored = outputs["y"]["data"] if DATATYPES[datatype].dtype.kind == "f" else [0, 1]
             assert (outputs["probabilities"]["data"], scored[:2]) == ([0, 1], [0, 1])
@@ -223,10 +223,10 @@ def test_the_longest_row_that_can_be_asked_can_be_deferred(tmp_path: Path, datat
     async def main() -> None:
         async with typed(folder) as to:
             assert MAX_BODY_BYTES - 1000 < len(body) <= MAX_BODY_BYTES
-            reply = some(await to.ada("POST", INFER, body, headers))
+            reply = await to.ada.request("POST", INFER, body, headers)
             assert reply.parameters["fs_outcome"] == "deferred"
             case = reply.parameters["fs_decision_id"]
-            same(decode(await to.people.store.payload(case) or b""), {"x": x})
+            same(decode(await to.review.store.payload(case) or b""), {"x": x})
             shown = (await to.admin.get(f"/review/{case}")).json()["shown"]
             assert shown[0]["facts"]["type"] == datatype
 
@@ -239,7 +239,7 @@ def test_bf16_is_shown_to_two_digits_as_bf16_can_hold_them(folders: Folders) -> 
     async def main() -> None:
         async with typed(folders["BF16"]) as to:
             body, headers = request_of({"x": Sent("BF16", x, True)}, outputs=asked("y", binary_data=False))
-            data = some(await to.anyone("POST", INFER, body, headers)).json["outputs"][0]["data"]
+            data = (await to.anonymous.request("POST", INFER, body, headers)).json["outputs"][0]["data"]
             half(np.array(data, np.float32))
             assert np.abs(np.array(data) - [100, 0.17, 0.17]).max() < 0.001
 
@@ -249,7 +249,7 @@ def test_bf16_is_shown_to_two_digits_as_bf16_can_hold_them(folders: Folders) -> 
 TEXTS = (b"", b"a\0b", b"\0", "🙂 jä ß".encode(), b"x" * 100_000, "\u202e\ufeff".encode(), b"b'a'", b"\\xff")
 
 
-def test_text_of_any_kind_comes_back_as_it_went(folders: Folders) -> None:
+def test_any_text_is_returned_unchanged(folders: Folders) -> None:
     x = texts(*TEXTS).reshape(-1, 1)
 
     async def main() -> None:
@@ -276,7 +276,7 @@ def test_bytes_that_are_no_text_are_deferred_alone_and_cost_the_model_nothing(fo
             cases = [await deferred(to, Sent("BYTES", texts(bad).reshape(1, 1), True)) for bad in BROKEN * 3]
             assert to.gateway.loaded.breakers["primary"].state is BreakerState.CLOSED
             for case, bad in zip(cases, BROKEN * 3, strict=True):
-                kept = decode(await to.people.store.payload(case) or b"")["x"]
+                kept = decode(await to.review.store.payload(case) or b"")["x"]
                 assert kept.tolist() == [[bad]]
             page = await to.page(f"/review/{cases[0]}")
             assert "\\xff" in page
@@ -339,7 +339,7 @@ def test_rows_of_another_length_never_share_a_batch_and_all_are_answered(several
     async def main() -> None:
         async with typed(several) as to:
             given = [parts(2, m) for m in (1, 3, 1, 2, 3)]
-            replies: list[Reply] = await asyncio.gather(
+            replies: list[ClientReply] = await asyncio.gather(
                 *(to.ask({k: Sent(kind, a, True) for k, (kind, a) in one.items()}) for one in given)
             )
             for one, reply in zip(given, replies, strict=True):
@@ -350,7 +350,7 @@ def test_rows_of_another_length_never_share_a_batch_and_all_are_answered(several
     run(main)
 
 
-def test_a_deferred_row_of_several_inputs_is_kept_and_shown_whole(several: Path) -> None:
+def test_a_deferred_row_of_several_inputs_is_stored_and_displayed_whole(several: Path) -> None:
     given = parts(1, 2, sure=False)
 
     async def main() -> None:
@@ -358,7 +358,7 @@ def test_a_deferred_row_of_several_inputs_is_kept_and_shown_whole(several: Path)
             reply = await to.ask({k: Sent(kind, a, True) for k, (kind, a) in given.items()})
             assert reply.parameters["fs_outcome"] == "deferred"
             case = reply.parameters["fs_decision_id"]
-            kept = decode(await to.people.store.payload(case) or b"")
+            kept = decode(await to.review.store.payload(case) or b"")
             same(kept, {name: array for name, (_, array) in given.items()})
             shown = (await to.admin.get(f"/review/{case}")).json()["shown"]
             assert [(one["name"], one["kind"]) for one in shown] == [

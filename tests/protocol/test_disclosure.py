@@ -56,7 +56,7 @@ def test_no_tier_changes_name_shape_dtype_or_argmax(array: Array, tier: Tier) ->
 
 
 @given(scores().filter(lambda array: array.dtype == np.float32).map(as_bf16), tiers)
-def test_what_is_shown_of_bf16_is_bf16_and_has_the_same_argmax(array: Array, tier: Tier) -> None:
+def test_disclosed_bf16_is_bf16_with_the_same_argmax(array: Array, tier: Tier) -> None:
     shown = disclose({"p": array, "q": array}, tier, {"p"})["p"]
     assert (as_bf16(shown) == shown).all()
     assert np.isfinite(shown).all()
@@ -70,7 +70,7 @@ def test_rounding_for_bf16_lifts_the_largest_where_the_digits_tie() -> None:
 
 
 @given(scores(), tiers)
-def test_a_batch_is_shown_as_its_rows_are(array: Array, tier: Tier) -> None:
+def test_a_batch_is_disclosed_as_its_rows_are(array: Array, tier: Tier) -> None:
     apart = [disclose({"p": array[i : i + 1]}, tier)["p"] for i in range(len(array))]
     assert disclose({"p": array}, tier)["p"].tobytes() == np.concatenate(apart).tobytes()
 
@@ -130,7 +130,7 @@ def test_label_says_which_and_no_more() -> None:
     assert disclose({"p": p}, Label())["p"].tolist() == [[0, 1, 0], [1, 0, 0]]
 
 
-def test_one_value_a_row_and_other_kinds_have_nothing_to_hide_but_digits() -> None:
+def test_single_values_are_only_rounded_and_other_kinds_unchanged() -> None:
     outputs = {
         "price": np.array([[1.23456]]),
         "n": np.array([[3, 9]]),
@@ -144,6 +144,6 @@ def test_one_value_a_row_and_other_kinds_have_nothing_to_hide_but_digits() -> No
 
 
 @pytest.mark.parametrize(("tier", "number"), [(Rounded, -1), (Rounded, 16), (Top, 0)])
-def test_a_tier_that_means_nothing_is_refused(tier: type[Rounded] | type[Top], number: int) -> None:
+def test_an_invalid_tier_is_refused(tier: type[Rounded] | type[Top], number: int) -> None:
     with pytest.raises(ValueError, match="must be"):
         tier(number)

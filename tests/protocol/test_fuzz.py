@@ -1,4 +1,4 @@
-"""Requests broken the way a fuzzer breaks them, token by token and octet by octet, through `parse_infer`.
+"""Requests changed as a fuzzer does, token by token and octet by octet, read by `parse_http_infer`.
 
 Whatever comes, nothing but InvalidRequest leaves, soon; and whatever is read can be written again and is then
 read as the same arrays. The suite takes a sample of it; `make fuzz SECONDS=600` goes on for as long as asked.
@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import InvalidRequest
 from gateway.protocol.contract import Contract
-from gateway.protocol.infer_request import InferRequest, parse_header_length, parse_infer
+from gateway.protocol.infer_request import InferRequest, parse_header_length, parse_http_infer
 from tests.support.wire_parts import (
     BINARY_ONLY,
     IMAGE,
@@ -110,7 +110,7 @@ def timed(body: bytes, header_length: int | None, contract: Contract) -> tuple[f
     gc.disable()  # else the test's own garbage is collected meanwhile
     start_s = time.thread_time()
     try:
-        got = parse_infer(body, header_length, contract)
+        got = parse_http_infer(body, header_length, contract)
     except InvalidRequest as refused:
         assert refused.problems
         assert all(problem.field and problem.what for problem in refused.problems)
@@ -133,7 +133,7 @@ def comes_back(got: InferRequest, contract: Contract) -> None:
     if all(spec.datatype not in BINARY_ONLY for spec in sent) and texts(sent.values()):
         forms += [json_request(sent), json_request(sent, nested=True)]
     for body, header_length in forms:
-        again = parse_infer(body, header_length, contract)
+        again = parse_http_infer(body, header_length, contract)
         assert all(same_bits(again.inputs[name], array) for name, array in got.inputs.items())
 
 
@@ -211,9 +211,20 @@ def broken(draw: st.DrawFn) -> tuple[Contract, bytes, int | None]:
         whole[draw(st.integers(0, len(whole) - 1))] ^= 1 << draw(st.integers(0, 7))
     if draw(st.sampled_from([False, False, False, True])):
         del whole[draw(st.integers(0, len(whole))) :]
-    told = length if length is None else len(head)
+    length_of_json = length if length is None else len(head)
     lengths = st.sampled_from(
-        [told, told, told, told, length, None, 0, len(whole), len(head) - 1, len(whole) + 1]
+        [
+            length_of_json,
+            length_of_json,
+            length_of_json,
+            length_of_json,
+            length,
+            None,
+            0,
+            len(whole),
+            len(head) - 1,
+            len(whole) + 1,
+        ]
     )
     return contract, bytes(whole), draw(lengths)
 
@@ -244,7 +255,7 @@ def test_of_members_that_stand_twice_the_last_one_counts(
         [None, True, 0, -1, 2**70, "x", [], {}, [[[]]], {"a": {"b": 1}}]
     )
     doubled = written(json.loads(head), lambda: data.draw(junk) if data.draw(st.booleans()) else NOTHING)
-    before = parse_infer(body, length, contract)
+    before = parse_http_infer(body, length, contract)
     after = fed(doubled + tail, length and len(doubled), contract)
     assert after is not None
     assert (after.id, after.rows, after.outputs) == (before.id, before.rows, before.outputs)
@@ -366,10 +377,10 @@ def main(seconds: float) -> None:
         for target in targets:
             target()
         rounds += 1
-        told = (
+        summary = (
             f"{rounds} rounds, {seen.examples} requests, {seen.read} read, slowest {seen.slowest_s:.4f} s\n"
         )
-        sys.stdout.write(told)
+        sys.stdout.write(summary)
         sys.stdout.flush()
 
 

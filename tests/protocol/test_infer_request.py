@@ -1,4 +1,4 @@
-"""What a valid infer request says, in every form that real clients send."""
+"""Valid infer requests, in every form that real clients send."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.core.errors import ArtifactError, InvalidRequest
 from gateway.protocol import infer_request as wire
 from gateway.protocol.contract import MAX_BODY_BYTES, Contract, RequestedOutput, TensorSpec
-from gateway.protocol.infer_request import InferRequest, parse_header_length, parse_infer
+from gateway.protocol.infer_request import InferRequest, parse_header_length, parse_http_infer
 from tests.support.wire_parts import (
     IMAGE,
     Array,
@@ -29,7 +29,7 @@ PICTURES: Array = np.linspace(0, 1, 8, dtype=np.float32).reshape(2, 1, 2, 2)
 
 
 def parsed(**members: Any) -> InferRequest:
-    return parse_infer(*json_request({SPEC: PICTURES}, **members), IMAGE)
+    return parse_http_infer(*json_request({SPEC: PICTURES}, **members), IMAGE)
 
 
 @pytest.mark.parametrize("id_", ["", "42", "ünïcode \u2028"])
@@ -41,7 +41,7 @@ def test_without_an_id_none_is_invented() -> None:
     assert parsed().id is None
 
 
-def test_null_is_as_good_as_absent() -> None:
+def test_null_counts_as_absent() -> None:
     got = parsed(id=None, parameters=None, outputs=None)
     assert (got.id, got.timeout_us, got.outputs) == (None, None, IMAGE.default_outputs[False])
 
@@ -57,12 +57,12 @@ def test_unknown_members_and_parameters_are_ignored() -> None:
     assert parsed(parameters=unknown, model_name="other", extra=[[1], {"a": "]"}]).rows == 2
 
 
-def test_nobody_asks_so_every_exposed_output_is_meant_in_json() -> None:
+def test_without_outputs_every_exposed_output_is_replied_in_json() -> None:
     assert parsed().outputs == (RequestedOutput("p", False), RequestedOutput("label", False))
     assert parsed(outputs=[]).outputs == parsed().outputs
 
 
-def test_binary_data_output_speaks_for_all_and_binary_data_for_one() -> None:
+def test_binary_data_output_applies_to_all_and_binary_data_to_one() -> None:
     everything = parsed(parameters={"binary_data_output": True})
     assert [asked.binary for asked in everything.outputs] == [True, True]
     one = parsed(
@@ -72,7 +72,7 @@ def test_binary_data_output_speaks_for_all_and_binary_data_for_one() -> None:
     assert one.outputs == (RequestedOutput("p", False), RequestedOutput("label", True))
 
 
-def test_outputs_keep_the_order_in_which_they_were_asked_for() -> None:
+def test_outputs_keep_the_requested_order() -> None:
     assert [asked.name for asked in parsed(outputs=[{"name": "label"}, {"name": "p"}]).outputs] == [
         "label",
         "p",
@@ -100,23 +100,23 @@ def test_integers_are_numbers_to_a_float_tensor() -> None:
     body = json.dumps(
         {"inputs": [{"name": "image", "datatype": "FP32", "shape": [1, 1, 2, 2], "data": [0, 1, 0.5, 0]}]}
     )
-    assert parse_infer(body.encode(), None, IMAGE).inputs["image"].ravel().tolist() == [0, 1, 0.5, 0]
+    assert parse_http_infer(body.encode(), None, IMAGE).inputs["image"].ravel().tolist() == [0, 1, 0.5, 0]
 
 
 def test_a_raw_request_is_one_tensor_and_wants_every_output_in_binary() -> None:
-    got = parse_infer(PICTURES.tobytes(), 0, IMAGE)
+    got = parse_http_infer(PICTURES.tobytes(), 0, IMAGE)
     assert same_bits(got.inputs["image"], PICTURES)
     assert (got.id, got.rows, got.outputs) == (None, 2, IMAGE.default_outputs[True])
 
 
 def test_a_raw_request_of_bytes_is_one_element() -> None:
     contract = contract_of(spec_of("BYTES", (None,)))
-    assert parse_infer(b"a picture", 0, contract).inputs["x"].tolist() == [b"a picture"]
+    assert parse_http_infer(b"a picture", 0, contract).inputs["x"].tolist() == [b"a picture"]
 
 
 def test_the_header_may_cover_the_whole_body() -> None:
     body, _ = json_request({SPEC: PICTURES})
-    assert parse_infer(body, len(body), IMAGE).rows == 2
+    assert parse_http_infer(body, len(body), IMAGE).rows == 2
 
 
 def test_inputs_in_json_and_in_binary_mix() -> None:
@@ -126,7 +126,7 @@ def test_inputs_in_json_and_in_binary_mix() -> None:
     document = json.loads(body[:length])
     document["inputs"].insert(1, {"name": "b", "datatype": "FP64", "shape": [2, 2], "data": [[0, 1], [2, 3]]})
     head = json.dumps(document).encode()
-    got = parse_infer(head + body[length:], len(head), contract_of(a, b, c))
+    got = parse_http_infer(head + body[length:], len(head), contract_of(a, b, c))
     assert all((array == numbers).all() for array in got.inputs.values())
 
 
@@ -150,7 +150,7 @@ def test_a_header_that_is_no_number_is_refused(value: str) -> None:
         parse_header_length(value)
 
 
-def test_a_body_larger_than_any_valid_request_is_not_worth_reading() -> None:
+def test_the_body_limit_fits_the_largest_valid_request() -> None:
     assert IMAGE.body_limit_bytes == 65536 + 32 * 8 * 4
     assert contract_of(spec_of("FP32", (None, 1000, 1000))).body_limit_bytes == MAX_BODY_BYTES
     assert contract_of(spec_of("FP32", (None, None))).body_limit_bytes == MAX_BODY_BYTES
@@ -161,7 +161,7 @@ def test_the_narrowest_contract_and_the_highest_rank_are_fine() -> None:
     one = contract_of(spec_of("INT8", (None,) * 8, low=5, high=5), max_rows=1)
     array = np.full((1,) * 8, 5, np.int8)
     assert (
-        parse_infer(*json_request({one.inputs[0]: array}, nested=True), one).inputs["x"].tolist()
+        parse_http_infer(*json_request({one.inputs[0]: array}, nested=True), one).inputs["x"].tolist()
         == array.tolist()
     )
 
@@ -212,6 +212,6 @@ def test_a_contract_without_distinct_names_is_refused_at_load(fields: dict[str, 
 
 
 @given(st.lists(st.sampled_from([b"tr", b"ue", b"fal", b"se", b"true", b"u", b"s", b"0.5,", b'"'])))
-def test_booleans_are_seen_wherever_they_stand(parts: list[bytes]) -> None:
+def test_booleans_are_found_anywhere_in_a_body(parts: list[bytes]) -> None:
     body = b"".join(parts)
-    assert wire._booleans(body) == (b"true" in body or b"false" in body)
+    assert wire._may_hold_booleans(body) == (b"true" in body or b"false" in body)

@@ -1,4 +1,4 @@
-"""Whatever arrives, only InvalidRequest leaves the parser, and it names the field that is wrong."""
+"""The parser raises only InvalidRequest, which names the invalid field."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import InvalidRequest
 from gateway.protocol.contract import TensorSpec
-from gateway.protocol.infer_request import InferRequest, parse_infer
+from gateway.protocol.infer_request import InferRequest, parse_http_infer
 from tests.support.wire_parts import (
     DTYPES,
     IMAGE,
@@ -41,7 +41,7 @@ HEADER = "Inference-Header-Content-Length"
 def problems_of(body: bytes, header_length: int | None = None, contract: Any = IMAGE) -> dict[str, str]:
     """The problems by field, the request being refused."""
     with pytest.raises(InvalidRequest) as refused:
-        parse_infer(body, header_length, contract)
+        parse_http_infer(body, header_length, contract)
     return {problem.field: str(problem) for problem in refused.value.problems}
 
 
@@ -224,7 +224,7 @@ MALFORMED: list[tuple[str, Callable[[dict[str, Any]], object], str, str]] = [
 
 
 def test_the_request_that_the_table_breaks_is_valid() -> None:
-    assert parse_infer(json.dumps(GOOD).encode(), None, IMAGE).rows == 2
+    assert parse_http_infer(json.dumps(GOOD).encode(), None, IMAGE).rows == 2
 
 
 @pytest.mark.parametrize(
@@ -299,11 +299,11 @@ def test_inputs_of_different_row_counts_are_refused() -> None:
 @pytest.mark.parametrize(
     "datatype", ["INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"]
 )
-def test_no_number_is_bent_into_an_integer_type(datatype: str) -> None:
+def test_no_number_is_converted_to_an_integer_type(datatype: str) -> None:
     spec, info = spec_of(datatype), np.iinfo(DTYPES[datatype])
     for edge in (info.min, info.max):
         body, _ = json_request({spec: np.array([[0, edge]], object)})
-        assert parse_infer(body, None, contract_of(spec)).inputs["x"].tolist() == [[0, edge]]
+        assert parse_http_infer(body, None, contract_of(spec)).inputs["x"].tolist() == [[0, edge]]
     wrong: list[object] = [info.min - 1, info.max + 1, 1.0, 0.5, True, None, "1"]
     for value in wrong:
         entry = {"name": "x", "datatype": datatype, "shape": [2, 2], "data": [info.min, info.max, 0, value]}
@@ -352,7 +352,7 @@ def test_a_raw_request_needs_one_input_of_a_fixed_shape() -> None:
     two = contract_of(spec_of("FP32", name="a"), spec_of("FP32", name="b"))
     assert "one input" in problems_of(bytes(8), 0, two)["body"]
     assert "fixed shape" in problems_of(bytes(8), 0, contract_of(open_))["body"]
-    assert parse_infer(bytes(8), 0, contract_of(one)).rows == 1
+    assert parse_http_infer(bytes(8), 0, contract_of(one)).rows == 1
 
 
 def test_every_problem_is_named_and_not_only_the_first() -> None:
@@ -395,7 +395,7 @@ def test_a_shape_allocates_nothing_that_the_body_does_not_hold(datatype: str) ->
         assert peak < 1_000_000
 
 
-def test_what_is_echoed_of_a_request_is_short() -> None:
+def test_what_an_error_echoes_of_a_request_is_short() -> None:
     long = "x" * 1_000_000
     assert len(problems_of(edited(put("inputs", 0, "name")(long)))["inputs[0].name"]) < 200
     assert len(problems_of(edited(data([long] * 8)))["inputs[0].data"]) < 200
@@ -432,7 +432,7 @@ def only_invalid_requests(
     body: bytes, header_length: int | None, contract: Any = FUZZED
 ) -> InferRequest | None:
     try:
-        return parse_infer(body, header_length, contract)
+        return parse_http_infer(body, header_length, contract)
     except InvalidRequest as refused:
         assert refused.problems
         assert all(problem.field and problem.what for problem in refused.problems)
@@ -472,7 +472,7 @@ def spots(value: object) -> list[tuple[Any, Any]]:
 @given(valid())
 def test_fuzzing_starts_from_valid_requests(request_: tuple[dict[str, Any], bytes]) -> None:
     head = json.dumps(request_[0]).encode()
-    assert parse_infer(head + request_[1], len(head), FUZZED).wants_row_outcome
+    assert parse_http_infer(head + request_[1], len(head), FUZZED).wants_row_outcome
 
 
 @given(valid(), st.data())

@@ -1,8 +1,20 @@
-"""What the gateway says of itself, in the words that clients read."""
+"""Metadata of server and model, with the member names that clients read."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
+from fallbacks.oip.description import ModelDescription
+from fallbacks.oip.stored_upstream import StoredUpstream
+from fallbacks.onnx import OnnxModel
+from fallbacks.predictor import ModelTensor
+from gateway.deployment.contract import contract_of as deployed_contract
+from gateway.deployment.deployment import Deployment
+from gateway.deployment.models import load_models
 from gateway.protocol import metadata
+from tests.support.deployments import clean_rows, letters
 from tests.support.wire_parts import contract_of, spec_of
 
 CONTRACT = contract_of(
@@ -50,3 +62,43 @@ def test_a_config_has_what_perf_analyzer_reads() -> None:
         ],
         "output": [{"name": "label", "data_type": "TYPE_STRING", "dims": []}],
     }
+
+
+LOCAL = "model: {kind: onnx, path: primary.onnx}"
+UPSTREAM = 'model: {kind: oip, url: "http://127.0.0.1:9", model: letters}'
+
+
+def recorded(path: Path) -> StoredUpstream:
+    """What calibration would keep of a server that has this model."""
+    model = OnnxModel.load(path)
+
+    def declared(specs: tuple[ModelTensor, ...]) -> list[tuple[str, str, list[int]]]:
+        return [(one.name, "FP32", [-1 if size is None else size for size in one.shape]) for one in specs]
+
+    try:
+        probes = {"attributes": clean_rows(4)}
+        description = ModelDescription.parse(declared(model.inputs), declared(model.outputs))
+        return StoredUpstream(description, probes, model.run(probes), {})
+    finally:
+        model.close()
+
+
+@pytest.mark.parametrize(
+    ("model", "platform", "backend"),
+    [(LOCAL, "onnxruntime_onnx", "onnxruntime"), (UPSTREAM, "oip_upstream", "oip")],
+    ids=["onnx", "upstream"],
+)
+def test_the_platform_is_that_of_the_first_rung(
+    tmp_path: Path, model: str, platform: str, backend: str
+) -> None:
+    folder = letters(tmp_path, (LOCAL, model))
+    deployment = Deployment.read(folder)
+    models = load_models(deployment, {"primary": recorded(folder / "primary.onnx")})
+    try:
+        contract = deployed_contract(deployment, models)
+    finally:
+        for one in models.values():
+            one.close()
+    assert metadata.model(contract)["platform"] == platform
+    config = metadata.config(contract)
+    assert (config["platform"], config["backend"]) == (platform, backend)

@@ -9,7 +9,7 @@ from tests.support.data_planes import Client, plane_of
 from tests.support.deployments import FULL_RATE, key_for, letters
 
 
-async def told(client: Client, path: str) -> dict[str, Any]:
+async def statistics_of(client: Client, path: str) -> dict[str, Any]:
     (one,) = (await client.get(path)).json["model_stats"]
     return dict(one)
 
@@ -20,12 +20,12 @@ def test_answers_refusals_rows_and_passes_are_counted_and_their_time_adds_up(tmp
 
         async def main() -> None:
             paths = ["/v2/models/stats", "/v2/models/letters/stats", "/v2/models/letters/versions/1/stats"]
-            before = await told(plane.ada, paths[0])
+            before = await statistics_of(plane.ada, paths[0])
             await plane.ada.infer(plane.good[:3])
             await plane.ada.infer(plane.good[:1])
             await plane.ada.infer(plane.strange[:1])
             for path in paths:
-                after = await told(plane.ada, path)
+                after = await statistics_of(plane.ada, path)
                 assert (after["name"], after["version"]) == ("letters", "1")
                 assert after["inference_count"] - before["inference_count"] == 4
                 assert after["execution_count"] - before["execution_count"] == 3

@@ -1,4 +1,4 @@
-"""Tensors go in and out in either encoding without the change of a single bit."""
+"""Tensors are read and written in either encoding without the change of a bit."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from gateway.core.decision import Decision, Served
 from gateway.core.errors import InvalidRequest
 from gateway.http.replies import reply_infer
-from gateway.protocol.contract import TensorSpec
+from gateway.protocol.contract import RequestedOutput, TensorSpec
 from gateway.protocol.disclosure import Full
 from gateway.protocol.endings import Stamp
-from gateway.protocol.infer_request import InferRequest, RequestedOutput, parse_infer
+from gateway.protocol.infer_request import InferRequest, parse_http_infer
 from gateway.protocol.tensors import to_binary
 from tests.support.wire_parts import (
     BINARY_ONLY,
@@ -36,7 +36,7 @@ IN_JSON = tuple(d for d in DTYPES if d not in BINARY_ONLY)
 @given(tensors(IN_JSON), st.booleans())
 def test_a_tensor_sent_in_json_arrives_bit_for_bit(sent: tuple[TensorSpec, Array], nested: bool) -> None:
     spec, array = sent
-    got = parse_infer(*json_request({spec: array}, nested), contract_of(spec))
+    got = parse_http_infer(*json_request({spec: array}, nested), contract_of(spec))
     assert same_bits(got.inputs["x"], array)
     assert got.rows == len(array)
 
@@ -44,7 +44,7 @@ def test_a_tensor_sent_in_json_arrives_bit_for_bit(sent: tuple[TensorSpec, Array
 @given(tensors(ALL), st.integers(0, 8))
 def test_a_tensor_sent_in_binary_arrives_bit_for_bit(sent: tuple[TensorSpec, Array], pad: int) -> None:
     spec, array = sent
-    got = parse_infer(*binary_request({spec: array}, pad), contract_of(spec)).inputs["x"]
+    got = parse_http_infer(*binary_request({spec: array}, pad), contract_of(spec)).inputs["x"]
     assert same_bits(got, array)
     assert got.flags.c_contiguous
     assert got.flags.aligned
@@ -54,13 +54,13 @@ def test_a_tensor_sent_in_binary_arrives_bit_for_bit(sent: tuple[TensorSpec, Arr
 @given(st.data(), st.integers(1, 4))
 def test_several_tensors_of_one_request_arrive_each_in_its_encoding(data: st.DataObject, rows: int) -> None:
     sent = dict(data.draw(tensors(ALL, name, rows)) for name in ("a", "b", "c"))
-    got = parse_infer(*binary_request(sent), contract_of(*reversed(sent)))
+    got = parse_http_infer(*binary_request(sent), contract_of(*reversed(sent)))
     assert list(got.inputs) == ["c", "b", "a"]
     assert all(same_bits(got.inputs[spec.name], array) for spec, array in sent.items())
 
 
 @given(tensors(ALL), st.booleans())
-def test_an_answer_leaves_bit_for_bit(answer: tuple[TensorSpec, Array], binary: bool) -> None:
+def test_an_answer_is_sent_bit_for_bit(answer: tuple[TensorSpec, Array], binary: bool) -> None:
     spec, array = answer
     request = InferRequest(None, {}, len(array), (RequestedOutput("x", binary),))
     rows = [Decision("d", Served({"x": array[i : i + 1]}, "primary"), ()) for i in range(len(array))]
@@ -95,12 +95,12 @@ def test_every_finite_bf16_pattern_comes_back_as_itself() -> None:
     exact = (bits.astype(np.uint32) << 16).view(np.float32)
     finite = exact[np.isfinite(exact)].reshape(1, -1)
     spec = spec_of("BF16", (None, None))
-    got = parse_infer(*binary_request({spec: finite}), contract_of(spec)).inputs["x"]
+    got = parse_http_infer(*binary_request({spec: finite}), contract_of(spec)).inputs["x"]
     assert same_bits(got, finite)
     assert bytes(to_binary(spec, got)) == octets_of(spec, finite)
 
 
-def test_a_float32_leaves_as_the_nearest_bf16_and_nan_as_nan() -> None:
+def test_a_float32_is_sent_as_the_nearest_bf16_and_nan_as_nan() -> None:
     spec = spec_of("BF16", (None,))
     #                 exact     below half  half, to even  half, to even  above     overflow    nan
     given_ = np.array(
@@ -115,7 +115,7 @@ def test_an_aligned_binary_tensor_shares_the_memory_of_the_request() -> None:
     shared = []
     for pad in range(8):
         body, length = binary_request({spec: array}, pad)
-        got = parse_infer(body, length, contract_of(spec)).inputs["x"]
+        got = parse_http_infer(body, length, contract_of(spec)).inputs["x"]
         shared.append(np.shares_memory(got, np.frombuffer(body, np.uint8)))
     assert shared.count(True) == 1
 
@@ -127,14 +127,14 @@ def test_a_float_that_is_not_finite_is_refused_in_binary_and_its_row_named(datat
     array = np.ones((3, 2), spec.dtype)
     array[2, 1] = bad
     with pytest.raises(InvalidRequest, match=r"inputs\[0\]\.data: row 2: not a finite"):
-        parse_infer(*binary_request({spec: array}), contract_of(spec))
+        parse_http_infer(*binary_request({spec: array}), contract_of(spec))
 
 
 def test_a_signalling_nan_is_refused_without_a_warning() -> None:
     spec = spec_of("FP32")
     array = np.array([[0x7F800001, 0]], np.uint32).view(np.float32)
     with pytest.raises(InvalidRequest, match="row 0: not a finite FP32"):
-        parse_infer(*binary_request({spec: array}), contract_of(spec))
+        parse_http_infer(*binary_request({spec: array}), contract_of(spec))
 
 
 @pytest.mark.parametrize("datatype", ["INT8", "UINT16", "INT64", "FP16", "FP32", "FP64", "BF16"])
@@ -147,18 +147,20 @@ def test_a_range_is_inclusive_and_names_the_first_row_outside(
     array[1:] = value
     body = binary_request({spec: array})
     if inside:
-        assert same_bits(parse_infer(*body, contract_of(spec)).inputs["x"], array)
+        assert same_bits(parse_http_infer(*body, contract_of(spec)).inputs["x"], array)
     else:
         with pytest.raises(InvalidRequest, match=r"row 1: \d+(\.0)? is (below|above)"):
-            parse_infer(*body, contract_of(spec))
+            parse_http_infer(*body, contract_of(spec))
 
 
 def test_a_bound_is_compared_in_the_precision_of_the_tensor() -> None:
     spec = spec_of("FP32", high=0.1)  # float32(0.1) is a little more than 0.1
-    assert parse_infer(*json_request({spec: np.full((1, 2), 0.1, np.float32)}), contract_of(spec)).rows == 1
+    assert (
+        parse_http_infer(*json_request({spec: np.full((1, 2), 0.1, np.float32)}), contract_of(spec)).rows == 1
+    )
 
 
 def test_one_open_end_still_refuses_infinity() -> None:
     spec = spec_of("FP32", low=0.0)
     with pytest.raises(InvalidRequest, match="not a finite"):
-        parse_infer(*binary_request({spec: np.full((1, 2), np.inf, np.float32)}), contract_of(spec))
+        parse_http_infer(*binary_request({spec: np.full((1, 2), np.inf, np.float32)}), contract_of(spec))

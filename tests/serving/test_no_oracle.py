@@ -25,10 +25,10 @@ from gateway.core.decision import Reason, Tensors, Verdict
 from gateway.core.model import Predictor
 from gateway.core.pipeline import ReviewRequest
 from gateway.core.stage import Stage
-from tests.support.data_planes import INFER, Client, DataPlane, Reply, plane_of, request_of, some
+from tests.support.data_planes import INFER, ClientReply, PlaneFixture, plane_of, request_of
 from tests.support.deployments import FULL_RATE, Raises, key_for, letters
 from tests.support.grpc_client import INFER as METHOD
-from tests.support.grpc_client import Door, door_of
+from tests.support.grpc_client import GrpcClient, grpc_client
 from tests.support.grpc_client import request_of as message_of
 
 J = TypeVar("J", Batch, Answered)
@@ -115,7 +115,7 @@ models = st.sampled_from([None, None, Broken("raises"), Broken("nan"), Broken("m
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlaneFixture]:
     folder = letters(tmp_path_factory.mktemp(WORD), FULL_RATE)
     keys = {"ada": key_for(folder, "ada"), "bob": key_for(folder, "bob", "anonymous")}
     with plane_of(folder, **keys) as made:
@@ -123,7 +123,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
 
 
 def seed(
-    plane: DataPlane,
+    plane: PlaneFixture,
     guards_: tuple[Stage[Batch], ...],
     checks_: tuple[Stage[Answered], ...],
     broken: Sequence[Predictor | None],
@@ -151,14 +151,14 @@ def nothing_told(*parts: bytes) -> None:
         assert not [form for form in forms if form in blob], number
 
 
-def seen(reply: Reply) -> None:
+def seen(reply: ClientReply) -> None:
     body = gzip.decompress(reply.body) if reply.headers.get("content-encoding") == "gzip" else reply.body
     nothing_told(*(f"{name}: {value}".encode() for name, value in reply.headers.items()), body)
 
 
-async def ask_http(plane: DataPlane) -> None:
+async def ask_http(plane: PlaneFixture) -> None:
     x = np.concatenate([plane.good[:2], plane.strange[:1]])
-    for client in (plane.ada, Client(plane.app, plane.keys["bob"])):
+    for client in (plane.ada, plane.client(plane.keys["bob"])):
         for binary in (False, True):
             reply = await client.infer(x, {"accept-encoding": "gzip"}, binary=binary)
             seen(reply)
@@ -175,29 +175,31 @@ async def ask_http(plane: DataPlane) -> None:
             seen(await client.get(path))
     for body in (b"{", b"[" * 10_000, request_of(x[:, :3])[0], b"x" * 10_000_000):
         seen(await plane.ada.post(body))
-    seen(some(await Client(plane.app, "fsg_wrong")("POST", INFER, request_of(x)[0])))
+    seen(await plane.client("fsg_wrong").request("POST", INFER, request_of(x)[0]))
     seen(await plane.ada.get("/v2/models/other"))
 
 
-async def ask_grpc(plane: DataPlane) -> None:
+async def ask_grpc(plane: PlaneFixture) -> None:
     x = np.concatenate([plane.good[:2], plane.strange[:1]])
-    async with door_of(plane, None) as door:
+    async with grpc_client(plane, None) as client:
         for key in (plane.keys["ada"], plane.keys["bob"], "fsg_wrong"):
             for raw in (False, True):
                 for outputs in ((), ("probabilities", "fs_row_outcome")):
-                    await ask_one(door, message_of(x, raw, outputs), key)
+                    await ask_one(client, message_of(x, raw, outputs), key)
 
 
-async def ask_one(door: Door, message: Any, key: str) -> str:
-    told = await door(METHOD, message, [("x-api-key", key)])
-    nothing_told(told.code.encode(), told.words.encode(), repr(told.trailers).encode(), told.message or b"")
-    return told.code
+async def ask_one(client: GrpcClient, message: Any, key: str) -> str:
+    result = await client(METHOD, message, [("x-api-key", key)])
+    nothing_told(
+        result.code.encode(), result.error.encode(), repr(result.trailers).encode(), result.message or b""
+    )
+    return result.code
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(guards(), checks(), st.tuples(models, models), st.booleans())
 def test_whatever_happens_inside_nothing_that_leaves_tells_of_it(
-    plane: DataPlane,
+    plane: PlaneFixture,
     guards_: tuple[Stage[Batch], ...],
     checks_: tuple[Stage[Answered], ...],
     broken: tuple[Predictor | None, Predictor | None],
@@ -212,15 +214,17 @@ def test_whatever_happens_inside_nothing_that_leaves_tells_of_it(
         plane.gateway.loaded = before
 
 
-def test_a_defect_of_the_gateway_is_not_disclosed(plane: DataPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_of_the_gateway_is_not_disclosed(
+    plane: PlaneFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def broken(*_: Any) -> None:
         raise QuetzalError
 
     monkeypatch.setattr(plane.gateway, "decide", broken)
 
     async def main() -> None:
-        async with door_of(plane, None) as door:
-            code = await ask_one(door, message_of(plane.good[:1]), plane.keys["ada"])
+        async with grpc_client(plane, None) as client:
+            code = await ask_one(client, message_of(plane.good[:1]), plane.keys["ada"])
         assert code == "RESOURCE_EXHAUSTED"
 
     plane.run(main)
@@ -232,7 +236,7 @@ def test_the_search_would_find_each_of_the_canaries() -> None:
             nothing_told(part)
 
 
-def test_the_canaries_reach_operators(plane: DataPlane, tmp_path: Path) -> None:
+def test_the_canaries_reach_operators(plane: PlaneFixture, tmp_path: Path) -> None:
     before = plane.gateway.loaded
     guard = Stage(
         f"{WORD}_guard",

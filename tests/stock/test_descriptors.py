@@ -1,4 +1,4 @@
-"""Our messages on the wire are those that the stock clients compiled in."""
+"""The gateway's messages are those that the stock clients were compiled with."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ FOUR_AND_FIVE = {"4": "double_param", "5": "uint64_param"}
 
 def ours() -> Any:
     command = [sys.executable, str(CLIENTS / "descriptors.py"), OURS]
-    told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
-    return json.loads(told)
+    output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    return json.loads(output)
 
 
 def theirs(environment: str, modules: tuple[str, ...]) -> Any:

@@ -1,4 +1,4 @@
-"""Stock clients, unchanged, against a running gateway: each in its own environment, one subtest a case."""
+"""Stock clients, unchanged, against a running gateway: each in its own environment, one report a case."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def glibc() -> list[int]:
 
 @pytest.fixture(scope="module")
 def letters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with target("letters", tmp_path_factory.mktemp("stock")) as description:
-        yield description
+    with target("letters", tmp_path_factory.mktemp("stock")) as one:
+        yield one
 
 
 @pytest.fixture(scope="module")
 def fashion(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with target("fashion", tmp_path_factory.mktemp("stock")) as description:
-        yield description
+    with target("fashion", tmp_path_factory.mktemp("stock")) as one:
+        yield one
 
 
 def holds(at: Path, environment: str, script: str, least: int, subtests: pytest.Subtests) -> None:
@@ -64,7 +64,7 @@ def test_a_stock_client_works_by_changing_its_url(
     ("environment", "script", "least"),
     [("triton", "triton_http.py", 900), ("triton", "triton_grpc.py", 270), ("kserve", "kserve_rest.py", 140)],
 )
-def test_the_same_with_pictures_for_rows(
+def test_a_stock_client_works_with_images_as_rows(
     fashion: Path, environment: str, script: str, least: int, subtests: pytest.Subtests
 ) -> None:
     holds(fashion, environment, script, least, subtests)

@@ -1,25 +1,28 @@
-"""A data plane on a real deployment, clients through its ASGI door, and replies held to what clients need."""
+"""A data plane over a real deployment, with listeners and clients; replies checked for what clients need."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from fallbacks.review.cases import WAITING
+from gateway.access.proxies import Proxies
 from gateway.core.model import Predictor
 from gateway.core.record import RequestRecord
 from gateway.deployment.deployment import VAR
 from gateway.http.handler import HttpHandler
-from gateway.serving import data_plane as plane
+from gateway.listener.limits import Limits
+from gateway.serving.data_plane import DataPlane
 from gateway.serving.gateway import Gateway
 from gateway.serving.replicas import PeerReplicas
 from gateway.serving.review import NoReview, QueuedReview
@@ -32,20 +35,22 @@ from tests.support.deployments import (
     outlier_rows,
     swap,
 )
+from tests.support.raw_http import RawConnection, RawReply, listening
 
 Rows = NDArray[np.float32]
 Headers = Mapping[str, str] | Sequence[tuple[str, str]]
 
 INFER = "/v2/models/letters/infer"
-QUICK = ("budget_s: 2\n", "budget_s: 0.4\n")  # of the primary, so that a hanging one costs little
-HOME = ("127.0.0.1", 50_000)
-AWAY = ("192.0.2.7", 50_000)
+SHORT_BUDGET = ("budget_s: 2\n", "budget_s: 0.4\n")  # of the primary, so that a hanging one costs little
+LOCAL = "127.0.0.1"
+REMOTE = "192.0.2.7"
+LIMITS = Limits(sweep_s=0.05)
 X16 = list(range(16))
 PARAMETERS = ("outcome", "reason", "served_by", "policy", "mode", "decision_id")
 
 
 @dataclass
-class Reply:
+class ClientReply:
     """What a client got, already held to what every client needs."""
 
     status: int
@@ -65,8 +70,10 @@ class Reply:
 
     @property
     def outcome(self) -> tuple[int, str, str]:
-        told = self.parameters
-        return self.status, told["fs_outcome"], told["fs_reason"]
+        """The status, the outcome and the reason, which a body must repeat (the reply to HEAD has none)."""
+        if self.body:
+            stamped(self)
+        return self.status, self.headers["x-failsafe-outcome"], self.headers["x-failsafe-reason"]
 
     def tensor(self, name: str = "probabilities") -> NDArray[Any]:
         """One output, JSON or binary, as FP32."""
@@ -81,75 +88,83 @@ class Reply:
         raise AssertionError(f"no output {name!r}")
 
 
-@dataclass
+@dataclass(frozen=True)
+class Listeners:
+    """Where one data plane listens. proxied: for clients elsewhere, behind a trusted proxy here."""
+
+    direct: tuple[str, int]
+    proxied: tuple[str, int]
+
+
+@asynccontextmanager
+async def listeners_of(handler: HttpHandler, limits: Limits = LIMITS) -> AsyncIterator[Listeners]:
+    """A data plane that listens on loopback."""
+    async with (
+        listening(handler, limits) as direct,
+        listening(handler, limits, Proxies([LOCAL])) as proxied,
+    ):
+        yield Listeners(direct.address, proxied.address)
+
+
+@dataclass(frozen=True)
 class Client:
-    """Sends one request at a time through the ASGI door, as a server would."""
+    """A client of the data plane over HTTP/1.1, with a connection of its own for each request.
 
-    app: HttpHandler
+    address: where it is; a client elsewhere comes through the trusted proxy, which says so as proxies do.
+    """
+
+    listeners: Listeners
     key: str | None = None
-    address: tuple[str, int] | None = HOME
+    address: str = LOCAL
 
-    async def __call__(
-        self,
-        method: str,
-        path: str,
-        body: bytes | Sequence[bytes] = b"",
-        headers: Headers = (),
-        then: Callable[[], Awaitable[dict[str, Any]]] | None = None,
-        whole: bool = False,
-    ) -> Reply | None:
-        """The reply, or None if there was none.
+    async def request(
+        self, method: str, path: str, body: bytes | Sequence[bytes] = b"", headers: Headers = ()
+    ) -> ClientReply:
+        """The reply to one request. path: decoded; body: pieces of it are sent as chunks."""
+        async with self.connection() as wire:
+            await wire.send(self.encode(method, path, body, headers))
+            return checked(await wire.reply(head_only=method == "HEAD"))
 
-        Args:    then: what the server says after these chunks, be they the whole body or not.
-                 whole: whether they are.
-        """
-        pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[RawConnection]:
+        """A connection, closed at the end of the block."""
+        to = self.listeners.direct if self.address == LOCAL else self.listeners.proxied
+        wire = RawConnection(*await asyncio.open_connection(*to))
+        try:
+            yield wire
+        finally:
+            await wire.close()
+
+    def encode(
+        self, method: str, path: str, body: bytes | Sequence[bytes] = b"", headers: Headers = ()
+    ) -> bytes:
+        """The bytes of one request. Its length is added unless the headers already say one."""
+        pairs = [("host", "gateway"), *(headers.items() if isinstance(headers, Mapping) else headers)]
         if self.key is not None:
             pairs.append(("authorization", f"Bearer {self.key}"))
-        chunks = [body] if isinstance(body, bytes) else list(body)
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "method": method,
-            "scheme": "http",
-            "path": path,
-            "raw_path": path.encode("utf-8", "surrogatepass"),
-            "query_string": b"a=1",
-            "root_path": "",
-            "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs],
-            "client": self.address,
-            "server": ("127.0.0.1", 8080),
-        }
-        sent: list[dict[str, Any]] = []
+        if self.address != LOCAL:
+            pairs.append(("x-forwarded-for", self.address))
+        if not isinstance(body, bytes):
+            pairs.append(("transfer-encoding", "chunked"))
+            body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (*filter(None, body), b""))
+        elif body and "content-length" not in {name.lower() for name, _ in pairs}:
+            pairs.append(("content-length", str(len(body))))
+        lines = [f"{method} {quote(path)}?a=1 HTTP/1.1", *(f"{name}: {value}" for name, value in pairs)]
+        return "".join(f"{line}\r\n" for line in lines).encode("latin-1") + b"\r\n" + body
 
-        async def receive() -> dict[str, Any]:
-            if chunks:
-                chunk = chunks.pop(0)
-                more = bool(chunks) or (then is not None and not whole)
-                return {"type": "http.request", "body": chunk, "more_body": more}
-            if then is not None:
-                return await then()
-            await asyncio.Event().wait()
-            raise AssertionError
+    async def get(self, path: str, headers: Headers = ()) -> ClientReply:
+        return await self.request("GET", path, headers=headers)
 
-        async def send(message: Any) -> None:
-            sent.append(dict(message))
-
-        await self.app(scope, receive, send)
-        return _reply(sent)
-
-    async def get(self, path: str, headers: Headers = ()) -> Reply:
-        return some(await self("GET", path, headers=headers))
-
-    async def infer(self, x: Rows, headers: Headers = (), binary: bool = False, **members: Any) -> Reply:
+    async def infer(
+        self, x: Rows, headers: Headers = (), binary: bool = False, **members: Any
+    ) -> ClientReply:
         """One request for rows, in JSON or in binary as tritonclient sends it."""
         body, more = request_of(x, binary, **members)
         pairs = [*(headers.items() if isinstance(headers, Mapping) else headers), *more]
-        return some(await self("POST", INFER, body, pairs))
+        return await self.request("POST", INFER, body, pairs)
 
-    async def post(self, body: bytes | Sequence[bytes], headers: Headers = ()) -> Reply:
-        return some(await self("POST", INFER, body, headers))
+    async def post(self, body: bytes | Sequence[bytes], headers: Headers = ()) -> ClientReply:
+        return await self.request("POST", INFER, body, headers)
 
 
 def request_of(x: Rows, binary: bool = False, **members: Any) -> tuple[bytes, list[tuple[str, str]]]:
@@ -163,43 +178,30 @@ def request_of(x: Rows, binary: bool = False, **members: Any) -> tuple[bytes, li
     return head + x.tobytes(), [("Inference-Header-Content-Length", str(len(head)))]
 
 
-def some(reply: Reply | None) -> Reply:
-    assert reply is not None, "no reply at all"
-    return reply
-
-
-def _reply(sent: list[dict[str, Any]]) -> Reply | None:
-    """Checks what holds of every reply: a proper ASGI exchange, and an error that real clients can read."""
-    if not sent:
-        return None
-    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
-    names = [name.decode("ascii") for name, _ in sent[0]["headers"]]
-    assert names == [name.lower() for name in names]
-    assert len(set(names)) == len(names)
-    headers = {name.decode("ascii"): value.decode("latin-1") for name, value in sent[0]["headers"]}
-    assert all(value.isprintable() for value in headers.values())
-    reply = Reply(sent[0]["status"], headers, sent[1]["body"])
-    assert int(headers["content-length"]) == len(reply.body)
-    if reply.status != 200:
-        assert headers["content-type"] == "application/json"
+def checked(got: RawReply) -> ClientReply:
+    """The reply, with what holds of every one: header names in lower case, and all parameters of an error."""
+    assert all(name == name.lower() and value.isprintable() for name, value in got.headers.items())
+    reply = ClientReply(got.status, got.headers, got.body)
+    if reply.status != 200 and reply.body:
+        assert reply.headers["content-type"] == "application/json"
         assert isinstance(reply.json["error"], str)
         assert reply.json["error"]
         stamped(reply)
     return reply
 
 
-def stamped(reply: Reply) -> Reply:
+def stamped(reply: ClientReply) -> ClientReply:
     """The six parameters, none empty, in the body and as headers."""
     for name in PARAMETERS:
-        told = reply.parameters[f"fs_{name}"]
-        assert isinstance(told, str)
-        assert told
-        assert reply.headers[f"x-failsafe-{name.replace('_', '-')}"] == told
+        value = reply.parameters[f"fs_{name}"]
+        assert isinstance(value, str)
+        assert value
+        assert reply.headers[f"x-failsafe-{name.replace('_', '-')}"] == value
     return reply
 
 
 @dataclass
-class DataPlane:
+class PlaneFixture:
     """A gateway behind its data plane, with rows that end in a known way.
 
     good: served; strange: deferred; easy: good, and answered by the fallback when the primary is gone.
@@ -207,7 +209,8 @@ class DataPlane:
 
     runner: asyncio.Runner
     gateway: Gateway
-    app: HttpHandler
+    handler: HttpHandler
+    listeners: Listeners
     keys: dict[str, str]
     good: Rows = field(init=False)
     strange: Rows = field(init=False)
@@ -235,23 +238,26 @@ class DataPlane:
     @property
     def ada(self) -> Client:
         """A caller who may see everything."""
-        return Client(self.app, self.keys["ada"])
+        return self.client(self.keys["ada"])
 
     @property
-    def anyone(self) -> Client:
-        """An anonymous caller on this machine."""
-        return Client(self.app)
+    def anonymous(self) -> Client:
+        """A caller on this machine without a key."""
+        return self.client()
+
+    def client(self, key: str | None = None, address: str = LOCAL) -> Client:
+        return Client(self.listeners, key, address)
 
     def run(self, main: Callable[[], Any]) -> Any:
         return self.runner.run(main())
 
     @contextmanager
-    def spoiled(self, *rungs: Predictor, people: bool = True) -> Iterator[None]:
-        """Other predictors behind the first rungs, or no people, for a while."""
+    def spoiled(self, *rungs: Predictor, review: bool = True) -> Iterator[None]:
+        """Other predictors behind the first rungs, or no review, during the block."""
         before = self.gateway.loaded
         for depth, predictor in enumerate(rungs):
             swap(self.gateway, predictor, depth)
-        if not people:
+        if not review:
             pipeline = replace(self.gateway.loaded.pipeline, review=NoReview())
             self.gateway.loaded = replace(self.gateway.loaded, pipeline=pipeline)
         try:
@@ -260,7 +266,7 @@ class DataPlane:
             self.gateway.loaded = before
 
     async def cases(self) -> set[str]:
-        """The ids of the cases that wait for a person."""
+        """The ids of the cases that wait for a reviewer."""
         assert isinstance(self.gateway.review, QueuedReview)
         return {record.id for record in await self.gateway.review.store.list_cases(WAITING, 10_000)}
 
@@ -281,7 +287,7 @@ class DataPlane:
             yield seen
 
     async def answer(self, case_id: str, answer: str) -> None:
-        """A person answers one case."""
+        """A reviewer answers one case."""
         assert isinstance(self.gateway.review, QueuedReview)
         store = self.gateway.review.store
         for claim in await store.claim("grace", 60, 10_000):
@@ -291,21 +297,29 @@ class DataPlane:
                 await store.release(claim.case.id, claim.fence)
 
 
-@contextmanager
-def plane_of(folder: Path, **keys: str) -> Iterator[DataPlane]:
-    with asyncio.Runner() as runner:
+def plane_of(folder: Path, **keys: str) -> AbstractContextManager[PlaneFixture]:
+    """A plane on a folder with these keys, under the usual limits."""
+    return limited_plane(folder, LIMITS, keys)
 
-        async def start() -> Gateway:
+
+@contextmanager
+def limited_plane(folder: Path, limits: Limits, keys: dict[str, str]) -> Iterator[PlaneFixture]:
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+
+        async def start() -> tuple[Gateway, HttpHandler, Listeners]:
             gateway = Gateway.open(folder)
             gateway.start()
-            return gateway
+            stack.push_async_callback(gateway.close)
+            peers = PeerReplicas(folder / VAR / "run", gateway.replica, "no token")
+            handler = HttpHandler(DataPlane(gateway, peers))
+            listeners = await stack.enter_async_context(listeners_of(handler, limits))
+            return gateway, handler, listeners
 
-        gateway = runner.run(start())
         try:
-            siblings = PeerReplicas(folder / VAR / "run", gateway.replica, "no token")
-            yield DataPlane(runner, gateway, HttpHandler(plane.DataPlane(gateway, siblings)), keys)
+            yield PlaneFixture(runner, *runner.run(start()), keys)
         finally:
-            runner.run(gateway.close())
+            runner.run(stack.aclose())
 
 
 def keys_for(folder: Path) -> dict[str, str]:
@@ -318,13 +332,13 @@ def keys_for(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def whole_plane(factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
+def whole_plane(factory: pytest.TempPathFactory, limits: Limits = LIMITS) -> Iterator[PlaneFixture]:
     """A plane with a key for each kind of caller, and room for any rate."""
-    folder = letters(factory.mktemp("plane"), FULL_RATE, QUICK)
-    with plane_of(folder, **keys_for(folder)) as made:
+    folder = letters(factory.mktemp("plane"), FULL_RATE, SHORT_BUDGET)
+    with limited_plane(folder, limits, keys_for(folder)) as made:
         yield made
 
 
-def mixed(plane: DataPlane) -> Rows:
+def mixed(plane: PlaneFixture) -> Rows:
     """Served, deferred, served."""
     return np.concatenate([plane.good[:1], plane.strange[:1], plane.good[1:2]])

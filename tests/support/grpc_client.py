@@ -1,4 +1,4 @@
-"""A client of the gRPC door: one call at a time, every reply held to what clients are promised."""
+"""A client of the data plane over gRPC, and its calls' results, checked for what clients rely on."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fallbacks.oip import open_inference_pb2 as pb
-from gateway.grpc.listener import Listener, grpc_server
-from tests.support.data_planes import PARAMETERS, DataPlane
+from gateway.grpc.server import GrpcHandler, grpc_server
+from tests.support.data_planes import PARAMETERS, PlaneFixture
 from tests.support.served import free_port
 
 SERVICE = "inference.GRPCInferenceService"
@@ -22,11 +22,11 @@ ROW_OUTCOME = "fs_row_outcome"
 
 
 @dataclass(frozen=True)
-class Told:
+class CallResult:
     """How one call ended."""
 
     code: str
-    words: str
+    error: str
     trailers: dict[str, str]
     message: bytes | None = field(default=None, repr=False)
 
@@ -39,11 +39,11 @@ class Told:
 
     @property
     def response(self) -> Any:
-        assert self.message is not None, f"{self.code}: {self.words}"
+        assert self.message is not None, f"{self.code}: {self.error}"
         response = pb.ModelInferResponse.FromString(self.message)
         for name in PARAMETERS:
-            told = response.parameters[f"fs_{name}"].string_param
-            assert told == self.trailers[f"x-failsafe-{name.replace('_', '-')}"]
+            value = response.parameters[f"fs_{name}"].string_param
+            assert value == self.trailers[f"x-failsafe-{name.replace('_', '-')}"]
         return response
 
     def tensor(self, at: int = 0) -> NDArray[Any]:
@@ -71,8 +71,8 @@ def request_of(x: NDArray[np.float32], raw: bool = True, outputs: Sequence[str] 
 
 
 @dataclass
-class Door:
-    """A channel to a listening door."""
+class GrpcClient:
+    """A client over one channel. stop: stops the server behind it."""
 
     channel: grpc.aio.Channel
     target: str
@@ -84,17 +84,17 @@ class Door:
 
     async def __call__(
         self, method: str, message: Any = b"", headers: Sequence[tuple[str, str]] = (), **how: Any
-    ) -> Told:
+    ) -> CallResult:
         raw = message if isinstance(message, bytes) else message.SerializeToString()
         how.setdefault("timeout", 30)
-        return await told_of(self.channel.unary_unary(method)(raw, metadata=self.metadata(headers), **how))
+        return await result_of(self.channel.unary_unary(method)(raw, metadata=self.metadata(headers), **how))
 
-    async def infer(self, x: NDArray[np.float32], raw: bool = True, **how: Any) -> Told:
+    async def infer(self, x: NDArray[np.float32], raw: bool = True, **how: Any) -> CallResult:
         headers = how.pop("headers", ())
         return await self(INFER, request_of(x, raw, **how), headers)
 
 
-async def told_of(call: Any) -> Told:
+async def result_of(call: Any) -> CallResult:
     """How a call ends, whatever its kind."""
     message: bytes | None = None
     try:
@@ -102,19 +102,21 @@ async def told_of(call: Any) -> Told:
     except grpc.aio.AioRpcError:
         pass
     trailers = dict(await call.trailing_metadata() or ())
-    return Told((await call.code()).name, await call.details() or "", trailers, message)
+    return CallResult((await call.code()).name, await call.details() or "", trailers, message)
 
 
 @asynccontextmanager
-async def door_of(plane: DataPlane, key: str | None = "ada", calls: int = 64) -> AsyncIterator[Door]:
-    """A door that listens on the running loop, and a channel to it with somebody's key."""
-    place = f"127.0.0.1:{free_port()}"
-    server = grpc_server(Listener(plane.app.plane, None), place, 64, calls)
+async def grpc_client(
+    plane: PlaneFixture, key: str | None = "ada", calls: int = 64
+) -> AsyncIterator[GrpcClient]:
+    """A client of a server on the running loop. key: itself, or the name of a caller of the fixture."""
+    address = f"127.0.0.1:{free_port()}"
+    server = grpc_server(GrpcHandler(plane.handler.plane, None), address, 64, calls)
     await server.start()
     try:
         options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
-        async with grpc.aio.insecure_channel(place, options=options) as channel:
-            whose = plane.keys.get(key, key) if key else None
-            yield Door(channel, place, whose, server.stop)
+        async with grpc.aio.insecure_channel(address, options=options) as channel:
+            own_key = plane.keys.get(key, key) if key else None
+            yield GrpcClient(channel, address, own_key, server.stop)
     finally:
         await server.stop(0)

@@ -1,4 +1,4 @@
-"""A listener over a handler that does as it is told, and clients that write bytes and read replies."""
+"""A listener over a scripted handler, and clients that write bytes and read replies."""
 
 from __future__ import annotations
 
@@ -14,40 +14,42 @@ from typing import Any
 
 from gateway.access.proxies import Proxies
 from gateway.core.decision import Reason, Refused
-from gateway.http.handler import ENDS
-from gateway.http.replies import reply_end, reply_json
+from gateway.http.handler import FAULT_ENDS
+from gateway.http.replies import reply_json, reply_unanswered
 from gateway.listener.limits import Limits
 from gateway.listener.messages import Admitted, Fault, Handler, Reply, Request
 from gateway.listener.server import Server
-from gateway.protocol.endings import Rejection, Stamp, Unanswered
+from gateway.protocol.endings import Rejection, Stamp, UnansweredEnd
 
 QUICK = Limits(head_s=0.2, body_s=0.2, idle_s=0.6, stuck_s=0.2, linger_s=0.3, sweep_s=0.02)
 BODY_LIMIT = 100_000
 LARGE = 8 * 2**20
-Pair = tuple[ssl.SSLContext, ssl.SSLContext]
-"""Of the listener and of its clients."""
+TlsContexts = tuple[ssl.SSLContext, ssl.SSLContext]
+"""The context of the listener and that of its clients."""
 SOON_S = 5.0
-"""Long enough for anything that is to happen; nothing waits as long unless it is to fail."""
+"""How long a test waits for what must happen: it takes as long only where it fails."""
 
 
 @dataclass
-class Told:
-    """A handler. What a request's first part says is done with it; the rest is for asking afterwards.
+class ScriptedHandler:
+    """A handler that does what the first part of a request's path says.
 
-    echo: takes a body and tells what came; now: replies at once; slow: when `release` is set; bodiless: looks
-    at no body; large: a large reply; wait: until the caller is gone; late: the same once `release` is set;
-    raise, raise-at-once, cancel: breaks. Who names itself in `X-Caller` may be told that it is too many.
+    echo: takes a body and replies with the request; now: replies at once; slow: when `release` is set;
+    bodiless: needs no body; large: a large reply; wait: no reply, when the client has disconnected; late: the
+    same once `release` is set; raise, raise-at-once: raises; cancel: is cancelled. A connection counts as one
+    of the caller in `X-Caller`, which is refused if it has too many. busy: set when work on a request has
+    started; started, finished: the paths of the requests.
     """
 
     release: asyncio.Event = field(default_factory=asyncio.Event)
     busy: asyncio.Event = field(default_factory=asyncio.Event)
-    begun: list[str] = field(default_factory=list)
-    ended: list[str] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
 
     def admit(self, request: Request, /) -> Admitted | Reply:
         what = request.parts[0] if request.parts else ""
         caller = request.header(b"x-caller")
-        if caller is not None and not request.claim(caller):
+        if caller is not None and not request.count_connection(caller):
             return self._ended(Refused(Reason.RATE_LIMITED, 1.0))
         if what == "now":
             return reply_json(json.dumps(_about(request)).encode())
@@ -60,7 +62,7 @@ class Told:
 
     async def _answer(self, what: str, request: Request, body: bytes) -> Reply | None:
         name = "/".join(request.parts)
-        self.begun.append(name)
+        self.started.append(name)
         self.busy.set()
         try:
             match what:
@@ -71,23 +73,23 @@ class Told:
                 case "slow":
                     await self.release.wait()
                 case "wait":
-                    await request.gone()
+                    await request.disconnected()
                     return None
                 case "late":
                     await self.release.wait()
-                    await request.gone()
+                    await request.disconnected()
                     return None
                 case "large":
                     return reply_json(b"x" * LARGE)
             return reply_json(json.dumps({**_about(request), "body": body.decode("latin-1")}).encode())
         finally:
-            self.ended.append(name)
+            self.finished.append(name)
 
     def refuse(self, fault: Fault, what: str = "", /) -> Reply:
-        return self._ended(ENDS[fault], what)
+        return self._ended(FAULT_ENDS[fault], what)
 
-    def _ended(self, end: Unanswered, what: str = "") -> Reply:
-        return reply_end(end, Stamp("letters@1#0", "enforce", "01"), what=what)
+    def _ended(self, end: UnansweredEnd, what: str = "") -> Reply:
+        return reply_unanswered(end, Stamp("letters@1#0", "enforce", "01"), error=what)
 
 
 def _about(request: Request) -> dict[str, Any]:
@@ -100,8 +102,8 @@ def _about(request: Request) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Got:
-    """One reply as it came over the wire, its framing checked."""
+class RawReply:
+    """One reply as it was sent, its framing checked."""
 
     status: int
     headers: dict[str, str]
@@ -109,8 +111,8 @@ class Got:
 
     @property
     def json(self) -> dict[str, Any]:
-        held: dict[str, Any] = json.loads(self.body)
-        return held
+        document: dict[str, Any] = json.loads(self.body)
+        return document
 
     @property
     def closes(self) -> bool:
@@ -118,8 +120,8 @@ class Got:
 
 
 @dataclass
-class Wire:
-    """One connection to a listener, by its bytes."""
+class RawConnection:
+    """The client's end of one connection, byte by byte."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -140,24 +142,24 @@ class Wire:
         assert len(headers) == len(pairs)
         return int(status), headers
 
-    async def reply(self, bare: bool = False) -> Got:
-        """The next reply. An error must be one that every client can read."""
+    async def reply(self, head_only: bool = False) -> RawReply:
+        """The next reply. An error must be JSON, with a text and an outcome."""
         status, headers = await self.head()
         async with asyncio.timeout(SOON_S):
-            body = b"" if bare else await self.reader.readexactly(int(headers["content-length"]))
-        got = Got(status, headers, body)
+            body = b"" if head_only else await self.reader.readexactly(int(headers["content-length"]))
+        got = RawReply(status, headers, body)
         if status >= 400:
             assert headers["content-type"] == "application/json"
-            assert bare or (isinstance(got.json["error"], str) and got.json["error"])
+            assert head_only or (isinstance(got.json["error"], str) and got.json["error"])
             assert headers["x-failsafe-outcome"] in ("refused", "deferred")
         return got
 
-    async def ask(self, *parts: str | bytes) -> Got:
+    async def request(self, *parts: str | bytes) -> RawReply:
         await self.send(*parts)
         return await self.reply()
 
-    async def ended(self) -> bool:
-        """Whether the server hangs up, without another byte."""
+    async def is_closed(self) -> bool:
+        """Whether the server closes without another byte, soon."""
         async with asyncio.timeout(SOON_S):
             try:
                 return await self.reader.read() == b""
@@ -165,7 +167,7 @@ class Wire:
                 return True
 
     async def silent(self, for_s: float) -> bool:
-        """Whether nothing comes for a while, not even the end."""
+        """Whether for so long nothing arrives, not even the end."""
         try:
             async with asyncio.timeout(for_s):
                 await self.reader.read(1)
@@ -174,7 +176,7 @@ class Wire:
         return False
 
     def reset(self) -> None:
-        """Hangs up so that the other end sees an error, as a process that dies may do."""
+        """Closes so that the other end sees an error, as a process that dies may do."""
         self.writer.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
         )
@@ -189,36 +191,36 @@ class Wire:
 
 
 @dataclass
-class Door:
-    """A listener, and the way to it. trust: of clients, where the listener speaks TLS."""
+class RunningListener:
+    """A listener, and how to connect to it. trust: of clients, where it serves TLS."""
 
     server: Server
     address: tuple[str, int]
     trust: ssl.SSLContext | None = None
-    wires: list[Wire] = field(default_factory=list)
+    connections: list[RawConnection] = field(default_factory=list)
 
-    async def connect(self, limit: int = 2**24) -> Wire:
+    async def connect(self, limit: int = 2**24) -> RawConnection:
         return await self.connect_by(self.trust, limit)
 
-    async def connect_by(self, trust: ssl.SSLContext | None, limit: int = 2**24) -> Wire:
-        wire = Wire(*await asyncio.open_connection(*self.address, limit=limit, ssl=trust))
-        self.wires.append(wire)
-        return wire
+    async def connect_by(self, trust: ssl.SSLContext | None, limit: int = 2**24) -> RawConnection:
+        connection = RawConnection(*await asyncio.open_connection(*self.address, limit=limit, ssl=trust))
+        self.connections.append(connection)
+        return connection
 
-    async def ask(self, *parts: str | bytes) -> Got:
+    async def request(self, *parts: str | bytes) -> RawReply:
         """One request over a connection of its own."""
-        wire = await self.connect()
-        got = await wire.ask(*parts)
-        await wire.close()
+        connection = await self.connect()
+        got = await connection.request(*parts)
+        await connection.close()
         return got
 
-    async def well(self) -> bool:
-        """Whether a good request is answered, whatever came before."""
-        got = await self.ask(post("/echo", b"well"))
-        return (got.status, got.json["body"]) == (200, "well")
+    async def serves(self) -> bool:
+        """Whether a good request over a new connection is answered."""
+        got = await self.request(post("/echo", b"good"))
+        return (got.status, got.json["body"]) == (200, "good")
 
-    async def forgotten(self) -> bool:
-        """Whether the server lets go of every connection."""
+    async def has_no_connections(self) -> bool:
+        """Whether the server has removed every connection, soon."""
         for _ in range(int(SOON_S / 0.005)):
             if not self.server.connections:
                 return True
@@ -231,41 +233,41 @@ async def listening(
     handler: Handler,
     limits: Limits = QUICK,
     proxies: Proxies | None = None,
-    tls: Pair | None = None,
-) -> AsyncIterator[Door]:
-    """A listener on a port of its own; at the end it has let go of everything."""
+    tls: TlsContexts | None = None,
+) -> AsyncIterator[RunningListener]:
+    """A listener on a port of its own, which at the end has no connection left."""
     own = socket.create_server(("127.0.0.1", 0))
     own.setblocking(False)
     address = own.getsockname()
     ours, theirs = tls or (None, None)
-    door = Door(Server(handler, limits, proxies, ours), address, theirs)
-    await door.server.start(own)
+    listener = RunningListener(Server(handler, limits, proxies, ours), address, theirs)
+    await listener.server.start(own)
     try:
-        yield door
+        yield listener
     finally:
-        for wire in door.wires:
-            await wire.close()
-        await door.server.stop(1.0)
-        assert door.server.connections == set()
+        for connection in listener.connections:
+            await connection.close()
+        await listener.server.stop(1.0)
+        assert listener.server.connections == set()
 
 
-Main = Callable[[Door, Told], Coroutine[Any, Any, None]]
+Main = Callable[[RunningListener, ScriptedHandler], Coroutine[Any, Any, None]]
 Run = Callable[..., None]
 
 
 def runner(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> Run:
-    """Runs a test against a fresh listener on a loop of one kind."""
+    """Runs a test against a new listener, on a new loop of one kind."""
 
     def run(
         main: Main,
         limits: Limits = QUICK,
         proxies: Proxies | None = None,
-        tls: Pair | None = None,
+        tls: TlsContexts | None = None,
     ) -> None:
         async def serve() -> None:
-            told = Told()
-            async with listening(told, limits, proxies, tls) as door:
-                await main(door, told)
+            handler = ScriptedHandler()
+            async with listening(handler, limits, proxies, tls) as listener:
+                await main(listener, handler)
 
         with asyncio.Runner(loop_factory=loop_factory) as runs:
             runs.run(serve())

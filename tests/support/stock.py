@@ -1,4 +1,4 @@
-"""Runs client scripts, each in an environment of its own, against a gateway with known answers."""
+"""A running gateway, its model described for a client's script, and that script's own environment."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ SCRIPT_WITHIN_S = 120
 ROWS = 32
 BASE_PATH = "/serving/models"
 RATES = {"ada": 1e6, "sloth": 1 / 86_400}
-"""Rows a second of the two callers: one is never over its rate, one may send a row a day."""
+"""Rows a second of the two callers: one is never too fast, one has a row a day."""
 
 
 @dataclass(frozen=True)
-class ScriptCase:
-    """The result of one case of a script."""
+class Case:
+    """What a script says of one case."""
 
     name: str
     ok: bool
@@ -38,7 +38,7 @@ class ScriptCase:
 
 @contextmanager
 def target(name: str, folder: Path) -> Iterator[Path]:
-    """A running copy of a deployment; yields the folder with the description that scripts read."""
+    """A running copy of a deployment; gives the folder in which scripts find what they must know."""
     deployment = copy_of(name, folder)
     be_patient(deployment)
     edit(deployment, ("serving: {", f"serving: {{base_path: {BASE_PATH}, "))
@@ -47,9 +47,9 @@ def target(name: str, folder: Path) -> Iterator[Path]:
     keys = {who: key_for(deployment, who, "trusted", per_s) for who, per_s in RATES.items()}
     with serving(deployment, "--local") as served:
         rows, odd = _rows(served, load_samples(deployment, input_name), keys["ada"])
-        expected = _expected(deployment / "primary.onnx", input_name, output_name, rows)
+        expected = _truth(deployment / "primary.onnx", input_name, output_name, rows)
         np.savez(folder / "truth.npz", rows=rows, odd=odd, expected=expected)
-        description = {
+        described = {
             "http": f"127.0.0.1:{served.data.base_url.port}",
             "grpc": served.grpc,
             "base_path": BASE_PATH,
@@ -62,34 +62,34 @@ def target(name: str, folder: Path) -> Iterator[Path]:
             "key": keys["ada"],
             "slow_key": keys["sloth"],
         }
-        (folder / "target.json").write_text(json.dumps(description))
+        (folder / "target.json").write_text(json.dumps(described))
         yield folder
 
 
 def _rows(served: Served, samples: Samples, key: str) -> tuple[Rows, Rows]:
-    """Rows that the primary answers, and one that is deferred to review; each is sent alone."""
+    """Rows that the primary answers, and one that is deferred; each is a request of its own."""
 
-    def has_outcome(row: Rows, outcome: str) -> bool:
+    def ends(row: Rows, outcome: str) -> bool:
         raw = {"x-api-key": key, "inference-header-content-length": "0"}
         reply = served.data.post(f"/v2/models/{served.model}/infer", content=row.tobytes(), headers=raw)
         return reply.headers["x-failsafe-outcome"] == outcome
 
-    good = [row for row in _single_rows(samples.clean[: 2 * ROWS]) if has_outcome(row, "served")][:ROWS]
+    good = [row for row in _alone(samples.clean[: 2 * ROWS]) if ends(row, "served")][:ROWS]
     assert len(good) == ROWS
     family = samples.families[min(samples.families)]
-    return np.concatenate(good), next(row for row in _single_rows(family) if has_outcome(row, "deferred"))
+    return np.concatenate(good), next(row for row in _alone(family) if ends(row, "deferred"))
 
 
-def _single_rows(rows: Rows) -> list[Rows]:
+def _alone(rows: Rows) -> list[Rows]:
     return [rows[i : i + 1] for i in range(len(rows))]
 
 
-def _expected(model: Path, input_name: str, output_name: str, rows: Rows) -> Rows:
-    """The answer of onnxruntime to each row alone, without the gateway."""
+def _truth(model: Path, input_name: str, output_name: str, rows: Rows) -> Rows:
+    """What onnxruntime says of each row alone, without the gateway."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run([output_name], {input_name: row})[0] for row in _single_rows(rows)])
+    return np.concatenate([session.run([output_name], {input_name: row})[0] for row in _alone(rows)])
 
 
 def client(environment: str) -> Path:
@@ -98,13 +98,13 @@ def client(environment: str) -> Path:
 
 
 def run(environment: str, script: str, *arguments: str) -> str:
-    """The output of a script of `clients/`, run in its environment. Raises AssertionError if it fails."""
+    """What a script of `clients/` prints, run in its environment. Raises AssertionError if it fails."""
     command = [str(client(environment)), str(CLIENTS / script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SCRIPT_WITHIN_S, check=False)
     assert done.returncode == 0, f"{script} ended with {done.returncode}:\n{done.stderr[-2000:]}"
     return done.stdout
 
 
-def cases(environment: str, script: str, at: Path) -> list[ScriptCase]:
+def cases(environment: str, script: str, at: Path) -> list[Case]:
     """Every case of a script against the gateway that `at` describes."""
-    return [ScriptCase(**json.loads(line)) for line in run(environment, script, str(at)).splitlines()]
+    return [Case(**json.loads(line)) for line in run(environment, script, str(at)).splitlines()]

@@ -25,7 +25,7 @@ from gateway.serving.gateway import Gateway
 from gateway.serving.replicas import PeerReplicas
 from gateway.serving.review import QueuedReview
 from guards import arrays
-from tests.support.data_planes import Client, Reply, some
+from tests.support.data_planes import Client, ClientReply, listeners_of
 from tests.support.deployments import key_for, opened
 from tests.support.typed_models import DATATYPES, Array, half, one_input, own_run, rows, texts, unhalf
 
@@ -127,7 +127,7 @@ def request_of(inputs: Mapping[str, Sent], **members: Any) -> tuple[bytes, dict[
     return head + tail, {"Inference-Header-Content-Length": str(len(head))} if tail else {}
 
 
-def tensors_of(reply: Reply) -> dict[str, Array]:
+def tensors_of(reply: ClientReply) -> dict[str, Array]:
     """The outputs of a reply, JSON or binary; null in JSON is NaN, None or as numpy has it."""
     assert reply.status == 200, reply.body
     rest = reply.body[int(reply.headers.get("inference-header-content-length", len(reply.body))) :]
@@ -157,18 +157,18 @@ def same(got: Mapping[str, Array], wanted: Mapping[str, Array]) -> None:
 
 @dataclass(frozen=True)
 class Typed:
-    """A deployment that serves: `ada` may see everything, `anyone` little, `admin` is the console's API."""
+    """A deployment that serves: `ada` may see everything, `anonymous` little, `admin` is the console."""
 
     gateway: Gateway
     ada: Client
-    anyone: Client
+    anonymous: Client
     admin: httpx.AsyncClient
 
-    async def ask(self, inputs: Mapping[str, Sent], **members: Any) -> Reply:
-        return some(await self.ada("POST", INFER, *request_of(inputs, **members)))
+    async def ask(self, inputs: Mapping[str, Sent], **members: Any) -> ClientReply:
+        return await self.ada.request("POST", INFER, *request_of(inputs, **members))
 
     @property
-    def people(self) -> QueuedReview:
+    def review(self) -> QueuedReview:
         assert isinstance(self.gateway.review, QueuedReview)
         return self.gateway.review
 
@@ -184,12 +184,11 @@ async def typed(folder: Path) -> AsyncIterator[Typed]:
     """Serves a folder; the caller `ada` gets a key, once."""
     key = key_for(folder, "ada")
     async with opened(folder) as gateway:
-        plane = HttpHandler(
-            DataPlane(gateway, PeerReplicas(folder / VAR / "run", gateway.replica, "no token"))
-        )
+        peers = PeerReplicas(folder / VAR / "run", gateway.replica, "no token")
         wire = httpx.ASGITransport(admin_app(gateway, TOKEN), raise_app_exceptions=False)
         bearer = {"authorization": f"Bearer {TOKEN}"}
-        async with httpx.AsyncClient(
-            transport=wire, base_url="http://127.0.0.1:8082", headers=bearer
-        ) as admin:
-            yield Typed(gateway, Client(plane, key), Client(plane), admin)
+        async with (
+            listeners_of(HttpHandler(DataPlane(gateway, peers))) as listeners,
+            httpx.AsyncClient(transport=wire, base_url="http://127.0.0.1:8082", headers=bearer) as admin,
+        ):
+            yield Typed(gateway, Client(listeners, key), Client(listeners), admin)

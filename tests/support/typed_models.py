@@ -79,8 +79,8 @@ def one_input(datatype: str) -> bytes:
     nodes = [helper.make_node("Identity", ["x"], ["y"])]
     if datatype == "BYTES":
         known = {word.decode(): sure for word, sure in WORDS.items()}
-        told: dict[str, Any] = {"keys_strings": list(known), "values_floats": list(known.values())}
-        lookup = {"domain": "ai.onnx.ml", "default_float": 100.0, **told}
+        table: dict[str, Any] = {"keys_strings": list(known), "values_floats": list(known.values())}
+        lookup = {"domain": "ai.onnx.ml", "default_float": 100.0, **table}
         nodes.append(helper.make_node("LabelEncoder", ["x"], ["numbers"], **lookup))
     else:
         nodes.append(helper.make_node("Cast", ["x"], ["numbers"], to=TensorProto.FLOAT))

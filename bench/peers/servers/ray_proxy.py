@@ -1,6 +1,6 @@
 """Our own gateway, reached as Ray Serve serves by default: through its HTTP proxy, with its default settings.
 
-The same ASGI application over the same gateway as `gateway serve`, but Serve's proxy listens and hands each
+The same data plane over the same gateway as `gateway serve`, but Serve's proxy listens and hands each
 request on to the replica. What this costs is why the gateway's replicas listen by themselves.
 """
 
@@ -17,6 +17,7 @@ os.environ.setdefault("RAY_AUTH_TOKEN", os.urandom(16).hex())
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
+from asgi_handler import AsgiHandler
 from onnx_session import folder
 from ray import serve
 from starlette.applications import Starlette
@@ -41,7 +42,7 @@ def mounted() -> Starlette:
 
     app = Starlette(lifespan=lifespan)
     siblings = PeerReplicas(folder() / VAR / "run", gateway.replica, "")
-    app.mount("/", HttpHandler(DataPlane(gateway, siblings)))
+    app.mount("/", AsgiHandler(HttpHandler(DataPlane(gateway, siblings))))
     return app
 
 

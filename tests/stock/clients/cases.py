@@ -136,8 +136,8 @@ async def refused(call: Callable[[], Any], raised: type[Exception], status: str,
 
 def status_of(error: Any) -> str:
     """The status that an exception of any of the clients carries: "404" or "NOT_FOUND"."""
-    if callable(told := getattr(error, "status", None)):  # tritonclient
-        return str(told()).removeprefix("StatusCode.")
+    if callable(status := getattr(error, "status", None)):  # tritonclient
+        return str(status()).removeprefix("StatusCode.")
     if (response := getattr(error, "response", None)) is not None:  # httpx
         return str(response.status_code)
     return str(error.code().name)  # grpc

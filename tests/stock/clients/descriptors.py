@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor
 
 
-def told(files: list[FileDescriptor]) -> dict[str, Any]:
+def described(files: list[FileDescriptor]) -> dict[str, Any]:
     """Fields by message and number, values by enum, methods with what they take and give."""
     found: dict[str, Any] = {"messages": {}, "enums": {}, "methods": {}}
     for file in files:
@@ -40,4 +40,4 @@ def _field(field: FieldDescriptor) -> list[Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(told([importlib.import_module(name).DESCRIPTOR for name in sys.argv[1:]])))
+    print(json.dumps(described([importlib.import_module(name).DESCRIPTOR for name in sys.argv[1:]])))

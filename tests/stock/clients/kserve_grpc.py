@@ -52,7 +52,7 @@ def grid(client: Any, on: Target) -> Iterator[Case]:
         yield name, partial(asks, client, on, sent=sent, wanted=wanted, rows=rows, id_=id_, key=key)
 
 
-def told(client: Any, on: Target) -> Iterator[Case]:
+def metadata_cases(client: Any, on: Target) -> Iterator[Case]:
     yield "is_server_live", partial(tells, client.is_server_live)
     yield "is_server_ready", partial(tells, client.is_server_ready)
     yield "is_model_ready", partial(tells, client.is_model_ready, on.model)
@@ -88,22 +88,22 @@ async def says_no(
     """gRPC's own error, with words, and with the outcome in trailing metadata."""
     call = partial(client.infer, request_of(on, x, sent), headers=(("x-api-key", key),), timeout=10)
     error: Any = await refused(call, grpc.RpcError, status, word)
-    told = dict(error.trailing_metadata() or ())
-    same("trailing metadata", {name for name in HEADERS if told.get(name)}, set(HEADERS))
+    trailers = dict(error.trailing_metadata() or ())
+    same("trailing metadata", {name for name in HEADERS if trailers.get(name)}, set(HEADERS))
     await asks(client, on, sent=sent, wanted="asked", rows=1, id_=None, key=on.auth)
 
 
 async def unknown(client: Any, on: Target) -> None:
     tensor = InferInput(on.input, [1], "FP32", data=[0.0])
-    call = partial(client.infer, InferRequest("nobody", [tensor]), headers=tuple(on.auth.items()))
+    call = partial(client.infer, InferRequest("unknown", [tensor]), headers=tuple(on.auth.items()))
     await refused(call, grpc.RpcError, "NOT_FOUND", "Request for unknown model")
-    await refused(partial(client.is_model_ready, "nobody"), grpc.RpcError, "NOT_FOUND")
+    await refused(partial(client.is_model_ready, "unknown"), grpc.RpcError, "NOT_FOUND")
 
 
 async def main() -> None:
     on = target()
     async with InferenceGRPCClient(on.grpc, timeout=10) as client:
-        await walk(chain(told(client, on), grid(client, on), refusals(client, on)))
+        await walk(chain(metadata_cases(client, on), grid(client, on), refusals(client, on)))
 
 
 asyncio.run(main())

@@ -62,13 +62,13 @@ def grid(client: Any, on: Target) -> Iterator[Case]:
         yield name, partial(asks, client, on, sent=sent, wanted=wanted, rows=rows, id_=id_, key=key)
 
 
-def told(client: Any, on: Target) -> Iterator[Case]:
+def metadata_cases(client: Any, on: Target) -> Iterator[Case]:
     at = f"http://{on.http}"
     for headers in (None, on.auth):
         known = f"headers {bool(headers)}"
         yield f"is_server_live, {known}", partial(tells, client.is_server_live, True, at, headers=headers)
         yield f"is_server_ready, {known}", partial(tells, client.is_server_ready, True, at, headers=headers)
-        for model, ready in ((on.model, True), ("nobody", False)):
+        for model, ready in ((on.model, True), ("unknown", False)):
             call = partial(tells, client.is_model_ready, ready, at, model, headers=headers)
             yield f"is_model_ready of {model}, {known}", call
 
@@ -92,7 +92,7 @@ def refusals(client: Any, on: Target) -> Iterator[Case]:
             partial(ask, many, on.model, on.key, "400", str(on.most)),
         )
     ask = partial(says_no, client, on, "json")
-    unknown = partial(ask, one, "nobody", on.key, "404", "Request for unknown model")
+    unknown = partial(ask, one, "unknown", on.key, "404", "Request for unknown model")
     yield "an unknown model is an error", unknown
     yield "a wrong key is an error", partial(ask, one, on.model, "fsg_wrong", "401", "key")
     yield (
@@ -114,7 +114,7 @@ async def says_no(
 async def main() -> None:
     on = target()
     async with InferenceRESTClient(RESTConfig(protocol="v2", timeout=10)) as client:
-        await walk(chain(told(client, on), grid(client, on), refusals(client, on)))
+        await walk(chain(metadata_cases(client, on), grid(client, on), refusals(client, on)))
 
 
 asyncio.run(main())

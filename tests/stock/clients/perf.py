@@ -38,24 +38,24 @@ async def measure(on: Target, protocol: str, data: Path, *flags: str) -> tuple[i
     pipe = asyncio.subprocess.PIPE
     child = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=asyncio.subprocess.STDOUT)
     try:
-        told, _ = await asyncio.wait_for(child.communicate(), CASE_WITHIN_S - 2)
+        output, _ = await asyncio.wait_for(child.communicate(), CASE_WITHIN_S - 2)
     except TimeoutError:
         child.kill()
         raise
-    return int(child.returncode or 0), told.decode()
+    return int(child.returncode or 0), output.decode()
 
 
 async def measures(on: Target, protocol: str, data: Path, *flags: str) -> None:
     """It finds what it needs, sends every request, gets the right answers and the server's own statistics."""
-    code, told = await measure(on, protocol, data, *flags)
-    hold(code == 0 and f"Request count: {REQUESTS}" in told, f"ended with {code}: {told[-300:]}")
-    hold("Inference count:" in told, f"no statistics of the server: {told[-300:]}")
+    code, output = await measure(on, protocol, data, *flags)
+    hold(code == 0 and f"Request count: {REQUESTS}" in output, f"ended with {code}: {output[-300:]}")
+    hold("Inference count:" in output, f"no statistics of the server: {output[-300:]}")
 
 
 async def notices(on: Target, protocol: str, data: Path, *flags: str) -> None:
-    code, told = await measure(on, protocol, data, *flags)
+    code, output = await measure(on, protocol, data, *flags)
     same("exit code", code != 0, True)
-    hold("Output doesn't match expected output" in told, told[-300:])
+    hold("Output doesn't match expected output" in output, output[-300:])
 
 
 def written(on: Target, to: Path, expected: np.ndarray | None) -> Path:

@@ -8,8 +8,8 @@ from functools import partial
 from itertools import chain
 
 import triton_grpc_answers as answers
+import triton_grpc_metadata as metadata_of_server
 import triton_grpc_refused as refusing
-import triton_grpc_told as telling
 from cases import Target, hold, same, same_bits, target, walk
 from tritonclient.grpc import InferenceServerClient, InferResult
 
@@ -38,7 +38,7 @@ async def main() -> None:
         refused = partial(refusing.survives, client, on, stream, "UNIMPLEMENTED")
         await walk(
             chain(
-                telling.told(client, on),
+                metadata_of_server.metadata_cases(client, on),
                 [("many requests at once", partial(at_once, client, on))],
                 answers.extras(client, on),
                 answers.grid(client, on),

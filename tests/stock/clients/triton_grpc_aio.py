@@ -8,8 +8,8 @@ from itertools import chain
 
 import grpc
 import triton_grpc_answers as answers
+import triton_grpc_metadata as metadata_of_server
 import triton_grpc_refused as refusing
-import triton_grpc_told as telling
 from cases import Case, Target, refused, same, same_bits, target, walk
 from tritonclient.grpc.aio import InferenceServerClient
 
@@ -37,7 +37,7 @@ async def main() -> None:
         stream: Case = ("a stream is refused with UNIMPLEMENTED", partial(stream_is_refused, client, on))
         await walk(
             chain(
-                telling.told(client, on),
+                metadata_of_server.metadata_cases(client, on),
                 [("many requests at once", partial(at_once, client, on))],
                 answers.extras(client, on),
                 answers.grid(client, on),

@@ -110,7 +110,7 @@ def extras(client: Any, on: Target) -> Iterator[Case]:
     parameters = (None, {"text": "a", "number": 3, "real": 1.5, "truth": True})
     every = product(metadata, keys, (0, 1), (None, PLENTY_US), (None, 10.0), parameters)
     for header, key, priority, timeout, client_timeout, parameter in every:
-        told = (
+        description = (
             f"metadata {bool(header)}, {min(key)}, priority {priority}, timeout {timeout}, {client_timeout} s"
         )
         case = partial(
@@ -123,7 +123,7 @@ def extras(client: Any, on: Target) -> Iterator[Case]:
             client_timeout=client_timeout,
             parameters=parameter,
         )
-        yield f"infer {told}, parameters {bool(parameter)}", case
+        yield f"infer {description}, parameters {bool(parameter)}", case
     yield "an answer has its outcome in trailing metadata", partial(trailed, client, on)
 
 
@@ -136,6 +136,6 @@ async def trailed(client: Any, on: Target) -> None:
     else:
         call = method(request, metadata=metadata, timeout=10)
         await call
-    told = dict(await settle(call.trailing_metadata()))
-    same("trailing metadata", {name for name in HEADERS if told.get(name)}, set(HEADERS))
-    same("outcome", told["x-failsafe-outcome"], "served")
+    trailers = dict(await settle(call.trailing_metadata()))
+    same("trailing metadata", {name for name in HEADERS if trailers.get(name)}, set(HEADERS))
+    same("outcome", trailers["x-failsafe-outcome"], "served")

@@ -1,4 +1,4 @@
-"""What tritonclient must be refused over gRPC, and survive."""
+"""Requests of tritonclient over gRPC that must be refused with an error it can read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from triton_grpc_answers import asks, given, typed
 from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-NOBODY = "nobody"
+UNKNOWN_MODEL = "unknown"
 TOO_LARGE, FAR_TOO_LARGE = 9 * 2**20, 17 * 2**20
 UNKNOWN = "Request for unknown model"
 
@@ -36,7 +36,7 @@ async def survives(client: Any, on: Target, call: Callable[[], Any], status: str
 
 
 def administration(client: Any) -> Iterator[tuple[str, Callable[[], Any], str]]:
-    """Loading is for administrators; memory, traces and logs are nobody's."""
+    """Loading is for administrators; memory, traces and logs are not supported."""
     yield "load_model", partial(client.load_model, "letters"), "PERMISSION_DENIED"
     with_file = partial(client.load_model, "x", config="{}", files={"file:1/m.onnx": b"x"})
     yield "load_model with a file", with_file, "PERMISSION_DENIED"
@@ -68,7 +68,7 @@ def wrong(client: Any, on: Target) -> Iterator[tuple[Any, ...]]:
     """What the caller can mend."""
     one = on.rows[:1]
     ask = partial(client.infer, headers=on.auth, client_timeout=10)
-    for model, version in ((NOBODY, ""), (on.model, "9")):
+    for model, version in ((UNKNOWN_MODEL, ""), (on.model, "9")):
         at = f"of {model}/{version}"
         yield f"infer {at}", partial(ask, model, given(on, one), version), "NOT_FOUND", UNKNOWN
         for call in ("get_model_metadata", "get_model_config", "get_inference_statistics"):
@@ -115,7 +115,7 @@ def ended(client: Any, on: Target) -> Iterator[tuple[Any, ...]]:
 
 
 def trailers(on: Target) -> Iterator[tuple[str, Any, str, str, tuple[str, str]]]:
-    """Refusals over the stub: the request, the key, the status, and the outcome and reason that are told."""
+    """Refusals over the stub: request, key, status, and the outcome and reason in the trailers."""
     one = typed(on, on.rows[:1], "asked")
     deferred = ("deferred", "abstained")
     yield "a deferred row", typed(on, on.odd, "asked"), on.key, "FAILED_PRECONDITION", deferred
@@ -135,9 +135,9 @@ async def trails(client: Any, request: Any, key: str, status: str, outcome: tupl
     stub = client._client_stub
     call = partial(stub.ModelInfer, request, metadata=(("x-api-key", key),), timeout=10)
     error = await refused(call, grpc.RpcError, status)
-    told = dict(error.trailing_metadata() or ())
-    same("trailing metadata", {name for name in HEADERS if told.get(name)}, set(HEADERS))
-    same("outcome", (told["x-failsafe-outcome"], told["x-failsafe-reason"]), outcome)
+    trailers = dict(error.trailing_metadata() or ())
+    same("trailing metadata", {name for name in HEADERS if trailers.get(name)}, set(HEADERS))
+    same("outcome", (trailers["x-failsafe-outcome"], trailers["x-failsafe-reason"]), outcome)
 
 
 async def in_part(client: Any, on: Target) -> None:

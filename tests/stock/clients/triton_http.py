@@ -7,8 +7,8 @@ from functools import partial
 from itertools import chain
 
 import triton_http_answers as answers
+import triton_http_metadata as metadata_of_server
 import triton_http_refused as refusing
-import triton_http_told as telling
 from cases import Target, same, same_bits, target, walk
 from tritonclient.http import InferenceServerClient
 
@@ -36,7 +36,7 @@ async def main() -> None:
     )
     await walk(
         chain(
-            telling.told(client, on),
+            metadata_of_server.metadata_cases(client, on),
             answers.plain(on),
             [("many requests at once", partial(at_once, client, on))],
             answers.extras(client, on),

@@ -45,11 +45,11 @@ async def asks(client: Any, on: Target, *, sent: str, wanted: str, rows: int, **
 
 
 def holds(result: Any, on: Target, wanted: str, rows: int, id_: str = "") -> None:
-    told, got = result.get_response(), result.as_numpy(on.output)
-    same("model", (told["model_name"], told["model_version"]), (on.model, on.version))
-    same("id", told.get("id", ""), id_)
-    answered(told["parameters"])
-    binary = "binary_data_size" in told["outputs"][0].get("parameters", {})
+    reply, got = result.get_response(), result.as_numpy(on.output)
+    same("model", (reply["model_name"], reply["model_version"]), (on.model, on.version))
+    same("id", reply.get("id", ""), id_)
+    answered(reply["parameters"])
+    binary = "binary_data_size" in reply["outputs"][0].get("parameters", {})
     same("binary", binary, wanted.endswith("binary") or wanted == "unspecified")
     if wanted.startswith("top"):
         same_classes(got, on.expected[:rows], on.labels, TOP)
@@ -92,7 +92,7 @@ def extras(client: Any, on: Target) -> Iterator[Case]:
     parameters = (None, {"text": "a", "number": 3, "real": 1.5, "truth": True})
     every = product(SENT, queries, headers, keys, (0, 1), (None, PLENTY_US), parameters)
     for sent, query, header, key, priority, timeout, parameter in every:
-        told = (
+        description = (
             f"query {bool(query)}, headers {bool(header)}, {min(key)}, priority {priority}, timeout {timeout}"
         )
         case = partial(
@@ -106,7 +106,7 @@ def extras(client: Any, on: Target) -> Iterator[Case]:
             timeout=timeout,
             parameters=parameter,
         )
-        yield f"infer {sent}, {told}, parameters {bool(parameter)}", case
+        yield f"infer {sent}, {description}, parameters {bool(parameter)}", case
 
 
 async def with_extras(client: Any, on: Target, sent: str, headers: dict[str, str], **more: Any) -> None:
@@ -187,8 +187,8 @@ async def with_id(on: Target, id_: str | None) -> None:
     if id_ is not None:
         document["id"] = id_
     response, body = post(on, json.dumps(document).encode(), None, {})
-    told = read(response, body).get_response()
-    same("id", told.get("id"), id_)
+    reply = read(response, body).get_response()
+    same("id", reply.get("id"), id_)
 
 
 async def accepts(on: Target, asked: str | None, packed: str | None) -> None:

@@ -1,4 +1,4 @@
-"""What tritonclient must be refused over HTTP, and survive."""
+"""Requests of tritonclient over HTTP that must be refused with an error it can read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from triton_http_answers import asks, given
 from tritonclient.http import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-NOBODY = "nobody"
+UNKNOWN_MODEL = "unknown"
 FAR_TOO_LARGE = 2**24
 
 
@@ -20,7 +20,7 @@ def refusals(client: Any, on: Target) -> Iterator[Case]:
     """Every call that must end in the client's own exception; the gateway answers afterwards as before."""
     for name, call, status, *words in (*administration(client), *wrong(client, on), *ended(client, on)):
         yield f"{name} is refused with {status}", partial(survives, client, on, call, status, *words)
-    yield "an unknown model is not ready", partial(not_ready, client, on.auth, NOBODY, "")
+    yield "an unknown model is not ready", partial(not_ready, client, on.auth, UNKNOWN_MODEL, "")
     yield "an unknown version is not ready", partial(not_ready, client, on.auth, on.model, "9")
     yield "partial answers tell the odd row from the others", partial(in_part, client, on, True)
     yield "partial answers in JSON have null for the odd row", partial(in_part, client, on, False)
@@ -37,7 +37,7 @@ async def not_ready(client: Any, auth: dict[str, str], model: str, version: str)
 
 
 def administration(client: Any) -> Iterator[tuple[str, Callable[[], Any], str]]:
-    """Loading is for administrators; memory, traces and logs are nobody's."""
+    """Loading is for administrators; memory, traces and logs are not supported."""
     yield "load_model", partial(client.load_model, "letters"), "403"
     yield (
         "load_model with a file",
@@ -73,7 +73,7 @@ def wrong(client: Any, on: Target) -> Iterator[tuple[Any, ...]]:
         return lambda: client.infer(*of, headers=on.auth, **more)
 
     unknown = "Request for unknown model"
-    for model, version in ((NOBODY, ""), (on.model, "9")):
+    for model, version in ((UNKNOWN_MODEL, ""), (on.model, "9")):
         at = f"of {model}/{version}"
         yield f"infer {at}", ask(model, given(on, one), version), "404", unknown
         for call in ("get_model_metadata", "get_model_config", "get_inference_statistics"):

@@ -1,4 +1,4 @@
-"""Who and what the data plane lets in, and what it says to everybody and everything else."""
+"""Which requests the data plane accepts, and how it rejects all others."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.http import handler as http
+from gateway.listener.messages import Admitted, Reply, Request, parts_of
 from tests.support.data_planes import (
-    AWAY,
-    HOME,
     INFER,
-    QUICK,
+    LOCAL,
+    REMOTE,
+    SHORT_BUDGET,
     X16,
-    Client,
-    DataPlane,
+    PlaneFixture,
+    checked,
     plane_of,
     request_of,
-    some,
     stamped,
     whole_plane,
 )
@@ -38,7 +37,7 @@ from tests.support.deployments import (
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlaneFixture]:
     with whole_plane(tmp_path_factory) as made:
         yield made
 
@@ -85,7 +84,7 @@ INVALID: dict[str, tuple[Any, str, str]] = {
 
 
 @pytest.mark.parametrize(("body", "field", "rule"), INVALID.values(), ids=INVALID)
-def test_a_400_names_the_field_and_the_rule(plane: DataPlane, body: Any, field: str, rule: str) -> None:
+def test_a_400_names_the_field_and_the_rule(plane: PlaneFixture, body: Any, field: str, rule: str) -> None:
     async def main() -> None:
         reply = await plane.ada.post(body if isinstance(body, bytes) else json.dumps(body).encode())
         assert reply.outcome == (400, "refused", "invalid")
@@ -95,7 +94,7 @@ def test_a_400_names_the_field_and_the_rule(plane: DataPlane, body: Any, field: 
     plane.run(main)
 
 
-def test_a_binary_number_that_is_none_is_a_400_that_names_its_row(plane: DataPlane) -> None:
+def test_a_binary_nan_is_a_400_that_names_its_row(plane: PlaneFixture) -> None:
     async def main() -> None:
         x = np.repeat(plane.good[:1], 3, axis=0)
         x[2, 5] = np.nan
@@ -107,7 +106,7 @@ def test_a_binary_number_that_is_none_is_a_400_that_names_its_row(plane: DataPla
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "", "nan", "1,5", "\u00b2", "0x10"])
-def test_a_timeout_that_is_none_is_a_400(plane: DataPlane, value: str) -> None:
+def test_an_invalid_timeout_header_is_a_400(plane: PlaneFixture, value: str) -> None:
     async def main() -> None:
         reply = await plane.ada.infer(plane.good[:1], {"x-request-timeout-seconds": value})
         assert reply.outcome == (400, "refused", "invalid")
@@ -117,7 +116,7 @@ def test_a_timeout_that_is_none_is_a_400(plane: DataPlane, value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["-1", "x", "", "1e3", "\u00b2", "9" * 40, "999999"])
-def test_a_header_length_that_is_none_is_a_400(plane: DataPlane, value: str) -> None:
+def test_an_invalid_header_length_is_a_400(plane: PlaneFixture, value: str) -> None:
     async def main() -> None:
         reply = await plane.ada.infer(plane.good[:1], {"inference-header-content-length": value})
         assert reply.outcome == (400, "refused", "invalid")
@@ -126,9 +125,9 @@ def test_a_header_length_that_is_none_is_a_400(plane: DataPlane, value: str) -> 
     plane.run(main)
 
 
-def test_what_is_invalid_costs_nothing_and_leaves_no_record(plane: DataPlane) -> None:
+def test_an_invalid_request_costs_no_rate_and_leaves_no_record(plane: PlaneFixture) -> None:
     async def main() -> None:
-        slow = Client(plane.app, key_for(plane.gateway.folder, "careful", "trusted", 0.001))
+        slow = plane.client(key_for(plane.gateway.folder, "careful", "trusted", 0.001))
         await asyncio.sleep(0.6)
         with plane.recorded() as seen:
             for _ in range(5):
@@ -139,7 +138,7 @@ def test_what_is_invalid_costs_nothing_and_leaves_no_record(plane: DataPlane) ->
     plane.run(main)
 
 
-# ---------------------------------------------------------------- doors
+# ---------------------------------------------------------------- routes and keys
 
 
 @pytest.mark.parametrize(
@@ -151,17 +150,28 @@ def test_what_is_invalid_costs_nothing_and_leaves_no_record(plane: DataPlane) ->
         "/v2/models/letters/versions/2",
     ],
 )
-def test_an_unknown_model_is_a_404_in_the_words_that_clients_look_for(plane: DataPlane, path: str) -> None:
+def test_an_unknown_model_is_a_404_in_the_words_that_clients_look_for(plane: PlaneFixture, path: str) -> None:
     async def main() -> None:
-        reply = some(await plane.ada("POST" if path.endswith("infer") else "GET", path))
+        reply = await plane.ada.request("POST" if path.endswith("infer") else "GET", path)
         assert reply.outcome == (404, "refused", "not_found")
-        assert reply.json["error"].startswith("Request for unknown model")
+        assert reply.json["error"].startswith("Request for unknown model: '")
+        assert reply.json["error"].endswith("' is not found")
+
+    plane.run(main)
+
+
+def test_a_long_name_of_an_unknown_model_is_cut_in_the_error(plane: PlaneFixture) -> None:
+    async def main() -> None:
+        reply = await plane.ada.get(f"/v2/models/{'nope' * 999}")
+        assert reply.status == 404
+        assert reply.json["error"].startswith("Request for unknown model: 'nope")
+        assert len(reply.body) < 1000
 
     plane.run(main)
 
 
 @pytest.mark.parametrize("name", ["\r\nx-evil: 1", "é☃", "x" * 5000, "%00", "'\"<script>"])
-def test_a_strange_model_name_is_only_a_404(plane: DataPlane, name: str) -> None:
+def test_an_odd_model_name_is_a_404(plane: PlaneFixture, name: str) -> None:
     async def main() -> None:
         reply = await plane.ada.get(f"/v2/models/{name}")
         assert reply.status == 404
@@ -182,7 +192,7 @@ def test_a_strange_model_name_is_only_a_404(plane: DataPlane, name: str) -> None
         "/review",
     ],
 )
-def test_what_is_not_there_is_a_404(plane: DataPlane, path: str) -> None:
+def test_a_path_without_a_route_is_a_404(plane: PlaneFixture, path: str) -> None:
     async def main() -> None:
         assert (await plane.ada.get(path)).outcome == (404, "refused", "not_found")
 
@@ -201,25 +211,23 @@ def test_what_is_not_there_is_a_404(plane: DataPlane, path: str) -> None:
         ("DELETE", "/reviews/x", "GET"),
     ],
 )
-def test_another_method_is_a_405_that_says_which(
-    plane: DataPlane, method: str, path: str, allow: str
-) -> None:
+def test_another_method_is_a_405_with_allow(plane: PlaneFixture, method: str, path: str, allow: str) -> None:
     async def main() -> None:
-        reply = some(await plane.ada(method, path))
+        reply = await plane.ada.request(method, path)
         assert reply.outcome == (405, "refused", "method_not_allowed")
         assert reply.headers["allow"] == allow
 
     plane.run(main)
 
 
-def test_health_and_the_servers_own_metadata_need_no_key_and_nothing_else_goes_without(
-    plane: DataPlane,
+def test_only_health_and_server_metadata_need_no_key(
+    plane: PlaneFixture,
 ) -> None:
     async def main() -> None:
-        stranger = Client(plane.app, None, AWAY)
+        without_key = plane.client(None, REMOTE)
         for path in ("/v2", "/v2/", "/v2/health/live", "/v2/health/ready"):
-            assert (await stranger.get(path)).status == 200
-        ready = (await stranger.get("/v2/health/ready")).json
+            assert (await without_key.get(path)).status == 200
+        ready = (await without_key.get("/v2/health/ready")).json
         assert (ready["live"], ready["ready"]) == (True, True)
         for path in (
             "/v2/models/letters",
@@ -228,12 +236,12 @@ def test_health_and_the_servers_own_metadata_need_no_key_and_nothing_else_goes_w
             "/decisions/x",
             "/reviews/x",
         ):
-            assert (await stranger.get(path)).outcome == (401, "refused", "unauthenticated")
+            assert (await without_key.get(path)).outcome == (401, "refused", "unauthenticated")
 
     plane.run(main)
 
 
-def test_the_model_is_described_as_clients_expect(plane: DataPlane) -> None:
+def test_the_model_is_described_as_clients_expect(plane: PlaneFixture) -> None:
     async def main() -> None:
         for path in ("/v2/models/letters", "/v2/models/letters/versions/1"):
             about = (await plane.ada.get(path)).json
@@ -241,10 +249,8 @@ def test_the_model_is_described_as_clients_expect(plane: DataPlane) -> None:
             assert about["inputs"] == [{"name": "attributes", "datatype": "FP32", "shape": [-1, 16]}]
         assert (await plane.ada.get("/v2/models/letters/ready")).json["ready"] is True
         assert (await plane.ada.get("/v2/models/letters/config")).json["max_batch_size"] == 128
-        reply = some(
-            await plane.ada("POST", "/v2/models/letters/versions/1/infer", request_of(plane.good[:1])[0])
-        )
-        assert reply.status == 200
+        body, _ = request_of(plane.good[:1])
+        assert (await plane.ada.request("POST", "/v2/models/letters/versions/1/infer", body)).status == 200
 
     plane.run(main)
 
@@ -252,28 +258,27 @@ def test_the_model_is_described_as_clients_expect(plane: DataPlane) -> None:
 @pytest.mark.parametrize(
     ("headers", "address", "status"),
     [
-        ({}, HOME, 200),
-        ({}, ("::1", 1), 200),
-        ({}, AWAY, 401),
-        ({}, None, 401),
-        ({"authorization": "Bearer {ada}"}, AWAY, 200),
-        ({"authorization": "bearer  {ada} "}, AWAY, 200),
-        ({"x-api-key": "{ada}"}, AWAY, 200),
-        ({"authorization": "Bearer wrong"}, HOME, 401),
-        ({"x-api-key": "wrong"}, HOME, 401),
-        ({"authorization": "Bearer é"}, AWAY, 401),
-        ({"authorization": "Basic {ada}"}, AWAY, 401),
-        ({"authorization": "Bearer wrong", "x-api-key": "{ada}"}, AWAY, 401),
-        ({"authorization": "Bearer {reader}"}, HOME, 403),
-        ({"x-forwarded-for": "127.0.0.1"}, AWAY, 401),
+        ({}, LOCAL, 200),
+        ({}, "::1", 200),
+        ({}, REMOTE, 401),
+        ({"authorization": "Bearer {ada}"}, REMOTE, 200),
+        ({"authorization": "bearer  {ada} "}, REMOTE, 200),
+        ({"x-api-key": "{ada}"}, REMOTE, 200),
+        ({"authorization": "Bearer wrong"}, LOCAL, 401),
+        ({"x-api-key": "wrong"}, LOCAL, 401),
+        ({"authorization": "Bearer é"}, REMOTE, 401),
+        ({"authorization": "Basic {ada}"}, REMOTE, 401),
+        ({"authorization": "Bearer wrong", "x-api-key": "{ada}"}, REMOTE, 401),
+        ({"authorization": "Bearer {reader}"}, LOCAL, 403),
+        ({"x-forwarded-for": "127.0.0.1"}, REMOTE, 401),
     ],
 )
-def test_who_is_let_in(
-    plane: DataPlane, headers: dict[str, str], address: tuple[str, int] | None, status: int
+def test_keys_and_addresses_decide_whether_a_caller_is_identified(
+    plane: PlaneFixture, headers: dict[str, str], address: str, status: int
 ) -> None:
     async def main() -> None:
         sent = {name: value.format(**plane.keys) for name, value in headers.items()}
-        reply = await Client(plane.app, None, address).infer(plane.good[:1], sent)
+        reply = await plane.client(None, address).infer(plane.good[:1], sent)
         assert reply.status == status
         if status == 401:
             assert reply.headers["www-authenticate"] == "Bearer"
@@ -283,21 +288,21 @@ def test_who_is_let_in(
     plane.run(main)
 
 
-def test_where_anonymous_is_nobody_not_even_loopback_is_let_in(tmp_path: Path) -> None:
+def test_with_anonymous_nobody_even_loopback_needs_a_key(tmp_path: Path) -> None:
     folder = letters(tmp_path, FULL_RATE, ("anonymous: loopback", "anonymous: nobody"))
     with plane_of(folder, ada=key_for(folder, "ada")) as plane:
 
         async def main() -> None:
-            assert (await plane.anyone.infer(plane.good[:1])).status == 401
+            assert (await plane.anonymous.infer(plane.good[:1])).status == 401
             assert (await plane.ada.infer(plane.good[:1])).status == 200
 
         plane.run(main)
 
 
-def test_a_new_key_is_honoured_within_a_second(plane: DataPlane) -> None:
+def test_a_new_key_is_honoured_within_a_second(plane: PlaneFixture) -> None:
     async def main() -> None:
         await plane.ada.infer(plane.good[:1])
-        late = Client(plane.app, key_for(plane.gateway.folder, "late"), AWAY)
+        late = plane.client(key_for(plane.gateway.folder, "late"), REMOTE)
         start_s = time.perf_counter()
         while (await late.infer(plane.good[:1])).status != 200:
             await asyncio.sleep(0.02)
@@ -324,7 +329,7 @@ def test_replies_name_the_policy_in_force_and_its_mode(tmp_path: Path) -> None:
 
 
 def test_a_decision_that_a_reload_overtook_keeps_the_mode_that_it_was_made_in(tmp_path: Path) -> None:
-    folder = letters(tmp_path, FULL_RATE, QUICK)
+    folder = letters(tmp_path, FULL_RATE, SHORT_BUDGET)
     with plane_of(folder, ada=key_for(folder, "ada")) as plane:
         old = plane.gateway.loaded.tag
         swap(plane.gateway, Hangs())
@@ -334,8 +339,8 @@ def test_a_decision_that_a_reload_overtook_keeps_the_mode_that_it_was_made_in(tm
             await asyncio.sleep(0.05)
             edit(folder, ('version: "1"', 'version: "2"\nmode: observe'))
             assert plane.gateway.reload()
-            told = (await flying).parameters
-            assert (told["fs_policy"], told["fs_mode"]) == (old, "enforce")
+            parameters = (await flying).parameters
+            assert (parameters["fs_policy"], parameters["fs_mode"]) == (old, "enforce")
 
         plane.run(main)
 
@@ -343,7 +348,7 @@ def test_a_decision_that_a_reload_overtook_keeps_the_mode_that_it_was_made_in(tm
 # ---------------------------------------------------------------- bodies
 
 
-def test_a_body_in_pieces_is_one_body(plane: DataPlane) -> None:
+def test_a_body_in_pieces_is_one_body(plane: PlaneFixture) -> None:
     async def main() -> None:
         body, _ = request_of(plane.good[:1])
         pieces = [body[i : i + 7] for i in range(0, len(body), 7)]
@@ -352,29 +357,33 @@ def test_a_body_in_pieces_is_one_body(plane: DataPlane) -> None:
     plane.run(main)
 
 
-def test_a_body_over_the_limit_is_a_413_whether_it_says_so_or_not(plane: DataPlane) -> None:
+def test_a_body_over_the_limit_is_a_413_whether_its_length_is_announced_or_not(
+    plane: PlaneFixture,
+) -> None:
     limit = plane.gateway.loaded.contract.body_limit_bytes
-    taken: list[int] = []
-
-    async def more() -> dict[str, Any]:
-        taken.append(1)
-        return {"type": "http.request", "body": b" " * 10_000, "more_body": True}
 
     async def main() -> None:
-        honest = await plane.ada.post(b"{}", {"content-length": str(limit + 1)})
-        assert honest.outcome == (413, "refused", "too_large")
-        assert str(limit) in honest.json["error"]
-        liar = some(await plane.ada("POST", INFER, b"{}", {"content-length": "2"}, then=more))
-        assert liar.outcome == (413, "refused", "too_large")
-        assert len(taken) <= limit / 10_000 + 2, "it read on"
+        announced = await plane.ada.post(b"{}", {"content-length": str(limit + 1)})
+        assert announced.outcome == (413, "refused", "too_large")
+        assert str(limit) in announced.json["error"]
         exact = await plane.ada.post(b" " * limit)
         assert exact.status == 400
+        async with plane.ada.connection() as wire:
+            await wire.send(plane.ada.encode("POST", INFER, headers={"transfer-encoding": "chunked"}))
+            reading = asyncio.create_task(wire.reply())
+            sent = 0
+            while not reading.done():
+                await wire.send(b"%x\r\n%b\r\n" % (10_000, b" " * 10_000))
+                sent += 1
+                await asyncio.wait((reading,), timeout=0.02)
+            assert checked(await reading).outcome == (413, "refused", "too_large")
+            assert sent <= limit / 10_000 + 2, "it read on"
 
     plane.run(main)
 
 
 @pytest.mark.parametrize("value", ["\u00b2", "x", "-5", "9" * 5000, ""])
-def test_a_content_length_that_is_none_never_breaks_anything(plane: DataPlane, value: str) -> None:
+def test_an_invalid_content_length_is_never_a_5xx(plane: PlaneFixture, value: str) -> None:
     async def main() -> None:
         reply = await plane.ada.infer(plane.good[:1], {"content-length": value})
         assert reply.status in (200, 400, 413)
@@ -382,7 +391,7 @@ def test_a_content_length_that_is_none_never_breaks_anything(plane: DataPlane, v
     plane.run(main)
 
 
-def test_the_largest_batch_fits_the_limit_in_json(plane: DataPlane) -> None:
+def test_the_largest_batch_fits_the_limit_in_json(plane: PlaneFixture) -> None:
     async def main() -> None:
         x = np.repeat(plane.good[:1], 128, axis=0) + np.float32(1 / 3)
         reply = await plane.ada.infer(np.minimum(x, np.float32(15)), outputs=[{"name": "fs_row_outcome"}])
@@ -391,7 +400,7 @@ def test_the_largest_batch_fits_the_limit_in_json(plane: DataPlane) -> None:
     plane.run(main)
 
 
-def test_an_encoding_that_is_not_known_is_refused(plane: DataPlane) -> None:
+def test_an_encoding_that_is_not_known_is_refused(plane: PlaneFixture) -> None:
     async def main() -> None:
         reply = await plane.ada.post(b"\x1f\x8b", {"content-encoding": "br"})
         assert reply.outcome == (501, "refused", "unsupported")
@@ -399,58 +408,46 @@ def test_an_encoding_that_is_not_known_is_refused(plane: DataPlane) -> None:
     plane.run(main)
 
 
-def test_a_body_that_does_not_come_is_a_408(plane: DataPlane, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "BODY_TIMEOUT_S", 0.05)
-
-    async def never() -> dict[str, Any]:
-        await asyncio.sleep(3600)
-        return {}
-
-    async def main() -> None:
-        reply = some(await plane.ada("POST", INFER, b"{", then=never))
-        assert reply.outcome == (408, "refused", "too_slow")
-
-    plane.run(main)
-
-
-def test_who_hangs_up_in_the_middle_of_a_body_is_not_answered_and_disturbs_nobody(plane: DataPlane) -> None:
-    async def gone() -> dict[str, Any]:
-        return {"type": "http.disconnect"}
-
+def test_a_client_that_hangs_up_in_the_middle_of_a_body_affects_no_other_request(
+    plane: PlaneFixture,
+) -> None:
     async def main() -> None:
         with plane.recorded() as seen:
-            assert await plane.ada("POST", INFER, b'{"inputs"', then=gone) is None
+            async with plane.ada.connection() as wire:
+                await wire.send(plane.ada.encode("POST", INFER, b'{"inputs"', {"content-length": "100"}))
+                assert await wire.silent(0.05)
+            await asyncio.sleep(0.05)
         assert seen == []
         assert (await plane.ada.infer(plane.good[:1])).status == 200
 
     plane.run(main)
 
 
-def test_a_cancelled_request_is_cancelled_and_disturbs_nobody(plane: DataPlane) -> None:
+def test_a_cancelled_request_ends_as_cancelled_and_affects_no_other_request(plane: PlaneFixture) -> None:
+    """The listener cancels what is under way when it stops: a handler that went on would hold it up."""
+    body, _ = request_of(plane.good[:1])
+
     async def main() -> None:
         with plane.spoiled(Hangs()):
-            goes = asyncio.create_task(plane.ada.infer(plane.good[:1]))
+            headers = {b"x-api-key": plane.keys["ada"].encode()}
+            admitted = plane.handler.admit(Request("POST", parts_of(INFER), headers, LOCAL, never_gone))
+            assert isinstance(admitted, Admitted)
+            answering = asyncio.create_task(admitted.answer(body))
             await asyncio.sleep(0.05)
-            goes.cancel()
-            await asyncio.gather(goes, return_exceptions=True)
-            assert goes.cancelled(), "a server that cancels a request must see it end as cancelled"
+            answering.cancel()
+            await asyncio.gather(answering, return_exceptions=True)
+            assert answering.cancelled()
         assert (await plane.ada.infer(plane.good[:1])).status == 200
 
     plane.run(main)
 
 
-def test_a_websocket_is_turned_away_in_so_many_words(plane: DataPlane) -> None:
-    """An application that only returns makes the server answer 500."""
-    sent: list[dict[str, Any]] = []
+def test_a_client_without_an_address_is_not_on_this_machine(plane: PlaneFixture) -> None:
+    request = Request("POST", parts_of(INFER), {}, "", never_gone)
+    reply = plane.handler.admit(request)
+    assert isinstance(reply, Reply)
+    assert reply.status == 401
 
-    async def receive() -> dict[str, Any]:
-        return {"type": "websocket.connect"}
 
-    async def send(message: Any) -> None:
-        sent.append(dict(message))
-
-    async def main() -> None:
-        await plane.app({"type": "websocket", "path": INFER, "headers": []}, receive, send)
-        assert [message["type"] for message in sent] == ["websocket.close"]
-
-    plane.run(main)
+async def never_gone() -> None:
+    await asyncio.Event().wait()

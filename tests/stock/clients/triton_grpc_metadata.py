@@ -1,4 +1,4 @@
-"""What tritonclient can ask over gRPC besides inference, and what it must be told."""
+"""What tritonclient can ask over gRPC besides inference, and what the replies must contain."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ EXTENSIONS = {
     "schedule_policy",
     "statistics",
 }
-NOBODY = "nobody"
+UNKNOWN_MODEL = "unknown"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
-def told(client: Any, on: Target) -> Iterator[Case]:
+def metadata_cases(client: Any, on: Target) -> Iterator[Case]:
     """Every call that only asks, with and without a version, a key and JSON."""
     for version in ("", on.version):
         at = partial(tells, client, on, version)
@@ -47,7 +47,7 @@ def told(client: Any, on: Target) -> Iterator[Case]:
     yield "metadata as JSON", partial(as_json, client, on)
     for service in ("", "inference.GRPCInferenceService"):
         yield f"grpc.health.v1 of {service!r}", partial(healthy, client, service)
-    yield "grpc.health.v1 of nobody", partial(unhealthy, client)
+    yield "grpc.health.v1 of an unknown service", partial(unhealthy, client)
 
 
 async def tells(
@@ -56,42 +56,42 @@ async def tells(
     of = () if version is None else (on.model, version)
     for more in ({}, {"headers": on.auth}, {"client_timeout": 5.0}):
         answer = await settle(getattr(client, call)(*of, **more))
-        hold(right(answer) is not False, f"{call} told {answer!r}")
+        hold(right(answer) is not False, f"{call} replied {answer!r}")
 
 
 async def as_json(client: Any, on: Target) -> None:
     config = await settle(client.get_model_config(on.model, as_json=True))
     same("rows", config["config"]["max_batch_size"], on.most)
-    told = await settle(client.get_model_metadata(on.model, as_json=True))
-    same("name", told["name"], on.model)
+    reply = await settle(client.get_model_metadata(on.model, as_json=True))
+    same("name", reply["name"], on.model)
 
 
-def server(told: Any) -> None:
-    hold(told.name and told.version, "no name or version")
-    same("extensions", set(told.extensions), EXTENSIONS)
+def server(reply: Any) -> None:
+    hold(reply.name and reply.version, "no name or version")
+    same("extensions", set(reply.extensions), EXTENSIONS)
 
 
-def metadata(on: Target, told: Any) -> None:
-    same("name and versions", (told.name, list(told.versions)), (on.model, [on.version]))
-    hold(told.platform, "no platform")
+def metadata(on: Target, reply: Any) -> None:
+    same("name and versions", (reply.name, list(reply.versions)), (on.model, [on.version]))
+    hold(reply.platform, "no platform")
     sizes = (on.rows.shape[1:], on.expected.shape[1:])
-    for tensor, name, size in zip((*told.inputs, *told.outputs), (on.input, on.output), sizes, strict=True):
+    for tensor, name, size in zip((*reply.inputs, *reply.outputs), (on.input, on.output), sizes, strict=True):
         same("tensor", (tensor.name, tensor.datatype, list(tensor.shape)), (name, "FP32", [-1, *size]))
 
 
-def config(on: Target, told: Any) -> None:
-    same("name and rows", (told.config.name, told.config.max_batch_size), (on.model, on.most))
+def config(on: Target, reply: Any) -> None:
+    same("name and rows", (reply.config.name, reply.config.max_batch_size), (on.model, on.most))
     sizes = (on.rows.shape[1:], on.expected.shape[1:])
-    both = (*told.config.input, *told.config.output)
+    both = (*reply.config.input, *reply.config.output)
     for tensor, name, size in zip(both, (on.input, on.output), sizes, strict=True):
         same(
             "tensor", (tensor.name, tensor.data_type, tuple(tensor.dims)), (name, 11, tuple(size))
         )  # TYPE_FP32
 
 
-def listed(on: Target, told: Any) -> None:
-    seen = [(one.name, one.version, one.state) for one in told.models]
-    hold((on.model, on.version, "READY") in seen, f"the index is {told}")
+def listed(on: Target, reply: Any) -> None:
+    seen = [(one.name, one.version, one.state) for one in reply.models]
+    hold((on.model, on.version, "READY") in seen, f"the index is {reply}")
 
 
 async def statistics(client: Any, on: Target, version: str | None) -> None:
@@ -99,10 +99,10 @@ async def statistics(client: Any, on: Target, version: str | None) -> None:
     of = () if version is None else (on.model, version)
 
     async def counts() -> tuple[int, int]:
-        told = await settle(client.get_inference_statistics(*of, headers=on.auth))
-        [one] = [one for one in told.model_stats if one.name == on.model]
+        reply = await settle(client.get_inference_statistics(*of, headers=on.auth))
+        [one] = [one for one in reply.model_stats if one.name == on.model]
         same("version", one.version, on.version)
-        hold(one.execution_count > 0 and one.last_inference > 0, f"told {one}")
+        hold(one.execution_count > 0 and one.last_inference > 0, f"replied {one}")
         return one.inference_count, one.inference_stats.success.count
 
     await asks(client, on)
@@ -125,4 +125,4 @@ async def healthy(client: Any, service: str) -> None:
 
 
 async def unhealthy(client: Any) -> None:
-    await refused(lambda: health(client, NOBODY), grpc.RpcError, "NOT_FOUND")
+    await refused(lambda: health(client, UNKNOWN_MODEL), grpc.RpcError, "NOT_FOUND")

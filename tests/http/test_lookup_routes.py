@@ -1,4 +1,4 @@
-"""What a caller of the data plane hears afterwards: its own decisions and reviews, and nobody else's."""
+"""Callers read their own decisions and reviews, and no others."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import pytest
 
 from gateway.serving.review import QueuedReview, answer_unsure, answer_with_label
 from tests.support.data_planes import (
-    Client,
-    DataPlane,
+    PlaneFixture,
     mixed,
     plane_of,
     whole_plane,
@@ -26,58 +25,58 @@ from tests.support.deployments import (
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlaneFixture]:
     with whole_plane(tmp_path_factory) as made:
         yield made
 
 
-def test_a_caller_can_read_how_a_request_ended_but_neither_scores_nor_guards(plane: DataPlane) -> None:
+def test_a_caller_can_read_how_a_request_ended_but_neither_scores_nor_guards(plane: PlaneFixture) -> None:
     async def main() -> None:
         asked = await plane.ada.infer(mixed(plane))
         reply = await plane.ada.get(f"/decisions/{asked.parameters['fs_decision_id']}")
         assert reply.status == 200
-        told = reply.json
-        assert told["policy"] == plane.gateway.loaded.tag
-        assert told["mode"] == "enforce"
+        document = reply.json
+        assert document["policy"] == plane.gateway.loaded.tag
+        assert document["mode"] == "enforce"
         id_ = asked.parameters["fs_decision_id"]
-        ends = [(row["id"], row["outcome"], row["reason"], row["by"]) for row in told["rows"]]
+        ends = [(row["id"], row["outcome"], row["reason"], row["by"]) for row in document["rows"]]
         assert ends == [
             (f"{id_}.0", "served", "ok", "primary"),
             (f"{id_}.1", "deferred", "abstained", None),
             (f"{id_}.2", "served", "ok", "primary"),
         ]
         one = (await plane.ada.get(f"/decisions/{id_}.1")).json
-        assert one["rows"] == told["rows"][1:2]
+        assert one["rows"] == document["rows"][1:2]
         for secret in (b"ood", b"score", b"rate", b"confidence"):
             assert secret not in reply.body
 
     plane.run(main)
 
 
-def test_what_is_another_callers_or_nobodys_is_the_same_404(plane: DataPlane) -> None:
+def test_results_of_other_callers_and_unknown_ids_are_the_same_404(plane: PlaneFixture) -> None:
     async def main() -> None:
         asked = await plane.ada.infer(plane.strange[:1])
         id_ = asked.parameters["fs_decision_id"]
-        bob = Client(plane.app, plane.keys["bob"])
+        bob = plane.client(plane.keys["bob"])
         for kind in ("decisions", "reviews"):
             assert (await plane.ada.get(f"/{kind}/{id_}")).status == 200
-            told = set()
-            for who, what in (
+            document = set()
+            for client, id_or_row in (
                 (bob, id_),
-                (plane.anyone, id_),
+                (plane.anonymous, id_),
                 (bob, "0" * 24),
                 (bob, id_ + ".0"),
                 (bob, "*"),
             ):
-                reply = await who.get(f"/{kind}/{what}")
-                told.add((reply.status, reply.json["error"]))
-            assert len(told) == 1
-            assert told.pop()[0] == 404
+                reply = await client.get(f"/{kind}/{id_or_row}")
+                document.add((reply.status, reply.json["error"]))
+            assert len(document) == 1
+            assert document.pop()[0] == 404
 
     plane.run(main)
 
 
-def test_a_review_can_be_polled_until_a_person_has_answered(plane: DataPlane) -> None:
+def test_a_review_can_be_polled_until_a_reviewer_has_answered(plane: PlaneFixture) -> None:
     async def main() -> None:
         asked = await plane.ada.infer(plane.strange[:1])
         url, id_ = asked.json["review_url"], asked.parameters["fs_decision_id"]
@@ -97,7 +96,7 @@ def test_a_review_can_be_polled_until_a_person_has_answered(plane: DataPlane) ->
     plane.run(main)
 
 
-def test_a_row_of_a_batch_has_a_review_of_its_own(plane: DataPlane) -> None:
+def test_a_row_of_a_batch_has_a_review_of_its_own(plane: PlaneFixture) -> None:
     async def main() -> None:
         asked = await plane.ada.infer(plane.strange[:2])
         urls = asked.parameters["fs_review_urls"].split(",")
@@ -107,29 +106,29 @@ def test_a_row_of_a_batch_has_a_review_of_its_own(plane: DataPlane) -> None:
     plane.run(main)
 
 
-def test_a_persons_refusal_is_told_in_the_review(plane: DataPlane) -> None:
+def test_a_reviewers_abstention_is_in_the_review(plane: PlaneFixture) -> None:
     async def main() -> None:
         asked = await plane.ada.infer(plane.strange[:1])
         await plane.answer(asked.parameters["fs_decision_id"], answer_unsure())
-        told = (await plane.ada.get(asked.json["review_url"])).json
-        assert told["state"] == "decided"
-        assert told["answer"]["parameters"]["fs_reason"] == "abstained"
-        assert "outputs" not in told["answer"]
+        document = (await plane.ada.get(asked.json["review_url"])).json
+        assert document["state"] == "decided"
+        assert document["answer"]["parameters"]["fs_reason"] == "abstained"
+        assert "outputs" not in document["answer"]
 
     plane.run(main)
 
 
-def test_an_answer_that_no_class_has_is_no_500(plane: DataPlane) -> None:
+def test_a_review_label_without_a_class_is_no_500(plane: PlaneFixture) -> None:
     async def main() -> None:
         asked = await plane.ada.infer(plane.strange[:1])
         await plane.answer(asked.parameters["fs_decision_id"], answer_with_label(26))
-        told = (await plane.ada.get(asked.json["review_url"])).json
-        assert "outputs" not in told["answer"]
+        document = (await plane.ada.get(asked.json["review_url"])).json
+        assert "outputs" not in document["answer"]
 
     plane.run(main)
 
 
-def test_a_review_store_that_is_gone_is_a_503_for_those_who_ask_and_a_deferral_for_those_who_wait(
+def test_without_the_review_store_polling_is_a_503_and_waiting_a_deferral(
     tmp_path: Path,
 ) -> None:
     folder = letters(tmp_path, FULL_RATE)

@@ -1,4 +1,4 @@
-"""What tritonclient can ask over HTTP besides inference, and what it must be told."""
+"""What tritonclient can ask over HTTP besides inference, and what the replies must contain."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ EXTENSIONS = {
     "schedule_policy",
     "statistics",
 }
-NOBODY = "nobody"
+UNKNOWN_MODEL = "unknown"
 
 
-def told(client: Any, on: Target) -> Iterator[Case]:
+def metadata_cases(client: Any, on: Target) -> Iterator[Case]:
     """Every call that only asks, with and without a version and a key."""
     for version in ("", on.version):
         at = partial(tells, client, on, version)
@@ -49,37 +49,37 @@ async def tells(
     of = () if version is None else (on.model, version)
     for more in ({}, {"headers": on.auth}, {"query_params": {"a": "b"}}):
         answer = await settle(getattr(client, call)(*of, **more))
-        hold(right(answer) is not False, f"{call} told {answer!r}")
+        hold(right(answer) is not False, f"{call} replied {answer!r}")
 
 
-def server(told: Any) -> None:
-    hold(told["name"] and told["version"], "no name or version")
-    same("extensions", set(told["extensions"]), EXTENSIONS)
+def server(reply: Any) -> None:
+    hold(reply["name"] and reply["version"], "no name or version")
+    same("extensions", set(reply["extensions"]), EXTENSIONS)
 
 
-def metadata(on: Target, told: Any) -> None:
-    same("name", told["name"], on.model)
-    same("versions", told["versions"], [on.version])
-    hold(told["platform"], "no platform")
+def metadata(on: Target, reply: Any) -> None:
+    same("name", reply["name"], on.model)
+    same("versions", reply["versions"], [on.version])
+    hold(reply["platform"], "no platform")
     sizes = (list(on.rows.shape[1:]), list(on.expected.shape[1:]))
     for tensor, name, size in zip(
-        (*told["inputs"], *told["outputs"]), (on.input, on.output), sizes, strict=True
+        (*reply["inputs"], *reply["outputs"]), (on.input, on.output), sizes, strict=True
     ):
         same("tensor", (tensor["name"], tensor["datatype"], tensor["shape"]), (name, "FP32", [-1, *size]))
 
 
-def config(on: Target, told: Any) -> None:
-    same("name and rows", (told["name"], told["max_batch_size"]), (on.model, on.most))
+def config(on: Target, reply: Any) -> None:
+    same("name and rows", (reply["name"], reply["max_batch_size"]), (on.model, on.most))
     sizes = (list(on.rows.shape[1:]), list(on.expected.shape[1:]))
     for tensor, name, size in zip(
-        (*told["input"], *told["output"]), (on.input, on.output), sizes, strict=True
+        (*reply["input"], *reply["output"]), (on.input, on.output), sizes, strict=True
     ):
         same("tensor", (tensor["name"], tensor["data_type"], tensor["dims"]), (name, "TYPE_FP32", size))
 
 
-def listed(on: Target, told: Any) -> None:
-    seen = [(one["name"], one["version"], one["state"]) for one in told]
-    hold((on.model, on.version, "READY") in seen, f"the index is {told}")
+def listed(on: Target, reply: Any) -> None:
+    seen = [(one["name"], one["version"], one["state"]) for one in reply]
+    hold((on.model, on.version, "READY") in seen, f"the index is {reply}")
 
 
 async def statistics(client: Any, on: Target, version: str | None) -> None:
@@ -87,10 +87,10 @@ async def statistics(client: Any, on: Target, version: str | None) -> None:
     of = () if version is None else (on.model, version)
 
     async def counts() -> tuple[int, int]:
-        told = await settle(client.get_inference_statistics(*of, headers=on.auth))
-        [one] = [one for one in told["model_stats"] if one["name"] == on.model]
+        reply = await settle(client.get_inference_statistics(*of, headers=on.auth))
+        [one] = [one for one in reply["model_stats"] if one["name"] == on.model]
         same("version", one["version"], on.version)
-        hold(one["execution_count"] > 0 and one["last_inference"] > 0, f"told {one}")
+        hold(one["execution_count"] > 0 and one["last_inference"] > 0, f"replied {one}")
         return int(one["inference_count"]), int(one["inference_stats"]["success"]["count"])
 
     await asks(client, on, sent="binary", wanted="binary", rows=1)

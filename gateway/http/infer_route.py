@@ -1,0 +1,123 @@
+"""The handler of inference: reads the body, has its rows judged, and writes the reply in JSON or binary."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any, TypeVar
+
+from gateway.core.errors import InvalidRequest
+from gateway.http.codings import CODINGS, accepted_coding, decode, encode
+from gateway.http.replies import reply_infer, reply_unanswered
+from gateway.http.routes import RoutedRequest
+from gateway.listener.messages import Admitted, Headers, Reply, Request
+from gateway.protocol.endings import Rejection
+from gateway.protocol.infer_request import parse_header_length, parse_http_infer
+from gateway.serving.data_plane import (
+    TIMEOUT_HEADER,
+    Call,
+    DataPlane,
+    RequestRejected,
+    natural,
+    wait_s,
+    within_s,
+)
+from gateway.serving.deferred import wait_for_reviews
+
+T = TypeVar("T")
+
+MIN_ENCODED_BYTES = 1024
+"""A smaller reply fits one packet as it is."""
+_TIMEOUT_NAME = TIMEOUT_HEADER.encode()
+
+
+def infer(routed: RoutedRequest) -> Admitted:
+    """Admits a body of at most the model's limit. Raises RequestRejected for what the head rules out."""
+    call = routed.plane.begin(
+        routed.caller, routed.path["model"], routed.path.get("version"), routed.decision_id
+    )
+    limit, headers = call.loaded.contract.body_limit_bytes, routed.request.headers
+    coding = _content_coding(headers)
+    if not _fits(headers.get(b"content-length", b"0"), limit):
+        raise RequestRejected(Rejection.TOO_LARGE, f"the body may have at most {limit} bytes")
+    return Admitted(limit, partial(_answer, routed.plane, routed.request, call, coding, limit))
+
+
+def _content_coding(headers: Headers) -> str:
+    """The coding of the body. Raises RequestRejected for one that is not supported."""
+    if b"content-encoding" not in headers:
+        return "identity"
+    coding = headers[b"content-encoding"].decode("latin-1").strip().lower()
+    if coding not in CODINGS:
+        raise RequestRejected(Rejection.UNSUPPORTED, f"Content-Encoding must be one of {', '.join(CODINGS)}")
+    return coding
+
+
+def _fits(content_length: bytes, limit: int) -> bool:
+    """Whether the announced length is within the limit; what is no number is left to the listener."""
+    if len(content_length) < 10 and content_length.isdigit():  # the usual case
+        return int(content_length) <= limit
+    return natural(content_length.decode("latin-1"), limit + 1) <= limit
+
+
+async def _answer(
+    plane: DataPlane, request: Request, call: Call, coding: str, limit: int, body: bytes
+) -> Reply | None:
+    """The reply to a request whose body has been read; None if the client has hung up."""
+    try:
+        with plane.acquire_slot(call.caller):
+            if coding != "identity":
+                body = decode(body, coding, limit)
+            return await _judge(plane, request, call, body)
+    except InvalidRequest as error:
+        return reply_unanswered(error, plane.stamp(call.decision_id))
+    except RequestRejected as rejected:
+        return reply_unanswered(rejected.end, plane.stamp(call.decision_id), error=rejected.error)
+
+
+async def _judge(plane: DataPlane, request: Request, call: Call, body: bytes) -> Reply | None:
+    loaded = call.loaded
+    header_length = parse_header_length(request.header(b"inference-header-content-length"))
+    infer_request = parse_http_infer(body, header_length, loaded.contract)
+    timeout = request.header(_TIMEOUT_NAME)
+    decisions, stamp = await plane.judge(
+        call, infer_request, within_s(loaded.policy.deadline_s, infer_request.timeout_us, timeout)
+    )
+    prefer = request.header(b"prefer")
+    prefer_async = False
+    if prefer is not None:
+        prefer = prefer.lower()
+        prefer_async = "respond-async" in prefer
+        if seconds := wait_s(prefer):
+            reviewed = await _unless_gone(request, wait_for_reviews(plane.gateway, decisions, seconds))
+            if reviewed is None:
+                return None
+            decisions = reviewed
+    tier = loaded.tier(call.caller.tier)
+    reply = reply_infer(
+        loaded.contract, infer_request, decisions, stamp, tier=tier, prefer_async=prefer_async
+    )
+    return _encoded(reply, request.header(b"accept-encoding"))
+
+
+def _encoded(reply: Reply, accept_encoding: str | None) -> Reply:
+    """The reply in a coding that the client accepts, if it is large enough."""
+    if accept_encoding is None or reply.status != 200 or len(reply.body) < MIN_ENCODED_BYTES:
+        return reply
+    coding = accepted_coding(accept_encoding)
+    if coding is None:
+        return reply
+    headers = b"%bcontent-encoding: %b\r\nvary: accept-encoding\r\n" % (reply.headers, coding.encode())
+    return Reply(reply.status, headers, encode(reply.body, coding))
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of the work; None, and the work is cancelled, if the client hangs up first."""
+    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(request.disconnected())
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        gone.cancel()
