@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.deployment_under_test import RowOutcomes
+from gateway.core.decision import OUTCOME_NAMES
 from gateway.deployment.certificate import Certificate
 from guards.selective import clopper_pearson_upper
 
 CONFIDENCE = 0.95
-OUTCOME_NAMES = ("served", "degraded", "deferred", "refused")
 
 
 class PromiseVerdict(StrEnum):
@@ -73,7 +73,7 @@ def healthy(
     wrong = outcomes.wrong(y)
     return [
         _share("stopped by the guards", outcomes.stopped, alarm.budget if alarm else None),
-        *(_share(outcome, outcomes.outcome == outcome) for outcome in OUTCOME_NAMES),
+        *(_share(outcome, outcomes.outcome == outcome) for outcome in OUTCOME_NAMES.values()),
         _share(
             "wrong among served", wrong, selective.risk if selective else None, outcomes.outcome == "served"
         ),
@@ -90,7 +90,7 @@ def broken(
     fallbacks = [(name, one.risk) for name, one in certificate.selective.items() if name != primary]
     return [
         _share("stopped by the guards", outcomes.stopped, alarm.budget if alarm else None),
-        *(_share(outcome, outcomes.outcome == outcome) for outcome in OUTCOME_NAMES),
+        *(_share(outcome, outcomes.outcome == outcome) for outcome in OUTCOME_NAMES.values()),
         *(
             _share(f"wrong among answers of {name}", wrong, risk, outcomes.by == name)
             for name, risk in fallbacks

@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from bench.client import Response
-from bench.measured_shares import OUTCOME_NAMES
+from gateway.core.decision import OUTCOME_NAMES
 from gateway.protocol.contract import ROW_OUTCOME
 from gateway.protocol.endings import Rejection
 
@@ -151,7 +151,7 @@ class Measurements:
         key = answer.outcome, answer.reason
         if self.peer and not answer.outcome and 200 <= answer.status < 300:
             key = SUCCESS, ""
-        elif answer.outcome not in OUTCOME_NAMES:
+        elif answer.outcome not in OUTCOME_NAMES.values():
             self.fail(f"HTTP {answer.status}" if self.peer else f"HTTP {answer.status} without an outcome")
             return None
         elif answer.reason in REJECTIONS:

@@ -16,7 +16,7 @@ from bench.machine import machine
 from bench.measurements import HistogramBin, LatencySummary, Measurements, PercentilePoint, bins, points
 
 OUTCOME_COLOURS = {"served": "green", "degraded": "yellow", "deferred": "cyan", "refused": "red"}
-ANSWERED = ("served", "degraded")
+ANSWERED_OUTCOMES = ("served", "degraded")
 LIMITED = 0.05
 LATE_MS = 1.0
 
@@ -69,7 +69,7 @@ class LoadFigures:
             elapsed_s=elapsed_s,
             requests=measurements.requests,
             requests_per_s=len(latencies_s) / elapsed_s,
-            rows_answered_per_s=sum(measurements.rows[outcome] for outcome in ANSWERED) / elapsed_s,
+            rows_answered_per_s=sum(measurements.rows[outcome] for outcome in ANSWERED_OUTCOMES) / elapsed_s,
             rows=dict(measurements.rows),
             ended=ended,
             latency_ms=LatencySummary.of(latencies_s),

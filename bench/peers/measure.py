@@ -13,7 +13,7 @@ from bench.curve import REFUSED
 from bench.load import LoadPlan, run_load
 from bench.measurements import SUCCESS, LatencySummary, Measurements
 from bench.peers.proc import Usage
-from bench.results import ANSWERED
+from bench.results import ANSWERED_OUTCOMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def round_of(
     """The figures of one round."""
     ended = {" ".join(how).strip(): len(part) for how, part in measurements.latencies_s.items()}
     good = sum(len(part) for (outcome, _), part in measurements.latencies_s.items() if outcome != REFUSED)
-    answered = sum(measurements.rows[outcome] for outcome in (*ANSWERED, SUCCESS))
+    answered = sum(measurements.rows[outcome] for outcome in (*ANSWERED_OUTCOMES, SUCCESS))
     latency = LatencySummary.of(measurements.all_s())
     return Round(
         requests=measurements.requests,
