@@ -39,7 +39,7 @@ growth: $(READY)  ## cost against principals, backlog and rows; memory over 200,
 fuzz: $(READY)  ## break requests on purpose for SECONDS (600), other ones each time
 	$(BIN)/python -m tests.protocol.test_fuzz $(or $(SECONDS),600)
 
-gate: $(READY)  ## fails if a request has become half as expensive again, beside the yardstick
+gate: $(READY)  ## fails if a request has become half as expensive again, over the baseline server
 	$(BIN)/python -m bench.gate
 
 lock:  ## after editing dependencies in pyproject.toml; needs uv

@@ -1,6 +1,6 @@
-"""Measurements of the gateway: its speed (`python -m bench URL`), and what it promises.
+"""Measurements: load tests of a running gateway, the quality of its guards, and costs beside other servers.
 
-Floor 4: everything may be imported from here, and nothing imports this.
+May import every package; no package imports it. Read `README.md` for the commands, then `load.py`.
 """
 
 import os

@@ -20,12 +20,12 @@ import uvloop
 from bench import curve as curves
 from bench import output
 from bench.client import send_once
-from bench.curve import Curve
-from bench.load import Plan, ProgressCallback, run
+from bench.curve import LoadCurve
+from bench.load import LoadPlan, ProgressCallback, run_load
 from bench.measurements import Measurements
-from bench.page import page
-from bench.requests import Mix, WrongInput, deadline_ms, find, render
-from bench.results import Figures, Results, RunDescription, tables
+from bench.page import render_page
+from bench.requests import RequestMix, WrongInput, deadline_ms, find_target, render_requests
+from bench.results import LoadFigures, LoadResults, RunDescription, load_tables
 
 PROBE_S = 10.0
 HELP = """Load test of a running gateway: outcomes, throughput and latency.
@@ -44,88 +44,90 @@ saturation point is the highest offered rate that achieves 99 % of itself with p
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-Url = Annotated[str, typer.Argument(help="Where the gateway listens, such as http://127.0.0.1:8080.")]
-Folder = Annotated[
+UrlArgument = Annotated[str, typer.Argument(help="Where the gateway listens, such as http://127.0.0.1:8080.")]
+FolderOption = Annotated[
     Path, typer.Option("--dir", help="The deployment it serves: what is sent are its samples.")
 ]
-Key = Annotated[str | None, typer.Option(help="A caller's key.", envvar="GATEWAY_KEY")]
-Seconds = Annotated[float, typer.Option(min=0.1, help="How long to measure; with --curve, each step.")]
-WarmUp = Annotated[float, typer.Option(min=0, help="Seconds of the same load before that.")]
-Connections = Annotated[int, typer.Option(min=1, max=4096, help="Requests in flight at most.")]
-Rate = Annotated[
+KeyOption = Annotated[str | None, typer.Option(help="A caller's key.", envvar="GATEWAY_KEY")]
+SecondsOption = Annotated[float, typer.Option(min=0.1, help="How long to measure; with --curve, each step.")]
+WarmUpOption = Annotated[float, typer.Option(min=0, help="Seconds of the same load before that.")]
+ConnectionsOption = Annotated[int, typer.Option(min=1, max=4096, help="Requests in flight at most.")]
+RateOption = Annotated[
     float | None, typer.Option(min=0.1, help="Requests a second at Poisson times. [default: a closed loop]")
 ]
-CurveToo = Annotated[bool, typer.Option("--curve", help="Latency by throughput, and where it saturates.")]
-Limit = Annotated[
+CurveOption = Annotated[bool, typer.Option("--curve", help="Latency by throughput, and where it saturates.")]
+LimitOption = Annotated[
     float | None, typer.Option(min=0, help="Of --curve, in ms. [default: the deadline of the deployment]")
 ]
-Abusive = Annotated[
+AbusiveOption = Annotated[
     float, typer.Option(min=0, max=1, help="The share of connections of one caller that takes all it can.")
 ]
-AbusiveKey = Annotated[str | None, typer.Option(help="Its key. [default: none, an anonymous caller]")]
-Outliers = Annotated[float, typer.Option(min=0, max=1, help="The share of requests made of outliers.")]
-Binary = Annotated[bool, typer.Option("--binary", help="Tensors as bytes, not as JSON numbers.")]
-Rows = Annotated[int, typer.Option(min=1, help="Rows a request.")]
-Out = Annotated[Path | None, typer.Option("--json", help="Everything as JSON; - for stdout.")]
-Html = Annotated[Path | None, typer.Option("--html", help="Everything as one page with plots.")]
+AbusiveKeyOption = Annotated[str | None, typer.Option(help="Its key. [default: none, an anonymous caller]")]
+OutliersOption = Annotated[float, typer.Option(min=0, max=1, help="The share of requests made of outliers.")]
+BinaryOption = Annotated[bool, typer.Option("--binary", help="Tensors as bytes, not as JSON numbers.")]
+RowsOption = Annotated[int, typer.Option(min=1, help="Rows a request.")]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Everything as JSON; - for stdout.")]
+HtmlOption = Annotated[Path | None, typer.Option("--html", help="Everything as one page with plots.")]
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class LoadTestJob:
     """All that is to be measured. limit_ms: of the curve, None without one."""
 
-    plan: Plan
+    plan: LoadPlan
     warm_up_s: float
-    abusive: Plan | None
+    abusive: LoadPlan | None
     limit_ms: float | None
 
     @property
     def loads(self) -> int:
         """How many run, one after the other."""
         if self.limit_ms is not None:
-            return 1 + len(curves.SHARES)
+            return 1 + len(curves.CAPACITY_SHARES)
         return 1 if self.abusive is None else 2
 
 
 @app.command(help=HELP)
 def bench(
-    url: Url,
-    folder: Folder = Path("configs/fashion"),
-    key: Key = None,
-    seconds: Seconds = 10.0,
-    warm_up: WarmUp = 1.0,
-    connections: Connections = 16,
-    rate: Rate = None,
-    curve: CurveToo = False,
-    p99_limit: Limit = None,
-    abusive: Abusive = 0.0,
-    abusive_key: AbusiveKey = None,
-    outliers: Outliers = 0.1,
-    binary: Binary = False,
-    rows: Rows = 1,
+    url: UrlArgument,
+    folder: FolderOption = Path("configs/fashion"),
+    key: KeyOption = None,
+    seconds: SecondsOption = 10.0,
+    warm_up: WarmUpOption = 1.0,
+    connections: ConnectionsOption = 16,
+    rate: RateOption = None,
+    curve: CurveOption = False,
+    p99_limit: LimitOption = None,
+    abusive: AbusiveOption = 0.0,
+    abusive_key: AbusiveKeyOption = None,
+    outliers: OutliersOption = 0.1,
+    binary: BinaryOption = False,
+    rows: RowsOption = 1,
     seed: int = 0,
-    out: Out = None,
-    html: Html = None,
+    out: JsonOption = None,
+    html: HtmlOption = None,
 ) -> None:
     console = output.console(out)
     try:
         limit_ms = _limit_ms(folder, p99_limit, curve, alone=rate is None and abusive == 0)
-        target, mix = find(url, folder, key), Mix(rows, outliers, binary, seed)
-        plan = Plan(target.origin, render(target, folder, mix), rows, connections, seconds, rate, seed)
-        job = Job(plan, warm_up, None, limit_ms)
+        target, mix = find_target(url, folder, key), RequestMix(rows, outliers, binary, seed)
+        plan = LoadPlan(
+            target.origin, render_requests(target, folder, mix), rows, connections, seconds, rate, seed
+        )
+        job = LoadTestJob(plan, warm_up, None, limit_ms)
         if abusive > 0:
-            bad = render(replace(target, key=abusive_key), folder, replace(mix, seed=seed + 1))
+            bad = render_requests(replace(target, key=abusive_key), folder, replace(mix, seed=seed + 1))
             job = _with_abuse(job, abusive, bad, same=key == abusive_key)
         about = RunDescription.of(target.model, _command(key, abusive_key), job.plan, outliers, warm_up)
-        with output.Steps(console, job.loads, seconds, warm_up) as steps:
+        with output.LoadProgressBar(console, job.loads, seconds, warm_up) as steps:
             results = uvloop.run(_measure(job, about, steps.begin))
     except WrongInput as error:
-        output.wrong(str(error))
-    for table in tables(results):
+        output.wrong_input(str(error))
+    for table in load_tables(results):
         console.print(table, "")
     output.write(out, results)
     if html is not None:
-        html.write_text(page(results), encoding="utf-8")
+        html.write_text(render_page(results), encoding="utf-8")
     sys.exit(0 if results.clean else 1)
 
 
@@ -138,7 +140,7 @@ def _limit_ms(folder: Path, asked_ms: float | None, curve: bool, alone: bool) ->
     return deadline_ms(folder) if curve and asked_ms is None else asked_ms
 
 
-def _with_abuse(job: Job, share: float, requests: Sequence[bytes], same: bool) -> Job:
+def _with_abuse(job: LoadTestJob, share: float, requests: Sequence[bytes], same: bool) -> LoadTestJob:
     """Some of the connections send these, as fast as they can."""
     plan = job.plan
     bad = max(1, round(share * plan.connections))
@@ -150,45 +152,49 @@ def _with_abuse(job: Job, share: float, requests: Sequence[bytes], same: bool) -
     return replace(job, plan=replace(plan, connections=plan.connections - bad), abusive=abusive)
 
 
-async def _measure(job: Job, about: RunDescription, begin: Callable[[str], ProgressCallback]) -> Results:
+async def _measure(
+    job: LoadTestJob, about: RunDescription, begin: Callable[[str], ProgressCallback]
+) -> LoadResults:
     await _probe(job.plan)
     if job.abusive is not None:
-        return await _beside(job, job.abusive, about, begin)
+        return await _measure_beside_abusive(job, job.abusive, about, begin)
     if job.limit_ms is not None:
-        return await _curve(job, job.limit_ms, about, begin)
-    return Results(about, Figures.of(job.plan, *await run(job.plan, job.warm_up_s, begin("load"))))
+        return await _measure_curve(job, job.limit_ms, about, begin)
+    return LoadResults(
+        about, LoadFigures.of(job.plan, *await run_load(job.plan, job.warm_up_s, begin("load")))
+    )
 
 
-async def _beside(
-    job: Job, abusive: Plan, about: RunDescription, begin: Callable[[str], ProgressCallback]
-) -> Results:
+async def _measure_beside_abusive(
+    job: LoadTestJob, abusive: LoadPlan, about: RunDescription, begin: Callable[[str], ProgressCallback]
+) -> LoadResults:
     """The callers alone, then beside the abusive one: only the difference shows its effect."""
     await _probe(abusive)
-    alone = await run(job.plan, job.warm_up_s, begin("callers alone"))
+    alone = await run_load(job.plan, job.warm_up_s, begin("callers alone"))
     callers, other = await asyncio.gather(
-        run(job.plan, job.warm_up_s, begin("beside an abusive one")), run(abusive, job.warm_up_s)
+        run_load(job.plan, job.warm_up_s, begin("beside an abusive one")), run_load(abusive, job.warm_up_s)
     )
-    return Results(
+    return LoadResults(
         about,
-        callers=Figures.of(job.plan, *callers),
-        alone=Figures.of(job.plan, *alone),
-        abusive=Figures.of(abusive, *other),
+        callers=LoadFigures.of(job.plan, *callers),
+        alone=LoadFigures.of(job.plan, *alone),
+        abusive=LoadFigures.of(abusive, *other),
     )
 
 
-async def _curve(
-    job: Job, limit_ms: float, about: RunDescription, begin: Callable[[str], ProgressCallback]
-) -> Results:
-    measurements, elapsed_s = await run(job.plan, job.warm_up_s, begin("closed loop"))
+async def _measure_curve(
+    job: LoadTestJob, limit_ms: float, about: RunDescription, begin: Callable[[str], ProgressCallback]
+) -> LoadResults:
+    measurements, elapsed_s = await run_load(job.plan, job.warm_up_s, begin("closed loop"))
     capacity_per_s = curves.achieved_per_s(measurements, job.plan.seconds)
     if capacity_per_s <= 0:
         raise WrongInput("the closed loop met nothing but refusals and errors: there is no capacity to share")
     steps = await curves.steps(job.plan, capacity_per_s, limit_ms, job.warm_up_s, begin)
-    curve = Curve(capacity_per_s, limit_ms, steps, curves.saturation_per_s(steps))
-    return Results(about, Figures.of(job.plan, measurements, elapsed_s), curve=curve)
+    curve = LoadCurve(capacity_per_s, limit_ms, steps, curves.saturation_per_s(steps))
+    return LoadResults(about, LoadFigures.of(job.plan, measurements, elapsed_s), curve=curve)
 
 
-async def _probe(plan: Plan) -> None:
+async def _probe(plan: LoadPlan) -> None:
     """Raises WrongInput unless one request has an outcome: better now than after ten thousand errors."""
     measurements = Measurements()
     try:
@@ -196,7 +202,7 @@ async def _probe(plan: Plan) -> None:
             answer = await send_once(plan.origin, plan.requests[0])
     except OSError as error:
         raise WrongInput(f"the first request failed: {error or type(error).__name__}") from error
-    measurements.take(answer, 0.0, 0.0, plan.rows)
+    measurements.record(answer, 0.0, 0.0, plan.rows)
     if measurements.errors:
         what = answer.body.decode("utf-8", "replace")[:300]
         raise WrongInput(f"the first request ended with {next(iter(measurements.errors))}: {what}")

@@ -32,8 +32,8 @@ from gateway.protocol.endings import ending_of
 from guards.confidence import uncertainty
 from guards.rows import Signals
 
-BATCH_ROWS = 128
-PART_S, BATCH_S = 60.0, 3600.0
+MAX_ROWS = 128
+BUDGET_S, DEADLINE_S = 60.0, 3600.0
 OUTPUT = "probabilities"
 BASELINE, JOINT, INPUT_ONLY = "msp", "joint", "input_only"
 
@@ -89,10 +89,10 @@ class DeploymentUnderTest:
         deployment = Deployment.read(folder)
         policy, artifacts = deployment.policy, load_artifacts(deployment)
         stores = Stores(_UnlimitedReview(), lambda principal: math.inf, {})
-        pipeline = compile_policy(_patient(policy), artifacts, stores)
+        pipeline = compile_policy(_with_long_budgets(policy), artifacts, stores)
         first, *others = pipeline.rungs
-        gone = Rung(replace(first.model, predictor=_FailingModel()), first.checks)
-        return cls(policy, artifacts, pipeline, replace(pipeline, rungs=(gone, *others)))
+        failing = Rung(replace(first.model, predictor=_FailingModel()), first.checks)
+        return cls(policy, artifacts, pipeline, replace(pipeline, rungs=(failing, *others)))
 
     @property
     def primary(self) -> str:
@@ -161,21 +161,23 @@ class DeploymentUnderTest:
         return certified.cut - min(stage.full.cuts.values()) if certified else 0.0
 
     def _batches(self, x: Rows) -> Iterator[Batch]:
-        until_s = asyncio.get_running_loop().time() + BATCH_S
-        for at in range(0, len(x), BATCH_ROWS):
-            rows = x[at : at + BATCH_ROWS]
+        until_s = asyncio.get_running_loop().time() + DEADLINE_S
+        for at in range(0, len(x), MAX_ROWS):
+            rows = x[at : at + MAX_ROWS]
             ids = tuple(f"bench-{at + i}" for i in range(len(rows)))
             yield Batch(ids, ids, {self.source: rows}, (until_s,) * len(rows))
 
 
-def _patient(policy: Policy) -> Policy:
+def _with_long_budgets(policy: Policy) -> Policy:
     """The same policy with a minute for every part."""
 
-    def patient(part: Any) -> Any:
-        return part.model_copy(update={"budget_s": PART_S})
+    def with_long_budget(part: Any) -> Any:
+        return part.model_copy(update={"budget_s": BUDGET_S})
 
-    checked = [rung.model_copy(update={"checks": [*map(patient, rung.checks)]}) for rung in policy.rungs]
-    parts = {"guards": [*map(patient, policy.guards)], "rungs": [*map(patient, checked)]}
+    checked = [
+        rung.model_copy(update={"checks": [*map(with_long_budget, rung.checks)]}) for rung in policy.rungs
+    ]
+    parts = {"guards": [*map(with_long_budget, policy.guards)], "rungs": [*map(with_long_budget, checked)]}
     return policy.model_copy(update=parts)
 
 

@@ -1,4 +1,4 @@
-"""Rows that should not be answered, made from good ones, and harmless changes that should be.
+"""Generated outliers, which no model should answer, and harmless changes of rows, which it should.
 
 From near to far: a mix of two real halves is close to the data, noise is not. No model is involved.
 """
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.cli.samples import Rows
+from gateway.policy.kinds.rows import Labels
 
-Labels: TypeAlias = NDArray[np.int64]
 Bounds: TypeAlias = tuple[float, float]
 FamilyArrays: TypeAlias = dict[str, NDArray[Any]]
 PATCHES = 4
@@ -37,7 +37,7 @@ def harmless(x: Rows, bounds: Bounds, seed: int) -> dict[str, Rows]:
             "10 % darker": x * (1 - BRIGHTER),
             "shifted one pixel": _shifted(x, bounds[0], rng),
         }
-    elif x.ndim == 2 and _whole(x):
+    elif x.ndim == 2 and _is_integral(x):
         families = {"one value off by one": _stepped(x, bounds, rng)}
     return {name: np.clip(rows, *bounds).astype(np.float32) for name, rows in families.items()}
 
@@ -57,17 +57,17 @@ def _pictures(x: Rows, y: Labels, bounds: Bounds, rng: np.random.Generator) -> F
 
 
 def _table(x: Rows, y: Labels, bounds: Bounds, rng: np.random.Generator) -> FamilyArrays:
-    whole: Callable[[NDArray[np.float64]], NDArray[np.float64]] = np.rint if _whole(x) else np.positive
-    low, height = x.min(0), x.max(0)
+    whole: Callable[[NDArray[np.float64]], NDArray[np.float64]] = np.rint if _is_integral(x) else np.positive
+    low, high = x.min(0), x.max(0)
     families: FamilyArrays = {
-        "uniform noise": whole(rng.uniform(low, height, x.shape)),
+        "uniform noise": whole(rng.uniform(low, high, x.shape)),
         "columns shuffled": rng.permuted(x, axis=0),
-        "constant": np.broadcast_to(whole(rng.uniform(low.max(), height.min(), (len(x), 1))), x.shape),
+        "constant": np.broadcast_to(whole(rng.uniform(low.max(), high.min(), (len(x), 1))), x.shape),
         "halves of two classes": np.where(
             np.arange(x.shape[1]) < x.shape[1] // 2, x, x[_of_another_class(y, rng)]
         ),
     }
-    if _whole(x):
+    if _is_integral(x):
         families["fractional"] = x + rng.uniform(-0.5, 0.5, x.shape)
     return families
 
@@ -117,5 +117,5 @@ def _stepped(x: Rows, bounds: Bounds, rng: np.random.Generator) -> Rows:
     return nudged
 
 
-def _whole(x: Rows) -> bool:
+def _is_integral(x: Rows) -> bool:
     return bool((x == np.rint(x)).all())

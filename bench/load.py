@@ -2,8 +2,8 @@
 
 An open loop sends at random intended times, whether or not the server keeps up, as real clients do. Latency
 counts from the *intended* time: a request that had to wait for a free connection because the server stalled
-has waited, and leaving that out (coordinated omission) would hide just the worst moments. What could not be
-sent in the end is an error, not a gap.
+has waited, and leaving that out (coordinated omission) would hide the worst latencies. A request that could
+not be sent counts as an error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.client import Connection, Origin, Response
+from bench.client import ClientConnection, Origin, Response
 from bench.measurements import Measurements
 from gateway.core.rows import F8
 
@@ -29,7 +29,7 @@ ProgressCallback = Callable[[float, Measurements], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LoadPlan:
     """How to load a server.
 
     rate: requests a second, at Poisson times; None: closed loop. rows: of each request. peer: the server is
@@ -48,14 +48,14 @@ class Plan:
     peer: bool = False
 
 
-async def run(
-    plan: Plan, warm_up_s: float, report_progress: ProgressCallback = lambda done_s, measurements: None
+async def run_load(
+    plan: LoadPlan, warm_up_s: float, report_progress: ProgressCallback = lambda done_s, measurements: None
 ) -> tuple[Measurements, float]:
     """Warms up, then measures: what came back, and in how many seconds.
 
     `report_progress` gets, five times a second, the seconds measured so far; below zero in the warm-up.
     """
-    connections = {Connection(plan.origin) for _ in range(plan.connections)}
+    connections = {ClientConnection(plan.origin) for _ in range(plan.connections)}
     try:
         if warm_up_s > 0:
             warming = replace(plan, seconds=warm_up_s, seed=plan.seed + 1)
@@ -81,9 +81,12 @@ def arrivals(rate: float, seconds: float, seed: int) -> F8:
 
 
 async def _timed(
-    plan: Plan, connections: set[Connection], measurements: Measurements, report_progress: ProgressCallback
+    plan: LoadPlan,
+    connections: set[ClientConnection],
+    measurements: Measurements,
+    report_progress: ProgressCallback,
 ) -> float:
-    """How many seconds one load took."""
+    """Runs one load; returns how many seconds it took."""
     begin_s = clock_s()
     reporting = asyncio.create_task(_report_progress(report_progress, measurements, begin_s))
     try:
@@ -100,29 +103,31 @@ class _Load:
     free, until the time is over.
     """
 
-    def __init__(self, plan: Plan, connections: set[Connection], measurements: Measurements) -> None:
+    def __init__(
+        self, plan: LoadPlan, connections: set[ClientConnection], measurements: Measurements
+    ) -> None:
         self._plan, self._connections, self._measurements = plan, connections, measurements
         self._requests = itertools.cycle(plan.requests)
         self._idle = deque(connections)
         self._due: deque[float] = deque()
         self._until_s = 0.0
-        self._over = False
+        self._ended = False
         self._all_idle = asyncio.Event()
 
     async def run(self) -> None:
-        """Until all is answered or given up."""
+        """Runs until every request is answered or has failed."""
         sweeping = asyncio.create_task(self._sweep())
         try:
             await (self._closed_loop() if self._plan.rate is None else self._open_loop(self._plan.rate))
         finally:
-            self._over = True
+            self._ended = True
             sweeping.cancel()
 
     async def _closed_loop(self) -> None:
         now_s = clock_s()
         self._until_s = now_s + self._plan.seconds
         for _ in range(len(self._idle)):
-            self._free(self._idle.popleft(), now_s)
+            self._send_next(self._idle.popleft(), now_s)
         await self._all_idle.wait()
 
     async def _open_loop(self, rate: float) -> None:
@@ -133,26 +138,26 @@ class _Load:
             self._measurements.late_s.append(now_s - at_s)
             self._due.append(at_s)
             if self._idle:
-                self._free(self._idle.popleft(), now_s)
+                self._send_next(self._idle.popleft(), now_s)
         try:
             async with asyncio.timeout(self._plan.drain_s):
                 while self._due or len(self._idle) < len(self._connections):
                     self._all_idle.clear()
                     await self._all_idle.wait()
         except TimeoutError:
-            self._give_up(len(times))
+            self._abandon(len(times))
 
-    def _give_up(self, count: int) -> None:
+    def _abandon(self, count: int) -> None:
         for connection in self._connections:
             connection.close()
         kind = f"not answered {self._plan.drain_s:g} s after the end: the rate is more than the server takes"
         for _ in range(count - self._measurements.requests):
             self._measurements.fail(kind)
 
-    def _free(self, connection: Connection, now_s: float) -> None:
+    def _send_next(self, connection: ClientConnection, now_s: float) -> None:
         if connection.closed:
             self._connections.remove(connection)
-            connection = Connection(self._plan.origin)
+            connection = ClientConnection(self._plan.origin)
             self._connections.add(connection)
         if self._due:
             connection.send(next(self._requests), self, self._due.popleft(), now_s)
@@ -170,23 +175,23 @@ class _Load:
             now_s = clock_s()
             for connection in list(self._connections):
                 if connection.in_flight and now_s - connection.sent_s > TIMEOUT_S:
-                    connection.give_up(f"no answer in {TIMEOUT_S:g} s")
+                    connection.fail(f"no answer in {TIMEOUT_S:g} s")
 
-    # what connections call
+    # ResponseHandler
 
-    def answered(self, connection: Connection, answer: Response) -> None:
+    def answered(self, connection: ClientConnection, answer: Response) -> None:
         now_s = clock_s()
-        self._measurements.take(answer, connection.since_s, now_s, self._plan.rows)
-        self._free(connection, now_s)
+        self._measurements.record(answer, connection.since_s, now_s, self._plan.rows)
+        self._send_next(connection, now_s)
 
-    def failed(self, connection: Connection, kind: str) -> None:
+    def failed(self, connection: ClientConnection, kind: str) -> None:
         self._measurements.fail(kind)
-        asyncio.get_running_loop().call_later(PAUSE_S, self._rested, connection)
+        asyncio.get_running_loop().call_later(PAUSE_S, self._resume, connection)
 
-    def _rested(self, connection: Connection) -> None:
-        """After a pause: a server that is down is not sent a million requests."""
-        if not self._over:
-            self._free(connection, clock_s())
+    def _resume(self, connection: ClientConnection) -> None:
+        """Sends the next request after a pause, so that a server that is down is not flooded."""
+        if not self._ended:
+            self._send_next(connection, clock_s())
 
 
 async def _until(at_s: float) -> None:

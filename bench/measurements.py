@@ -14,12 +14,12 @@ from typing import Self
 import numpy as np
 import orjson
 
-from bench.claims import OUTCOMES
 from bench.client import Response
+from gateway.core.decision import OUTCOME_NAMES
 from gateway.protocol.contract import ROW_OUTCOME
 from gateway.protocol.endings import Rejection
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
+PERCENTILE_SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
 MIN_MS = 1e-3
 REJECTIONS = frozenset(Rejection)
 SUCCESS = "answered"
@@ -27,7 +27,7 @@ SUCCESS = "answered"
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class LatencySummary:
     """Latencies in milliseconds. Each percentile is a latency that occurred."""
 
     n: int
@@ -46,7 +46,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class PercentilePoint:
     """A latency in milliseconds that so large a share of the requests did not exceed."""
 
     share: float
@@ -54,7 +54,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
+class HistogramBin:
     """So many latencies from low_ms, inclusive, to high_ms."""
 
     low_ms: float
@@ -62,16 +62,19 @@ class Bin:
     count: int
 
 
-def points(latencies_s: array[float]) -> list[Point]:
+def points(latencies_s: array[float]) -> list[PercentilePoint]:
     """The percentiles of which at least ten latencies lie above, and the maximum."""
     if not latencies_s:
         return []
     ms = np.sort(np.frombuffer(latencies_s, np.float64)) * 1e3
-    known = [share for share in SHARES if (1 - share) * len(ms) >= 10]
-    return [*(Point(share, percentile(ms, share)) for share in known), Point(1.0, float(ms[-1]))]
+    known = [share for share in PERCENTILE_SHARES if (1 - share) * len(ms) >= 10]
+    return [
+        *(PercentilePoint(share, percentile(ms, share)) for share in known),
+        PercentilePoint(1.0, float(ms[-1])),
+    ]
 
 
-def bins(latencies_s: array[float]) -> list[Bin]:
+def bins(latencies_s: array[float]) -> list[HistogramBin]:
     """Ten bins a decade, from the fastest to the slowest."""
     if not latencies_s:
         return []
@@ -79,7 +82,7 @@ def bins(latencies_s: array[float]) -> list[Bin]:
     first = int(tenths.min())
     counts = np.bincount((tenths - first).astype(int))
     return [
-        Bin(10 ** (at / 10), 10 ** ((at + 1) / 10), int(count))
+        HistogramBin(10 ** (at / 10), 10 ** ((at + 1) / 10), int(count))
         for at, count in enumerate(counts, start=first)
     ]
 
@@ -97,8 +100,8 @@ def _latencies() -> array[float]:
 class Measurements:
     """Filled while the load runs.
 
-    peer: the server is not ours; what it answers with success counts as `answered`.
-    late_s: how late the generator itself was (open loop only). first_s, last_s: when answers came.
+    peer: the server is not ours; each success that it returns counts as `answered`.
+    late_s: how late the generator itself sent (open loop only). first_s, last_s: when answers came.
     """
 
     peer: bool = False
@@ -109,7 +112,7 @@ class Measurements:
     first_s: float = math.nan
     last_s: float = math.nan
 
-    def take(self, answer: Response, since_s: float, now_s: float, rows: int) -> None:
+    def record(self, answer: Response, since_s: float, now_s: float, rows: int) -> None:
         """Counts one answer of a request with so many rows."""
         latencies = self.latencies_s.get((answer.outcome, answer.reason))
         if latencies is None:
@@ -148,7 +151,7 @@ class Measurements:
         key = answer.outcome, answer.reason
         if self.peer and not answer.outcome and 200 <= answer.status < 300:
             key = SUCCESS, ""
-        elif answer.outcome not in OUTCOMES:
+        elif answer.outcome not in OUTCOME_NAMES.values():
             self.fail(f"HTTP {answer.status}" if self.peer else f"HTTP {answer.status} without an outcome")
             return None
         elif answer.reason in REJECTIONS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
@@ -15,6 +16,8 @@ from bench.load import ProgressCallback
 from bench.measurements import Measurements
 
 WIDE = 150
+StatusCallback = Callable[[str], None]
+"""Gets one line on what is measured now."""
 
 
 def console(out: Path | None) -> Console:
@@ -34,14 +37,14 @@ def write(out: Path | None, found: object) -> None:
         out.write_bytes(body)
 
 
-def wrong(what: str) -> NoReturn:
+def wrong_input(what: str) -> NoReturn:
     """Prints what the user has to correct, and exits."""
     print(what, file=sys.stderr)
     sys.exit(2)
 
 
-class Steps:
-    """A bar over so many loads of `seconds` each after a warm-up: which it is, and how much time is left."""
+class LoadProgressBar:
+    """A progress bar over `count` loads of `seconds` each after a warm-up, with the time that is left."""
 
     def __init__(self, console: Console, count: int, seconds: float, warm_up_s: float) -> None:
         columns = (

@@ -1,6 +1,6 @@
-"""A load test as one HTML page that needs nothing else: plots as inline SVG, every number in a table too.
+"""A load test as one self-contained HTML page: plots as inline SVG, and every number in a table.
 
-Here values become positions on the page; `page.html` draws them.
+This module computes positions on the page; `page.html` draws them.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pathlib import Path
 
 import jinja2
 
-from bench.curve import Curve
-from bench.results import Figures, Results, curve_summary, how, rates, warnings
+from bench.curve import LoadCurve
+from bench.results import LoadFigures, LoadResults, curve_summary, how, rates, warnings
 
 LEFT, RIGHT, TOP, BOTTOM = 64.0, 932.0, 16.0, 310.0  # the plot inside its paper of 960 by 360
 LATENCY = "latency, ms"
 TONES = ("one", "two", "three")
 
-Place = tuple[float, float]
+Position = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,12 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class PlotLine:
     """One series. Its tone is a colour and a dash, so that lines differ without colour."""
 
     name: str
     tone: str
-    places: list[Place]
+    places: list[Position]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +71,13 @@ class Plot:
     y_label: str
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
-    lines: list[Line]
+    lines: list[PlotLine]
     bars: list[tuple[float, float, float, str]]
     level: tuple[float, str] | None = None
     upright: tuple[float, str] | None = None
 
 
-def page(results: Results) -> str:
+def render_page(results: LoadResults) -> str:
     """The page of one command's results."""
     home = jinja2.FileSystemLoader(Path(__file__).parent)
     paper = jinja2.Environment(
@@ -104,7 +104,7 @@ def page(results: Results) -> str:
     )
 
 
-def percentile_plot(loads: dict[str, Figures]) -> Plot | None:
+def percentile_plot(loads: dict[str, LoadFigures]) -> Plot | None:
     """Latency by the share of requests that it bounds, stretched towards the slow ones."""
     found = {name: load for name, load in loads.items() if load.percentiles}
     if not found:
@@ -113,7 +113,9 @@ def percentile_plot(loads: dict[str, Figures]) -> Plot | None:
     x = Axis(1.0, 10 ** math.ceil(math.log10(max(most, 10))), LEFT, RIGHT, log=True)
     y = _latency_axis(point.ms for load in found.values() for point in load.percentiles)
     lines = [
-        Line(name, tone, [(x.at(_rarity(p.share, load.latency_ms.n)), y.at(p.ms)) for p in load.percentiles])
+        PlotLine(
+            name, tone, [(x.at(_rarity(p.share, load.latency_ms.n)), y.at(p.ms)) for p in load.percentiles]
+        )
         for (name, load), tone in zip(found.items(), TONES, strict=False)
     ]
     shares = [(x.at(1 / (1 - s)), f"{100 * s:g} %") for s in (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)]
@@ -124,14 +126,14 @@ def percentile_plot(loads: dict[str, Figures]) -> Plot | None:
     )  # fmt: skip
 
 
-def curve_plot(curve: Curve) -> Plot:
+def curve_plot(curve: LoadCurve) -> Plot:
     """Latency by offered rate, with the limit and the saturation point."""
     steps = sorted((one for one in curve.steps if one.latency_ms.n), key=lambda one: one.offered_per_s)
     x = Axis(0.0, max(step.offered_per_s for step in curve.steps) * 1.05, LEFT, RIGHT, log=False)
     values = [ms for s in steps for ms in (s.latency_ms.p50, s.latency_ms.p99, s.latency_ms.p99_9)]
     y = _latency_axis([*values, curve.p99_limit_ms])
     lines = [
-        Line(
+        PlotLine(
             name, tone, [(x.at(step.offered_per_s), y.at(getattr(step.latency_ms, field))) for step in steps]
         )
         for name, field, tone in zip(("p50", "p99", "p99.9"), ("p50", "p99", "p99_9"), TONES, strict=True)
@@ -145,7 +147,7 @@ def curve_plot(curve: Curve) -> Plot:
     )  # fmt: skip
 
 
-def histogram_plot(name: str, load: Figures) -> Plot | None:
+def histogram_plot(name: str, load: LoadFigures) -> Plot | None:
     """How many requests took how long."""
     if not load.histogram:
         return None

@@ -15,17 +15,19 @@ from typing import Annotated
 import typer
 
 from bench import output
-from bench.report import QualitySettings, measure
-from bench.tables import tables
+from bench.report import QualitySettings, measure_quality
+from bench.tables import quality_tables
 from gateway.core.errors import Problems
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-Folder = Annotated[Path, typer.Argument(help="A calibrated deployment; it is only read.", metavar="DIR")]
-Data = Annotated[
+FolderArgument = Annotated[
+    Path, typer.Argument(help="A calibrated deployment; it is only read.", metavar="DIR")
+]
+DataOption = Annotated[
     Path | None, typer.Option(help="Good rows and y, unseen by any fit. [default: DIR/samples.npz]")
 ]
-Calibration = Annotated[
+CalibrationOption = Annotated[
     Path | None,
     typer.Option(help="What DIR was calibrated with, for --resplits. [default: DIR/var/calibration.npz]"),
 ]
@@ -33,11 +35,11 @@ Calibration = Annotated[
 
 @app.command()
 def quality(
-    folder: Folder,
-    data: Data = None,
+    folder: FolderArgument,
+    data: DataOption = None,
     out: Annotated[Path | None, typer.Option("--json", help="Everything as JSON; - for stdout.")] = None,
     resplits: Annotated[int, typer.Option(min=0, help="How often to draw the cut again.")] = 0,
-    calibration: Calibration = None,
+    calibration: CalibrationOption = None,
 ) -> None:
     """Measures what a deployment promises: false alarms, errors, and what its guards detect."""
     console = output.console(out)
@@ -46,12 +48,12 @@ def quality(
     )
     try:
         with console.status("loading") as status:
-            report = asyncio.run(measure(settings, status.update))
+            report = asyncio.run(measure_quality(settings, status.update))
     except Problems as error:
-        output.wrong("\n".join(map(str, error.problems)))
+        output.wrong_input("\n".join(map(str, error.problems)))
     except (OSError, ValueError) as error:
-        output.wrong(str(error))
-    for table in tables(report):
+        output.wrong_input(str(error))
+    for table in quality_tables(report):
         console.print(table, "")
     if report.faults:
         console.print(f"[bold red]{report.faults} guards failed on good rows: on_error decided instead[/]")

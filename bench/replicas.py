@@ -29,11 +29,11 @@ import typer
 
 from bench import output
 from bench.client import Origin
-from bench.load import Plan
+from bench.load import LoadPlan
 from bench.machine import machine
-from bench.peers.cases import CASES, Case
-from bench.peers.compare import deployment
-from bench.peers.measure import Round, measure
+from bench.peers.compare import copy_with_key
+from bench.peers.load_cases import LOAD_CASES, LoadCase
+from bench.peers.measure import Round, measure_round
 from bench.peers.proc import Process, tree
 from bench.peers.process import free_port, running
 from bench.peers.ratios import MedianWithRange, ratios
@@ -41,14 +41,14 @@ from bench.requests import WrongInput
 
 TITLE = b"ray::ServeReplica:"
 READY = "serving "
-COUNTS = (1, 2)
+REPLICA_COUNTS = (1, 2)
 START_S, POLL_S = 120.0, 0.1
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class ReplicaRound:
     """One round. busy: the share of its core that each replica used in the middle half of it."""
 
     round: Round
@@ -56,14 +56,14 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
+class ReplicaResults:
     """rounds: of each number of replicas. throughput: of two over one, round by round."""
 
     machine: dict[str, str]
     case: str
     connections: int
     seconds: float
-    rounds: dict[str, list[Measured]]
+    rounds: dict[str, list[ReplicaRound]]
     throughput: MedianWithRange
 
 
@@ -73,32 +73,32 @@ def replicas(
     seconds: Annotated[float, typer.Option(min=0.1, help="How long a round measures.")] = 8.0,
     warm_up: Annotated[float, typer.Option(min=0.1, help="Seconds of the same load before that.")] = 2.0,
     connections: Annotated[int, typer.Option(min=1, max=4096, help="Requests in flight.")] = 64,
-    case: Annotated[str, typer.Option(help=f"Of {', '.join(CASES)}.")] = "json1",
+    case: Annotated[str, typer.Option(help=f"Of {', '.join(LOAD_CASES)}.")] = "json1",
     folder: Annotated[Path, typer.Option("--dir", help="The deployment.")] = Path("configs/fashion"),
     out: Annotated[Path | None, typer.Option("--json", help="Everything as JSON; - for stdout.")] = None,
 ) -> None:
     """Measures one and two replicas in turns, and prints the ratio."""
     console = output.console(out)
-    found: dict[str, list[Measured]] = {str(count): [] for count in COUNTS}
+    found: dict[str, list[ReplicaRound]] = {str(count): [] for count in REPLICA_COUNTS}
     try:
-        if case not in CASES:
-            raise WrongInput(f"--case: {case!r} is none of {', '.join(CASES)}")
-        if len(os.sched_getaffinity(0)) < max(COUNTS):
-            raise WrongInput(f"{max(COUNTS)} replicas need {max(COUNTS)} cores")
+        if case not in LOAD_CASES:
+            raise WrongInput(f"--case: {case!r} is none of {', '.join(LOAD_CASES)}")
+        if len(os.sched_getaffinity(0)) < max(REPLICA_COUNTS):
+            raise WrongInput(f"{max(REPLICA_COUNTS)} replicas need {max(REPLICA_COUNTS)} cores")
         with ProcessPoolExecutor(1, get_context("spawn")) as generator:
-            for count in COUNTS * rounds:
-                one = _round(count, CASES[case], folder, connections, seconds, warm_up, generator)
+            for count in REPLICA_COUNTS * rounds:
+                one = _round(count, LOAD_CASES[case], folder, connections, seconds, warm_up, generator)
                 found[str(count)].append(one)
                 console.print(_round_text(count, one))
     except WrongInput as error:
-        output.wrong(str(error))
-    single, double = ([one.round.requests_per_s for one in found[str(count)]] for count in COUNTS)
+        output.wrong_input(str(error))
+    single, double = ([one.round.requests_per_s for one in found[str(count)]] for count in REPLICA_COUNTS)
     ratio = ratios(double, single)
     console.print(f"two over one: {ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})")
-    output.write(out, Results(machine(), case, connections, seconds, found, ratio))
+    output.write(out, ReplicaResults(machine(), case, connections, seconds, found, ratio))
 
 
-def _round_text(count: int, one: Measured) -> str:
+def _round_text(count: int, one: ReplicaRound) -> str:
     busy = ", ".join(f"{share:.2f}" for share in one.busy)
     found = one.round
     return f"{count} replicas: {found.requests_per_s:.0f} requests/s, p99 {found.p99_ms:.1f} ms, busy {busy}"
@@ -106,17 +106,17 @@ def _round_text(count: int, one: Measured) -> str:
 
 def _round(
     count: int,
-    case: Case,
+    case: LoadCase,
     folder: Path,
     connections: int,
     seconds: float,
     warm_up_s: float,
     generator: ProcessPoolExecutor,
-) -> Measured:
+) -> ReplicaRound:
     """One cluster from its start to its end."""
     cores = sorted(os.sched_getaffinity(0))[:count]
     with TemporaryDirectory(prefix="replicas-") as temporary:
-        bodies = deployment(folder, Path(temporary) / "deployment", outliers=0.0)
+        bodies = copy_with_key(folder, Path(temporary) / "deployment", outliers=0.0)
         origin, log = Origin("127.0.0.1", free_port(), tls=False), Path(temporary) / "log"
         ports = ["--port", str(origin.port), "--grpc-port", str(free_port())]
         ports += ["--admin-port", str(free_port())]
@@ -126,11 +126,11 @@ def _round(
             _wait(child, log)
             pids = replica_pids(child.pid, count)
             pin(pids, cores)
-            plan = Plan(origin, requests, case.rows, case.connections or connections, seconds)
-            measurement = generator.submit(measure, plan, warm_up_s, child.pid, frozenset(cores))
+            plan = LoadPlan(origin, requests, case.rows, case.connections or connections, seconds)
+            measurement = generator.submit(measure_round, plan, warm_up_s, child.pid, frozenset(cores))
             time.sleep(warm_up_s + seconds / 4)
             busy = busy_shares(pids, seconds / 2)
-            return Measured(measurement.result(), busy)
+            return ReplicaRound(measurement.result(), busy)
 
 
 def _wait(child: subprocess.Popen[bytes], log: Path) -> None:
@@ -174,5 +174,5 @@ def busy_shares(pids: Sequence[int], seconds: float) -> list[float]:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # servers end with us, however we end
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers are stopped too
     app(prog_name="python -m bench.replicas")

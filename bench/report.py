@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import claims
-from bench.claims import Claim
+from bench import measured_shares
 from bench.deployment_under_test import INPUT_ONLY, JOINT, DeploymentUnderTest
 from bench.machine import machine
-from bench.resplits import Draw, Resplit, resplit
+from bench.measured_shares import MeasuredShare
+from bench.output import StatusCallback
+from bench.resplits import Resplit, ResplitSettings, resplit
 from bench.roc import auroc, detection_rate
-from bench.rows import LabelledRows, RowGroup, groups, unfitted
+from bench.rows import LabelledRows, RowGroup, row_groups, unfitted
 from gateway.calibration.folds import SEED
 from gateway.core.rows import F8
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +28,7 @@ class QualitySettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class FamilyFigures:
     """Rows of one kind, as shares of all n. `wrong` is None where no class is right.
 
     diverted: not answered by a model. stopped: by the guards. *_broken: while the primary fails. auroc,
@@ -50,7 +48,7 @@ class Family:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class QualityReport:
     """One deployment, measured."""
 
     policy: str
@@ -63,34 +61,38 @@ class Report:
     faults: int
     guards: list[str]
     machine: dict[str, str]
-    healthy: list[Claim]
-    broken: list[Claim]
-    families: list[Family]
+    healthy: list[MeasuredShare]
+    broken: list[MeasuredShare]
+    families: list[FamilyFigures]
     resplits: list[Resplit]
 
 
-async def measure(settings: QualitySettings, progress: Progress = lambda step: None) -> Report:
+async def measure_quality(
+    settings: QualitySettings, show_status: StatusCallback = lambda step: None
+) -> QualityReport:
     """Raises PolicyError or ArtifactError as a gateway would at start; ValueError or OSError for the data."""
     deployment = DeploymentUnderTest.open(settings.folder)
     try:
-        return await _measure(deployment, settings, progress)
+        return await _measure(deployment, settings, show_status)
     finally:
         deployment.artifacts.close()
 
 
-async def _measure(deployment: DeploymentUnderTest, settings: QualitySettings, progress: Progress) -> Report:
+async def _measure(
+    deployment: DeploymentUnderTest, settings: QualitySettings, show_status: StatusCallback
+) -> QualityReport:
     good = LabelledRows.load(settings.data, deployment.source)
     certificate = deployment.artifacts.certificate
     held = unfitted(settings.calibration, deployment.source, certificate) if settings.splits else None
-    progress(f"{len(good.y)} good rows")
+    show_status(f"{len(good.y)} good rows")
     whole, clean = await deployment.decide(good.x), await deployment.score(good.x)
-    progress(f"{len(good.y)} good rows while {deployment.primary} is broken")
+    show_status(f"{len(good.y)} good rows while {deployment.primary} is broken")
     input_only = await deployment.decide(good.x, broken=True)
     families = []
-    for group in groups(settings.folder, deployment.policy, deployment.source, good):
-        progress(f"{group.origin}: {group.name}")
+    for group in row_groups(settings.folder, deployment.policy, deployment.source, good):
+        show_status(f"{group.origin}: {group.name}")
         families.append(await _family(deployment, clean, group))
-    return Report(
+    return QualityReport(
         policy=deployment.artifacts.tag,
         mode=deployment.policy.mode,
         population=certificate.population,
@@ -101,18 +103,18 @@ async def _measure(deployment: DeploymentUnderTest, settings: QualitySettings, p
         faults=whole.faults,
         guards=deployment.calibrated,
         machine=machine(),
-        healthy=claims.healthy(whole, good.y, certificate, deployment.primary),
-        broken=claims.broken(input_only, good.y, certificate, deployment.primary),
+        healthy=measured_shares.healthy(whole, good.y, certificate, deployment.primary),
+        broken=measured_shares.broken(input_only, good.y, certificate, deployment.primary),
         families=families,
-        resplits=await _resplits(deployment, settings, held, clean, progress) if held else [],
+        resplits=await _resplits(deployment, settings, held, clean, show_status) if held else [],
     )
 
 
-async def _family(deployment: DeploymentUnderTest, clean: dict[str, F8], group: RowGroup) -> Family:
+async def _family(deployment: DeploymentUnderTest, clean: dict[str, F8], group: RowGroup) -> FamilyFigures:
     outcomes, input_only = await deployment.decide(group.x), await deployment.decide(group.x, broken=True)
     scores = await deployment.score(group.x)
     budget = deployment.policy.false_alarm_budget
-    return Family(
+    return FamilyFigures(
         name=group.name,
         origin=group.origin,
         n=len(group.x),
@@ -131,13 +133,15 @@ async def _resplits(
     settings: QualitySettings,
     held: LabelledRows,
     clean: dict[str, F8],
-    progress: Progress,
+    show_status: StatusCallback,
 ) -> list[Resplit]:
     """Of the whole pipeline and of its input-only form; of one population, and of the good rows measured."""
-    progress(f"scoring {len(held.y)} calibration rows")
+    show_status(f"scoring {len(held.y)} calibration rows")
     pool = await deployment.score(held.x)
-    progress(f"{settings.splits} re-splits")
-    draw = Draw(deployment.policy.false_alarm_budget, deployment.policy.delta, settings.splits, SEED)
+    show_status(f"{settings.splits} re-splits")
+    draw = ResplitSettings(
+        deployment.policy.false_alarm_budget, deployment.policy.delta, settings.splits, SEED
+    )
     return [
         resplit(f"{name}, {where}", pool[name], fresh, draw)
         for name in (JOINT, INPUT_ONLY)

@@ -24,8 +24,8 @@ from gateway.deployment.deployment import Deployment
 from gateway.policy.schema import Policy
 from gateway.protocol.contract import ROW_OUTCOME
 
-MOST, MOST_BYTES = 512, 64 * 1024 * 1024
-TIMEOUT_S = 5.0
+MAX_REQUESTS, MAX_REQUESTS_BYTES = 512, 64 * 1024 * 1024
+METADATA_TIMEOUT_S = 5.0
 
 
 class WrongInput(Exception):
@@ -46,7 +46,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Mix:
+class RequestMix:
     """What to send: rows a request, the share of requests that are made of outliers, JSON or binary."""
 
     rows: int = 1
@@ -55,7 +55,7 @@ class Mix:
     seed: int = 0
 
 
-def find(url: str, folder: Path, key: str | None) -> Target:
+def find_target(url: str, folder: Path, key: str | None) -> Target:
     """The model behind a URL: `http://host:port`, with the folder's name, or `.../v2/models/NAME`.
 
     Raises:  WrongInput: not reachable, no such model, no valid key, a form that samples cannot fill.
@@ -81,16 +81,18 @@ def find(url: str, folder: Path, key: str | None) -> Target:
     )
 
 
-def render(target: Target, folder: Path, mix: Mix) -> list[bytes]:
+def render_requests(target: Target, folder: Path, mix: RequestMix) -> list[bytes]:
     """Whole HTTP requests, at most 512 or 64 MiB of them, in random order. Raises WrongInput."""
     samples = _samples(target, folder)
     rng = np.random.default_rng(mix.seed)
     outliers = _outliers(samples, folder, mix)
-    first = _render(target, samples.clean[rng.integers(0, len(samples.clean), mix.rows)], mix.binary)
-    count = min(MOST, max(2, MOST_BYTES // len(first)))
+    first = _render_request(target, samples.clean[rng.integers(0, len(samples.clean), mix.rows)], mix.binary)
+    count = min(MAX_REQUESTS, max(2, MAX_REQUESTS_BYTES // len(first)))
     bad = round(mix.outliers * count)
     pools = [outliers] * bad + [samples.clean] * (count - bad)
-    requests = [_render(target, pool[rng.integers(0, len(pool), mix.rows)], mix.binary) for pool in pools]
+    requests = [
+        _render_request(target, pool[rng.integers(0, len(pool), mix.rows)], mix.binary) for pool in pools
+    ]
     return [requests[i] for i in rng.permutation(count)]
 
 
@@ -99,7 +101,7 @@ def deadline_ms(folder: Path) -> float:
     return _policy(folder).deadline_s * 1e3
 
 
-def _render(target: Target, x: Rows, binary: bool) -> bytes:
+def _render_request(target: Target, x: Rows, binary: bool) -> bytes:
     tensor: dict[str, Any] = {"name": target.source, "datatype": "FP32", "shape": x.shape}
     outputs: list[dict[str, Any]] = [
         {"name": name, "parameters": {"binary_data": binary}} for name in target.outputs
@@ -135,7 +137,7 @@ def _policy(folder: Path) -> Policy:
 
 def _get(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
     try:
-        reply = httpx.get(url, headers=headers, timeout=TIMEOUT_S)
+        reply = httpx.get(url, headers=headers, timeout=METADATA_TIMEOUT_S)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise WrongInput(f"{url}: cannot be reached: {error}") from error
     if reply.status_code in (401, 403):
@@ -159,7 +161,7 @@ def _samples(target: Target, folder: Path) -> Samples:
     return samples
 
 
-def _outliers(samples: Samples, folder: Path, mix: Mix) -> Rows:
+def _outliers(samples: Samples, folder: Path, mix: RequestMix) -> Rows:
     """The folder's outliers, or some made from its samples."""
     bounds = float(samples.clean.min()), float(samples.clean.max())
     found = samples.families or families.outliers(samples.clean, samples.y, bounds, mix.seed)

@@ -1,10 +1,10 @@
-"""Is the certificate's arithmetic right, and does its population cover the rows that come?
+"""Re-splits: whether the certificate's arithmetic is right, and its population covers the rows received.
 
 The guards stay as fitted; only the cut is drawn again. Each time, held-out rows that no guard was fitted on
 are split in two: one half sets the cut, the other counts false alarms.
 
 * **Same population**: both halves from the calibration data. Random halves of anything are exchangeable, so
-  this tests ties and arithmetic, not luck. Without ties the number of alarms among m rows is exactly
+  this tests ties and arithmetic. Without ties the number of alarms among m rows is exactly
   beta-binomial, BB(m, k, n + 1 - k), for every set of scores. So the share of splits over the budget has an
   exact expectation, above delta: the certificate bounds the true rate, and m rows only sample it.
 * **Fresh rows**: the cut from half of the calibration data, the alarms counted on the test set. If that is
@@ -43,7 +43,7 @@ class Resplit:
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class ResplitSettings:
     """What each cut is to promise, and how many to draw."""
 
     budget: float
@@ -52,7 +52,7 @@ class Draw:
     seed: int
 
 
-def resplit(what: str, pool: F8, fresh: F8 | None, draw: Draw) -> Resplit:
+def resplit(what: str, pool: F8, fresh: F8 | None, draw: ResplitSettings) -> Resplit:
     """Draws the cut again and again from half of the pool; counts alarms in the rest of it, or in `fresh`.
 
     Raises:  ValueError if half of the pool cannot support the budget.

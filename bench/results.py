@@ -10,13 +10,13 @@ from typing import Self
 
 from rich.table import Table
 
-from bench.curve import KEPT_UP, Curve
-from bench.load import Plan
+from bench.curve import KEPT_UP, LoadCurve
+from bench.load import LoadPlan
 from bench.machine import machine
-from bench.measurements import Bin, Measurements, Point, Spread, bins, points
+from bench.measurements import HistogramBin, LatencySummary, Measurements, PercentilePoint, bins, points
 
-COLOURS = {"served": "green", "degraded": "yellow", "deferred": "cyan", "refused": "red"}
-ANSWERED = ("served", "degraded")
+OUTCOME_COLOURS = {"served": "green", "degraded": "yellow", "deferred": "cyan", "refused": "red"}
+ANSWERED_OUTCOMES = ("served", "degraded")
 LIMITED = 0.05
 LATE_MS = 1.0
 
@@ -29,11 +29,11 @@ class OutcomeFigures:
     reason: str
     requests: int
     share: float
-    latency_ms: Spread
+    latency_ms: LatencySummary
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class LoadFigures:
     """All figures of one load. late_ms: how much later than intended the generator sent (open loop)."""
 
     loop: str
@@ -45,18 +45,20 @@ class Figures:
     rows_answered_per_s: float
     rows: dict[str, int]
     ended: list[OutcomeFigures]
-    latency_ms: Spread
-    percentiles: list[Point]
-    histogram: list[Bin]
-    late_ms: Spread
+    latency_ms: LatencySummary
+    percentiles: list[PercentilePoint]
+    histogram: list[HistogramBin]
+    late_ms: LatencySummary
     errors: dict[str, int]
 
     @classmethod
-    def of(cls, plan: Plan, measurements: Measurements, elapsed_s: float) -> Self:
+    def of(cls, plan: LoadPlan, measurements: Measurements, elapsed_s: float) -> Self:
         """The figures of one load that took so long, what was in flight at its end included."""
         latencies_s = measurements.all_s()
         ended = [
-            OutcomeFigures(outcome, reason, len(part), len(part) / measurements.requests, Spread.of(part))
+            OutcomeFigures(
+                outcome, reason, len(part), len(part) / measurements.requests, LatencySummary.of(part)
+            )
             for (outcome, reason), part in sorted(measurements.latencies_s.items())
             if part
         ]
@@ -67,13 +69,13 @@ class Figures:
             elapsed_s=elapsed_s,
             requests=measurements.requests,
             requests_per_s=len(latencies_s) / elapsed_s,
-            rows_answered_per_s=sum(measurements.rows[outcome] for outcome in ANSWERED) / elapsed_s,
+            rows_answered_per_s=sum(measurements.rows[outcome] for outcome in ANSWERED_OUTCOMES) / elapsed_s,
             rows=dict(measurements.rows),
             ended=ended,
-            latency_ms=Spread.of(latencies_s),
+            latency_ms=LatencySummary.of(latencies_s),
             percentiles=points(latencies_s),
             histogram=bins(latencies_s),
-            late_ms=Spread.of(measurements.late_s),
+            late_ms=LatencySummary.of(measurements.late_s),
             errors=dict(measurements.errors),
         )
 
@@ -93,7 +95,7 @@ class RunDescription:
     warm_up_s: float
 
     @classmethod
-    def of(cls, model: str, command: str, plan: Plan, outliers: float, warm_up_s: float) -> Self:
+    def of(cls, model: str, command: str, plan: LoadPlan, outliers: float, warm_up_s: float) -> Self:
         """Of a load that starts now, on this machine."""
         return cls(
             model=model,
@@ -109,7 +111,7 @@ class RunDescription:
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
+class LoadResults:
     """Everything that one command measured.
 
     callers: the load that was asked for; with a curve the closed loop that found the capacity. abusive: the
@@ -117,13 +119,13 @@ class Results:
     """
 
     about: RunDescription
-    callers: Figures
-    alone: Figures | None = None
-    abusive: Figures | None = None
-    curve: Curve | None = None
+    callers: LoadFigures
+    alone: LoadFigures | None = None
+    abusive: LoadFigures | None = None
+    curve: LoadCurve | None = None
 
     @property
-    def loads(self) -> dict[str, Figures]:
+    def loads(self) -> dict[str, LoadFigures]:
         """Every load by its name."""
         if self.abusive is None or self.alone is None:
             return {"callers": self.callers}
@@ -141,7 +143,7 @@ class Results:
         return not any(errors) and bool(self.callers.ended)
 
 
-def tables(results: Results) -> Iterator[Table | str]:
+def load_tables(results: LoadResults) -> Iterator[Table | str]:
     """Tables of the figures, and warnings of what may mislead."""
     for name, load in results.loads.items():
         title = f"{results.about.model}, {name}" if len(results.loads) > 1 else results.about.model
@@ -151,7 +153,7 @@ def tables(results: Results) -> Iterator[Table | str]:
     yield from (f"[yellow]{what}[/]" for what in warnings(results))
 
 
-def warnings(results: Results) -> Iterator[str]:
+def warnings(results: LoadResults) -> Iterator[str]:
     """What a reader of the figures should know first."""
     limited = _limited(results.callers)
     if limited > LIMITED:
@@ -170,7 +172,7 @@ def warnings(results: Results) -> Iterator[str]:
         yield f"refused already at {share:.0%} of the capacity: is the review queue full?"
 
 
-def curve_summary(curve: Curve) -> str:
+def curve_summary(curve: LoadCurve) -> str:
     """The saturation point as text, with its definition."""
     found = curve.saturation_per_s
     point = "no step kept up" if found is None else f"saturation at {found:.0f} requests/s"
@@ -180,7 +182,7 @@ def curve_summary(curve: Curve) -> str:
     )
 
 
-def rates(load: Figures, rows_a_request: int) -> str:
+def rates(load: LoadFigures, rows_a_request: int) -> str:
     """Throughput as text."""
     text = f"{load.requests_per_s:.0f} requests/s; {load.rows_answered_per_s:.0f} rows/s answered"
     if rows_a_request == 1:
@@ -189,13 +191,13 @@ def rates(load: Figures, rows_a_request: int) -> str:
     return f"{text}\nrows: {ends}; a request ends as its worst row"
 
 
-def how(load: Figures) -> str:
+def how(load: LoadFigures) -> str:
     """The kind of load as text."""
     loop = "closed loop" if load.rate is None else f"open loop at {load.rate:g} requests/s"
     return f"{loop}, {load.connections} connections, {load.elapsed_s:.1f} s"
 
 
-def _outcomes(title: str, load: Figures, about: RunDescription) -> Table:
+def _outcomes(title: str, load: LoadFigures, about: RunDescription) -> Table:
     size = f"{about.rows_a_request} rows and {about.request_bytes} bytes a request"
     table = _table(f"{title}: {how(load)}, {size}", rates(load, about.rows_a_request))
     table.add_column("outcome", no_wrap=True)
@@ -203,7 +205,9 @@ def _outcomes(title: str, load: Figures, about: RunDescription) -> Table:
     _numbers(table, "requests", "share", "p50 ms", "p90", "p99", "p99.9", "max")
     for one in load.ended:
         counts = str(one.requests), f"{one.share:.1%}"
-        table.add_row(f"[{COLOURS[one.outcome]}]{one.outcome}[/]", one.reason, *counts, *_ms(one.latency_ms))
+        table.add_row(
+            f"[{OUTCOME_COLOURS[one.outcome]}]{one.outcome}[/]", one.reason, *counts, *_ms(one.latency_ms)
+        )
     table.add_section()
     table.add_row("all", "", str(sum(one.requests for one in load.ended)), "", *_ms(load.latency_ms))
     for kind, count in load.errors.items():
@@ -211,7 +215,7 @@ def _outcomes(title: str, load: Figures, about: RunDescription) -> Table:
     return table
 
 
-def _curve(curve: Curve) -> Table:
+def _curve(curve: LoadCurve) -> Table:
     table = _table(
         "open loops at shares of the capacity, latency from the intended start", curve_summary(curve)
     )
@@ -248,7 +252,7 @@ def _numbers(table: Table, *names: str) -> None:
         table.add_column(name, justify="right")
 
 
-def _limited(load: Figures) -> float:
+def _limited(load: LoadFigures) -> float:
     return sum(one.share for one in load.ended if one.reason == "rate_limited")
 
 
@@ -256,5 +260,5 @@ def _known(ms: float) -> float:
     return -math.inf if math.isnan(ms) else ms
 
 
-def _ms(spread: Spread) -> tuple[str, ...]:
+def _ms(spread: LatencySummary) -> tuple[str, ...]:
     return tuple(f"{ms:.2f}" for ms in (spread.p50, spread.p90, spread.p99, spread.p99_9, spread.max))

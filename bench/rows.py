@@ -31,11 +31,11 @@ class LabelledRows:
     @classmethod
     def load(cls, path: Path, source: str) -> Self:
         """From an .npz. Raises ValueError or OSError."""
-        held = arrays.load(path)
+        content = arrays.load(path)
         for name in (source, "y"):
-            if name not in held:
-                raise ValueError(f"{path}: holds {', '.join(sorted(held))}, and no {name!r}")
-        return cls(_real(held[source]), held["y"].astype(np.int64))
+            if name not in content:
+                raise ValueError(f"{path}: holds {', '.join(sorted(content))}, and no {name!r}")
+        return cls(_real(content[source]), content["y"].astype(np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,13 @@ class RowGroup:
     y: NDArray[np.int64] | None = None
 
 
-def groups(folder: Path, policy: Policy, source: str, good: LabelledRows) -> Iterator[RowGroup]:
+def row_groups(folder: Path, policy: Policy, source: str, good: LabelledRows) -> Iterator[RowGroup]:
     """The outliers that the folder brings, those made from good rows, and harmless changes of these."""
     path = folder / "outliers.npz"
-    held = arrays.load(path) if path.exists() else {}
-    for name, array in held.items():
+    content = arrays.load(path) if path.exists() else {}
+    for name, array in content.items():
         if array.ndim == good.x.ndim:
-            yield RowGroup("file", name, _real(array), held.get(f"{name}_y"))
+            yield RowGroup("file", name, _real(array), content.get(f"{name}_y"))
     x, y = good.x[:MADE_ROWS], good.y[:MADE_ROWS]
     limits = policy.inputs.get(source)
     bounds = (limits.low, limits.high) if limits else (float(good.x.min()), float(good.x.max()))
@@ -71,13 +71,13 @@ def unfitted(path: Path, source: str, certificate: Certificate) -> LabelledRows:
     """
     if sha256(path) != certificate.digests.data:
         raise ValueError(f"{path}: is not the data that this deployment was calibrated with")
-    held = LabelledRows.load(path, source)
-    folds = fold_indices(len(held.y))
+    content = LabelledRows.load(path, source)
+    folds = fold_indices(len(content.y))
     rows = np.concatenate([folds[name] for name in UNFITTED])
-    return LabelledRows(held.x[rows], held.y[rows])
+    return LabelledRows(content.x[rows], content.y[rows])
 
 
 def _real(rows: NDArray[Any]) -> Rows:
-    """Bytes are pictures, 255 for 1.0."""
+    """Rows as float32; uint8 rows are pictures, scaled so that 255 is 1.0."""
     scaled = rows / np.float32(255) if rows.dtype == np.uint8 else rows
     return scaled.astype(np.float32)

@@ -7,19 +7,24 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from rich.table import Table
 
-from bench.claims import Claim, Verdict
 from bench.deployment_under_test import BASELINE, INPUT_ONLY, JOINT
-from bench.report import Family, Report
+from bench.measured_shares import MeasuredShare, PromiseVerdict
+from bench.report import FamilyFigures, QualityReport
 from bench.resplits import Resplit
 
-COLOURS = {Verdict.HOLDS: "green", Verdict.CONSISTENT: "yellow", Verdict.BROKEN: "bold red", Verdict.NONE: ""}
+VERDICT_COLOURS = {
+    PromiseVerdict.HOLDS: "green",
+    PromiseVerdict.CONSISTENT: "yellow",
+    PromiseVerdict.BROKEN: "bold red",
+    PromiseVerdict.NONE: "",
+}
 
 
-def tables(report: Report) -> Iterator[Table]:
+def quality_tables(report: QualityReport) -> Iterator[Table]:
     """Every table of a report."""
     about = f"{report.policy}, {report.rows} good rows of {report.data}"
-    yield _claims(f"{about}: everything works", report.healthy)
-    yield _claims("the same rows while the primary is broken", report.broken)
+    yield _share_table(f"{about}: everything works", report.healthy)
+    yield _share_table("the same rows while the primary is broken", report.broken)
     if report.families:
         yield _families(report)
         yield _scores("AUROC against the good rows", report, [f.auroc for f in report.families])
@@ -37,18 +42,18 @@ def _table(title: str, first: str, *others: str, caption: str | None = None) -> 
     return table
 
 
-def _claims(title: str, claims: Sequence[Claim]) -> Table:
+def _share_table(title: str, claims: Sequence[MeasuredShare]) -> Table:
     table = _table(title, "share of rows", "rows", "of", "measured", "95 % interval", "promised", "verdict")
     for one in claims:
         promised = "" if one.promised is None else f"<= {one.promised:.1%}"
-        colour = COLOURS[one.verdict]
+        colour = VERDICT_COLOURS[one.verdict]
         verdict = f"[{colour}]{one.verdict}[/]" if colour else str(one.verdict)
         measured, low, high = (f"{share:.2%}" if one.n else "-" for share in (one.share, one.low, one.high))
         table.add_row(one.what, str(one.events), str(one.n), measured, f"{low} .. {high}", promised, verdict)
     return table
 
 
-def _families(report: Report) -> Table:
+def _families(report: QualityReport) -> Table:
     table = _table(
         "outcomes of outliers, and of harmless change",
         "family", "from", "rows", "diverted", "stopped", "wrongly\nanswered",
@@ -63,7 +68,7 @@ def _families(report: Report) -> Table:
     return table
 
 
-def _scores(title: str, report: Report, figures: Sequence[Mapping[str, float]]) -> Table:
+def _scores(title: str, report: QualityReport, figures: Sequence[Mapping[str, float]]) -> Table:
     same = {JOINT} if len(report.guards) == 1 else set()
     names = [name for name in figures[0] if name not in same]
     caption = (
@@ -83,7 +88,7 @@ def _scores(title: str, report: Report, figures: Sequence[Mapping[str, float]]) 
     return table
 
 
-def _in_sections(table: Table, families: Sequence[Family]) -> Iterator[Family]:
+def _in_sections(table: Table, families: Sequence[FamilyFigures]) -> Iterator[FamilyFigures]:
     """The families, with a line wherever they come from elsewhere."""
     for before, family in zip([None, *families], families, strict=False):
         if before is not None and before.origin != family.origin:
@@ -95,7 +100,7 @@ def _figure(share: float, bold: bool = False) -> str:
     return f"[bold]{100 * share:.1f}[/]" if bold else f"{100 * share:.1f}"
 
 
-def _resplits(report: Report, resplits: Sequence[Resplit]) -> Table:
+def _resplits(report: QualityReport, resplits: Sequence[Resplit]) -> Table:
     table = _table(
         f"false alarms when the cut is drawn again, {resplits[0].splits} times; budget {report.budget:.1%}",
         "risk, where the alarms are counted", "cut from", "counted in", "mean", "expected",

@@ -21,14 +21,14 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import output
-from bench.load import Plan
-from bench.peers.wrk import missing, wrk
-from bench.requests import Mix, find, render
-from bench.same_answers.tree import WrongTree, checked, serving
+from bench.load import LoadPlan
+from bench.peers.wrk import wrk, wrk_is_missing
+from bench.requests import RequestMix, find_target, render_requests
+from bench.same_answers.tree import WrongTree, require_environment, serve_tree
 
-HERE = Path(__file__).resolve().parents[1]
+THIS_TREE = Path(__file__).resolve().parents[1]
 ALL_CORES = frozenset({0, 1})
-FORMS = {"JSON": False, "binary": True}
+BINARY_BY_FORM = {"JSON": False, "binary": True}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -60,13 +60,20 @@ def tree_throughput(
 ) -> None:
     """Compares the throughput of this tree with another one's, in turns."""
     console = output.console(out)
-    if missing():
-        output.wrong("wrk is not installed")
+    if wrk_is_missing():
+        output.wrong_input("wrk is not installed")
     try:
         with console.status(f"{2 * 2 * rounds * seconds} s of load"):
-            found = _measure(checked(HERE), checked(other), deployment, rounds, seconds, connections)
+            found = _measure(
+                require_environment(THIS_TREE),
+                require_environment(other),
+                deployment,
+                rounds,
+                seconds,
+                connections,
+            )
     except WrongTree as error:
-        output.wrong(str(error))
+        output.wrong_input(str(error))
     _print(console, found)
     output.write(out, found)
     sys.exit(0 if min(median(one.ratios) for one in found) >= least else 1)
@@ -76,27 +83,30 @@ def _measure(
     here: Path, there: Path, deployment: str, rounds: int, seconds: int, connections: int
 ) -> list[Pairs]:
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
-        plans: list[dict[str, Plan]] = []
+        plans: list[dict[str, LoadPlan]] = []
         for name, tree in (("here", here), ("there", there)):
             work = Path(scratch) / name
             work.mkdir()
-            served = stack.enter_context(serving(tree, deployment, work))
+            served = stack.enter_context(serve_tree(tree, deployment, work))
             folder = work / deployment
-            target = find(f"http://127.0.0.1:{served.ports.data}", folder, served.keys["ada"])
-            forms = {form: render(target, folder, Mix(1, 0.0, binary)) for form, binary in FORMS.items()}
+            target = find_target(f"http://127.0.0.1:{served.ports.data}", folder, served.keys["ada"])
+            forms = {
+                form: render_requests(target, folder, RequestMix(1, 0.0, binary))
+                for form, binary in BINARY_BY_FORM.items()
+            }
             plans.append(
                 {
-                    form: Plan(target.origin, requests, 1, connections, float(seconds))
+                    form: LoadPlan(target.origin, requests, 1, connections, float(seconds))
                     for form, requests in forms.items()
                 }
             )
         work = Path(scratch)
         for one in plans:  # what only the first requests pay
             wrk(one["JSON"], work, ALL_CORES)
-        return [_in_turns(form, plans[0][form], plans[1][form], rounds, work) for form in FORMS]
+        return [_in_turns(form, plans[0][form], plans[1][form], rounds, work) for form in BINARY_BY_FORM]
 
 
-def _in_turns(form: str, here: Plan, there: Plan, rounds: int, work: Path) -> Pairs:
+def _in_turns(form: str, here: LoadPlan, there: LoadPlan, rounds: int, work: Path) -> Pairs:
     pairs = Pairs(form, [], [])
     for turn in range(rounds):
         order = [(here, pairs.here), (there, pairs.there)]

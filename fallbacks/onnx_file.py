@@ -15,8 +15,8 @@ import onnxruntime
 
 from fallbacks.predictor import ModelTensor
 
-MAX_BYTES: Final = 512 * 2**20
-DTYPES: Final = {
+MAX_MODEL_BYTES: Final = 512 * 2**20
+ONNX_DTYPES: Final = {
     "tensor(bool)": np.dtype(np.bool_),
     "tensor(float16)": np.dtype(np.float16),
     "tensor(float)": np.dtype(np.float32),
@@ -31,7 +31,7 @@ DTYPES: Final = {
 def tensor_of(file: str, arg: onnxruntime.NodeArg) -> ModelTensor:
     """One input or output as onnxruntime declares it. Raises ValueError unless its batch is dynamic."""
     what = f"{file}: {arg.name!r}"
-    if arg.type not in DTYPES:
+    if arg.type not in ONNX_DTYPES:
         raise ValueError(
             f"{what} is {arg.type}; export plain tensors of numbers or text (sklearn: zipmap=False)"
         )
@@ -42,10 +42,10 @@ def tensor_of(file: str, arg: onnxruntime.NodeArg) -> ModelTensor:
         raise ValueError(
             f"{what} has a fixed batch of {shape[0]}; export its first axis as dynamic (dynamic_axes)"
         )
-    return ModelTensor(arg.name, DTYPES[arg.type], shape, arg.type == "tensor(bfloat16)")
+    return ModelTensor(arg.name, ONNX_DTYPES[arg.type], shape, arg.type == "tensor(bfloat16)")
 
 
-def read_once(path: str | os.PathLike[str], limit: int = MAX_BYTES) -> bytes:
+def read_once(path: str | os.PathLike[str], limit: int = MAX_MODEL_BYTES) -> bytes:
     """The bytes of a regular file (or of a link to one), at most `limit` of them.
 
     Raises: ValueError (file, what is wrong, how to mend it).

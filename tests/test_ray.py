@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from fallbacks.oip import open_inference_pb2 as pb
-from tests.support.served import Served, clean_rows, copy_of, descendants, serving
+from tests.support.served import STOP_WITHIN_S, Served, clean_rows, copy_of, descendants, serving
 
 pytestmark = pytest.mark.ray
 
@@ -146,7 +146,7 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:
     with serving(copy_of("letters", tmp_path)) as running:
         assert running.ask(clean_rows(1)).status_code == 200
         pid = running.process.pid
-    until_s = time.monotonic() + 10
+    until_s = time.monotonic() + STOP_WITHIN_S
     while descendants(pid) and time.monotonic() < until_s:
         time.sleep(0.2)
     assert descendants(pid) == {}

@@ -1,4 +1,4 @@
-"""`python -m bench.growth`: what grows with use, measured. Exit code 2: wrong input.
+"""`python -m bench.growth`: costs and memory as the state grows. Exit code 2: wrong input.
 
 `memory` ends with 1 if anything came back but the four outcomes and the refusals that it provokes.
 """
@@ -14,32 +14,32 @@ import typer
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-Folder = Annotated[Path, typer.Option("--dir", help="A deployment with samples; it is only read.")]
-Out = Annotated[Path | None, typer.Option("--json", help="Everything as JSON; - for stdout.")]
+FolderOption = Annotated[Path, typer.Option("--dir", help="A deployment with samples; it is only read.")]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Everything as JSON; - for stdout.")]
 FASHION = Path("configs/fashion")
 
 
 @app.callback(invoke_without_command=True)
-def costs(context: typer.Context, folder: Folder = FASHION, out: Out = None) -> None:
+def measure_costs(context: typer.Context, folder: FolderOption = FASHION, out: JsonOption = None) -> None:
     """Cost against callers, waiting cases, rows a request and kept records, in this process: some minutes."""
     if context.invoked_subcommand is not None:
         return
     import uvloop
 
     from bench import output
-    from bench.growth.report import Sizes, measure
-    from bench.growth.tables import tables
+    from bench.growth.report import GrowthSizes, measure_growth
+    from bench.growth.tables import growth_tables
     from gateway.core.errors import Problems
 
     console = output.console(out)
     try:
         with console.status("loading") as status:
-            report = uvloop.run(measure(folder, Sizes(), status.update))
+            report = uvloop.run(measure_growth(folder, GrowthSizes(), status.update))
     except Problems as error:
-        output.wrong("\n".join(map(str, error.problems)))
+        output.wrong_input("\n".join(map(str, error.problems)))
     except (OSError, ValueError) as error:
-        output.wrong(str(error))
-    for table in tables(report):
+        output.wrong_input(str(error))
+    for table in growth_tables(report):
         console.print(table, "")
     output.write(out, report)
 
@@ -47,8 +47,8 @@ def costs(context: typer.Context, folder: Folder = FASHION, out: Out = None) -> 
 @app.command()
 def memory(
     requests: Annotated[int, typer.Option(min=1000, help="How many to send at least.")] = 200_000,
-    folder: Folder = FASHION,
-    out: Out = None,
+    folder: FolderOption = FASHION,
+    out: JsonOption = None,
 ) -> None:
     """Resident memory of a server of its own over many requests, one in 200 of them with a large body."""
     import uvloop
@@ -69,7 +69,7 @@ def memory(
                 )
             )
     except (Problems, WrongInput) as error:
-        output.wrong(str(error))
+        output.wrong_input(str(error))
     console.print(memory_table(found))
     output.write(out, found)
     sys.exit(1 if found.failed else 0)

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.growth.in_process import InProcessGateway
-from bench.growth.interleaved import Call, Effort, compare
-from bench.growth.part import Curve, Part
+from bench.growth.interleaved import Repetitions, TimedCall, compare_sizes
+from bench.growth.part import CostCurve, GrowthPart
 from fallbacks.oip.payload import encode
 from fallbacks.review.cases import WAITING, Case
 from fallbacks.review.open_store import open_store
@@ -23,19 +23,25 @@ CAPACITY, CHUNK = 10**9, 1000
 EXPIRE_S = 86_400.0
 
 
-async def backlog(in_process: InProcessGateway, sizes: Sequence[int], scratch: Path, effort: Effort) -> Part:
+async def backlog(
+    in_process: InProcessGateway, sizes: Sequence[int], scratch: Path, repetitions: Repetitions
+) -> GrowthPart:
     """To put one case, to list the console's page, to count, and whole requests that are served meanwhile."""
-    often = replace(effort, calls=max(1, effort.calls // 25))  # the disk is slow
+    few_calls = replace(repetitions, calls=max(1, repetitions.calls // 25))  # the disk is slow
     async with _stores(in_process, sizes, scratch) as stores:
         operations = {
             "put a case": {size: _putting(in_process, store) for size, store in stores.items()},
             "list a page": {size: _listing(store) for size, store in stores.items()},
             "count": {size: _counting(store) for size, store in stores.items()},
         }
-        curves = [Curve(what, await compare(calls, often)) for what, calls in operations.items()]
+        curves = [
+            CostCurve(what, await compare_sizes(calls, few_calls)) for what, calls in operations.items()
+        ]
         whole = {size: _serving(in_process, store) for size, store in stores.items()}
-        curves.append(Curve("request", await compare(whole, effort, after=in_process.drain_audit)))
-    return Part("cases that wait for review", "cases", curves)
+        curves.append(
+            CostCurve("request", await compare_sizes(whole, repetitions, after=in_process.drain_audit))
+        )
+    return GrowthPart("cases that wait for review", "cases", curves)
 
 
 @asynccontextmanager
@@ -64,7 +70,7 @@ def _cases(in_process: InProcessGateway, name: str) -> Iterator[Case]:
         yield Case(f"{name}-{i}", "bench", now_s, now_s + EXPIRE_S, payload, why, view)
 
 
-def _putting(in_process: InProcessGateway, store: ReviewStore) -> Call:
+def _putting(in_process: InProcessGateway, store: ReviewStore) -> TimedCall:
     cases = _cases(in_process, "new")
 
     async def put() -> None:
@@ -74,18 +80,18 @@ def _putting(in_process: InProcessGateway, store: ReviewStore) -> Call:
     return put
 
 
-def _listing(store: ReviewStore) -> Call:
+def _listing(store: ReviewStore) -> TimedCall:
     async def first_page() -> None:
         await store.list_cases(WAITING, LISTED_CASES)
 
     return first_page
 
 
-def _counting(store: ReviewStore) -> Call:
+def _counting(store: ReviewStore) -> TimedCall:
     return store.counts
 
 
-def _serving(in_process: InProcessGateway, store: ReviewStore) -> Call:
+def _serving(in_process: InProcessGateway, store: ReviewStore) -> TimedCall:
     pipeline = replace(in_process.deployment.pipeline, review=QueuedReview(store, EXPIRE_S))
     sent = in_process.request(in_process.served[:1], "bench")
 

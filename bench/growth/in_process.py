@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.deployment_under_test import DeploymentUnderTest
-from bench.micro.requests import binary_body, json_body
+from bench.deployment_under_test import DEADLINE_S, MAX_ROWS, DeploymentUnderTest
+from bench.micro.requests import binary_infer_body, json_infer_body
 from gateway.cli.samples import Rows, load_samples
 from gateway.core.batch import Batch
 from gateway.core.deadline import now_s
@@ -27,9 +27,6 @@ from gateway.protocol.contract import Contract
 from gateway.protocol.endings import Stamp
 from gateway.protocol.infer_request import parse_http_infer
 from gateway.serving.gateway import Gateway
-
-PATIENCE_S = 3600.0
-MOST_ROWS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,7 @@ class InProcessGateway:
 
     def request(self, rows: Rows, principal: str, *, binary: bool = False) -> EncodedRequest:
         name = self.deployment.source
-        head, body = binary_body(name, rows) if binary else (None, json_body(name, rows))
+        head, body = binary_infer_body(name, rows) if binary else (None, json_infer_body(name, rows))
         return EncodedRequest(body, head, principal)
 
     async def serve(self, sent: EncodedRequest) -> Reply:
@@ -65,7 +62,7 @@ class InProcessGateway:
         request = parse_http_infer(sent.body, sent.head, self.contract)
         id_ = f"{time.perf_counter_ns():024x}"
         ids = (id_,) if request.rows == 1 else tuple(f"{id_}.{i}" for i in range(request.rows))
-        until_s = (now_s() + PATIENCE_S,) * request.rows
+        until_s = (now_s() + DEADLINE_S,) * request.rows
         decisions = await self.gateway.decide(
             Batch(ids, (sent.principal,) * request.rows, request.inputs, until_s)
         )
@@ -94,7 +91,7 @@ async def open_in_process(folder: Path, scratch: Path) -> AsyncIterator[InProces
     try:
         samples = load_samples(copy, deployment.source).clean
         ends = await deployment.decide(samples)
-        contract = replace(deployment.artifacts.contract, max_rows=MOST_ROWS)
+        contract = replace(deployment.artifacts.contract, max_rows=MAX_ROWS)
         in_process = InProcessGateway(gateway, deployment, contract, samples[ends.outcome == "served"])
         in_process.use(deployment.pipeline)
         yield in_process

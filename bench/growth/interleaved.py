@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-F8: TypeAlias = NDArray[np.float64]
-Call: TypeAlias = Callable[[], Awaitable[object]]
+from gateway.core.rows import F8
+
+TimedCall: TypeAlias = Callable[[], Awaitable[object]]
 
 RESAMPLES, SEED = 2000, 0
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class Repetitions:
     """How often to measure each size, and how many calls make one measurement."""
 
     rounds: int
@@ -25,7 +25,7 @@ class Effort:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class SizeCost:
     """Microseconds a call at one size: medians of the rounds, of all threads' CPU time and of wall time.
 
     ratio: of CPU time to that of the first size in the same round, the median, with its 95 % interval.
@@ -39,12 +39,12 @@ class Cost:
     high: float
 
 
-async def compare(
-    calls: Mapping[int, Call],
-    effort: Effort,
+async def compare_sizes(
+    calls: Mapping[int, TimedCall],
+    repetitions: Repetitions,
     parts: Mapping[int, int] | None = None,
     after: Callable[[], None] = lambda: None,
-) -> list[Cost]:
+) -> list[SizeCost]:
     """The cost of each size's call, the first size being what the others are compared with.
 
     Args:    parts: how many parts a call at a size has (rows, for a cost per row); 1 unless given. The cost
@@ -53,17 +53,17 @@ async def compare(
     """
     sizes = list(calls)
     shared = [(parts or {}).get(size, 1) for size in sizes]
-    cpu, wall = np.empty((2, effort.rounds, len(sizes)))
+    cpu, wall = np.empty((2, repetitions.rounds, len(sizes)))
     for size in sizes:
         await _timed(calls[size], 1, after)  # what only the first call pays
-    for turn in range(effort.rounds):
+    for turn in range(repetitions.rounds):
         for i in np.roll(np.arange(len(sizes)), turn):
-            often = max(1, effort.calls // shared[i])
-            cpu[turn, i], wall[turn, i] = await _timed(calls[sizes[i]], often, after)
-    return costs(sizes, cpu / shared, wall / shared)
+            count = max(1, repetitions.calls // shared[i])
+            cpu[turn, i], wall[turn, i] = await _timed(calls[sizes[i]], count, after)
+    return size_costs(sizes, cpu / shared, wall / shared)
 
 
-async def _timed(call: Call, calls: int, after: Callable[[], None]) -> tuple[float, float]:
+async def _timed(call: TimedCall, calls: int, after: Callable[[], None]) -> tuple[float, float]:
     """Microseconds a call: CPU time of the whole process, and wall time."""
     cpu_ns, wall_ns = time.process_time_ns(), time.perf_counter_ns()
     for _ in range(calls):
@@ -73,10 +73,10 @@ async def _timed(call: Call, calls: int, after: Callable[[], None]) -> tuple[flo
     return took_ns[0] / calls / 1e3, took_ns[1] / calls / 1e3
 
 
-def costs(sizes: Sequence[int], cpu_us: F8, wall_us: F8) -> list[Cost]:
+def size_costs(sizes: Sequence[int], cpu_us: F8, wall_us: F8) -> list[SizeCost]:
     """From float64[rounds, sizes]."""
     ratios = cpu_us / cpu_us[:, :1]
     picks = np.random.default_rng(SEED).integers(0, len(ratios), (RESAMPLES, len(ratios)))
     low, high = np.percentile(np.median(ratios[picks], axis=1), [2.5, 97.5], axis=0)
     columns = np.median(cpu_us, 0), np.median(wall_us, 0), np.median(ratios, 0), low, high
-    return [Cost(size, *(float(column[i]) for column in columns)) for i, size in enumerate(sizes)]
+    return [SizeCost(size, *(float(column[i]) for column in columns)) for i, size in enumerate(sizes)]

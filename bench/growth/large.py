@@ -7,16 +7,21 @@ from collections.abc import Sequence
 
 import orjson
 
-EVERY = 200
+LARGE_INTERVAL = 200
 REFUSED_BYTES = 1_000_000
 MARGIN = 1024
 END_OF_HEAD = b"\r\n\r\n"
 
 
 def with_large(requests: Sequence[bytes], limit: int) -> list[bytes]:
-    """Twice two hundred requests in a round, of which one is as large as may be, and one too large."""
-    small = [*itertools.islice(itertools.cycle(requests), 2 * EVERY)]
-    return [padded(small[0], limit), *small[1:EVERY], oversized(small[EVERY], limit), *small[EVERY + 1 :]]
+    """400 requests, of which one has a body just below the limit, and one a body over it."""
+    small = [*itertools.islice(itertools.cycle(requests), 2 * LARGE_INTERVAL)]
+    return [
+        padded(small[0], limit),
+        *small[1:LARGE_INTERVAL],
+        oversized(small[LARGE_INTERVAL], limit),
+        *small[LARGE_INTERVAL + 1 :],
+    ]
 
 
 def padded(request: bytes, limit: int) -> bytes:

@@ -1,6 +1,6 @@
-"""The resident memory of a server over many requests, a few of them large: does it grow without end?
+"""The resident memory of a server over many requests, a few of them large, and whether it goes on growing.
 
-At first it must: ten thousand records are kept, models and allocator reach their size. So the first fifth of
+It grows at first: ten thousand records are kept, models and allocator reach their size. So the first fifth of
 the requests is the warm-up, and the slope is of the rest.
 """
 
@@ -15,12 +15,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from bench.growth.large import EVERY, with_large
-from bench.growth.server import Server, serving
+from bench.growth.large import LARGE_INTERVAL, with_large
+from bench.growth.server_process import ServerProcess, serve_copy
 from bench.growth.slope import Slope, slope
-from bench.load import Plan, run
+from bench.load import LoadPlan, run_load
 from bench.machine import machine
-from bench.requests import Mix, render
+from bench.requests import RequestMix, render_requests
 from gateway.deployment.artifacts import load_artifacts
 from gateway.deployment.deployment import Deployment
 from gateway.protocol.contract import MAX_BODY_BYTES
@@ -28,12 +28,13 @@ from gateway.protocol.contract import MAX_BODY_BYTES
 WARM_UP = 0.2
 TOO_LARGE = "HTTP 413 too_large"
 
-Progress = Callable[[int], None]
+CountCallback = Callable[[int], None]
+"""Gets the number of requests sent so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemorySettings:
-    """What to send. window_s: how long between two looks at the server's memory."""
+    """What to send. window_s: how long between two readings of the server's memory."""
 
     folder: Path
     requests: int
@@ -42,7 +43,7 @@ class MemorySettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class MemorySample:
     """Resident bytes after so many requests."""
 
     requests: int
@@ -50,7 +51,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class MemoryReport:
     """One run. large_bytes: of the largest body taken, and of the one refused; slope: bytes a request."""
 
     deployment: str
@@ -59,7 +60,7 @@ class Memory:
     large_share: float
     large_bytes: tuple[int, int]
     ends: dict[str, int]
-    samples: list[Sample]
+    samples: list[MemorySample]
     slope: Slope
 
     @property
@@ -76,21 +77,26 @@ class Memory:
         return any(end.startswith("error: ") for end in self.ends)
 
 
-async def watch(settings: MemorySettings, progress: Progress) -> Memory:
+async def watch(settings: MemorySettings, progress: CountCallback) -> MemoryReport:
     """Raises WrongInput if the deployment cannot be served or has no samples."""
-    with TemporaryDirectory(prefix="growth-") as scratch, serving(settings.folder, Path(scratch)) as server:
-        requests = with_large(render(server.target, server.folder, Mix(outliers=0.0)), _limit(server.folder))
+    with (
+        TemporaryDirectory(prefix="growth-") as scratch,
+        serve_copy(settings.folder, Path(scratch)) as server,
+    ):
+        requests = with_large(
+            render_requests(server.target, server.folder, RequestMix(outliers=0.0)), _limit(server.folder)
+        )
         start_s, ends = time.perf_counter(), Counter[str]()
         samples = await _sample(settings, server, requests, ends, progress)
         elapsed_s = time.perf_counter() - start_s
     warm = _warm(samples)
     figures = np.array([(one.requests, one.rss) for one in warm], np.float64)
-    return Memory(
+    return MemoryReport(
         server.target.model,
         machine(),
         elapsed_s,
-        1 / EVERY,
-        (len(requests[0]), len(requests[EVERY])),
+        1 / LARGE_INTERVAL,
+        (len(requests[0]), len(requests[LARGE_INTERVAL])),
         dict(ends),
         samples,
         slope(figures[:, 0], figures[:, 1]),
@@ -99,27 +105,29 @@ async def watch(settings: MemorySettings, progress: Progress) -> Memory:
 
 async def _sample(
     settings: MemorySettings,
-    server: Server,
+    server: ServerProcess,
     requests: Sequence[bytes],
     ends: Counter[str],
-    progress: Progress,
-) -> list[Sample]:
-    samples = [Sample(0, server.resident_bytes())]
+    progress: CountCallback,
+) -> list[MemorySample]:
+    samples = [MemorySample(0, server.resident_bytes())]
     while (sent := samples[-1].requests) < settings.requests:
         at = sent % len(requests)  # each window goes on where the last one ended
         window = [*requests[at:], *requests[:at]]
-        plan = Plan(server.target.origin, window, connections=settings.connections, seconds=settings.window_s)
-        measurements, _ = await run(plan, 0.0)
+        plan = LoadPlan(
+            server.target.origin, window, connections=settings.connections, seconds=settings.window_s
+        )
+        measurements, _ = await run_load(plan, 0.0)
         for (outcome, reason), latencies in measurements.latencies_s.items():
             ends[f"{outcome} {reason}"] += len(latencies)
         for kind, count in measurements.errors.items():
             ends["refused too_large" if kind == TOO_LARGE else f"error: {kind}"] += count
-        samples.append(Sample(sent + measurements.requests, server.resident_bytes()))
+        samples.append(MemorySample(sent + measurements.requests, server.resident_bytes()))
         progress(samples[-1].requests)
     return samples
 
 
-def _warm(samples: Sequence[Sample]) -> list[Sample]:
+def _warm(samples: Sequence[MemorySample]) -> list[MemorySample]:
     return [one for one in samples if one.requests >= WARM_UP * samples[-1].requests]
 
 

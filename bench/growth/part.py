@@ -1,4 +1,4 @@
-"""What one part of the growth test found: curves over one kind of size, and facts beside them."""
+"""The results of one part of the growth test: costs over one kind of size, and other figures."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from bench.growth.interleaved import Cost
+from bench.growth.interleaved import SizeCost
 
 COLLECTIONS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class CostCurve:
     """One cost at every size."""
 
     what: str
-    costs: list[Cost]
+    costs: list[SizeCost]
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class SizeFigure:
     """One other figure at one size. what: with its unit."""
 
     what: str
@@ -32,18 +32,18 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class GrowthPart:
     """counted: what the sizes count."""
 
     title: str
     counted: str
-    curves: list[Curve]
-    facts: list[Fact] = field(default_factory=list)
+    curves: list[CostCurve]
+    facts: list[SizeFigure] = field(default_factory=list)
 
 
 @contextmanager
-def measure_bytes(n: int, what: str, facts: list[Fact]) -> Iterator[None]:
-    """Notes how many bytes each of the n things takes that are made in the block and kept."""
+def measure_bytes(n: int, what: str, facts: list[SizeFigure]) -> Iterator[None]:
+    """Adds how many bytes each of the n objects takes that are made in the block and kept."""
     tracemalloc.start()
     try:
         yield
@@ -51,18 +51,18 @@ def measure_bytes(n: int, what: str, facts: list[Fact]) -> Iterator[None]:
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    facts.append(Fact(f"bytes a {what}", n, held / n))
+    facts.append(SizeFigure(f"bytes a {what}", n, held / n))
 
 
 @contextmanager
-def measure_collection(n: int, facts: list[Fact]) -> Iterator[None]:
-    """Notes how much longer a full collection of garbage takes for what is made in the block and kept.
+def measure_collection(n: int, facts: list[SizeFigure]) -> Iterator[None]:
+    """Adds how much longer a full collection of garbage takes for what is made in the block and kept.
 
     A collection stops every request, and visits each object that is kept.
     """
     before_ms = _collection_ms()
     yield
-    facts.append(Fact("more ms a full collection", n, max(0.0, _collection_ms() - before_ms)))
+    facts.append(SizeFigure("more ms a full collection", n, max(0.0, _collection_ms() - before_ms)))
 
 
 def _collection_ms() -> float:

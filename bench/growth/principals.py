@@ -13,8 +13,8 @@ import numpy as np
 import orjson
 
 from bench.growth.in_process import InProcessGateway
-from bench.growth.interleaved import Call, Effort, compare
-from bench.growth.part import Curve, Fact, Part, measure_bytes, measure_collection
+from bench.growth.interleaved import Repetitions, TimedCall, compare_sizes
+from bench.growth.part import CostCurve, GrowthPart, SizeFigure, measure_bytes, measure_collection
 from gateway.access.callers import KEYS_FILE, Callers, Key, add_key
 from gateway.core.pipeline import Pipeline
 from gateway.core.stage import Stage
@@ -22,24 +22,28 @@ from guards.rate import RateGuard
 
 PERIOD_S, BURST = 3600.0, 1e6  # no bucket refills while this runs, so that no principal is forgotten
 CHUNK = 10_000
-SEEN = 5000
-SECRET_BYTES = 32
+CYCLE_LENGTH = 5000
+HASH_BYTES = 32
 
 
-async def principals(in_process: InProcessGateway, sizes: Sequence[int], effort: Effort) -> Part:
+async def principals(
+    in_process: InProcessGateway, sizes: Sequence[int], repetitions: Repetitions
+) -> GrowthPart:
     """The rate guard alone, and whole requests of one row, each from a random one of its principals."""
-    facts: list[Fact] = []
+    facts: list[SizeFigure] = []
     guards = {size: filled(size, facts) for size in sizes}
-    alone: dict[int, Call] = {size: _charging(guard, size) for size, guard in guards.items()}
-    whole: dict[int, Call] = {size: _serving(in_process, guard, size) for size, guard in guards.items()}
+    alone: dict[int, TimedCall] = {size: _charging(guard, size) for size, guard in guards.items()}
+    whole: dict[int, TimedCall] = {size: _serving(in_process, guard, size) for size, guard in guards.items()}
     curves = [
-        Curve("rate guard", await compare(alone, replace(effort, calls=20 * effort.calls))),
-        Curve("request", await compare(whole, effort, after=in_process.drain_audit)),
+        CostCurve(
+            "rate guard", await compare_sizes(alone, replace(repetitions, calls=20 * repetitions.calls))
+        ),
+        CostCurve("request", await compare_sizes(whole, repetitions, after=in_process.drain_audit)),
     ]
-    return Part("principals that the rate guard remembers", "principals", curves, facts)
+    return GrowthPart("principals that the rate guard remembers", "principals", curves, facts)
 
 
-def filled(size: int, facts: list[Fact]) -> RateGuard:
+def filled(size: int, facts: list[SizeFigure]) -> RateGuard:
     """A rate guard that remembers so many principals."""
     guard = RateGuard(1 / PERIOD_S, BURST, time.monotonic)
     with measure_collection(size, facts), measure_bytes(size, "principal", facts):
@@ -54,10 +58,10 @@ def _name(i: int) -> str:
 
 
 def _random_names(size: int) -> Iterator[str]:
-    return itertools.cycle([_name(i) for i in np.random.default_rng(size).integers(0, size, SEEN)])
+    return itertools.cycle([_name(i) for i in np.random.default_rng(size).integers(0, size, CYCLE_LENGTH)])
 
 
-def _charging(guard: RateGuard, size: int) -> Call:
+def _charging(guard: RateGuard, size: int) -> TimedCall:
     names = _random_names(size)
 
     async def charge() -> None:
@@ -66,7 +70,7 @@ def _charging(guard: RateGuard, size: int) -> Call:
     return charge
 
 
-def _serving(in_process: InProcessGateway, guard: RateGuard, size: int) -> Call:
+def _serving(in_process: InProcessGateway, guard: RateGuard, size: int) -> TimedCall:
     names, pipeline = _random_names(size), limited_by(in_process.deployment.pipeline, guard)
     sent = in_process.request(in_process.served[:1], "")
 
@@ -86,17 +90,24 @@ def limited_by(pipeline: Pipeline, guard: RateGuard) -> Pipeline:
     return replace(pipeline, guards=guards)
 
 
-async def keys(sizes: Sequence[int], scratch: Path, effort: Effort) -> Part:
+async def keys(sizes: Sequence[int], scratch: Path, repetitions: Repetitions) -> GrowthPart:
     """To identify a caller by the key, and to read the file of keys, as a restart does."""
-    facts: list[Fact] = []
-    calls: dict[int, Call] = {size: _identifying(scratch / f"keys-{size}", size, facts) for size in sizes}
-    curves = [Curve("identify a caller", await compare(calls, replace(effort, calls=20 * effort.calls)))]
-    return Part("callers with a key", "keys", curves, facts)
+    facts: list[SizeFigure] = []
+    calls: dict[int, TimedCall] = {
+        size: _identifying(scratch / f"keys-{size}", size, facts) for size in sizes
+    }
+    curves = [
+        CostCurve(
+            "identify a caller",
+            await compare_sizes(calls, replace(repetitions, calls=20 * repetitions.calls)),
+        )
+    ]
+    return GrowthPart("callers with a key", "keys", curves, facts)
 
 
-def _identifying(var: Path, size: int, facts: list[Fact]) -> Call:
+def _identifying(var: Path, size: int, facts: list[SizeFigure]) -> TimedCall:
     token = add_key(var, "bench", tier="trusted", per_s=1e6, scopes=frozenset({"infer"}))
-    others = (Key(name=f"k{i}", hash=secrets.token_hex(SECRET_BYTES), per_s=1.0) for i in range(size - 1))
+    others = (Key(name=f"k{i}", hash=secrets.token_hex(HASH_BYTES), per_s=1.0) for i in range(size - 1))
     with (var / KEYS_FILE).open("ab") as file:
         file.writelines(orjson.dumps(key.model_dump(mode="json")) + b"\n" for key in others)
     with measure_bytes(size, "key", facts):
@@ -104,7 +115,7 @@ def _identifying(var: Path, size: int, facts: list[Fact]) -> Call:
         assert callers.identify(token, "127.0.0.1")
     start_s = time.perf_counter()
     Callers(var, anonymous_loopback=False).identify(token, "127.0.0.1")
-    facts.append(Fact("ms to read the file", size, 1e3 * (time.perf_counter() - start_s)))
+    facts.append(SizeFigure("ms to read the file", size, 1e3 * (time.perf_counter() - start_s)))
 
     async def identify() -> None:
         if callers.identify(token, "127.0.0.1") is None:

@@ -6,24 +6,28 @@ import itertools
 from collections.abc import Sequence
 
 from bench.growth.in_process import InProcessGateway
-from bench.growth.interleaved import Call, Effort, compare
-from bench.growth.part import Curve, Part
+from bench.growth.interleaved import Repetitions, TimedCall, compare_sizes
+from bench.growth.part import CostCurve, GrowthPart
 
-DIFFERENT = 32
+DISTINCT_REQUESTS = 32
 
 
-async def rows(in_process: InProcessGateway, sizes: Sequence[int], effort: Effort) -> Part:
+async def rows(in_process: InProcessGateway, sizes: Sequence[int], repetitions: Repetitions) -> GrowthPart:
     """Microseconds a row, from body to reply."""
     curves = []
     for form in ("JSON", "binary"):
         calls = {size: _serving(in_process, size, binary=form == "binary") for size in sizes}
         shared = {size: size for size in sizes}
-        curves.append(Curve(f"a row, {form}", await compare(calls, effort, shared, in_process.drain_audit)))
-    return Part("rows a request", "rows", curves)
+        curves.append(
+            CostCurve(
+                f"a row, {form}", await compare_sizes(calls, repetitions, shared, in_process.drain_audit)
+            )
+        )
+    return GrowthPart("rows a request", "rows", curves)
 
 
-def _serving(in_process: InProcessGateway, size: int, *, binary: bool) -> Call:
-    starts = range(0, min(DIFFERENT * size, len(in_process.served) - size + 1), size)
+def _serving(in_process: InProcessGateway, size: int, *, binary: bool) -> TimedCall:
+    starts = range(0, min(DISTINCT_REQUESTS * size, len(in_process.served) - size + 1), size)
     cut = [in_process.served[start : start + size] for start in starts]
     sent = itertools.cycle([in_process.request(rows, "bench", binary=binary) for rows in cut])
 

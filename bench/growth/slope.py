@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-F8: TypeAlias = NDArray[np.float64]
+from gateway.core.rows import F8
+
 BLOCKS, LEAST = 20, 5
 Z = 1.959964
 

@@ -6,21 +6,21 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from bench.growth.interleaved import Cost
-from bench.growth.memory import Memory
-from bench.growth.part import Part
-from bench.growth.report import Report
+from bench.growth.interleaved import SizeCost
+from bench.growth.memory import MemoryReport
+from bench.growth.part import GrowthPart
+from bench.growth.report import GrowthReport
 
 MIB, TENTHS_BELOW_US = 2**20, 100
 
 
-def tables(report: Report) -> Iterator[Table]:
+def growth_tables(report: GrowthReport) -> Iterator[Table]:
     """Every part of a report."""
     for part in report.parts:
         yield _part(report, part)
 
 
-def _part(report: Report, part: Part) -> Table:
+def _part(report: GrowthReport, part: GrowthPart) -> Table:
     table = Table(
         title=f"{report.deployment}: {part.title}",
         title_justify="left",
@@ -42,7 +42,7 @@ def _part(report: Report, part: Part) -> Table:
     return table
 
 
-def _figures(cost: Cost, *, compared: bool) -> Iterator[str]:
+def _figures(cost: SizeCost, *, compared: bool) -> Iterator[str]:
     yield from (_us(cost.cpu_us), _us(cost.wall_us))
     if compared:
         yield from (f"{cost.ratio:.2f}", f"{cost.low:.2f} .. {cost.high:.2f}")
@@ -52,7 +52,7 @@ def _us(us: float) -> str:
     return f"{us:,.1f}" if us < TENTHS_BELOW_US else f"{us:,.0f}"
 
 
-def memory_table(memory: Memory) -> Table:
+def memory_table(memory: MemoryReport) -> Table:
     """Resident memory over one run."""
     table = Table(title=f"{memory.deployment}: resident memory", title_justify="left", show_header=False)
     table.add_column(no_wrap=True)

@@ -16,7 +16,7 @@ import orjson
 import typer
 
 from bench import output
-from bench.micro.results import Report, table
+from bench.micro.results import MicroReport, table
 
 ROOT = Path(__file__).parents[2]
 PYTEST = ("--benchmark-enable", "--benchmark-only", "-p", "no:cacheprovider")
@@ -45,7 +45,7 @@ def micro(
         if done.returncode:
             print(done.stdout, file=sys.stderr)
             sys.exit(done.returncode)
-        report = Report.of(orjson.loads(path.read_bytes()))
+        report = MicroReport.of(orjson.loads(path.read_bytes()))
     console.print(table(report))
     output.write(out, report)
 

@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 import uvloop
 
-from bench.deployment_under_test import DeploymentUnderTest
+from bench.deployment_under_test import DEADLINE_S, MAX_ROWS, DeploymentUnderTest
 from fallbacks.onnx_file import open_session, read_once
 from gateway.cli.samples import Rows, load_samples
 from gateway.core.batch import Batch
@@ -28,9 +28,7 @@ from gateway.policy.kinds.squeeze import FittedSqueeze
 from gateway.policy.schema import OnnxPolicy
 from gateway.protocol.contract import Contract
 
-FOLDER = Path(__file__).parents[2] / "configs" / "fashion"
-MOST_ROWS = 128
-PATIENCE_S = 3600.0
+FASHION_FOLDER = Path(__file__).parents[2] / "configs" / "fashion"
 PRINCIPAL = "bench"
 
 
@@ -50,7 +48,7 @@ class MicroFixture:
     @classmethod
     def prepare(cls, deployment: DeploymentUnderTest, loop: asyncio.AbstractEventLoop) -> Self:
         """Decides every sample once, to sort the rows."""
-        samples = load_samples(FOLDER, deployment.source).clean
+        samples = load_samples(FASHION_FOLDER, deployment.source).clean
         ends = loop.run_until_complete(deployment.decide(samples))
         served = samples[ends.outcome == "served"]
         (squeeze,) = (
@@ -62,10 +60,10 @@ class MicroFixture:
         triggers = squeeze.to_squeeze(features)
         named = deployment.policy.rungs[0].model
         assert isinstance(named, OnnxPolicy), "the deployment's own model is compared"
-        path = FOLDER / named.path
+        path = FASHION_FOLDER / named.path
         session = open_session(path.name, read_once(path), threads=1)
-        contract = replace(deployment.artifacts.contract, max_rows=MOST_ROWS)  # the deployment takes fewer
-        to_squeeze = np.resize(served[triggers], (MOST_ROWS, *served.shape[1:]))  # they are few
+        contract = replace(deployment.artifacts.contract, max_rows=MAX_ROWS)  # the deployment takes fewer
+        to_squeeze = np.resize(served[triggers], (MAX_ROWS, *served.shape[1:]))  # they are few
         measured = measures_of(deployment.artifacts)
         return cls(deployment, measured, contract, session, served, served[~triggers], to_squeeze, loop)
 
@@ -75,23 +73,23 @@ class MicroFixture:
     def batch(self, rows: Rows) -> Batch:
         """These rows as one caller's request, with nothing computed yet."""
         ids = tuple(f"bench.{i}" for i in range(len(rows)))
-        until_s = (self.loop.time() + PATIENCE_S,) * len(rows)
+        until_s = (self.loop.time() + DEADLINE_S,) * len(rows)
         return Batch(ids, (PRINCIPAL,) * len(rows), self.inputs(rows), until_s)
 
     def answered(self, rows: Rows) -> Batch:
         """The same once the primary has answered, so that reading its outputs costs nothing else."""
-        with_models = self.batch(rows).with_models(
+        batch = self.batch(rows).with_models(
             {rung.name: rung.model for rung in self.deployment.pipeline.rungs}
         )
-        self.loop.run_until_complete(with_models.run(self.deployment.primary))
-        return with_models
+        self.loop.run_until_complete(batch.run(self.deployment.primary))
+        return batch
 
 
 @contextmanager
 def open_fixture() -> Iterator[MicroFixture]:
     """The loop is uvloop's, as when the gateway serves."""
     loop = uvloop.new_event_loop()
-    deployment = DeploymentUnderTest.open(FOLDER)
+    deployment = DeploymentUnderTest.open(FASHION_FOLDER)
     try:
         yield MicroFixture.prepare(deployment, loop)
     finally:

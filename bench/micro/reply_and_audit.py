@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.micro.fixture import PRINCIPAL, MicroFixture
-from bench.micro.requests import binary_body, json_body
+from bench.micro.requests import binary_infer_body, json_infer_body
 from bench.micro.workload import SyncWorkload, Workload
 from gateway.core.decision import Decision
 from gateway.core.record import RequestRecord
@@ -22,7 +22,7 @@ from gateway.telemetry.serialize import serialize_record
 
 KEPT = 10_000
 DRAINED = 64
-UNBOUNDED = 2**62
+UNBOUNDED_BUFFER = 2**62  # nothing drains while `take` is measured
 
 
 def reply_and_audit() -> dict[str, Callable[[MicroFixture, int], Workload]]:
@@ -37,11 +37,11 @@ def reply_and_audit() -> dict[str, Callable[[MicroFixture, int], Workload]]:
 
 
 def _reply_json(fixture: MicroFixture, n: int) -> Workload:
-    return _reply(fixture, n, json_body(fixture.deployment.source, fixture.served[:n]), None)
+    return _reply(fixture, n, json_infer_body(fixture.deployment.source, fixture.served[:n]), None)
 
 
 def _reply_binary(fixture: MicroFixture, n: int) -> Workload:
-    head, body = binary_body(fixture.deployment.source, fixture.served[:n])
+    head, body = binary_infer_body(fixture.deployment.source, fixture.served[:n])
     return _reply(fixture, n, body, head)
 
 
@@ -67,7 +67,7 @@ def _take(fixture: MicroFixture, n: int) -> Workload:
     """Twice as many ids as are kept, so that each take drops an old record; nothing drains the buffer."""
     decisions = _record(fixture, n).decisions
     records = itertools.cycle([_named(f"{i:024x}", fixture, decisions) for i in range(2 * KEPT)])
-    audit = Audit([JsonLinesSink(Path(os.devnull))], buffer=UNBOUNDED, keep=KEPT)
+    audit = Audit([JsonLinesSink(Path(os.devnull))], buffer=UNBOUNDED_BUFFER, keep=KEPT)
     for one in itertools.islice(records, KEPT):
         audit.take(one)
 

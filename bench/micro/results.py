@@ -13,7 +13,7 @@ from bench.micro.stages import FORWARD
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class StageCost:
     """One stage at one size, in microseconds a request. iqr_us: between the quartiles of the rounds.
 
     share: of the model's own forward pass over as many rows, in the same run.
@@ -27,11 +27,11 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class MicroReport:
     """All costs of one run, and where it ran."""
 
     machine: dict[str, str]
-    costs: list[Cost]
+    costs: list[StageCost]
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Self:
@@ -39,14 +39,14 @@ class Report:
         return cls(machine(), _costs(found["benchmarks"]))
 
 
-def _costs(benchmarks: Sequence[Mapping[str, Any]]) -> list[Cost]:
+def _costs(benchmarks: Sequence[Mapping[str, Any]]) -> list[StageCost]:
     forward_us = {
         one["extra_info"]["rows"]: _us(one, "median")
         for one in benchmarks
         if one["extra_info"]["stage"] == FORWARD
     }
     return [
-        Cost(
+        StageCost(
             info["stage"],
             info["rows"],
             _us(one, "median"),
@@ -62,7 +62,7 @@ def _us(one: Mapping[str, Any], stat: str) -> float:
     return 1e6 * float(one["stats"][stat]) / float(one["extra_info"]["requests"])
 
 
-def table(report: Report) -> Table:
+def table(report: MicroReport) -> Table:
     """Stages down, sizes across: microseconds a request, and beside them the share of the forward pass."""
     where = report.machine
     result = Table(

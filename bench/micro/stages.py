@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from bench.micro.fixture import MicroFixture
 from bench.micro.reply_and_audit import reply_and_audit
-from bench.micro.requests import binary_body, json_body
+from bench.micro.requests import binary_infer_body, json_infer_body
 from bench.micro.workload import AsyncWorkload, SyncWorkload, Workload
 from gateway.cli.samples import Rows
 from gateway.core.batch import Answered, Batch
@@ -18,8 +18,8 @@ from gateway.policy.schema import Policy
 from gateway.protocol.infer_request import parse_http_infer
 
 FORWARD = "forward pass, onnxruntime alone"
-Make: TypeAlias = Callable[[MicroFixture, int], Workload]
-Workloads: TypeAlias = dict[str, Make]
+WorkloadFactory: TypeAlias = Callable[[MicroFixture, int], Workload]
+Workloads: TypeAlias = dict[str, WorkloadFactory]
 
 
 def stages(policy: Policy) -> Workloads:
@@ -35,11 +35,11 @@ def stages(policy: Policy) -> Workloads:
 
 def _parsing() -> Workloads:
     def binary(fixture: MicroFixture, n: int) -> Workload:
-        head, body = binary_body(fixture.deployment.source, fixture.served[:n])
+        head, body = binary_infer_body(fixture.deployment.source, fixture.served[:n])
         return SyncWorkload(lambda: parse_http_infer(body, head, fixture.contract))
 
     def text(fixture: MicroFixture, n: int) -> Workload:
-        body = json_body(fixture.deployment.source, fixture.served[:n])
+        body = json_infer_body(fixture.deployment.source, fixture.served[:n])
         return SyncWorkload(lambda: parse_http_infer(body, None, fixture.contract))
 
     return {"parse JSON": text, "parse binary": binary}
@@ -68,10 +68,10 @@ def _forward() -> Workloads:
     }
 
 
-def _guards(policy: Policy) -> Iterator[tuple[str, Make]]:
+def _guards(policy: Policy) -> Iterator[tuple[str, WorkloadFactory]]:
     """The graphs that all guards share, then what each does beyond reading its column."""
-    yield "measured ahead, of the input", _ahead
-    yield "measured with the model's answer", _late
+    yield "measured ahead, of the input", _input_graph
+    yield "measured with the model's answer", _answer_graph
     for i, guard in enumerate(policy.guards):
         if isinstance(guard, SqueezePolicy):
             yield f"guard {guard.name}, no row triggered", _scoring(i, lambda fixture: fixture.quiet)
@@ -81,22 +81,22 @@ def _guards(policy: Policy) -> Iterator[tuple[str, Make]]:
     yield f"guard {policy.guards[0].name} with budget and verdicts", _assess_first
 
 
-def _ahead(fixture: MicroFixture, n: int) -> Workload:
-    early, given = fixture.measures.input_graph, {"x": fixture.served[:n]}
-    assert early is not None
-    return SyncWorkload(lambda: early.run(given))
+def _input_graph(fixture: MicroFixture, n: int) -> Workload:
+    input_graph, feed = fixture.measures.input_graph, {"x": fixture.served[:n]}
+    assert input_graph is not None
+    return SyncWorkload(lambda: input_graph.run(feed))
 
 
-def _late(fixture: MicroFixture, n: int) -> Workload:
-    early, late = fixture.measures.input_graph, fixture.measures.answer_graph
-    assert early is not None and late is not None
+def _answer_graph(fixture: MicroFixture, n: int) -> Workload:
+    input_graph, answer_graph = fixture.measures.input_graph, fixture.measures.answer_graph
+    assert input_graph is not None and answer_graph is not None
     x = fixture.served[:n]
     answer = fixture.deployment.artifacts.models[fixture.deployment.primary].run(fixture.inputs(x))
-    given = {**answer, INPUT_COLUMNS: early.run({"x": x})}
-    return SyncWorkload(lambda: late.run(given))
+    feed = {**answer, INPUT_COLUMNS: input_graph.run({"x": x})}
+    return SyncWorkload(lambda: answer_graph.run(feed))
 
 
-def _scoring(i: int, rows_of: Callable[[MicroFixture], Rows]) -> Make:
+def _scoring(i: int, rows_of: Callable[[MicroFixture], Rows]) -> WorkloadFactory:
     """One guard by itself, what all share already measured: no budget, no cut."""
 
     def make(fixture: MicroFixture, n: int) -> Workload:
@@ -126,7 +126,7 @@ def _judging() -> Workloads:
     }
 
 
-def _deciding(rows_of: Callable[[MicroFixture], Rows]) -> Make:
+def _deciding(rows_of: Callable[[MicroFixture], Rows]) -> WorkloadFactory:
     def make(fixture: MicroFixture, n: int) -> Workload:
         batch = fixture.batch(rows_of(fixture)[:n])
         return AsyncWorkload(lambda: fixture.deployment.pipeline.decide(batch))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.micro.fixture import FOLDER, MOST_ROWS, MicroFixture
+from bench.deployment_under_test import MAX_ROWS
+from bench.micro.fixture import FASHION_FOLDER, MicroFixture
 from bench.micro.stages import stages
 from bench.micro.workload import calls_a_round, repeat
 from gateway.deployment.deployment import Deployment
 
 ROUNDS, WARM_UP = 40, 2
-SIZES = (1, 8, 32, MOST_ROWS)
-STAGES = stages(Deployment.read(FOLDER).policy)
+SIZES = (1, 8, 32, MAX_ROWS)
+STAGES = stages(Deployment.read(FASHION_FOLDER).policy)
 
 
 @pytest.mark.parametrize("rows", SIZES)

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.peers.cases import BARE, GATEWAY
 from bench.peers.environment import SERVERS, own_python, python_of_peer
+from bench.peers.load_cases import BARE, GATEWAY
 from bench.peers.process import free_port
 
-MODEL = "fashion"
+MODEL_NAME = "fashion"
 MAX_BATCH, BATCH_WAIT_S = 32, 0.002
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class ServerPlacement:
     """Where a server runs: its interpreter, its copy of the deployment, a folder of its own, its port.
 
     concurrent: there are many connections, so that batches fill.
@@ -40,7 +40,7 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ComparedServer:
     """One row of the comparison.
 
     environment: the requirements it is installed from; None: it runs in our own. binary: whether it takes
@@ -49,7 +49,7 @@ class Server:
     """
 
     name: str
-    command: Callable[[Site], list[str]]
+    command: Callable[[ServerPlacement], list[str]]
     environment: str | None = None
     binary: bool = False
     ours: bool = False
@@ -58,36 +58,38 @@ class Server:
     def python(self) -> Path:
         return own_python() if self.environment is None else python_of_peer(self.environment)
 
-    def variables(self, site: Site) -> dict[str, str]:
+    def variables(self, placement: ServerPlacement) -> dict[str, str]:
         """What its script reads, and no more threads than ours."""
         return {
-            "PEER_FOLDER": str(site.deployment),
-            "PEER_PORT": str(site.port),
+            "PEER_FOLDER": str(placement.deployment),
+            "PEER_PORT": str(placement.port),
             "PEER_THREADS": str(self.threads),
-            "PEER_BATCH": str(MAX_BATCH if site.concurrent else 1),
+            "PEER_BATCH": str(MAX_BATCH if placement.concurrent else 1),
             "PYTHONPATH": str(SERVERS),
             "OPENBLAS_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",
-            "BENTOML_HOME": str(site.work),
+            "BENTOML_HOME": str(placement.work),
             "BENTOML_DO_NOT_TRACK": "true",
         }
 
 
-def _gateway(site: Site) -> list[str]:
-    ports = ["--port", str(site.port), "--grpc-port", str(free_port()), "--admin-port", str(free_port())]
-    return [str(site.python), "-m", "gateway", "serve", str(site.deployment), "--local", *ports]
+def _gateway(placement: ServerPlacement) -> list[str]:
+    ports = ["--port", str(placement.port), "--grpc-port", str(free_port()), "--admin-port", str(free_port())]
+    return [str(placement.python), "-m", "gateway", "serve", str(placement.deployment), "--local", *ports]
 
 
-def _script(name: str) -> Callable[[Site], list[str]]:
-    return lambda site: [str(site.python), str(SERVERS / name)]
+def _script(name: str) -> Callable[[ServerPlacement], list[str]]:
+    return lambda placement: [str(placement.python), str(SERVERS / name)]
 
 
-def _mlserver(runtime: str) -> Callable[[Site], list[str]]:
-    def command(site: Site) -> list[str]:
-        concurrent = {"max_batch_size": MAX_BATCH, "max_batch_time": BATCH_WAIT_S} if site.concurrent else {}
-        folder = site.work / MODEL
+def _mlserver(runtime: str) -> Callable[[ServerPlacement], list[str]]:
+    def command(placement: ServerPlacement) -> list[str]:
+        concurrent = (
+            {"max_batch_size": MAX_BATCH, "max_batch_time": BATCH_WAIT_S} if placement.concurrent else {}
+        )
+        folder = placement.work / MODEL_NAME
         return start_mlserver(
-            site.python, folder, runtime, {"name": MODEL, **concurrent}, site.port, free_port()
+            placement.python, folder, runtime, {"name": MODEL_NAME, **concurrent}, placement.port, free_port()
         )
 
     return command
@@ -106,22 +108,22 @@ def start_mlserver(
     return [str(python.parent / "mlserver"), "start", str(folder)]
 
 
-def _bentoml(site: Site) -> list[str]:
-    where = ["--host", "127.0.0.1", "--port", str(site.port), "--working-dir", str(SERVERS)]
-    return [site.tool("bentoml"), "serve", *where, "bentoml_service:Onnx"]
+def _bentoml(placement: ServerPlacement) -> list[str]:
+    where = ["--host", "127.0.0.1", "--port", str(placement.port), "--working-dir", str(SERVERS)]
+    return [placement.tool("bentoml"), "serve", *where, "bentoml_service:Onnx"]
 
 
 SERVERS_BY_NAME = {
     server.name: server
     for server in (
-        Server(GATEWAY, _gateway, binary=True, ours=True),
-        Server(BARE, _script("bare.py"), binary=True),
-        Server("bare_2_threads", _script("bare.py"), binary=True, threads=2),
-        Server("ray_proxy", _script("ray_proxy.py"), binary=True, ours=True),
-        Server("mlserver", _mlserver("Onnx"), "mlserver"),
-        Server("mlserver_detector", _mlserver("OnnxWithDetector"), "mlserver"),
-        Server("litserve", _script("litserve_api.py"), "litserve"),
-        Server("bentoml", _bentoml, "bentoml"),
+        ComparedServer(GATEWAY, _gateway, binary=True, ours=True),
+        ComparedServer(BARE, _script("bare.py"), binary=True),
+        ComparedServer("bare_2_threads", _script("bare.py"), binary=True, threads=2),
+        ComparedServer("ray_proxy", _script("ray_proxy.py"), binary=True, ours=True),
+        ComparedServer("mlserver", _mlserver("Onnx"), "mlserver"),
+        ComparedServer("mlserver_detector", _mlserver("OnnxWithDetector"), "mlserver"),
+        ComparedServer("litserve", _script("litserve_api.py"), "litserve"),
+        ComparedServer("bentoml", _bentoml, "bentoml"),
     )
 }
 PEERS = tuple(name for name in SERVERS_BY_NAME if name != GATEWAY)

@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 
 import uvloop
 
-from bench.load import Plan, run
-from bench.measurements import SUCCESS, Measurements, Spread
+from bench.curve import REFUSED
+from bench.load import LoadPlan, run_load
+from bench.measurements import SUCCESS, LatencySummary, Measurements
 from bench.peers.proc import Usage
-from bench.results import ANSWERED
-
-REFUSED = "refused"
+from bench.results import ANSWERED_OUTCOMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +41,12 @@ class Round:
     wrk_per_s: float | None = None
 
 
-def measure(plan: Plan, warm_up_s: float, pid: int, cores: frozenset[int]) -> Round:
+def measure_round(plan: LoadPlan, warm_up_s: float, pid: int, cores: frozenset[int]) -> Round:
     """Loads the server whose process is `pid`, from these cores."""
     os.sched_setaffinity(0, cores)
-    uvloop.run(run(replace(plan, seconds=warm_up_s), 0.0))
+    uvloop.run(run_load(replace(plan, seconds=warm_up_s), 0.0))
     before, own_s = Usage.of(pid), time.process_time()
-    measurements, elapsed_s = uvloop.run(run(plan, 0.0))
+    measurements, elapsed_s = uvloop.run(run_load(plan, 0.0))
     own_s, after = time.process_time() - own_s, Usage.of(pid)
     return round_of(measurements, elapsed_s, after.cpu_s - before.cpu_s, after.rss_bytes, own_s / elapsed_s)
 
@@ -58,8 +57,8 @@ def round_of(
     """The figures of one round."""
     ended = {" ".join(how).strip(): len(part) for how, part in measurements.latencies_s.items()}
     good = sum(len(part) for (outcome, _), part in measurements.latencies_s.items() if outcome != REFUSED)
-    answered = sum(measurements.rows[outcome] for outcome in (*ANSWERED, SUCCESS))
-    latency = Spread.of(measurements.all_s())
+    answered = sum(measurements.rows[outcome] for outcome in (*ANSWERED_OUTCOMES, SUCCESS))
+    latency = LatencySummary.of(measurements.all_s())
     return Round(
         requests=measurements.requests,
         errors=dict(measurements.errors),

@@ -42,30 +42,30 @@ def running(
     try:
         yield child
     finally:
-        end(child)
+        stop(child)
 
 
-def end(child: subprocess.Popen[bytes]) -> None:
+def stop(child: subprocess.Popen[bytes]) -> None:
     """Terminates the server, then its remaining children, then kills what is left."""
-    family = tree(child.pid)
+    processes = tree(child.pid)
     if child.poll() is None:
         child.terminate()
         with suppress(subprocess.TimeoutExpired):
             child.wait(GRACE_S)
     for number in (signal.SIGTERM, signal.SIGKILL):
-        for one in _left(family):
+        for one in _still_running(processes):
             with suppress(ProcessLookupError):
                 os.kill(one.pid, number)
         until_s = time.monotonic() + GRACE_S / 4
-        while _left(family) and time.monotonic() < until_s:
+        while _still_running(processes) and time.monotonic() < until_s:
             child.poll()
             time.sleep(POLL_S)
 
 
-def _left(family: Sequence[Process]) -> list[Process]:
+def _still_running(processes: Sequence[Process]) -> list[Process]:
     """Those that still run: the same process, not another that got its number since."""
-    now = (Process.read(one.pid) for one in family)
-    return [one for one, then in zip(now, family, strict=True) if one and one.started == then.started]
+    now = (Process.read(one.pid) for one in processes)
+    return [one for one, then in zip(now, processes, strict=True) if one and one.started == then.started]
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""The gateway beside a peer, in numbers that bear a machine which is slower in one minute than in another.
+"""Comparison of the gateway with a peer on a machine whose speed varies from one minute to the next.
 
-Only rounds that followed each other at once are put beside each other: first the ratio of each such pair,
-then their median. The ratio of two medians would mix minutes.
+Only rounds that directly followed each other are compared: first the ratio of each such pair, then the median
+of the ratios. The ratio of two medians would compare different minutes.
 """
 
 from __future__ import annotations

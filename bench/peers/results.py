@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from bench.machine import machine
-from bench.peers.cases import GATEWAY
-from bench.peers.compare import Settings, Turn
+from bench.peers.compare import ServerRound, Settings
 from bench.peers.environment import versions
 from bench.peers.launch import SERVERS_BY_NAME
+from bench.peers.load_cases import GATEWAY
 from bench.peers.measure import Round
 from bench.peers.ratios import MedianWithRange, differences, ratios
 
@@ -32,7 +32,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
+class PeerResults:
     """Everything. machine: with the commit. The cores are those that were allowed."""
 
     machine: dict[str, str]
@@ -45,10 +45,10 @@ class Results:
     server_cores: list[int]
     generator_cores: list[int]
     beside: list[Comparison]
-    turns: list[Turn]
+    turns: list[ServerRound]
 
     @classmethod
-    def of(cls, settings: Settings, turns: Sequence[Turn]) -> Self:
+    def of(cls, settings: Settings, turns: Sequence[ServerRound]) -> Self:
         return cls(
             machine=machine(),
             versions={name: versions(SERVERS_BY_NAME[name].python()) for name in (GATEWAY, *settings.peers)},
@@ -64,15 +64,15 @@ class Results:
         )
 
 
-def beside(turns: Sequence[Turn]) -> list[Comparison]:
-    """Each peer in each case, put beside the gateway's turn of the same group and round."""
+def beside(turns: Sequence[ServerRound]) -> list[Comparison]:
+    """Each peer in each case, compared with the gateway in the same group and round."""
     ours = {(one.case, one.group, one.number): one.round for one in turns if one.server == GATEWAY}
     theirs = dict.fromkeys((one.case, one.server) for one in turns if one.server != GATEWAY)
-    return [_beside(case, peer, turns, ours) for case, peer in theirs]
+    return [_compare_with_peer(case, peer, turns, ours) for case, peer in theirs]
 
 
-def _beside(
-    case: str, peer: str, turns: Sequence[Turn], ours: dict[tuple[str, str, int], Round]
+def _compare_with_peer(
+    case: str, peer: str, turns: Sequence[ServerRound], ours: dict[tuple[str, str, int], Round]
 ) -> Comparison:
     found = [one for one in turns if (one.case, one.server) == (case, peer)]
     pairs = [(ours[one.case, one.group, one.number], one.round) for one in found]

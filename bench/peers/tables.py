@@ -7,15 +7,16 @@ from statistics import median
 
 from rich.table import Table
 
-from bench.peers.compare import Turn
-from bench.peers.measure import REFUSED, Round
+from bench.curve import REFUSED
+from bench.peers.compare import ServerRound
+from bench.peers.measure import Round
 from bench.peers.ratios import MedianWithRange
-from bench.peers.results import Comparison, Results
+from bench.peers.results import Comparison, PeerResults
 
 BUSY = 0.9
 
 
-def tables(results: Results) -> Iterator[Table | str]:
+def peer_tables(results: PeerResults) -> Iterator[Table | str]:
     """One table a case, then the ratios, then warnings."""
     for case in dict.fromkeys(one.case for one in results.turns):
         yield _case(case, [one for one in results.turns if one.case == case])
@@ -23,7 +24,7 @@ def tables(results: Results) -> Iterator[Table | str]:
     yield from _warnings(results.turns)
 
 
-def _case(case: str, turns: Sequence[Turn]) -> Table:
+def _case(case: str, turns: Sequence[ServerRound]) -> Table:
     table = _table(f"{case}: medians over the rounds", "server")
     columns = "rounds", "requests/s", "rows/s", "answered", "p50 ms", "p99 ms", "CPU us/request", "RSS MiB"
     checked = any(one.round.wrk_per_s for one in turns)
@@ -58,7 +59,7 @@ def _ratios(found: Sequence[Comparison]) -> Table:
     return table
 
 
-def _warnings(turns: Sequence[Turn]) -> Iterator[str]:
+def _warnings(turns: Sequence[ServerRound]) -> Iterator[str]:
     for one in turns:
         where = f"[yellow]{one.case}, {one.server}, round {one.number + 1}:[/]"
         if one.round.errors:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from bench.load import Plan
+from bench.load import LoadPlan
 from bench.peers.process import on_cores
 from bench.requests import WrongInput
 
@@ -20,15 +20,15 @@ function request()
     return requests[at]
 end
 """
-PER_S = re.compile(r"^Requests/sec:\s*([0-9.]+)", re.MULTILINE)
+RATE_LINE = re.compile(r"^Requests/sec:\s*([0-9.]+)", re.MULTILINE)
 
 
-def missing() -> bool:
+def wrk_is_missing() -> bool:
     """Whether wrk is not installed."""
     return shutil.which("wrk") is None
 
 
-def wrk(plan: Plan, work: Path, cores: frozenset[int]) -> float:
+def wrk(plan: LoadPlan, work: Path, cores: frozenset[int]) -> float:
     """Requests a second. Raises WrongInput where it did not work, or a peer answered without success.
 
     The gateway also answers without success, for the rows that it defers.
@@ -42,7 +42,7 @@ def wrk(plan: Plan, work: Path, cores: frozenset[int]) -> float:
     with on_cores(cores):
         command = ["wrk", *how, "-s", str(script), url]
         done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
-    found = PER_S.search(done.stdout)
+    found = RATE_LINE.search(done.stdout)
     if found is None or done.stderr or (plan.peer and "Non-2xx" in done.stdout):
         raise WrongInput(f"wrk says: {done.stdout} {done.stderr}")
     return float(found[1])

@@ -13,24 +13,24 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench import output
-from bench.same_answers.compare import Compared, Line, table_of
-from bench.same_answers.run import run
-from bench.same_answers.tree import WrongTree, checked
+from bench.same_answers.compare import ComparedExchange, TableLine, table_of
+from bench.same_answers.run import compare_trees
+from bench.same_answers.tree import WrongTree, require_environment
 
-HERE = Path(__file__).resolve().parents[2]
+THIS_TREE = Path(__file__).resolve().parents[2]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
+class TreeComparison:
     """differences: every request whose answers are not the same."""
 
     here: str
     there: str
     same: bool
-    table: list[Line]
-    differences: list[Compared]
+    table: list[TableLine]
+    differences: list[ComparedExchange]
 
 
 @app.command()
@@ -44,19 +44,19 @@ def same_answers(
     """Compares what this tree and another one answer to the same requests, over HTTP and gRPC."""
     console = output.console(out)
     try:
-        here, there = checked(HERE), checked(other)
+        here, there = require_environment(THIS_TREE), require_environment(other)
         with console.status("") as status:
-            found = list(run(here, there, status.update))
+            found = list(compare_trees(here, there, status.update))
     except WrongTree as error:
-        output.wrong(str(error))
-    wrong = [one for one in found if not one.same]
-    results = Results(str(here), str(there), not wrong, table_of(found), wrong)
+        output.wrong_input(str(error))
+    differing = [one for one in found if not one.same]
+    results = TreeComparison(str(here), str(there), not differing, table_of(found), differing)
     _print(console, results, shown)
     output.write(out, results)
     sys.exit(0 if results.same else 1)
 
 
-def _print(console: Console, results: Results, shown: int) -> None:
+def _print(console: Console, results: TreeComparison, shown: int) -> None:
     table = Table("deployment", "protocol", "requests", "identical", "how they ended")
     for line in results.table:
         ends = ", ".join(f"{name} {n}" for name, n in sorted(line.outcomes.items()))

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bench.same_answers.case import LATE, UNFILLED, Case, Fields, Http
-from bench.same_answers.normal import normalised
+from bench.same_answers.exchange import TIMED_OUT, UNRESOLVED, Exchange, HttpExchange, RecordedAnswer
+from bench.same_answers.normal import normalize
 
 SHOWN_BYTES, BEFORE_BYTES = 4000, 500
-ABSENT = b"(absent)"
-MISSING = frozenset({("end", LATE), ("not sent", UNFILLED), ("code", b"StatusCode.UNAVAILABLE")})
-"""What is no answer, and so no evidence even if both trees give it."""
+ABSENT_PART = b"(absent)"
+MISSING = frozenset({("end", TIMED_OUT), ("not sent", UNRESOLVED), ("code", b"StatusCode.UNAVAILABLE")})
+"""Parts that stand for a missing answer: a difference even if both trees have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """One request and what became of it."""
+class ComparedExchange:
+    """One exchange and how the answers of the two trees differ."""
 
     deployment: str
     protocol: str
@@ -40,37 +40,39 @@ class Compared:
         return not self.differences
 
 
-def protocol_of(case: Case) -> str:
-    """What a request is counted under."""
-    if isinstance(case, Http):
+def protocol_of(case: Exchange) -> str:
+    """The protocol under which an exchange is counted."""
+    if isinstance(case, HttpExchange):
         return "HTTP" if case.plane == "data" else "HTTP, administration"
     return "gRPC"
 
 
-def compared(deployment: str, case: Case, here: Fields, there: Fields) -> Compared:
-    """Two answers to one request; the outcome is what this tree told of it."""
-    found = [*_differences(normalised(here), normalised(there))]
-    found += [Difference(name, _shown(content), "") for name, content in here if (name, content) in MISSING]
-    return Compared(deployment, protocol_of(case), case.name, outcome_of(here), tuple(found))
+def compare_answers(
+    deployment: str, case: Exchange, here: RecordedAnswer, there: RecordedAnswer
+) -> ComparedExchange:
+    """Two answers to one request; the outcome is that of this tree."""
+    found = [*_differences(normalize(here), normalize(there))]
+    found += [Difference(name, _excerpt(content), "") for name, content in here if (name, content) in MISSING]
+    return ComparedExchange(deployment, protocol_of(case), case.name, recorded_outcome(here), tuple(found))
 
 
-def _differences(here: Fields, there: Fields) -> Iterator[Difference]:
+def _differences(here: RecordedAnswer, there: RecordedAnswer) -> Iterator[Difference]:
     one, other = dict(here), dict(there)
     for part in {**one, **other}:
-        ours, theirs = one.get(part, ABSENT), other.get(part, ABSENT)
+        ours, theirs = one.get(part, ABSENT_PART), other.get(part, ABSENT_PART)
         if ours != theirs:
-            at = _alike(ours, theirs)
-            yield Difference(part, _shown(ours, at), _shown(theirs, at))
+            at = _common_prefix(ours, theirs)
+            yield Difference(part, _excerpt(ours, at), _excerpt(theirs, at))
 
 
-def _alike(ours: bytes, theirs: bytes) -> int:
+def _common_prefix(ours: bytes, theirs: bytes) -> int:
     """How many bytes both begin with."""
     least = min(len(ours), len(theirs))
     return next((i for i in range(least) if ours[i] != theirs[i]), least)
 
 
-def _shown(content: bytes, at: int = 0) -> str:
-    """Bytes for people: text as it is, all else escaped, and of much only what is around a place."""
+def _excerpt(content: bytes, at: int = 0) -> str:
+    """Bytes as readable text, the rest escaped; of a long part only what is around offset `at`."""
     start = max(0, at - BEFORE_BYTES) if len(content) > SHOWN_BYTES else 0
     text = content[start : start + SHOWN_BYTES].decode("utf-8", "backslashreplace").replace("\r\n", "\n")
     left = len(content) - start - SHOWN_BYTES
@@ -79,7 +81,7 @@ def _shown(content: bytes, at: int = 0) -> str:
     )
 
 
-def outcome_of(answer: Fields) -> str:
+def recorded_outcome(answer: RecordedAnswer) -> str:
     """How a request ended by its headers or trailers: served, degraded, deferred, refused, or not judged."""
     for name, content in answer:
         if name.startswith(("headers", "trailing")):
@@ -90,7 +92,7 @@ def outcome_of(answer: Fields) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TableLine:
     """One line of the table: the requests of one protocol to one deployment."""
 
     deployment: str
@@ -100,12 +102,14 @@ class Line:
     outcomes: dict[str, int]
 
 
-def table_of(results: Sequence[Compared]) -> list[Line]:
+def table_of(results: Sequence[ComparedExchange]) -> list[TableLine]:
     """Counts by deployment and protocol, in the order of the requests."""
-    groups: dict[tuple[str, str], list[Compared]] = {}
+    groups: dict[tuple[str, str], list[ComparedExchange]] = {}
     for one in results:
         groups.setdefault((one.deployment, one.protocol), []).append(one)
     return [
-        Line(*of, len(found), sum(one.same for one in found), dict(Counter(one.outcome for one in found)))
+        TableLine(
+            *of, len(found), sum(one.same for one in found), dict(Counter(one.outcome for one in found))
+        )
         for of, found in groups.items()
     ]

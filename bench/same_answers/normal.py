@@ -1,8 +1,8 @@
-"""What has to differ between two runs of the same code, and what it is replaced by. All else is compared.
+"""Parts that differ between two runs of the same code, and their replacements. All else is compared.
 
-`RULES` is the list for HTTP, and decision ids are replaced everywhere. Beyond that, `grpc_wire.NORMAL` says
-which messages are read and written again, because protobuf writes a map in any order, and sets times of
-statistics to zero; a reply in a coding is compared decoded, because the ids in it decide its bytes.
+`RULES` is the list for HTTP, and decision ids are replaced everywhere. `grpc_wire.CANONICAL` lists messages
+that are read and written again, because protobuf writes a map in any order, and sets times of statistics to
+zero; a reply in a coding is compared decoded, because the ids in it decide its bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from bench.same_answers.case import CAPTURED, Fields
+from bench.same_answers.exchange import CAPTURE_PATTERNS, RecordedAnswer
 
 NUMBER = rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
 TIMES = (
@@ -65,45 +65,47 @@ RULES = (
         rb"\1 <value>",
     ),
 )
-ID = "decision-%015d"
+NORMAL_ID = "decision-%015d"
 """What stands for the n-th decision id (24 hexadecimal digits) of one answer. It is as long as an id."""
-LENGTH = re.compile(rb"(?im)^(content-length: *)([0-9]+)")
+CONTENT_LENGTH_HEADER = re.compile(rb"(?im)^(content-length: *)([0-9]+)")
 """The length of a body that a rule has changed is set to what it is then, if it was right."""
-CODING = re.compile(rb"(?im)^content-encoding: *(gzip|deflate)")
-TYPE = re.compile(rb"(?im)^content-type: *([^\r\n]*)")
-DECODED: dict[bytes, Callable[[bytes], bytes]] = {b"gzip": gzip.decompress, b"deflate": zlib.decompress}
+CONTENT_ENCODING = re.compile(rb"(?im)^content-encoding: *(gzip|deflate)")
+CONTENT_TYPE = re.compile(rb"(?im)^content-type: *([^\r\n]*)")
+DECODERS: dict[bytes, Callable[[bytes], bytes]] = {b"gzip": gzip.decompress, b"deflate": zlib.decompress}
 
 
-def normalised(answer: Fields) -> Fields:
+def normalize(answer: RecordedAnswer) -> RecordedAnswer:
     """The answer without what has to differ."""
     numbers: dict[bytes, bytes] = {}
 
     def numbered(found: re.Match[bytes]) -> bytes:
-        return numbers.setdefault(found[1], (ID % (len(numbers) + 1)).encode())
+        return numbers.setdefault(found[1], (NORMAL_ID % (len(numbers) + 1)).encode())
 
-    return tuple((name, CAPTURED["id"].sub(numbered, content)) for name, content in _ruled(answer))
+    return tuple(
+        (name, CAPTURE_PATTERNS["id"].sub(numbered, content)) for name, content in _apply_all_rules(answer)
+    )
 
 
-def _ruled(answer: Fields) -> Iterable[tuple[str, bytes]]:
+def _apply_all_rules(answer: RecordedAnswer) -> Iterable[tuple[str, bytes]]:
     """The fields with every rule applied: a body by the headers before it, whose length follows it."""
     fields = list(answer)
     for i, (name, body) in enumerate(fields):
         if not name.startswith("body") or i == 0:
             continue
         head = fields[i - 1][1]
-        changed = ruled(body, head)
+        changed = apply_rules(body, head)
         fields[i] = (name, changed)
-        stated = LENGTH.search(head)
+        stated = CONTENT_LENGTH_HEADER.search(head)
         if changed != body and stated and int(stated[2]) == len(body):
-            fields[i - 1] = (fields[i - 1][0], LENGTH.sub(rb"\g<1>%d" % len(changed), head))
+            fields[i - 1] = (fields[i - 1][0], CONTENT_LENGTH_HEADER.sub(rb"\g<1>%d" % len(changed), head))
     return fields
 
 
-def ruled(body: bytes, head: bytes) -> bytes:
+def apply_rules(body: bytes, head: bytes) -> bytes:
     """A body, decoded, with the rules of its content type applied."""
-    if coding := CODING.search(head):
-        body = DECODED[coding[1].lower()](body)
-    kind = TYPE.search(head)
+    if coding := CONTENT_ENCODING.search(head):
+        body = DECODERS[coding[1].lower()](body)
+    kind = CONTENT_TYPE.search(head)
     for rule in RULES:
         if kind and re.match(rule.of, kind[1]):
             body = rule.pattern.sub(rule.to, body)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,65 +11,73 @@ from tempfile import TemporaryDirectory
 
 import grpc
 
+from bench.output import StatusCallback
 from bench.same_answers import grpc_wire, http_wire
-from bench.same_answers.case import ADMIN, LATE, UNFILLED, Case, Fields, Http, Known, Unfilled
-from bench.same_answers.cases import cases_of
-from bench.same_answers.compare import Compared, compared
-from bench.same_answers.deployment import FORMS, load
-from bench.same_answers.tree import Served, serving
+from bench.same_answers.compare import ComparedExchange, compare_answers
+from bench.same_answers.exchange import (
+    ADMIN,
+    TIMED_OUT,
+    UNRESOLVED,
+    Exchange,
+    HttpExchange,
+    PlaceholderValues,
+    RecordedAnswer,
+    UnresolvedPlaceholder,
+)
+from bench.same_answers.exchanges import exchanges_of
+from bench.same_answers.sampled_deployment import SAMPLED_DEPLOYMENTS, load_deployment
+from bench.same_answers.tree import RunningTree, serve_tree
 
-Told = Callable[[str], None]
 
+class ExchangeSender:
+    """Sends exchanges to one server, and keeps its answers for later ones that repeat parts of them."""
 
-class Asker:
-    """Sends cases to one server, and remembers what it said for those that repeat some of it."""
-
-    def __init__(self, served: Served, channel: grpc.Channel) -> None:
+    def __init__(self, served: RunningTree, channel: grpc.Channel) -> None:
         self._ports, self._channel = served.ports, channel
-        self._known = Known(served.keys, {})
+        self._values = PlaceholderValues(served.keys, {})
 
-    def ask(self, case: Case) -> Fields:
-        """Everything that comes back, as it came."""
+    def send(self, exchange: Exchange) -> RecordedAnswer:
+        """The whole answer, as received."""
         try:
-            answer = self._asked(case)
-        except Unfilled:
-            answer = (("not sent", UNFILLED),)
+            answer = self._send(exchange)
+        except UnresolvedPlaceholder:
+            answer = (("not sent", UNRESOLVED),)
         except OSError:
-            answer = (("end", LATE),)
-        self._known.said[case.name] = answer
+            answer = (("end", TIMED_OUT),)
+        self._values.answers[exchange.name] = answer
         return answer
 
-    def _asked(self, case: Case) -> Fields:
-        fill = self._known.fill
-        if isinstance(case, Http):
-            time.sleep(case.pause_s)
-            port = self._ports.admin if case.plane == ADMIN else self._ports.data
-            return http_wire.ask(port, case, tuple(map(fill, case.parts)))
-        metadata = tuple((name, fill(value.encode()).decode()) for name, value in case.metadata)
-        return grpc_wire.call(self._channel, case, fill(case.message), metadata)
+    def _send(self, exchange: Exchange) -> RecordedAnswer:
+        fill = self._values.fill
+        if isinstance(exchange, HttpExchange):
+            time.sleep(exchange.pause_s)
+            port = self._ports.admin if exchange.plane == ADMIN else self._ports.data
+            return http_wire.send_exchange(port, exchange, tuple(map(fill, exchange.parts)))
+        metadata = tuple((name, fill(value.encode()).decode()) for name, value in exchange.metadata)
+        return grpc_wire.call(self._channel, exchange, fill(exchange.message), metadata)
 
 
-def run(here: Path, there: Path, tell: Told) -> Iterator[Compared]:
+def compare_trees(here: Path, there: Path, show_status: StatusCallback) -> Iterator[ComparedExchange]:
     """Every request to every deployment, compared. Raises WrongTree."""
-    for name in FORMS:
-        tell(f"{name}: starting both trees")
+    for name in SAMPLED_DEPLOYMENTS:
+        show_status(f"{name}: starting both trees")
         with TemporaryDirectory(prefix="same-answers-") as scratch, ExitStack() as stack:
-            yield from _deployment(name, (here, there), Path(scratch), stack, tell)
+            yield from _compare_deployment(name, (here, there), Path(scratch), stack, show_status)
 
 
-def _deployment(
-    name: str, trees: tuple[Path, Path], scratch: Path, stack: ExitStack, tell: Told
-) -> Iterator[Compared]:
+def _compare_deployment(
+    name: str, trees: tuple[Path, Path], scratch: Path, stack: ExitStack, show_status: StatusCallback
+) -> Iterator[ComparedExchange]:
     folders = [scratch / part for part in ("here", "there")]
     for folder in folders:
         folder.mkdir()
     pool = stack.enter_context(ThreadPoolExecutor(2))
-    starts = [serving(tree, name, folder) for tree, folder in zip(trees, folders, strict=True)]
+    starts = [serve_tree(tree, name, folder) for tree, folder in zip(trees, folders, strict=True)]
     served = list(pool.map(stack.enter_context, starts))
     channels = [stack.enter_context(grpc_wire.channel_to(one.ports.grpc)) for one in served]
-    askers = [Asker(one, channel) for one, channel in zip(served, channels, strict=True)]
-    cases = cases_of(load(name))
-    for i, case in enumerate(cases):
-        tell(f"{name}: request {i + 1} of {len(cases)}")
-        ours, theirs = pool.map(lambda asker, case=case: asker.ask(case), askers)
-        yield compared(name, case, ours, theirs)
+    senders = [ExchangeSender(one, channel) for one, channel in zip(served, channels, strict=True)]
+    exchanges = exchanges_of(load_deployment(name))
+    for i, exchange in enumerate(exchanges):
+        show_status(f"{name}: request {i + 1} of {len(exchanges)}")
+        ours, theirs = pool.map(lambda sender, exchange=exchange: sender.send(exchange), senders)
+        yield compare_answers(name, exchange, ours, theirs)

@@ -13,25 +13,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.same_answers.cases.http_parts import TOKEN
+from bench.same_answers.exchanges.http_parts import ADMIN_TOKEN
 
-UP_S, DOWN_S, KEY_S, POLL_S = 120.0, 30.0, 60.0, 0.1
-FAST = "1000000"
+START_S, STOP_S, KEY_S, POLL_S = 120.0, 30.0, 60.0, 0.1
+HIGH_RATE = "1000000"
 KEYS: Mapping[str, tuple[str, ...]] = {
-    "ada": ("--tier=trusted", f"--per-s={FAST}", "--scope=infer", "--scope=metadata", "--scope=explain"),
-    "bob": (f"--per-s={FAST}",),
+    "ada": ("--tier=trusted", f"--per-s={HIGH_RATE}", "--scope=infer", "--scope=metadata", "--scope=explain"),
+    "bob": (f"--per-s={HIGH_RATE}",),
     "reader": ("--scope=metadata",),
     "watcher": ("--scope=explain",),
-    "limited": ("--tier=trusted", f"--per-s={FAST}", "--model={name}"),
+    "limited": ("--tier=trusted", f"--per-s={HIGH_RATE}", "--model={name}"),
     "slow": ("--tier=trusted", "--per-s=0.000001"),
 }
 """Each caller's options of `gateway key`. The slow one may have one row, and is then told to wait a day."""
-PATIENT = 20
-ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1", "GATEWAY_ADMIN_TOKEN": TOKEN, "PYTHONHASHSEED": "0"}
+BUDGET_FACTOR = 20
+ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1", "GATEWAY_ADMIN_TOKEN": ADMIN_TOKEN, "PYTHONHASHSEED": "0"}
 """Of both servers. The seed of hashes decides in which order a set is written, as in `Allow` of Starlette."""
 EDITS = (
-    (r"(budget_s|deadline_s): ([0-9.]+)", lambda found: f"{found[1]}: {float(found[2]) * PATIENT:g}"),
-    (r"per_s: [0-9.]+, burst: [0-9.]+", lambda _: f"per_s: {FAST}, burst: {FAST}"),
+    (r"(budget_s|deadline_s): ([0-9.]+)", lambda found: f"{found[1]}: {float(found[2]) * BUDGET_FACTOR:g}"),
+    (r"per_s: [0-9.]+, burst: [0-9.]+", lambda _: f"per_s: {HIGH_RATE}, burst: {HIGH_RATE}"),
 )
 """How the scratch copies differ from what is committed: time budgets are longer and the rate is higher, so
 that a busy machine changes no answer. Both trees get the same edits."""
@@ -51,14 +51,14 @@ class Ports:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class RunningTree:
     """A server that runs, and the keys of its callers."""
 
     ports: Ports
     keys: Mapping[str, str]
 
 
-def checked(tree: Path) -> Path:
+def require_environment(tree: Path) -> Path:
     """The absolute path of a tree. Raises WrongTree if it has no environment that is ready."""
     tree = tree.resolve()
     if not (tree / ".venv" / "bin" / "python").exists():
@@ -67,9 +67,9 @@ def checked(tree: Path) -> Path:
 
 
 @contextmanager
-def serving(tree: Path, name: str, scratch: Path) -> Iterator[Served]:
+def serve_tree(tree: Path, name: str, scratch: Path) -> Iterator[RunningTree]:
     """Serves a scratch copy of a deployment while the block runs. Raises WrongTree if it does not start."""
-    folder = copied(tree, name, scratch)
+    folder = copy_deployment(tree, name, scratch)
     keys = {who: _key(tree, folder, who) for who in KEYS}
     ports = Ports(*(_free_port() for _ in range(3)))
     options = ("--local", f"--port={ports.data}", f"--grpc-port={ports.grpc}", f"--admin-port={ports.admin}")
@@ -81,12 +81,12 @@ def serving(tree: Path, name: str, scratch: Path) -> Iterator[Served]:
         )
     try:
         _wait(child, ports, log)
-        yield Served(ports, keys)
+        yield RunningTree(ports, keys)
     finally:
-        _end(child)
+        _stop(child)
 
 
-def copied(tree: Path, name: str, scratch: Path) -> Path:
+def copy_deployment(tree: Path, name: str, scratch: Path) -> Path:
     """A copy of a tree's deployment without `var`, with EDITS applied."""
     folder = scratch / name
     shutil.copytree(tree / "configs" / name, folder, ignore=shutil.ignore_patterns("var"))
@@ -127,7 +127,7 @@ def _free_port() -> int:
 
 def _wait(child: subprocess.Popen[bytes], ports: Ports, log: Path) -> None:
     """Until every port takes connections. Raises WrongTree if the server ends before, or takes too long."""
-    until_s = time.monotonic() + UP_S
+    until_s = time.monotonic() + START_S
     for port in (ports.data, ports.grpc, ports.admin):
         while not _listens(port):
             if child.poll() is not None or time.monotonic() > until_s:
@@ -143,11 +143,11 @@ def _listens(port: int) -> bool:
     return True
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Asks the server to end, then ends it."""
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """Terminates the server; kills it if it does not end in time."""
     child.terminate()
     try:
-        child.wait(DOWN_S)
+        child.wait(STOP_S)
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()

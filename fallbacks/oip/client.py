@@ -11,7 +11,7 @@ from fallbacks.oip.address import RemoteModel
 from fallbacks.oip.description import ModelDescription
 from fallbacks.oip.grpc import GrpcClient
 from fallbacks.oip.http import HttpClient
-from fallbacks.oip.tensors import MAX_BYTES, Array
+from fallbacks.oip.tensors import MAX_ANSWER_BYTES, Array
 from fallbacks.predictor import Tensors
 
 
@@ -50,7 +50,7 @@ async def infer_in_parts(
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def connect(remote: RemoteModel, max_answer_bytes: int = MAX_BYTES) -> UpstreamClient:
+def connect(remote: RemoteModel, max_answer_bytes: int = MAX_ANSWER_BYTES) -> UpstreamClient:
     """A client for the protocol of the address. `max_answer_bytes`: the largest answer that it reads."""
     return (
         GrpcClient(remote, max_answer_bytes) if remote.address.grpc else HttpClient(remote, max_answer_bytes)

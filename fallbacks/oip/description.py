@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from fallbacks.oip.errors import UnexpectedAnswer, excerpt
-from fallbacks.oip.tensors import DATATYPES, MAX_RANK, UpstreamTensor
+from fallbacks.oip.tensors import MAX_RANK, UPSTREAM_DTYPES, UpstreamTensor
 
 TensorEntry: TypeAlias = tuple[object, object, Sequence[object]]
 """Name, datatype and shape as they arrived."""
@@ -47,7 +47,7 @@ def _tensor(side: str, name: object, datatype: object, shape: Sequence[object]) 
     if not isinstance(name, str) or not name:
         raise UnexpectedAnswer(f"an {side} has no name")
     what = f"{side} {excerpt(name)!r}"
-    if not isinstance(datatype, str) or datatype not in DATATYPES:
+    if not isinstance(datatype, str) or datatype not in UPSTREAM_DTYPES:
         raise UnexpectedAnswer(f"{what} is {excerpt(str(datatype))}; only numeric tensors are taken")
     sizes = [size for size in shape if type(size) is int and (size == -1 or size > 0)]
     if not 1 <= len(shape) <= MAX_RANK or len(sizes) != len(shape):

@@ -22,7 +22,7 @@ from fallbacks.oip.tensors import BINARY_ONLY, Array, UpstreamTensor
 from fallbacks.predictor import Tensors
 
 SERVICE: Final = "/inference.GRPCInferenceService/"
-OPTIONS: Final = (
+CHANNEL_OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),  # a channel of another loop must not share its backoff
     ("grpc.initial_reconnect_backoff_ms", 200),
@@ -45,7 +45,7 @@ class GrpcClient:
     """One channel, bound to the running loop."""
 
     def __init__(self, remote: RemoteModel, max_answer_bytes: int) -> None:
-        options = (*OPTIONS, ("grpc.max_receive_message_length", max_answer_bytes))
+        options = (*CHANNEL_OPTIONS, ("grpc.max_receive_message_length", max_answer_bytes))
         if remote.address.encrypted:
             credentials = grpc.ssl_channel_credentials()
             self._channel = grpc.aio.secure_channel(remote.address.authority, credentials, options)
@@ -92,7 +92,9 @@ class GrpcClient:
             raw_input_contents=[one.to_bytes(inputs[one.name]) for one in description.inputs],
         )
         response: ModelInferResponse = await self._call(self._infer, request, timeout_s)
-        return decode_response(response, request.id, description, len(inputs[description.inputs[0].name]))
+        return decode_grpc_response(
+            response, request.id, description, len(inputs[description.inputs[0].name])
+        )
 
     async def _call(self, method: Callable[..., Any], request: object, timeout_s: float) -> Any:
         try:
@@ -108,7 +110,7 @@ class GrpcClient:
         await self._channel.close()
 
 
-def decode_response(
+def decode_grpc_response(
     response: ModelInferResponse, request_id: str, description: ModelDescription, n: int
 ) -> dict[str, Array]:
     """Every declared output, n rows each; others are skipped. Raises UnexpectedAnswer."""

@@ -17,7 +17,9 @@ from fallbacks.oip.tensors import Array
 from fallbacks.predictor import Tensors
 
 # Idle connections are closed before uvicorn, which keeps them for 5 s, closes them under a request.
-LIMITS: Final = httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=4.0)
+CONNECTION_LIMITS: Final = httpx.Limits(
+    max_connections=64, max_keepalive_connections=16, keepalive_expiry=4.0
+)
 METADATA_BYTES: Final = 2**20
 ERROR_BYTES: Final = 65536
 HEAD_BYTES: Final = "inference-header-content-length"
@@ -47,7 +49,7 @@ class HttpClient:
         # Certificates are read only for TLS: that takes longer than the rest of this constructor.
         verify = ssl.create_default_context() if remote.address.encrypted else False
         self._http = httpx.AsyncClient(
-            headers=headers, limits=LIMITS, verify=verify, follow_redirects=False, trust_env=False
+            headers=headers, limits=CONNECTION_LIMITS, verify=verify, follow_redirects=False, trust_env=False
         )
         origin = f"{remote.address.scheme}://{remote.address.authority}"
         self._server = httpx.URL(f"{origin}{remote.address.path}/v2")
@@ -107,7 +109,7 @@ class HttpClient:
         if length is not None and not (length.isascii() and length.isdigit() and len(length) < 12):
             raise UnexpectedAnswer(f"{HEAD_BYTES} is {excerpt(length)!r}")
         n = len(inputs[description.inputs[0].name])
-        return json_messages.decode_response(
+        return json_messages.decode_json_response(
             content, None if length is None else int(length), request_id, description, n
         )
 

@@ -50,7 +50,7 @@ def encode_request(
     return b"".join((head, *tails)), len(head) if binary else None
 
 
-def decode_response(
+def decode_json_response(
     content: bytes, head_bytes: int | None, request_id: str, description: ModelDescription, n: int
 ) -> dict[str, Array]:
     """Every declared output, n rows each; others are skipped. Raises UnexpectedAnswer."""

@@ -18,22 +18,16 @@ from numpy.typing import NDArray
 
 from fallbacks.oip import payload_fst1
 from fallbacks.oip.open_inference_pb2 import ModelInferRequest
-from fallbacks.oip.values import join_byte_strings, split_byte_strings
+from fallbacks.oip.payload_fst1 import MAX_PAYLOAD_RANK
+from fallbacks.oip.values import NUMBER_DTYPES, join_byte_strings, split_byte_strings
 from fallbacks.oip.wire_format import field_start, fields
 from fallbacks.predictor import Tensors
 
-MAX_RANK: Final = 32
 MAX_HEAD_BYTES: Final = 2**18
 """Names, datatypes and shapes together. protobuf takes up to 44 times as much memory for them."""
-DTYPES: Final = {
-    "BOOL": np.dtype("?"),
-    **{f"UINT{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)},
-    **{f"INT{bits}": np.dtype(f"<i{bits // 8}") for bits in (8, 16, 32, 64)},
-    **{f"FP{bits}": np.dtype(f"<f{bits // 8}") for bits in (16, 32, 64)},
-    "BYTES": np.dtype(np.object_),
-}
+PAYLOAD_DTYPES: Final = {**NUMBER_DTYPES, "BYTES": np.dtype(np.object_)}
 _RAW_FIELD: Final = ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
-DATATYPES: Final = {dtype: datatype for datatype, dtype in DTYPES.items()}
+DATATYPE_NAMES: Final = {dtype: datatype for datatype, dtype in PAYLOAD_DTYPES.items()}
 
 
 def encode(tensors: Tensors) -> bytes:
@@ -45,9 +39,9 @@ def encode(tensors: Tensors) -> bytes:
     message, data = ModelInferRequest(), []
     for name, array in tensors.items():
         little = array.dtype.newbyteorder("<")
-        if little not in DATATYPES or array.ndim > MAX_RANK:
+        if little not in DATATYPE_NAMES or array.ndim > MAX_PAYLOAD_RANK:
             raise ValueError(f"{name!r}: cannot encode {array.dtype} of rank {array.ndim}")
-        message.inputs.add(name=name, datatype=DATATYPES[little], shape=array.shape)
+        message.inputs.add(name=name, datatype=DATATYPE_NAMES[little], shape=array.shape)
         raw = _raw(name, array.astype(little, copy=False))
         data += [field_start(_RAW_FIELD, len(raw)), raw]
     content = b"".join((message.SerializeToString(), *data))  # the raw contents are its last field
@@ -62,7 +56,7 @@ def decode(content: bytes) -> dict[str, NDArray[Any]]:
     Cost:   memory for the values twice more, and at most 11 MiB and 0.2 s for the rest.
     """
     if content.startswith(payload_fst1.MAGIC):
-        return payload_fst1.decode(content)
+        return payload_fst1.decode_fst1(content)
     _require_small_head(content)
     try:
         message = ModelInferRequest.FromString(content)
@@ -103,9 +97,11 @@ def _raw(name: str, array: NDArray[Any]) -> bytes:
 
 def _array(tensor: ModelInferRequest.InferInputTensor, raw: bytes) -> NDArray[Any]:
     """One input. Nothing is allocated before the raw contents are known to be as large as the shape says."""
-    name, shape, dtype = tensor.name, tuple(tensor.shape), DTYPES.get(tensor.datatype)
-    if dtype is None or len(shape) > MAX_RANK or min(shape, default=0) < 0:
-        raise ValueError(f"{name!r}: {tensor.datatype} of shape {list(shape)[:MAX_RANK]} is not allowed")
+    name, shape, dtype = tensor.name, tuple(tensor.shape), PAYLOAD_DTYPES.get(tensor.datatype)
+    if dtype is None or len(shape) > MAX_PAYLOAD_RANK or min(shape, default=0) < 0:
+        raise ValueError(
+            f"{name!r}: {tensor.datatype} of shape {list(shape)[:MAX_PAYLOAD_RANK]} is not allowed"
+        )
     if dtype.kind == "O":
         items = split_byte_strings(raw, math.prod(shape))
         if items is None:

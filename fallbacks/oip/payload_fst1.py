@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAGIC: Final = b"FST1"
-MAX_RANK: Final = 32
+MAX_PAYLOAD_RANK: Final = 32
 CODES: Final = ("|b1", "|i1", "|u1", *(f"<{kind}{size}" for kind in "iuf" for size in (2, 4, 8)))
-DTYPES: Final = {code.encode(): np.dtype(code) for code in CODES} | {b"|S*": np.dtype(np.object_)}
+FST1_DTYPES: Final = {code.encode(): np.dtype(code) for code in CODES} | {b"|S*": np.dtype(np.object_)}
 
 
-def decode(content: bytes) -> dict[str, NDArray[Any]]:
+def decode_fst1(content: bytes) -> dict[str, NDArray[Any]]:
     """The tensors in a payload, as new writable arrays. The bytes need not be trusted.
 
     Raises: ValueError for anything but this format.
@@ -84,8 +84,8 @@ def _spec(content: bytes, at: int) -> tuple[str, np.dtype[Any], tuple[int, ...],
     at += 2
     name = content[at : at + length].decode()
     code, rank = struct.unpack_from("<3sB", content, at + length)
-    if code not in DTYPES or rank > MAX_RANK:
+    if code not in FST1_DTYPES or rank > MAX_PAYLOAD_RANK:
         raise ValueError(f"{name!r}: {code!r} of rank {rank} is not allowed")
     at += length + 4
     shape = struct.unpack_from(f"<{rank}Q", content, at)
-    return name, DTYPES[code], shape, at + 8 * rank
+    return name, FST1_DTYPES[code], shape, at + 8 * rank

@@ -19,7 +19,7 @@ from fallbacks.oip import payload
 from fallbacks.oip.client import UpstreamClient, infer_in_parts
 from fallbacks.oip.description import ModelDescription
 from fallbacks.oip.errors import UnexpectedAnswer
-from fallbacks.oip.tensors import DATATYPES, Array, UpstreamTensor
+from fallbacks.oip.tensors import UPSTREAM_DTYPES, Array, UpstreamTensor
 from fallbacks.predictor import Tensors
 
 PROBES: Final = 4
@@ -104,7 +104,7 @@ class StoredUpstream:
 def _probes(rng: np.random.Generator, tensor: UpstreamTensor, low: float, high: float) -> Array:
     """PROBES rows in the range of an input; sizes that it leaves open are 1."""
     shape = (PROBES, *(1 if size is None else size for size in tensor.shape[1:]))
-    dtype = DATATYPES[tensor.datatype]
+    dtype = UPSTREAM_DTYPES[tensor.datatype]
     if dtype.kind == "f":
         return rng.uniform(low, high, shape).astype(dtype)
     if dtype.kind == "b":
@@ -133,5 +133,5 @@ def _require_match(arrays: Tensors, tensors: tuple[UpstreamTensor, ...]) -> None
         raise ValueError(f"{', '.join(arrays)} are not what it declares")
     for tensor in tensors:
         tensor.checked_shape(tensor.datatype, arrays[tensor.name].shape, PROBES)
-        if arrays[tensor.name].dtype != DATATYPES[tensor.datatype]:
+        if arrays[tensor.name].dtype != UPSTREAM_DTYPES[tensor.datatype]:
             raise ValueError(f"{tensor.name!r} is {arrays[tensor.name].dtype}")

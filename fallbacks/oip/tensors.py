@@ -16,21 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fallbacks.oip.errors import UnexpectedAnswer, excerpt
-from fallbacks.oip.values import bf16_bits, flatten
+from fallbacks.oip.values import NUMBER_DTYPES, bf16_bits, flatten
 from fallbacks.predictor import ModelTensor
 
 Array: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
 
 MAX_RANK: Final = 8
-MAX_BYTES: Final = 64 * 2**20
-DATATYPES: Final = {
-    "BOOL": np.dtype(np.bool_),
-    **{f"UINT{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)},
-    **{f"INT{bits}": np.dtype(f"<i{bits // 8}") for bits in (8, 16, 32, 64)},
-    **{f"FP{bits}": np.dtype(f"<f{bits // 8}") for bits in (16, 32, 64)},
-    "BF16": np.dtype("<f4"),
-}
+MAX_ANSWER_BYTES: Final = 64 * 2**20
+UPSTREAM_DTYPES: Final = {**NUMBER_DTYPES, "BF16": np.dtype("<f4")}
 BINARY_ONLY: Final = frozenset({"FP16", "BF16"})
 _TYPES: Final[dict[str, frozenset[type]]] = {
     "b": frozenset({bool}),
@@ -50,12 +44,12 @@ class UpstreamTensor:
 
     def as_model_tensor(self, name: str) -> ModelTensor:
         """The same under another name."""
-        dtype = DATATYPES[self.datatype].newbyteorder("=")
+        dtype = UPSTREAM_DTYPES[self.datatype].newbyteorder("=")
         return ModelTensor(name, dtype, self.shape, self.datatype == "BF16")
 
     @property
     def item_bytes(self) -> int:
-        return 2 if self.datatype == "BF16" else DATATYPES[self.datatype].itemsize
+        return 2 if self.datatype == "BF16" else UPSTREAM_DTYPES[self.datatype].itemsize
 
     def checked_shape(self, datatype: object, shape: Sequence[object], n: int) -> Shape:
         """The shape that an answer states, if it is n rows of this tensor. Raises UnexpectedAnswer."""
@@ -70,7 +64,7 @@ class UpstreamTensor:
     def to_bytes(self, array: Array) -> bytes:
         """The row-major little-endian values; BF16 rounds to nearest even."""
         if self.datatype != "BF16":
-            return array.astype(DATATYPES[self.datatype], copy=False).tobytes()
+            return array.astype(UPSTREAM_DTYPES[self.datatype], copy=False).tobytes()
         return bf16_bits(array).tobytes()
 
     def from_bytes(self, content: bytes | memoryview, shape: Shape) -> Array:
@@ -83,12 +77,12 @@ class UpstreamTensor:
             return wide.view("<f4").reshape(shape)
         if self.datatype == "BOOL" and np.frombuffer(content, np.uint8).max(initial=0) > 1:
             raise UnexpectedAnswer(f"{self.name!r} holds bytes that are neither true nor false")
-        return np.frombuffer(bytes(content), DATATYPES[self.datatype]).reshape(shape)
+        return np.frombuffer(bytes(content), UPSTREAM_DTYPES[self.datatype]).reshape(shape)
 
     def from_list(self, data: object, shape: Shape) -> Array:
         """The numbers in a list, flat or nested as the shape. Raises UnexpectedAnswer."""
         values = flatten(data, shape)
-        dtype = DATATYPES[self.datatype]
+        dtype = UPSTREAM_DTYPES[self.datatype]
         if values is None or not set(map(type, values)) <= _TYPES[dtype.kind]:
             raise UnexpectedAnswer(
                 f"{self.name!r} is not a list of {math.prod(shape)} {self.datatype} values"
@@ -108,6 +102,6 @@ def max_answer_bytes(outputs: Iterable[UpstreamTensor], rows: int) -> int:
     values = 0
     for output in outputs:
         if None in output.shape[1:]:
-            return MAX_BYTES
+            return MAX_ANSWER_BYTES
         values += rows * math.prod(size for size in output.shape[1:] if size is not None)
     return 65536 + 32 * values

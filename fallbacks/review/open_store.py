@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fallbacks.review.sqlite.file import path_of
+from fallbacks.review.sqlite.file import sqlite_path
 from fallbacks.review.sqlite.store import SqliteReviewStore
 from fallbacks.review.store import ReviewStore, StoreError
 
@@ -23,6 +23,6 @@ def open_store(
     """
     match url.partition(":")[0]:
         case "sqlite":
-            return SqliteReviewStore.open(path_of(url, folder), capacity=capacity, clock=clock)
+            return SqliteReviewStore.open(sqlite_path(url, folder), capacity=capacity, clock=clock)
         case _:
             raise StoreError(f"{url}: names no SQLite file; write sqlite:///folder/review.db")

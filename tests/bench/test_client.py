@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 import uvloop
 
-from bench.client import Connection, Origin, Response, plain, send_once
+from bench.client import ClientConnection, Origin, Response, parse_plain_reply, send_once
 
 T = TypeVar("T")
 REQUEST = b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{}"
@@ -31,7 +31,7 @@ async def _ask(origin: Origin) -> Response:
 
 async def _stays_open(origin: Origin) -> bool:
     """Whether the connection may carry another request after the first answer."""
-    connection, heard = Connection(origin), _Recorder()
+    connection, heard = ClientConnection(origin), _Recorder()
     connection.send(REQUEST, heard, 0.0, 0.0)
     await heard.answer
     stays = not connection.closed
@@ -43,10 +43,10 @@ class _Recorder:
     def __init__(self) -> None:
         self.answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 
-    def answered(self, connection: Connection, answer: Response) -> None:
+    def answered(self, connection: ClientConnection, answer: Response) -> None:
         self.answer.set_result(answer)
 
-    def failed(self, connection: Connection, kind: str) -> None:
+    def failed(self, connection: ClientConnection, kind: str) -> None:
         raise AssertionError(kind)
 
 
@@ -83,7 +83,7 @@ def _sent(pieces: Sequence[bytes], exchange: Callable[[Origin], Awaitable[T]], h
 
 
 def test_a_plain_reply_in_one_read_needs_no_parser() -> None:
-    assert plain(PLAIN) == EXPECTED
+    assert parse_plain_reply(PLAIN) == EXPECTED
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_plain_reply_in_one_read_needs_no_parser() -> None:
     [CHUNKED, CLOSING, OLD, UNFRAMED, PLAIN[:-1], PLAIN + b"x", PLAIN[:40], b"no HTTP at all\r\n\r\n"],
 )
 def test_no_other_reply_passes_for_a_plain_one(reply: bytes) -> None:
-    assert plain(reply) is None
+    assert parse_plain_reply(reply) is None
 
 
 @pytest.mark.parametrize("reply", [PLAIN, CHUNKED, CLOSING, OLD])
@@ -126,6 +126,6 @@ def test_half_a_reply_or_none_is_a_connection_error(reply: bytes, kind: str) -> 
 
 def test_unsolicited_bytes_close_the_connection() -> None:
     """Else they would pass for the answer to the next request."""
-    connection = Connection(Origin("127.0.0.1", 1, tls=False))
+    connection = ClientConnection(Origin("127.0.0.1", 1, tls=False))
     connection.data_received(PLAIN)
     assert connection.closed

@@ -9,23 +9,23 @@ import pytest
 import uvloop
 
 from bench.client import Origin, Response
-from bench.curve import SHARES, Curve, Step, achieved_per_s, saturation_per_s, steps
-from bench.load import Plan, ProgressCallback, arrivals
+from bench.curve import CAPACITY_SHARES, LoadCurve, LoadStep, achieved_per_s, saturation_per_s, steps
+from bench.load import LoadPlan, ProgressCallback, arrivals
 from bench.measurements import Measurements
 
-PLAN = Plan(Origin("h", 1, tls=False), [b""], seconds=10.0, rate=100.0)
+PLAN = LoadPlan(Origin("h", 1, tls=False), [b""], seconds=10.0, rate=100.0)
 SERVED, DEFERRED = Response(200, "served", "ok", b"", 0), Response(422, "deferred", "abstained", b"", 0)
 LIMITED = Response(429, "refused", "rate_limited", b"", 0)
 REQUEST = b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{}"
 
 
-def _step(latency_s: float, slower: float = 0.0, refuse_every: int = 0, limit_ms: float = 50.0) -> Step:
+def _step(latency_s: float, slower: float = 0.0, refuse_every: int = 0, limit_ms: float = 50.0) -> LoadStep:
     """A server that answers after latency_s, and later by `slower` seconds with every second that passes."""
     measurements = Measurements()
     for i, at_s in enumerate(arrivals(100.0, 10.0, 0).tolist()):
         answer = LIMITED if refuse_every and i % refuse_every == 1 else (SERVED, DEFERRED)[i % 2]
-        measurements.take(answer, at_s, at_s * (1 + slower) + latency_s, rows=1)
-    return Step.of(1.0, PLAN, measurements, limit_ms)
+        measurements.record(answer, at_s, at_s * (1 + slower) + latency_s, rows=1)
+    return LoadStep.of(1.0, PLAN, measurements, limit_ms)
 
 
 def test_a_step_that_answers_all_in_time_keeps_up_however_long_one_answer_takes() -> None:
@@ -51,7 +51,7 @@ def test_refusals_because_of_load_are_not_achieved_however_quick() -> None:
 
 
 def test_a_step_without_an_answer_achieves_nothing() -> None:
-    step = Step.of(1.0, PLAN, Measurements(), 50.0)
+    step = LoadStep.of(1.0, PLAN, Measurements(), 50.0)
     assert step.achieved_per_s == 0 and not step.keeps_up and math.isnan(step.latency_ms.p99)
     assert achieved_per_s(Measurements(), 1.0) == 0
 
@@ -80,14 +80,14 @@ def test_the_steps_of_a_slow_server_show_where_it_saturates() -> None:
         names.append(name)
         return lambda done_s, measurements: None
 
-    async def measure() -> Curve:
+    async def measure() -> LoadCurve:
         server = await asyncio.start_server(handle, "127.0.0.1", 0)
         async with server:
             origin = Origin("127.0.0.1", server.sockets[0].getsockname()[1], tls=False)
-            plan = Plan(origin, [REQUEST], connections=8, seconds=0.5, peer=True)
+            plan = LoadPlan(origin, [REQUEST], connections=8, seconds=0.5, peer=True)
             found = await steps(plan, 160.0, 1e6, 0.0, begin)
-            assert [name.split()[0] for name in names] == [f"{share:.0%}" for share in SHARES]
-            return Curve(160.0, 1e6, found, saturation_per_s(found))
+            assert [name.split()[0] for name in names] == [f"{share:.0%}" for share in CAPACITY_SHARES]
+            return LoadCurve(160.0, 1e6, found, saturation_per_s(found))
 
     worker, names = asyncio.Lock(), list[str]()
     curve = uvloop.run(measure())

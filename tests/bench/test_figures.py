@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.claims import Claim, Verdict, interval
-from bench.measurements import Measurements, Spread, percentile
-from bench.resplits import Draw, beta_binomial_over, resplit
+from bench.measured_shares import MeasuredShare, PromiseVerdict, interval
+from bench.measurements import LatencySummary, Measurements, percentile
+from bench.resplits import ResplitSettings, beta_binomial_over, resplit
 from bench.roc import auroc, detection_rate
 
 SCORES = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=30)
@@ -28,21 +28,23 @@ def test_the_interval_is_scipys_exact_one(counts: tuple[int, int]) -> None:
 
 def test_without_rows_nothing_is_known() -> None:
     assert interval(0, 0) == (0.0, 1.0)
-    assert Claim("nothing", 0, 0, 0.1).verdict is Verdict.NONE
+    assert MeasuredShare("nothing", 0, 0, 0.1).verdict is PromiseVerdict.NONE
 
 
 @pytest.mark.parametrize(
     ("events", "promised", "verdict"),
     [
-        (10, 0.02, Verdict.HOLDS),
-        (18, 0.02, Verdict.CONSISTENT),
-        (25, 0.02, Verdict.CONSISTENT),
-        (40, 0.02, Verdict.BROKEN),
-        (40, None, Verdict.NONE),
+        (10, 0.02, PromiseVerdict.HOLDS),
+        (18, 0.02, PromiseVerdict.CONSISTENT),
+        (25, 0.02, PromiseVerdict.CONSISTENT),
+        (40, 0.02, PromiseVerdict.BROKEN),
+        (40, None, PromiseVerdict.NONE),
     ],
 )
-def test_a_verdict_follows_from_the_interval(events: int, promised: float | None, verdict: Verdict) -> None:
-    assert Claim("stopped", events, 1000, promised).verdict is verdict
+def test_a_verdict_follows_from_the_interval(
+    events: int, promised: float | None, verdict: PromiseVerdict
+) -> None:
+    assert MeasuredShare("stopped", events, 1000, promised).verdict is verdict
 
 
 @given(SCORES, SCORES)
@@ -65,11 +67,11 @@ def test_percentiles_are_numpys_inverted_cdf(values: list[float], share: float) 
 
 
 def test_a_spread_is_in_milliseconds_and_empty_without_latencies() -> None:
-    spread = Spread.of(array("d", [i / 1000 for i in range(1, 1001)]))
+    spread = LatencySummary.of(array("d", [i / 1000 for i in range(1, 1001)]))
     assert (spread.n, spread.p50, spread.p90, spread.p99) == (1000, 500, 900, 990)
     assert (spread.p99_9, spread.max) == (999, 1000)
     assert spread.mean == pytest.approx(500.5)
-    assert Spread.of(Measurements().all_s()).n == 0
+    assert LatencySummary.of(Measurements().all_s()).n == 0
 
 
 @given(st.integers(1, 60), st.floats(0.5, 20), st.floats(0.5, 50), st.data())
@@ -80,7 +82,7 @@ def test_the_beta_binomial_is_scipys(m: int, a: float, b: float, data: st.DataOb
 
 def test_over_same_population_splits_the_excess_is_the_exact_one() -> None:
     pool = np.random.default_rng(0).standard_exponential(1000)
-    found = resplit("same", pool, None, Draw(0.05, 0.05, 2000, 0))
+    found = resplit("same", pool, None, ResplitSettings(0.05, 0.05, 2000, 0))
     assert (found.n, found.m) == (500, 500)
     assert found.mean == pytest.approx(found.expected_mean, abs=0.001)
     assert found.exceed == pytest.approx(found.expected_exceed, abs=0.02)
@@ -90,6 +92,6 @@ def test_over_same_population_splits_the_excess_is_the_exact_one() -> None:
 def test_another_population_shows_in_the_mean() -> None:
     rng = np.random.default_rng(1)
     pool, harder = rng.standard_exponential(1000), 1.5 * rng.standard_exponential(1000)
-    found = resplit("fresh", pool, harder, Draw(0.05, 0.05, 50, 0))
+    found = resplit("fresh", pool, harder, ResplitSettings(0.05, 0.05, 50, 0))
     assert found.mean > 2 * found.expected_mean
     assert found.exceed > 0.9

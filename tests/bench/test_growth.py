@@ -14,35 +14,35 @@ import orjson
 import pytest
 import uvloop
 
-from bench.growth import server
+from bench.growth import server_process
 from bench.growth.in_process import open_in_process
-from bench.growth.interleaved import Effort, compare, costs
-from bench.growth.large import EVERY, with_large
-from bench.growth.memory import Memory, MemorySettings, Sample, watch
-from bench.growth.part import Fact, Part, measure_bytes, measure_collection
+from bench.growth.interleaved import Repetitions, compare_sizes, size_costs
+from bench.growth.large import LARGE_INTERVAL, with_large
+from bench.growth.memory import MemoryReport, MemorySample, MemorySettings, watch
+from bench.growth.part import GrowthPart, SizeFigure, measure_bytes, measure_collection
 from bench.growth.principals import filled
-from bench.growth.report import Report, Sizes, measure
+from bench.growth.report import GrowthReport, GrowthSizes, measure_growth
 from bench.growth.slope import slope
-from bench.growth.tables import memory_table, tables
+from bench.growth.tables import growth_tables, memory_table
 from bench.requests import WrongInput
 from gateway.access.callers import load_keys
 from gateway.deployment.deployment import VAR
 
 LETTERS = Path(__file__).parents[2] / "configs" / "letters"
-SMALL = Sizes((20, 300), (2, 30), (0, 30), (1, 8), (20, 300), Effort(3, 2))
+SMALL = GrowthSizes((20, 300), (2, 30), (0, 30), (1, 8), (20, 300), Repetitions(3, 2))
 
 
 @pytest.fixture(scope="module")
-def report() -> Report:
-    return uvloop.run(measure(LETTERS, SMALL, lambda what: None))
+def report() -> GrowthReport:
+    return uvloop.run(measure_growth(LETTERS, SMALL, lambda what: None))
 
 
-def _part(report: Report, counted: str) -> Part:
+def _part(report: GrowthReport, counted: str) -> GrowthPart:
     (found,) = (part for part in report.parts if part.counted == counted)
     return found
 
 
-def test_every_part_measures_every_size_and_compares_with_the_first(report: Report) -> None:
+def test_every_part_measures_every_size_and_compares_with_the_first(report: GrowthReport) -> None:
     sizes = {"principals": (20, 300), "keys": (2, 30), "cases": (0, 30), "rows": (1, 8), "records": (20, 300)}
     assert {part.counted for part in report.parts} == sizes.keys()
     for part in report.parts:
@@ -53,14 +53,14 @@ def test_every_part_measures_every_size_and_compares_with_the_first(report: Repo
     assert report.machine.keys() >= {"cpu", "python", "onnxruntime", "commit"}
 
 
-def test_a_report_is_json_and_tables(report: Report) -> None:
+def test_a_report_is_json_and_tables(report: GrowthReport) -> None:
     data = orjson.loads(orjson.dumps(report))
     assert [part["counted"] for part in data["parts"]] == [part.counted for part in report.parts]
     rows = [len(part.curves) * 2 + len(part.facts) for part in report.parts]
-    assert [table.row_count for table in tables(report)] == rows
+    assert [table.row_count for table in growth_tables(report)] == rows
 
 
-def test_principals_and_keys_and_records_have_a_weight(report: Report) -> None:
+def test_principals_and_keys_and_records_have_a_weight(report: GrowthReport) -> None:
     weights = {
         fact.what: fact.value for part in report.parts for fact in part.facts if fact.what.startswith("bytes")
     }
@@ -80,7 +80,7 @@ def test_growth_is_detected_and_only_where_there_is_some() -> None:
     """Of made-up rounds in which the machine is now fast, now slow."""
     speed = np.random.default_rng(1).uniform(1, 10, (60, 1))
     noise = np.random.default_rng(2).normal(1, 0.02, (60, 3))
-    same, twice = costs((1, 2, 3), speed * noise * [1.0, 1.0, 2.0], speed * noise)[1:]
+    same, twice = size_costs((1, 2, 3), speed * noise * [1.0, 1.0, 2.0], speed * noise)[1:]
     assert same.low < 1 < same.high < 1.05
     assert 1.95 < twice.low < twice.ratio < twice.high < 2.05
     assert twice.cpu_us == pytest.approx(np.median(speed * noise[:, 2:] * 2))
@@ -94,7 +94,7 @@ def test_each_size_is_called_as_often_as_planned_and_is_first_in_turn() -> None:
         order.append(size)
 
     calls = {size: (lambda size=size: call(size)) for size in (1, 2, 3)}
-    found = asyncio.run(compare(calls, Effort(3, 2), after=lambda: settled.append(1)))
+    found = asyncio.run(compare_sizes(calls, Repetitions(3, 2), after=lambda: settled.append(1)))
     assert order[:3] == [1, 2, 3]  # once, before anything is measured
     assert [order[at] for at in (3, 9, 15)] == [1, 3, 2] and len(order) == 3 + 3 * 3 * 2
     assert len(settled) == 3 + 3 * 3 and [cost.size for cost in found] == [1, 2, 3]
@@ -104,7 +104,7 @@ def test_a_cost_can_be_stated_per_part() -> None:
     async def wait() -> None:
         await asyncio.sleep(0.002)
 
-    whole, tenth = asyncio.run(compare({1: wait, 10: wait}, Effort(3, 1), {10: 10}))
+    whole, tenth = asyncio.run(compare_sizes({1: wait, 10: wait}, Repetitions(3, 1), {10: 10}))
     assert whole.wall_us >= 2000 and tenth.wall_us == pytest.approx(whole.wall_us / 10, rel=0.9)
     assert tenth.wall_us < whole.wall_us / 2
 
@@ -124,7 +124,7 @@ def test_a_request_that_is_not_answered_ends_the_measurement(tmp_path: Path) -> 
 
 
 def test_weights_and_collections_count_what_is_kept() -> None:
-    facts: list[Fact] = []
+    facts: list[SizeFigure] = []
     gc.collect()
     with measure_collection(1000, facts), measure_bytes(1000, "kilobyte", facts):
         kept = [bytes(1024) for _ in range(1000)]
@@ -165,20 +165,20 @@ def test_one_request_in_two_hundred_is_large_and_every_second_of_these_too_large
     body = orjson.dumps({"inputs": [{"name": "x", "data": [1.0]}]})
     small = b"POST /infer HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n" % len(body) + body
     requests = with_large([small] * 7, limit=300_000)
-    assert len(requests) == 2 * EVERY and sum(request != small for request in requests) == 2
-    taken, refused = _body(requests[0]), _body(requests[EVERY])
+    assert len(requests) == 2 * LARGE_INTERVAL and sum(request != small for request in requests) == 2
+    taken, refused = _body(requests[0]), _body(requests[LARGE_INTERVAL])
     assert 290_000 < len(taken) <= 300_000 < len(refused) == 1_000_000
     assert orjson.loads(taken)["inputs"] == orjson.loads(body)["inputs"]
 
 
 @pytest.fixture(scope="module")
-def memory() -> Memory:
+def memory() -> MemoryReport:
     return uvloop.run(
         watch(MemorySettings(LETTERS, requests=1500, connections=4, window_s=0.08), lambda sent: None)
     )
 
 
-def test_a_server_of_its_own_is_watched_over_small_and_large_requests(memory: Memory) -> None:
+def test_a_server_of_its_own_is_watched_over_small_and_large_requests(memory: MemoryReport) -> None:
     assert memory.requests >= 1500 and not memory.failed
     assert sum(memory.ends.values()) == memory.requests
     assert memory.ends["served ok"] > 1350 and memory.ends["refused too_large"] >= 2
@@ -189,14 +189,14 @@ def test_a_server_of_its_own_is_watched_over_small_and_large_requests(memory: Me
     assert memory_table(memory).row_count == 7
 
 
-def test_the_first_fifth_is_warm_up_and_any_other_error_is_a_failure(memory: Memory) -> None:
-    samples = [Sample(sent, 1000 + sent) for sent in (0, 100, 200, 500, 1000)]
+def test_the_first_fifth_is_warm_up_and_any_other_error_is_a_failure(memory: MemoryReport) -> None:
+    samples = [MemorySample(sent, 1000 + sent) for sent in (0, 100, 200, 500, 1000)]
     assert replace(memory, samples=samples).warm_rss == 1200
     assert replace(memory, ends={"error: no answer in 10 s": 1}).failed
 
 
 def test_the_server_always_ends(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), server.serving(LETTERS, tmp_path) as running:
+    with pytest.raises(KeyError), server_process.serve_copy(LETTERS, tmp_path) as running:
         assert [key.name for key in load_keys(running.folder / VAR)] == ["bench"]
         assert running.resident_bytes() > 10 * 2**20
         raise KeyError
@@ -207,5 +207,8 @@ def test_the_log_of_a_server_that_does_not_start_is_shown(tmp_path: Path) -> Non
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "gateway.yaml").write_text("schema: 1\nname: broken\n")
-    with pytest.raises(WrongInput, match="guards: is missing"), server.serving(broken, tmp_path / "scratch"):
+    with (
+        pytest.raises(WrongInput, match="guards: is missing"),
+        server_process.serve_copy(broken, tmp_path / "scratch"),
+    ):
         pass

@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from bench.client import Origin, Response
-from bench.load import Plan, arrivals, run
+from bench.load import LoadPlan, arrivals, run_load
 from bench.measurements import Measurements, bins, points
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ async def _served(number: int) -> bytes:
 
 def _load(reply: Reply, **options: Any) -> Measurements:
     async def measure(origin: Origin) -> Measurements:
-        return (await run(Plan(origin, [REQUEST], **options), 0.0))[0]
+        return (await run_load(LoadPlan(origin, [REQUEST], **options), 0.0))[0]
 
     return uvloop.run(_serving(reply, measure))
 
@@ -121,8 +121,8 @@ def test_a_warm_up_that_was_given_up_leaves_nothing_behind(caplog: pytest.LogCap
     """Its connections still rest after their failures when the measured load takes them over."""
 
     async def measure(origin: Origin) -> Measurements:
-        plan = Plan(origin, [REQUEST], seconds=0.2, connections=2, rate=300, drain_s=0.01)
-        return (await run(plan, 0.1))[0]
+        plan = LoadPlan(origin, [REQUEST], seconds=0.2, connections=2, rate=300, drain_s=0.01)
+        return (await run_load(plan, 0.1))[0]
 
     measurements = uvloop.run(_serving(_hangs_up, measure))
     assert measurements.requests == measurements.errors.total() == len(arrivals(300, 0.2, 0))
@@ -173,7 +173,7 @@ def test_a_refusal_for_the_rate_is_an_outcome_and_is_not_retried() -> None:
 
 def test_nothing_listens() -> None:
     measurements, _ = uvloop.run(
-        run(Plan(Origin("127.0.0.1", 1, False), [REQUEST], seconds=0.1, connections=1), 0.0)
+        run_load(LoadPlan(Origin("127.0.0.1", 1, False), [REQUEST], seconds=0.1, connections=1), 0.0)
     )
     assert measurements.requests == measurements.errors.total() > 0
 
@@ -218,8 +218,8 @@ def test_the_warm_up_is_not_counted_but_reported_with_a_time_below_zero() -> Non
     reported: list[float] = []
 
     async def measure(origin: Origin) -> int:
-        plan = Plan(origin, [REQUEST], seconds=0.1, connections=1, rate=200)
-        return (await run(plan, 0.3, lambda done_s, measurements: reported.append(done_s)))[0].requests
+        plan = LoadPlan(origin, [REQUEST], seconds=0.1, connections=1, rate=200)
+        return (await run_load(plan, 0.3, lambda done_s, measurements: reported.append(done_s)))[0].requests
 
     assert uvloop.run(_serving(_served, measure)) == len(arrivals(200, 0.1, 0))
     assert reported[0] == pytest.approx(-0.3, abs=0.1) and reported[-1] >= 0
@@ -255,7 +255,7 @@ def test_rows_are_counted_one_by_one_where_the_gateway_states_each_outcome() -> 
         Response(200, "deferred", "abstained", body, 0),
         Response(429, "refused", "rate_limited", b"{}", 0),
     ):
-        measurements.take(answer, 1.0, 1.1, rows=2)
+        measurements.record(answer, 1.0, 1.1, rows=2)
     assert dict(measurements.rows) == {"served": 2, "deferred": 2, "refused": 2}
     assert measurements.requests == 3 and not measurements.errors
 
@@ -263,7 +263,7 @@ def test_rows_are_counted_one_by_one_where_the_gateway_states_each_outcome() -> 
 def test_an_answer_that_cannot_be_read_is_an_error_and_stops_nothing() -> None:
     measurements = Measurements()
     for body in (b"no JSON", b"[]", b'{"outputs": [{}]}'):
-        measurements.take(Response(200, "served", "ok", body, 0), 1.0, 1.1, rows=2)
+        measurements.record(Response(200, "served", "ok", body, 0), 1.0, 1.1, rows=2)
     assert measurements.errors == {"the answer does not say how its rows ended": 3}
     assert measurements.requests == 3 and not measurements.rows
 

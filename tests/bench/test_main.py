@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.__main__ import app
-from bench.curve import SHARES
+from bench.curve import CAPACITY_SHARES
 from gateway.access.callers import add_key
 from gateway.deployment.deployment import VAR
 from gateway.replica import ListenAddress, Replica
@@ -128,7 +128,7 @@ def test_the_curve_has_every_step_and_the_page_shows_it_without_the_key(
     done = subprocess.run(asked, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     curve = json.loads(done.stdout)["curve"]
-    assert [step["share"] for step in curve["steps"]] == list(SHARES)
+    assert [step["share"] for step in curve["steps"]] == list(CAPACITY_SHARES)
     kept = [step["offered_per_s"] for step in curve["steps"] if step["keeps_up"]]
     assert curve["saturation_per_s"] == max(kept, default=None) and curve["p99_limit_ms"] == 1e6
     assert all(sum(step["outcomes"].values()) > 0 and not step["errors"] for step in curve["steps"])

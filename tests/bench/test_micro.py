@@ -10,8 +10,8 @@ import numpy as np
 import orjson
 import pytest
 
-from bench.micro.fixture import FOLDER, MicroFixture, open_fixture
-from bench.micro.results import Cost, Report, table
+from bench.micro.fixture import FASHION_FOLDER, MicroFixture, open_fixture
+from bench.micro.results import MicroReport, StageCost, table
 from bench.micro.stages import FORWARD, stages
 from bench.micro.workload import AsyncWorkload, SyncWorkload, Workload, calls_a_round, repeat
 from gateway.core.decision import Served, Verdict
@@ -20,7 +20,7 @@ from gateway.deployment.deployment import Deployment
 from gateway.policy.kinds.squeeze import FittedSqueeze
 from tests.support.wire_parts import json_of
 
-STAGES = stages(Deployment.read(FOLDER).policy)
+STAGES = stages(Deployment.read(FASHION_FOLDER).policy)
 CLASSES = 10
 
 
@@ -133,10 +133,10 @@ def _found(stage: str, rows: int, seconds: float, requests: int) -> dict[str, An
 
 def test_costs_are_reported_per_request_and_against_the_forward_pass_at_the_same_size() -> None:
     benchmarks = [_found(FORWARD, 1, 0.02, 10), _found(FORWARD, 8, 0.02, 2), _found("parse", 8, 0.04, 8)]
-    report = Report.of({"benchmarks": benchmarks})
+    report = MicroReport.of({"benchmarks": benchmarks})
     parse = report.costs[-1]
     assert (parse.stage, parse.rows) == ("parse", 8)
     assert parse.median_us == pytest.approx(5000) and parse.iqr_us == pytest.approx(500)
     assert parse.share == pytest.approx(0.5)
-    whole = replace(report, costs=[*report.costs, Cost("parse", 1, 1.0, 0.1, 0.5)])
+    whole = replace(report, costs=[*report.costs, StageCost("parse", 1, 1.0, 0.1, 0.5)])
     assert table(whole).row_count == 2

@@ -13,24 +13,24 @@ import numpy as np
 import pytest
 
 from bench.client import Origin
-from bench.curve import Curve, Step
-from bench.load import Plan
-from bench.measurements import Measurements, Spread
-from bench.page import Axis, page
-from bench.results import Figures, Results, RunDescription
+from bench.curve import LoadCurve, LoadStep
+from bench.load import LoadPlan
+from bench.measurements import LatencySummary, Measurements
+from bench.page import Axis, render_page
+from bench.results import LoadFigures, LoadResults, RunDescription
 
-PLAN = Plan(Origin("h", 1, tls=False), [b"x" * 321], seconds=2.0)
+PLAN = LoadPlan(Origin("h", 1, tls=False), [b"x" * 321], seconds=2.0)
 SVG = re.compile(r"<svg.*?</svg>", re.DOTALL)
 
 
-def _figures(seed: int = 0, errors: int = 0) -> Figures:
+def _figures(seed: int = 0, errors: int = 0) -> LoadFigures:
     latencies = np.random.default_rng(seed).lognormal(-5, 0.5, 4000)
     measurements = Measurements(
         latencies_s={("served", "ok"): array("d", latencies), ("refused", "abstained"): array("d", [0.25])}
     )
     for _ in range(errors):
         measurements.fail("<script>alert(1)</script>")
-    return Figures.of(PLAN, measurements, 2.0)
+    return LoadFigures.of(PLAN, measurements, 2.0)
 
 
 def _about() -> RunDescription:
@@ -40,13 +40,13 @@ def _about() -> RunDescription:
     )
 
 
-def _curve(saturation: float | None) -> Curve:
-    spread = Spread(9, 2.0, 1.5, 3.0, 7.0, 8.0, 9.0)
+def _curve(saturation: float | None) -> LoadCurve:
+    spread = LatencySummary(9, 2.0, 1.5, 3.0, 7.0, 8.0, 9.0)
     steps = [
-        Step(share, 1000 * share, 990 * share, spread, 0.1, {"served": 9}, 0, {}, saturation is not None)
+        LoadStep(share, 1000 * share, 990 * share, spread, 0.1, {"served": 9}, 0, {}, saturation is not None)
         for share in (0.1, 0.5, 1.1)
     ]
-    return Curve(1000.0, 100.0, steps, saturation)
+    return LoadCurve(1000.0, 100.0, steps, saturation)
 
 
 class _Tags(HTMLParser):
@@ -75,16 +75,16 @@ class _Tags(HTMLParser):
 @pytest.mark.parametrize(
     "results",
     [
-        Results(_about(), _figures()),
-        Results(_about(), _figures(errors=3), _figures(1), _figures(2)),
-        Results(_about(), _figures(), curve=_curve(500.0)),
-        Results(_about(), _figures(), curve=_curve(None)),
-        Results(_about(), Figures.of(PLAN, Measurements(), 2.0)),
+        LoadResults(_about(), _figures()),
+        LoadResults(_about(), _figures(errors=3), _figures(1), _figures(2)),
+        LoadResults(_about(), _figures(), curve=_curve(500.0)),
+        LoadResults(_about(), _figures(), curve=_curve(None)),
+        LoadResults(_about(), LoadFigures.of(PLAN, Measurements(), 2.0)),
     ],
     ids=["one load", "abusive and errors", "curve", "no saturation", "nothing came back"],
 )
-def test_every_page_is_well_formed_and_loads_nothing(results: Results) -> None:
-    text = page(results)
+def test_every_page_is_well_formed_and_loads_nothing(results: LoadResults) -> None:
+    text = render_page(results)
     tags = _Tags(text)
     assert not tags.open and not tags.loaded
     assert "url(" not in text and "@import" not in text
@@ -97,13 +97,13 @@ def test_every_page_is_well_formed_and_loads_nothing(results: Results) -> None:
 
 
 def test_what_came_from_elsewhere_is_escaped() -> None:
-    text = page(Results(_about(), _figures(errors=3)))
+    text = render_page(LoadResults(_about(), _figures(errors=3)))
     assert "<script" not in text and "&lt;script&gt;" in text and "a &lt;fast&gt; one" in text
 
 
 def test_the_numbers_are_in_tables_too() -> None:
     load = _figures()
-    text = page(Results(_about(), load, curve=_curve(500.0)))
+    text = render_page(LoadResults(_about(), load, curve=_curve(500.0)))
     for point in load.percentiles:
         assert f"<td>{point.ms:.2f}</td>" in text
     for one in load.histogram:
@@ -127,5 +127,5 @@ def test_an_axis_has_round_ticks_inside_and_keeps_the_order(axis: Axis) -> None:
 def test_a_reader_is_warned_of_a_generator_that_was_late_in_any_step() -> None:
     curve = _curve(500.0)
     late = replace(curve, steps=[*curve.steps, replace(curve.steps[0], late_p99_ms=7.0)])
-    assert "was late, by 7.0 ms" in page(Results(_about(), _figures(), curve=late))
-    assert "was late" not in page(Results(_about(), _figures(), curve=curve))
+    assert "was late, by 7.0 ms" in render_page(LoadResults(_about(), _figures(), curve=late))
+    assert "was late" not in render_page(LoadResults(_about(), _figures(), curve=curve))

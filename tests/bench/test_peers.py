@@ -1,4 +1,4 @@
-"""The comparison with peers: its arithmetic on made-up numbers, its yardstick for real."""
+"""The comparison with peers: its arithmetic on made-up numbers, its baseline server for real."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from typer.testing import CliRunner
 from bench.client import Response
 from bench.measurements import Measurements
 from bench.peers.__main__ import app
-from bench.peers.cases import groups, turns
-from bench.peers.compare import Turn
+from bench.peers.compare import ServerRound
 from bench.peers.launch import PEERS, SERVERS_BY_NAME
+from bench.peers.load_cases import interleave, server_groups
 from bench.peers.measure import Round, round_of
 from bench.peers.proc import Usage, tree
 from bench.peers.process import running
 from bench.peers.ratios import MedianWithRange, differences, ratios
 from bench.peers.results import beside
-from bench.peers.verify import compare
-from bench.peers.wrk import missing
+from bench.peers.verify import compare_answer
+from bench.peers.wrk import wrk_is_missing
 from bench.requests import WrongInput
 from fallbacks.onnx import OnnxModel
 
@@ -56,9 +56,9 @@ def test_a_peer_without_throughput_has_no_ratio() -> None:
 
 
 def test_each_peer_is_beside_the_gateway_of_its_own_group_and_round() -> None:
-    def group(name: str, gateway: float) -> list[Turn]:
+    def group(name: str, gateway: float) -> list[ServerRound]:
         rounds = {"gateway": _round(gateway, 7.0), "bare": _round(200.0, 2.0), name: _round(50.0, 9.0)}
-        return [Turn("json1", name, server, 0, one) for server, one in rounds.items()]
+        return [ServerRound("json1", name, server, 0, one) for server, one in rounds.items()]
 
     found = {one.peer: one for one in beside([*group("mlserver", 100.0), *group("bentoml", 300.0)])}
     assert found["mlserver"].throughput.median == 2.0 and found["bentoml"].throughput.median == 6.0
@@ -69,16 +69,18 @@ def test_each_peer_is_beside_the_gateway_of_its_own_group_and_round() -> None:
 def test_a_refusal_is_no_throughput() -> None:
     measurements = Measurements()
     for outcome, reason in (("served", "ok"), ("deferred", "abstained"), ("refused", "deadline")):
-        measurements.take(Response(200, outcome, reason, b"", 0), 0.0, 0.1, rows=1)
+        measurements.record(Response(200, outcome, reason, b"", 0), 0.0, 0.1, rows=1)
     found = round_of(measurements, 2.0, 0.5, 2**20, 0.1)
     assert (found.requests_per_s, found.rows_per_s, found.cpu_us) == (1.0, 1.0, 250_000.0)
     assert found.answered == pytest.approx(1 / 3) and found.ended["refused deadline"] == 1
 
 
 def test_no_two_peers_run_together_and_turns_are_interleaved() -> None:
-    assert list(groups(["bare", "a", "b"])) == [("gateway", "bare", "a"), ("gateway", "bare", "b")]
-    assert list(groups(["bare"])) == [("gateway", "bare")] and list(groups(["a"])) == [("gateway", "a")]
-    assert list(turns(("a", "b"), 2)) == [(0, "a"), (0, "b"), (1, "a"), (1, "b")]
+    assert list(server_groups(["bare", "a", "b"])) == [("gateway", "bare", "a"), ("gateway", "bare", "b")]
+    assert list(server_groups(["bare"])) == [("gateway", "bare")] and list(server_groups(["a"])) == [
+        ("gateway", "a")
+    ]
+    assert list(interleave(("a", "b"), 2)) == [(0, "a"), (0, "b"), (1, "a"), (1, "b")]
 
 
 def test_a_tree_is_counted_and_ended_whole(tmp_path: Path) -> None:
@@ -106,16 +108,16 @@ def test_an_answer_that_is_not_the_models_is_an_error() -> None:
         output = {"name": "probabilities", "shape": y.shape, "data": y.ravel().tolist()}
         return Response(200, "", "", orjson.dumps({"outputs": [output]}), 0)
 
-    compare("peer", request, answer(right), model)
+    compare_answer("peer", request, answer(right), model)
     for wrong in (right[:, ::-1], right[:, :9]):
         with pytest.raises(WrongInput, match="is not the model's"):
-            compare("peer", request, answer(wrong), model)
+            compare_answer("peer", request, answer(wrong), model)
     with pytest.raises(WrongInput, match="is no tensor"):
-        compare("peer", request, Response(200, "", "", b'{"detail": "ok"}', 0), model)
+        compare_answer("peer", request, Response(200, "", "", b'{"detail": "ok"}', 0), model)
 
 
-def test_the_gateway_and_the_yardstick_are_measured() -> None:
-    check = () if missing() else ("--wrk",)
+def test_the_gateway_and_the_baseline_are_measured() -> None:
+    check = () if wrk_is_missing() else ("--wrk",)
     quick = (*check, "--rounds", "1", "--seconds", "0.5", "--warm-up", "0.2", "--connections", "4")
     result = CliRunner().invoke(
         app, ["--peers", "bare", "--case", "binary1", *quick, "--dir", str(FASHION), "--json", "-"]

@@ -10,22 +10,30 @@ from pathlib import Path
 
 import pytest
 
-from bench.same_answers.case import LATE, UNFILLED, Fields, Grpc, Http, Known, Unfilled
-from bench.same_answers.cases import cases_of
-from bench.same_answers.compare import compared, protocol_of, table_of
-from bench.same_answers.deployment import FORMS, load
-from bench.same_answers.grpc_wire import NORMAL, SERVICE
-from bench.same_answers.http_wire import ask
-from bench.same_answers.normal import normalised, ruled
-from bench.same_answers.tree import WrongTree, checked, copied
+from bench.same_answers.compare import compare_answers, protocol_of, table_of
+from bench.same_answers.exchange import (
+    TIMED_OUT,
+    UNRESOLVED,
+    GrpcExchange,
+    HttpExchange,
+    PlaceholderValues,
+    RecordedAnswer,
+    UnresolvedPlaceholder,
+)
+from bench.same_answers.exchanges import exchanges_of
+from bench.same_answers.grpc_wire import CANONICAL, SERVICE
+from bench.same_answers.http_wire import send_exchange
+from bench.same_answers.normal import apply_rules, normalize
+from bench.same_answers.sampled_deployment import SAMPLED_DEPLOYMENTS, load_deployment
+from bench.same_answers.tree import WrongTree, copy_deployment, require_environment
 from fallbacks.oip import open_inference_pb2 as pb
 
 ID, OTHER_ID = b"5ed75c469ff9b29b3fbd45cb", b"1c783b31d965a72f4d84711e"
 JSON = b"content-type: application/json"
-CASE = Http("one", (b"",))
+CASE = HttpExchange("one", (b"",))
 
 
-def reply(body: bytes, headers: bytes = JSON, status: bytes = b"HTTP/1.1 200 OK") -> Fields:
+def reply(body: bytes, headers: bytes = JSON, status: bytes = b"HTTP/1.1 200 OK") -> RecordedAnswer:
     return (
         ("status 0", status),
         ("headers 0", headers + b"\r\ncontent-length: %d" % len(body)),
@@ -33,16 +41,16 @@ def reply(body: bytes, headers: bytes = JSON, status: bytes = b"HTTP/1.1 200 OK"
     )
 
 
-def same(here: Fields, there: Fields) -> bool:
-    return compared("letters", CASE, here, there).same
+def same(here: RecordedAnswer, there: RecordedAnswer) -> bool:
+    return compare_answers("letters", CASE, here, there).same
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", SAMPLED_DEPLOYMENTS)
 def test_there_are_many_requests_of_each_protocol_and_they_are_the_same_each_time(name: str) -> None:
-    cases = cases_of(load(name))
-    counts = Counter(map(protocol_of, cases))
+    exchanges = exchanges_of(load_deployment(name))
+    counts = Counter(map(protocol_of, exchanges))
     assert counts["HTTP"] >= 500 and counts["gRPC"] >= 200 and counts["HTTP, administration"] >= 100
-    assert cases == cases_of(load(name))
+    assert exchanges == exchanges_of(load_deployment(name))
 
 
 def test_ids_are_replaced_but_which_of_them_are_the_same_is_not() -> None:
@@ -89,13 +97,13 @@ def test_every_part_of_an_answer_counts() -> None:
     assert not same(one, reply(b"{}", headers=b"Content-Type: application/json"))
     assert not same(one, (*one, ("rest", b"x")))
     assert not same(one, one[:2])
-    (difference,) = compared("letters", CASE, one, reply(b"[]")).differences
+    (difference,) = compare_answers("letters", CASE, one, reply(b"[]")).differences
     assert (difference.part, difference.here, difference.there) == ("body 0", "{}", "[]")
 
 
 def test_of_a_large_part_the_place_that_differs_is_shown() -> None:
     here, there = (b'"' + b"a" * 9000 + letter + b"c" * 9000 + b'"' for letter in (b"A", b"B"))
-    (difference,) = compared("letters", CASE, reply(here), reply(there)).differences
+    (difference,) = compare_answers("letters", CASE, reply(here), reply(there)).differences
     assert "aAc" in difference.here and "aBc" in difference.there and len(difference.here) < 5000
 
 
@@ -106,19 +114,23 @@ def test_a_wrong_length_is_noticed_beside_a_body_with_times() -> None:
 
 
 def test_what_is_no_answer_is_no_evidence() -> None:
-    for nothing in (("end", LATE), ("not sent", UNFILLED), ("code", b"StatusCode.UNAVAILABLE")):
+    for nothing in (("end", TIMED_OUT), ("not sent", UNRESOLVED), ("code", b"StatusCode.UNAVAILABLE")):
         assert not same((nothing,), (nothing,))
 
 
 def test_metrics_are_compared_without_their_values() -> None:
     head = b"content-type: text/plain; version=0.0.4; charset=utf-8"
     told = b'# HELP a what\na_total{b="c"} %b\n'
-    assert ruled(told % b"1.0", head) == ruled(told % b"27.5", head) != ruled(told.replace(b"c", b"d"), head)
-    assert b"# HELP a what\n" in ruled(told, head)
+    assert (
+        apply_rules(told % b"1.0", head)
+        == apply_rules(told % b"27.5", head)
+        != apply_rules(told.replace(b"c", b"d"), head)
+    )
+    assert b"# HELP a what\n" in apply_rules(told, head)
 
 
 def test_statistics_are_compared_without_their_times_and_maps_in_one_order() -> None:
-    read, change = NORMAL[f"{SERVICE}ModelStatistics"]
+    read, change = CANONICAL[f"{SERVICE}ModelStatistics"]
     held = pb.ModelStatisticsResponse()
     model = held.model_stats.add(name="letters", last_inference=7, inference_count=3)
     model.inference_stats.success.count, model.inference_stats.success.ns = 3, 99
@@ -129,16 +141,19 @@ def test_statistics_are_compared_without_their_times_and_maps_in_one_order() -> 
 
 
 def test_placeholders_are_filled_from_what_the_same_tree_said() -> None:
-    known = Known({"ada": "fsg_x"}, {"before": reply(b'{"id":"%b"}' % ID)})
+    known = PlaceholderValues({"ada": "fsg_x"}, {"before": reply(b'{"id":"%b"}' % ID)})
     assert known.fill(b"<<key:ada>> <<key:wrong>> /reviews/<<id:before>>") == b"fsg_x wrong /reviews/" + ID
-    with pytest.raises(Unfilled):
+    with pytest.raises(UnresolvedPlaceholder):
         known.fill(b"<<cookie:before>>")
 
 
 def test_the_table_counts_by_deployment_and_protocol() -> None:
     told = reply(b"{}", headers=JSON + b"\r\nx-failsafe-outcome: served")
-    answers = [compared("letters", CASE, told, told), compared("letters", CASE, told, reply(b"{}"))]
-    answers.append(compared("letters", Grpc("two", "/m"), (), ()))
+    answers = [
+        compare_answers("letters", CASE, told, told),
+        compare_answers("letters", CASE, told, reply(b"{}")),
+    ]
+    answers.append(compare_answers("letters", GrpcExchange("two", "/m"), (), ()))
     http, grpc = table_of(answers)
     assert (http.requests, http.identical, http.outcomes) == (2, 1, {"served": 2})
     assert (grpc.protocol, grpc.requests, grpc.identical) == ("gRPC", 1, 1)
@@ -146,11 +161,11 @@ def test_the_table_counts_by_deployment_and_protocol() -> None:
 
 def test_a_tree_without_an_environment_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(WrongTree, match=r"has no \.venv"):
-        checked(tmp_path)
+        require_environment(tmp_path)
 
 
 def test_a_scratch_copy_is_patient_and_without_var(tmp_path: Path) -> None:
-    folder = copied(Path(__file__).parents[2], "letters", tmp_path)
+    folder = copy_deployment(Path(__file__).parents[2], "letters", tmp_path)
     text = (folder / "gateway.yaml").read_text(encoding="utf-8")
     assert "deadline_s: 10" in text and "per_s: 1000000, burst: 1000000" in text
     assert not (folder / "var").exists()
@@ -175,7 +190,7 @@ def test_replies_are_taken_apart_as_they_came() -> None:
     one = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
     two = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\nnosurplus"
     port, join = serve(one, two)
-    answer = ask(port, Http("x", (b"a", b"b")), (b"a", b"b"))
+    answer = send_exchange(port, HttpExchange("x", (b"a", b"b")), (b"a", b"b"))
     join()
     assert answer == (
         ("status 0", b"HTTP/1.1 200 OK"),
@@ -189,4 +204,4 @@ def test_replies_are_taken_apart_as_they_came() -> None:
         ("rest", b"surplus"),
         ("end", b"2 replies, then the end"),
     )
-    assert normalised(answer) == answer
+    assert normalize(answer) == answer

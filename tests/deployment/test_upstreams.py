@@ -18,7 +18,7 @@ import pytest
 
 from bench.peers.process import free_port
 from fallbacks.oip.description import ModelDescription
-from fallbacks.oip.grpc import decode_response
+from fallbacks.oip.grpc import decode_grpc_response
 from fallbacks.oip.open_inference_pb2 import InferTensorContents, ModelInferRequest, ModelInferResponse
 from fallbacks.onnx import OnnxModel
 from gateway.calibration.calibrate import calibrate
@@ -152,7 +152,7 @@ def test_typed_contents_of_a_real_server_are_read(server: MLServer) -> None:
         like = ModelDescription.parse(
             [("attributes", "FP32", [-1, 16])], [("probabilities", "FP32", [-1, 26])]
         )
-        assert decode_response(answer, answer.id, like, 3)["probabilities"].tobytes() == wanted.tobytes()
+        assert decode_grpc_response(answer, answer.id, like, 3)["probabilities"].tobytes() == wanted.tobytes()
 
     run(main)
 

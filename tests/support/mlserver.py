@@ -15,7 +15,7 @@ import httpx
 
 from bench.peers.environment import SERVERS, python_of_peer
 from bench.peers.launch import start_mlserver
-from bench.peers.process import end, free_port, running
+from bench.peers.process import free_port, running, stop
 from fallbacks.onnx import OnnxModel
 from fallbacks.predictor import ModelTensor
 
@@ -77,7 +77,7 @@ def mlserver(
             yield server
         finally:
             server.thaw()
-            end(process)
+            stop(process)
 
 
 def declared(spec: ModelTensor) -> dict[str, object]:

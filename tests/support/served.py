@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TOKEN = "token-of-the-test-suite"
+STOP_WITHIN_S = 240.0
+"""How long a gateway that was stopped may take to end. That is not promised: tests check that it ends."""
 
 
 def copy_of(name: str, to: Path) -> Path:
@@ -104,10 +106,14 @@ def serving(
         admin.close()
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(60)
+            process.wait(STOP_WITHIN_S)
         except subprocess.TimeoutExpired:
-            process.kill()
-            raise
+            remaining = descendants(process.pid)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise TimeoutError(
+                f"not ended {STOP_WITHIN_S} s after Ctrl-C; {remaining} remain:\n{log.read_text()}"
+            ) from None
 
 
 def _wait_until_up(process: subprocess.Popen[str], data: httpx.Client, log: Path, within_s: float) -> None:

@@ -1,4 +1,4 @@
-"""The yardstick: as little as can stand between a socket and the model, and no check of anything.
+"""The baseline: the least code between a socket and the model, without any check.
 
 Raw ASGI on uvicorn (uvloop, httptools), orjson, inference inline in the event loop. Whatever a server does
 beyond this is what its users pay for its features.
@@ -31,16 +31,16 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         body = b"".join(parts)
     for name, value in scope["headers"]:
         if name == BINARY:
-            headers, answer = from_binary(body, int(value))
+            headers, answer = infer_binary(body, int(value))
             break
     else:
-        headers, answer = from_json(body)
+        headers, answer = infer_json(body)
     headers.append((b"content-length", b"%d" % len(answer)))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": answer})
 
 
-def from_json(body: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
+def infer_json(body: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """JSON in, JSON out."""
     tensor = orjson.loads(body)["inputs"][0]
     y = predict(tensor["name"], np.array(tensor["data"], np.float32).reshape(tensor["shape"]))
@@ -49,7 +49,7 @@ def from_json(body: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
     return [(b"content-type", b"application/json")], orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def from_binary(body: bytes, length: int) -> tuple[list[tuple[bytes, bytes]], bytes]:
+def infer_binary(body: bytes, length: int) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """The binary tensor extension, both ways: a JSON header of so many bytes, then the numbers."""
     tensor = orjson.loads(body[:length])["inputs"][0]
     y = predict(tensor["name"], np.frombuffer(body, np.float32, offset=length).reshape(tensor["shape"]))

@@ -50,7 +50,7 @@ PRAGMAS: Final = (
 )
 
 
-def path_of(url: str, folder: Path) -> Path:
+def sqlite_path(url: str, folder: Path) -> Path:
     """The file of `sqlite:///PATH`, relative to `folder`. Raises StoreError if it names none."""
     try:
         parsed = make_url(url)

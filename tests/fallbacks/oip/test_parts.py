@@ -13,9 +13,15 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from fallbacks.oip.address import RemoteModel, UpstreamAddress
 from fallbacks.oip.description import ModelDescription
 from fallbacks.oip.errors import UnexpectedAnswer
-from fallbacks.oip.grpc import decode_response
+from fallbacks.oip.grpc import decode_grpc_response
 from fallbacks.oip.open_inference_pb2 import InferTensorContents, ModelInferResponse
-from fallbacks.oip.tensors import BINARY_ONLY, DATATYPES, MAX_BYTES, UpstreamTensor, max_answer_bytes
+from fallbacks.oip.tensors import (
+    BINARY_ONLY,
+    MAX_ANSWER_BYTES,
+    UPSTREAM_DTYPES,
+    UpstreamTensor,
+    max_answer_bytes,
+)
 
 Output = ModelInferResponse.InferOutputTensor
 
@@ -68,9 +74,9 @@ def test_model_names_are_escaped_in_the_path() -> None:
     assert SECRET not in repr(remote)
 
 
-@given(st.data(), st.sampled_from(sorted(DATATYPES)), array_shapes(min_dims=1, max_dims=3, max_side=4))
+@given(st.data(), st.sampled_from(sorted(UPSTREAM_DTYPES)), array_shapes(min_dims=1, max_dims=3, max_side=4))
 def test_every_number_survives_both_encodings(data: Any, datatype: str, shape: tuple[int, ...]) -> None:
-    dtype = DATATYPES[datatype]
+    dtype = UPSTREAM_DTYPES[datatype]
     array = data.draw(arrays(dtype, shape, elements={"allow_nan": False} if dtype.kind == "f" else None))
     one = UpstreamTensor("x", datatype, (None, *shape[1:]))
     if datatype != "BF16":
@@ -115,7 +121,7 @@ def test_a_limit_covers_the_longest_numbers_that_json_writes() -> None:
     longest = len(str(-np.finfo(np.float64).tiny)) + len(", ")
     outputs = [UpstreamTensor("y", "FP64", (None, 10)), UpstreamTensor("z", "FP64", (None, 2, 3))]
     assert max_answer_bytes(outputs, 7) >= 7 * 16 * longest
-    assert max_answer_bytes([UpstreamTensor("y", "FP64", (None, None))], 7) == MAX_BYTES
+    assert max_answer_bytes([UpstreamTensor("y", "FP64", (None, None))], 7) == MAX_ANSWER_BYTES
 
 
 GOOD = ("x", "FP32", [-1, 2])
@@ -180,7 +186,7 @@ RAW = [b"\xff\x07", Y.tobytes()]
 
 @pytest.mark.parametrize("answer", [response(), response(outputs=bare(), raw_output_contents=RAW)])
 def test_typed_and_raw_contents_are_the_same_answer(answer: ModelInferResponse) -> None:
-    found = decode_response(answer, "1", LIKE, 2)
+    found = decode_grpc_response(answer, "1", LIKE, 2)
     assert found["y"].tobytes() == Y.tobytes() and found["k"].tolist() == [-1, 7]
     assert [array.dtype for array in (found["y"], found["k"])] == [np.dtype(np.float32), np.dtype(np.int8)]
 
@@ -202,7 +208,7 @@ def test_typed_and_raw_contents_are_the_same_answer(answer: ModelInferResponse) 
 )
 def test_an_unexpected_answer_over_grpc_is_an_error(answer: ModelInferResponse) -> None:
     with pytest.raises(UnexpectedAnswer):
-        decode_response(answer, "1", LIKE, 2)
+        decode_grpc_response(answer, "1", LIKE, 2)
 
 
 def test_half_precision_needs_raw_contents() -> None:
@@ -213,6 +219,6 @@ def test_half_precision_needs_raw_contents() -> None:
     raw = ModelInferResponse(
         outputs=[Output(name="y", datatype="FP16", shape=[1])], raw_output_contents=[b"\0<"]
     )
-    assert decode_response(raw, "1", like, 1)["y"].tolist() == [1.0]
+    assert decode_grpc_response(raw, "1", like, 1)["y"].tolist() == [1.0]
     with pytest.raises(UnexpectedAnswer, match="without raw"):
-        decode_response(ModelInferResponse(outputs=message), "1", like, 1)
+        decode_grpc_response(ModelInferResponse(outputs=message), "1", like, 1)

@@ -8,9 +8,9 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from bench.same_answers.case import Case, Http
-from bench.same_answers.cases.http_parts import ADA, binary_body, document, infer, tensor
-from bench.same_answers.deployment import Deployment
+from bench.same_answers.exchange import Exchange, HttpExchange
+from bench.same_answers.exchanges.http_parts import ADA, binary_body, infer_document, json_tensor, post_infer
+from bench.same_answers.sampled_deployment import SampledDeployment
 
 SEED, MUTANTS = 7, 60
 PLACES: tuple[tuple[str | int, ...], ...] = (
@@ -61,11 +61,11 @@ BODIES: dict[str, bytes] = {
 }
 
 
-def full(of: Deployment) -> dict[str, Any]:
+def full(deployment: SampledDeployment) -> dict[str, Any]:
     """A valid request that has every member."""
     outputs = [{"name": "probabilities", "parameters": {"binary_data": False, "classification": 2}}]
     parameters = {"timeout": 9_000_000, "priority": 1, "binary_data_output": False}
-    held = document(of, of.row, id="a", parameters=parameters, outputs=outputs, more=1)
+    held = infer_document(deployment, deployment.row, id="a", parameters=parameters, outputs=outputs, more=1)
     held["inputs"][0]["parameters"] = {}
     return held
 
@@ -83,28 +83,28 @@ def put(held: Any, place: tuple[Any, ...], *value: Any) -> Any:
     return held
 
 
-def cases(of: Deployment) -> Iterator[Case]:
+def exchanges(deployment: SampledDeployment) -> Iterator[Exchange]:
     """Replaced and removed members, bodies that are no request, broken binary data, and mutants."""
-    held = full(of)
+    held = full(deployment)
     for place in PLACES:
         at = ".".join(map(str, place))
-        yield Http(f"malformed: without {at}", (_sent(of, put(held, place)),))
+        yield HttpExchange(f"malformed: without {at}", (_sent(deployment, put(held, place)),))
         for value in VALUES:
-            yield Http(f"malformed: {at} is {value!r}", (_sent(of, put(held, place, value)),))
+            yield HttpExchange(f"malformed: {at} is {value!r}", (_sent(deployment, put(held, place, value)),))
     for name, body in BODIES.items():
-        yield Http(f"malformed: {name}", (infer(of, body, ADA),))
-    yield from _tensors(of)
-    yield from _binary(of)
-    yield from _mutants(of)
+        yield HttpExchange(f"malformed: {name}", (post_infer(deployment, body, ADA),))
+    yield from _tensors(deployment)
+    yield from _binary(deployment)
+    yield from _mutants(deployment)
 
 
-def _sent(of: Deployment, held: Any) -> bytes:
-    return infer(of, json.dumps(held).encode(), ADA)
+def _sent(deployment: SampledDeployment, held: Any) -> bytes:
+    return post_infer(deployment, json.dumps(held).encode(), ADA)
 
 
-def _tensors(of: Deployment) -> Iterator[Case]:
+def _tensors(deployment: SampledDeployment) -> Iterator[Exchange]:
     """Shapes and data that do not belong together."""
-    good = tensor(of, of.row)
+    good = json_tensor(deployment, deployment.row)
     data, shape = good["data"], good["shape"]
     changes: dict[str, dict[str, Any]] = {
         "one value less": {"data": data[1:]},
@@ -112,29 +112,31 @@ def _tensors(of: Deployment) -> Iterator[Case]:
         "a value above the range": {"data": [99.0, *data[1:]]},
         "a value below the range": {"data": [-99.0, *data[1:]]},
         "two rows announced": {"shape": [2, *shape[1:]]},
-        "too many rows": {"shape": [of.most + 1, *shape[1:]]},
+        "too many rows": {"shape": [deployment.max_rows + 1, *shape[1:]]},
         "no rows": {"shape": [0, *shape[1:]], "data": []},
         "another rank": {"shape": [1, *shape]},
         "a huge rank": {"shape": [1] * 5000},
         "a product that wraps": {"shape": [2**60 + 1, *shape[1:]]},
         "a long name": {"name": "x" * 100_000},
-        "a name with NUL": {"name": of.input + "\0"},
-        "almost the name": {"name": of.input[:-1]},
+        "a name with NUL": {"name": deployment.input + "\0"},
+        "almost the name": {"name": deployment.input[:-1]},
         "long texts as data": {"data": ["x" * 1000] * len(data)},
         "another datatype and shape": {"datatype": "INT8", "shape": [1]},
     }
     for name, change in changes.items():
-        yield Http(f"malformed: {name}", (_sent(of, {"inputs": [good | change]}),))
-    yield Http("malformed: the input twice", (_sent(of, {"inputs": [good, good]}),))
-    yield Http("malformed: one input more", (_sent(of, {"inputs": [good, good | {"name": "other"}]}),))
+        yield HttpExchange(f"malformed: {name}", (_sent(deployment, {"inputs": [good | change]}),))
+    yield HttpExchange("malformed: the input twice", (_sent(deployment, {"inputs": [good, good]}),))
+    yield HttpExchange(
+        "malformed: one input more", (_sent(deployment, {"inputs": [good, good | {"name": "other"}]}),)
+    )
     nine = {"id": 1, "parameters": [], "inputs": [{}] * 5, "outputs": [{"name": i} for i in range(9)]}
-    yield Http("malformed: more problems than are shown", (_sent(of, nine),))
+    yield HttpExchange("malformed: more problems than are shown", (_sent(deployment, nine),))
 
 
-def _binary(of: Deployment) -> Iterator[Case]:
+def _binary(deployment: SampledDeployment) -> Iterator[Exchange]:
     """Binary data that does not fit what is announced."""
-    body, length = binary_body(of, of.row)
-    size = of.row.nbytes
+    body, length = binary_body(deployment, deployment.row)
+    size = deployment.row.nbytes
     announced = b'"binary_data_size": %d' % size
     lengths = [
         "-1",
@@ -151,7 +153,7 @@ def _binary(of: Deployment) -> Iterator[Case]:
         "0",
     ]
     for value in lengths:
-        yield Http(f"binary: length {value!r}", (_of_length(of, body, value),))
+        yield HttpExchange(f"binary: length {value!r}", (_of_length(deployment, body, value),))
     bodies = {
         "a byte less": body[:-1],
         "a byte more": body + b"x",
@@ -160,21 +162,23 @@ def _binary(of: Deployment) -> Iterator[Case]:
         "infinity": body[:length] + b"\x00\x00\x80\x7f" * (size // 4),
     }
     for name, changed in bodies.items():
-        yield Http(f"binary: {name}", (_of_length(of, changed, str(length)),))
+        yield HttpExchange(f"binary: {name}", (_of_length(deployment, changed, str(length)),))
     for told in (b"0", b"-4", b"%d" % (size - 4), b"%d" % (size + 4), b"%d" % 2**63, b'"4"', b"null"):
         changed = body.replace(announced, b'"binary_data_size": ' + told)
         head = str(length + len(changed) - len(body))
-        yield Http(f"binary: announces {told.decode()}", (_of_length(of, changed, head),))
+        yield HttpExchange(f"binary: announces {told.decode()}", (_of_length(deployment, changed, head),))
 
 
-def _of_length(of: Deployment, body: bytes, length: str) -> bytes:
-    return infer(of, body, f"Inference-Header-Content-Length: {length}", ADA)
+def _of_length(deployment: SampledDeployment, body: bytes, length: str) -> bytes:
+    return post_infer(deployment, body, f"Inference-Header-Content-Length: {length}", ADA)
 
 
-def _mutants(of: Deployment) -> Iterator[Case]:
+def _mutants(deployment: SampledDeployment) -> Iterator[Exchange]:
     """A good body with a few bytes changed, cut or repeated: the same ones each time."""
     chance = random.Random(SEED)
-    held = json.dumps(document(of, of.row, id="a", outputs=[{"name": "probabilities"}])).encode()
+    held = json.dumps(
+        infer_document(deployment, deployment.row, id="a", outputs=[{"name": "probabilities"}])
+    ).encode()
     for i in range(MUTANTS):
         body = bytearray(held)
         for _ in range(chance.randint(1, 3)):
@@ -186,4 +190,4 @@ def _mutants(of: Deployment) -> Iterator[Case]:
                     del body[at : at + chance.randint(1, 5)]
                 case _:
                     body[at:at] = body[at : at + chance.randint(1, 20)]
-        yield Http(f"mutant {i}", (infer(of, bytes(body), ADA),))
+        yield HttpExchange(f"mutant {i}", (post_infer(deployment, bytes(body), ADA),))

@@ -1,4 +1,4 @@
-"""Claims: a measured share with its exact interval, beside what the certificate promises of it."""
+"""Measured shares of rows with exact intervals, and what the certificate promises of each."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.deployment_under_test import RowOutcomes
+from gateway.core.decision import OUTCOME_NAMES
 from gateway.deployment.certificate import Certificate
 from guards.selective import clopper_pearson_upper
 
 CONFIDENCE = 0.95
-OUTCOMES = ("served", "degraded", "deferred", "refused")
 
 
-class Verdict(StrEnum):
+class PromiseVerdict(StrEnum):
     """How the interval relates to the promise."""
 
     HOLDS = "holds"  # all of the interval keeps it
@@ -26,7 +26,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class MeasuredShare:
     """`events` of `n` rows, and the largest share that the certificate allows if it bounds this."""
 
     what: str
@@ -36,15 +36,15 @@ class Claim:
     share: float = field(init=False)
     low: float = field(init=False)
     high: float = field(init=False)
-    verdict: Verdict = field(init=False)
+    verdict: PromiseVerdict = field(init=False)
 
     def __post_init__(self) -> None:
         low, high = interval(self.events, self.n)
         found = {"share": self.events / max(self.n, 1), "low": low, "high": high}
-        verdict = Verdict.NONE
+        verdict = PromiseVerdict.NONE
         if self.promised is not None and self.n:
-            broken = Verdict.BROKEN if low > self.promised else Verdict.CONSISTENT
-            verdict = Verdict.HOLDS if high <= self.promised else broken
+            broken = PromiseVerdict.BROKEN if low > self.promised else PromiseVerdict.CONSISTENT
+            verdict = PromiseVerdict.HOLDS if high <= self.promised else broken
         for name, value in (found | {"verdict": verdict}).items():
             object.__setattr__(self, name, value)
 
@@ -59,7 +59,7 @@ def interval(events: int, n: int, confidence: float = CONFIDENCE) -> tuple[float
 
 def healthy(
     outcomes: RowOutcomes, y: NDArray[np.int64], certificate: Certificate, primary: str
-) -> list[Claim]:
+) -> list[MeasuredShare]:
     """What the certificate promises while everything works.
 
     Of what the fallback answers here nothing is promised alone: these are the rows that the primary was
@@ -73,7 +73,7 @@ def healthy(
     wrong = outcomes.wrong(y)
     return [
         _share("stopped by the guards", outcomes.stopped, alarm.budget if alarm else None),
-        *(_share(outcome, outcomes.outcome == outcome) for outcome in OUTCOMES),
+        *(_share(outcome, outcomes.outcome == outcome) for outcome in OUTCOME_NAMES.values()),
         _share(
             "wrong among served", wrong, selective.risk if selective else None, outcomes.outcome == "served"
         ),
@@ -84,13 +84,13 @@ def healthy(
 
 def broken(
     outcomes: RowOutcomes, y: NDArray[np.int64], certificate: Certificate, primary: str
-) -> list[Claim]:
+) -> list[MeasuredShare]:
     """What it promises while the primary fails: the guards by the input alone, and each fallback."""
     alarm, wrong = certificate.without_features, outcomes.wrong(y)
     fallbacks = [(name, one.risk) for name, one in certificate.selective.items() if name != primary]
     return [
         _share("stopped by the guards", outcomes.stopped, alarm.budget if alarm else None),
-        *(_share(outcome, outcomes.outcome == outcome) for outcome in OUTCOMES),
+        *(_share(outcome, outcomes.outcome == outcome) for outcome in OUTCOME_NAMES.values()),
         *(
             _share(f"wrong among answers of {name}", wrong, risk, outcomes.by == name)
             for name, risk in fallbacks
@@ -104,7 +104,7 @@ def _share(
     events: NDArray[np.bool_],
     promised: float | None = None,
     among: NDArray[np.bool_] | None = None,
-) -> Claim:
+) -> MeasuredShare:
     if among is None:
-        return Claim(what, int(events.sum()), len(events), promised)
-    return Claim(what, int((events & among).sum()), int(among.sum()), promised)
+        return MeasuredShare(what, int(events.sum()), len(events), promised)
+    return MeasuredShare(what, int((events & among).sum()), int(among.sum()), promised)

@@ -1,4 +1,4 @@
-"""A gateway in a process of its own, over a copy of a deployment: started, observed, ended."""
+"""A gateway in a process of its own, over a copy of a deployment: started, observed, stopped."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.requests import Target, WrongInput, find
+from bench.requests import Target, WrongInput, find_target
 from gateway.access.callers import add_key
 from gateway.deployment.deployment import VAR
 
-START_S, STOP_S, LOOK_EVERY_S = 60.0, 15.0, 0.1
-PER_S = 1e6
+START_S, STOP_S, POLL_S = 60.0, 15.0, 0.1
+UNLIMITED_PER_S = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerProcess:
     """A process that serves `folder`, and how its one model is reached."""
 
     folder: Path
@@ -36,22 +36,22 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, scratch: Path) -> Iterator[Server]:
+def serve_copy(folder: Path, scratch: Path) -> Iterator[ServerProcess]:
     """Serves a copy, with a caller that has no limit, and always ends the process.
 
     Raises: WrongInput, with the log of the server, if it does not answer within a minute.
     """
     copy, log = scratch / folder.name, scratch / "serve.log"
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(VAR))
-    key = add_key(copy / VAR, "bench", tier="trusted", per_s=PER_S, scopes=frozenset({"infer"}))
+    key = add_key(copy / VAR, "bench", tier="trusted", per_s=UNLIMITED_PER_S, scopes=frozenset({"infer"}))
     port, grpc_port, admin_port = _free_ports()
     ports = ["--port", str(port), "--grpc-port", str(grpc_port), "--admin-port", str(admin_port)]
     with log.open("wb") as file:
         command = [sys.executable, "-m", "gateway", "serve", str(copy), "--local", *ports]
         process = subprocess.Popen(command, stdout=file, stderr=file)  # noqa: S603 (our own command)
     try:
-        target = _reach(process, f"http://127.0.0.1:{port}", copy, key, log)
-        yield Server(copy, target, process.pid)
+        target = _wait_until_ready(process, f"http://127.0.0.1:{port}", copy, key, log)
+        yield ServerProcess(copy, target, process.pid)
     finally:
         process.terminate()
         try:
@@ -61,13 +61,13 @@ def serving(folder: Path, scratch: Path) -> Iterator[Server]:
             process.wait()
 
 
-def _reach(process: subprocess.Popen[bytes], url: str, copy: Path, key: str, log: Path) -> Target:
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, copy: Path, key: str, log: Path) -> Target:
     until_s = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < until_s:
         try:
-            return find(url, copy, key)
+            return find_target(url, copy, key)
         except WrongInput:
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(POLL_S)
     raise WrongInput(f"the server did not answer: {log.read_text(errors='replace')[-2000:]}")
 
 

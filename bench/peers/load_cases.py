@@ -1,4 +1,4 @@
-"""The kinds of request that every server gets, and their order."""
+"""The kinds of request that every server is sent, and the order of servers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ GATEWAY, BARE = "gateway", "bare"
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class LoadCase:
     """One kind of request. connections: None, as many as the command line states."""
 
     name: str
@@ -18,31 +18,32 @@ class Case:
     connections: int | None = None
 
 
-CASES = {
+LOAD_CASES = {
     case.name: case
     for case in (
-        Case("json1"),
-        Case("binary1", binary=True),
-        Case("binary32", rows=32, binary=True, connections=8),  # 256 rows; 64 times 32 outlast the deadline
-        Case("alone", connections=1),
+        LoadCase("json1"),
+        LoadCase("binary1", binary=True),
+        # 8 connections, 256 rows in flight: 64 times 32 rows would miss the deadline.
+        LoadCase("binary32", rows=32, binary=True, connections=8),
+        LoadCase("alone", connections=1),
     )
 }
 
 
-def groups(peers: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Servers that run at the same time: the gateway, the yardstick if wanted, and one other peer at most.
+def server_groups(peers: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Servers that run at the same time: the gateway, the baseline if chosen, and one other peer at most.
 
     A peer that idles still takes memory and a little time, so no two of them ever run together.
     """
-    yardstick = (BARE,) if BARE in peers else ()
+    baseline = (BARE,) if BARE in peers else ()
     others = [peer for peer in peers if peer != BARE]
     for peer in others:
-        yield (GATEWAY, *yardstick, peer)
+        yield (GATEWAY, *baseline, peer)
     if not others:
-        yield (GATEWAY, *yardstick)
+        yield (GATEWAY, *baseline)
 
 
-def turns(group: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
+def interleave(group: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
     """Round and server, interleaved: A B C, A B C, so that a machine that drifts drifts for all."""
     for number in range(rounds):
         for server in group:

@@ -6,9 +6,9 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bench.same_answers.case import Case
-from bench.same_answers.cases.grpc_parts import ask, infer, message
-from bench.same_answers.deployment import Deployment
+from bench.same_answers.exchange import Exchange
+from bench.same_answers.exchanges.grpc_parts import infer_exchange, message, with_options
+from bench.same_answers.sampled_deployment import SampledDeployment
 
 SEED, MUTANTS = 11, 60
 TYPED = (
@@ -20,8 +20,8 @@ TYPED = (
     "fp64_contents",
     "bytes_contents",
 )
-DATATYPES = ("", "FP16", "BF16", "FP64", "INT8", "INT64", "UINT8", "BOOL", "BYTES", "fp32", "x" * 1000)
-BYTES: dict[str, bytes] = {
+WRONG_DATATYPES = ("", "FP16", "BF16", "FP64", "INT8", "INT64", "UINT8", "BOOL", "BYTES", "fp32", "x" * 1000)
+MALFORMED_BYTES: dict[str, bytes] = {
     "nothing": b"",
     "garbage": b"\xff" * 50,
     "a length beyond the end": b"\x0a\xff\xff\xff\xff\x0f",
@@ -34,8 +34,8 @@ BYTES: dict[str, bytes] = {
     "half a key": b"\x80",
     "field 0": b"\x02\x00",
 }
-OF_RAW = ("a byte less", "a byte more", "no number", "out of range")
-"""What is done to the raw part of a message, which a typed one does not have."""
+RAW_ONLY = ("a byte less", "a byte more", "no number", "out of range")
+"""Changes of the raw contents, which a typed message does not have."""
 UNKNOWN_8_MIB = b"\xfa\x07\x80\x80\x80\x04"
 """The key and the length of an unknown field of 8 MiB."""
 Change = Callable[[Any], object]
@@ -56,21 +56,21 @@ def _first(**members: Any) -> Change:
 
 
 def _parameter(name: str, value: Any) -> Change:
-    return lambda held: ask(held, **{name: value})
+    return lambda held: with_options(held, **{name: value})
 
 
-def _shapes(of: Deployment) -> dict[str, Change]:
+def _shapes(deployment: SampledDeployment) -> dict[str, Change]:
     """Names and shapes that are not those of the input."""
-    shape = list(of.shape)
+    shape = list(deployment.shape)
     return {
         "an unknown name": _first(name="none"),
-        "almost the name": _first(name=of.input[:-1]),
+        "almost the name": _first(name=deployment.input[:-1]),
         "no name": _first(name=""),
         "no shape": _first(shape=[]),
         "no rows": _first(shape=[0, *shape]),
         "negative rows": _first(shape=[-1, *shape]),
         "two rows": _first(shape=[2, *shape]),
-        "too many rows": _first(shape=[of.most + 1, *shape]),
+        "too many rows": _first(shape=[deployment.max_rows + 1, *shape]),
         "2^62 rows": _first(shape=[2**62, *shape]),
         "another rank": _first(shape=[1, 1, *shape]),
         "a huge rank": _first(shape=[1] * 100),
@@ -78,8 +78,8 @@ def _shapes(of: Deployment) -> dict[str, Change]:
     }
 
 
-def _changes(of: Deployment) -> dict[str, Change]:
-    """What is done to a message that is valid and raw."""
+def _changes(deployment: SampledDeployment) -> dict[str, Change]:
+    """Changes of a valid raw message, by name."""
     return {
         "no model": lambda m: m.ClearField("model_name"),
         "another model": lambda m: setattr(m, "model_name", "none"),
@@ -90,54 +90,54 @@ def _changes(of: Deployment) -> dict[str, Change]:
         "one part more": lambda m: m.raw_input_contents.append(b"x"),
         "both forms": lambda m: m.inputs[0].contents.fp32_contents.append(1.0),
         "an empty form beside": lambda m: m.inputs[0].contents.SetInParent(),
-        **_shapes(of),
+        **_shapes(deployment),
         "a byte less": lambda m: m.raw_input_contents.__setitem__(0, m.raw_input_contents[0][:-1]),
         "a byte more": lambda m: m.raw_input_contents.__setitem__(0, m.raw_input_contents[0] + b"x"),
         "no number": lambda m: m.raw_input_contents.__setitem__(0, b"\xff" * len(m.raw_input_contents[0])),
         "out of range": lambda m: m.raw_input_contents.__setitem__(
             0, b"\x00\x00\xc8\x42" * (len(m.raw_input_contents[0]) // 4)
         ),
-        "an unknown output": lambda m: ask(m, ("none",)),
-        "an output twice": lambda m: ask(m, ("probabilities", "probabilities")),
-        "the best -1": lambda m: ask(m, ("probabilities",), -1),
-        "the best of a text": lambda m: ask(m, ("fs_row_outcome",), 1),
+        "an unknown output": lambda m: with_options(m, ("none",)),
+        "an output twice": lambda m: with_options(m, ("probabilities", "probabilities")),
+        "the best -1": lambda m: with_options(m, ("probabilities",), -1),
+        "the best of a text": lambda m: with_options(m, ("fs_row_outcome",), 1),
         **{
             f"{name} is {value!r}": _parameter(name, value)
             for name in ("timeout", "priority")
             for value in ("x", 1.5, True, -1, 2**62)
         },
-        **{f"datatype {name[:10]!r}": _first(datatype=name) for name in DATATYPES},
+        **{f"datatype {name[:10]!r}": _first(datatype=name) for name in WRONG_DATATYPES},
     }
 
 
-def cases(of: Deployment) -> Iterator[Case]:
-    """Messages that are changed, bytes that are none, and mutants."""
-    for name, change in _changes(of).items():
-        held = message(of, of.row)
+def exchanges(deployment: SampledDeployment) -> Iterator[Exchange]:
+    """Changed messages, bytes that are no message, and mutants."""
+    for name, change in _changes(deployment).items():
+        held = message(deployment, deployment.row)
         change(held)
-        yield infer(f"malformed: {name}, raw", held)
-        typed = message(of, of.row, raw=False)
-        if name not in OF_RAW:
+        yield infer_exchange(f"malformed: {name}, raw", held)
+        typed = message(deployment, deployment.row, raw=False)
+        if name not in RAW_ONLY:
             change(typed)
-            yield infer(f"malformed: {name}, typed", typed)
+            yield infer_exchange(f"malformed: {name}, typed", typed)
     for member in TYPED:
-        held = message(of, of.row, raw=False)
+        held = message(deployment, deployment.row, raw=False)
         values: Any = [b"x"] if member == "bytes_contents" else [1]
         getattr(held.inputs[0].contents, member).extend(values)
-        yield infer(f"malformed: {member} beside", held)
+        yield infer_exchange(f"malformed: {member} beside", held)
         held.inputs[0].contents.ClearField("fp32_contents")
-        yield infer(f"malformed: {member} alone", held)
-    for name, content in BYTES.items():
-        yield infer(f"malformed: {name}", content)
-    large = message(of, of.row).SerializeToString() + UNKNOWN_8_MIB + bytes(2**23)
-    yield infer("malformed: too large", large)
-    yield from _mutants(of)
+        yield infer_exchange(f"malformed: {member} alone", held)
+    for name, content in MALFORMED_BYTES.items():
+        yield infer_exchange(f"malformed: {name}", content)
+    large = message(deployment, deployment.row).SerializeToString() + UNKNOWN_8_MIB + bytes(2**23)
+    yield infer_exchange("malformed: too large", large)
+    yield from _mutants(deployment)
 
 
-def _mutants(of: Deployment) -> Iterator[Case]:
+def _mutants(deployment: SampledDeployment) -> Iterator[Exchange]:
     """A good message with a few bytes changed or removed: the same ones each time."""
     chance = random.Random(SEED)
-    held = message(of, of.row, id="a").SerializeToString(deterministic=True)
+    held = message(deployment, deployment.row, id="a").SerializeToString(deterministic=True)
     for i in range(MUTANTS):
         content = bytearray(held)
         for _ in range(chance.randint(1, 3)):
@@ -146,4 +146,4 @@ def _mutants(of: Deployment) -> Iterator[Case]:
                 content[at] = chance.randrange(256)
             else:
                 del content[at : at + chance.randint(1, 5)]
-        yield infer(f"mutant {i}", bytes(content))
+        yield infer_exchange(f"mutant {i}", bytes(content))

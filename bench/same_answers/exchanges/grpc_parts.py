@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.same_answers.case import Grpc
-from bench.same_answers.deployment import Deployment, Rows
+from bench.same_answers.exchange import GrpcExchange
 from bench.same_answers.grpc_wire import SERVICE
+from bench.same_answers.sampled_deployment import InputRows, SampledDeployment
 from fallbacks.oip import open_inference_pb2 as pb
 
 ADA = (("authorization", "Bearer <<key:ada>>"),)
@@ -19,10 +19,10 @@ def parameter(value: Any) -> Any:
     return pb.InferParameter(**{kinds[type(value)]: value})
 
 
-def message(of: Deployment, rows: Rows, *, raw: bool = True, **members: Any) -> Any:
+def message(deployment: SampledDeployment, rows: InputRows, *, raw: bool = True, **members: Any) -> Any:
     """A ModelInferRequest with these rows."""
-    held = pb.ModelInferRequest(model_name=of.name, **members)
-    entry = held.inputs.add(name=of.input, datatype="FP32", shape=rows.shape)
+    held = pb.ModelInferRequest(model_name=deployment.name, **members)
+    entry = held.inputs.add(name=deployment.input, datatype="FP32", shape=rows.shape)
     if raw:
         held.raw_input_contents.append(rows.astype("<f4").tobytes())
     else:
@@ -30,7 +30,7 @@ def message(of: Deployment, rows: Rows, *, raw: bool = True, **members: Any) -> 
     return held
 
 
-def ask(held: Any, outputs: tuple[str, ...] = (), best: int = 0, **parameters: Any) -> Any:
+def with_options(held: Any, outputs: tuple[str, ...] = (), best: int = 0, **parameters: Any) -> Any:
     """The message with outputs and parameters."""
     for name in outputs:
         output = held.outputs.add(name=name)
@@ -41,7 +41,9 @@ def ask(held: Any, outputs: tuple[str, ...] = (), best: int = 0, **parameters: A
     return held
 
 
-def infer(name: str, held: Any, metadata: tuple[tuple[str, str], ...] = ADA, **more: Any) -> Grpc:
+def infer_exchange(
+    name: str, held: Any, metadata: tuple[tuple[str, str], ...] = ADA, **more: Any
+) -> GrpcExchange:
     """A call for inference."""
     content = held if isinstance(held, bytes) else held.SerializeToString(deterministic=True)
-    return Grpc(f"gRPC {name}", INFER, content, metadata, **more)
+    return GrpcExchange(f"gRPC {name}", INFER, content, metadata, **more)

@@ -1,8 +1,8 @@
-"""One recorded request of either protocol, and what came back: plain data.
+"""An exchange: one request of either protocol to be sent, and the recorded answer. Plain data.
 
-A request may hold placeholders, which each tree's run fills in with what that tree said before:
-`<<key:NAME>>` is a caller's key, `<<id:CASE>>` the decision id in the answer to an earlier case, and
-`<<cookie:CASE>>` and `<<csrf:CASE>>` are what a page of the administration plane gave.
+A request may hold placeholders, which are replaced for each tree by what that tree answered before:
+`<<key:NAME>>` is a caller's key, `<<id:NAME>>` the decision id in the answer to an earlier exchange, and
+`<<cookie:NAME>>` and `<<csrf:NAME>>` are from an earlier page of the administration plane.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import Final, TypeAlias
 
 DATA: Final = "data"
 ADMIN: Final = "admin"
-COUNTED_S: Final = 0.5
-"""After so long, every request before is in the counts of the administration plane."""
+COUNT_DELAY_S: Final = 0.5
+"""Seconds after which every earlier request is in the counts of the administration plane."""
 PLACEHOLDER = re.compile(rb"<<(key|id|cookie|csrf):([^>]+)>>")
-CAPTURED: Mapping[str, re.Pattern[bytes]] = {
+CAPTURE_PATTERNS: Mapping[str, re.Pattern[bytes]] = {
     "id": re.compile(rb"(?<![0-9a-f])([0-9a-f]{24})(?![0-9a-f])"),
     "cookie": re.compile(rb"set-cookie: ([a-z_]+=[0-9a-f]{64})"),
     "csrf": re.compile(rb'name="csrf" value="([0-9a-f]{64})"'),
 }
-"""What a later request may repeat of an answer: the first that it holds of each kind."""
+"""The parts of an answer that a later request may repeat: the first match of each kind."""
 
-LATE: Final = b"nothing came in time"
-UNFILLED: Final = b"an earlier answer does not hold what this request repeats"
-Fields: TypeAlias = tuple[tuple[str, bytes], ...]
-"""An answer in order: what each part of it is, and its bytes."""
+TIMED_OUT: Final = b"nothing came in time"
+UNRESOLVED: Final = b"an earlier answer does not hold what this request repeats"
+RecordedAnswer: TypeAlias = tuple[tuple[str, bytes], ...]
+"""The parts of an answer in order: the name of each, and its bytes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Http:
+class HttpExchange:
     """Bytes for a connection of their own, each part sent when the reply to the part before it has come.
 
     replies: how many the last part gets; 0 is until the server closes the connection. bare: which of all
@@ -43,13 +43,13 @@ class Http:
     parts: tuple[bytes, ...]
     plane: str = DATA
     replies: int = 1
-    bare: tuple[int, ...] = ()
-    shut: bool = False
+    bodyless: tuple[int, ...] = ()
+    half_close: bool = False
     pause_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Grpc:
+class GrpcExchange:
     """One call. stream: whether it is made as a stream of one message; coding: of the message."""
 
     name: str
@@ -61,19 +61,19 @@ class Grpc:
     timeout_s: float = 30.0
 
 
-Case: TypeAlias = Http | Grpc
+Exchange: TypeAlias = HttpExchange | GrpcExchange
 
 
-class Unfilled(LookupError):
+class UnresolvedPlaceholder(LookupError):
     """A placeholder names what no earlier answer held."""
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What one tree's run knows: keys by name, and answers by case, as they came."""
+class PlaceholderValues:
+    """The values of placeholders for one tree: keys by name, and answers by exchange, as received."""
 
     keys: Mapping[str, str]
-    said: dict[str, Fields]
+    answers: dict[str, RecordedAnswer]
 
     def fill(self, sent: bytes) -> bytes:
         """The bytes with every placeholder replaced. Raises Unfilled."""
@@ -82,7 +82,7 @@ class Known:
     def _value(self, kind: str, name: str) -> bytes:
         if kind == "key":
             return self.keys[name].encode() if name in self.keys else name.encode()
-        for _, content in self.said.get(name, ()):
-            if found := CAPTURED[kind].search(content):
+        for _, content in self.answers.get(name, ()):
+            if found := CAPTURE_PATTERNS[kind].search(content):
                 return found[1]
-        raise Unfilled(f"no {kind} in what {name!r} was answered")
+        raise UnresolvedPlaceholder(f"no {kind} in what {name!r} was answered")

@@ -9,19 +9,19 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Rows: TypeAlias = NDArray[np.float32]
+InputRows: TypeAlias = NDArray[np.float32]
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 @dataclass(frozen=True, slots=True)
-class Deployment:
+class SampledDeployment:
     """What requests to a deployment are made of. most: rows of one request; odd: rows unlike the samples."""
 
     name: str
     input: str
-    most: int
-    samples: Rows
-    odd: dict[str, Rows]
+    max_rows: int
+    samples: InputRows
+    outliers: dict[str, InputRows]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -29,28 +29,28 @@ class Deployment:
         return self.samples.shape[1:]
 
     @property
-    def row(self) -> Rows:
+    def row(self) -> InputRows:
         """One row that the model answers."""
         return self.samples[:1]
 
     @property
-    def strange(self) -> Rows:
+    def noise_rows(self) -> InputRows:
         """Rows of noise, the same ones each time: a person has to answer them."""
-        noise = np.random.default_rng(SEED).uniform(0, self.samples.max(), (STRANGE, *self.shape))
+        noise = np.random.default_rng(SEED).uniform(0, self.samples.max(), (NOISE_ROWS, *self.shape))
         return noise.astype(np.float32)
 
 
-SEED, STRANGE = 3, 128
-FORMS = {"letters": ("attributes", 128), "fashion": ("image", 32)}
+SEED, NOISE_ROWS = 3, 128
+SAMPLED_DEPLOYMENTS = {"letters": ("attributes", 128), "fashion": ("image", 32)}
 """The input of each deployment's model, and how many rows one request may have."""
 
 
-def load(name: str, configs: Path = CONFIGS) -> Deployment:
+def load_deployment(name: str, configs: Path = CONFIGS) -> SampledDeployment:
     """The rows of a deployment, from the files that are committed."""
-    name_of_input, most = FORMS[name]
+    name_of_input, max_rows = SAMPLED_DEPLOYMENTS[name]
     with np.load(configs / name / "samples.npz") as held:
         scale = np.float32(held["scale"]) if "scale" in held else np.float32(1)
         samples = held[name_of_input].astype(np.float32) * scale
     with np.load(configs / name / "outliers.npz") as held:
-        odd = {kind: held[kind].astype(np.float32) * scale for kind in held if not kind.endswith("_y")}
-    return Deployment(name, name_of_input, most, samples, odd)
+        outliers = {kind: held[kind].astype(np.float32) * scale for kind in held if not kind.endswith("_y")}
+    return SampledDeployment(name, name_of_input, max_rows, samples, outliers)
