@@ -54,9 +54,9 @@ class ListenAddress:
 
     def url(self, *, secure: bool) -> str:
         """Where the data plane is reached; `secure`: whether over TLS."""
-        return f"http{'s' * secure}://{self.place(self.port)}"
+        return f"http{'s' * secure}://{self.host_and_port(self.port)}"
 
-    def place(self, port: int) -> str:
+    def host_and_port(self, port: int) -> str:
         """Host and port as in a URL."""
         return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
@@ -122,12 +122,13 @@ class Replica:
 
     def _grpc_server(self, serving: Serving) -> grpc.aio.Server:
         """Made on the loop that serves, to which grpc binds it. Raises PolicyError naming the address."""
-        place, handler = self._address.place(self._address.grpc_port), GrpcHandler(self._plane, self._proxies)
+        address = self._address.host_and_port(self._address.grpc_port)
+        handler = GrpcHandler(self._plane, self._proxies)
         capacity = connection_capacity(serving.max_connections)
         try:
-            return grpc_server(handler, place, capacity, 2 * serving.max_in_flight, self._tls)
+            return grpc_server(handler, address, capacity, 2 * serving.max_in_flight, self._tls)
         except RuntimeError as error:
-            raise PolicyError([Problem("", f"cannot listen on {place}: {error}")]) from error
+            raise PolicyError([Problem("", f"cannot listen on {address}: {error}")]) from error
 
     async def stop(self) -> None:
         """Stops accepting, finishes requests in flight, writes buffered records. Idempotent."""

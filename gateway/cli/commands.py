@@ -199,7 +199,7 @@ def bench(context: typer.Context) -> None:
 def _print_addresses(policy: Policy, address: ListenAddress, token: str) -> None:
     url = address.url(secure=policy.serving.tls is not None)
     print_line(f"serving {policy.name} at {url}/v2/models/{policy.name}")
-    print_line(f"grpc    {address.place(address.grpc_port)}")
+    print_line(f"grpc    {address.host_and_port(address.grpc_port)}")
     admin = f"http://127.0.0.1:{address.admin_port}"
     print_line(f"status  {admin}/status   review  {admin}/review")
     print_line(f"token   {token}")

@@ -39,8 +39,8 @@ from gateway.serving.data_plane import (
     TIMEOUT_HEADER,
     DataPlane,
     RequestRejected,
-    wait_s,
-    within_s,
+    preferred_wait_s,
+    time_limit_s,
 )
 from gateway.serving.deferred import wait_for_reviews
 
@@ -123,9 +123,9 @@ async def _infer(call: MethodCall) -> CallReply:
     loaded = inference.loaded
     request = parse_grpc_infer(message, loaded.contract)
     timeout = call.headers.get(TIMEOUT_HEADER)
-    seconds = within_s(loaded.policy.deadline_s, request.timeout_us, timeout, call.left_s())
+    seconds = time_limit_s(loaded.policy.deadline_s, request.timeout_us, timeout, call.left_s())
     decisions, stamp = await _run_to_end(plane.judge(inference, request, seconds))
-    if review_s := wait_s(call.headers.get("prefer", "").lower()):
+    if review_s := preferred_wait_s(call.headers.get("prefer", "").lower()):
         decisions = await wait_for_reviews(plane.gateway, decisions, review_s)
     answer = build_answer(loaded.contract, request, decisions, loaded.tier(call.caller.tier))
     if isinstance(answer, NoAnswer):

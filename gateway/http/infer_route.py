@@ -19,9 +19,9 @@ from gateway.serving.data_plane import (
     Call,
     DataPlane,
     RequestRejected,
-    natural,
-    wait_s,
-    within_s,
+    bounded_natural,
+    preferred_wait_s,
+    time_limit_s,
 )
 from gateway.serving.deferred import wait_for_reviews
 
@@ -58,7 +58,7 @@ def _fits(content_length: bytes, limit: int) -> bool:
     """Whether the announced length is within the limit; what is no number is left to the listener."""
     if len(content_length) < 10 and content_length.isdigit():  # the usual case
         return int(content_length) <= limit
-    return natural(content_length.decode("latin-1"), limit + 1) <= limit
+    return bounded_natural(content_length.decode("latin-1"), limit + 1) <= limit
 
 
 async def _answer(
@@ -82,14 +82,14 @@ async def _judge(plane: DataPlane, request: Request, call: Call, body: bytes) ->
     infer_request = parse_http_infer(body, header_length, loaded.contract)
     timeout = request.header(_TIMEOUT_NAME)
     decisions, stamp = await plane.judge(
-        call, infer_request, within_s(loaded.policy.deadline_s, infer_request.timeout_us, timeout)
+        call, infer_request, time_limit_s(loaded.policy.deadline_s, infer_request.timeout_us, timeout)
     )
     prefer = request.header(b"prefer")
     prefer_async = False
     if prefer is not None:
         prefer = prefer.lower()
         prefer_async = "respond-async" in prefer
-        if seconds := wait_s(prefer):
+        if seconds := preferred_wait_s(prefer):
             reviewed = await _unless_gone(request, wait_for_reviews(plane.gateway, decisions, seconds))
             if reviewed is None:
                 return None

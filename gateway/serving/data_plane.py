@@ -73,12 +73,12 @@ class DataPlane:
         loaded = self.gateway.loaded
         return Stamp(loaded.tag, loaded.policy.mode, decision_id)
 
-    def identify(self, key: str | None, address: str, needs: frozenset[str]) -> Caller:
-        """Who asks, if any of the scopes is theirs. Raises RequestRejected."""
+    def identify(self, key: str | None, address: str, scopes: frozenset[str]) -> Caller:
+        """The caller, if its key has one of the scopes. Raises RequestRejected."""
         caller = self.gateway.callers.identify(key, address)
         if caller is None:
             raise RequestRejected(Rejection.UNAUTHENTICATED)
-        if not caller.has_any(needs):
+        if not caller.has_any(scopes):
             raise RequestRejected(Rejection.FORBIDDEN)
         return caller
 
@@ -100,16 +100,18 @@ class DataPlane:
         return Call(caller, self.model(caller, name, version), decision_id, received_s, start_s)
 
     def acquire_slot(self, caller: Caller) -> InFlightSlot:
-        """A place among what is under way, for a `with` block. Raises RequestRejected if there is none."""
+        """A slot among the requests in flight, for a `with` block. Raises RequestRejected if none is free."""
         refused = self.gateway.in_flight.acquire(caller.principal)
         if refused is not None:
             raise RequestRejected(refused)
         return InFlightSlot(self.gateway.in_flight, caller.principal)
 
-    async def judge(self, call: Call, asked: InferRequest, within_s: float) -> tuple[list[Decision], Stamp]:
-        """One decision a row, recorded, and the stamp of the reply. within_s: seconds until the deadline."""
+    async def judge(
+        self, call: Call, asked: InferRequest, time_limit_s: float
+    ) -> tuple[list[Decision], Stamp]:
+        """One decision a row, recorded, and the reply's stamp. time_limit_s: seconds until the deadline."""
         id_, loaded = call.decision_id, call.loaded
-        deadline_s = now_s() + within_s
+        deadline_s = now_s() + time_limit_s
         ids = (id_,) if asked.rows == 1 else tuple(f"{id_}.{i}" for i in range(asked.rows))
         principals = (call.caller.principal,) * asked.rows
         batch = Batch(ids, principals, asked.inputs, (deadline_s,) * asked.rows)
@@ -149,7 +151,7 @@ class InFlightSlot:
         self._in_flight.release(self._principal)
 
 
-def within_s(
+def time_limit_s(
     longest_s: float, timeout_us: int | None, header: str | None, left_s: float | None = None
 ) -> float:
     """Seconds until the request's deadline: a client may only shorten that of the policy.
@@ -177,16 +179,16 @@ def _seconds(header: str) -> float:
     return seconds
 
 
-def wait_s(prefer: str) -> float:
+def preferred_wait_s(prefer: str) -> float:
     """The N of `Prefer: wait=N`: seconds, at most 30; 0 without one."""
     for part in prefer.replace(";", ",").split(","):
         name, _, value = part.strip().partition("=")
         if name == "wait":
-            return float(natural(value, LONGEST_WAIT_S))
+            return float(bounded_natural(value, LONGEST_WAIT_S))
     return 0.0
 
 
-def natural(text: str, most: int) -> int:
+def bounded_natural(text: str, most: int) -> int:
     """A natural number in a header, at most `most`; 0 for any other text."""
     text = text.strip()
     if not (text.isascii() and text.isdigit()):
