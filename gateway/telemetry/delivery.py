@@ -82,19 +82,24 @@ class Delivery:
         await worker.call(self._flush, _ignore_stop)
 
     async def _finish(self, worker: Worker) -> None:
-        """Delivers what is left, unless the sink hangs."""
+        """Delivers what is left, unless the sink hangs.
+
+        It runs in a task that has been cancelled, where `asyncio.timeout` raises CancelledError in Python
+        before 3.11.4 instead of TimeoutError; `asyncio.wait_for` does not depend on that.
+        """
         try:
-            async with asyncio.timeout(FLUSH_TIMEOUT_S):
-                await worker.call(self._flush, _ignore_stop)  # after the flush that was under way, if one was
+            await self._flush_in(worker)  # after the flush that was under way, if one was
             while self._buffer:
-                async with asyncio.timeout(FLUSH_TIMEOUT_S):
-                    await self._deliver(worker)
-            async with asyncio.timeout(FLUSH_TIMEOUT_S):
-                await worker.call(self._flush, _ignore_stop)  # states losses of the last flush
+                await asyncio.wait_for(self._deliver(worker), FLUSH_TIMEOUT_S)
+            await self._flush_in(worker)  # states losses of the last flush
         except TimeoutError:
             self._abandon()
         finally:
             worker.close(0.0 if self._abandoned else FLUSH_TIMEOUT_S)
+
+    async def _flush_in(self, worker: Worker) -> None:
+        """One flush in the thread. Raises TimeoutError if it hangs."""
+        await asyncio.wait_for(worker.call(self._flush, _ignore_stop), FLUSH_TIMEOUT_S)
 
     def _accept_slice(self) -> int:
         """Moves the next few records from the buffer to the sink; how many rows they have."""
