@@ -22,7 +22,7 @@ import pytest
 
 from tests.support.served import CONFIGS, copy_of, free_port
 
-VARIABLE = "ORT_DISABLE_TELEMETRY"
+INHERITED = ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 LOAD = "; from fallbacks.onnx import OnnxModel; OnnxModel.load('primary.onnx').close()"
 WAYS_IN = {
     "check": ["-m", "gateway", "check", "."],
@@ -44,11 +44,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def empty_home(folder: Path) -> dict[str, str]:
-    """An environment whose home folder holds nothing yet, in which telemetry is not yet off."""
+    """An environment whose home folder holds nothing yet, in which telemetry is not yet off.
+
+    Nothing else is inherited: onnxruntime also keeps its telemetry off where it finds variables such as `CI`.
+    """
     home = folder.parent / "home"
     home.mkdir()
-    root = str(Path(__file__).parents[1])
-    return {k: v for k, v in os.environ.items() if k != VARIABLE} | {"HOME": str(home), "PYTHONPATH": root}
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    return inherited | {"HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
 def kept_at_home(environment: dict[str, str]) -> list[str]:

@@ -116,9 +116,10 @@ def test_the_metrics_that_operating_lists_are_those_of_a_running_gateway(letters
     listed = {row[0].strip("`"): set(re.findall(r"\w+", row[1])) for row in table(OPERATING, "metric")}
     shared = QUEUE_METRICS | {"gateway_replicas"}
     assert {name: labels if name in shared else labels | {"replica"} for name, labels in listed.items()} == {
-        # a failed stage is counted when one has failed
+        # a failed stage is counted when one has failed, a missing record when one is missing
         **scraped,
         "gateway_stage_errors_total": {"stage", "replica"},
+        "gateway_records_missed_total": {"replica"},
     }
 
 

@@ -43,7 +43,9 @@ class Audit:
     async def run(self) -> None:
         """Delivers until cancelled, then delivers the rest; abandons a sink that hangs for two seconds."""
         try:
-            await asyncio.gather(*(delivery.run() for delivery in self._deliveries))
+            async with asyncio.TaskGroup() as group:  # ends when every delivery has, a cancelled one too
+                for delivery in self._deliveries:
+                    group.create_task(delivery.run())
         finally:
             self.drain()  # of deliveries that were cancelled before their first step
 
