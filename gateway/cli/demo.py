@@ -25,12 +25,13 @@ from gateway.access.callers import add_key
 from gateway.access.tls import Tls, load_tls
 from gateway.app import Cluster, Options, wait_for_signal
 from gateway.cli.samples import Rows, Samples, load_samples
+from gateway.core.decision import OUTCOME_NAMES
 from gateway.deployment.artifacts import load_artifacts
 from gateway.deployment.deployment import VAR, Deployment
 from gateway.policy.schema import Policy
 from gateway.replica import ListenAddress, admin_token, refuse_used_ports
 
-OUTCOMES = ("served", "degraded", "deferred", "refused")
+OUTCOMES = tuple(OUTCOME_NAMES.values())
 COLOURS = {"served": "green", "degraded": "yellow", "deferred": "cyan", "refused": "red"}
 CLEAN_ROWS, OUTLIER_ROWS, BURST_ROWS, BURST_PER_S = 100, 50, 60, 5.0
 # The least share of each family that must be deferred; lower for families that the guards rarely detect.

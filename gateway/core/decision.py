@@ -93,6 +93,8 @@ OUTCOME_NAMES: Mapping[type[Outcome], str] = {
     Refused: "refused",
 }
 """What replies, the audit log and pages call each outcome; the order is that of `severity`."""
+VERDICT_NAMES = tuple(verdict.name.lower() for verdict in Verdict)
+"""What policies, metrics and the audit log call each verdict, by its value."""
 
 
 def severity(outcome: Outcome) -> int:

@@ -22,11 +22,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from prometheus_client import CollectorRegistry
 
+from gateway.core.decision import VERDICT_NAMES
 from gateway.core.pipeline import Trail
 from gateway.core.record import RequestRecord
 from gateway.telemetry.histogram import Durations
 from gateway.telemetry.prometheus import SCOPE, PrometheusText
-from gateway.telemetry.serialize import VERDICT_NAMES
 from gateway.telemetry.spans import outcome_labels, write_spans
 
 LabelValues: TypeAlias = tuple[str, ...]

@@ -12,12 +12,20 @@ from typing import Any, TypeAlias, assert_never
 
 import orjson
 
-from gateway.core.decision import Deferred, Degraded, Finding, Outcome, Refused, Served, Verdict
+from gateway.core.decision import (
+    VERDICT_NAMES,
+    Deferred,
+    Degraded,
+    Finding,
+    Outcome,
+    Refused,
+    Served,
+    Verdict,
+)
 from gateway.core.pipeline import Findings, Trail
 from gateway.core.record import RequestRecord
 from gateway.core.stage import Assessment
 
-VERDICT_NAMES = [verdict.name.lower() for verdict in Verdict]
 Fields: TypeAlias = dict[str, Any]
 PassCache: TypeAlias = dict[int, tuple[Trail, list[list[Fields]]]]
 """By the `id()` of a pass's trail: the trail, which keeps that id its own, and the findings of each row."""

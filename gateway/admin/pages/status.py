@@ -8,20 +8,18 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from gateway.admin.pages.formatting import count, share
-from gateway.core.decision import Outcome, Verdict
+from gateway.core.decision import OUTCOME_NAMES, VERDICT_NAMES
 from gateway.deployment.certificate import Certificate, FalseAlarm, Selective
 from gateway.policy.kinds import GuardPolicy
 from gateway.policy.schema import RungPolicy
 from gateway.serving.gateway import Gateway
 
-OUTCOMES = tuple(outcome.__name__.lower() for outcome in get_args(Outcome))
-VERDICTS = tuple(verdict.name.lower() for verdict in Verdict)
 """Both as the labels of the metrics spell them."""
 
 
@@ -101,7 +99,7 @@ def _outcomes(metrics: MetricSamples) -> dict[str, Any]:
     rows = metrics.by("outcome", "gateway_rows_total")
     total = sum(rows.values())
     ends = {}
-    for outcome in OUTCOMES:
+    for outcome in OUTCOME_NAMES.values():
         n = rows.get(outcome, 0.0)
         reasons = metrics.by("reason", "gateway_rows_total", outcome=outcome)
         by = metrics.by("served_by", "gateway_rows_total", outcome=outcome)
@@ -115,7 +113,7 @@ def _stage(name: str, metrics: MetricSamples) -> dict[str, Any]:
     return {
         "name": name,
         "rows": sum(verdicts.values()),
-        "verdicts": {verdict: verdicts.get(verdict, 0.0) for verdict in VERDICTS},
+        "verdicts": {verdict: verdicts.get(verdict, 0.0) for verdict in VERDICT_NAMES},
         "errors": metrics.sum("gateway_stage_errors_total", stage=name),
         "median_s": metrics.median("gateway_stage_seconds", stage=name),
     }
