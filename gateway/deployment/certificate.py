@@ -1,11 +1,9 @@
 """The certificate of calibration, bound to the digests of everything it depends on.
 
-It is a statement about a population: for rows exchangeable with the calibration data, with
-probability at least 1 - delta over the draw of that data,
-
-* the guards together stop at most `budget` of good rows (`false_alarm`), and so does their input-only form,
-  which applies when the primary is gone (`without_features`);
-* at most `risk` of a rung's answers are wrong (`selective`), and of everything answered (`answered`).
+It is a statement about a population: for rows exchangeable with the samples of the calibration data, each
+promise holds with probability at least 1 - delta over the draw of that data (`promises.py` says each in a
+sentence, and what holds of all together). It speaks of rows as the compiled pipeline ends them while every
+guard and check returns a number in time and the policy's `mode` is `enforce`.
 
 It is checked at start against the loaded policy, models and guards; a mismatch refuses to start.
 """
@@ -15,31 +13,51 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Literal
 
 import orjson
-from pydantic import ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from gateway.core.errors import ArtifactError, Problem
 from gateway.deployment.deployment import Deployment
-from gateway.policy.fields import SchemaOne, Strict
+from gateway.policy.fields import Strict, refuse_bool
 from gateway.policy.schema import Policy
 
 CERTIFICATE_FILE = "certificate.json"
 GUARDS_FILE = "guards.npz"
 
 
+class SliceCut(Strict):
+    """The cut of one slice of the rows: those of some predicted classes, or some values of an input."""
+
+    values: list[str]
+    n: int
+    k: int
+    cut: float
+
+
 class FalseAlarm(Strict):
-    """The k-th largest of n calibration risks as the cut: P(false-alarm rate > budget) <= delta."""
+    """The k-th largest of n calibration risks as the cut: P(false-alarm rate > budget) <= delta.
+
+    slices: where the policy asks for a cut a slice, all of them; each row is in exactly one, and one without
+    values holds every other row. Their budgets hold together with probability 1 - delta; n and k are then
+    sums, and `cut` is the one that the slices' cuts are shifted to.
+    """
 
     budget: float
     delta: float
     n: int
     k: int
     cut: float
+    slices: list[SliceCut]
 
 
 class Selective(Strict):
-    """Fixed-sequence Learn-then-Test: with probability 1 - delta at most `risk` of the accepted is wrong."""
+    """Learn then Test: with probability 1 - delta at most `risk` of the accepted rows is wrong.
+
+    n: the labelled rows that were tested; accepted, errors: of these; bound: of the error at level delta.
+    while_gone: the rungs that gave no answer; none: every model works.
+    """
 
     risk: float
     delta: float
@@ -49,6 +67,29 @@ class Selective(Strict):
     errors: int
     bound: float
     coverage: float
+    while_gone: list[str]
+
+
+class Samples(Strict):
+    """What the data's rows count as. by: `rows`, `distinct rows` or `groups` (the array `group`)."""
+
+    rows: int
+    counted: int
+    by: Literal["rows", "distinct rows", "groups"]
+
+
+class Confidence(Strict):
+    """How sure the promises are: each alone, all `promises` of them together, and over all attempts.
+
+    attempts: how many calibrations have read these rows, this one included; a calibration that is repeated
+    until it passes certifies the luckiest draw, so `over_attempts` counts each of them.
+    """
+
+    each: float
+    promises: int
+    together: float
+    attempts: int
+    over_attempts: float
 
 
 class Digests(Strict):
@@ -61,16 +102,27 @@ class Digests(Strict):
 
 
 class Certificate(Strict, populate_by_name=True):
-    """The whole of `certificate.json`."""
+    """The whole of `certificate.json`.
 
-    schema_: SchemaOne
+    rows: samples in each fold. false_alarm: of the enforced guards; if_enforced: of all guards, for those
+    that are only observed; without_features: of the enforced input-only forms. selective: by rung, of
+    enforced checks; observed_cuts: by rung, of checks that are only observed, without a promise. answered:
+    over all rungs. not_promised: what this policy or data leaves without a promise, one sentence each.
+    """
+
+    schema_: Annotated[Literal[2], BeforeValidator(refuse_bool), Field(alias="schema")]
     deployment: str
     population: str
+    samples: Samples
     rows: dict[str, int]
     false_alarm: FalseAlarm | None
+    if_enforced: FalseAlarm | None
     without_features: FalseAlarm | None
     selective: dict[str, Selective]
+    observed_cuts: dict[str, float]
     answered: Selective | None
+    confidence: Confidence
+    not_promised: list[str]
     digests: Digests
 
     def write(self, folder: Path) -> None:

@@ -36,10 +36,11 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-def _no_bool(value: Any) -> Any:
+def refuse_bool(value: Any) -> Any:
+    """Refuses true as a number: in Python it equals 1."""
     if isinstance(value, bool):
-        raise PydanticCustomError("literal_error", "Input should be 1")
+        raise PydanticCustomError("literal_error", "Input should be a number")
     return value
 
 
-SchemaOne: TypeAlias = Annotated[Literal[1], BeforeValidator(_no_bool), Field(alias="schema")]
+SchemaOne: TypeAlias = Annotated[Literal[1], BeforeValidator(refuse_bool), Field(alias="schema")]
