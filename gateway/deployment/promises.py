@@ -26,13 +26,11 @@ class Promise:
 
 def promises(certificate: Certificate) -> list[Promise]:
     """Every statement: of the guards, of each rung, of everything answered."""
-    stopped = "good rows are stopped by the enforced guards together"
     alarms = (
-        (certificate.false_alarm, stopped),
-        (certificate.without_features, f"{stopped}, while the primary is gone"),
-        (certificate.if_enforced, "good rows would be stopped if every guard were enforced"),
+        (certificate.false_alarm, "good rows are stopped by the guards together"),
+        (certificate.without_features, "good rows are stopped by the guards while the primary is gone"),
     )
-    found = [of_alarm(alarm, what) for alarm, what in alarms if alarm is not None]
+    found = [of_alarm(alarm, what) for alarm, what in alarms if alarm and alarm.promised]
     found += [of_rung(name, selective) for name, selective in certificate.selective.items()]
     if certificate.answered is not None:
         found.append(of_answered(certificate.answered))
