@@ -35,7 +35,7 @@ from guards.order_statistic import certified_cut, largest_k
 SliceNames = NDArray[np.str_]
 
 
-class BudgetRefused(Exception):  # noqa: N818 (an outcome of calibration, turned into a problem by its caller)
+class BudgetRefused(Exception):
     """The rows cannot certify the budget. n: how many there are."""
 
     def __init__(self, n: int) -> None:

@@ -1,11 +1,11 @@
 """Fits the guards on held-out data and certifies their cuts.
 
-Four disjoint folds (`folds.py`) of held-out, labelled, in-distribution rows, never the training data: `fit` and
-`tail` for the guards, `cut` for the one false-alarm cut over all of them together, `risk` for the confidence
-cuts. Every fold but `fit` is judged by the guards and graphs that serve (`judge.py`), and the counts
-of the certificate are those of the compiled pipeline (`served.py`). A promise that the data cannot support is
-refused with the number of rows that suffices (`refusals.py`); one that the policy's shape cannot have is left
-out and named (`not_promised.py`).
+Four disjoint folds (`folds.py`) of held-out, labelled, in-distribution rows, never the training data: `fit`
+and `tail` for the guards, `cut` for the one false-alarm cut over all of them together, `risk` for the
+confidence cuts. Every fold but `fit` is judged by the guards and graphs that serve (`judge.py`), and the
+counts of the certificate are those of the compiled pipeline (`served.py`). A promise that the data cannot
+support is refused with the number of rows that suffices (`refusals.py`); one that the policy's shape cannot
+have is left out and named (`not_promised.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gateway.calibration.alarms import (
     ladder_rows,
 )
 from gateway.calibration.attempts import record_attempt
-from gateway.calibration.folds import SEED, HeldOut, Progress, held_out
+from gateway.calibration.folds import SEED, HeldOut, Progress, held_out, read_rows
 from gateway.calibration.judge import Judged, judge, measures_on
 from gateway.calibration.ladder import AnsweredRefused, Ladder, RungRefused, certify_ladder
 from gateway.calibration.not_promised import not_promised
@@ -58,7 +58,7 @@ from gateway.policy.schema import Policy
 
 
 def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda step: None) -> Certificate:
-    """Fits, certifies and writes `guards.npz`, `certificate.json` and the report into the deployment's folder.
+    """Fits, certifies and writes `guards.npz`, `certificate.json` and the report into the folder.
 
     What identifies models in other servers is written to `upstreams.json`, and that these rows were read to
     `var/calibrations.jsonl`.
@@ -90,6 +90,16 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
             model.close()
 
 
+def independent_rows(deployment: Deployment, data: Path) -> int:
+    """How many samples a file has; no model is asked. Raises as `calibrate` for what cannot be read."""
+    models = load_models(deployment, record_upstreams(deployment))
+    try:
+        return read_rows(contract_of(deployment, models), data)[2].counted
+    finally:
+        for model in models.values():
+            model.close()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Certified:
     """What the folds decided. judged: the folds `tail`, `cut` and `risk`; test: `risk` before the ladder."""
@@ -111,7 +121,7 @@ def _record_attempt(deployment: Deployment, models: Mapping[str, LoadedModel], h
 def _certify(
     deployment: Deployment, models: Mapping[str, LoadedModel], held: HeldOut, progress: Progress
 ) -> _Certified:
-    """Everything that the folds decide. Raises PolicyError, or ValueError of a guard that cannot be fitted."""
+    """Everything that the folds decide. Raises PolicyError, and ValueError of a guard that cannot be fit."""
     policy, folds = deployment.policy, held.folds()
     refusals = Refusals(deployment, held.samples.counted)
     guards = _fit(policy, FittingFolds(folds["fit"], folds["tail"], SEED), progress)

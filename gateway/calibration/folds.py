@@ -7,8 +7,8 @@
 | `cut` | 4/15 | the false-alarm cut over all guards together; planning the confidence cuts |
 | `risk` | 1/5 | the confidence cuts, from labels |
 
-Folds are made of samples: rows of one sample (copies, or rows of one group) are in the same fold, and `cut` and
-`risk`, which certify, have one row of each.
+Folds are made of samples: rows of one sample (copies, or rows of one group) are in the same fold, and `cut`
+and `risk`, which certify, have one row of each.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gateway.calibration.samples import CountedRows, count_samples, one_row_of_e
 from gateway.core.decision import Tensors
 from gateway.core.errors import ArtifactError, Problem
 from gateway.core.rows import RowIndices, finite
-from gateway.policy.kinds.rows import CalibrationRows
+from gateway.policy.kinds.rows import CalibrationRows, Labels
 from gateway.protocol.contract import Contract
 from guards import arrays
 
@@ -59,12 +59,7 @@ def held_out(
 ) -> HeldOut:
     """The rows of a file with every model's answers. Raises ArtifactError naming the file."""
     primary = next(iter(models))
-    try:
-        x, y = read(arrays.load(data), contract)
-        group = None
-        samples = count_samples(x, y, group)
-    except (OSError, ValueError) as error:
-        raise ArtifactError([Problem("", str(error), str(data))]) from error
+    x, y, samples = read_rows(contract, data)
     answers: dict[str, Tensors] = {}
     for name, model in models.items():
         progress(f"asking {name} for {len(y)} rows")
@@ -82,6 +77,15 @@ def held_out(
         raise ArtifactError([Problem("", what, str(data))])
     source = contract.inputs[0].name
     return HeldOut(CalibrationRows(x, y, answers, primary, source, partial(ask, models[primary])), samples)
+
+
+def read_rows(contract: Contract, data: Path) -> tuple[Tensors, Labels, CountedRows]:
+    """The rows of a file, their labels, and what they count as. Raises ArtifactError naming the file."""
+    try:
+        x, y, group = read(arrays.load(data), contract)
+        return x, y, count_samples(x, y, group)
+    except (OSError, ValueError) as error:
+        raise ArtifactError([Problem("", str(error), str(data))]) from error
 
 
 def ask(model: LoadedModel, x: Tensors) -> Tensors:

@@ -37,13 +37,13 @@ LEAST_MARGIN = -3.0
 
 @dataclass(frozen=True, slots=True)
 class RungCuts:
-    """The cuts of one rung, ascending. certified: those of which `selective` holds; tried: those to combine."""
+    """Cuts of one rung, ascending. certified: those of which `selective` holds; tried: those to combine."""
 
     certified: tuple[float, ...]
     tried: tuple[float, ...]
 
 
-class RungRefused(Exception):  # noqa: N818 (an outcome of calibration, turned into a problem by its caller)
+class RungRefused(Exception):
     """No cut of a rung certifies its `selective_error`."""
 
     def __init__(self, rung: int, surest: Counts) -> None:
@@ -51,7 +51,7 @@ class RungRefused(Exception):  # noqa: N818 (an outcome of calibration, turned i
         self.rung, self.surest = rung, surest
 
 
-class AnsweredRefused(Exception):  # noqa: N818
+class AnsweredRefused(Exception):
     """No combination of the rungs' cuts certifies `answered_error`."""
 
     def __init__(self, surest: Counts) -> None:
@@ -141,7 +141,7 @@ def _each(accepted: I8, errors: I8) -> list[Counts]:
 def _certified_combinations(
     policy: Policy, acting: Sequence[RungCuts | None], pilot: LadderRows, test: LadderRows
 ) -> Iterator[tuple[float, ...]]:
-    """Combinations of which `answered` and every rung's own statement hold, the surest on pilot rows first."""
+    """Combinations of which `answered` and each rung's own statement hold, the surest on pilot rows first."""
     r, delta = policy.answered_error, policy.delta
     grids = _grids(acting)
     expected = margins(*pilot.counts(grids), r, delta, len(test.verdicts) / len(pilot.verdicts)).ravel()

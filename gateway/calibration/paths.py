@@ -1,7 +1,7 @@
 """Where each row ends, as columns: the rule of `core/pipeline.py` for thousands of rows and many cuts.
 
-Calibration needs the ends for every candidate cut, which the pipeline itself would be too slow for. The ends at
-the cuts that are chosen are then taken from the compiled pipeline (`served.py`), so this only plans.
+Calibration needs the ends for every candidate cut, which the pipeline itself would be too slow for. The ends
+at the cuts that are chosen are then taken from the compiled pipeline (`served.py`), so this only plans.
 """
 
 from __future__ import annotations
