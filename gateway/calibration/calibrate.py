@@ -33,7 +33,8 @@ from gateway.calibration.ladder import AnsweredRefused, Ladder, RungRefused, cer
 from gateway.calibration.not_promised import not_promised
 from gateway.calibration.paths import LadderRows
 from gateway.calibration.refusals import Refusals
-from gateway.calibration.samples import CountedRows, row_hashes
+from gateway.calibration.row_hashes import row_hashes
+from gateway.calibration.samples import Samples
 from gateway.calibration.served import ServedRows, serve
 from gateway.calibration.statements import confidence, error_statements
 from gateway.core.decision import Verdict
@@ -43,7 +44,7 @@ from gateway.deployment.certificate import (
     GUARDS_FILE,
     Certificate,
     Digests,
-    Samples,
+    SampleCounts,
     policy_digest,
     sha256,
 )
@@ -163,7 +164,9 @@ def _certificate(
         schema_=2,
         deployment=policy.name,
         population=_population(samples, data.name),
-        samples=Samples(rows=samples.rows, counted=samples.counted, by=samples.by),
+        samples=SampleCounts(
+            rows=samples.rows, counted=samples.counted, by=samples.by, warning=samples.warning
+        ),
         rows=held.samples_by_fold(),
         false_alarm=alarms.full,
         without_features=alone,
@@ -181,7 +184,7 @@ def _certificate(
     )
 
 
-def _population(samples: CountedRows, file: str) -> str:
+def _population(samples: Samples, file: str) -> str:
     match samples.by:
         case "rows":
             return f"rows exchangeable with the {samples.rows} labelled rows of {file}"

@@ -22,7 +22,7 @@ import numpy as np
 
 from fallbacks.predictor import LoadedModel
 from gateway.calibration.dataset import read
-from gateway.calibration.samples import CountedRows, count_samples, one_row_of_each
+from gateway.calibration.samples import Samples, count_samples, one_row_of_each
 from gateway.core.decision import Tensors
 from gateway.core.errors import ArtifactError, Problem
 from gateway.core.rows import RowIndices, finite
@@ -42,7 +42,7 @@ class HeldOut:
     """The rows of a calibration file with every rung's answers, and what they count as."""
 
     rows: CalibrationRows
-    samples: CountedRows
+    samples: Samples
 
     def samples_by_fold(self) -> dict[str, int]:
         """How many samples each fold has."""
@@ -79,7 +79,7 @@ def held_out(
     return HeldOut(CalibrationRows(x, y, answers, primary, source, partial(ask, models[primary])), samples)
 
 
-def read_rows(contract: Contract, data: Path) -> tuple[Tensors, Labels, CountedRows]:
+def read_rows(contract: Contract, data: Path) -> tuple[Tensors, Labels, Samples]:
     """The rows of a file, their labels, and what they count as. Raises ArtifactError naming the file."""
     try:
         x, y, group = read(arrays.load(data), contract)
@@ -95,7 +95,7 @@ def ask(model: LoadedModel, x: Tensors) -> Tensors:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def fold_indices(samples: CountedRows) -> dict[str, RowIndices]:
+def fold_indices(samples: Samples) -> dict[str, RowIndices]:
     """Which rows are in which fold: a seeded permutation, so that the same file gives the same folds."""
     place = np.empty(samples.counted, np.intp)
     place[np.random.default_rng(SEED).permutation(samples.counted)] = np.arange(samples.counted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rich.markup import escape
 from rich.table import Table
 
 from gateway.calibration.rows_needed import rows_for_budget, rows_for_error
@@ -32,9 +33,11 @@ def certificate_table(certificate: Certificate) -> Table:
 
 def _caption(certificate: Certificate) -> Iterator[str]:
     yield confidence_sentence(certificate)
+    if certificate.samples.warning:
+        yield f"[bold yellow]{escape(certificate.samples.warning)}[/]"
     if certificate.not_promised:
         yield "Not promised:"
-        yield from (f"- {one}" for one in certificate.not_promised)
+        yield from (escape(f"- {one}") for one in certificate.not_promised)
 
 
 @dataclass(frozen=True, slots=True)
