@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
 
 from fallbacks.predictor import LoadedModel
 from gateway.calibration.alarms import (
@@ -185,17 +184,11 @@ def _certificate(
 
 
 def _population(samples: Samples, file: str) -> str:
-    match samples.by:
-        case "rows":
-            return f"rows exchangeable with the {samples.rows} labelled rows of {file}"
-        case "distinct rows":
-            return (
-                f"rows exchangeable with the {samples.counted} distinct rows among {samples.rows} of {file}"
-            )
-        case "groups":
-            return f"a row of a new group, exchangeable with the {samples.counted} groups of {file}"
-        case _:
-            assert_never(samples.by)
+    if samples.by == "groups":
+        return f"a row of a new group, exchangeable with the {samples.counted} groups of {file}"
+    if samples.by == "rows":
+        return f"rows exchangeable with the {samples.rows} labelled rows of {file}"
+    return f"rows exchangeable with the {samples.counted} samples among the {samples.rows} rows of {file}"
 
 
 def _with_errors(
