@@ -16,11 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from guards.rows import F8
+from guards.rows import F8, Signals
 
 STEP = 10.0
 REACH = 4.0
 FLOAT32_NOISE = 1e-6
+NOISE_QUANTILE = 0.99
+TIMES_NOISE = 10.0
+PICTURE_RANK = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,32 @@ def atom_starts(ranked: F8, resolution: Resolution) -> NDArray[np.int64]:
         if following == len(ranked):
             return np.array(starts, np.int64)
         starts.append(following)
+
+
+def shaken(s: Signals, seed: int) -> Signals:
+    """The same rows with relative noise of FLOAT32_NOISE on the model's answers and on pictures.
+
+    Pictures were decoded and scaled by some float arithmetic; the values of a table row are exact.
+    """
+    rng = np.random.default_rng(seed)
+
+    def shake(array: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(array * (1 + FLOAT32_NOISE * rng.uniform(-1, 1, array.shape)), np.float32)
+
+    x = shake(s.x) if s.x.ndim == PICTURE_RANK else s.x
+    return Signals(x, None if s.h is None else shake(s.h), None if s.z is None else shake(s.z))
+
+
+def measured(scores: F8, shaken: F8) -> Resolution:
+    """The resolution of a score of any unit, from its change when its inputs are `shaken`.
+
+    That is ten times float32 noise, and the tolerance ten times the change that 99 % of the rows keep within:
+    a hundred times the noise. A score that does not change is exact, and gets SCORES.
+
+    Args:    scores, shaken: float64[n], finite, of the same rows.
+    """
+    change = TIMES_NOISE * float(np.quantile(np.abs(shaken - scores), NOISE_QUANTILE))
+    return Resolution(change, 0.0) if change > 0 else SCORES
 
 
 def varying(x: F8) -> NDArray[np.bool_]:

@@ -135,7 +135,7 @@ def test_a_composite_is_a_rarity_again() -> None:
     rng = np.random.default_rng(0)
     shared = rng.standard_normal(4000)
     sample = [shared, shared + 0.1 * rng.standard_normal(4000), rng.exponential(1.0, 4000)]
-    composite = Composite.fit([s[:2000] for s in sample])
+    composite = Composite.fit([s[:2000] for s in sample], [s[:2000] for s in sample])
     u = composite.rarity([s[2000:] for s in sample])
     for nats in (0.5, 1.0, 2.0, 4.0):
         assert (u >= nats).mean() == pytest.approx(np.exp(-nats), rel=0.35)
@@ -143,7 +143,7 @@ def test_a_composite_is_a_rarity_again() -> None:
 
 def test_one_odd_voice_is_enough_for_a_composite() -> None:
     rng = np.random.default_rng(0)
-    composite = Composite.fit(list(rng.standard_normal((3, 1000))))
+    composite = Composite.fit(scores := list(rng.standard_normal((3, 1000))), scores)
     usual, odd = composite.rarity([np.zeros(2), np.zeros(2), np.array([0.0, 8.0])])
     assert usual < 1
     assert odd > 8
