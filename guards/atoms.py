@@ -4,8 +4,8 @@ On coarse or repeated rows scores repeat, so a value can hold a share of all row
 that differs in its last digits with the size of its batch and with the implementation (float32 models,
 onnxruntime against numpy). A cut at such a value, or one float above it, would then stop all of these rows or
 none by chance. So scores closer than a tolerance count as equal, one atom, and cuts and knots are chosen
-between atoms. The tolerance is about a hundred times the noise: noise moves a score that is interpolated
-between two atoms by a hundredth of their distance. Figures and their grounds: docs/guards.md, section 8.
+between atoms. The tolerance is a hundred times the noise or more, so noise moves what is interpolated
+between two atoms by at most a hundredth of the step between them. Grounds: docs/guards.md, section 8.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STEP = 10.0
 REACH = 4.0
 FLOAT32_NOISE = 1e-6
 NOISE_QUANTILE = 0.99
-TIMES_NOISE = 10.0
+TIMES_NOISE = 30.0
 PICTURE_RANK = 4
 
 
@@ -104,8 +104,8 @@ def shaken(s: Signals, seed: int) -> Signals:
 def measured(scores: F8, shaken: F8) -> Resolution:
     """The resolution of a score of any unit, from its change when its inputs are `shaken`.
 
-    That is ten times float32 noise, and the tolerance ten times the change that 99 % of the rows keep within:
-    a hundred times the noise. A score that does not change is exact, and gets SCORES.
+    That is ten times float32 noise, and the tolerance thirty times the change that 99 % of the rows keep
+    within: three hundred times the noise of one rounding. A score that does not change gets SCORES.
 
     Args:    scores, shaken: float64[n], finite, of the same rows.
     """

@@ -18,7 +18,7 @@ PROTOTYPES = 256
 MIN_ROWS = 80
 RIDGE = 1e-3
 CONSTANT_SHARE = 1e-3
-TAIL_FLOORS = (0.0, 0.0, 0.05, 0.02, 1.0)
+TAIL_FLOORS = (1e-3, 1e-3, 0.05, 0.02, 1.0)
 MAX_EXACT_INTEGER = 2.0**23
 MAX_FLOAT64 = float(np.finfo(np.float64).max)
 
