@@ -24,7 +24,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from guards.atoms import cut_above
+from guards.atoms import SUSPICIONS, cut_above
 from guards.binomial import cdf, log_masses
 from guards.detector import I8
 from guards.rows import F8
@@ -124,7 +124,7 @@ def candidate_cuts(suspicion: F8, coverages: Sequence[float] = COVERAGES) -> tup
     ranked = np.sort(suspicion)
     n = len(ranked)
     ranks = {min(n, max(1, math.floor(coverage * n + 1e-9))) - 1 for coverage in coverages} if n else set()
-    return tuple(sorted({cut_above(ranked, rank) for rank in ranks}))
+    return tuple(sorted({cut_above(ranked, rank, SUSPICIONS) for rank in ranks}))
 
 
 def counts_below(suspicion: F8, wrong: Mask, cuts: Sequence[float]) -> tuple[I8, I8]:

@@ -73,7 +73,7 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
         contract = contract_of(deployment, models)
         progress("reading the data")
         held = held_out(contract, models, data, progress)
-        attempts = _record_attempt(deployment, models, held)
+        attempts = _record_attempt(deployment, models, held, data)
         try:
             found = _certify(deployment, models, held, progress)
         except ValueError as error:
@@ -111,11 +111,13 @@ class _Certified:
     test: LadderRows
 
 
-def _record_attempt(deployment: Deployment, models: Mapping[str, LoadedModel], held: HeldOut) -> int:
+def _record_attempt(
+    deployment: Deployment, models: Mapping[str, LoadedModel], held: HeldOut, data: Path
+) -> int:
     """How many calibrations have read these rows. Recorded before a label decides anything."""
-    bound = policy_digest(deployment.policy) + "".join(model.digest for model in models.values())
-    hashes = row_hashes(held.rows.x, held.rows.y)
-    return record_attempt(deployment.var, hashes, hashlib.sha256(bound.encode()).hexdigest(), time.time())
+    parts = [policy_digest(deployment.policy), *(model.digest for model in models.values()), sha256(data)]
+    what = hashlib.sha256("".join(parts).encode()).hexdigest()
+    return record_attempt(deployment.var, row_hashes(held.rows.x, held.rows.y), what, time.time())
 
 
 def _certify(
@@ -178,7 +180,7 @@ def _certificate(
             policy=policy_digest(policy),
             models={name: model.digest for name, model in models.items()},
             guards="",
-            data=hashlib.sha256(data.read_bytes()).hexdigest(),
+            data=sha256(data),
         ),
     )
 
