@@ -95,7 +95,7 @@ def slices_of(
     found, at = np.unique(classes, return_inverse=True)
     counts = [np.bincount(at, mask, len(found)).astype(int) for mask in (None, stopped, answered, wrong)]
     slices = [
-        _slice(_label(int(number), labels), (rows, out, kept, errors), budget, least_rows)
+        _slice(label_name(int(number), labels), (rows, out, kept, errors), budget, least_rows)
         for number, rows, out, kept, errors in zip(found, *(one.tolist() for one in counts), strict=True)
     ]
     return sorted(slices, key=lambda one: (not one.flagged, -one.stopped, -(one.wrong or 0.0), -one.rows))
@@ -144,5 +144,6 @@ def answered_class(evidence: Evidence) -> NDArray[Any]:
     return answer
 
 
-def _label(number: int, labels: Sequence[str]) -> str:
+def label_name(number: int, labels: Sequence[str]) -> str:
+    """The name of a class; its number where it has none."""
     return labels[number] if 0 <= number < len(labels) else str(number)

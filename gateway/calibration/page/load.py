@@ -1,0 +1,55 @@
+"""How many rows a day go to people and to fallbacks, at several rates of requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gateway.calibration.evidence import Evidence
+from gateway.calibration.slices import exact_interval
+from gateway.core.rows import Mask
+
+RATES = (1_000, 10_000, 100_000, 1_000_000)
+"""Requests a day, of one row each."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadLine:
+    """One way to end. share: of the judged rows; low, high: its exact 95 % interval; rows: at each rate."""
+
+    what: str
+    share: float
+    low: float
+    high: float
+    rows: list[float]
+
+
+def load_lines(evidence: Evidence) -> list[LoadLine]:
+    """To people, refused outright where a guard refuses, and to each rung, while every model works."""
+    unanswered = evidence.by < 0
+    refused = unanswered & _refused(evidence)
+    ends = [("to people, answered by no model", unanswered & ~refused)]
+    if refused.any():
+        ends.append(("refused outright by a guard", refused))
+    ends += [
+        (f"answered by {rung.name}" + (" (fallback)" if i else " (primary)"), evidence.by == i)
+        for i, rung in enumerate(evidence.rungs)
+    ]
+    return [_line(what, mask) for what, mask in ends]
+
+
+def _refused(evidence: Evidence) -> Mask:
+    """bool[n]: rows that an enforced guard refuses."""
+    refused = np.zeros(len(evidence.rows), bool)
+    for guard in evidence.guards:
+        if guard.enforced and guard.verdict == "refuse":
+            refused |= guard.scores >= guard.cut
+    return refused
+
+
+def _line(what: str, mask: Mask) -> LoadLine:
+    share = float(mask.mean())
+    return LoadLine(
+        what, share, *exact_interval(int(mask.sum()), len(mask)), [share * rate for rate in RATES]
+    )
