@@ -48,15 +48,24 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class ClassSlices:
-    """Slices by the label, and by the class that the primary predicts (empty if it predicts none)."""
+    """Slices by the label, and by the class that the primary predicts (empty if it predicts none).
+
+    least_rows: judged rows from which a class is flagged.
+    """
 
     by_label: list[Slice]
     by_prediction: list[Slice]
+    least_rows: int
 
     @property
-    def flagged(self) -> list[Slice]:
-        """Those that a reader must see."""
-        return [one for one in (*self.by_label, *self.by_prediction) if one.flagged]
+    def flagged(self) -> list[str]:
+        """The names of classes that a reader must see, each once."""
+        return list(dict.fromkeys(one.name for one in (*self.by_label, *self.by_prediction) if one.flagged))
+
+    @property
+    def large_enough(self) -> bool:
+        """Whether any class has the rows to be flagged."""
+        return any(one.rows >= self.least_rows for one in (*self.by_label, *self.by_prediction))
 
 
 def class_slices(evidence: Evidence, labels: Sequence[str], budget: float, rows: int) -> ClassSlices:
@@ -71,11 +80,12 @@ def class_slices(evidence: Evidence, labels: Sequence[str], budget: float, rows:
     answered, wrong = answer >= 0, (answer >= 0) & (answer != evidence.rows.y)
     by_label = slices_of(evidence.rows.y, labels, evidence.stopped, answered, wrong, budget, least)
     predicted = predicted_class(evidence, 0)
-    if predicted is None:
-        return ClassSlices(by_label, [])
-    return ClassSlices(
-        by_label, slices_of(predicted, labels, evidence.stopped, answered, wrong, budget, least)
+    by_prediction = (
+        []
+        if predicted is None
+        else slices_of(predicted, labels, evidence.stopped, answered, wrong, budget, least)
     )
+    return ClassSlices(by_label, by_prediction, least)
 
 
 def slices_of(

@@ -6,8 +6,6 @@ import math
 import time
 from typing import Any
 
-from markupsafe import Markup
-
 _SPACES = "\u202f\xa0\n"
 
 
@@ -43,7 +41,7 @@ def printable(value: Any) -> Any:
 
     Anything but plain text, such as markup of a template, is returned as it is.
     """
-    if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
+    if not isinstance(value, str) or hasattr(value, "__html__") or value.isprintable():
         return value
     return "".join(
         c if c.isprintable() or c in _SPACES else c.encode("unicode_escape").decode() for c in value

@@ -58,12 +58,14 @@ def _input_only(guard: GuardEvidence) -> Mask | None:
     return np.asarray(guard.input_only_scores >= guard.input_only_cut)
 
 
-def guard_plots(certificate: Certificate, evidence: Evidence) -> list[Plot]:
-    """The joint risk, every guard, and every input-only form."""
+def guard_plots(certificate: Certificate, evidence: Evidence, budget: float) -> list[Plot]:
+    """The joint risk beside its budget, every guard, and every input-only form."""
     plots = []
     alarm = certificate.false_alarm or certificate.if_enforced
     if evidence.joint is not None:
-        plots.append(histogram("all guards together", evidence.joint, alarm.cut if alarm else None))
+        name = "all guards together" + ("" if certificate.false_alarm else ", if they were enforced")
+        beside = f" (budget {share(budget)})"
+        plots.append(histogram(name, evidence.joint, alarm.cut if alarm else None, beside))
     plots += [histogram(guard.name, guard.scores, guard.cut) for guard in evidence.guards]
     plots += [
         histogram(f"{guard.name}, while the primary is gone", guard.input_only_scores, guard.input_only_cut)
@@ -73,11 +75,11 @@ def guard_plots(certificate: Certificate, evidence: Evidence) -> list[Plot]:
     return plots
 
 
-def histogram(name: str, scores: F8, cut: float | None) -> Plot:
+def histogram(name: str, scores: F8, cut: float | None, beside: str = "") -> Plot:
     """Rows by score, on a logarithmic axis. A bin never spans the cut.
 
     Args:    scores: float64[n] nats. Scores far beyond the cut are counted in the last bar, infinite ones
-             too; NaN is not counted.
+             too; NaN is not counted. beside: added to the share beyond the cut in the legend.
     """
     cut = cut if cut is not None and math.isfinite(cut) else None
     edges, counts = _bins(scores[~np.isnan(scores)], cut)
@@ -94,7 +96,7 @@ def histogram(name: str, scores: F8, cut: float | None) -> Plot:
     legend = [Key("bar", "value", "rows that pass")]
     if cut is not None:
         beyond = share(float((scores >= cut).mean()))
-        legend = [legend[0], Key("bar", "stopped", f"rows from the cut on: {beyond}")]
+        legend = [legend[0], Key("bar", "stopped", f"rows from the cut on: {beyond}{beside}")]
     return Plot(
         name,
         f"Number of judged rows by score, on a logarithmic axis. {legend[-1].text}.",

@@ -25,13 +25,16 @@ class LoadLine:
     rows: list[float]
 
 
-def load_lines(evidence: Evidence) -> list[LoadLine]:
-    """To people, refused outright where a guard refuses, and to each rung, while every model works."""
+def load_lines(evidence: Evidence, *, review: bool) -> list[LoadLine]:
+    """First the rows that no model answers, then those that a guard refuses, then those of each rung.
+
+    Args:    review: whether there is a review queue; without one the first are refused.
+    """
     unanswered = evidence.by < 0
     refused = unanswered & _refused(evidence)
-    ends = [("to people, answered by no model", unanswered & ~refused)]
+    ends = [("to people" if review else "refused, without a review queue", unanswered & ~refused)]
     if refused.any():
-        ends.append(("refused outright by a guard", refused))
+        ends.append(("refused by a guard", refused))
     ends += [
         (f"answered by {rung.name}" + (" (fallback)" if i else " (primary)"), evidence.by == i)
         for i, rung in enumerate(evidence.rungs)

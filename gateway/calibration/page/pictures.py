@@ -25,21 +25,23 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """An input of a row. picture: a data URI, None for other inputs; values: texts, the rest left out."""
+    """An input of a row. picture: a data URI, None for other inputs; values: its first ones, and how many
+    are left out; text: whether they are texts."""
 
     name: str
     picture: str | None
     values: list[str]
     left_out: int
+    text: bool
 
 
 def show(name: str, array: NDArray[Any]) -> Shown:
     """One row of an input, array: [...] without the axis of rows."""
     if is_picture(array):
-        return Shown(name, data_uri(array), [], 0)
+        return Shown(name, data_uri(array), [], 0, text=False)
     flat = array.reshape(-1)
     values = [_value(item) for item in flat[:MAX_VALUES].tolist()]
-    return Shown(name, None, values, array.size - len(values))
+    return Shown(name, None, values, array.size - len(values), text=array.dtype.kind in "OUS")
 
 
 def is_picture(array: NDArray[Any]) -> bool:

@@ -12,7 +12,7 @@ from gateway.core.rows import F8
 
 WIDTH, HEIGHT = 360.0, 236.0
 """The paper. About as wide as a telephone's screen, so that text keeps its size there."""
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 350.0, 24.0, 192.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 340.0, 24.0, 192.0
 
 Position: TypeAlias = tuple[float, float]
 Tick: TypeAlias = tuple[float, str]
@@ -61,7 +61,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line. `step`: dashed."""
+    """One line through its points."""
 
     tone: Tone
     points: list[Position]

@@ -85,7 +85,7 @@ def reliability(confidence: F8, right: Mask) -> Reliability:
 
 
 def fit_temperature(z: F8, y: NDArray[Any]) -> float:
-    """The temperature in [0.05, 20] with the least cross-entropy, by golden-section search over its logarithm.
+    """The temperature in [0.05, 20] with the least cross-entropy, by golden-section search over log T.
 
     Args:    z: float64[n, k] logits; y: int64[n] in [0, k).
     Cost:    30 softmaxes of n rows.
@@ -137,7 +137,7 @@ def _fitting(tail: CalibrationRows, classes: int) -> tuple[F8, NDArray[Any]] | N
 
 
 def _confidence(p: NDArray[Any]) -> F8:
-    return np.clip(np.asarray(p, np.float64).max(axis=1), 0.0, 1.0)
+    return np.asarray(np.clip(p.max(axis=1), 0.0, 1.0), np.float64)
 
 
 def _plot(before: Reliability, after: Reliability | None, temperature: float) -> Plot:
@@ -151,7 +151,7 @@ def _plot(before: Reliability, after: Reliability | None, temperature: float) ->
     dots = []
     for name, tone, found in series:
         places = [(x.at(one.confidence), y.at(one.accuracy)) for one in found.bins]
-        lines.append(Line(tone, places))
+        lines.append(Line(tone, places, dashed=tone == "second"))
         for at, one in zip(places, found.bins, strict=True):
             says = f"{name}: confidence {share(one.confidence)}, right {share(one.accuracy)}"
             dots.append(Dot(*at, tone, f"{says}, {one.rows} rows"))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from gateway.calibration.evidence import Evidence
 from gateway.calibration.page import formatting
@@ -29,10 +28,16 @@ FOLDER = Path(__file__).parent
 MOST_SLICES = 20
 NEVER_PROMISED = (
     "That an attacker who knows the guards is stopped. An attacker who adapts to them can pass.",
-    "Anything about rows of another population: other cameras, customers, seasons or languages than those of "
-    "the calibration data. The guards stop many such rows, and no share of them is promised.",
-    "Anything about a single class, subgroup or caller, unless a promise above names it: the shares are averages.",
+    "Anything about rows of another population: other cameras, customers, seasons or languages than those "
+    "of the calibration data. The guards stop many such rows, but no share of them is promised.",
+    "Anything about a single class, subgroup or caller, unless a promise names it: the shares are averages.",
 )
+FOLDS = {
+    "fit": "to fit the guards",
+    "tail": "for the rarity of scores",
+    "cut": "for the cut of the guards",
+    "risk": "for the cuts of the checks",
+}
 
 _templates = Environment(
     loader=FileSystemLoader(FOLDER),
@@ -53,9 +58,7 @@ def render_report(certificate: Certificate, policy: Policy, evidence: Evidence, 
     Args:    made_s: when the certificate was made, Unix time.
     Cost:    about a second for 7,000 rows of ten classes; a few for 1,000 classes.
     """
-    style = Markup((FOLDER / "style.css").read_text())  # noqa: S704  # our own file
     return _templates.get_template("report.html").render(
-        style=style,
         certificate=certificate,
         policy=policy,
         judged=len(evidence.rows),
@@ -63,7 +66,7 @@ def render_report(certificate: Certificate, policy: Policy, evidence: Evidence, 
         promises=promises(certificate),
         confidence=confidence_sentence(certificate),
         never_promised=NEVER_PROMISED,
-        **_guards(certificate, evidence),
+        **_guards(certificate, evidence, policy.false_alarm_budget),
         rungs=rung_plots(certificate, evidence),
         reliability=compare(evidence),
         slices=class_slices(evidence, policy.labels, policy.false_alarm_budget, certificate.samples.rows),
@@ -72,15 +75,16 @@ def render_report(certificate: Certificate, policy: Policy, evidence: Evidence, 
         accepted=worst_accepted(evidence, policy.labels),
         refused=nearest_refused(evidence, policy.labels),
         rates=RATES,
-        load=load_lines(evidence),
+        load=load_lines(evidence, review=policy.review is not None),
+        folds=FOLDS,
     )
 
 
-def _guards(certificate: Certificate, evidence: Evidence) -> dict[str, Any]:
+def _guards(certificate: Certificate, evidence: Evidence, budget: float) -> dict[str, Any]:
     input_only = input_only_stopped(evidence)
     return {
         "guards": guard_lines(evidence),
-        "guard_plots": guard_plots(certificate, evidence),
+        "guard_plots": guard_plots(certificate, evidence, budget),
         "stopped": float(evidence.stopped.mean()),
         "input_only_stopped": None if input_only is None else float(input_only.mean()),
     }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway.calibration.evidence import Evidence
 from gateway.calibration.page.formatting import number
@@ -18,14 +20,10 @@ MOST = 12
 
 @dataclass(frozen=True, slots=True)
 class ShownRow:
-    """A judged row. inputs: as they are shown; label, answer: names of classes, the answer None where the
-    model predicts no class; by: the rung that gave the answer; score: what it is ordered by, in words."""
+    """A judged row. inputs: as shown; facts: its label, what a rung answers and its score, by name."""
 
     inputs: list[Shown]
-    label: str
-    answer: str | None
-    by: str
-    score: str
+    facts: list[tuple[str, str]]
 
 
 def worst_accepted(evidence: Evidence, labels: Sequence[str]) -> list[ShownRow]:
@@ -34,7 +32,7 @@ def worst_accepted(evidence: Evidence, labels: Sequence[str]) -> list[ShownRow]:
     suspicion = _suspicion(evidence)
     wrong = np.flatnonzero((answer >= 0) & (answer != evidence.rows.y) & ~np.isnan(suspicion))
     return [
-        _row(evidence, labels, i, int(answer[i]), int(evidence.by[i]), f"suspicion {number(suspicion[i])}")
+        _row(evidence, labels, i, answer, int(evidence.by[i]), [("suspicion", number(suspicion[i]))])
         for i in _first(wrong, suspicion)
     ]
 
@@ -46,7 +44,7 @@ def nearest_refused(evidence: Evidence, labels: Sequence[str]) -> list[ShownRow]
     predicted = predicted_class(evidence, 0)
     stopped = np.flatnonzero(evidence.stopped & ~np.isnan(evidence.joint))
     return [
-        _row(evidence, labels, i, -1 if predicted is None else int(predicted[i]), 0, _stopped_by(evidence, i))
+        _row(evidence, labels, i, predicted, 0, _stopped_by(evidence, evidence.joint, i))
         for i in _first(stopped, evidence.joint)
     ]
 
@@ -67,15 +65,21 @@ def _suspicion(evidence: Evidence) -> F8:
     return found
 
 
-def _stopped_by(evidence: Evidence, i: int) -> str:
+def _stopped_by(evidence: Evidence, joint: F8, i: int) -> list[tuple[str, str]]:
     names = [one.name for one in evidence.guards if one.enforced and one.scores[i] >= one.cut]
-    assert evidence.joint is not None
-    return f"risk {number(float(evidence.joint[i]))}" + (f", {' and '.join(names)}" if names else "")
+    return [("risk", number(float(joint[i]))), *(("by", name) for name in names)]
 
 
-def _row(evidence: Evidence, labels: Sequence[str], i: int, answer: int, rung: int, score: str) -> ShownRow:
+def _row(
+    evidence: Evidence,
+    labels: Sequence[str],
+    i: int,
+    answers: NDArray[Any] | None,
+    rung: int,
+    facts: list[tuple[str, str]],
+) -> ShownRow:
+    """answers: int64[n], the classes that the rung predicts, None if it predicts none."""
+    said = "–" if answers is None else label_name(int(answers[i]), labels)
     inputs = [show(name, array[i]) for name, array in evidence.rows.x.items()]
-    said = None if answer < 0 else label_name(answer, labels)
-    return ShownRow(
-        inputs, label_name(int(evidence.rows.y[i]), labels), said, evidence.rungs[rung].name, score
-    )
+    label = label_name(int(evidence.rows.y[i]), labels)
+    return ShownRow(inputs, [("label", label), (evidence.rungs[rung].name, said), *facts])
