@@ -1,4 +1,4 @@
-"""How many rows a day go to people and to fallbacks, at several rates of requests."""
+"""Which share of the rows goes to people, and which to each rung."""
 
 from __future__ import annotations
 
@@ -10,19 +10,15 @@ from gateway.calibration.evidence import Evidence
 from gateway.calibration.slices import exact_interval
 from gateway.core.rows import Mask
 
-RATES = (1_000, 10_000, 100_000, 1_000_000)
-"""Requests a day, of one row each."""
-
 
 @dataclass(frozen=True, slots=True)
 class LoadLine:
-    """One way to end. share: of the judged rows; low, high: its exact 95 % interval; rows: at each rate."""
+    """One way to end. share: of the judged rows; low, high: its exact 95 % interval."""
 
     what: str
     share: float
     low: float
     high: float
-    rows: list[float]
 
 
 def load_lines(evidence: Evidence, *, review: bool) -> list[LoadLine]:
@@ -36,7 +32,7 @@ def load_lines(evidence: Evidence, *, review: bool) -> list[LoadLine]:
     if refused.any():
         ends.append(("refused by a guard", refused))
     ends += [
-        (f"answered by {rung.name}" + (" (fallback)" if i else " (primary)"), evidence.by == i)
+        (f"answered by {rung.name}" + (" (a fallback)" if i else ""), evidence.by == i)
         for i, rung in enumerate(evidence.rungs)
     ]
     return [_line(what, mask) for what, mask in ends]
@@ -52,7 +48,4 @@ def _refused(evidence: Evidence) -> Mask:
 
 
 def _line(what: str, mask: Mask) -> LoadLine:
-    share = float(mask.mean())
-    return LoadLine(
-        what, share, *exact_interval(int(mask.sum()), len(mask)), [share * rate for rate in RATES]
-    )
+    return LoadLine(what, float(mask.mean()), *exact_interval(int(mask.sum()), len(mask)))

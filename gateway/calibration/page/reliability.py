@@ -157,7 +157,7 @@ def _plot(before: Reliability, after: Reliability | None, temperature: float) ->
             dots.append(Dot(*at, tone, f"{says}, {one.rows} rows"))
     legend = [Key("dot", tone, f"{name}: error {share(found.error)}") for name, tone, found in series]
     return Plot(
-        "Reliability of the primary's confidence",
+        "confidence against accuracy",
         "Share of right answers by confidence. " + "; ".join(one.text for one in legend) + ".",
         "confidence",
         "right",

@@ -16,7 +16,7 @@ from gateway.calibration.evidence import Evidence
 from gateway.calibration.page import formatting
 from gateway.calibration.page.curves import rung_plots
 from gateway.calibration.page.histograms import guard_lines, guard_plots, input_only_stopped
-from gateway.calibration.page.load import RATES, load_lines
+from gateway.calibration.page.load import load_lines
 from gateway.calibration.page.reliability import compare
 from gateway.calibration.page.rows import nearest_refused, worst_accepted
 from gateway.calibration.slices import FLAG_FACTOR, FLAG_ROWS, class_slices
@@ -26,6 +26,7 @@ from gateway.policy.schema import Policy
 
 FOLDER = Path(__file__).parent
 MOST_SLICES = 20
+RATES_A_DAY = (1_000, 10_000, 100_000, 1_000_000)
 NEVER_PROMISED = (
     "That an attacker who knows the guards is stopped. An attacker who adapts to them can pass.",
     "Anything about rows of another population: other cameras, customers, seasons or languages than those "
@@ -74,7 +75,7 @@ def render_report(certificate: Certificate, policy: Policy, evidence: Evidence, 
         flag={"rows": FLAG_ROWS, "factor": FLAG_FACTOR},
         accepted=worst_accepted(evidence, policy.labels),
         refused=nearest_refused(evidence, policy.labels),
-        rates=RATES,
+        rates=RATES_A_DAY,
         load=load_lines(evidence, review=policy.review is not None),
         folds=FOLDS,
     )

@@ -67,7 +67,7 @@ def _suspicion(evidence: Evidence) -> F8:
 
 def _stopped_by(evidence: Evidence, joint: F8, i: int) -> list[tuple[str, str]]:
     names = [one.name for one in evidence.guards if one.enforced and one.scores[i] >= one.cut]
-    return [("risk", number(float(joint[i]))), *(("by", name) for name in names)]
+    return [("risk", number(float(joint[i]))), ("by", ", ".join(names) or "–")]
 
 
 def _row(
