@@ -15,10 +15,10 @@ def share(part: float | None) -> str:
         return "–"
     percent = 100 * part
     if 0 < percent < 0.1:
-        return "< 0.1 %"
+        return "<\xa00.1\xa0%"
     if 99.9 < percent < 100:
-        return "> 99.9 %"
-    return f"{percent:.1f} %".replace(".0 %", " %")
+        return ">\xa099.9\xa0%"
+    return f"{percent:.1f}".removesuffix(".0") + "\xa0%"
 
 
 def count(number: float) -> str:
@@ -27,8 +27,10 @@ def count(number: float) -> str:
 
 
 def number(value: float | None) -> str:
-    """A measurement in four digits."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.4g}"
+    """A measurement in four digits, or all its digits before the point where these are up to seven."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
 def clock(at_s: float) -> str:

@@ -109,7 +109,7 @@ def test_a_class_that_is_stopped_too_often_is_named_and_marked() -> None:
     evidence = evidence_of(600, 2)
     evidence.stopped[:] = evidence.rows.y == 1
     text = check(report(policy=policy_of(labels=("fine", "unlucky")), evidence=evidence)).text
-    assert "Stopped more than 3 times as often as the budget of 5 %: unlucky" in text
+    assert "Stopped more than 3 times as often as the budget of 5\xa0%: unlucky" in text
     assert "stopped too often" in text
 
 

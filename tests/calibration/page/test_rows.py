@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gateway.calibration.page.formatting import count, printable, share
+from gateway.calibration.page.formatting import count, number, printable, share
 from gateway.calibration.page.pictures import MAX_SIDE_PIXELS, MAX_VALUES, png, show
 from gateway.calibration.page.rows import MOST, nearest_refused, worst_accepted
 from tests.support.calibration_evidence import evidence_of
@@ -115,7 +115,12 @@ def test_no_rows_are_shown_where_nothing_is_known_to_be_wrong_or_stopped() -> No
     ],
 )  # fmt: skip
 def test_a_share_is_nothing_or_everything_only_if_it_is_exactly(part: float | None, text: str) -> None:
-    assert share(part) == text
+    assert share(part) == text.replace(" ", "\xa0")
+
+
+def test_a_number_has_four_digits_and_no_exponent_where_it_needs_none() -> None:
+    shown = [number(value) for value in (0.123456, -218_612.3, 2.5e9, float("nan"), float("inf"), None)]
+    assert shown == ["0.1235", "-218612", "2.5e+09", "–", "–", "–"]
 
 
 def test_counts_are_in_groups_of_three_and_rounded() -> None:
