@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gateway.calibration.page.formatting import number, printable
 
 MAX_SIDE_PIXELS = 96
-MAX_VALUES, MAX_TEXT_BYTES = 12, 240
+MAX_VALUES, MAX_TEXT_BYTES = 16, 240
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
