@@ -26,10 +26,12 @@ from gateway.calibration.alarms import (
     ladder_rows,
 )
 from gateway.calibration.attempts import record_attempt
+from gateway.calibration.evidence import evidence_of
 from gateway.calibration.folds import SEED, HeldOut, Progress, held_out, read_rows
 from gateway.calibration.judge import Judged, judge, measures_on
 from gateway.calibration.ladder import AnsweredRefused, Ladder, RungRefused, certify_ladder
 from gateway.calibration.not_promised import not_promised
+from gateway.calibration.page import render_report
 from gateway.calibration.paths import LadderRows
 from gateway.calibration.refusals import Refusals
 from gateway.calibration.row_hashes import row_hashes
@@ -55,6 +57,8 @@ from gateway.deployment.upstreams import record_upstreams, write_upstreams
 from gateway.policy.kinds.kind import FittedGuard
 from gateway.policy.kinds.rows import FittingFolds
 from gateway.policy.schema import Policy
+
+REPORT_FILE = "calibration.html"
 
 
 def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda step: None) -> Certificate:
@@ -84,6 +88,7 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
         served = serve(deployment.policy, artifacts, found.judged["risk"].rows)
         certificate = _with_errors(deployment.policy, certificate, found, served, attempts)
         write_upstreams(deployment, upstreams)
+        progress("writing the report")
         return _write(deployment, certificate, found)
     finally:
         for model in models.values():
@@ -211,10 +216,13 @@ def _with_errors(
 
 
 def _write(deployment: Deployment, certificate: Certificate, found: _Certified) -> Certificate:
-    """Writes the guards, and the certificate with their digest."""
+    """Writes the guards, the certificate with their digest, and the report."""
     path = deployment.folder / GUARDS_FILE
     save_guards(path, found.guards)
     digests = certificate.digests.model_copy(update={"guards": sha256(path)})
     bound = certificate.model_copy(update={"digests": digests})
     bound.write(deployment.folder)
+    evidence = evidence_of(deployment.policy, found.judged, found.alarms, found.ladder)
+    report = render_report(bound, deployment.policy, evidence, time.time())
+    (deployment.folder / REPORT_FILE).write_text(report, "utf-8")
     return bound

@@ -135,6 +135,7 @@ def calibrate(
     from rich.console import Console
     from rich.status import Status
 
+    from gateway.calibration.calibrate import REPORT_FILE
     from gateway.calibration.calibrate import calibrate as run
     from gateway.calibration.report import certificate_table
     from gateway.deployment.deployment import Deployment
@@ -154,6 +155,7 @@ def calibrate(
         print_line(certificate.model_dump_json(by_alias=True))
         return
     console.print(certificate_table(certificate))
+    console.print(f"report: {folder / REPORT_FILE}", soft_wrap=True)
 
 
 def _plan(folder: Path, data: Path | None, as_json: bool) -> None:

@@ -61,7 +61,7 @@ def _input_only(guard: GuardEvidence) -> Mask | None:
 def guard_plots(certificate: Certificate, evidence: Evidence, budget: float) -> list[Plot]:
     """The joint risk beside its budget, every guard, and every input-only form."""
     plots = []
-    alarm = certificate.false_alarm or certificate.if_enforced
+    alarm = certificate.false_alarm
     if evidence.joint is not None:
         name = "all guards together" + ("" if certificate.false_alarm else ", if they were enforced")
         beside = f" (budget {share(budget)})"

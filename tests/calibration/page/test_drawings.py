@@ -61,7 +61,7 @@ def test_guards_that_are_only_observed_stop_no_row_of_the_input_only_form() -> N
 
 
 def test_the_joint_risk_of_guards_that_are_only_observed_is_drawn_with_the_cut_they_would_have() -> None:
-    certificate = certificate_of(false_alarm=None, if_enforced=ALARM)
+    certificate = certificate_of(false_alarm=ALARM)
     plot = guard_plots(certificate, evidence_of(), 0.05)[0]
     assert plot.title == "all guards together, if they were enforced"
     assert plot.cut is not None
@@ -90,7 +90,7 @@ def test_the_cut_of_a_rung_is_the_point_of_the_rows_that_it_accepts() -> None:
 def test_a_rung_without_a_promise_is_drawn_without_its_line() -> None:
     evidence = evidence_of()
     rungs = (replace(evidence.rungs[0], enforced=False), evidence.rungs[1])
-    certificate = certificate_of(selective={"small": SELECTIVE}, observed_cuts={"primary": 0.5})
+    certificate = certificate_of(selective={"small": SELECTIVE}, unpromised_cuts={"primary": 0.5})
     plot = rung_plots(certificate, replace(evidence, rungs=rungs))[0]
     assert [key.text for key in plot.legend if "promise: " in key.text] == []
     assert "cut, without a promise 0.5, only observed" in plot.legend[-1].text

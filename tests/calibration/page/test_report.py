@@ -63,7 +63,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
         },
     ),
     "attempts": ({"confidence": ATTEMPTS}, {}, {}),
-    "only observed": ({"false_alarm": None, "if_enforced": ALARM}, {}, {}),
+    "only observed": ({"false_alarm": ALARM}, {}, {}),
 }
 
 
