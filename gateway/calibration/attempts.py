@@ -10,7 +10,7 @@ the overlap of two files follows. It holds no row, but a row that can be guessed
 owner can read the file.
 
 Two files overlap if they share more than 5 % of the smaller one's distinct rows: a random half and the whole
-file, two random halves, a file and its shuffle all do. What this does not see: a file of less than one
+file, two random halves, a file and its shuffle all do. What this may not see: a file of less than one
 hundredth of the other's rows (fewer than 2.6 of its hashes are expected among the other's smallest 256), rows
 changed in a single byte, and attempts in a copy of the folder without `var`. New rows of a coarse table look
 like the old ones and are counted as the same, which says too many attempts, not too few.
@@ -84,7 +84,7 @@ def record_attempt(var: Path, rows: NDArray[np.uint64], what: str, now_s: float)
              once, and no line is added.
     Raises:  ArtifactError naming the file, and the line if one is invalid; nothing is recorded then, and the
              labels must not be used.
-    Cost:    O(n log n); 30 ms with a full file.
+    Cost:    O(n log n); 0.2 s with a full file.
     """
     path = var / ATTEMPTS_FILE
     attempt = Attempt.of(rows, what, now_s)
