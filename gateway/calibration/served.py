@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,7 +76,8 @@ def serve(policy: Policy, artifacts: Artifacts, rows: CalibrationRows) -> Served
             tuple([await _decide(_without(pipeline, guards, models, d), rows) for d in range(len(models))])
         )
 
-    return asyncio.run(decide_all())
+    with ThreadPoolExecutor(1) as thread:  # the caller may have a loop of its own
+        return thread.submit(asyncio.run, decide_all()).result()
 
 
 def _without(pipeline: Pipeline, guards: Any, models: Sequence[LoadedModel], gone: int) -> Pipeline:

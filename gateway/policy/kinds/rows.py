@@ -41,7 +41,8 @@ class CalibrationRows:
         Numbers are float32, as when serving: a guard may not be fitted on digits that it will not see.
         """
         answer, x = self.answers[self.primary], self.x[self.source]
-        as_served = x if x.dtype.kind == "O" else np.asarray(x, np.float32)
+        with np.errstate(over="ignore"):  # infinite, as when serving
+            as_served = x if x.dtype.kind == "O" else np.asarray(x, np.float32)
         return Signals(as_served, answer.get("features"), answer.get("logits"))
 
     def take(self, rows: NDArray[np.intp]) -> CalibrationRows:

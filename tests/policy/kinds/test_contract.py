@@ -151,12 +151,13 @@ def test_a_row_scores_the_same_whatever_rows_are_beside_it(
     fitted: tuple[CertifiedGuardKind, FittedGuard], fresh: CalibrationRows
 ) -> None:
     policy, guard = fitted
-    alone = judged(guard, policy.name, fresh.take(np.arange(3)))
+    found = measured(guard, policy.name, fresh)
+    alone = judge(fresh.take(np.arange(3)), {policy.name: guard}, found).full[policy.name]
     np.testing.assert_allclose(alone, judged(guard, policy.name, fresh)[:3], rtol=1e-5, atol=1e-7)
 
 
 def test_without_an_input_only_form_what_is_assumed_is_bound(
-    fitted: tuple[CertifiedGuardKind, FittedGuard],
+    fitted: tuple[Any, FittedGuard],
 ) -> None:
     """A row that the model does not answer gets this verdict: it decides what a fallback answers."""
     policy, guard = fitted
