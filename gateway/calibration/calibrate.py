@@ -130,7 +130,7 @@ def _certify(
 ) -> _Certified:
     """Everything that the folds decide. Raises PolicyError, and ValueError of a guard that cannot be fit."""
     policy, folds = deployment.policy, held.folds()
-    refusals = Refusals(deployment, held.samples.counted)
+    refusals = Refusals(deployment, held.samples)
     guards = _fit(policy, FittingFolds(folds["fit"], folds["tail"], SEED), progress)
     progress("judging the held-out rows")
     measured = measures_on(folds["fit"], guards)

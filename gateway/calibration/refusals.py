@@ -10,6 +10,7 @@ from gateway.calibration.rows_needed import (
     rows_for_error,
     supported_error,
 )
+from gateway.calibration.samples import Samples
 from gateway.core.errors import PolicyError
 from gateway.deployment.deployment import Deployment
 from gateway.policy.locate import Loc
@@ -21,7 +22,7 @@ class Refusals:
     """Makes the errors of one calibration. samples: of the whole file."""
 
     deployment: Deployment
-    samples: int
+    samples: Samples
 
     def budget(self, cut_rows: int) -> PolicyError:
         """The false-alarm budget is too small for the file."""
@@ -29,7 +30,7 @@ class Refusals:
         needed = rows_for_budget(policy.false_alarm_budget, policy.delta)
         what = (
             f"{policy.false_alarm_budget:g} at confidence {1 - policy.delta:g} takes {needed} independent rows in "
-            f"the file, and it has {self.samples}: give more, or a budget of at least "
+            f"the file, and it has {self.samples.counted}: give more, or a budget of at least "
             f"{least_budget(cut_rows, policy.delta):g}"
         )
         return self._error(("false_alarm_budget",), what)
@@ -56,7 +57,7 @@ class Refusals:
         if surest.accepted < accepted_needed(0, r, delta):
             return (
                 f"{r:g} takes at least {rows_for_error(r, delta, 0.0)} independent rows in the file even if no "
-                f"answer is wrong. It has {self.samples}, a fifth of which tests this, and {surest.accepted} of "
+                f"answer is wrong. It has {self.samples.counted}, a fifth of which tests this, and {surest.accepted} of "
                 f"them are accepted at the surest cut: give more rows, or a larger {field}"
             )
         share = surest.errors / surest.accepted
@@ -69,4 +70,5 @@ class Refusals:
         return what
 
     def _error(self, at: Loc, what: str) -> PolicyError:
-        return PolicyError([self.deployment.problem(at, what)])
+        warning = f". {self.samples.warning}" if self.samples.warning else ""
+        return PolicyError([self.deployment.problem(at, what + warning)])

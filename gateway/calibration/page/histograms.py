@@ -63,9 +63,8 @@ def guard_plots(certificate: Certificate, evidence: Evidence, budget: float) -> 
     plots = []
     alarm = certificate.false_alarm
     if evidence.joint is not None:
-        name = "all guards together" + ("" if certificate.false_alarm else ", if they were enforced")
         beside = f" (budget {share(budget)})"
-        plots.append(histogram(name, evidence.joint, alarm.cut if alarm else None, beside))
+        plots.append(histogram("all guards together", evidence.joint, alarm.cut if alarm else None, beside))
     plots += [histogram(guard.name, guard.scores, guard.cut) for guard in evidence.guards]
     plots += [
         histogram(f"{guard.name}, while the primary is gone", guard.input_only_scores, guard.input_only_cut)

@@ -80,6 +80,6 @@ def _row(
 ) -> ShownRow:
     """answers: int64[n], the classes that the rung predicts, None if it predicts none."""
     said = "–" if answers is None else label_name(int(answers[i]), labels)
-    inputs = [show(name, array[i]) for name, array in evidence.rows.x.items()]
+    inputs = [show(name, np.asarray(array[i], array.dtype)) for name, array in evidence.rows.x.items()]
     label = label_name(int(evidence.rows.y[i]), labels)
     return ShownRow(inputs, [("label", label), (evidence.rungs[rung].name, said), *facts])

@@ -60,10 +60,9 @@ def test_guards_that_are_only_observed_stop_no_row_of_the_input_only_form() -> N
     assert [line.enforced for line in guard_lines(observed)] == [True, False]
 
 
-def test_the_joint_risk_of_guards_that_are_only_observed_is_drawn_with_the_cut_they_would_have() -> None:
-    certificate = certificate_of(false_alarm=ALARM)
-    plot = guard_plots(certificate, evidence_of(), 0.05)[0]
-    assert plot.title == "all guards together, if they were enforced"
+def test_the_joint_risk_is_drawn_with_the_cut_that_holds_for_all_guards() -> None:
+    plot = guard_plots(certificate_of(false_alarm=ALARM), evidence_of(), 0.05)[0]
+    assert plot.title == "all guards together"
     assert plot.cut is not None
     assert plot.cut[1] == "cut 3"
 
