@@ -19,7 +19,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +32,47 @@ Mask = NDArray[np.bool_]
 COVERAGES = tuple(i / 400 for i in range(8, 401))
 WIDE_MARGIN = 3.0
 """Standard deviations by which the first cut of a sequence is expected to pass, where any does."""
+LEAST_MARGIN = -3.0
+"""Standard deviations: cuts that are expected to fail by more are not combined with other rungs' cuts."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labelled:
+    """Labelled rows. suspicion: float64[n], finite, larger = less sure; wrong: bool[n]."""
+
+    suspicion: F8
+    wrong: Mask
+
+    def __post_init__(self) -> None:
+        if self.suspicion.ndim != 1 or not np.isfinite(self.suspicion).all():
+            raise ValueError("selective: the suspicion is not one finite number a row; mend the check")
+        if self.wrong.shape != self.suspicion.shape or self.wrong.dtype != np.bool_:
+            raise ValueError(
+                f"selective: wrong is {self.wrong.dtype}{list(self.wrong.shape)}, not bool, one a row"
+            )
+
+    def __len__(self) -> int:
+        return len(self.suspicion)
+
+    def below(self, cuts: Sequence[float]) -> tuple[I8, I8]:
+        """The accepted rows and the wrong ones among them, int64[cuts] each. Cost: O(n log n)."""
+        order = np.argsort(self.suspicion, kind="stable")
+        accepted = np.searchsorted(self.suspicion[order], cuts, "left")
+        errors = np.concatenate([[0], np.cumsum(self.wrong[order])])[accepted]
+        return accepted.astype(np.int64), errors.astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class CertifiedCuts:
+    """Cuts, ascending. certified: each errs at most at the promised rate; empty if none could be certified.
+
+    tried: every cut from the first of the sequence to those that are expected to fail; surest: the test rows
+    below the first.
+    """
+
+    certified: tuple[float, ...]
+    tried: tuple[float, ...]
+    surest: Counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +109,21 @@ def most_errors(accepted: int, r: float, delta: float) -> int:
 def margins(accepted: I8, errors: I8, r: float, delta: float, scale: float) -> F8:
     """By how many standard deviations `scale` times as many rows are expected to certify r.
 
-    A normal approximation, with half an error added so that a few rows without one are no certainty. For
-    planning alone: nothing is certified by it.
+    From the errors that may occur (`most_errors`) to those expected, over the deviation of the latter; half an
+    error is added, so that a few rows without one are no certainty. For planning alone.
 
-    Args:    accepted, errors: int64, any shape, of pilot rows.
+    Args:    accepted, errors: int64, any shape, of pilot rows; scale: test rows for each pilot row.
     Returns: float64 of that shape; negative: expected to fail; -inf for rows too few even without an error.
+    Cost:    O(accepted) for each different number of accepted rows, cached.
     """
-    m = accepted * scale
+    m = np.rint(accepted * scale).astype(np.int64)
+    values, at = np.unique(m, return_inverse=True)
+    most = np.array([most_errors(value, r, delta) for value in values.tolist()], np.int64)[at].reshape(
+        m.shape
+    )
     rate = (errors + 0.5) / (accepted + 1)
-    found = np.sqrt(m) * (r - rate) / math.sqrt(r * (1 - r)) - NormalDist().inv_cdf(1 - delta)
-    return np.asarray(np.where(m >= math.log(delta) / math.log1p(-r), found, -np.inf))
+    deviation = np.sqrt(np.maximum(m * rate * (1 - rate) * (1 + scale), 1e-12))
+    return np.asarray(np.where(most >= 0, (most + 0.5 - m * rate) / deviation, -np.inf))
 
 
 def clopper_pearson_upper(errors: int, n: int, delta: float) -> float:
@@ -112,27 +157,38 @@ def accepted_needed(errors: int, r: float, delta: float) -> int:
     return high
 
 
-def candidate_cuts(suspicion: F8, coverages: Sequence[float] = COVERAGES) -> tuple[float, ...]:
-    """Cuts between the atoms of the pilot rows' suspicion, ascending, each once; empty without rows.
+def certified_cuts(pilot: Labelled, test: Labelled, r: float, delta: float) -> CertifiedCuts:
+    """The cuts below which at most a share r of the rows is wrong, all with probability 1 - delta together.
 
-    Args:    suspicion: float64[n], finite. coverages: the shares of rows that lie below, about: rows that tie
-             with a cut's row are accepted with it.
-    Raises:  ValueError for NaN or infinity.
+    Args:    pilot: rows to plan on; test: rows of the same population that nothing was planned or fitted on.
+             r, delta: in (0, 1).
+    Raises:  ValueError for a rate outside (0, 1).
+    Cost:    O(n log n), and O(n) for each of the 400 candidates.
     """
-    if suspicion.ndim != 1 or not np.isfinite(suspicion).all():
-        raise ValueError("selective: the suspicion is not one finite number a row; mend the check")
+    if not (0 < r < 1 and 0 < delta < 1):
+        raise ValueError(f"selective: r is {r}, delta {delta}; both must lie strictly between 0 and 1")
+    cuts = candidate_cuts(pilot.suspicion)
+    if not cuts:
+        return CertifiedCuts((), (), Counts(0, 0))
+    expected = margins(*pilot.below(cuts), r, delta, len(test) / len(pilot))
+    start = first_candidate(expected)
+    tested = each(*test.below(cuts[start:]))
+    certified = tuple(cuts[start + i] for i in passing(tested, r, delta))
+    last = max([start, *np.flatnonzero(expected >= LEAST_MARGIN).tolist()])
+    return CertifiedCuts(certified, cuts[start : last + 1], tested[0])
+
+
+def candidate_cuts(suspicion: F8) -> tuple[float, ...]:
+    """Cuts between the atoms of a suspicion, ascending, each once, at every 400th of the rows or so."""
     ranked = np.sort(suspicion)
     n = len(ranked)
-    ranks = {min(n, max(1, math.floor(coverage * n + 1e-9))) - 1 for coverage in coverages} if n else set()
+    ranks = {min(n, max(1, math.floor(share * n + 1e-9))) - 1 for share in COVERAGES} if n else set()
     return tuple(sorted({cut_above(ranked, rank, SUSPICIONS) for rank in ranks}))
 
 
-def counts_below(suspicion: F8, wrong: Mask, cuts: Sequence[float]) -> tuple[I8, I8]:
-    """The accepted rows and the wrong ones among them, int64[cuts] each. Cost: O(n log n)."""
-    order = np.argsort(suspicion, kind="stable")
-    accepted = np.searchsorted(suspicion[order], cuts, "left")
-    errors = np.concatenate([[0], np.cumsum(wrong[order])])[accepted]
-    return accepted.astype(np.int64), errors.astype(np.int64)
+def each(accepted: I8, errors: I8) -> list[Counts]:
+    """The counts of every cut."""
+    return [Counts(m, e) for m, e in zip(accepted.tolist(), errors.tolist(), strict=True)]
 
 
 def first_candidate(expected: F8) -> int:

@@ -29,8 +29,8 @@ class Refusals:
         policy = self.deployment.policy
         needed = rows_for_budget(policy.false_alarm_budget, policy.delta)
         what = (
-            f"{policy.false_alarm_budget:g} at confidence {1 - policy.delta:g} takes {needed} independent rows in "
-            f"the file, and it has {self.samples.counted}: give more, or a budget of at least "
+            f"{policy.false_alarm_budget:g} at confidence {1 - policy.delta:g} takes {needed} independent "
+            f"rows in the file, and it has {self.samples.counted}: give more, or a budget of at least "
             f"{least_budget(cut_rows, policy.delta):g}"
         )
         return self._error(("false_alarm_budget",), what)
