@@ -52,12 +52,14 @@ def test_the_cut_is_always_above_the_score_that_it_is_put_above(
     assert cut > ranked[at]
 
 
-def test_the_cut_is_halfway_to_the_next_atom_but_at_most_five_tolerances_up() -> None:
+def test_the_cut_is_halfway_to_the_next_atom_but_at_most_five_tolerances_up_or_a_half() -> None:
     ranked = np.array([0.0, 1.0, 1.0, 1.004, 3.0])
     assert cut_above(ranked, 2, NATS) == pytest.approx(1.002, abs=1e-12)
-    assert cut_above(ranked, 3, NATS) == pytest.approx(1.014, abs=1e-9)
-    assert cut_above(ranked, 4, NATS) == pytest.approx(3.01)
-    assert cut_above(np.array([0.2]), 0, SUSPICIONS) == pytest.approx(0.2 + 5 * 2e-5 * 0.2)
+    assert cut_above(ranked, 0, NATS) == pytest.approx(1e-3)
+    assert cut_above(np.array([0.0, 3.0, 3.0]), 1, NATS) == pytest.approx(3.01)
+    assert cut_above(np.array([0.0, 3.0, 3.0]), 2, NATS) == pytest.approx(3.01)
+    assert cut_above(ranked, 4, NATS) == pytest.approx(3.001)
+    assert cut_above(np.array([0.2, 0.2]), 0, SUSPICIONS) == pytest.approx(0.2 + 5 * 2e-5 * 0.2)
     assert cut_above(np.zeros(3), 1, SUSPICIONS) == pytest.approx(2.5e-6)
 
 
