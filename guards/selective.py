@@ -1,48 +1,84 @@
-"""The certified confidence cut: the loosest suspicion at which accepted answers are still rarely wrong.
+"""Certified confidence cuts: Learn then Test, with candidates and their order fixed on other rows.
 
-Learn then Test with a fixed sequence: candidate cuts are ordered from strict to loose without reading a
-label. For each in turn the error of the accepted rows is bounded from above (Clopper-Pearson, 1 - delta). The
-sequence stops at the first bound over r, and the cut before it is certified. Only the first bad cut could be
-accepted wrongly, so no correction for the number of cuts is due.
+A cut on the suspicion is good if at most a share r of the rows below it is wrong. Candidate cuts, and the
+order in which they are tested, come from *pilot* rows; the *test* rows then see a fixed list of hypotheses.
+For a fixed cut the number of wrong rows among the accepted test rows is binomial, so `Counts.certifies` is an
+exact test of level delta. A fixed sequence of such tests that stops at its first failure passes a bad cut with
+probability at most delta, because the first bad cut in the order has to pass. So all cuts that pass hold
+together, and any of them may be chosen afterwards, by any rule.
 
-The candidates are ranks of the suspicion. Given the cut at a fixed rank, the rows below it are independent
-draws from the population below it, so the number of wrong ones is binomial. For the first bad cut, whose rank
-is random, this assumes that the selective error crosses r once as the cut loosens (as it does where suspicion
-rises with error). Assumptions and limits: docs/guards.md, sections 4 and 8.
+The order decides the power alone. A sequence that begins at the strictest cut ends by chance: with few
+accepted rows three errors are too many. This one begins at the strictest cut that the pilot rows expect to
+pass by a wide margin, or at the surest one if none does, and then loosens. docs/guards.md, section 8, compares
+it with a sequence from the strict end, several starts, and a Bonferroni grid.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from guards.binomial import cdf
+from guards.atoms import SUSPICIONS, cut_above
+from guards.binomial import cdf, log_masses
+from guards.detector import I8
 from guards.rows import F8
 
-COVERAGES = tuple(i / 50 for i in range(2, 51))
-START_ERRORS = 2
+Mask = NDArray[np.bool_]
+COVERAGES = tuple(i / 400 for i in range(8, 401))
+WIDE_MARGIN = 3.0
+"""Standard deviations by which the first cut of a sequence is expected to pass, where any does."""
 
 
 @dataclass(frozen=True, slots=True)
-class Acceptance:
-    """With probability 1 - delta, rows with suspicion < cut are wrong at a rate of at most r.
+class Counts:
+    """Labelled rows below a cut: how many, and how many of them are wrong."""
 
-    accepted: how many of the n labelled rows lie below the cut; errors: how many of these are wrong; bound:
-    the Clopper-Pearson bound of their error rate; coverage: accepted / n.
-    """
-
-    cut: float
-    n: int
     accepted: int
     errors: int
-    r: float
-    delta: float
-    bound: float
-    coverage: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.errors <= self.accepted:
+            raise ValueError(f"selective: {self.errors} errors among {self.accepted} accepted rows")
+
+    def certifies(self, r: float, delta: float) -> bool:
+        """Whether an error above r would give so few wrong rows with probability at most delta.
+
+        No accepted row certifies nothing.
+        """
+        return self.errors <= most_errors(self.accepted, r, delta)
+
+    def bound(self, delta: float) -> float:
+        """The Clopper-Pearson bound of the error; 1 for no row."""
+        return clopper_pearson_upper(self.errors, self.accepted, delta)
+
+
+@lru_cache(maxsize=1 << 16)
+def most_errors(accepted: int, r: float, delta: float) -> int:
+    """The largest e with P(Bin(accepted, r) <= e) <= delta; -1 without one. Cost: O(accepted), cached."""
+    if accepted < 1:
+        return -1
+    return int(np.searchsorted(np.cumsum(np.exp(log_masses(accepted, r))), delta, "right")) - 1
+
+
+def margins(accepted: I8, errors: I8, r: float, delta: float, scale: float) -> F8:
+    """By how many standard deviations `scale` times as many rows are expected to certify r.
+
+    A normal approximation, with half an error added so that a few rows without one are no certainty. For
+    planning alone: nothing is certified by it.
+
+    Args:    accepted, errors: int64, any shape, of pilot rows.
+    Returns: float64 of that shape; negative: expected to fail; -inf for rows too few even without an error.
+    """
+    m = accepted * scale
+    rate = (errors + 0.5) / (accepted + 1)
+    found = np.sqrt(m) * (r - rate) / math.sqrt(r * (1 - r)) - NormalDist().inv_cdf(1 - delta)
+    return np.asarray(np.where(m >= math.log(delta) / math.log1p(-r), found, -np.inf))
 
 
 def clopper_pearson_upper(errors: int, n: int, delta: float) -> float:
@@ -68,81 +104,52 @@ def clopper_pearson_upper(errors: int, n: int, delta: float) -> float:
 def accepted_needed(errors: int, r: float, delta: float) -> int:
     """The least number of accepted rows that certifies r when `errors` of them are wrong."""
     low, high = errors, errors + 1
-    while not _is_certified(errors, high, r, delta):
+    while not Counts(high, errors).certifies(r, delta):
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _is_certified(errors, middle, r, delta) else (middle, high)
+        low, high = (low, middle) if Counts(middle, errors).certifies(r, delta) else (middle, high)
     return high
 
 
-def _is_certified(errors: int, n: int, r: float, delta: float) -> bool:
-    """Whether the Clopper-Pearson bound is at most r; one distribution function instead of a bisection."""
-    return cdf(errors, n, r) <= delta
+def candidate_cuts(suspicion: F8, coverages: Sequence[float] = COVERAGES) -> tuple[float, ...]:
+    """Cuts between the atoms of the pilot rows' suspicion, ascending, each once; empty without rows.
 
-
-def certified_acceptance(
-    suspicion: F8, wrong: NDArray[np.bool_], r: float, delta: float, coverages: Sequence[float] = COVERAGES
-) -> Acceptance:
-    """The loosest cut on suspicion that the fixed sequence certifies.
-
-    The sequence starts at the first candidate whose accepted rows would certify r with two errors (with none,
-    if no candidate has that many): stricter candidates often fail by chance, and a failure ends the sequence.
-    The start depends on counts alone, not on labels.
-
-    Args:    suspicion: float64[n], wrong: bool[n], of labelled rows exchangeable with live rows and not used
-             in any fit. r, delta: in (0, 1). coverages: candidate shares in (0, 1], in any order; rows tied
-             with a candidate are not accepted by it.
-    Raises:  ValueError if nothing can be certified, with the best bound reached and the number of error-free
-             rows that suffices.
-    Cost:    O(n log n) plus one O(n) distribution function per candidate.
-    Source:  Angelopoulos et al., Learn then Test, arXiv 2110.01052, section 2.3; for the fixed sequence
-             Bauer, Statistics in Medicine 10 (1991). Deviation: candidates are ranks of the suspicion.
+    Args:    suspicion: float64[n], finite. coverages: the shares of rows that lie below, about: rows that tie
+             with a cut's row are accepted with it.
+    Raises:  ValueError for NaN or infinity.
     """
-    _check(suspicion, wrong, r, delta)
+    if suspicion.ndim != 1 or not np.isfinite(suspicion).all():
+        raise ValueError("selective: the suspicion is not one finite number a row; mend the check")
+    ranked = np.sort(suspicion)
+    n = len(ranked)
+    ranks = {min(n, max(1, math.floor(coverage * n + 1e-9))) - 1 for coverage in coverages} if n else set()
+    return tuple(sorted({cut_above(ranked, rank, SUSPICIONS) for rank in ranks}))
+
+
+def counts_below(suspicion: F8, wrong: Mask, cuts: Sequence[float]) -> tuple[I8, I8]:
+    """The accepted rows and the wrong ones among them, int64[cuts] each. Cost: O(n log n)."""
     order = np.argsort(suspicion, kind="stable")
-    ranked, errors = suspicion[order], np.concatenate([[0], np.cumsum(wrong[order])])
-    n = len(ranked)
-    candidates = _candidates(ranked, coverages)
-    least = accepted_needed(START_ERRORS, r, delta)
-    if not any(accepted >= least for accepted, _ in candidates):
-        least = accepted_needed(0, r, delta)
-    passed = None
-    for accepted, cut in (one for one in candidates if one[0] >= least):
-        if not _is_certified(int(errors[accepted]), accepted, r, delta):
-            break
-        passed = accepted, cut
-    if passed is None:
-        best = min((clopper_pearson_upper(int(errors[m]), m, delta) for m, _ in candidates), default=1.0)
-        raise ValueError(
-            f"certified_acceptance: {n} rows cannot certify an error of {r:g} at probability {1 - delta:g}: "
-            f"the best bound is {best:.3g}; {accepted_needed(0, r, delta)} accepted and none wrong would do"
-        )
-    accepted, cut = passed
-    bound = clopper_pearson_upper(int(errors[accepted]), accepted, delta)
-    return Acceptance(cut, n, accepted, int(errors[accepted]), r, delta, bound, accepted / n)
+    accepted = np.searchsorted(suspicion[order], cuts, "left")
+    errors = np.concatenate([[0], np.cumsum(wrong[order])])[accepted]
+    return accepted.astype(np.int64), errors.astype(np.int64)
 
 
-def _candidates(ranked: F8, coverages: Sequence[float]) -> list[tuple[int, float]]:
-    """(accepted, cut) from strict to loose, each cut once; `accepted` rows lie strictly below the cut."""
-    n = len(ranked)
-    found: dict[float, int] = {}
-    for coverage in sorted(coverages):
-        rank = math.floor(coverage * n + 1e-9)
-        cut = float(ranked[rank]) if rank < n else float(np.nextafter(ranked[-1], np.inf))
-        found[cut] = int(np.searchsorted(ranked, cut, "left"))
-    return [(accepted, cut) for cut, accepted in found.items() if accepted > 0]
+def first_candidate(expected: F8) -> int:
+    """Where a sequence from strict to loose begins: the first wide margin, or the widest. See the module."""
+    wide = np.flatnonzero(expected >= WIDE_MARGIN)
+    return int(wide[0]) if wide.size else int(np.argmax(expected))
 
 
-def _check(suspicion: F8, wrong: NDArray[np.bool_], r: float, delta: float) -> None:
-    if suspicion.ndim != 1 or wrong.shape != suspicion.shape or wrong.dtype != np.bool_ or not len(wrong):
-        raise ValueError(
-            f"certified_acceptance: suspicion is {suspicion.dtype}{list(suspicion.shape)}, wrong is "
-            f"{wrong.dtype}{list(wrong.shape)}; expected float64[n] and bool[n], n >= 1"
-        )
-    if not np.isfinite(suspicion).all():
-        raise ValueError("certified_acceptance: the suspicion holds NaN or infinity; mend the check")
-    if not (0 < r < 1 and 0 < delta < 1):
-        raise ValueError(
-            f"certified_acceptance: r is {r}, delta {delta}; both must lie strictly between 0 and 1"
-        )
+def passing(tests: Iterable[Counts], r: float, delta: float) -> Iterator[int]:
+    """The indices that a fixed sequence certifies: those before the first test that fails.
+
+    With probability at least 1 - delta every one of them has an error of at most r.
+
+    Source:  Angelopoulos et al., Learn then Test, arXiv 2110.01052, section 2.3; Bauer, Statistics in
+             Medicine 10 (1991). Order from other rows: Laufer-Goldshtein et al., Pareto Testing, ICLR 2023.
+    """
+    for i, one in enumerate(tests):
+        if not one.certifies(r, delta):
+            return
+        yield i

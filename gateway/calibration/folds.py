@@ -3,14 +3,18 @@
 | fold | share | for |
 |---|---|---|
 | `fit` | 1/3 | the detectors |
-| `tail` | 1/5 | the rarity of each score |
-| `cut` | 4/15 | the one false-alarm cut over all guards together |
+| `tail` | 1/5 | the rarity of each score; planning the confidence cuts |
+| `cut` | 4/15 | the false-alarm cut over all guards together; planning the confidence cuts |
 | `risk` | 1/5 | the confidence cuts, from labels |
+
+Folds are made of samples: rows of one sample (copies, or rows of one group) are in the same fold, and `cut`
+and `risk`, which certify, have one row of each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,39 +22,70 @@ import numpy as np
 
 from fallbacks.predictor import LoadedModel
 from gateway.calibration.dataset import read
+from gateway.calibration.samples import Samples, count_samples, one_row_of_each
 from gateway.core.decision import Tensors
 from gateway.core.errors import ArtifactError, Problem
-from gateway.core.rows import RowIndices
-from gateway.policy.kinds.rows import CalibrationRows
+from gateway.core.rows import RowIndices, finite
+from gateway.policy.kinds.rows import CalibrationRows, Labels
 from gateway.protocol.contract import Contract
 from guards import arrays
 
 SHARES = {"fit": 1 / 3, "tail": 1 / 5, "cut": 4 / 15, "risk": 1 / 5}
+ONE_OF_EACH = ("cut", "risk")
 SEED = 0
 CHUNK_ROWS = 512
 Progress = Callable[[str], None]
 
 
-def answered_rows(
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOut:
+    """The rows of a calibration file with every rung's answers, and what they count as."""
+
+    rows: CalibrationRows
+    samples: Samples
+
+    def samples_by_fold(self) -> dict[str, int]:
+        """How many samples each fold has."""
+        parts = fold_indices(self.samples)
+        return {name: len(np.unique(self.samples.group[part])) for name, part in parts.items()}
+
+    def folds(self) -> dict[str, CalibrationRows]:
+        """The folds by name."""
+        return {name: self.rows.take(part) for name, part in fold_indices(self.samples).items()}
+
+
+def held_out(
     contract: Contract, models: Mapping[str, LoadedModel], data: Path, progress: Progress
-) -> CalibrationRows:
+) -> HeldOut:
     """The rows of a file with every model's answers. Raises ArtifactError naming the file."""
     primary = next(iter(models))
-    try:
-        x, y = read(arrays.load(data), contract)
-    except (OSError, ValueError) as error:
-        raise ArtifactError([Problem("", str(error), str(data))]) from error
-    answers = {}
+    x, y, samples = read_rows(contract, data)
+    answers: dict[str, Tensors] = {}
     for name, model in models.items():
         progress(f"asking {name} for {len(y)} rows")
         answers[name] = ask(model, x)
+        bad = np.flatnonzero(~finite(answers[name], len(y)))
+        if bad.size:
+            what = (
+                f"{name} answers {bad.size} of the rows with a number that is not finite, first row {bad[0]}"
+            )
+            raise ArtifactError([Problem("", f"{what}: leave them out, or mend the model", str(data))])
     p = answers[primary].get("probabilities")
     classes = p.shape[1] if p is not None and p.ndim == 2 else None
     if classes is not None and not (y.min() >= 0 and y.max() < classes):
         what = f"y: holds labels from {y.min()} to {y.max()}; the model has the classes 0 to {classes - 1}"
         raise ArtifactError([Problem("", what, str(data))])
     source = contract.inputs[0].name
-    return CalibrationRows(x, y, answers, primary, source, partial(ask, models[primary]))
+    return HeldOut(CalibrationRows(x, y, answers, primary, source, partial(ask, models[primary])), samples)
+
+
+def read_rows(contract: Contract, data: Path) -> tuple[Tensors, Labels, Samples]:
+    """The rows of a file, their labels, and what they count as. Raises ArtifactError naming the file."""
+    try:
+        x, y, group = read(arrays.load(data), contract)
+        return x, y, count_samples(x, y, group)
+    except (OSError, ValueError) as error:
+        raise ArtifactError([Problem("", str(error), str(data))]) from error
 
 
 def ask(model: LoadedModel, x: Tensors) -> Tensors:
@@ -60,13 +95,12 @@ def ask(model: LoadedModel, x: Tensors) -> Tensors:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def split(rows: CalibrationRows) -> dict[str, CalibrationRows]:
-    """The folds by name."""
-    return {name: rows.take(part) for name, part in fold_indices(len(rows)).items()}
-
-
-def fold_indices(n: int) -> dict[str, RowIndices]:
-    """Which of n rows are in which fold: a seeded permutation, so that the same file gives the same folds."""
-    order = np.random.default_rng(SEED).permutation(n)
-    edges = np.cumsum([int(share * n) for share in SHARES.values()])[:-1]
-    return dict(zip(SHARES, np.split(order, edges), strict=True))
+def fold_indices(samples: Samples) -> dict[str, RowIndices]:
+    """Which rows are in which fold: a seeded permutation, so that the same file gives the same folds."""
+    place = np.empty(samples.counted, np.intp)
+    place[np.random.default_rng(SEED).permutation(samples.counted)] = np.arange(samples.counted)
+    order = np.argsort(place[samples.group], kind="stable")
+    edges = np.cumsum([int(share * samples.counted) for share in SHARES.values()])[:-1]
+    parts = np.split(order, np.searchsorted(place[samples.group][order], edges))
+    found = dict(zip(SHARES, parts, strict=True))
+    return found | {name: one_row_of_each(samples.group, found[name], SEED) for name in ONE_OF_EACH}

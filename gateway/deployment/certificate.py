@@ -41,7 +41,8 @@ class FalseAlarm(Strict):
 
     slices: where the policy asks for a cut a slice, all of them; each row is in exactly one, and one without
     values holds every other row. Their budgets hold together with probability 1 - delta; n and k are then
-    sums, and `cut` is the one that the slices' cuts are shifted to.
+    sums, and `cut` is the one that the slices' cuts are shifted to. promised: not if every row is stopped for
+    another reason.
     """
 
     budget: float
@@ -50,6 +51,7 @@ class FalseAlarm(Strict):
     k: int
     cut: float
     slices: list[SliceCut]
+    promised: bool = True
 
 
 class Selective(Strict):
@@ -70,12 +72,13 @@ class Selective(Strict):
     while_gone: list[str]
 
 
-class Samples(Strict):
-    """What the data's rows count as. by: `rows`, `distinct rows` or `groups` (the array `group`)."""
+class SampleCounts(Strict):
+    """What the data's rows count as: by rows, by equal copies of them, or by the file's groups."""
 
     rows: int
     counted: int
-    by: Literal["rows", "distinct rows", "groups"]
+    by: Literal["rows", "equal copies", "distinct rows", "groups"]
+    warning: str | None
 
 
 class Confidence(Strict):
@@ -104,26 +107,30 @@ class Digests(Strict):
 class Certificate(Strict, populate_by_name=True):
     """The whole of `certificate.json`.
 
-    rows: samples in each fold. false_alarm: of the enforced guards; if_enforced: of all guards, for those
-    that are only observed; without_features: of the enforced input-only forms. selective: by rung, of
-    enforced checks; observed_cuts: by rung, of checks that are only observed, without a promise. answered:
-    over all rungs. not_promised: what this policy or data leaves without a promise, one sentence each.
+    rows: samples in each fold. false_alarm: of all certified guards together, also those that are only
+    observed; without_features: of their input-only forms. selective: by rung, where its check acts;
+    unpromised_cuts: by rung, of checks without a promise. answered: over all rungs. not_promised: what this
+    policy or these rows leave without a promise, one sentence each.
     """
 
     schema_: Annotated[Literal[2], BeforeValidator(refuse_bool), Field(alias="schema")]
     deployment: str
     population: str
-    samples: Samples
+    samples: SampleCounts
     rows: dict[str, int]
     false_alarm: FalseAlarm | None
-    if_enforced: FalseAlarm | None
     without_features: FalseAlarm | None
     selective: dict[str, Selective]
-    observed_cuts: dict[str, float]
+    unpromised_cuts: dict[str, float]
     answered: Selective | None
     confidence: Confidence
     not_promised: list[str]
     digests: Digests
+
+    def cut_of(self, rung: str) -> float | None:
+        """The cut of a rung's check, promised or not; None if there is none."""
+        promised = self.selective.get(rung)
+        return self.unpromised_cuts.get(rung) if promised is None else promised.cut
 
     def write(self, folder: Path) -> None:
         """Writes `certificate.json`, readable and with sorted keys."""

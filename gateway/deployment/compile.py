@@ -1,7 +1,7 @@
 """From policy and artifacts to a pipeline: every guard and check becomes a stage here, with its cut.
 
 A guard with a certified cut gets the one cut on the joint risk, moved by its share; the certificate has that
-cut only because the guard entered the joint risk (`calibration/calibrate.py`), so none can be left out.
+cut only because the guard entered the joint risk (`calibration/alarms.py`), so none can be left out.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from gateway.core.stage import FeatureStage, Stage
 from gateway.deployment.artifacts import Artifacts
 from gateway.deployment.certificate import CERTIFICATE_FILE, GUARDS_FILE, FalseAlarm
 from gateway.deployment.measures import Measures, measures
+from gateway.deployment.slices import SlicedGuard
 from gateway.policy.fields import VERDICT_OF
 from gateway.policy.kinds import CheckPolicy, GuardPolicy
 from gateway.policy.kinds.column import Column
@@ -57,9 +58,8 @@ def compile_policy(policy: Policy, artifacts: Artifacts, stores: Stores) -> Pipe
 def _guard(
     guard: GuardPolicy, policy: Policy, artifacts: Artifacts, services: Services, measured: Measures
 ) -> AnyGuard:
-    enforce = guard.enforce and policy.mode == "enforce"
     if guard.certified:
-        return _certified(guard, artifacts, measured, enforce)
+        return _certified(guard, policy, artifacts, measured)
     return Stage(
         guard.name,
         guard.guard(services),
@@ -67,37 +67,43 @@ def _guard(
         guard.reason,
         guard.budget_s,
         VERDICT_OF[guard.on_error],
-        enforce,
+        guard.enforce and policy.mode == "enforce",
         guard.retry_scale_s,
     )
 
 
 def _certified(
-    guard: CertifiedGuardKind, artifacts: Artifacts, measured: Measures, enforce: bool
+    guard: CertifiedGuardKind, policy: Policy, artifacts: Artifacts, measured: Measures
 ) -> FeatureStage:
     name, fitted, certificate = guard.name, artifacts.guards[guard.name], artifacts.certificate
+    alarm, by = _alarm(name, certificate.false_alarm), policy.false_alarm_by
+    full_guard = fitted.guard(measured.columns_of(name))
     full: Stage[Batch] = Stage(
         name,
-        fitted.guard(measured.columns_of(name)),
-        {guard.verdict: _cut(name, certificate.false_alarm, guard.share)},
+        SlicedGuard(full_guard, alarm, by, measured.model) if by and alarm.slices else full_guard,
+        {guard.verdict: alarm.cut - math.log(guard.share)},
         guard.reason,
         guard.budget_s,
         VERDICT_OF[guard.on_error],
-        enforce,
+        guard.enforce and policy.mode == "enforce",
     )
     if fitted.input_only is None:
         return FeatureStage(full, measured.model, guard.without_answer, measured.prefetch)
-    input_only = Column(measured.input_only, measured.input_only_columns[name])
-    cuts = {guard.verdict: _cut(name, certificate.without_features, 1.0)}
-    input_only_stage = replace(full, guard=input_only, cuts=cuts)
+    alone = _alarm(name, certificate.without_features)
+    form = Column(measured.input_only, measured.input_only_columns[name])
+    input_only_stage = replace(
+        full,
+        guard=SlicedGuard(form, alone, by, measured.model) if by and alone.slices else form,
+        cuts={guard.verdict: alone.cut},
+    )
     return FeatureStage(full, measured.model, input_only_stage, measured.prefetch)
 
 
-def _cut(name: str, certified: FalseAlarm | None, share: float) -> float:
-    """The certified cut on the joint risk, on this guard's own scale (see `calibrate` for `share`)."""
+def _alarm(name: str, certified: FalseAlarm | None) -> FalseAlarm:
+    """The certified cut on the joint risk; a guard's `share` moves it to its own scale (see `calibrate`)."""
     if certified is None:
         raise ArtifactError([Problem(f"guards.{name}", "has no cut in the certificate", CERTIFICATE_FILE)])
-    return certified.cut - math.log(share)
+    return certified
 
 
 def measures_of(artifacts: Artifacts) -> Measures:
@@ -125,15 +131,15 @@ def _rung(rung: RungPolicy, policy: Policy, artifacts: Artifacts, stores: Stores
 
 
 def _check(check: CheckPolicy, rung: str, policy: Policy, artifacts: Artifacts) -> Stage[Answered]:
-    certified = artifacts.certificate.selective.get(rung)
-    if certified is None:
+    cut = artifacts.certificate.cut_of(rung)
+    if cut is None:
         raise ArtifactError(
             [Problem(f"rungs.{rung}.{check.name}", "has no cut in the certificate", CERTIFICATE_FILE)]
         )
     return Stage(
         check.name,
         check.guard(),
-        {Verdict.DEGRADE: certified.cut},
+        {Verdict.DEGRADE: cut},
         check.reason,
         check.budget_s,
         VERDICT_OF[check.on_error],

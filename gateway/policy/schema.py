@@ -104,6 +104,13 @@ class Range(Strict):
         return self
 
 
+class InputSlices(Strict):
+    """One slice for each value of an input."""
+
+    input: Annotated[str, Field(min_length=1)]
+    """The input: one value a row, text or a number."""
+
+
 class RoundedTier(Strict):
     """Outputs rounded to a number of digits."""
 
@@ -206,12 +213,17 @@ class Policy(Strict):
     false_alarm_budget: Annotated[float, Field(gt=0, le=0.5)]
     """The share of good rows that all certified guards together may stop. `gateway calibrate` certifies it,
     and refuses a budget that the held-out rows cannot support. A budget of 0.02 takes about 1,000 rows."""
+    false_alarm_by: Literal["predicted_class"] | InputSlices | None = None
+    """Which rows get a false-alarm cut of their own, so that the budget holds for each slice of the rows and not
+    only on average: those of each class that the primary predicts (`predicted_class`), or of each value of an
+    input (`{input: NAME}`). Slices with too few held-out rows share one cut. While the primary is gone there is
+    no predicted class: one cut then holds for all rows. Without it there is one cut."""
     answered_error: Share
-    """The share of all answers, over all rungs that have a check, that may be wrong. Certified on held-out
-    rows."""
+    """The share of all answers that may be wrong while every model works, rungs without a check included.
+    Certified on held-out rows; where no rung has a check and the rows do not show it, nothing is promised."""
     delta: Annotated[float, Field(gt=0, le=0.5)] = 0.05
-    """The probability, over the draw of the held-out rows, with which one statement of the certificate may be
-    false: 0.05 is a confidence of 95 %."""
+    """The probability, over the draw of the held-out rows, with which one promise of the certificate may be
+    false: 0.05 is a confidence of 95 % in each. The certificate says what holds of all together."""
     inputs: dict[str, Range] = {}
     """The range of an input's values, by the input's name. A value outside is the caller's to correct: the
     request is invalid (400) and names it. Inputs without an entry take any finite value of their datatype."""
@@ -240,6 +252,7 @@ class Policy(Strict):
         return {
             "name": self.name,
             "false_alarm_budget": self.false_alarm_budget,
+            "false_alarm_by": None if self.false_alarm_by is None else self.model_dump()["false_alarm_by"],
             "answered_error": self.answered_error,
             "delta": self.delta,
             "guards": [bound for g in self.guards if (bound := g.model_dump(exclude=set(g.unbound)))],

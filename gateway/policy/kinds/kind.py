@@ -9,8 +9,9 @@ members below. There are three protocols, because there are three ways to set a 
 * `CheckKind`: judges one rung's answer; calibration certifies its cut from labels.
 
 A guard of the second form does not depend on the cut, the budget or the other guards: it returns a risk in
-nats (larger = more suspicious), calibration joins the risks by their maximum, and `deployment/compile.py`
-makes the stage. So no kind can be left out: every guard with a certified cut has entered the joint risk.
+nats (larger = more suspicious), calibration runs the very guard that serves and joins the risks by their
+maximum, and `deployment/compile.py` makes the stage. So no kind can be left out: every guard with a certified
+cut has entered the joint risk.
 
 The certificate binds every field of a kind, so that it holds for that policy alone. A kind names in
 `unbound` the few fields whose change does not affect the certificate, such as `budget_s`.
@@ -29,7 +30,7 @@ from gateway.core.batch import Answered, Batch
 from gateway.core.decision import Reason, Tensors, Verdict
 from gateway.core.rows import F8
 from gateway.core.stage import Guard
-from gateway.policy.kinds.rows import CalibrationRows, FittingFolds
+from gateway.policy.kinds.rows import FittingFolds
 from gateway.policy.locate import Loc
 from guards.arrays import Arrays
 
@@ -78,10 +79,6 @@ class FittedGuard(Protocol):
 
     def pack(self) -> Arrays:
         """The state as arrays, every key beginning with the guard's name."""
-        ...
-
-    def risk(self, rows: CalibrationRows, /) -> F8:
-        """float64[n] nats, larger = more suspicious: the scores that the guard would give when serving."""
         ...
 
     def input_columns(self, x: Any, /) -> Sequence[F8]:

@@ -20,7 +20,7 @@ from gateway.core.stage import Guard
 from gateway.policy.fields import VERDICT_OF, AnyVerdict, BudgetShare, CertifiedCuts, Name, Seconds, Strict
 from gateway.policy.kinds.column import Column
 from gateway.policy.kinds.kind import FieldProblem, GuardColumns
-from gateway.policy.kinds.rows import CalibrationRows, FittingFolds
+from gateway.policy.kinds.rows import FittingFolds
 from guards import arrays
 from guards.arrays import Arrays
 from guards.ood import Ood
@@ -35,7 +35,7 @@ class OodPolicy(Strict):
     certified: ClassVar[Literal[True]] = True
     reason: ClassVar[Reason] = Reason.ABSTAINED
     on_canary: ClassVar[bool] = True
-    unbound: ClassVar[frozenset[str]] = frozenset({"cuts", "budget_s", "on_error", "enforce"})
+    unbound: ClassVar[frozenset[str]] = frozenset({"budget_s", "on_error"})
     example: ClassVar[str] = (
         "{name: ood, kind: ood, detectors: [rmd, knn, raw], cuts: {defer: certified}, budget_s: 0.05,"
         " on_error: defer}"
@@ -139,9 +139,6 @@ class FittedOod:
         if self.input_only is not None:
             packed |= arrays.pack(_input_only(self.name), self.input_only.ood)
         return packed
-
-    def risk(self, rows: CalibrationRows) -> F8:
-        return self.full.score(rows.signals)
 
     def input_columns(self, x: Any) -> Sequence[F8]:
         """The scores of the detectors that need the input alone."""

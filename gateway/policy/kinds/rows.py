@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -22,8 +22,6 @@ class CalibrationRows:
 
     x: the inputs by name; y: int64[n]; answers: outputs by rung; primary: the first rung; source: the input
     that guards read; ask_primary: the first rung's outputs for other inputs, any number of rows.
-
-    They have the form of `guards.rows.Rows`, so that calibration can run the guard that will serve.
     """
 
     x: Tensors
@@ -38,24 +36,14 @@ class CalibrationRows:
 
     @property
     def signals(self) -> Signals:
-        """The input that guards read, and the first rung's features and logits where it has them."""
-        answer = self.answers[self.primary]
-        return Signals(self.x[self.source], answer.get("features"), answer.get("logits"))
+        """The input that guards read, and the first rung's features and logits where it has them.
 
-    @property
-    def inputs(self) -> Tensors:
-        return self.x
-
-    @property
-    def principals(self) -> Sequence[str]:
-        return ("calibration",) * len(self)
-
-    async def forward(self, model: str, /) -> Tensors:
-        return self.answers[model]
-
-    async def predict(self, model: str, inputs: Tensors, /) -> Tensors:
-        assert model == self.primary, "guards ask the first rung alone"
-        return self.ask_primary(inputs)
+        Numbers are float32, as when serving: a guard may not be fitted on digits that it will not see.
+        """
+        answer, x = self.answers[self.primary], self.x[self.source]
+        with np.errstate(over="ignore"):  # infinite, as when serving
+            as_served = x if x.dtype.kind == "O" else np.asarray(x, np.float32)
+        return Signals(as_served, answer.get("features"), answer.get("logits"))
 
     def take(self, rows: NDArray[np.intp]) -> CalibrationRows:
         """The given rows, in the given order."""
@@ -65,6 +53,16 @@ class CalibrationRows:
 
         answers = {name: of(answer) for name, answer in self.answers.items()}
         return CalibrationRows(of(self.x), self.y[rows], answers, self.primary, self.source, self.ask_primary)
+
+    def beside(self, other: CalibrationRows) -> CalibrationRows:
+        """These rows, then others with the same models."""
+
+        def both(one: Tensors, more: Tensors) -> Tensors:
+            return {name: np.concatenate([array, more[name]]) for name, array in one.items()}
+
+        answers = {name: both(answer, other.answers[name]) for name, answer in self.answers.items()}
+        y = np.concatenate([self.y, other.y])
+        return CalibrationRows(both(self.x, other.x), y, answers, self.primary, self.source, self.ask_primary)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

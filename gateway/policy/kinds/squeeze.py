@@ -15,7 +15,7 @@ from gateway.core.rows import F8
 from gateway.core.stage import Guard
 from gateway.policy.fields import VERDICT_OF, AnyVerdict, BudgetShare, CertifiedCuts, Name, Seconds, Strict
 from gateway.policy.kinds.kind import FieldProblem, GuardColumns
-from gateway.policy.kinds.rows import CalibrationRows, FittingFolds, run_without_waiting
+from gateway.policy.kinds.rows import FittingFolds
 from guards import arrays
 from guards.arrays import Arrays
 from guards.rows import Signals
@@ -32,7 +32,7 @@ class SqueezePolicy(Strict):
     certified: ClassVar[Literal[True]] = True
     reason: ClassVar[Reason] = Reason.ABSTAINED
     on_canary: ClassVar[bool] = False  # it may ask the model once more
-    unbound: ClassVar[frozenset[str]] = frozenset({"cuts", "budget_s", "on_error", "enforce"})
+    unbound: ClassVar[frozenset[str]] = frozenset({"budget_s"})  # on_error judges rows without an answer
     example: ClassVar[str] = (
         "{name: perturbation, kind: squeeze, cuts: {defer: certified}, budget_s: 0.1, on_error: degrade}"
     )
@@ -106,16 +106,6 @@ class FittedSqueeze:
 
     def pack(self) -> Arrays:
         return arrays.pack(self.name, self.squeeze)
-
-    def risk(self, rows: CalibrationRows) -> F8:
-        """Runs the guard that serves over these rows."""
-
-        async def first_pass(_: object) -> F8:
-            return np.stack(self.answer_columns(rows.x[rows.source], rows.answers[rows.primary], ()), axis=1)
-
-        return run_without_waiting(
-            SqueezeGuard(self.squeeze, first_pass, rows.primary, rows.source).score(rows)
-        )
 
     def input_columns(self, x: Any) -> Sequence[F8]:
         return ()

@@ -1,0 +1,180 @@
+"""The certified cut of every rung's check, and the certified error of everything answered.
+
+Two statements bound errors: of what a rung answers while the rungs before it are gone (`selective`), and of
+everything answered while every model works (`answered`). Both are tested on the fold `risk`. Which cuts are
+tried, and in which order, is planned on other folds, so `guards/selective.py` applies without an assumption
+about how the error depends on the cut, and every combination of cuts that passes may be chosen.
+
+A rung whose check is missing or only observed answers all that reaches it: it counts in `answered` as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gateway.calibration.paths import CLOSED, NO_RUNG, OPEN, LadderRows
+from gateway.core.rows import F8, Mask
+from gateway.policy.kinds import CheckPolicy
+from gateway.policy.schema import Policy, RungPolicy
+from guards.detector import I8
+from guards.selective import (
+    Counts,
+    candidate_cuts,
+    counts_below,
+    first_candidate,
+    margins,
+    passing,
+)
+
+COMBINATIONS = 100_000
+"""How many combinations of the rungs' cuts are tried for `answered`, at most about."""
+LEAST_MARGIN = -3.0
+"""Standard deviations: cuts that are expected to fail by more are not tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class RungCuts:
+    """Cuts of one rung, ascending. certified: those of which `selective` holds; tried: those to combine."""
+
+    certified: tuple[float, ...]
+    tried: tuple[float, ...]
+
+
+class RungRefused(Exception):
+    """No cut of a rung certifies its `selective_error`."""
+
+    def __init__(self, rung: int, surest: Counts) -> None:
+        super().__init__(f"rung {rung}")
+        self.rung, self.surest = rung, surest
+
+
+class AnsweredRefused(Exception):
+    """No combination of the rungs' cuts certifies `answered_error`."""
+
+    def __init__(self, surest: Counts) -> None:
+        super().__init__("answered_error")
+        self.surest = surest
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """cuts: of every rung, `OPEN` where its check does not act; own: of every check, also if only observed.
+
+    answered: whether `answered_error` is certified; else why not is for the caller to say.
+    """
+
+    cuts: tuple[float, ...]
+    own: dict[str, float]
+    answered: bool
+
+
+def enforced_check(rung: RungPolicy) -> CheckPolicy | None:
+    """The check that acts on a rung's answers."""
+    return next((check for check in rung.checks if check.enforce), None)
+
+
+def certify_ladder(policy: Policy, pilot: LadderRows, test: LadderRows) -> Ladder:
+    """The loosest certified cuts: the first rung's, then the next one's beside it.
+
+    Args:    pilot: rows to plan on; test: rows that nothing was fitted or planned on.
+    Raises:  RungRefused, AnsweredRefused.
+    Cost:    O(n log n), and some ten sums over 100,000 combinations.
+    """
+    rungs = [
+        _rung_cuts(policy, depth, pilot, test) if rung.checks else None
+        for depth, rung in enumerate(policy.rungs)
+    ]
+    own = {
+        rung.name: cuts.certified[-1]
+        for rung, cuts in zip(policy.rungs, rungs, strict=True)
+        if cuts is not None
+    }
+    acting = [
+        cuts if cuts is not None and enforced_check(rung) else None
+        for rung, cuts in zip(policy.rungs, rungs, strict=True)
+    ]
+    loosest = tuple(OPEN if cuts is None else cuts.certified[-1] for cuts in acting)
+    if any(rung.wrong is None for rung in test.rungs):
+        return Ladder(loosest, own, answered=False)
+    passed = _certified_combinations(policy, acting, pilot, test)
+    best = max(passed, default=None)
+    if best is None:
+        if not any(acting):
+            return Ladder(loosest, own, answered=False)
+        raise AnsweredRefused(_answered(test, _strictest(acting)))
+    own |= {r.name: cut for r, cut, a in zip(policy.rungs, best, acting, strict=True) if a is not None}
+    return Ladder(best, own, answered=True)
+
+
+def _rung_cuts(policy: Policy, depth: int, pilot: LadderRows, test: LadderRows) -> RungCuts:
+    """The cuts of one rung's check, certified while the rungs before it are gone."""
+    r, delta = policy.rungs[depth].checks[0].selective_error, policy.delta
+    suspicion, wrong = _suspicion_and_errors(pilot, depth)
+    cuts, n = candidate_cuts(suspicion), int(test.reached(depth).sum())
+    if not cuts or not n:
+        raise RungRefused(depth, Counts(0, 0))
+    expected = margins(*counts_below(suspicion, wrong, cuts), r, delta, n / len(suspicion))
+    start = first_candidate(expected)
+    tested = _each(*counts_below(*_suspicion_and_errors(test, depth), cuts[start:]))
+    certified = tuple(cuts[start + i] for i in passing(tested, r, delta))
+    if not certified:
+        raise RungRefused(depth, tested[0])
+    last = max([start, *np.flatnonzero(expected >= LEAST_MARGIN).tolist()])
+    return RungCuts(certified, cuts[start : last + 1])
+
+
+def _suspicion_and_errors(rows: LadderRows, depth: int) -> tuple[F8, Mask]:
+    """Of the rows that reach a rung while those before it are gone."""
+    reached, rung = rows.reached(depth), rows.rungs[depth]
+    assert rung.suspicion is not None
+    assert rung.wrong is not None
+    return rung.suspicion[reached], rung.wrong[reached]
+
+
+def _each(accepted: I8, errors: I8) -> list[Counts]:
+    return [Counts(m, e) for m, e in zip(accepted.tolist(), errors.tolist(), strict=True)]
+
+
+def _certified_combinations(
+    policy: Policy, acting: Sequence[RungCuts | None], pilot: LadderRows, test: LadderRows
+) -> Iterator[tuple[float, ...]]:
+    """Combinations of which `answered` and each rung's own statement hold, the surest on pilot rows first."""
+    r, delta = policy.answered_error, policy.delta
+    grids = _grids(acting)
+    expected = margins(*pilot.counts(grids), r, delta, len(test.verdicts) / len(pilot.verdicts)).ravel()
+    order = np.argsort(-expected, kind="stable")[: int((expected >= LEAST_MARGIN).sum())]
+    answered, errors = (counts.ravel()[order] for counts in test.counts(grids))
+    own = [None if one is None else {CLOSED, *one.certified} for one in acting]
+    for i in passing(_each(answered, errors), r, delta):
+        at = np.unravel_index(order[i], [len(grid) for grid in grids])
+        cuts = tuple(grid[j] for grid, j in zip(grids, at, strict=True))
+        if all(known is None or cut in known for cut, known in zip(cuts, own, strict=True)):
+            yield cuts
+
+
+def _grids(acting: Sequence[RungCuts | None]) -> list[tuple[float, ...]]:
+    """The cuts of each rung that are combined. A later rung may also stay closed; the first may not."""
+    most = int(COMBINATIONS ** (1 / max(1, sum(one is not None for one in acting))))
+    grids: list[tuple[float, ...]] = []
+    for depth, one in enumerate(acting):
+        if one is None:
+            grids.append((OPEN,))
+            continue
+        at = np.unique(np.linspace(0, len(one.tried) - 1, most).round().astype(int))
+        grids.append(((CLOSED,) if depth else ()) + tuple(one.tried[i] for i in at))
+    return grids
+
+
+def _strictest(acting: Sequence[RungCuts | None]) -> tuple[float, ...]:
+    return tuple(
+        OPEN if one is None else CLOSED if depth else one.tried[0] for depth, one in enumerate(acting)
+    )
+
+
+def _answered(rows: LadderRows, cuts: Sequence[float]) -> Counts:
+    """Everything answered while every model works."""
+    by = rows.answered_by(cuts)
+    return Counts(int((by != NO_RUNG).sum()), int(rows.wrong(by).sum()))
