@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from guards.rows import F8, Signals
 
-STEP = 10.0
+STEP = 5.0
 REACH = 4.0
 FLOAT32_NOISE = 1e-6
 NOISE_QUANTILE = 0.99
@@ -38,8 +38,9 @@ class Resolution:
         return max(self.absolute, self.relative * abs(score))
 
 
-NATS = Resolution(1e-4, 1e-5)
-"""Risks, >= 0: noise of 1e-6 nats at most is usual, and a cut 1e-3 nats higher stops 0.1 % fewer rows."""
+NATS = Resolution(2e-3, 2e-4)
+"""Risks, >= 0. On coarse tables noise comes to 4e-3 nats, and cuts have 1e-2 nats of room; where risks do not
+repeat noise comes to 1e-6 nats, and a cut 1e-3 nats higher stops 0.1 % fewer rows."""
 
 SUSPICIONS = Resolution(5e-7, 2e-5)
 """One minus a float32 probability: rounding by 6e-8, and of the logits by 1e-6, relative to the suspicion."""
@@ -51,9 +52,11 @@ SCORES = Resolution(1e-5, 1e-5)
 def cut_above(ranked: F8, at: int, resolution: Resolution) -> float:
     """The cut just above the atom that holds `ranked[at]`.
 
-    It lies halfway to the next larger atom, but at most ten tolerances above its own, so that few rows score
-    between. Where scores lie so dense that no gap is wider than the tolerance within four tolerances, it
-    lies in the widest gap there: few rows are then near the cut, whatever the noise.
+    It lies halfway to the next larger atom, but at most five tolerances above its own, or half a tolerance if
+    that is a single row, so that few rows score between: scores that do not repeat need no more room, and
+    where scores repeat there are hardly any rows between atoms. Where scores lie so dense that no gap within
+    four tolerances is wider than the tolerance, it lies in the widest gap there: few rows are then near the
+    cut, whatever the noise.
 
     Args:    ranked: float64[n], ascending, finite; at: 0 .. n - 1; resolution: of the scores.
     Returns: a number > ranked[at].
@@ -67,7 +70,9 @@ def cut_above(ranked: F8, at: int, resolution: Resolution) -> float:
     wide = np.flatnonzero(gaps > tolerance)
     i = int(wide[0]) if len(wide) else int(gaps.argmax())
     top = float(near[i])
-    return max(top + min(float(gaps[i]) / 2, STEP * tolerance), math.nextafter(top, math.inf))
+    repeats = i > 0 or (at > 0 and score - float(ranked[at - 1]) <= tolerance)
+    step = STEP * tolerance if repeats else tolerance / 2
+    return max(top + min(float(gaps[i]) / 2, step), math.nextafter(top, math.inf))
 
 
 def atom_starts(ranked: F8, resolution: Resolution) -> NDArray[np.int64]:

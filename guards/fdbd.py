@@ -8,7 +8,6 @@ from typing import ClassVar, Self
 import numpy as np
 
 from guards.arrays import read_only
-from guards.atoms import FLOAT32_NOISE
 from guards.detector import I8, as_matrix, check_fit_rows
 from guards.rows import F8, Signals
 
@@ -49,8 +48,7 @@ class Fdbd:
         mu = h.mean(0)
         head, _, rank, _ = np.linalg.lstsq(h - mu, z - z.mean(0))
         residual = (z - z.mean(0) - (h - mu) @ head) * np.sqrt(len(h) / (len(h) - int(rank) - 1))
-        spread = max(float(np.sqrt(z.var(0).mean())), FLOAT32_NOISE * float(np.abs(z).max()), 1e-30)
-        share = float(np.sqrt(np.square(residual).mean()) / spread)
+        share = float(np.sqrt(np.square(residual).mean() / max(float(z.var(0).mean()), 1e-30)))
         if not share < MAX_AFFINE_RESIDUAL:
             raise ValueError(
                 f"fdbd: logits are not affine in the features ({share:.0%} of their spread is left over); "

@@ -69,7 +69,7 @@ def certified_cut(scores: F8, a: float, delta: float) -> Cut:
     above this score, so its rate is no larger. It also holds for rows that are served with scores that differ
     from those of calibration: a row reaches the cut only if its calibration score exceeds the k-th largest,
     as long as the difference is less than the room between this score's atom and the cut: half a tolerance of
-    `atoms.NATS` or more, ten of them at most, where any gap is that wide.
+    `atoms.NATS`, up to five if scores repeat there, where any gap is that wide.
 
     Args:    scores: float64[n] of good rows, in nats, exchangeable with live good rows and not used in any
              fit. a, delta: in (0, 1).

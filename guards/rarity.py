@@ -21,6 +21,7 @@ TAIL = 0.05
 TAIL_ROWS = 10
 KNOTS = 512
 MIN_ROWS = 20
+LEAST_SCALE = 10.0
 SMALLEST = 1e-9
 MEAN_SHARE = 0.1
 
@@ -43,8 +44,8 @@ class Tail:
 
         The body is empirical; the last knot is the smallest score that at most 5 % of the rows reach (10
         rows, if 5 % are fewer), and beyond it the survival is exponential with the mean excess as its scale.
-        Scores that differ by no more than the tolerance are one knot, and the scale is at least the
-        tolerance: noise of a hundredth of it moves the rarity by a hundredth of a nat in the tail, and
+        Scores that differ by no more than the tolerance are one knot, and the scale is at least ten
+        tolerances: noise of a hundredth of one moves the rarity by a thousandth of a nat in the tail, and
         between two knots by a hundredth of their difference. Knots are thinned evenly in rank.
 
         Args:    scores: float64[n >= 20] of held-out good rows. floor: the least scale, in units of the
@@ -65,8 +66,8 @@ class Tail:
         kept = np.unique(np.linspace(0, last, min(KNOTS, last + 1)).round().astype(np.int64))
         start = float(values[last])
         excess = float((ranked[starts[last] :] - start).mean())
-        tolerance = max(resolution.tolerance(start), SMALLEST * max(1.0, abs(start)))
-        least = max(floor, 1e-3 * (start - float(values[0])), tolerance)
+        noise = max(LEAST_SCALE * resolution.tolerance(start), SMALLEST * max(1.0, abs(start)))
+        least = max(floor, 1e-3 * (start - float(values[0])), noise)
         return cls(read_only(values[kept]), read_only(-np.log(reach[kept])), max(excess, least))
 
     def rarity(self, scores: F8) -> F8:

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from guards.ood import Ood
+from guards.order_statistic import certified_cut
 from guards.raw_tabular import RawTabular
 from guards.rows import F8, Signals
 from tests.support.guard_world import features, logits
@@ -139,7 +140,11 @@ def test_float32_noise_of_the_model_moves_no_rarity(draw: Draw, kinds: tuple[str
     ood = Ood.fit(kinds, *fit, tail[0], 0)
     s, rng = rows_of(fresh[0], slice(0, 512)), np.random.default_rng(9)
     assert s.h is not None and s.z is not None
-    assert_same_to_a_hundredth(ood, s, Signals(s.x, off(s.h, rng), off(s.z, rng)))
+    noisy = Signals(s.x, off(s.h, rng), off(s.z, rng))
+    assert_same_to_a_hundredth(ood, s, noisy)
+    for budget in (0.02, 0.1, 0.3):
+        cut = certified_cut(ood.score(s), budget, 0.05).value
+        np.testing.assert_array_equal(ood.score(noisy) >= cut, ood.score(s) >= cut)
 
 
 def test_rows_on_a_decision_boundary_keep_their_rarity_whichever_class_the_noise_picks() -> None:
