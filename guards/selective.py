@@ -19,6 +19,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,21 +110,15 @@ def most_errors(accepted: int, r: float, delta: float) -> int:
 def margins(accepted: I8, errors: I8, r: float, delta: float, scale: float) -> F8:
     """By how many standard deviations `scale` times as many rows are expected to certify r.
 
-    From the errors that may occur (`most_errors`) to those expected, over the deviation of the latter; half an
-    error is added, so that a few rows without one are no certainty. For planning alone.
+    A normal approximation, with the deviation that an error of r has: a few pilot rows without an error are no
+    certainty. For planning alone: nothing is certified by it.
 
     Args:    accepted, errors: int64, any shape, of pilot rows; scale: test rows for each pilot row.
     Returns: float64 of that shape; negative: expected to fail; -inf for rows too few even without an error.
-    Cost:    O(accepted) for each different number of accepted rows, cached.
     """
-    m = np.rint(accepted * scale).astype(np.int64)
-    values, at = np.unique(m, return_inverse=True)
-    most = np.array([most_errors(value, r, delta) for value in values.tolist()], np.int64)[at].reshape(
-        m.shape
-    )
-    rate = (errors + 0.5) / (accepted + 1)
-    deviation = np.sqrt(np.maximum(m * rate * (1 - rate) * (1 + scale), 1e-12))
-    return np.asarray(np.where(most >= 0, (most + 0.5 - m * rate) / deviation, -np.inf))
+    m, rate = accepted * scale, (errors + 0.5) / (accepted + 1)
+    found = np.sqrt(m) * (r - rate) / math.sqrt(r * (1 - r)) - NormalDist().inv_cdf(1 - delta)
+    return np.asarray(np.where(m >= math.log(delta) / math.log1p(-r), found, -np.inf))
 
 
 def clopper_pearson_upper(errors: int, n: int, delta: float) -> float:

@@ -26,8 +26,8 @@ def not_promised(policy: Policy, certificate: Certificate, forms: Collection[str
             yield f"Of what {rung.name} answers while the rungs before it are gone, nothing: no row passes."
     if certificate.answered is None:
         yield (
-            "Of everything answered, nothing: no rung has a check that acts, and the rows do not show an error of "
-            f"at most {policy.answered_error:g}, or a model gives no probabilities to count errors by."
+            "Of everything answered, nothing: no rung has a check that acts, and the rows do not show an "
+            f"error of at most {policy.answered_error:g}, or a model gives no probabilities to count errors by."
         )
 
 

@@ -55,15 +55,16 @@ class Refusals:
     def _error_promise(self, r: float, surest: Counts, field: str) -> str:
         delta = self.deployment.policy.delta
         if surest.accepted < accepted_needed(0, r, delta):
+            needed, has = rows_for_error(r, delta, 0.0), self.samples.counted
             return (
-                f"{r:g} takes at least {rows_for_error(r, delta, 0.0)} independent rows in the file even if no "
-                f"answer is wrong. It has {self.samples.counted}, a fifth of which tests this, and {surest.accepted} of "
-                f"them are accepted at the surest cut: give more rows, or a larger {field}"
+                f"{r:g} takes at least {needed} independent rows in the file even if no answer is wrong. It "
+                f"has {has}, a fifth of which tests this, and {surest.accepted} of them are accepted at the "
+                f"surest cut: give more rows, or a larger {field}"
             )
         share = surest.errors / surest.accepted
         what = (
-            f"{r:g} is not kept: of the {surest.accepted} surest answers that test it {surest.errors} are wrong "
-            f"({share:.2%}). These rows support {field}: {supported_error(surest, delta):g}"
+            f"{r:g} is not kept: of the {surest.accepted} surest answers that test it {surest.errors} are "
+            f"wrong ({share:.2%}). These rows support {field}: {supported_error(surest, delta):g}"
         )
         if share < r:
             what += f"; about {rows_for_error(r, delta, share)} rows in the file would certify {r:g}"
