@@ -2,21 +2,21 @@
 
 A cut on the suspicion is good if at most a share r of the rows below it is wrong. Candidate cuts, and the
 order in which they are tested, come from *pilot* rows; the *test* rows then see a fixed list of hypotheses.
-For a fixed cut the number of wrong rows among the accepted test rows is binomial, so `Counts.certifies` is an
-exact test of level delta. A fixed sequence of such tests that stops at its first failure passes a bad cut with
-probability at most delta, because the first bad cut in the order has to pass. So all cuts that pass hold
+For a fixed cut the number of wrong rows among the accepted test rows is binomial, so `Counts.certifies` is
+an exact test of level delta. A fixed sequence of such tests that stops at its first failure passes a bad cut
+with probability at most delta, because the first bad cut in the order has to pass. So all cuts that pass hold
 together, and any of them may be chosen afterwards, by any rule.
 
 The order decides the power alone. A sequence that begins at the strictest cut ends by chance: with few
 accepted rows three errors are too many. This one begins at the strictest cut that the pilot rows expect to
-pass by a wide margin, or at the surest one if none does, and then loosens. docs/guards.md, section 8, compares
-it with a sequence from the strict end, several starts, and a Bonferroni grid.
+pass by a wide margin, or at the surest one if none does, and then loosens. docs/guards.md, section 8,
+compares it with a sequence from the strict end, several starts, and a Bonferroni grid.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
@@ -110,8 +110,8 @@ def most_errors(accepted: int, r: float, delta: float) -> int:
 def margins(accepted: I8, errors: I8, r: float, delta: float, scale: float) -> F8:
     """By how many standard deviations `scale` times as many rows are expected to certify r.
 
-    A normal approximation, with the deviation that an error of r has: a few pilot rows without an error are no
-    certainty. For planning alone: nothing is certified by it.
+    A normal approximation, with the deviation that an error of r has: a few pilot rows without an error are
+    no certainty. For planning alone: nothing is certified by it.
 
     Args:    accepted, errors: int64, any shape, of pilot rows; scale: test rows for each pilot row.
     Returns: float64 of that shape; negative: expected to fail; -inf for rows too few even without an error.
@@ -167,10 +167,10 @@ def certified_cuts(pilot: Labelled, test: Labelled, r: float, delta: float) -> C
         return CertifiedCuts((), (), Counts(0, 0))
     expected = margins(*pilot.below(cuts), r, delta, len(test) / len(pilot))
     start = first_candidate(expected)
-    tested = each(*test.below(cuts[start:]))
-    certified = tuple(cuts[start + i] for i in passing(tested, r, delta))
+    accepted, errors = test.below(cuts[start:])
+    certified = cuts[start : start + passing(accepted, errors, r, delta)]
     last = max([start, *np.flatnonzero(expected >= LEAST_MARGIN).tolist()])
-    return CertifiedCuts(certified, cuts[start : last + 1], tested[0])
+    return CertifiedCuts(certified, cuts[start : last + 1], Counts(int(accepted[0]), int(errors[0])))
 
 
 def candidate_cuts(suspicion: F8) -> tuple[float, ...]:
@@ -181,26 +181,22 @@ def candidate_cuts(suspicion: F8) -> tuple[float, ...]:
     return tuple(sorted({cut_above(ranked, rank, SUSPICIONS) for rank in ranks}))
 
 
-def each(accepted: I8, errors: I8) -> list[Counts]:
-    """The counts of every cut."""
-    return [Counts(m, e) for m, e in zip(accepted.tolist(), errors.tolist(), strict=True)]
-
-
 def first_candidate(expected: F8) -> int:
     """Where a sequence from strict to loose begins: the first wide margin, or the widest. See the module."""
     wide = np.flatnonzero(expected >= WIDE_MARGIN)
     return int(wide[0]) if wide.size else int(np.argmax(expected))
 
 
-def passing(tests: Iterable[Counts], r: float, delta: float) -> Iterator[int]:
-    """The indices that a fixed sequence certifies: those before the first test that fails.
+def passing(accepted: I8, errors: I8, r: float, delta: float) -> int:
+    """How many tests a fixed sequence passes before the first that fails.
 
-    With probability at least 1 - delta every one of them has an error of at most r.
+    With probability at least 1 - delta every cut that passes has an error of at most r.
 
+    Args:    accepted, errors: int64[tests], in the order of the sequence.
     Source:  Angelopoulos et al., Learn then Test, arXiv 2110.01052, section 2.3; Bauer, Statistics in
              Medicine 10 (1991). Order from other rows: Laufer-Goldshtein et al., Pareto Testing, ICLR 2023.
     """
-    for i, one in enumerate(tests):
-        if not one.certifies(r, delta):
-            return
-        yield i
+    values, at = np.unique(accepted, return_inverse=True)
+    most = np.array([most_errors(value, r, delta) for value in values.tolist()], np.int64)
+    failed = np.flatnonzero(errors > most[at])
+    return int(failed[0]) if failed.size else len(accepted)

@@ -10,12 +10,14 @@ A rung whose check is missing or only observed answers all that reaches it: it c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
 from gateway.calibration.paths import CLOSED, NO_RUNG, OPEN, LadderRows
+from gateway.core.rows import Mask
 from gateway.policy.kinds import CheckPolicy
 from gateway.policy.schema import Policy, RungPolicy
 from guards.selective import (
@@ -24,12 +26,11 @@ from guards.selective import (
     Counts,
     Labelled,
     certified_cuts,
-    each,
     margins,
     passing,
 )
 
-COMBINATIONS = 100_000
+COMBINATIONS = 40_000
 """How many combinations of the rungs' cuts are tried for `answered`, at most about."""
 
 
@@ -71,7 +72,7 @@ def certify_ladder(policy: Policy, pilot: LadderRows, test: LadderRows) -> Ladde
 
     Args:    pilot: rows to plan on; test: rows that nothing was fitted or planned on.
     Raises:  RungRefused, AnsweredRefused.
-    Cost:    O(n log n), and some ten sums over 100,000 combinations.
+    Cost:    O(n log n), and some ten sums over 40,000 combinations.
     """
     rungs = [
         _rung_cuts(policy, depth, pilot, test) if rung.checks else None
@@ -89,8 +90,7 @@ def certify_ladder(policy: Policy, pilot: LadderRows, test: LadderRows) -> Ladde
     loosest = tuple(OPEN if cuts is None else cuts.certified[-1] for cuts in acting)
     if any(rung.wrong is None for rung in test.rungs):
         return Ladder(loosest, own, answered=False)
-    passed = _certified_combinations(policy, acting, pilot, test)
-    best = max(passed, default=None)
+    best = _loosest_combination(policy, acting, pilot, test)
     if best is None:
         if not any(acting):
             return Ladder(loosest, own, answered=False)
@@ -116,23 +116,33 @@ def _reached(rows: LadderRows, depth: int) -> Labelled:
     return Labelled(rung.suspicion[reached], rung.wrong[reached])
 
 
-def _certified_combinations(
+def _loosest_combination(
     policy: Policy, acting: Sequence[CertifiedCuts | None], pilot: LadderRows, test: LadderRows
-) -> Iterator[tuple[float, ...]]:
-    """Combinations of which `answered` and each rung's own statement hold, the surest on pilot rows first."""
+) -> tuple[float, ...] | None:
+    """The combination of the loosest first cut, then second, of which `answered` and each own statement hold.
+
+    Those that are surest on the pilot rows are tested first.
+    """
     r, delta = policy.answered_error, policy.delta
     grids = _grids(acting)
-    expected = margins(
-        *pilot.counts(grids), r, delta, len(test.verdicts) / max(1, len(pilot.verdicts))
-    ).ravel()
+    scale = len(test.verdicts) / max(1, len(pilot.verdicts))
+    expected = margins(*pilot.counts(grids), r, delta, scale).ravel()
     order = np.argsort(-expected, kind="stable")[: int((expected >= LEAST_MARGIN).sum())]
     answered, errors = (counts.ravel()[order] for counts in test.counts(grids))
-    own = [None if one is None else {CLOSED, *one.certified} for one in acting]
-    for i in passing(each(answered, errors), r, delta):
-        at = np.unravel_index(order[i], [len(grid) for grid in grids])
-        cuts = tuple(grid[j] for grid, j in zip(grids, at, strict=True))
-        if all(known is None or cut in known for cut, known in zip(cuts, own, strict=True)):
-            yield cuts
+    passed = order[: passing(answered, errors, r, delta)]
+    own = [_is_certified(grid, one) for grid, one in zip(grids, acting, strict=True)]
+    allowed = passed[reduce(np.logical_and.outer, own).ravel()[passed]]
+    if not allowed.size:
+        return None
+    at = np.unravel_index(
+        allowed.max(), [len(grid) for grid in grids]
+    )  # grids ascend: loosest first cut first
+    return tuple(grid[int(i)] for grid, i in zip(grids, at, strict=True))
+
+
+def _is_certified(grid: Sequence[float], cuts: CertifiedCuts | None) -> Mask:
+    """bool[grid]: the cuts of which the rung's own statement holds, or that no row passes."""
+    return np.array([cuts is None or cut == CLOSED or cut in cuts.certified for cut in grid])
 
 
 def _grids(acting: Sequence[CertifiedCuts | None]) -> list[tuple[float, ...]]:

@@ -27,7 +27,7 @@ def not_promised(policy: Policy, certificate: Certificate, forms: Collection[str
     if certificate.answered is None:
         yield (
             "Of everything answered, nothing: no rung has a check that acts, and the rows do not show an "
-            f"error of at most {policy.answered_error:g}, or a model gives no probabilities to count errors by."
+            f"error of at most {policy.answered_error:g}, or a model gives no probabilities to count by."
         )
 
 

@@ -84,7 +84,7 @@ def plan_table(policy: Policy, samples: int | None) -> Table:
     table = Table(
         title=f"{policy.name}: independent rows that a calibration file needs{has}",
         caption="For answers, rows: if none is wrong and all are accepted. Half wrong: if half of what is "
-        "promised is wrong; nine calibrations in ten pass. Where a check rejects half of the rows, twice as many.",
+        "promised is wrong; nine calibrations in ten pass. Where a check rejects half, twice as many.",
         caption_justify="left",
     )
     for column in ("promise", "at most", "rows", "rows, half wrong", ""):

@@ -1,7 +1,7 @@
 """Where held-out rows end when the compiled pipeline decides them, with every model and without the primary.
 
-The certificate's counts are taken from here: what is certified is what is served. Every part has a minute, so
-that the counts do not depend on how busy this machine is, and models are asked without their circuit breakers.
+The certificate's counts are taken from here: what is certified is what is served. Every part has a minute,
+so that the counts do not depend on how busy this machine is, and models are asked without circuit breakers.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def edit(folder: Path, *changes: tuple[str, str]) -> None:
 
 
 def rebound(folder: Path, *changes: tuple[str, str]) -> None:
-    """Edits the policy and binds the certificate to it, as if it had been made for it: for tests of serving."""
+    """Edits the policy and binds the certificate to it, as if it were made for it: for tests of serving."""
     edit(folder, *changes)
     certificate = load_certificate(folder)
     policy = policy_digest(Deployment.read(folder).policy)
