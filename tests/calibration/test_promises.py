@@ -6,6 +6,7 @@ promise by a binomial quantile at level `SURE`.
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ import yaml
 from scipy.stats import binom
 
 from gateway.calibration.calibrate import calibrate
+from gateway.calibration.folds import fold_indices
 from gateway.calibration.ladder import certify_ladder
 from gateway.calibration.paths import LadderRows, RungRows
+from gateway.calibration.samples import count_samples
 from gateway.core.decision import Verdict
 from gateway.core.errors import ArtifactError, PolicyError, Problem, Problems
 from gateway.deployment.artifacts import load_artifacts
@@ -143,23 +146,48 @@ def test_a_fallback_without_a_check_has_no_promise_of_its_own(tmp_path: Path) ->
     assert any("rung1" in sentence and "no check" in sentence for sentence in certificate.not_promised)
 
 
-def test_rows_that_a_guard_degrades_count_in_everything_answered(tmp_path: Path) -> None:
-    """A guard sends a quarter of the rows to the fallback, whose answers are the worse ones."""
-    population, draws, broken = floats(), 12, 0
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("promise", "kept"), [(0.19, False), (0.3, True)])
+def test_rows_that_a_guard_degrades_count_in_everything_answered(
+    tmp_path: Path, promise: float, kept: bool, seed: int
+) -> None:
+    """Two rows in five go to a fallback that errs in 30 %; the primary errs in 17 %, below both promises."""
+    population = floats()
     guards = [ood(cuts={"degrade": "certified"})]
-    policy = policy_of(guards, [0.16, 0.4], false_alarm_budget=0.3, answered_error=0.16, delta=0.2)
+    policy = policy_of(guards, [None, None], false_alarm_budget=0.45, answered_error=promise)
+    policy["rungs"][1]["model"]["path"] = "rung2.onnx"
+    certificate = calibrated(tmp_path, population, policy, n=3000, seed=seed)
+    assert (certificate.answered is not None) is kept
+    assert any("everything answered" in sentence for sentence in certificate.not_promised) is not kept
     x, y = fresh(population)
-    for seed in range(draws):
-        folder = tmp_path / str(seed)
-        folder.mkdir()
-        certificate = calibrated(folder, population, policy, seed=seed)
-        assert certificate.answered is not None
-        ends = served(folder, x)
-        degraded = ends.stopped & (ends.by == 1)
-        assert degraded.sum() > 0
-        answered, wrong = answered_and_wrong(ends, y)
-        broken += not at_most(wrong, answered, 0.16)
-    assert broken <= binom.ppf(SURE, draws, 0.2 + 1e-4)
+    ends = served(tmp_path, x)
+    assert set(ends.by[ends.stopped]) == {1}
+    answered, wrong = answered_and_wrong(ends, y)
+    assert answered == FRESH
+    assert at_most(wrong, answered, promise) is kept
+    if certificate.answered is not None:
+        assert certificate.answered.accepted == certificate.answered.n == 600
+
+
+def test_the_certificate_counts_rows_as_the_gateway_ends_them_in_any_batch(tmp_path: Path) -> None:
+    population = floats()
+    guards = [ood(cuts={"degrade": "certified"}), ood("second", detectors=["knn"], without_features="defer")]
+    guards[1]["enforce"] = False
+    policy = policy_of(guards, [0.2, 0.25, None], answered_error=0.25)
+    certificate = calibrated(tmp_path, population, policy)
+    with np.load(tmp_path / "held.npz") as file:
+        held = dict(file)
+    y, group = held.pop("y"), held.pop("group")
+    risk = fold_indices(count_samples(held, y, group))["risk"]
+    x, y = {name: array[risk] for name, array in held.items()}, y[risk]
+    for gone, rows in itertools.product((0, 1), (1, 17, 128)):
+        ends = served(tmp_path, x, gone, rows)
+        of, own = ends.by == gone, certificate.selective[f"rung{gone}"]
+        assert (int(of.sum()), int((ends.predicted != y)[of].sum())) == (own.accepted, own.errors)
+        if not gone:
+            assert certificate.answered is not None
+            total = certificate.answered
+            assert answered_and_wrong(ends, y) == (total.accepted, total.errors)
 
 
 # Whole numbers, doubles and coarse tables, as they are served.
@@ -179,6 +207,7 @@ def test_large_numbers_and_constant_columns_stop_about_the_budget_when_served(
     assert stopped > 0.01 * FRESH, "and the guard does stop rows"
 
 
+# Broken: policy/kinds/rows.py and deployment/measures.py cast to float32 with a RuntimeWarning of overflow.
 def test_a_double_beyond_float32_is_judged_and_not_an_error(tmp_path: Path) -> None:
     population = doubles()
     draw = population.draw
@@ -429,16 +458,34 @@ def test_a_slice_that_one_cut_stops_often_keeps_to_the_budget_with_a_cut_of_its_
     assert share <= 0.06 if by else share > 0.1
 
 
+# Broken: KeyError from deployment/slices.py; no check compares false_alarm_by with the models' inputs.
 def test_slices_of_an_input_that_no_model_has_are_refused_with_the_line(tmp_path: Path) -> None:
     problem = refusal(tmp_path, two_inputs(), policy_of([ood()], [None], false_alarm_by={"input": "regoin"}))
     assert problem.field.startswith("false_alarm_by")
     assert problem.line
 
 
+# Broken: accepted; deployment/slices.py reads the first value of each row.
 def test_slices_of_an_input_with_several_values_a_row_are_refused(tmp_path: Path) -> None:
     """One value of five would decide the slice, without a word."""
     problem = refusal(tmp_path, two_inputs(), policy_of([ood()], [None], false_alarm_by={"input": "x"}))
     assert problem.field.startswith("false_alarm_by")
+
+
+# Broken: KeyError from deployment/slices.py.
+def test_slices_by_class_of_a_model_without_probabilities_are_refused_with_the_line(tmp_path: Path) -> None:
+    w, b = heads()[0]
+    content = onnx.model(
+        [onnx.node("Gemm", ["x", "w", "b"], ["logits"])],
+        inputs=[onnx.value("x", np.float32, ("n", D))],
+        outputs=[onnx.value("logits", np.float32, ("n", len(b)))],
+        weights=[onnx.tensor("w", w), onnx.tensor("b", b)],
+    )
+    population = Population("logits alone", floats().draw, (content,))
+    policy = policy_of([ood()], [None], false_alarm_by="predicted_class", expose=["logits"])
+    problem = refusal(tmp_path, population, policy)
+    assert problem.field == "false_alarm_by"
+    assert problem.line
 
 
 def with_text() -> Population:
