@@ -207,7 +207,7 @@ def test_large_numbers_and_constant_columns_stop_about_the_budget_when_served(
     assert stopped > 0.01 * FRESH, "and the guard does stop rows"
 
 
-# Broken: policy/kinds/rows.py and deployment/measures.py cast to float32 with a RuntimeWarning of overflow.
+# Broken: deployment/measures.py casts to float32 with a RuntimeWarning of overflow.
 def test_a_double_beyond_float32_is_judged_and_not_an_error(tmp_path: Path) -> None:
     population = doubles()
     draw = population.draw
@@ -249,6 +249,8 @@ def test_a_coarse_row_ends_alike_in_every_batch_and_by_numpys_own_score(tmp_path
 # Refusals.
 
 
+# Broken: `margins` of guards/selective.py takes its deviation from the pilot's rate, so a lucky strict cut is
+# "wide" (seed 137: 6 wrong of 140, where one in ten is) and the sequence begins there; refused in 1.5 %.
 def test_a_promise_with_room_is_never_refused_by_chance() -> None:
     """Errors of 10 % everywhere, a promise of 25 %, and the folds of 1,750 rows."""
     policy = Policy.model_validate(policy_of([], [0.25], answered_error=0.25))
@@ -458,21 +460,18 @@ def test_a_slice_that_one_cut_stops_often_keeps_to_the_budget_with_a_cut_of_its_
     assert share <= 0.06 if by else share > 0.1
 
 
-# Broken: KeyError from deployment/slices.py; no check compares false_alarm_by with the models' inputs.
 def test_slices_of_an_input_that_no_model_has_are_refused_with_the_line(tmp_path: Path) -> None:
     problem = refusal(tmp_path, two_inputs(), policy_of([ood()], [None], false_alarm_by={"input": "regoin"}))
     assert problem.field.startswith("false_alarm_by")
     assert problem.line
 
 
-# Broken: accepted; deployment/slices.py reads the first value of each row.
 def test_slices_of_an_input_with_several_values_a_row_are_refused(tmp_path: Path) -> None:
     """One value of five would decide the slice, without a word."""
     problem = refusal(tmp_path, two_inputs(), policy_of([ood()], [None], false_alarm_by={"input": "x"}))
     assert problem.field.startswith("false_alarm_by")
 
 
-# Broken: KeyError from deployment/slices.py.
 def test_slices_by_class_of_a_model_without_probabilities_are_refused_with_the_line(tmp_path: Path) -> None:
     w, b = heads()[0]
     content = onnx.model(
