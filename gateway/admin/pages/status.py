@@ -20,6 +20,7 @@ from gateway.policy.kinds import GuardPolicy
 from gateway.policy.schema import Policy, RungPolicy
 from gateway.serving.gateway import Gateway
 
+
 class MetricSamples:
     """The samples of a Prometheus exposition, summed over all labels that a query does not name."""
 
