@@ -32,20 +32,8 @@ from gateway.policy.schema import Policy
 from guards.rows import Signals
 from tests.support import onnx_bytes as onnx
 from tests.support.deployments import edit, load
-from tests.support.populations import (
-    CENTRES,
-    D,
-    Population,
-    classifier,
-    doubles,
-    floats,
-    heads,
-    latent,
-    pictures,
-    survey,
-    two_inputs,
-    whole_numbers,
-)
+from tests.support.population import CENTRES, D, Population, classifier, heads, latent
+from tests.support.populations import doubles, floats, pictures, survey, two_inputs, whole_numbers
 from tests.support.witness import Ends, served
 
 SURE = 1 - 1e-4
