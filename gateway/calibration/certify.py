@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.calibration.alarms import Alarms, BudgetRefused, certified_guards, certify_guards, ladder_rows
+from gateway.calibration.alarms import (
+    Alarms,
+    BudgetRefused,
+    assumed_without_primary,
+    certified_guards,
+    certify_guards,
+    ladder_rows,
+)
 from gateway.calibration.folds import SEED, HeldOut, Progress
 from gateway.calibration.judge import Judged, judge, measures_on
 from gateway.calibration.ladder import AnsweredRefused, Ladder, RungRefused, certify_ladder
 from gateway.calibration.paths import LadderRows
 from gateway.calibration.refusals import Refusals
+from gateway.core.decision import Verdict
 from gateway.deployment.deployment import Deployment
 from gateway.policy.kinds.kind import FittedGuard
 from gateway.policy.kinds.rows import FittingFolds
@@ -47,7 +55,8 @@ def certify(deployment: Deployment, held: HeldOut, progress: Progress) -> Certif
     progress("certifying the confidence cuts")
     tail, cut, test = (ladder_rows(policy, judged[name], alarms) for name in ("tail", "cut", "risk"))
     try:
-        ladder = certify_ladder(policy, tail.beside(cut), test)
+        kept = assumed_without_primary(policy, judged["cut"].input_only) >= Verdict.DEFER
+        ladder = certify_ladder(policy, tail.beside(cut), test, kept=kept)
     except RungRefused as refused:
         raise refusals.rung(refused.rung, refused.surest) from refused
     except AnsweredRefused as refused:

@@ -56,7 +56,9 @@ def _of_alarm(field: str, what: str, alarm: FalseAlarm) -> Promise:
 
 
 def _of_selective(field: str, what: str, selective: Selective) -> Promise:
-    evidence = f"{selective.errors} wrong of {selective.accepted}, {_percent(round(selective.coverage, 3))} of rows"
+    evidence = (
+        f"{selective.errors} wrong of {selective.accepted}, {_percent(round(selective.coverage, 3))} of rows"
+    )
     return Promise(field, what, selective.risk, 1 - selective.delta, evidence, selective.cut)
 
 
