@@ -39,8 +39,6 @@ def certificate_table(certificate: Certificate) -> Table:
 
 def _caption(certificate: Certificate) -> Iterator[str]:
     yield confidence_sentence(certificate)
-    if certificate.samples.warning:
-        yield f"[bold yellow]{escape(certificate.samples.warning)}[/]"
     if certificate.not_promised:
         yield "Not promised:"
         yield from (escape(f"- {one}") for one in certificate.not_promised)
