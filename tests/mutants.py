@@ -86,7 +86,7 @@ MUTANTS = (
     Mutant("slices spend delta each", "alarms.py", "policy.delta / (len(named) + 1)", "1 - 1e-9", CALIBRATION),
     Mutant("a combination need not hold for its rungs", "ladder.py", "allowed = passed[reduce(np.logical_and.outer, own).ravel()[passed]]", "allowed = passed", CALIBRATION),
     Mutant("combinations need not pass", "ladder.py", "passed = order[: passing(answered, errors, r, delta)]", "passed = order", CALIBRATION),
-    Mutant("a refused rung is certified", "ladder.py", "raise RungRefused(depth, found.surest)", "return replace(found, certified=found.tried)", CALIBRATION),
+    Mutant("a refused rung is certified", "ladder.py", "raise RungRefused(depth, found.surest, len(test.verdicts))", "return replace(found, certified=found.tried)", CALIBRATION),
     Mutant("a sequence goes on after a failure", "selective.py", "return int(failed[0]) if failed.size else len(accepted)", "return len(accepted)", GUARDS),
     Mutant("test rows choose the candidates", "selective.py", "cuts = candidate_cuts(pilot.suspicion)", "cuts = candidate_cuts(test.suspicion)", GUARDS),
     Mutant("one error more is certified", "selective.py", 'delta, "right")) - 1', 'delta, "right"))', GUARDS),

@@ -2,7 +2,8 @@
 
 A promise at a confidence of 95 % may fail on one file of rows in twenty. Policies, models or seeds tried on
 the same rows until one passes find that one, and its promise is worth less than the certificate says. So
-every attempt is recorded before it uses labels, passed or not, and the certificate says how many there were.
+every attempt is recorded before a label certifies anything, passed or not, and the certificate says how many
+there were, and what their failures add up to.
 
 A line holds when, a digest of what was calibrated on what, how many distinct rows there were, and the
 smallest 256 of their 64-bit hashes (`row_hashes.py`): a bottom-k sketch (Cohen and Kaplan, 2007), from which
@@ -25,9 +26,11 @@ from __future__ import annotations
 import base64
 import fcntl
 import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -52,20 +55,22 @@ log = logging.getLogger(__name__)
 class Attempt(Strict):
     """One line of the file.
 
-    time_s: Unix time; what: a digest; rows: distinct ones; hashes: base64 of the sketch, as `<u8`.
+    time_s: Unix time; what: a digest; delta: of each of its promises; rows: distinct ones; hashes: base64 of
+    the sketch, as `<u8`.
     """
 
     time_s: float
     what: str
+    delta: Annotated[float, Field(gt=0, lt=1)]
     rows: Annotated[int, Field(ge=1)]
     hashes: Annotated[str, Field(min_length=8)]
 
     @classmethod
-    def of(cls, rows: Hashes, what: str, now_s: float) -> Attempt:
+    def of(cls, rows: Hashes, what: str, delta: float, now_s: float) -> Attempt:
         """An attempt on rows with these hashes, in any order, repeated or not."""
         distinct = np.unique(rows)
         encoded = base64.b64encode(distinct[:SKETCH_HASHES].astype("<u8").tobytes()).decode()
-        return cls(time_s=now_s, what=what, rows=len(distinct), hashes=encoded)
+        return cls(time_s=now_s, what=what, delta=delta, rows=len(distinct), hashes=encoded)
 
     @property
     def sketch(self) -> Hashes:
@@ -76,18 +81,26 @@ class Attempt(Strict):
         return held
 
 
-def record_attempt(var: Path, rows: NDArray[np.uint64], what: str, now_s: float) -> int:
-    """How many different attempts, this one included, have used rows that overlap with these; records it.
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """How many attempts have used the same rows, and the sum of what each may fail with."""
 
-    Args:    var: a folder, made if missing; rows: `row_hashes` of the file, at least one; what: a digest of
-             policy, models and data. An attempt on file with the same `what` has the same result: it counts
-             once, and no line is added.
+    count: int
+    delta: float
+
+
+def record_attempt(var: Path, rows: NDArray[np.uint64], what: str, delta: float, now_s: float) -> Attempts:
+    """The different attempts, this one included, that have used rows that overlap with these; records it.
+
+    Args:    var: a folder, made if missing; rows: `row_hashes` of the file, at least one; delta: of each
+             promise; what: a digest of policy, models and data. An attempt on file with the same `what` has
+             the same result: it counts once, and no line is added.
     Raises:  ArtifactError naming the file, and the line if one is invalid; nothing is recorded then, and the
              labels must not be used.
     Cost:    O(n log n); 0.2 s with a full file.
     """
     path = var / ATTEMPTS_FILE
-    attempt = Attempt.of(rows, what, now_s)
+    attempt = Attempt.of(rows, what, delta, now_s)
     try:
         with _lock(var):
             content = path.read_bytes() if path.exists() else b""
@@ -99,11 +112,12 @@ def record_attempt(var: Path, rows: NDArray[np.uint64], what: str, now_s: float)
         raise ArtifactError([Problem("", what_failed, str(path))]) from error
     mine = attempt.sketch
     overlapping = {
-        other.what
+        other.what: other.delta
         for other, sketch in before
         if overlap(mine, attempt.rows, sketch, other.rows) > SHARED_ROWS
     }
-    return len(overlapping | {what})
+    deltas = overlapping | {what: delta}
+    return Attempts(len(deltas), math.fsum(deltas.values()))
 
 
 def overlap(one: Hashes, one_rows: int, other: Hashes, other_rows: int) -> float:

@@ -4,20 +4,22 @@ Four disjoint folds (`folds.py`) of held-out, labelled, in-distribution rows, ne
 and `tail` for the guards, `cut` for the one false-alarm cut over all of them together, `risk` for the
 confidence cuts. Every fold but `fit` is judged by the guards and graphs that serve (`judge.py`), and the
 counts of the certificate are those of the compiled pipeline (`served.py`). A promise that the data cannot
-support is refused with the number of rows that suffices (`refusals.py`); one that the policy's shape cannot
+support is refused with what the file lacks (`refusals.py`); one that the policy's shape cannot
 have is left out and named (`not_promised.py`).
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from fallbacks.predictor import LoadedModel
 from gateway.calibration.alarms import assumed_without_primary
-from gateway.calibration.attempts import record_attempt
+from gateway.calibration.attempts import Attempts, record_attempt
 from gateway.calibration.certify import Certified, certify
 from gateway.calibration.evidence import Evidence, evidence_of
 from gateway.calibration.folds import HeldOut, Progress, held_out, read_rows
@@ -32,6 +34,7 @@ from gateway.core.decision import Verdict
 from gateway.core.errors import ArtifactError, Problem
 from gateway.deployment.artifacts import Artifacts, save_guards
 from gateway.deployment.certificate import (
+    CERTIFICATE_FILE,
     GUARDS_FILE,
     Certificate,
     Digests,
@@ -47,7 +50,7 @@ from gateway.deployment.upstreams import record_upstreams, write_upstreams
 from gateway.policy.kinds.kind import FittedGuard
 from gateway.policy.schema import Policy
 
-REPORT_FILE = "calibration.html"
+REPORT_FILE, STAGING_FOLDER = "calibration.html", ".calibrating"
 
 
 def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda step: None) -> Certificate:
@@ -78,16 +81,20 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
         evidence = evidence_of(deployment.policy, found)
         certificate = _with_errors(deployment.policy, certificate, found, served, attempts)
         certificate = _with_left_out(deployment.policy, certificate, evidence)
-        write_upstreams(deployment, upstreams)
         progress("writing the report")
-        return _write(deployment, certificate, found.guards, evidence)
+        written = _write(deployment, certificate, found.guards, evidence)
+        write_upstreams(deployment, upstreams)
+        return written
     finally:
         for model in models.values():
             model.close()
 
 
 def independent_rows(deployment: Deployment, data: Path) -> int:
-    """How many samples a file has; no model is asked. Raises as `calibrate` for what cannot be read."""
+    """How many samples a file has. Models are loaded, and those in other servers identified, as to calibrate.
+
+    Raises:  as `calibrate` for what cannot be read.
+    """
     models = load_models(deployment, record_upstreams(deployment))
     try:
         return read_rows(contract_of(deployment, models), data)[2].counted
@@ -98,11 +105,12 @@ def independent_rows(deployment: Deployment, data: Path) -> int:
 
 def _record_attempt(
     deployment: Deployment, models: Mapping[str, LoadedModel], held: HeldOut, data: Path
-) -> int:
-    """How many calibrations have read these rows. Recorded before a label decides anything."""
+) -> Attempts:
+    """The calibrations that have read these rows. Recorded before a label certifies anything."""
     parts = [policy_digest(deployment.policy), *(model.digest for model in models.values()), sha256(data)]
     what = hashlib.sha256("".join(parts).encode()).hexdigest()
-    return record_attempt(deployment.var, row_hashes(held.rows.x, held.rows.y), what, time.time())
+    hashes, delta = row_hashes(held.rows.x, held.rows.y), deployment.policy.delta
+    return record_attempt(deployment.var, hashes, what, delta, time.time())
 
 
 def _certificate(
@@ -125,7 +133,7 @@ def _certificate(
         selective={},
         unpromised_cuts=dict(found.ladder.own),
         answered=None,
-        confidence=confidence(policy.delta, 0, 1),
+        confidence=confidence(policy.delta, 0, Attempts(1, policy.delta)),
         not_promised=[],
         digests=Digests(
             policy=policy_digest(policy),
@@ -145,7 +153,7 @@ def _population(samples: Samples, file: str) -> str:
 
 
 def _with_errors(
-    policy: Policy, certificate: Certificate, found: Certified, served: ServedRows, attempts: int
+    policy: Policy, certificate: Certificate, found: Certified, served: ServedRows, attempts: Attempts
 ) -> Certificate:
     """The certificate with what is promised of errors, and how sure everything is."""
     errors = error_statements(policy, found.ladder, found.test, served)
@@ -163,20 +171,33 @@ def _with_errors(
 def _with_left_out(policy: Policy, certificate: Certificate, evidence: Evidence) -> Certificate:
     """The certificate with what it does not promise."""
     forms = [guard.name for guard in evidence.guards if guard.input_only_scores is not None]
+    unlabelled = [rung.name for rung in evidence.rungs if rung.probabilities is None]
     slices = class_slices(evidence, policy.labels, policy.false_alarm_budget, certificate.samples.rows)
-    left_out = [*not_promised(policy, certificate, forms), *stopped_too_often(slices)]
+    left_out = [*not_promised(policy, certificate, forms, unlabelled), *stopped_too_often(slices)]
     return certificate.model_copy(update={"not_promised": left_out})
 
 
 def _write(
     deployment: Deployment, certificate: Certificate, guards: Mapping[str, FittedGuard], evidence: Evidence
 ) -> Certificate:
-    """Writes the guards, the certificate with their digest, and the report."""
-    path = deployment.folder / GUARDS_FILE
-    save_guards(path, guards)
-    digests = certificate.digests.model_copy(update={"guards": sha256(path)})
-    bound = certificate.model_copy(update={"digests": digests})
-    bound.write(deployment.folder)
-    report = render_report(bound, deployment.policy, evidence, time.time())
-    (deployment.folder / REPORT_FILE).write_text(report, "utf-8")
-    return bound
+    """Writes the report, the guards, and the certificate with their digest: all of them, or none."""
+    folder, staged = deployment.folder, deployment.folder / STAGING_FOLDER
+    try:
+        staged.mkdir(exist_ok=True)
+        save_guards(staged / GUARDS_FILE, guards)
+        digests = certificate.digests.model_copy(update={"guards": sha256(staged / GUARDS_FILE)})
+        bound = certificate.model_copy(update={"digests": digests})
+        bound.write(staged)
+        report = render_report(bound, deployment.policy, evidence, time.time())
+        (staged / REPORT_FILE).write_text(report, "utf-8")
+        for name in (REPORT_FILE, GUARDS_FILE, CERTIFICATE_FILE):
+            if (folder / name).is_dir():
+                raise IsADirectoryError(errno.EISDIR, "is a directory", str(folder / name))
+        for name in (REPORT_FILE, GUARDS_FILE, CERTIFICATE_FILE):
+            (staged / name).replace(folder / name)
+        return bound
+    except OSError as error:
+        what = f"cannot be written: {error.strerror or error}; nothing was changed"
+        raise ArtifactError([Problem("", what, str(error.filename or folder))]) from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)

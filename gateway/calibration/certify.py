@@ -9,7 +9,6 @@ from gateway.calibration.alarms import (
     Alarms,
     BudgetRefused,
     assumed_without_primary,
-    certified_guards,
     certify_guards,
     ladder_rows,
 )
@@ -22,7 +21,6 @@ from gateway.core.decision import Verdict
 from gateway.deployment.deployment import Deployment
 from gateway.policy.kinds.kind import FittedGuard
 from gateway.policy.kinds.rows import FittingFolds
-from gateway.policy.schema import Policy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,11 +37,12 @@ class Certified:
 def certify(deployment: Deployment, held: HeldOut, progress: Progress) -> Certified:
     """Fits the guards and finds every cut that the rows certify.
 
-    Raises:  PolicyError for a promise that they do not support; ValueError of a guard that cannot be fitted.
+    Raises:  PolicyError for a guard that cannot be fitted or a promise that the rows do not support;
+             ValueError for a score that is no number.
     """
     policy, folds = deployment.policy, held.folds()
     refusals = Refusals(deployment, held.samples)
-    guards = _fit(policy, FittingFolds(folds["fit"], folds["tail"], SEED), progress)
+    guards = _fit(deployment, refusals, FittingFolds(folds["fit"], folds["tail"], SEED), progress)
     progress("judging the held-out rows")
     measured = measures_on(folds["fit"], guards)
     judged = {name: judge(folds[name], guards, measured) for name in ("tail", "cut", "risk")}
@@ -58,15 +57,21 @@ def certify(deployment: Deployment, held: HeldOut, progress: Progress) -> Certif
         kept = assumed_without_primary(policy, judged["cut"].input_only) >= Verdict.DEFER
         ladder = certify_ladder(policy, tail.beside(cut), test, kept=kept)
     except RungRefused as refused:
-        raise refusals.rung(refused.rung, refused.surest) from refused
+        raise refusals.rung(refused.rung, refused.surest, refused.tests) from refused
     except AnsweredRefused as refused:
-        raise refusals.answered(refused.surest) from refused
+        raise refusals.answered(refused.surest, refused.tests) from refused
     return Certified(guards, judged, alarms, ladder, test)
 
 
-def _fit(policy: Policy, folds: FittingFolds, progress: Progress) -> dict[str, FittedGuard]:
+def _fit(
+    deployment: Deployment, refusals: Refusals, folds: FittingFolds, progress: Progress
+) -> dict[str, FittedGuard]:
     fitted: dict[str, FittedGuard] = {}
-    for guard in certified_guards(policy):
-        progress(f"fitting {guard.name}")
-        fitted[guard.name] = guard.fit(folds)
+    for i, guard in enumerate(deployment.policy.guards):
+        if guard.certified:
+            progress(f"fitting {guard.name}")
+            try:
+                fitted[guard.name] = guard.fit(folds)
+            except ValueError as error:
+                raise refusals.guard(i, str(error), len(folds.fit), len(folds.tail)) from error
     return fitted

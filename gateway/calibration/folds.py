@@ -63,7 +63,7 @@ def held_out(
     answers: dict[str, Tensors] = {}
     for name, model in models.items():
         progress(f"asking {name} for {len(y)} rows")
-        answers[name] = ask(model, x)
+        answers[name] = _answers(name, model, x, data)
         bad = np.flatnonzero(~finite(answers[name], len(y)))
         if bad.size:
             what = (
@@ -79,17 +79,36 @@ def held_out(
     return HeldOut(CalibrationRows(x, y, answers, primary, source, partial(ask, models[primary])), samples)
 
 
+def _answers(name: str, model: LoadedModel, x: Tensors, data: Path) -> Tensors:
+    """The answers to all rows. Raises ArtifactError naming the first row that the model cannot take."""
+    try:
+        return ask(model, x)
+    except Exception as error:  # every runtime has failures of its own
+        for i in range(len(next(iter(x.values())))):
+            try:
+                ask(model, {key: array[i : i + 1] for key, array in x.items()})
+            except Exception as alone:
+                what = f"{name} cannot answer row {i}: {alone}; leave such rows out, or correct the model"
+                raise ArtifactError([Problem("", what, str(data))]) from alone
+        what = f"{name} answers each row alone, and not {CHUNK_ROWS} rows together: {error}"
+        raise ArtifactError([Problem("", what, str(data))]) from error
+
+
 def read_rows(contract: Contract, data: Path) -> tuple[Tensors, Labels, Samples]:
     """The rows of a file, their labels, and what they count as. Raises ArtifactError naming the file."""
     try:
         x, y, group = read(arrays.load(data), contract)
         return x, y, count_samples(x, y, group)
-    except (OSError, ValueError) as error:
-        raise ArtifactError([Problem("", str(error), str(data))]) from error
+    except OSError as error:
+        what = f"cannot be read: {error.strerror or error}; give an .npz of held-out rows"
+        raise ArtifactError([Problem("", what, str(data))]) from error
+    except ValueError as error:
+        what = str(error).removeprefix(f"{data}: ").replace("; calibrate again", "; give one with x and y")
+        raise ArtifactError([Problem("", what, str(data))]) from error
 
 
 def ask(model: LoadedModel, x: Tensors) -> Tensors:
-    """The model's outputs for any number of rows, a chunk at a time."""
+    """The model's outputs for any number of rows, a chunk at a time. Raises what the model raises."""
     n = len(next(iter(x.values())))
     parts = [model.run({k: a[i : i + CHUNK_ROWS] for k, a in x.items()}) for i in range(0, n, CHUNK_ROWS)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

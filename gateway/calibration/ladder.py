@@ -37,19 +37,19 @@ WORTH_AN_OPEN_RUNG = 0.99
 
 
 class RungRefused(Exception):
-    """No cut of a rung certifies its `selective_error`."""
+    """No cut of a rung certifies its `selective_error`. tests: the rows of the fold `risk`."""
 
-    def __init__(self, rung: int, surest: Counts) -> None:
+    def __init__(self, rung: int, surest: Counts, tests: int) -> None:
         super().__init__(f"rung {rung}")
-        self.rung, self.surest = rung, surest
+        self.rung, self.surest, self.tests = rung, surest, tests
 
 
 class AnsweredRefused(Exception):
-    """No combination of the rungs' cuts certifies `answered_error`."""
+    """No combination of the rungs' cuts certifies `answered_error`. tests: the rows of `risk`."""
 
-    def __init__(self, surest: Counts) -> None:
+    def __init__(self, surest: Counts, tests: int) -> None:
         super().__init__("answered_error")
-        self.surest = surest
+        self.surest, self.tests = surest, tests
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def certify_ladder(policy: Policy, pilot: LadderRows, test: LadderRows, *, kept:
     if best is None:
         if not any(acting):
             return Ladder(loosest, own, answered=False)
-        raise AnsweredRefused(_answered(test, _strictest(acting)))
+        raise AnsweredRefused(_answered(test, _strictest(acting)), len(test.verdicts))
     own |= {r.name: cut for r, cut, a in zip(policy.rungs, best, acting, strict=True) if a is not None}
     return Ladder(best, own, answered=True)
 
@@ -110,7 +110,7 @@ def _rung_cuts(
     found = certified_cuts(_reached(pilot, depth), _reached(test, depth), r, policy.delta)
     if found.certified or not promised:
         return found if found.certified else replace(found, certified=found.tried or (CLOSED,))
-    raise RungRefused(depth, found.surest)
+    raise RungRefused(depth, found.surest, len(test.verdicts))
 
 
 def _reached(rows: LadderRows, depth: int) -> Labelled:
@@ -142,10 +142,12 @@ def _loosest_combination(
     allowed = passed[reduce(np.logical_and.outer, own).ravel()[passed]]
     if not allowed.size:
         return None
-    at = np.unravel_index(
-        allowed.max(), [len(grid) for grid in grids]
-    )  # grids ascend: loosest first cut first
-    return tuple(grid[int(i)] for grid, i in zip(grids, at, strict=True))
+    answers, shape = planned.ravel()[allowed], [len(grid) for grid in grids]
+    good = allowed[answers >= WORTH_AN_OPEN_RUNG * answers.max()]
+    places = np.unravel_index(good, shape)
+    closed = np.sum([np.equal(grid, CLOSED)[at] for grid, at in zip(grids, places, strict=True)], axis=0)
+    best = good[closed == closed.min()].max()  # grids ascend: the loosest first cut, then the loosest second
+    return tuple(grid[int(i)] for grid, i in zip(grids, np.unravel_index(best, shape), strict=True))
 
 
 def _is_certified(grid: Sequence[float], cuts: CertifiedCuts | None) -> Mask:
@@ -161,14 +163,15 @@ def _grids(acting: Sequence[CertifiedCuts | None]) -> list[tuple[float, ...]]:
         if one is None:
             grids.append((OPEN,))
             continue
-        at = np.unique(np.linspace(0, len(one.tried) - 1, most).round().astype(int))
-        grids.append(((CLOSED,) if depth else ()) + tuple(one.tried[i] for i in at))
+        at = np.unique(np.linspace(0, len(one.tried) - 1, most).round().astype(int)) if one.tried else ()
+        grids.append(((CLOSED,) if depth or not one.tried else ()) + tuple(one.tried[i] for i in at))
     return grids
 
 
 def _strictest(acting: Sequence[CertifiedCuts | None]) -> tuple[float, ...]:
     return tuple(
-        OPEN if one is None else CLOSED if depth else one.tried[0] for depth, one in enumerate(acting)
+        OPEN if one is None else CLOSED if depth or not one.tried else one.tried[0]
+        for depth, one in enumerate(acting)
     )
 
 

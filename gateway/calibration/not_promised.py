@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from gateway.calibration.alarms import assumed_without_primary, certified_guards
+from gateway.calibration.rows_needed import file_rows
 from gateway.calibration.slices import ClassSlices
 from gateway.core.decision import Verdict
 from gateway.deployment.certificate import Certificate
 from gateway.policy.schema import Policy
+from guards.order_statistic import samples_needed
 
 
-def not_promised(policy: Policy, certificate: Certificate, forms: Collection[str]) -> Iterator[str]:
-    """The sentences. forms: the guards that have an input-only form."""
+def not_promised(
+    policy: Policy, certificate: Certificate, forms: Collection[str], unlabelled: Collection[str]
+) -> Iterator[str]:
+    """The sentences. forms: the guards with an input-only form; unlabelled: rungs without probabilities."""
     yield from _of_guards(policy, certificate, forms)
     for depth, rung in enumerate(policy.rungs):
         if rung.name in certificate.selective:
@@ -25,10 +29,13 @@ def not_promised(policy: Policy, certificate: Certificate, forms: Collection[str
             yield f"Of what {rung.name} answers, nothing by itself: it has no check that acts."
         elif rung.name in certificate.unpromised_cuts:
             yield f"Of what {rung.name} answers while the rungs before it are gone, nothing: no row passes."
-    if certificate.answered is None:
+    if certificate.answered is None and unlabelled:
+        named = " and ".join(unlabelled)
+        yield f"Of everything answered, nothing: {named} gives no probabilities to count errors by."
+    elif certificate.answered is None:
         yield (
             "Of everything answered, nothing: no rung has a check that acts, and the rows do not show an "
-            f"error of at most {policy.answered_error:g}, or a model gives no probabilities to count by."
+            f"error of at most {policy.answered_error:g}."
         )
 
 
@@ -47,7 +54,13 @@ def _of_guards(policy: Policy, certificate: Certificate, forms: Collection[str])
             yield f"{guard.name} is only observed: it stops nothing, and has its part of the budget."
     alarm = certificate.false_alarm
     if policy.false_alarm_by is not None and alarm is not None and not alarm.slices:
-        yield "Of single slices (false_alarm_by), nothing: too few rows for a cut each, so there is one cut."
+        needed = file_rows("cut", 2 * samples_needed(policy.false_alarm_budget, policy.delta / 2))
+        yield (
+            "Of single slices (false_alarm_by), nothing: too few rows for a cut each, so there is one cut. "
+            f"Two slices take at least {needed} independent rows in the file."
+        )
+    if policy.false_alarm_by == "predicted_class" and certificate.without_features is not None:
+        yield "Of single classes while the primary is gone, nothing: no class is predicted then."
     alone = certificate.without_features
     if guards and (alone is None or not alone.promised):
         kept = assumed_without_primary(policy, forms) >= Verdict.DEFER

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from gateway.calibration.rows_needed import (
+    file_rows,
     least_budget,
     rows_for_budget,
     rows_for_error,
@@ -16,6 +18,9 @@ from gateway.deployment.deployment import Deployment
 from gateway.policy.locate import Loc
 from guards.selective import Counts, accepted_needed
 
+MOST_BUDGET = 0.5
+"""The largest budget that a policy may have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refusals:
@@ -24,47 +29,59 @@ class Refusals:
     deployment: Deployment
     samples: Samples
 
+    def guard(self, i: int, what: str, fit_rows: int, tail_rows: int) -> PolicyError:
+        """A guard cannot be fitted."""
+        has = self.samples.counted
+        of = f"{fit_rows} rows to fit on and {tail_rows} for its tail, of {has} independent rows in the file"
+        return self._error(("guards", i), f"{what}. It had {of}")
+
     def budget(self, cut_rows: int) -> PolicyError:
         """The false-alarm budget is too small for the file."""
         policy = self.deployment.policy
-        needed = rows_for_budget(policy.false_alarm_budget, policy.delta)
+        a, delta, has = policy.false_alarm_budget, policy.delta, self.samples.counted
         what = (
-            f"{policy.false_alarm_budget:g} at confidence {1 - policy.delta:g} takes {needed} independent "
-            f"rows in the file, and it has {self.samples.counted}: give more, or a budget of at least "
-            f"{least_budget(cut_rows, policy.delta):g}"
+            f"{a:g} at confidence {1 - delta:.12g} takes {rows_for_budget(a, delta)} independent rows in the "
+            f"file, and it has {has}: give more"
         )
+        least = least_budget(cut_rows, delta)
+        if least <= MOST_BUDGET:
+            what += f", or a budget of at least {least:g}"
         return self._error(("false_alarm_budget",), what)
 
-    def rung(self, rung: int, surest: Counts) -> PolicyError:
-        """No cut of a rung's check keeps its promise."""
+    def rung(self, rung: int, surest: Counts, tests: int) -> PolicyError:
+        """No cut of a rung's check keeps its promise. tests: the rows of the fold that tests it."""
         policy = self.deployment.policy.rungs[rung]
-        what = self._error_promise(policy.checks[0].selective_error, surest, "selective_error")
+        what = self._error_promise(policy.checks[0].selective_error, surest, tests, "selective_error")
         return self._error(("rungs", rung, "checks", 0, "selective_error"), f"rung {policy.name}: {what}")
 
-    def answered(self, surest: Counts) -> PolicyError:
+    def answered(self, surest: Counts, tests: int) -> PolicyError:
         """No combination of cuts keeps the promise of everything answered."""
         policy = self.deployment.policy
-        what = self._error_promise(policy.answered_error, surest, "answered_error")
+        what = self._error_promise(policy.answered_error, surest, tests, "answered_error")
         unchecked = [r.name for r in policy.rungs if not any(check.enforce for check in r.checks)]
         if unchecked:
-            what += (
-                f"; {' and '.join(unchecked)} has no check that acts and answers every row that reaches it"
-            )
+            what += f"; {' and '.join(unchecked)} has no check that acts and answers all that reaches it"
         return self._error(("answered_error",), what)
 
-    def _error_promise(self, r: float, surest: Counts, field: str) -> str:
-        delta = self.deployment.policy.delta
-        if surest.accepted < accepted_needed(0, r, delta):
-            needed, has = rows_for_error(r, delta, 0.0), self.samples.counted
-            return (
-                f"{r:g} takes at least {needed} independent rows in the file even if no answer is wrong. It "
-                f"has {has}, a fifth of which tests this, and {surest.accepted} of them are accepted at the "
-                f"surest cut: give more rows, or a larger {field}"
-            )
+    def _error_promise(self, r: float, surest: Counts, tests: int, field: str) -> str:
+        delta, has = self.deployment.policy.delta, self.samples.counted
+        if not surest.accepted:
+            return f"{r:g} cannot be certified: none of the {tests} rows that test it is answered"
         share = surest.errors / surest.accepted
+        supported = supported_error(surest, delta)
+        known = f"These rows support {field}: {supported:g}"
+        advice = known if supported < 1 else "These rows support no promise about it"
+        needed = accepted_needed(0, r, delta)
+        if surest.accepted < needed:
+            rows = file_rows("risk", math.ceil(needed * tests / surest.accepted))
+            return (
+                f"{r:g} takes about {rows} independent rows in the file even if no answer is wrong. It has "
+                f"{has}: {tests} test this, {surest.accepted} of them are accepted at the safest cut, and "
+                f"{needed} would have to be. {advice}"
+            )
         what = (
-            f"{r:g} is not kept: of the {surest.accepted} surest answers that test it {surest.errors} are "
-            f"wrong ({share:.2%}). These rows support {field}: {supported_error(surest, delta):g}"
+            f"{r:g} is not kept: of the {surest.accepted} answers that test it at the safest cut "
+            f"{surest.errors} are wrong ({share:.2%}). {advice}"
         )
         if share < r:
             what += f"; about {rows_for_error(r, delta, share)} rows in the file would certify {r:g}"

@@ -10,34 +10,35 @@ from rich.table import Table
 
 from gateway.calibration.rows_needed import rows_for_budget, rows_for_error
 from gateway.deployment.certificate import Certificate
-from gateway.deployment.promises import confidence_sentence, promises
+from gateway.deployment.promises import confidence_sentence, percent, promises
 from gateway.policy.schema import Policy
 
 BUDGETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 ERRORS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
 
 
-def certificate_table(certificate: Certificate) -> Table:
-    """The promises of the certificate, one a row, with what holds of all of them and what is not promised."""
+def certificate_table(certificate: Certificate, mode: str) -> Table:
+    """The promises of the certificate, one a row, with what holds of all of them and what is not promised.
+
+    mode: of the policy; while it is `observe` no promise is in force.
+    """
     table = Table(
-        title=f"{certificate.deployment}: what is promised, for {certificate.population}",
-        caption="\n".join(_caption(certificate)),
+        title=escape(f"{certificate.deployment}: what is promised, for {certificate.population}"),
+        caption="\n".join(_caption(certificate, mode)),
         caption_justify="left",
     )
     for column in ("promise", "at most", "confidence", "from", "cut"):
         table.add_column(column)
     for one in promises(certificate):
-        table.add_row(
-            one.what,
-            f"{100 * one.at_most:.3g} %",
-            f"{100 * one.confidence:.3g} %",
-            one.evidence,
-            f"{one.cut:.4g}",
-        )
+        cut = "" if one.cut is None else f"{one.cut:.4g}"
+        what = escape(one.what)
+        table.add_row(what, percent(one.at_most), percent(one.confidence), escape(one.evidence), cut)
     return table
 
 
-def _caption(certificate: Certificate) -> Iterator[str]:
+def _caption(certificate: Certificate, mode: str) -> Iterator[str]:
+    if mode != "enforce":
+        yield f"The policy's mode is {mode}: no promise is in force."
     yield confidence_sentence(certificate)
     if certificate.not_promised:
         yield "Not promised:"
@@ -88,7 +89,8 @@ def plan_table(policy: Policy, samples: int | None) -> Table:
     table = Table(
         title=f"{policy.name}: independent rows that a calibration file needs{has}",
         caption="For answers, rows: if none is wrong and all are accepted. Half of it wrong: half "
-        "of what is promised is; nine calibrations in ten pass. Where a check rejects half, twice as many.",
+        "of what is promised is; nine calibrations in ten pass. Where a check rejects half, twice as many. "
+        "Fitting a guard takes about 250.",
         caption_justify="left",
     )
     for column in ("promise", "at most", "rows", "rows, half of it wrong", ""):
@@ -96,5 +98,5 @@ def plan_table(policy: Policy, samples: int | None) -> Table:
     for one in plan_rows(policy, samples):
         notes = ["in the policy"] * one.asked + ["too few rows"] * (one.enough is False)
         half = "" if one.rows_half_wrong is None else f"{one.rows_half_wrong}"
-        table.add_row(one.promise, f"{100 * one.at_most:.3g} %", f"{one.rows}", half, ", ".join(notes))
+        table.add_row(one.promise, percent(one.at_most), f"{one.rows}", half, ", ".join(notes))
     return table

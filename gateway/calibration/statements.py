@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gateway.calibration.attempts import Attempts
 from gateway.calibration.ladder import Ladder, enforced_check
 from gateway.calibration.paths import NO_RUNG, OPEN, LadderRows, RungIndex
 from gateway.calibration.served import ServedRows
@@ -74,12 +75,12 @@ def _selective(
     )
 
 
-def confidence(delta: float, promises: int, attempts: int) -> Confidence:
-    """How sure each promise is, all together (the union bound), and over all attempts on the same rows."""
+def confidence(delta: float, promises: int, attempts: Attempts) -> Confidence:
+    """How sure each promise is, all together, and over all attempts on the same rows (union bounds)."""
     return Confidence(
         each=1 - delta,
         promises=promises,
         together=max(0.0, 1 - promises * delta),
-        attempts=attempts,
-        over_attempts=max(0.0, 1 - attempts * delta),
+        attempts=attempts.count,
+        over_attempts=max(0.0, 1 - attempts.delta),
     )

@@ -148,7 +148,8 @@ def calibrate(
         _exit_with_usage_error("--data: is missing; give held-out rows, or --plan to see how many it takes")
     try:
         with Status("loading", console=console) as status:
-            certificate = run(Deployment.read(folder), data, status.update)
+            deployment = Deployment.read(folder)
+            certificate = run(deployment, data, status.update)
     except Problems as error:
         _exit_with_problems(error, as_json)
     if certificate.samples.warning:
@@ -156,8 +157,8 @@ def calibrate(
     if as_json:
         print_line(certificate.model_dump_json(by_alias=True))
         return
-    console.print(certificate_table(certificate))
-    console.print(f"report: {folder / REPORT_FILE}", soft_wrap=True)
+    console.print(certificate_table(certificate, deployment.policy.mode))
+    print_line(f"report: {folder / REPORT_FILE}")
 
 
 def _plan(folder: Path, data: Path | None, as_json: bool) -> None:

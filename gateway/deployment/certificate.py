@@ -57,7 +57,7 @@ class FalseAlarm(Strict):
 class Selective(Strict):
     """Learn then Test: with probability 1 - delta at most `risk` of the accepted rows is wrong.
 
-    n: the labelled rows that were tested; accepted, errors: of these; bound: of the error at level delta.
+    n: the labelled rows that reach it; accepted, errors: of these; bound: of the error at level delta.
     while_gone: the rungs that gave no answer; none: every model works.
     """
 

@@ -78,6 +78,10 @@ def _unknown_inputs(deployment: Deployment, primary: LoadedModel) -> Iterator[Pr
 def _unknown_slices(deployment: Deployment, primary: LoadedModel) -> Iterator[Problem]:
     """Slices of rows by what the models do not take or give."""
     by = deployment.policy.false_alarm_by
+    if by is not None and not any(guard.certified for guard in deployment.policy.guards):
+        yield deployment.problem(
+            ("false_alarm_by",), "there is no guard whose cut is certified: leave it out"
+        )
     if isinstance(by, InputSlices):
         known = {spec.name: spec for spec in primary.inputs}
         at = ("false_alarm_by", "input")

@@ -20,18 +20,17 @@ class Promise:
     at_most: float
     confidence: float
     evidence: str
-    cut: float
+    cut: float | None
 
     def sentence(self) -> str:
         """The statement in one sentence."""
-        share, sure = _percent(self.at_most), _percent(self.confidence)
-        return f"At most {share} of {self.what}, with {sure} confidence."
+        return f"At most {percent(self.at_most)} of {self.what}, with {percent(self.confidence)} confidence."
 
 
 def promises(certificate: Certificate) -> list[Promise]:
     """Every statement: of the guards, of each rung, of everything answered."""
     found: list[Promise] = []
-    stopped = "good rows are stopped by the guards"
+    stopped = "are stopped by the guards"
     for field, alarm, what in (
         ("false_alarm", certificate.false_alarm, f"{stopped} together"),
         ("without_features", certificate.without_features, f"{stopped} while the primary is gone"),
@@ -39,27 +38,29 @@ def promises(certificate: Certificate) -> list[Promise]:
         if alarm is not None and alarm.promised:
             found.append(_of_alarm(field, what, alarm))
     for name, one in certificate.selective.items():
-        when = f" while {' and '.join(one.while_gone)} is gone" if one.while_gone else ""
-        found.append(_of_selective(f"selective.{name}", f"what {name} answers{when} is wrong", one))
+        gone = " and ".join(one.while_gone)
+        when = f" while {gone} {'is' if len(one.while_gone) == 1 else 'are'} gone" if gone else ""
+        found.append(_of_selective(f"selective.{name}", f"what {name} answers{when} is wrong", one, one.cut))
     if certificate.answered is not None:
         what = "everything answered is wrong, while every model works"
-        found.append(_of_selective("answered", what, certificate.answered))
+        found.append(_of_selective("answered", what, certificate.answered, None))
     return found
 
 
 def _of_alarm(field: str, what: str, alarm: FalseAlarm) -> Promise:
     evidence = f"{alarm.n} rows, of which at most {alarm.k - 1} reach the cut"
-    if alarm.slices:
-        evidence += f", in {len(alarm.slices)} slices with a cut each"
-        what += ", and of each slice"
-    return Promise(field, what, alarm.budget, 1 - alarm.delta, evidence, alarm.cut)
-
-
-def _of_selective(field: str, what: str, selective: Selective) -> Promise:
-    evidence = (
-        f"{selective.errors} wrong of {selective.accepted}, {_percent(round(selective.coverage, 3))} of rows"
+    if not alarm.slices:
+        return Promise(field, f"good rows {what}", alarm.budget, 1 - alarm.delta, evidence, alarm.cut)
+    evidence = f"{alarm.n} rows in {len(alarm.slices)} slices, each with a cut of its own"
+    return Promise(
+        field, f"the good rows of each slice {what}", alarm.budget, 1 - alarm.delta, evidence, None
     )
-    return Promise(field, what, selective.risk, 1 - selective.delta, evidence, selective.cut)
+
+
+def _of_selective(field: str, what: str, selective: Selective, cut: float | None) -> Promise:
+    covered = f"{selective.coverage:.1%}".replace("%", " %")
+    evidence = f"{selective.errors} wrong of {selective.accepted}, {covered} of the rows that reach it"
+    return Promise(field, what, selective.risk, 1 - selective.delta, evidence, cut)
 
 
 def confidence_sentence(certificate: Certificate) -> str:
@@ -68,16 +69,18 @@ def confidence_sentence(certificate: Certificate) -> str:
     if not sure.promises:
         return "Nothing is promised."
     text = (
-        f"Each promise alone holds with {_percent(sure.each)} confidence over the draw of the calibration "
-        f"data; all {sure.promises} together with at least {_percent(sure.together)}."
+        f"Each promise alone holds with {percent(sure.each)} confidence over the draw of the calibration data"
     )
+    if sure.promises > 1 and sure.together > 0:
+        text += f"; all {sure.promises} together with at least {percent(sure.together)}"
     if sure.attempts > 1:
-        text += (
-            f" This is attempt {sure.attempts} on these rows: over all attempts, each promise holds with at "
-            f"least {_percent(sure.over_attempts)}."
-        )
-    return text
+        text += f". This is attempt {sure.attempts} on these rows: over all attempts "
+        known = f"each promise holds with at least {percent(sure.over_attempts)}"
+        text += known if sure.over_attempts > 0 else "nothing is left of that confidence"
+    return f"{text}."
 
 
-def _percent(part: float) -> str:
-    return f"{100 * part:.4g} %"
+def percent(part: float) -> str:
+    """A share in per cent, with all the digits that a policy may have; below 100 % unless it is."""
+    digits = f"{100 * part:.10g}"
+    return f"{'99.99999999' if digits == '100' and part < 1 else digits} %"

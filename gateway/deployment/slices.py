@@ -21,6 +21,8 @@ from gateway.deployment.certificate import FalseAlarm
 from gateway.policy.schema import InputSlices
 
 PROBABILITIES = "probabilities"
+MOST_BYTES = 64
+"""Of a text, so many bytes name its slice: one long text may not cost every row of a batch as much memory."""
 SlicedBy: TypeAlias = InputSlices | str
 
 
@@ -34,7 +36,9 @@ def slice_names(by: SlicedBy, inputs: Tensors, answer: Tensors) -> NDArray[np.st
 
 
 def _text(value: Any) -> str:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+    if isinstance(value, bytes):
+        return value[:MOST_BYTES].decode("utf-8", "backslashreplace")
+    return str(value)
 
 
 def slice_shifts(alarm: FalseAlarm, names: NDArray[np.str_]) -> F8:

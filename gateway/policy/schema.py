@@ -69,7 +69,7 @@ class RungPolicy(Strict):
     the next rung. Five failures in a row open the rung's circuit for 5 s."""
     checks: Annotated[list[CheckPolicy], Field(max_length=1)] = []
     """What judges each answer of this rung before it leaves. A row whose answer does not pass goes on to the
-    next rung; without a check every answer passes, and `answered_error` does not count this rung."""
+    next rung; without a check every answer passes, and counts in `answered_error`."""
 
 
 class ReviewPolicy(Strict):
@@ -212,7 +212,8 @@ class Policy(Strict):
     (`deadline`, 504). A client can only shorten it. At least the sum of all budgets, review included."""
     false_alarm_budget: Annotated[float, Field(gt=0, le=0.5)]
     """The share of good rows that all certified guards together may stop. `gateway calibrate` certifies it,
-    and refuses a budget that the held-out rows cannot support. A budget of 0.02 takes about 1,000 rows."""
+    and refuses a budget that the held-out rows cannot support. A budget of 0.02 takes 559 rows; `gateway
+    calibrate --plan` says how many another one takes."""
     false_alarm_by: Literal["predicted_class"] | InputSlices | None = None
     """Which rows get a false-alarm cut of their own, so that the budget holds for each slice of the rows and
     not only on average: those of each class that the primary predicts (`predicted_class`), or of each value

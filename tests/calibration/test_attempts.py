@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from gateway.calibration.attempts import ATTEMPTS_FILE, record_attempt
 from gateway.calibration.row_hashes import Hashes, row_hashes
@@ -27,6 +28,18 @@ POOL = hashes(20_000)
 SHUFFLED = np.random.default_rng(1).permutation(POOL)
 
 
+def attempts_of(var: Path, rows: NDArray[np.uint64], what: str, now_s: float, delta: float = 0.05) -> int:
+    """How many attempts there have been, this one included."""
+    return record_attempt(var, rows, what, delta, now_s).count
+
+
+def test_what_each_attempt_may_fail_with_adds_up(tmp_path: Path) -> None:
+    attempts_of(tmp_path, POOL, "a", 0.0, delta=0.5)
+    found = record_attempt(tmp_path, POOL, "b", 0.01, 1.0)
+    assert found.count == 2
+    assert found.delta == pytest.approx(0.51)
+
+
 @pytest.mark.parametrize(
     ("first", "then"),
     [
@@ -41,9 +54,9 @@ SHUFFLED = np.random.default_rng(1).permutation(POOL)
     ],
 )
 def test_another_attempt_on_overlapping_rows_is_counted(tmp_path: Path, first: Hashes, then: Hashes) -> None:
-    assert record_attempt(tmp_path, first, "a", 0.0) == 1
-    assert record_attempt(tmp_path, then, "b", 1.0) == 2
-    assert record_attempt(tmp_path, first, "c", 2.0) == 3
+    assert attempts_of(tmp_path, first, "a", 0.0) == 1
+    assert attempts_of(tmp_path, then, "b", 1.0) == 2
+    assert attempts_of(tmp_path, first, "c", 2.0) == 3
 
 
 @pytest.mark.parametrize(
@@ -55,26 +68,26 @@ def test_another_attempt_on_overlapping_rows_is_counted(tmp_path: Path, first: H
     ],
 )
 def test_attempts_on_other_rows_are_not_counted(tmp_path: Path, other: Hashes) -> None:
-    record_attempt(tmp_path, POOL, "a", 0.0)
-    assert record_attempt(tmp_path, other, "b", 1.0) == 1
-    assert record_attempt(tmp_path, POOL, "c", 2.0) == 2
+    attempts_of(tmp_path, POOL, "a", 0.0)
+    assert attempts_of(tmp_path, other, "b", 1.0) == 1
+    assert attempts_of(tmp_path, POOL, "c", 2.0) == 2
 
 
 def test_the_same_calibration_once_more_is_no_other_attempt(tmp_path: Path) -> None:
     for time_s in range(3):
-        assert record_attempt(tmp_path, POOL, "a", float(time_s)) == 1
+        assert attempts_of(tmp_path, POOL, "a", float(time_s)) == 1
     assert len(lines(tmp_path)) == 1
-    record_attempt(tmp_path, POOL, "b", 3.0)
-    assert record_attempt(tmp_path, POOL, "a", 4.0) == 2
+    attempts_of(tmp_path, POOL, "b", 3.0)
+    assert attempts_of(tmp_path, POOL, "a", 4.0) == 2
 
 
 def test_rows_of_a_file_are_found_again_by_their_hashes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(1_000, 4)).astype(np.float32), rng.integers(0, 2, 1_000)
     half = rng.permutation(1_000)[:500]
-    record_attempt(tmp_path, row_hashes({"x": x}, y), "a", 0.0)
-    assert record_attempt(tmp_path, row_hashes({"x": x[half]}, y[half]), "b", 1.0) == 2
-    assert record_attempt(tmp_path, row_hashes({"x": x + np.float32(1e-3)}, y), "c", 2.0) == 1
+    attempts_of(tmp_path, row_hashes({"x": x}, y), "a", 0.0)
+    assert attempts_of(tmp_path, row_hashes({"x": x[half]}, y[half]), "b", 1.0) == 2
+    assert attempts_of(tmp_path, row_hashes({"x": x + np.float32(1e-3)}, y), "c", 2.0) == 1
 
 
 def test_hashes_on_file_stay_valid() -> None:
@@ -84,7 +97,7 @@ def test_hashes_on_file_stay_valid() -> None:
 
 
 def test_the_file_is_for_its_owner_alone_and_small(tmp_path: Path) -> None:
-    record_attempt(tmp_path / "var", POOL, "a", 0.0)
+    attempts_of(tmp_path / "var", POOL, "a", 0.0)
     file = (tmp_path / "var" / ATTEMPTS_FILE).stat()
     assert file.st_mode & 0o777 == 0o600
     assert file.st_size < 4_000
@@ -95,12 +108,12 @@ def test_a_last_line_cut_short_is_ignored_and_removed(
     tmp_path: Path, keep: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    record_attempt(tmp_path, POOL, "a", 0.0)
-    record_attempt(tmp_path, POOL, "b", 1.0)
+    attempts_of(tmp_path, POOL, "a", 0.0)
+    attempts_of(tmp_path, POOL, "b", 1.0)
     first, second = lines(tmp_path)
     left = (second + b"\n")[:keep]
     (tmp_path / ATTEMPTS_FILE).write_bytes(first + b"\n" + left)
-    assert record_attempt(tmp_path, POOL, "c", 2.0) == 2
+    assert attempts_of(tmp_path, POOL, "c", 2.0) == 2
     assert lines(tmp_path)[0] == first
     assert [b'"c"' in line for line in lines(tmp_path)] == [False, True]
     assert ("cut short" in caplog.text) == bool(left)
@@ -120,22 +133,22 @@ def test_a_last_line_cut_short_is_ignored_and_removed(
     ],
 )
 def test_any_other_damaged_line_is_reported_and_nothing_recorded(tmp_path: Path, damaged: bytes) -> None:
-    record_attempt(tmp_path, POOL, "a", 0.0)
+    attempts_of(tmp_path, POOL, "a", 0.0)
     path = tmp_path / ATTEMPTS_FILE
     content = path.read_bytes() + damaged + b"\n"
     path.write_bytes(content)
     with pytest.raises(ArtifactError, match="is no record of an attempt") as caught:
-        record_attempt(tmp_path, POOL, "b", 1.0)
+        attempts_of(tmp_path, POOL, "b", 1.0)
     (problem,) = caught.value.problems
     assert (problem.file, problem.line) == (str(path), 2)
     assert path.read_bytes() == content
 
 
 def test_a_blank_line_is_none(tmp_path: Path) -> None:
-    record_attempt(tmp_path, POOL, "a", 0.0)
+    attempts_of(tmp_path, POOL, "a", 0.0)
     with (tmp_path / ATTEMPTS_FILE).open("ab") as file:
         file.write(b"\n \n")
-    assert record_attempt(tmp_path, POOL, "b", 1.0) == 2
+    assert attempts_of(tmp_path, POOL, "b", 1.0) == 2
 
 
 def test_a_file_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
@@ -143,25 +156,25 @@ def test_a_file_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "var" / ATTEMPTS_FILE).mkdir(parents=True)
     for var in (tmp_path / "taken", tmp_path / "var"):
         with pytest.raises(ArtifactError, match="cannot be recorded") as caught:
-            record_attempt(var, POOL, "a", 0.0)
+            attempts_of(var, POOL, "a", 0.0)
         assert caught.value.problems[0].file == str(var / ATTEMPTS_FILE)
 
 
 def test_a_disk_that_takes_part_of_a_line_is_reported_and_the_part_removed_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record_attempt(tmp_path, POOL, "a", 0.0)
+    attempts_of(tmp_path, POOL, "a", 0.0)
     write = os.write
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", lambda descriptor, text: write(descriptor, text[:50]))
         with pytest.raises(ArtifactError, match="the disk is full"):
-            record_attempt(tmp_path, POOL, "b", 1.0)
-    assert record_attempt(tmp_path, POOL, "c", 2.0) == 2
+            attempts_of(tmp_path, POOL, "b", 1.0)
+    assert attempts_of(tmp_path, POOL, "c", 2.0) == 2
 
 
 def test_attempts_at_once_are_all_recorded(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        counts = list(pool.map(lambda i: record_attempt(tmp_path, POOL, f"w{i}", 0.0), range(40)))
+        counts = list(pool.map(lambda i: attempts_of(tmp_path, POOL, f"w{i}", 0.0), range(40)))
     assert sorted(counts) == list(range(1, 41))
     assert len(lines(tmp_path)) == 40
 
@@ -170,16 +183,16 @@ def test_the_oldest_of_a_thousand_attempts_are_dropped_and_that_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    record_attempt(tmp_path, POOL, "w0", 0.0)
+    attempts_of(tmp_path, POOL, "w0", 0.0)
     (line,) = lines(tmp_path)
     path = tmp_path / ATTEMPTS_FILE
     path.write_bytes(b"".join(line.replace(b'"w0"', b'"w%d"' % i) + b"\n" for i in range(999)))
-    assert record_attempt(tmp_path, POOL, "w999", 1.0) == 1_000
+    assert attempts_of(tmp_path, POOL, "w999", 1.0) == 1_000
     assert not caplog.records
-    assert record_attempt(tmp_path, POOL, "new", 2.0) == 1_001
+    assert attempts_of(tmp_path, POOL, "new", 2.0) == 1_001
     assert "the oldest are dropped" in caplog.text
     kept = lines(tmp_path)
     assert len(kept) == 901
     assert (b'"w100"' in kept[0], b'"new"' in kept[-1]) == (True, True)
     assert path.stat().st_mode & 0o777 == 0o600
-    assert record_attempt(tmp_path, POOL, "newer", 3.0) == 902
+    assert attempts_of(tmp_path, POOL, "newer", 3.0) == 902

@@ -250,10 +250,11 @@ def test_a_selective_error_that_the_data_cannot_support_is_refused_with_the_rows
     problem = refusal(folder, data / "calibration.npz", PolicyError)
     assert problem.field == "rungs[0].checks[0].selective_error"
     assert "0.0005" in (folder / "gateway.yaml").read_text().splitlines()[problem.line - 1]
-    rows, has = re.findall(r"takes at least (\d+) .* has (\d+), a fifth", problem.what)[0]
-    assert int(has) == 6000
-    tests = int(int(rows) / 5)
-    assert (1 - 0.0005) ** tests <= 0.05 < (1 - 0.0005) ** (tests - 1)
+    pattern = r"takes about (\d+) .* It has (\d+): (\d+) test this, (\d+) of them .* and (\d+) would"
+    rows, has, tests, accepted, needed = map(int, re.findall(pattern, problem.what)[0])
+    assert (has, tests) == (6000, 1200)
+    assert (1 - 0.0005) ** needed <= 0.05 < (1 - 0.0005) ** (needed - 1)
+    assert rows / 5 * accepted / tests == pytest.approx(needed, rel=0.01)
 
 
 def test_the_smallest_deployment_of_the_readme_needs_about_a_thousand_rows(
@@ -278,7 +279,13 @@ def test_too_few_rows_are_refused_whatever_their_number(
 ) -> None:
     x, y = held
     np.savez(tmp_path / "few.npz", x=x[:n], y=y[:n])
-    assert refusal(letters(tmp_path), tmp_path / "few.npz").file == str(tmp_path / "few.npz")
+    folder = letters(tmp_path)
+    if n == 0:
+        assert refusal(folder, tmp_path / "few.npz").file == str(tmp_path / "few.npz")
+        return
+    problem = refusal(folder, tmp_path / "few.npz", PolicyError)
+    assert problem.field == "guards[1]" and problem.line
+    assert f"of {n} independent rows in the file" in problem.what
 
 
 def test_the_input_may_stand_under_its_own_name_or_under_x(held: tuple[Array, Array], tmp_path: Path) -> None:

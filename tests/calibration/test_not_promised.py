@@ -24,10 +24,10 @@ def test_nothing_is_said_where_every_class_keeps_near_the_budget() -> None:
 
 
 def test_everything_answered_without_a_promise_is_named() -> None:
-    text = " ".join(not_promised(policy_of(), certificate_of(answered=None), ["g0", "g1"]))
+    text = " ".join(not_promised(policy_of(), certificate_of(answered=None), ["g0", "g1"], []))
     assert "Of everything answered, nothing" in text
 
 
 def test_what_a_later_rung_answers_beside_a_working_one_is_named() -> None:
-    text = " ".join(not_promised(policy_of(), certificate_of(), ["g0", "g1"]))
+    text = " ".join(not_promised(policy_of(), certificate_of(), ["g0", "g1"], []))
     assert "while an earlier rung works, nothing by itself" in text

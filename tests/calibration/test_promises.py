@@ -259,7 +259,7 @@ def test_a_refused_error_names_its_line_and_an_error_that_these_rows_support(tmp
     problem = refusal(tmp_path, floats(), policy)
     assert problem.field == "rungs[0].checks[0].selective_error"
     assert "0.002" in (tmp_path / "gateway.yaml").read_text().splitlines()[problem.line - 1]
-    rows = int(re.findall(r"at least (\d+)", problem.what)[0])
+    rows = int(re.findall(r"takes about (\d+)", problem.what)[0])
     assert rows / 5 >= np.log(0.05) / np.log(1 - 0.002), "rows of the file, a fifth of which test it"
     assert "1500" in problem.what
 

@@ -36,7 +36,7 @@ def test_a_cut_without_a_promise_is_no_promise() -> None:
 def test_slices_are_part_of_the_sentence() -> None:
     cut = {"values": ["3"], "n": 100, "k": 2, "cut": 3.0}
     certificate = certificate_of(false_alarm=ALARM | {"slices": [cut, cut | {"values": []}]})
-    assert "and of each slice" in promises(certificate)[0].sentence()
+    assert "the good rows of each slice" in promises(certificate)[0].sentence()
     assert "2 slices" in promises(certificate)[0].evidence
 
 

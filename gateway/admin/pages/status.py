@@ -71,7 +71,8 @@ def status_of(gateway: Gateway, text: bytes, silent: Sequence[str]) -> dict[str,
         "outcomes": _outcomes(metrics),
         "median_s": metrics.median("gateway_request_seconds"),
         "promise": "" if certificate.answered is None else _promise(policy, certificate, "answered"),
-        "confidence": confidence_sentence(certificate),
+        "confidence": confidence_sentence(certificate) if policy.mode == "enforce" else "",
+        "promises": [one.sentence() for one in promises(certificate)],
         "not_promised": certificate.not_promised,
         "guards": [_guard(guard, gateway, metrics) for guard in policy.guards],
         "rungs": [_rung(rung, policy, certificate, metrics) for rung in policy.rungs],
@@ -166,5 +167,5 @@ def _promise(policy: Policy, certificate: Certificate, field: str) -> str:
     if found is None:
         return "Nothing is promised of this by itself."
     if policy.mode != "enforce":
-        return f"Observed only, so not in force: {found.sentence()}"
+        return f"Not in force, because the policy's mode is {policy.mode}: {found.sentence()}"
     return found.sentence()
