@@ -1,0 +1,74 @@
+"""One re-split: a calibration file drawn from a population, every policy certified on it, and the truth.
+
+Guards are fitted and the population is scored once for all policies, because neither depends on cuts,
+verdicts, shares or budgets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.validity.pools import Pool
+from bench.validity.shapes import BUDGETS, SHAPES, every_guard, policy_of
+from bench.validity.truth import Outcome, outcome
+from gateway.calibration.alarms import certified_guards
+from gateway.calibration.folds import SEED, fold_indices
+from gateway.calibration.judge import Judged, judge, measures_on
+from gateway.calibration.samples import CountedRows
+from gateway.core.rows import RowIndices
+from gateway.policy.kinds.rows import FittingFolds
+from gateway.policy.schema import Policy
+
+JUDGED_FOLDS = ("tail", "cut", "risk")
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """What the calibration of one policy came to."""
+
+    shape: str
+    budget: float
+    outcome: Outcome
+
+
+def draw(pool: Pool, n: int, seed: int) -> dict[str, RowIndices]:
+    """The folds of a calibration file of n independent rows of a population, each a sample of its own."""
+    rows = np.random.default_rng([seed, n]).integers(0, len(pool.rows), n)
+    samples = CountedRows(np.arange(n), n, n, "rows", None)
+    return {name: rows[part] for name, part in fold_indices(samples).items()}
+
+
+def resplit(pool: Pool, n: int, seed: int) -> Iterator[Certified]:
+    """Every shape at every budget, on one calibration file. Cost: about a second."""
+    folds = draw(pool, n, seed)
+    population = _score(pool, folds)
+    judged = {name: _take(population, folds[name]) for name in JUDGED_FOLDS}
+    for budget in BUDGETS:
+        for shape in SHAPES:
+            policy = policy_of(pool, shape, budget, n)
+            parts = {name: _of_policy(one, policy) for name, one in judged.items()}
+            yield Certified(shape, budget, outcome(policy, parts, _of_policy(population, policy)))
+
+
+def _score(pool: Pool, folds: Mapping[str, RowIndices]) -> Judged:
+    """The population with the scores of every guard, fitted on a file's folds, as serving computes them."""
+    fitting = FittingFolds(pool.rows.take(folds["fit"]), pool.rows.take(folds["tail"]), SEED)
+    fitted = {guard.name: guard.fit(fitting) for guard in certified_guards(every_guard(pool))}
+    return judge(pool.rows, fitted, measures_on(fitting.fit, fitted))
+
+
+def _take(judged: Judged, rows: RowIndices) -> Judged:
+    full = {name: scores[rows] for name, scores in judged.full.items()}
+    alone = {name: scores[rows] for name, scores in judged.input_only.items()}
+    return Judged(judged.rows.take(rows), full, alone)
+
+
+def _of_policy(judged: Judged, policy: Policy) -> Judged:
+    """The scores of a policy's guards alone."""
+    names: Collection[str] = {guard.name for guard in certified_guards(policy)}
+    full = {name: scores for name, scores in judged.full.items() if name in names}
+    alone = {name: scores for name, scores in judged.input_only.items() if name in names}
+    return Judged(judged.rows, full, alone)
