@@ -41,13 +41,14 @@ Guard = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """A population. rows: all of it; guards: to choose from, by name; by: slices for `false_alarm_by`.
+    """A population. rows: all of it; models: of each rung; guards: to choose from, by name.
 
-    wrong: the share of wrong answers of each rung over the whole population.
+    by: slices for `false_alarm_by`; wrong: the share of wrong answers of each rung over the whole population.
     """
 
     name: str
     rows: CalibrationRows
+    models: Mapping[str, OnnxModel]
     guards: Mapping[str, Guard]
     by: Any
     wrong: Sequence[float]
@@ -124,7 +125,7 @@ def _pool(
     answers = {rung: ask(model, x) for rung, model in models.items()}
     rows = CalibrationRows(x, y, answers, RUNGS[0], next(iter(x)), partial(ask, models[RUNGS[0]]))
     wrong = [float((answer[PROBABILITIES].argmax(1) != y).mean()) for answer in answers.values()]
-    return Pool(name, rows, guards, by, wrong)
+    return Pool(name, rows, models, guards, by, wrong)
 
 
 def _read(path: Path, name: str) -> tuple[NDArray[Any], Labels]:

@@ -19,6 +19,8 @@ from gateway.calibration.folds import SEED, fold_indices
 from gateway.calibration.judge import Judged, judge, measures_on
 from gateway.calibration.samples import CountedRows
 from gateway.core.rows import RowIndices
+from gateway.deployment.measures import Measures
+from gateway.policy.kinds.kind import FittedGuard
 from gateway.policy.kinds.rows import FittingFolds
 from gateway.policy.schema import Policy
 
@@ -43,30 +45,35 @@ def draw(pool: Pool, n: int, seed: int) -> dict[str, RowIndices]:
 
 def resplit(pool: Pool, n: int, seed: int) -> Iterator[Certified]:
     """Every shape at every budget, on one calibration file. Cost: about a second."""
+    policies = [(shape, budget) for budget in BUDGETS for shape in SHAPES]
     folds = draw(pool, n, seed)
-    population = _score(pool, folds)
-    judged = {name: _take(population, folds[name]) for name in JUDGED_FOLDS}
-    for budget in BUDGETS:
-        for shape in SHAPES:
-            policy = policy_of(pool, shape, budget, n)
-            parts = {name: _of_policy(one, policy) for name, one in judged.items()}
-            yield Certified(shape, budget, outcome(policy, parts, _of_policy(population, policy)))
+    try:
+        population = judge(pool.rows, *fit_guards(pool, folds))
+    except ValueError as error:  # what `calibrate` refuses with for guards that cannot be fitted or recorded
+        yield from (Certified(*one, Outcome(f"guards: {error}", ())) for one in policies)
+        return
+    judged = {name: take(population, folds[name]) for name in JUDGED_FOLDS}
+    for shape, budget in policies:
+        policy = policy_of(pool, shape, budget, n)
+        parts = {name: of_policy(one, policy) for name, one in judged.items()}
+        yield Certified(shape, budget, outcome(policy, parts, of_policy(population, policy)))
 
 
-def _score(pool: Pool, folds: Mapping[str, RowIndices]) -> Judged:
-    """The population with the scores of every guard, fitted on a file's folds, as serving computes them."""
+def fit_guards(pool: Pool, folds: Mapping[str, RowIndices]) -> tuple[dict[str, FittedGuard], Measures]:
+    """Every guard fitted on a file's folds, and the graphs that serve them."""
     fitting = FittingFolds(pool.rows.take(folds["fit"]), pool.rows.take(folds["tail"]), SEED)
     fitted = {guard.name: guard.fit(fitting) for guard in certified_guards(every_guard(pool))}
-    return judge(pool.rows, fitted, measures_on(fitting.fit, fitted))
+    return fitted, measures_on(fitting.fit, fitted)
 
 
-def _take(judged: Judged, rows: RowIndices) -> Judged:
+def take(judged: Judged, rows: RowIndices) -> Judged:
+    """Some judged rows, in the given order, each as often as it is given."""
     full = {name: scores[rows] for name, scores in judged.full.items()}
     alone = {name: scores[rows] for name, scores in judged.input_only.items()}
     return Judged(judged.rows.take(rows), full, alone)
 
 
-def _of_policy(judged: Judged, policy: Policy) -> Judged:
+def of_policy(judged: Judged, policy: Policy) -> Judged:
     """The scores of a policy's guards alone."""
     names: Collection[str] = {guard.name for guard in certified_guards(policy)}
     full = {name: scores for name, scores in judged.full.items() if name in names}

@@ -74,7 +74,7 @@ def summarise(found: Mapping[Cell, Sequence[Sequence[Certified]]]) -> Summary:
             for one in certified:
                 policies.setdefault((one.shape, one.budget), []).append(one)
         for (shape, budget), runs in policies.items():
-            why = Counter(run.outcome.refused for run in runs if run.outcome.refused)
+            why = Counter(run.outcome.refused.split(":")[0] for run in runs if run.outcome.refused)
             refused.append(Refused(cell.data, cell.rows, budget, shape, len(runs), dict(why)))
             promises += _promises(cell, shape, budget, runs)
     return Summary(promises, refused)

@@ -88,7 +88,8 @@ def _by_cell(summary: Summary) -> Table:
         title,
         "calibration rows",
         "re-splits",
-        "refused: budget",
+        "refused: guards",
+        "budget",
         "rung",
         "answered",
         "broken",
@@ -103,7 +104,7 @@ def _by_cell(summary: Summary) -> Table:
             for one in summary.promises
             if (one.data, one.rows) == (data, rows) and one.promise != TOGETHER
         ]
-        why = [_refused(refused, reason) for reason in ("budget", "rung", "answered")]
+        why = [_refused(refused, reason) for reason in ("guards", "budget", "rung", "answered")]
         beyond = sum(one.is_broken for one in these)
         table.add_row(
             f"{data} {rows:,}", str(refused[0].resplits), *why, *_shares(these), str(beyond), _realised(these)

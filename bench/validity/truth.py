@@ -50,7 +50,11 @@ class Promised:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one calibration came to. refused: `budget`, `rung` or `answered`, empty if it was not."""
+    """What one calibration came to.
+
+    refused: what could not be certified, `budget`, `rung` or `answered`; `guards: ` and why, where these
+    cannot be fitted or recorded; or empty.
+    """
 
     refused: str
     promises: tuple[Promised, ...]
@@ -69,9 +73,9 @@ def outcome(policy: Policy, folds: Mapping[str, Judged], population: Judged) -> 
     except AnsweredRefused:
         return Outcome("answered", ())
     every = ladder_rows(policy, population, alarms)
-    statements = error_statements(policy, ladder, test, _served(policy, folds["risk"], test, ladder))
+    statements = error_statements(policy, ladder, test, served_by(policy, folds["risk"], test, ladder))
     of_guards = _of_guards(policy, alarms, population, every)
-    of_errors = _of_errors(policy, statements, every, _served(policy, population, every, ladder))
+    of_errors = _of_errors(policy, statements, every, served_by(policy, population, every, ladder))
     return Outcome("", (*of_guards, *of_errors))
 
 
@@ -88,7 +92,8 @@ def ends(rows: LadderRows, cuts: Sequence[float], gone: int, assumed: Verdict) -
     return left.answered_by([CLOSED] * gone + [*cuts[gone:]])
 
 
-def _served(policy: Policy, judged: Judged, rows: LadderRows, ladder: Ladder) -> ServedRows:
+def served_by(policy: Policy, judged: Judged, rows: LadderRows, ladder: Ladder) -> ServedRows:
+    """Which rung answers each row, with every model and with the first ones gone."""
     assumed = assumed_without_primary(policy, judged.input_only)
     return ServedRows(tuple(ends(rows, ladder.cuts, d, assumed) for d in range(len(policy.rungs))))
 
