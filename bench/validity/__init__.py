@@ -2,6 +2,6 @@
 
 `python -m bench.validity` calibrates on re-splits of labelled data whose every row is known, and compares
 each printed promise with the true share over the whole population. Read `resplit.py` first: one calibration
-and its truth. `pools.py` has the four populations, `shapes.py` the six policies, `grid.py` runs the cells.
+and its truth. `pools.py` has the four populations, `shapes.py` the seven policies, `grid.py` runs the cells.
 Apart from that, `compare.py` compares procedures for the confidence cut.
 """

@@ -36,7 +36,7 @@ def measure_validity(
     ),
     out: JsonOption = None,
 ) -> None:
-    """Six policies at four budgets on re-splits of four populations: an hour on two cores."""
+    """Seven policies at four budgets on re-splits of four populations: an hour on two cores."""
     if context.invoked_subcommand is not None:
         return
     from bench import output

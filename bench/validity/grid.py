@@ -12,6 +12,7 @@ from pathlib import Path
 from bench.validity.partial import Cell, append, read
 from bench.validity.pools import POOLS, Pool
 from bench.validity.resplit import Certified, resplit
+from bench.validity.shapes import SHAPES
 from gateway.calibration import ladder
 
 Advance = Callable[[int, int], None]
@@ -34,17 +35,23 @@ class GridSettings:
 
 
 def run_grid(settings: GridSettings, advance: Advance) -> None:
-    """Runs every re-split that has no result yet, so that all cells have about as many at any time."""
+    """Runs every re-split and shape that has no result yet; all cells have about as many at any time."""
     settings.partial.mkdir(parents=True, exist_ok=True)
     known = {cell: read(settings.partial, cell) for cell in settings.cells}
-    missing = [(cell, seed) for seed in settings.seeds for cell in settings.cells if seed not in known[cell]]
+    missing = [
+        (cell, seed, shapes)
+        for seed in settings.seeds
+        for cell in settings.cells
+        if (shapes := _lacking(known[cell].get(seed, ())))
+    ]
     total = len(settings.cells) * len(settings.seeds)
     done = total - len(missing)
     advance(done, total)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(settings.processes, context) as pool:
         running = {
-            pool.submit(_resplit, cell, seed, settings.combinations): (cell, seed) for cell, seed in missing
+            pool.submit(_resplit, cell, seed, shapes, settings.combinations): (cell, seed)
+            for cell, seed, shapes in missing
         }
         try:
             for future in as_completed(running):
@@ -56,9 +63,15 @@ def run_grid(settings: GridSettings, advance: Advance) -> None:
             raise
 
 
-def _resplit(cell: Cell, seed: int, combinations: int) -> list[Certified]:
+def _lacking(found: Sequence[Certified]) -> tuple[str, ...]:
+    """The shapes without a result."""
+    known = {one.shape for one in found}
+    return tuple(shape for shape in SHAPES if shape not in known)
+
+
+def _resplit(cell: Cell, seed: int, shapes: Sequence[str], combinations: int) -> list[Certified]:
     ladder.COMBINATIONS = combinations
-    return list(resplit(_pool(cell.data), cell.rows, seed))
+    return list(resplit(_pool(cell.data), cell.rows, seed, shapes))
 
 
 @lru_cache(maxsize=len(POOLS))

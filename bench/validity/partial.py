@@ -28,7 +28,7 @@ class Cell:
 
 
 def append(folder: Path, cell: Cell, seed: int, found: Sequence[Certified]) -> None:
-    """Adds the result of one re-split."""
+    """Adds what one re-split found, of all shapes or of those that it did not have."""
     compact = [
         [
             one.shape,
@@ -51,8 +51,8 @@ def read(folder: Path, cell: Cell) -> dict[int, list[Certified]]:
             one = orjson.loads(line)
         except orjson.JSONDecodeError:
             continue
-        found[one["seed"]] = [
+        found.setdefault(one["seed"], []).extend(
             Certified(shape, budget, Outcome(refused, tuple(Promised(*p) for p in promises)))
             for shape, budget, refused, promises in one["found"]
-        ]
+        )
     return found

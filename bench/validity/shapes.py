@@ -1,4 +1,4 @@
-"""Six shapes of a policy, with promises about errors near the truth, so that the cuts have to work.
+"""Seven shapes of a policy, with promises about errors near the truth, so that the cuts have to work.
 
 | shape | guards | checks |
 |---|---|---|
@@ -8,14 +8,16 @@
 | two guards | one defers, one degrades, with shares | of both rungs |
 | observed | one defers, one is only observed | the first rung's is only observed |
 | sliced | as `defers`, with a cut for each slice (`false_alarm_by`) | of both rungs |
+| answered binds | as `defers` | of both rungs, with more room than `answered_error` leaves |
 
 Every shape is judged with and without the primary.
 
 Promises about errors: each is a factor times the error of the rung over the whole population when it answers
 everything, 0.8 (*tight*) or 1.2 (*loose*), and `answered_error` the same factor times that of the primary. A
 fallback or primary whose check does not act cannot keep 0.8: there `answered_error` is 1.1 or 1.3 times what
-the population gives at the loosest good cut of the checks that act. No promise is below six errors in the
-rows that test it, n / 5: much less cannot be certified at all.
+the population gives at the loosest good cut of the checks that act. In `answered binds` each rung may err 1.5
+times as often, and all together 0.8 or 1.0 times, so that `answered_error` decides the cuts. No promise is
+below six errors in the rows that test it, n / 5: much less cannot be certified at all.
 """
 
 from __future__ import annotations
@@ -35,17 +37,19 @@ BUDGETS = {0.005: "tight", 0.01: "loose", 0.02: "tight", 0.05: "loose"}
 """False-alarm budgets, each with the kind of promise about errors beside it."""
 FACTORS = {"tight": 0.8, "loose": 1.2}
 UNCHECKED_FACTORS = {"tight": 1.1, "loose": 1.3}
+ROOMY_FACTOR, BINDING_FACTORS = 1.5, {"tight": 0.8, "loose": 1.0}
 LEAST_ERRORS = 6
-SHAPES = ("defers", "degrades", "unchecked fallback", "two guards", "observed", "sliced")
+SHAPES = ("defers", "degrades", "unchecked fallback", "two guards", "observed", "sliced", "answered binds")
 
 
 def policy_of(pool: Pool, shape: str, budget: float, n: int) -> Policy:
     """The policy of a shape for calibration files of n rows."""
     kind = BUDGETS[budget]
     least = LEAST_ERRORS / (n / 5)
-    own = [max(FACTORS[kind] * wrong, least) for wrong in pool.wrong]
+    binds = shape == "answered binds"
+    own = [max((ROOMY_FACTOR if binds else FACTORS[kind]) * wrong, least) for wrong in pool.wrong]
     checks = {"unchecked fallback": (True, None), "observed": (False, True)}.get(shape, (True, True))
-    answered = own[0]
+    answered = max(BINDING_FACTORS[kind] * pool.wrong[0], least) if binds else own[0]
     if checks != (True, True):
         answered = max(UNCHECKED_FACTORS[kind] * _answered(pool, own[0], checks[0]), least)
     return Policy.model_validate(
