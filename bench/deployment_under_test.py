@@ -12,11 +12,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.calibration.served import with_long_budgets
 from gateway.cli.samples import Rows
 from gateway.core.batch import Batch
 from gateway.core.decision import Decision, Degraded, Finding, Served, Tensors, Verdict
@@ -33,7 +34,7 @@ from guards.confidence import uncertainty
 from guards.rows import Signals
 
 MAX_ROWS = 128
-BUDGET_S, DEADLINE_S = 60.0, 3600.0
+DEADLINE_S = 3600.0
 OUTPUT = "probabilities"
 BASELINE, JOINT, INPUT_ONLY = "msp", "joint", "input_only"
 
@@ -89,7 +90,7 @@ class DeploymentUnderTest:
         deployment = Deployment.read(folder)
         policy, artifacts = deployment.policy, load_artifacts(deployment)
         stores = Stores(_UnlimitedReview(), lambda principal: math.inf, {})
-        pipeline = compile_policy(_with_long_budgets(policy), artifacts, stores)
+        pipeline = compile_policy(with_long_budgets(policy), artifacts, stores)
         first, *others = pipeline.rungs
         failing = Rung(replace(first.model, predictor=_FailingModel()), first.checks)
         return cls(policy, artifacts, pipeline, replace(pipeline, rungs=(failing, *others)))
@@ -166,19 +167,6 @@ class DeploymentUnderTest:
             rows = x[at : at + MAX_ROWS]
             ids = tuple(f"bench-{at + i}" for i in range(len(rows)))
             yield Batch(ids, ids, {self.source: rows}, (until_s,) * len(rows))
-
-
-def _with_long_budgets(policy: Policy) -> Policy:
-    """The same policy with a minute for every part."""
-
-    def with_long_budget(part: Any) -> Any:
-        return part.model_copy(update={"budget_s": BUDGET_S})
-
-    checked = [
-        rung.model_copy(update={"checks": [*map(with_long_budget, rung.checks)]}) for rung in policy.rungs
-    ]
-    parts = {"guards": [*map(with_long_budget, policy.guards)], "rungs": [*map(with_long_budget, checked)]}
-    return policy.model_copy(update=parts)
 
 
 def _stops(found: Finding) -> bool:

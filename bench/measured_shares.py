@@ -87,7 +87,11 @@ def broken(
 ) -> list[MeasuredShare]:
     """What it promises while the primary fails: the guards by the input alone, and each fallback."""
     alarm, wrong = certificate.without_features, outcomes.wrong(y)
-    fallbacks = [(name, one.risk) for name, one in certificate.selective.items() if name != primary]
+    if alarm is not None and not alarm.promised:
+        alarm = None
+    fallbacks = [
+        (name, one.risk) for name, one in certificate.selective.items() if one.while_gone == [primary]
+    ]
     return [
         _share("stopped by the guards", outcomes.stopped, alarm.budget if alarm else None),
         *(_share(outcome, outcomes.outcome == outcome) for outcome in OUTCOME_NAMES.values()),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bench import families
 from gateway.calibration.folds import SEED, fold_indices
+from gateway.calibration.samples import count_samples
 from gateway.cli.samples import Rows
 from gateway.deployment.certificate import Certificate, sha256
 from gateway.policy.schema import Policy
@@ -71,8 +72,9 @@ def unfitted(path: Path, source: str, certificate: Certificate) -> LabelledRows:
     """
     if sha256(path) != certificate.digests.data:
         raise ValueError(f"{path}: is not the data that this deployment was calibrated with")
-    content = LabelledRows.load(path, source)
-    folds = fold_indices(len(content.y))
+    content, stored = LabelledRows.load(path, source), arrays.load(path)
+    name = source if source in stored else "x"
+    folds = fold_indices(count_samples({source: stored[name]}, content.y, stored.get("group")))
     rows = np.concatenate([folds[name] for name in UNFITTED])
     return LabelledRows(content.x[rows], content.y[rows])
 

@@ -274,6 +274,7 @@ def _bound(name: str) -> set[str]:
     certified = Policy.model_validate(yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))).certified_part()
     spoken_of = {
         "Policy": certified,
+        "InputSlices": certified["false_alarm_by"],
         "RungPolicy": certified["rungs"][0],
         "OipPolicy": certified["rungs"][0]["upstream"],
         "OnnxPolicy": certified["rungs"][1],

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Self, TypeAlias
 
+from guards.atoms import shaken
 from guards.detector import I8
 from guards.fdbd import Fdbd
 from guards.gen import Gen
@@ -73,7 +74,8 @@ class Ood:
         if not chosen or len(set(chosen)) < len(chosen):
             raise ValueError(f"ood: detectors are {list(kinds)}; name at least one, and each once")
         detectors = tuple(one.fit(fit, fit_y, seed=seed) for one in chosen)
-        return cls(detectors, Composite.fit([one.score(tail) for one in detectors]))
+        scores = [[one.score(rows) for one in detectors] for rows in (tail, shaken(tail, seed))]
+        return cls(detectors, Composite.fit(*scores))
 
     @property
     def needs_features(self) -> bool:

@@ -5,9 +5,10 @@ them is Beta(k, n+1-k) distributed, whatever the distribution of the score (stoc
 are ties). The largest k with P(Beta(k, n+1-k) > a) <= delta therefore gives the lowest cut whose false-alarm
 rate is at most a with probability 1 - delta over the draw of the calibration rows.
 
-An alarm is `score >= cut`, so the cut is the *next float above* the k-th largest score. Without ties this
-changes nothing; with ties the k-th largest itself would alarm on every good row tied with it. Assumptions
-and a table of k: docs/guards.md, sections 4 and 8.
+An alarm is `score >= cut`, so the cut lies *above* the k-th largest score, halfway to the next larger atom of
+scores (`atoms.cut_above`): the k-th largest itself would alarm on every good row tied with it, and one float
+above it on those that are served with a score that differs in its last digit. A higher cut stops fewer rows,
+so the statement holds for it as well. Assumptions and a table of k: docs/guards.md, sections 4 and 8.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from guards.atoms import NATS, cut_above
 from guards.binomial import log_masses
 from guards.rows import F8
 
@@ -61,14 +63,20 @@ def samples_needed(a: float, delta: float) -> int:
 
 
 def certified_cut(scores: F8, a: float, delta: float) -> Cut:
-    """The lowest cut that good rows reach at a rate of at most a, with probability 1 - delta.
+    """The lowest cut between atoms that good rows reach at a rate of at most a, with probability 1 - delta.
 
-    Args:    scores: float64[n] of good rows, exchangeable with live good rows and not used in any fit.
-             a, delta: in (0, 1).
-    Returns: the cut; its value is the next float above the k-th largest score, so at most k - 1 of the n
+    The rate of rows strictly above the k-th largest score is at most a with that probability, and the cut is
+    above this score, so its rate is no larger. It also holds for rows that are served with scores that differ
+    from those of calibration: a row reaches the cut only if its calibration score exceeds the k-th largest,
+    as long as the difference is less than the room between this score's atom and the cut: half a tolerance of
+    `atoms.NATS`, up to five if scores repeat there, where any gap is that wide.
+
+    Args:    scores: float64[n] of good rows, in nats, exchangeable with live good rows and not used in any
+             fit. a, delta: in (0, 1).
+    Returns: the cut; its value lies above the atom of the k-th largest score, so at most k - 1 of the n
              scores reach it.
     Raises:  ValueError if n is too small, with the number that suffices, or if a score is NaN or infinite.
-    Cost:    O(n).
+    Cost:    O(n log n).
     """
     if scores.ndim != 1 or not np.isfinite(scores).all():
         raise ValueError(
@@ -81,8 +89,7 @@ def certified_cut(scores: F8, a: float, delta: float) -> Cut:
             f"certified_cut: {n} samples cannot certify a false-alarm rate of {a:g} "
             f"with probability {1 - delta:g}; {samples_needed(a, delta)} would do"
         )
-    value = float(np.nextafter(np.partition(scores, n - k)[n - k], np.inf))
-    return Cut(value, n, k, a, delta)
+    return Cut(cut_above(np.sort(scores), n - k, NATS), n, k, a, delta)
 
 
 def _check(a: float, delta: float) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from guards.atoms import FLOAT32_NOISE
 from guards.detector import I8
 from guards.rows import F8
 
@@ -35,7 +36,8 @@ def _kmeans_plus_plus_seeds(x: F8, m: int, rng: np.random.Generator) -> F8:
     """Seeds, float64[<= m, d]: each drawn in proportion to its squared distance from the nearest so far."""
     chosen = [int(rng.integers(len(x)))]
     squared = np.square(x - x[chosen[0]]).sum(1)
-    while len(chosen) < m and squared.max() > 0:
+    same = np.square(FLOAT32_NOISE) * np.vecdot(x, x).max()
+    while len(chosen) < m and squared.max() > same:
         mass = np.cumsum(squared)
         chosen.append(min(int(np.searchsorted(mass, rng.random() * mass[-1], "right")), len(x) - 1))
         squared = np.minimum(squared, np.square(x - x[chosen[-1]]).sum(1))

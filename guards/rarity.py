@@ -14,12 +14,14 @@ from typing import Self
 import numpy as np
 
 from guards.arrays import read_only
+from guards.atoms import SCORES, Resolution, atom_starts, measured
 from guards.rows import F8
 
 TAIL = 0.05
 TAIL_ROWS = 10
 KNOTS = 512
 MIN_ROWS = 20
+LEAST_SCALE = 10.0
 SMALLEST = 1e-9
 MEAN_SHARE = 0.1
 
@@ -37,15 +39,18 @@ class Tail:
     scale: float
 
     @classmethod
-    def fit(cls, scores: F8, *, floor: float = 0.0) -> Self:
+    def fit(cls, scores: F8, *, floor: float = 0.0, resolution: Resolution = SCORES) -> Self:
         """Estimate the survival function of the score.
 
         The body is empirical; the last knot is the smallest score that at most 5 % of the rows reach (10
         rows, if 5 % are fewer), and beyond it the survival is exponential with the mean excess as its scale.
-        Knots are thinned evenly in rank.
+        Scores that differ by no more than the tolerance are one knot, and the scale is at least ten
+        tolerances: noise of a hundredth of one moves the rarity by a thousandth of a nat in the tail, and
+        between two knots by a hundredth of their difference. Knots are thinned evenly in rank.
 
         Args:    scores: float64[n >= 20] of held-out good rows. floor: the least scale, in units of the
                  score, for scores that are constant on good rows: an excess of one floor is one nat.
+                 resolution: what counts as equal, in units of the score.
         Raises:  ValueError for fewer rows, or for NaN or infinity.
         Source:  docs/guards.md, rarity; Pickands, Annals of Statistics 3 (1975). Deviation: shape 0.
         """
@@ -53,14 +58,16 @@ class Tail:
             raise ValueError(
                 f"Tail: needs {MIN_ROWS} or more finite scores, not {list(scores.shape)}; give more rows"
             )
-        values, count = np.unique(scores, return_counts=True)
-        reach = np.cumsum(count[::-1])[::-1] / len(scores)
+        ranked = np.sort(scores)
+        starts = atom_starts(ranked, resolution)
+        values, reach = ranked[starts], (len(ranked) - starts) / len(ranked)
         share = max(TAIL, TAIL_ROWS / len(scores))
         last = min(int(np.searchsorted(-reach, -share)), len(values) - 1)
         kept = np.unique(np.linspace(0, last, min(KNOTS, last + 1)).round().astype(np.int64))
-        start = values[last]
-        excess = float((scores[scores >= start] - start).mean())
-        least = max(floor, 1e-3 * float(start - values[0]), SMALLEST * max(1.0, abs(float(start))))
+        start = float(values[last])
+        excess = float((ranked[starts[last] :] - start).mean())
+        noise = max(LEAST_SCALE * resolution.tolerance(start), SMALLEST * max(1.0, abs(start)))
+        least = max(floor, 1e-3 * (start - float(values[0])), noise)
         return cls(read_only(values[kept]), read_only(-np.log(reach[kept])), max(excess, least))
 
     def rarity(self, scores: F8) -> F8:
@@ -128,14 +135,18 @@ class Composite:
     outer: Tail
 
     @classmethod
-    def fit(cls, scores: Sequence[F8]) -> Self:
+    def fit(cls, scores: Sequence[F8], shaken: Sequence[F8]) -> Self:
         """Fit the tails of several scores, then the tail of their blend.
 
-        Args:    scores: float64[n] each, of the same n >= 20 held-out good rows.
+        Args:    scores: float64[n] each, of the same n >= 20 held-out good rows. shaken: the same with noise
+                 of `atoms.FLOAT32_NOISE` on the detectors' inputs, from which each resolution is measured.
         Raises:  ValueError as `Tail.fit`.
         """
-        tails = tuple(Tail.fit(score) for score in scores)
-        return cls(tails, Tail.fit(blend(tails, scores)))
+        pairs = zip(scores, shaken, strict=True)
+        tails = tuple(Tail.fit(score, resolution=measured(score, other)) for score, other in pairs)
+        blended = blend(tails, scores)
+        resolution = measured(blended, blend(tails, shaken))
+        return cls(tails, Tail.fit(blended, resolution=max(resolution, SCORES, key=lambda one: one.absolute)))
 
     def rarity(self, scores: Sequence[F8]) -> F8:
         """float64[n] nats, >= 0.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guards.arrays import read_only
+from guards.atoms import varying
 from guards.detector import I8, check_fit_rows
 from guards.rarity import Tail, blend
 from guards.rows import F8, Signals
@@ -39,11 +40,11 @@ class Pooled:
         """Fit on float64[n, c, h, w]. Raises ValueError if the images do not vary."""
         down, across = _pooling_matrix(x.shape[2]), _pooling_matrix(x.shape[3]).T
         cells = _pool(x, down, across)
+        if not varying(cells).any():
+            raise ValueError("raw_image: the pictures to fit on are all alike; give pictures that vary")
         mu = cells.mean(0)
         variance, directions = np.linalg.eigh(np.cov((cells - mu).T).reshape(len(mu), -1))
         variance, directions = np.maximum(variance[::-1], 0), directions[:, ::-1]
-        if not variance.sum() > 0:
-            raise ValueError("raw_image: the pictures to fit on are all alike; give pictures that vary")
         r = min(
             int(np.searchsorted(np.cumsum(variance) / variance.sum(), EXPLAINED_VARIANCE)) + 1, len(mu) - 1
         )

@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from guards.arrays import read_only
+from guards.atoms import FLOAT32_NOISE
 from guards.detector import I8, check_fit_rows
 from guards.prototypes import distance, half_squared_norms, prototypes, proximity
 from guards.rarity import Tail, blend
@@ -16,7 +17,8 @@ from guards.rows import F8, Signals
 PROTOTYPES = 256
 MIN_ROWS = 80
 RIDGE = 1e-3
-TAIL_FLOORS = (0.0, 0.0, 0.05, 0.02, 1.0)
+CONSTANT_SHARE = 1e-3
+TAIL_FLOORS = (1e-3, 1e-3, 0.05, 0.02, 1.0)
 MAX_EXACT_INTEGER = 2.0**23
 MAX_FLOAT64 = float(np.finfo(np.float64).max)
 
@@ -26,8 +28,9 @@ class Columns:
     """Statistics of each column, all float64[f].
 
     fill: replaces a missing value; mean, scale: of the known values; low, high: their range; per_range:
-    1 / (high - low), 1 for a constant column; whole: 1 if all known values are integers, else 0; missing:
-    rarity of a missing value, nats.
+    1 / (high - low). A constant column has a scale and a range of one, or of a thousandth of its value if
+    that is larger; no column has less than float32 noise. whole: 1 if all known values are integers, else 0;
+    missing: rarity of a missing value, nats.
     """
 
     fill: F8
@@ -45,19 +48,22 @@ class Columns:
         known = np.isfinite(x)
         count = np.maximum(known.sum(0), 1)
         zeroed = np.where(known, x, 0.0)
-        mean = zeroed.sum(0) / count
-        whole = ((zeroed == np.rint(zeroed)) & (np.abs(zeroed) < MAX_EXACT_INTEGER)).all(0) & known.any(0)
+        some = known.any(0)
+        low = np.where(some, np.where(known, x, np.inf).min(0), 0.0)
+        high = np.where(some, np.where(known, x, -np.inf).max(0), 0.0)
+        mean = np.clip(zeroed.sum(0) / count, low, high)
+        whole = ((zeroed == np.rint(zeroed)) & (np.abs(zeroed) < MAX_EXACT_INTEGER)).all(0) & some
         fill = np.where(whole, np.rint(mean), mean)
-        filled = np.where(known, x, fill)
-        width = filled.max(0) - filled.min(0)
+        largest = np.maximum(np.abs(low), np.abs(high))
+        least = np.where(low < high, FLOAT32_NOISE * largest, np.maximum(1.0, CONSTANT_SHARE * largest))
         scale = np.sqrt(np.where(known, np.square(x - mean), 0.0).sum(0) / count)
         return cls(
             read_only(fill),
             read_only(mean),
-            read_only(np.where(scale > 0, scale, 1.0)),
-            read_only(filled.min(0)),
-            read_only(filled.max(0)),
-            read_only(1.0 / np.where(width > 0, width, 1.0)),
+            read_only(np.maximum(scale, least)),
+            read_only(low),
+            read_only(high),
+            read_only(1.0 / np.maximum(high - low, least)),
             read_only(whole.astype(np.float64)),
             read_only(-np.log((1 + (~known).sum(0)) / (1 + len(x)))),
         )

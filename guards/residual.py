@@ -8,10 +8,12 @@ from typing import ClassVar, Self
 import numpy as np
 
 from guards.arrays import read_only
+from guards.atoms import FLOAT32_NOISE, varying
 from guards.detector import I8, as_matrix, check_fit_rows
 from guards.rows import F8, Signals
 
 EXPLAINED_VARIANCE = 0.95
+LEAST = 1e-60
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,11 +35,11 @@ class Residual:
         """
         h = as_matrix("residual", "features", s.h)
         check_fit_rows("residual", h, y, 2)
+        if not varying(h).any():
+            raise ValueError("residual: the features to fit on are all alike; check the features output")
         mu = h.mean(0)
         variance, directions = np.linalg.eigh(np.cov((h - mu).T).reshape(h.shape[1], -1))
         variance, directions = np.maximum(variance[::-1], 0), directions[:, ::-1]
-        if not variance.sum() > 0:
-            raise ValueError("residual: the features to fit on are all alike; check the features output")
         explained = np.cumsum(variance) / variance.sum()
         r = min(int(np.searchsorted(explained, EXPLAINED_VARIANCE)) + 1, h.shape[1] - 1)
         return cls(read_only(mu), read_only(directions[:, :r].T))
@@ -45,16 +47,18 @@ class Residual:
     def score(self, s: Signals, /) -> F8:
         """The norm of the part of h - mu outside the principal space.
 
-        Returns: float64[n] in [0, inf); exactly 0 below a millionth of the norm of h - mu (rounding).
+        Returns: float64[n] in [0, inf); exactly 0 up to t, a millionth of the norm of h (rounding), and
+                 rising from there without a jump: a residual r gives r - t^2 / r.
         Raises:  ValueError if h does not have the fitted width.
         Cost:    O(n d r): about 9 us at n=1, d=96.
         Source:  Wang et al., ViM, CVPR 2022, eq. 2. Deviations: the residual alone, without a virtual logit;
                  centred on the mean, not on the origin of the last layer; r by explained variance.
         """
         h = as_matrix("residual", "features", s.h, len(self.mu))
+        rounding = FLOAT32_NOISE**2 * np.vecdot(h, h)
         h = h - self.mu
         inside = h @ self.basis.T
-        squared = np.vecdot(h, h)
-        outside = squared - np.vecdot(inside, inside)
-        score: F8 = np.sqrt(np.where(outside <= 1e-12 * squared, 0.0, outside))
+        outside = np.vecdot(h, h) - np.vecdot(inside, inside)
+        length = np.sqrt(np.maximum(outside, rounding + LEAST))
+        score: F8 = np.maximum(outside - rounding, 0.0) / length
         return score

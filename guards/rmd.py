@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from guards.arrays import read_only
+from guards.atoms import FLOAT32_NOISE
 from guards.detector import I8, as_matrix, check_fit_rows, unit_rows
 from guards.rows import F8, Signals
 from guards.shrinkage import shrunk_covariance
@@ -47,7 +48,7 @@ class Rmd:
         means = np.stack([h[index == c].mean(0) for c in range(len(classes))])
         mu = h.mean(0)
         within = h - means[index]
-        if not np.abs(within).max() > 1e-9:
+        if not np.abs(within).max() > FLOAT32_NOISE:
             raise ValueError("rmd: the features of a class are all alike; check the features output")
         lower = np.linalg.cholesky(shrunk_covariance(within))
         class_offsets = np.linalg.solve(lower, (means - mu).T)

@@ -2,21 +2,21 @@
 
 A cut on the suspicion is good if at most a share r of the rows below it is wrong. Candidate cuts, and the
 order in which they are tested, come from *pilot* rows; the *test* rows then see a fixed list of hypotheses.
-For a fixed cut the number of wrong rows among the accepted test rows is binomial, so `Counts.certifies` is an
-exact test of level delta. A fixed sequence of such tests that stops at its first failure passes a bad cut with
-probability at most delta, because the first bad cut in the order has to pass. So all cuts that pass hold
+For a fixed cut the number of wrong rows among the accepted test rows is binomial, so `Counts.certifies` is
+an exact test of level delta. A fixed sequence of such tests that stops at its first failure passes a bad cut
+with probability at most delta, because the first bad cut in the order has to pass. So all cuts that pass hold
 together, and any of them may be chosen afterwards, by any rule.
 
 The order decides the power alone. A sequence that begins at the strictest cut ends by chance: with few
 accepted rows three errors are too many. This one begins at the strictest cut that the pilot rows expect to
-pass by a wide margin, or at the surest one if none does, and then loosens. docs/guards.md, section 8, compares
-it with a sequence from the strict end, several starts, and a Bonferroni grid.
+pass by a wide margin, or at the surest one if none does, and then loosens. docs/guards.md, section 8,
+compares it with a sequence from the strict end, several starts, and a Bonferroni grid.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
@@ -24,7 +24,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from guards.atoms import cut_above
+from guards.atoms import SUSPICIONS, cut_above
 from guards.binomial import cdf, log_masses
 from guards.detector import I8
 from guards.rows import F8
@@ -33,6 +33,47 @@ Mask = NDArray[np.bool_]
 COVERAGES = tuple(i / 400 for i in range(8, 401))
 WIDE_MARGIN = 3.0
 """Standard deviations by which the first cut of a sequence is expected to pass, where any does."""
+LEAST_MARGIN = -3.0
+"""Standard deviations: cuts that are expected to fail by more are not combined with other rungs' cuts."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labelled:
+    """Labelled rows. suspicion: float64[n], finite, larger = less sure; wrong: bool[n]."""
+
+    suspicion: F8
+    wrong: Mask
+
+    def __post_init__(self) -> None:
+        if self.suspicion.ndim != 1 or not np.isfinite(self.suspicion).all():
+            raise ValueError("selective: the suspicion is not one finite number a row; mend the check")
+        if self.wrong.shape != self.suspicion.shape or self.wrong.dtype != np.bool_:
+            raise ValueError(
+                f"selective: wrong is {self.wrong.dtype}{list(self.wrong.shape)}, not bool, one a row"
+            )
+
+    def __len__(self) -> int:
+        return len(self.suspicion)
+
+    def below(self, cuts: Sequence[float]) -> tuple[I8, I8]:
+        """The accepted rows and the wrong ones among them, int64[cuts] each. Cost: O(n log n)."""
+        order = np.argsort(self.suspicion, kind="stable")
+        accepted = np.searchsorted(self.suspicion[order], cuts, "left")
+        errors = np.concatenate([[0], np.cumsum(self.wrong[order])])[accepted]
+        return accepted.astype(np.int64), errors.astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class CertifiedCuts:
+    """Cuts, ascending. certified: each errs at most at the promised rate; empty if none could be certified.
+
+    tried: every cut from the first of the sequence to those that are expected to fail; surest: the test rows
+    below the first.
+    """
+
+    certified: tuple[float, ...]
+    tried: tuple[float, ...]
+    surest: Counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +110,13 @@ def most_errors(accepted: int, r: float, delta: float) -> int:
 def margins(accepted: I8, errors: I8, r: float, delta: float, scale: float) -> F8:
     """By how many standard deviations `scale` times as many rows are expected to certify r.
 
-    A normal approximation, with half an error added so that a few rows without one are no certainty. For
-    planning alone: nothing is certified by it.
+    A normal approximation, with the deviation that an error of r has: a few pilot rows without an error are
+    no certainty. For planning alone: nothing is certified by it.
 
-    Args:    accepted, errors: int64, any shape, of pilot rows.
+    Args:    accepted, errors: int64, any shape, of pilot rows; scale: test rows for each pilot row.
     Returns: float64 of that shape; negative: expected to fail; -inf for rows too few even without an error.
     """
-    m = accepted * scale
-    rate = (errors + 0.5) / (accepted + 1)
+    m, rate = accepted * scale, (errors + 0.5) / (accepted + 1)
     found = np.sqrt(m) * (r - rate) / math.sqrt(r * (1 - r)) - NormalDist().inv_cdf(1 - delta)
     return np.asarray(np.where(m >= math.log(delta) / math.log1p(-r), found, -np.inf))
 
@@ -112,27 +152,33 @@ def accepted_needed(errors: int, r: float, delta: float) -> int:
     return high
 
 
-def candidate_cuts(suspicion: F8, coverages: Sequence[float] = COVERAGES) -> tuple[float, ...]:
-    """Cuts between the atoms of the pilot rows' suspicion, ascending, each once; empty without rows.
+def certified_cuts(pilot: Labelled, test: Labelled, r: float, delta: float) -> CertifiedCuts:
+    """The cuts below which at most a share r of the rows is wrong, all with probability 1 - delta together.
 
-    Args:    suspicion: float64[n], finite. coverages: the shares of rows that lie below, about: rows that tie
-             with a cut's row are accepted with it.
-    Raises:  ValueError for NaN or infinity.
+    Args:    pilot: rows to plan on; test: rows of the same population that nothing was planned or fitted on.
+             r, delta: in (0, 1).
+    Raises:  ValueError for a rate outside (0, 1).
+    Cost:    O(n log n), and O(n) for each of the 400 candidates.
     """
-    if suspicion.ndim != 1 or not np.isfinite(suspicion).all():
-        raise ValueError("selective: the suspicion is not one finite number a row; mend the check")
+    if not (0 < r < 1 and 0 < delta < 1):
+        raise ValueError(f"selective: r is {r}, delta {delta}; both must lie strictly between 0 and 1")
+    cuts = candidate_cuts(pilot.suspicion)
+    if not cuts:
+        return CertifiedCuts((), (), Counts(0, 0))
+    expected = margins(*pilot.below(cuts), r, delta, len(test) / len(pilot))
+    start = first_candidate(expected)
+    accepted, errors = test.below(cuts[start:])
+    certified = cuts[start : start + passing(accepted, errors, r, delta)]
+    last = max([start, *np.flatnonzero(expected >= LEAST_MARGIN).tolist()])
+    return CertifiedCuts(certified, cuts[start : last + 1], Counts(int(accepted[0]), int(errors[0])))
+
+
+def candidate_cuts(suspicion: F8) -> tuple[float, ...]:
+    """Cuts between the atoms of a suspicion, ascending, each once, at every 400th of the rows or so."""
     ranked = np.sort(suspicion)
     n = len(ranked)
-    ranks = {min(n, max(1, math.floor(coverage * n + 1e-9))) - 1 for coverage in coverages} if n else set()
-    return tuple(sorted({cut_above(ranked, rank) for rank in ranks}))
-
-
-def counts_below(suspicion: F8, wrong: Mask, cuts: Sequence[float]) -> tuple[I8, I8]:
-    """The accepted rows and the wrong ones among them, int64[cuts] each. Cost: O(n log n)."""
-    order = np.argsort(suspicion, kind="stable")
-    accepted = np.searchsorted(suspicion[order], cuts, "left")
-    errors = np.concatenate([[0], np.cumsum(wrong[order])])[accepted]
-    return accepted.astype(np.int64), errors.astype(np.int64)
+    ranks = {min(n, max(1, math.floor(share * n + 1e-9))) - 1 for share in COVERAGES} if n else set()
+    return tuple(sorted({cut_above(ranked, rank, SUSPICIONS) for rank in ranks}))
 
 
 def first_candidate(expected: F8) -> int:
@@ -141,15 +187,16 @@ def first_candidate(expected: F8) -> int:
     return int(wide[0]) if wide.size else int(np.argmax(expected))
 
 
-def passing(tests: Iterable[Counts], r: float, delta: float) -> Iterator[int]:
-    """The indices that a fixed sequence certifies: those before the first test that fails.
+def passing(accepted: I8, errors: I8, r: float, delta: float) -> int:
+    """How many tests a fixed sequence passes before the first that fails.
 
-    With probability at least 1 - delta every one of them has an error of at most r.
+    With probability at least 1 - delta every cut that passes has an error of at most r.
 
+    Args:    accepted, errors: int64[tests], in the order of the sequence.
     Source:  Angelopoulos et al., Learn then Test, arXiv 2110.01052, section 2.3; Bauer, Statistics in
              Medicine 10 (1991). Order from other rows: Laufer-Goldshtein et al., Pareto Testing, ICLR 2023.
     """
-    for i, one in enumerate(tests):
-        if not one.certifies(r, delta):
-            return
-        yield i
+    values, at = np.unique(accepted, return_inverse=True)
+    most = np.array([most_errors(value, r, delta) for value in values.tolist()], np.int64)
+    failed = np.flatnonzero(errors > most[at])
+    return int(failed[0]) if failed.size else len(accepted)

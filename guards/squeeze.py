@@ -12,6 +12,7 @@ effect, choice of the trigger and limits: docs/guards.md, squeeze.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Self
@@ -19,6 +20,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from guards.atoms import NATS, cut_above, measured, shaken
 from guards.detector import I8, as_matrix
 from guards.knn import PROTOTYPES, Knn
 from guards.rarity import Tail
@@ -64,7 +66,8 @@ class Squeeze:
 
         Args:    h: float32[n, d], y: int64[n] of the one. tail_h: float32[t, d], p: float[t, k] and
                  squeezed: float[2t, k], the model's answers to `variants(x, bits)`, of the other, all rows.
-                 quantile: the share of good rows that are not squeezed. m: the number of prototypes.
+                 quantile: the share of good rows that are not squeezed, more where the row at
+                 this rank is one of an atom: the cut lies above it. m: the number of prototypes.
         Raises:  ValueError for bits outside 1..7, a quantile outside [0, 1), or shapes that do not fit.
         """
         if not (1 <= bits <= 7 and 0 <= quantile < 1):
@@ -72,12 +75,15 @@ class Squeeze:
         signals = Signals(h, h)
         trigger, prototypes = Rmd.fit(signals, y, seed=seed), Knn.fit(signals, y, seed=seed, m=m)
         trigger_scores = trigger.score(Signals(tail_h, tail_h))
-        cut = float(np.quantile(trigger_scores, quantile))
+        resolution = measured(trigger_scores, trigger.score(shaken(Signals(tail_h, tail_h), seed)))
+        untriggered = math.ceil(quantile * len(trigger_scores))
+        ranked = np.sort(trigger_scores)
+        cut = cut_above(ranked, untriggered - 1, resolution) if untriggered else -math.inf
         changes = np.where(trigger_scores >= cut, answer_change(p, squeezed), 0.0)
         disagreements = prototypes.disagreement(tail_h, p.argmax(1))
         change, disagreement = Tail.fit(changes, floor=FLOOR), Tail.fit(disagreements, floor=FLOOR)
         larger = np.maximum(change.rarity(changes), disagreement.rarity(disagreements))
-        return cls(bits, trigger, cut, prototypes, change, disagreement, Tail.fit(larger))
+        return cls(bits, trigger, cut, prototypes, change, disagreement, Tail.fit(larger, resolution=NATS))
 
     def to_squeeze(self, h: NDArray[np.float32]) -> NDArray[np.bool_]:
         """bool[n]: the rows to squeeze. h: float32[n, d]."""

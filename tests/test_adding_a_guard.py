@@ -211,20 +211,18 @@ def replaced(old: str, new: str) -> Callable[[str], str]:
 
 BY_TYPE = (
     *("certified", "reason", "on_canary", "unbound", "example", "verdict", "without_answer"),
-    *("contradictions", "unreadable", "reviewer_sentence", "fit", "load", "pack", "risk", "input_only"),
+    *("contradictions", "unreadable", "reviewer_sentence", "fit", "load", "pack", "input_only"),
     *("input_columns", "answer_columns", "guard"),
 )
 BY_TEST = {
     "nothing is stored": replaced("return arrays.pack(self.name, self.stuck)", "return {}"),
     "the state is stored under another name": replaced("arrays.pack(self.name,", 'arrays.pack("other",'),
-    "the risk is another number than what serves": replaced(
-        "return self.stuck.score(rows.signals.x)", "return self.stuck.score(rows.signals.x) * 2"
+    "the score depends on the rows beside it": replaced(
+        "return [self.stuck.score(x)]", "return [self.stuck.score(x - x.mean(0))]"
     ),
-    "the risk is constant": replaced(
-        "return self.stuck.score(rows.signals.x)", "return 0 * self.stuck.score(rows.signals.x)"
-    ),
+    "the score is constant": replaced("return [self.stuck.score(x)]", "return [0 * self.stuck.score(x)]"),
     "nothing is measured": replaced("return input_scores", "return ()"),
-    "a field that moves the score is exempt": replaced('{"cuts", "budget_s"', '{"share", "cuts", "budget_s"'),
+    "a field that moves the score is exempt": replaced('{"budget_s"', '{"share", "budget_s"'),
     "a reviewer is told nothing": replaced("its values hardly differ, as from a stuck sensor", ""),
     "the example is of another kind": replaced("name: stuck, kind: stuck", "name: stuck, kind: ood"),
 }

@@ -35,7 +35,7 @@ from guards.order_statistic import certified_cut, largest_k
 SliceNames = NDArray[np.str_]
 
 
-class BudgetRefused(Exception):  # noqa: N818 (an outcome of calibration, turned into a problem by its caller)
+class BudgetRefused(Exception):
     """The rows cannot certify the budget. n: how many there are."""
 
     def __init__(self, n: int) -> None:
@@ -131,6 +131,11 @@ def certify_guards(policy: Policy, judged: Judged) -> Alarms:
     return Alarms(certify_alarms(policy, full, with_answer), certify_alarms(policy, input_only, without))
 
 
+def shifts_of(alarm: FalseAlarm | None, slices: SliceNames | None) -> F8 | float:
+    """How far each row's cut lies below `alarm.cut`: float64[n] <= 0, or 0 without slices."""
+    return slice_shifts(alarm, slices) if alarm is not None and alarm.slices and slices is not None else 0.0
+
+
 def verdicts(
     policy: Policy,
     scores: Mapping[str, F8],
@@ -142,7 +147,7 @@ def verdicts(
     joined = np.zeros(len(next(iter(scores.values()), ())), np.int8)
     if alarm is None:
         return joined
-    shifts = slice_shifts(alarm, slices) if alarm.slices and slices is not None else 0.0
+    shifts = shifts_of(alarm, slices)
     for guard in certified_guards(policy):
         if guard.enforce and guard.name in scores:
             stops = scores[guard.name] - shifts >= alarm.cut - math.log(share_of.get(guard.name, 1.0))

@@ -1,11 +1,11 @@
 """Fits the guards on held-out data and certifies their cuts.
 
-Four disjoint folds (`folds.py`) of held-out, labelled, in-distribution rows, never the training data: `fit` and
-`tail` for the guards, `cut` for the one false-alarm cut over all of them together, `risk` for the confidence
-cuts. Every fold but `fit` is judged by the guards and graphs that serve (`judge.py`), and the counts
-of the certificate are those of the compiled pipeline (`served.py`). A promise that the data cannot support is
-refused with the number of rows that suffices (`refusals.py`); one that the policy's shape cannot have is left
-out and named (`not_promised.py`).
+Four disjoint folds (`folds.py`) of held-out, labelled, in-distribution rows, never the training data: `fit`
+and `tail` for the guards, `cut` for the one false-alarm cut over all of them together, `risk` for the
+confidence cuts. Every fold but `fit` is judged by the guards and graphs that serve (`judge.py`), and the
+counts of the certificate are those of the compiled pipeline (`served.py`). A promise that the data cannot
+support is refused with the number of rows that suffices (`refusals.py`); one that the policy's shape cannot
+have is left out and named (`not_promised.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
 
 from fallbacks.predictor import LoadedModel
 from gateway.calibration.alarms import (
@@ -27,13 +26,16 @@ from gateway.calibration.alarms import (
     ladder_rows,
 )
 from gateway.calibration.attempts import record_attempt
-from gateway.calibration.folds import SEED, HeldOut, Progress, held_out
+from gateway.calibration.evidence import evidence_of
+from gateway.calibration.folds import SEED, HeldOut, Progress, held_out, read_rows
 from gateway.calibration.judge import Judged, judge, measures_on
 from gateway.calibration.ladder import AnsweredRefused, Ladder, RungRefused, certify_ladder
 from gateway.calibration.not_promised import not_promised
+from gateway.calibration.page import render_report
 from gateway.calibration.paths import LadderRows
 from gateway.calibration.refusals import Refusals
-from gateway.calibration.samples import CountedRows, row_hashes
+from gateway.calibration.row_hashes import row_hashes
+from gateway.calibration.samples import Samples
 from gateway.calibration.served import ServedRows, serve
 from gateway.calibration.statements import confidence, error_statements
 from gateway.core.decision import Verdict
@@ -43,7 +45,7 @@ from gateway.deployment.certificate import (
     GUARDS_FILE,
     Certificate,
     Digests,
-    Samples,
+    SampleCounts,
     policy_digest,
     sha256,
 )
@@ -56,9 +58,11 @@ from gateway.policy.kinds.kind import FittedGuard
 from gateway.policy.kinds.rows import FittingFolds
 from gateway.policy.schema import Policy
 
+REPORT_FILE = "calibration.html"
+
 
 def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda step: None) -> Certificate:
-    """Fits, certifies and writes `guards.npz`, `certificate.json` and the report into the deployment's folder.
+    """Fits, certifies and writes `guards.npz`, `certificate.json` and the report into the folder.
 
     What identifies models in other servers is written to `upstreams.json`, and that these rows were read to
     `var/calibrations.jsonl`.
@@ -73,7 +77,7 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
         contract = contract_of(deployment, models)
         progress("reading the data")
         held = held_out(contract, models, data, progress)
-        attempts = _record_attempt(deployment, models, held)
+        attempts = _record_attempt(deployment, models, held, data)
         try:
             found = _certify(deployment, models, held, progress)
         except ValueError as error:
@@ -84,7 +88,18 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
         served = serve(deployment.policy, artifacts, found.judged["risk"].rows)
         certificate = _with_errors(deployment.policy, certificate, found, served, attempts)
         write_upstreams(deployment, upstreams)
+        progress("writing the report")
         return _write(deployment, certificate, found)
+    finally:
+        for model in models.values():
+            model.close()
+
+
+def independent_rows(deployment: Deployment, data: Path) -> int:
+    """How many samples a file has; no model is asked. Raises as `calibrate` for what cannot be read."""
+    models = load_models(deployment, record_upstreams(deployment))
+    try:
+        return read_rows(contract_of(deployment, models), data)[2].counted
     finally:
         for model in models.values():
             model.close()
@@ -101,19 +116,21 @@ class _Certified:
     test: LadderRows
 
 
-def _record_attempt(deployment: Deployment, models: Mapping[str, LoadedModel], held: HeldOut) -> int:
+def _record_attempt(
+    deployment: Deployment, models: Mapping[str, LoadedModel], held: HeldOut, data: Path
+) -> int:
     """How many calibrations have read these rows. Recorded before a label decides anything."""
-    bound = policy_digest(deployment.policy) + "".join(model.digest for model in models.values())
-    hashes = row_hashes(held.rows.x, held.rows.y)
-    return record_attempt(deployment.var, hashes, hashlib.sha256(bound.encode()).hexdigest(), time.time())
+    parts = [policy_digest(deployment.policy), *(model.digest for model in models.values()), sha256(data)]
+    what = hashlib.sha256("".join(parts).encode()).hexdigest()
+    return record_attempt(deployment.var, row_hashes(held.rows.x, held.rows.y), what, time.time())
 
 
 def _certify(
     deployment: Deployment, models: Mapping[str, LoadedModel], held: HeldOut, progress: Progress
 ) -> _Certified:
-    """Everything that the folds decide. Raises PolicyError, or ValueError of a guard that cannot be fitted."""
+    """Everything that the folds decide. Raises PolicyError, and ValueError of a guard that cannot be fit."""
     policy, folds = deployment.policy, held.folds()
-    refusals = Refusals(deployment, held.samples.counted)
+    refusals = Refusals(deployment, held.samples)
     guards = _fit(policy, FittingFolds(folds["fit"], folds["tail"], SEED), progress)
     progress("judging the held-out rows")
     measured = measures_on(folds["fit"], guards)
@@ -153,7 +170,9 @@ def _certificate(
         schema_=2,
         deployment=policy.name,
         population=_population(samples, data.name),
-        samples=Samples(rows=samples.rows, counted=samples.counted, by=samples.by),
+        samples=SampleCounts(
+            rows=samples.rows, counted=samples.counted, by=samples.by, warning=samples.warning
+        ),
         rows=held.samples_by_fold(),
         false_alarm=alarms.full,
         without_features=alone,
@@ -166,23 +185,17 @@ def _certificate(
             policy=policy_digest(policy),
             models={name: model.digest for name, model in models.items()},
             guards="",
-            data=hashlib.sha256(data.read_bytes()).hexdigest(),
+            data=sha256(data),
         ),
     )
 
 
-def _population(samples: CountedRows, file: str) -> str:
-    match samples.by:
-        case "rows":
-            return f"rows exchangeable with the {samples.rows} labelled rows of {file}"
-        case "distinct rows":
-            return (
-                f"rows exchangeable with the {samples.counted} distinct rows among {samples.rows} of {file}"
-            )
-        case "groups":
-            return f"a row of a new group, exchangeable with the {samples.counted} groups of {file}"
-        case _:
-            assert_never(samples.by)
+def _population(samples: Samples, file: str) -> str:
+    if samples.by == "groups":
+        return f"a row of a new group, exchangeable with the {samples.counted} groups of {file}"
+    if samples.by == "rows":
+        return f"rows exchangeable with the {samples.rows} labelled rows of {file}"
+    return f"rows exchangeable with the {samples.counted} samples among the {samples.rows} rows of {file}"
 
 
 def _with_errors(
@@ -203,10 +216,13 @@ def _with_errors(
 
 
 def _write(deployment: Deployment, certificate: Certificate, found: _Certified) -> Certificate:
-    """Writes the guards, and the certificate with their digest."""
+    """Writes the guards, the certificate with their digest, and the report."""
     path = deployment.folder / GUARDS_FILE
     save_guards(path, found.guards)
     digests = certificate.digests.model_copy(update={"guards": sha256(path)})
     bound = certificate.model_copy(update={"digests": digests})
     bound.write(deployment.folder)
+    evidence = evidence_of(deployment.policy, found.judged, found.alarms, found.ladder)
+    report = render_report(bound, deployment.policy, evidence, time.time())
+    (deployment.folder / REPORT_FILE).write_text(report, "utf-8")
     return bound

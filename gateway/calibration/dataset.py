@@ -3,6 +3,10 @@
 One array a model input, under the input's name (`x` is accepted for the first), and integer labels `y`. A
 value is accepted if a request could send it: floats are rounded to the input's precision, nothing else
 changes. Text is an array of text or of byte strings, in which numpy cannot keep a NUL at the end.
+
+An array `group`, one integer or text a row, says which rows belong together, such as those of one person:
+they count as one sample (`samples.py`). In the file of a model with an input of that name, `group` is the
+input, and no array says which rows belong together.
 """
 
 from __future__ import annotations
@@ -18,9 +22,16 @@ from gateway.policy.kinds.rows import Labels
 from gateway.protocol.contract import Contract, TensorSpec
 from gateway.protocol.tensors import nearest_bf16
 
+GROUP = "group"
 
-def read(arrays: Mapping[str, NDArray[Any]], contract: Contract) -> tuple[Tensors, Labels]:
-    """The inputs by name, and the labels. Raises ValueError naming the array and the problem."""
+
+def read(
+    arrays: Mapping[str, NDArray[Any]], contract: Contract
+) -> tuple[Tensors, Labels, NDArray[Any] | None]:
+    """The inputs by name, the labels, and the group of every row where the file names it.
+
+    Raises:  ValueError naming the array and the problem.
+    """
     if "y" not in arrays:
         raise ValueError(f"y: missing, one integer label a row; the file holds {', '.join(sorted(arrays))}")
     if arrays["y"].dtype.kind not in "iu" or arrays["y"].ndim != 1:
@@ -40,7 +51,18 @@ def read(arrays: Mapping[str, NDArray[Any]], contract: Contract) -> tuple[Tensor
         if spec.bounds is not None and not ((array >= spec.bounds[0]) & (array <= spec.bounds[1])).all():
             raise ValueError(f"{name}: holds values outside {spec.bounds[0]} to {spec.bounds[1]}")
         x[spec.name] = array
-    return x, y
+    return x, y, None if GROUP in contract.inputs_by_name else _group(arrays, len(y))
+
+
+def _group(arrays: Mapping[str, NDArray[Any]], n: int) -> NDArray[Any] | None:
+    group = arrays.get(GROUP)
+    if group is None:
+        return None
+    if group.dtype.kind not in "iuUS" or group.ndim != 1:
+        raise ValueError(f"{GROUP}: is {group.dtype}{list(group.shape)}, not one integer or text a row")
+    if len(group) != n:
+        raise ValueError(f"{GROUP}: holds {len(group)} values, not one for each of {n} rows")
+    return group
 
 
 def _as_sent(name: str, values: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:

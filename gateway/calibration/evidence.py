@@ -5,13 +5,31 @@ The judged rows are those of the folds `cut` and `risk`: nothing was fitted on t
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from gateway.calibration.alarms import (
+    Alarms,
+    certified_guards,
+    joint_risk,
+    ladder_rows,
+    shares,
+    shifts_of,
+    slices_of,
+)
+from gateway.calibration.judge import Judged
+from gateway.calibration.ladder import Ladder, enforced_check
+from gateway.core.decision import VERDICT_NAMES, Verdict
 from gateway.core.rows import F8, Mask
+from gateway.deployment.slices import PROBABILITIES
+from gateway.policy.kinds.kind import CertifiedGuardKind
 from gateway.policy.kinds.rows import CalibrationRows
+from gateway.policy.schema import Policy, RungPolicy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,3 +82,48 @@ class Evidence:
     joint: F8 | None
     stopped: Mask
     by: NDArray[Any]
+
+
+def evidence_of(policy: Policy, judged: Mapping[str, Judged], alarms: Alarms, ladder: Ladder) -> Evidence:
+    """The evidence behind certified cuts. judged: the folds `tail`, `cut` and `risk`."""
+    seen = judged["cut"].beside(judged["risk"])
+    with_answer, without = (slices_of(policy, seen.rows, with_answer=one) for one in (True, False))
+    full = _shifted(seen.full, shifts_of(alarms.full, with_answer))
+    alone = _shifted(seen.input_only, shifts_of(alarms.input_only, without))
+    ends = ladder_rows(policy, seen, alarms)
+    return Evidence(
+        rows=seen.rows,
+        tail=judged["tail"].rows,
+        guards=tuple(_guard(guard, full, alone, alarms) for guard in certified_guards(policy)),
+        rungs=tuple(_rung(rung, seen.rows, ladder) for rung in policy.rungs),
+        joint=joint_risk(full, shares(policy)),
+        stopped=np.asarray(ends.verdicts > Verdict.ALLOW),
+        by=ends.answered_by(ladder.cuts),
+    )
+
+
+def _shifted(scores: Mapping[str, F8], shifts: F8 | float) -> dict[str, F8]:
+    return {name: np.asarray(one - shifts) for name, one in scores.items()}
+
+
+def _guard(
+    guard: CertifiedGuardKind, full: Mapping[str, F8], alone: Mapping[str, F8], alarms: Alarms
+) -> GuardEvidence:
+    assert alarms.full is not None
+    return GuardEvidence(
+        guard.name,
+        guard.kind,
+        VERDICT_NAMES[guard.verdict],
+        guard.enforce,
+        full[guard.name],
+        alarms.full.cut - math.log(guard.share),
+        alone.get(guard.name),
+        alarms.input_only.cut if alarms.input_only and guard.name in alone else None,
+    )
+
+
+def _rung(rung: RungPolicy, rows: CalibrationRows, ladder: Ladder) -> RungEvidence:
+    answer, check = rows.answers[rung.name], next(iter(rung.checks), None)
+    suspicion = None if check is None else check.suspicion(answer)
+    enforced = enforced_check(rung) is not None
+    return RungEvidence(rung.name, answer.get(PROBABILITIES), suspicion, ladder.own.get(rung.name), enforced)

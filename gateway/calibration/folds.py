@@ -7,8 +7,8 @@
 | `cut` | 4/15 | the false-alarm cut over all guards together; planning the confidence cuts |
 | `risk` | 1/5 | the confidence cuts, from labels |
 
-Folds are made of samples: rows of one sample (copies, or rows of one group) are in the same fold, and `cut` and
-`risk`, which certify, have one row of each.
+Folds are made of samples: rows of one sample (copies, or rows of one group) are in the same fold, and `cut`
+and `risk`, which certify, have one row of each.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import numpy as np
 
 from fallbacks.predictor import LoadedModel
 from gateway.calibration.dataset import read
-from gateway.calibration.samples import CountedRows, count_samples, one_row_of_each
+from gateway.calibration.samples import Samples, count_samples, one_row_of_each
 from gateway.core.decision import Tensors
 from gateway.core.errors import ArtifactError, Problem
 from gateway.core.rows import RowIndices, finite
-from gateway.policy.kinds.rows import CalibrationRows
+from gateway.policy.kinds.rows import CalibrationRows, Labels
 from gateway.protocol.contract import Contract
 from guards import arrays
 
@@ -42,7 +42,7 @@ class HeldOut:
     """The rows of a calibration file with every rung's answers, and what they count as."""
 
     rows: CalibrationRows
-    samples: CountedRows
+    samples: Samples
 
     def samples_by_fold(self) -> dict[str, int]:
         """How many samples each fold has."""
@@ -59,12 +59,7 @@ def held_out(
 ) -> HeldOut:
     """The rows of a file with every model's answers. Raises ArtifactError naming the file."""
     primary = next(iter(models))
-    try:
-        x, y = read(arrays.load(data), contract)
-        group = None
-        samples = count_samples(x, y, group)
-    except (OSError, ValueError) as error:
-        raise ArtifactError([Problem("", str(error), str(data))]) from error
+    x, y, samples = read_rows(contract, data)
     answers: dict[str, Tensors] = {}
     for name, model in models.items():
         progress(f"asking {name} for {len(y)} rows")
@@ -84,6 +79,15 @@ def held_out(
     return HeldOut(CalibrationRows(x, y, answers, primary, source, partial(ask, models[primary])), samples)
 
 
+def read_rows(contract: Contract, data: Path) -> tuple[Tensors, Labels, Samples]:
+    """The rows of a file, their labels, and what they count as. Raises ArtifactError naming the file."""
+    try:
+        x, y, group = read(arrays.load(data), contract)
+        return x, y, count_samples(x, y, group)
+    except (OSError, ValueError) as error:
+        raise ArtifactError([Problem("", str(error), str(data))]) from error
+
+
 def ask(model: LoadedModel, x: Tensors) -> Tensors:
     """The model's outputs for any number of rows, a chunk at a time."""
     n = len(next(iter(x.values())))
@@ -91,7 +95,7 @@ def ask(model: LoadedModel, x: Tensors) -> Tensors:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def fold_indices(samples: CountedRows) -> dict[str, RowIndices]:
+def fold_indices(samples: Samples) -> dict[str, RowIndices]:
     """Which rows are in which fold: a seeded permutation, so that the same file gives the same folds."""
     place = np.empty(samples.counted, np.intp)
     place[np.random.default_rng(SEED).permutation(samples.counted)] = np.arange(samples.counted)

@@ -37,6 +37,18 @@ class Judged:
     full: Mapping[str, F8]
     input_only: Mapping[str, F8]
 
+    def beside(self, other: Judged) -> Judged:
+        """These rows, then others judged by the same guards."""
+
+        def both(one: Mapping[str, F8], more: Mapping[str, F8]) -> dict[str, F8]:
+            return {name: np.concatenate([scores, more[name]]) for name, scores in one.items()}
+
+        return Judged(
+            self.rows.beside(other.rows),
+            both(self.full, other.full),
+            both(self.input_only, other.input_only),
+        )
+
 
 def measures_on(rows: CalibrationRows, fitted: Mapping[str, FittedGuard]) -> Measures:
     """The graphs of the fitted guards, recorded on some of these rows. Raises ValueError as `measures`."""

@@ -10,40 +10,31 @@ A rung whose check is missing or only observed answers all that reaches it: it c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
 from gateway.calibration.paths import CLOSED, NO_RUNG, OPEN, LadderRows
-from gateway.core.rows import F8, Mask
+from gateway.core.rows import Mask
 from gateway.policy.kinds import CheckPolicy
 from gateway.policy.schema import Policy, RungPolicy
-from guards.detector import I8
 from guards.selective import (
+    LEAST_MARGIN,
+    CertifiedCuts,
     Counts,
-    candidate_cuts,
-    counts_below,
-    first_candidate,
+    Labelled,
+    certified_cuts,
     margins,
     passing,
 )
 
-COMBINATIONS = 100_000
+COMBINATIONS = 40_000
 """How many combinations of the rungs' cuts are tried for `answered`, at most about."""
-LEAST_MARGIN = -3.0
-"""Standard deviations: cuts that are expected to fail by more are not tried."""
 
 
-@dataclass(frozen=True, slots=True)
-class RungCuts:
-    """The cuts of one rung, ascending. certified: those of which `selective` holds; tried: those to combine."""
-
-    certified: tuple[float, ...]
-    tried: tuple[float, ...]
-
-
-class RungRefused(Exception):  # noqa: N818 (an outcome of calibration, turned into a problem by its caller)
+class RungRefused(Exception):
     """No cut of a rung certifies its `selective_error`."""
 
     def __init__(self, rung: int, surest: Counts) -> None:
@@ -51,7 +42,7 @@ class RungRefused(Exception):  # noqa: N818 (an outcome of calibration, turned i
         self.rung, self.surest = rung, surest
 
 
-class AnsweredRefused(Exception):  # noqa: N818
+class AnsweredRefused(Exception):
     """No combination of the rungs' cuts certifies `answered_error`."""
 
     def __init__(self, surest: Counts) -> None:
@@ -81,7 +72,7 @@ def certify_ladder(policy: Policy, pilot: LadderRows, test: LadderRows) -> Ladde
 
     Args:    pilot: rows to plan on; test: rows that nothing was fitted or planned on.
     Raises:  RungRefused, AnsweredRefused.
-    Cost:    O(n log n), and some ten sums over 100,000 combinations.
+    Cost:    O(n log n), and some ten sums over 40,000 combinations.
     """
     rungs = [
         _rung_cuts(policy, depth, pilot, test) if rung.checks else None
@@ -99,8 +90,7 @@ def certify_ladder(policy: Policy, pilot: LadderRows, test: LadderRows) -> Ladde
     loosest = tuple(OPEN if cuts is None else cuts.certified[-1] for cuts in acting)
     if any(rung.wrong is None for rung in test.rungs):
         return Ladder(loosest, own, answered=False)
-    passed = _certified_combinations(policy, acting, pilot, test)
-    best = max(passed, default=None)
+    best = _loosest_combination(policy, acting, pilot, test)
     if best is None:
         if not any(acting):
             return Ladder(loosest, own, answered=False)
@@ -109,53 +99,53 @@ def certify_ladder(policy: Policy, pilot: LadderRows, test: LadderRows) -> Ladde
     return Ladder(best, own, answered=True)
 
 
-def _rung_cuts(policy: Policy, depth: int, pilot: LadderRows, test: LadderRows) -> RungCuts:
+def _rung_cuts(policy: Policy, depth: int, pilot: LadderRows, test: LadderRows) -> CertifiedCuts:
     """The cuts of one rung's check, certified while the rungs before it are gone."""
-    r, delta = policy.rungs[depth].checks[0].selective_error, policy.delta
-    suspicion, wrong = _suspicion_and_errors(pilot, depth)
-    cuts, n = candidate_cuts(suspicion), int(test.reached(depth).sum())
-    if not cuts or not n:
-        raise RungRefused(depth, Counts(0, 0))
-    expected = margins(*counts_below(suspicion, wrong, cuts), r, delta, n / len(suspicion))
-    start = first_candidate(expected)
-    tested = _each(*counts_below(*_suspicion_and_errors(test, depth), cuts[start:]))
-    certified = tuple(cuts[start + i] for i in passing(tested, r, delta))
-    if not certified:
-        raise RungRefused(depth, tested[0])
-    last = max([start, *np.flatnonzero(expected >= LEAST_MARGIN).tolist()])
-    return RungCuts(certified, cuts[start : last + 1])
+    r = policy.rungs[depth].checks[0].selective_error
+    found = certified_cuts(_reached(pilot, depth), _reached(test, depth), r, policy.delta)
+    if not found.certified:
+        raise RungRefused(depth, found.surest)
+    return found
 
 
-def _suspicion_and_errors(rows: LadderRows, depth: int) -> tuple[F8, Mask]:
-    """Of the rows that reach a rung while those before it are gone."""
+def _reached(rows: LadderRows, depth: int) -> Labelled:
+    """The rows that reach a rung while those before it are gone."""
     reached, rung = rows.reached(depth), rows.rungs[depth]
     assert rung.suspicion is not None
     assert rung.wrong is not None
-    return rung.suspicion[reached], rung.wrong[reached]
+    return Labelled(rung.suspicion[reached], rung.wrong[reached])
 
 
-def _each(accepted: I8, errors: I8) -> list[Counts]:
-    return [Counts(m, e) for m, e in zip(accepted.tolist(), errors.tolist(), strict=True)]
+def _loosest_combination(
+    policy: Policy, acting: Sequence[CertifiedCuts | None], pilot: LadderRows, test: LadderRows
+) -> tuple[float, ...] | None:
+    """The combination of the loosest first cut, then second, of which `answered` and each own statement hold.
 
-
-def _certified_combinations(
-    policy: Policy, acting: Sequence[RungCuts | None], pilot: LadderRows, test: LadderRows
-) -> Iterator[tuple[float, ...]]:
-    """Combinations of which `answered` and every rung's own statement hold, the surest on pilot rows first."""
+    Those that are surest on the pilot rows are tested first.
+    """
     r, delta = policy.answered_error, policy.delta
     grids = _grids(acting)
-    expected = margins(*pilot.counts(grids), r, delta, len(test.verdicts) / len(pilot.verdicts)).ravel()
+    scale = len(test.verdicts) / max(1, len(pilot.verdicts))
+    expected = margins(*pilot.counts(grids), r, delta, scale).ravel()
     order = np.argsort(-expected, kind="stable")[: int((expected >= LEAST_MARGIN).sum())]
     answered, errors = (counts.ravel()[order] for counts in test.counts(grids))
-    own = [None if one is None else {CLOSED, *one.certified} for one in acting]
-    for i in passing(_each(answered, errors), r, delta):
-        at = np.unravel_index(order[i], [len(grid) for grid in grids])
-        cuts = tuple(grid[j] for grid, j in zip(grids, at, strict=True))
-        if all(known is None or cut in known for cut, known in zip(cuts, own, strict=True)):
-            yield cuts
+    passed = order[: passing(answered, errors, r, delta)]
+    own = [_is_certified(grid, one) for grid, one in zip(grids, acting, strict=True)]
+    allowed = passed[reduce(np.logical_and.outer, own).ravel()[passed]]
+    if not allowed.size:
+        return None
+    at = np.unravel_index(
+        allowed.max(), [len(grid) for grid in grids]
+    )  # grids ascend: loosest first cut first
+    return tuple(grid[int(i)] for grid, i in zip(grids, at, strict=True))
 
 
-def _grids(acting: Sequence[RungCuts | None]) -> list[tuple[float, ...]]:
+def _is_certified(grid: Sequence[float], cuts: CertifiedCuts | None) -> Mask:
+    """bool[grid]: the cuts of which the rung's own statement holds, or that no row passes."""
+    return np.array([cuts is None or cut == CLOSED or cut in cuts.certified for cut in grid])
+
+
+def _grids(acting: Sequence[CertifiedCuts | None]) -> list[tuple[float, ...]]:
     """The cuts of each rung that are combined. A later rung may also stay closed; the first may not."""
     most = int(COMBINATIONS ** (1 / max(1, sum(one is not None for one in acting))))
     grids: list[tuple[float, ...]] = []
@@ -168,7 +158,7 @@ def _grids(acting: Sequence[RungCuts | None]) -> list[tuple[float, ...]]:
     return grids
 
 
-def _strictest(acting: Sequence[RungCuts | None]) -> tuple[float, ...]:
+def _strictest(acting: Sequence[CertifiedCuts | None]) -> tuple[float, ...]:
     return tuple(
         OPEN if one is None else CLOSED if depth else one.tried[0] for depth, one in enumerate(acting)
     )

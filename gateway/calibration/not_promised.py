@@ -17,7 +17,7 @@ def not_promised(policy: Policy, certificate: Certificate, forms: Collection[str
         if rung.name in certificate.selective:
             if depth:
                 yield (
-                    f"Of the rows that {rung.name} answers while an earlier rung works, nothing by themselves: "
+                    f"Of the rows that {rung.name} answers while an earlier rung works, nothing by itself: "
                     "these are the hard ones, and count in everything answered."
                 )
         elif not any(check.enforce for check in rung.checks):
@@ -26,8 +26,8 @@ def not_promised(policy: Policy, certificate: Certificate, forms: Collection[str
             yield f"Of what {rung.name} answers while the rungs before it are gone, nothing: no row passes."
     if certificate.answered is None:
         yield (
-            f"answered_error {policy.answered_error:g}: no rung has a check, and these rows do not show that so "
-            "few answers are wrong, or a model gives no probabilities."
+            "Of everything answered, nothing: no rung has a check that acts, and the rows do not show an "
+            f"error of at most {policy.answered_error:g}, or a model gives no probabilities to count by."
         )
 
 
@@ -36,9 +36,9 @@ def _of_guards(policy: Policy, certificate: Certificate, forms: Collection[str])
     for guard in guards:
         if not guard.enforce:
             yield f"{guard.name} is only observed: it stops nothing, and has its part of the budget."
-    if policy.false_alarm_by is not None and certificate.false_alarm is not None:
-        if not certificate.false_alarm.slices:
-            yield "Of single slices (false_alarm_by), nothing: too few rows for a cut each, so one holds for all."
+    alarm = certificate.false_alarm
+    if policy.false_alarm_by is not None and alarm is not None and not alarm.slices:
+        yield "Of single slices (false_alarm_by), nothing: too few rows for a cut each, so there is one cut."
     alone = certificate.without_features
     if guards and (alone is None or not alone.promised):
         kept = assumed_without_primary(policy, forms) >= Verdict.DEFER

@@ -1,12 +1,13 @@
 """Where each row ends, as columns: the rule of `core/pipeline.py` for thousands of rows and many cuts.
 
-Calibration needs the ends for every candidate cut, which the pipeline itself would be too slow for. The ends at
-the cuts that are chosen are then taken from the compiled pipeline (`served.py`), so this only plans.
+Calibration needs the ends for every candidate cut, which the pipeline itself would be too slow for. The ends
+at the cuts that are chosen are then taken from the compiled pipeline (`served.py`), so this only plans.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +22,8 @@ from guards.detector import I8
 
 NO_RUNG = -1
 RungIndex = NDArray[np.int64]
-CLOSED, OPEN = -math.inf, math.inf
-"""A cut that no row passes, and one that every row passes: a rung without an enforced check."""
+CLOSED, OPEN = -sys.float_info.max, math.inf
+"""A cut that no row passes, finite as a certificate stores it; and one that every row passes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,6 +10,7 @@ from gateway.calibration.rows_needed import (
     rows_for_error,
     supported_error,
 )
+from gateway.calibration.samples import Samples
 from gateway.core.errors import PolicyError
 from gateway.deployment.deployment import Deployment
 from gateway.policy.locate import Loc
@@ -21,15 +22,15 @@ class Refusals:
     """Makes the errors of one calibration. samples: of the whole file."""
 
     deployment: Deployment
-    samples: int
+    samples: Samples
 
     def budget(self, cut_rows: int) -> PolicyError:
         """The false-alarm budget is too small for the file."""
         policy = self.deployment.policy
         needed = rows_for_budget(policy.false_alarm_budget, policy.delta)
         what = (
-            f"{policy.false_alarm_budget:g} at confidence {1 - policy.delta:g} takes {needed} independent rows, "
-            f"and the file has {self.samples}: give more rows, or a budget of at least "
+            f"{policy.false_alarm_budget:g} at confidence {1 - policy.delta:g} takes {needed} independent "
+            f"rows in the file, and it has {self.samples.counted}: give more, or a budget of at least "
             f"{least_budget(cut_rows, policy.delta):g}"
         )
         return self._error(("false_alarm_budget",), what)
@@ -54,21 +55,21 @@ class Refusals:
     def _error_promise(self, r: float, surest: Counts, field: str) -> str:
         delta = self.deployment.policy.delta
         if surest.accepted < accepted_needed(0, r, delta):
-            needed = rows_for_error(r, delta, 0.0)
-            found = f"only {surest.accepted} of them" if surest.accepted else "none of them"
+            needed, has = rows_for_error(r, delta, 0.0), self.samples.counted
             return (
-                f"{r:g} takes at least {needed} independent rows in the file even if no answer is wrong, and it "
-                f"has {self.samples}, of which a fifth tests this and {found} could be accepted: give more rows, "
-                f"or a larger {field}"
+                f"{r:g} takes at least {needed} independent rows in the file even if no answer is wrong. It "
+                f"has {has}, a fifth of which tests this, and {surest.accepted} of them are accepted at the "
+                f"surest cut: give more rows, or a larger {field}"
             )
         share = surest.errors / surest.accepted
         what = (
-            f"{r:g} is not kept: of the {surest.accepted} surest answers that test it {surest.errors} are wrong "
-            f"({share:.2%}); these rows support {field}: {supported_error(surest, delta):g}"
+            f"{r:g} is not kept: of the {surest.accepted} surest answers that test it {surest.errors} are "
+            f"wrong ({share:.2%}). These rows support {field}: {supported_error(surest, delta):g}"
         )
         if share < r:
-            what += f", and about {rows_for_error(r, delta, share)} rows in the file would certify {r:g}"
+            what += f"; about {rows_for_error(r, delta, share)} rows in the file would certify {r:g}"
         return what
 
     def _error(self, at: Loc, what: str) -> PolicyError:
-        return PolicyError([self.deployment.problem(at, what)])
+        warning = f". {self.samples.warning}" if self.samples.warning else ""
+        return PolicyError([self.deployment.problem(at, what + warning)])

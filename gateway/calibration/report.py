@@ -1,38 +1,96 @@
-"""A certificate as a table for the terminal."""
+"""A certificate, and the plan of a calibration, as tables for the terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich.markup import escape
 from rich.table import Table
 
-from gateway.deployment.certificate import Certificate, FalseAlarm, Selective
+from gateway.calibration.rows_needed import rows_for_budget, rows_for_error
+from gateway.deployment.certificate import Certificate
+from gateway.deployment.promises import confidence_sentence, promises
+from gateway.policy.schema import Policy
+
+BUDGETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+ERRORS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
 
 
 def certificate_table(certificate: Certificate) -> Table:
-    """The statements of the certificate, one a row."""
-    table = Table(title=f"{certificate.deployment}: what is certified, for {certificate.population}")
+    """The promises of the certificate, one a row, with what holds of all of them and what is not promised."""
+    table = Table(
+        title=f"{certificate.deployment}: what is promised, for {certificate.population}",
+        caption="\n".join(_caption(certificate)),
+        caption_justify="left",
+    )
     for column in ("promise", "at most", "confidence", "from", "cut"):
         table.add_column(column)
-    for what, alarm in (
-        ("good rows stopped by the guards", certificate.false_alarm),
-        ("the same, while the primary is gone", certificate.without_features),
-    ):
-        if alarm is not None:
-            table.add_row(what, *_alarm(alarm))
-    for rung, selective in certificate.selective.items():
-        table.add_row(
-            f"wrong among what {rung} answers ({selective.coverage:.0%} of rows)", *_selective(selective)
-        )
-    if certificate.answered is not None:
-        total = certificate.answered
-        table.add_row(f"wrong among everything answered ({total.coverage:.0%} of rows)", *_selective(total))
+    for one in promises(certificate):
+        table.add_row(one.what, f"{one.at_most:.2%}", f"{one.confidence:.4g}", one.evidence, f"{one.cut:.4g}")
     return table
 
 
-def _alarm(alarm: FalseAlarm) -> tuple[str, str, str, str]:
-    source = f"{alarm.k} of {alarm.n} rows above the cut"
-    return f"{alarm.budget:.1%}", f"{1 - alarm.delta:.0%}", source, f"{alarm.cut:.3f} nats"
+def _caption(certificate: Certificate) -> Iterator[str]:
+    yield confidence_sentence(certificate)
+    if certificate.samples.warning:
+        yield f"[bold yellow]{escape(certificate.samples.warning)}[/]"
+    if certificate.not_promised:
+        yield "Not promised:"
+        yield from (escape(f"- {one}") for one in certificate.not_promised)
 
 
-def _selective(selective: Selective) -> tuple[str, str, str, str]:
-    source = f"{selective.errors} wrong of {selective.accepted}"
-    return f"{selective.risk:.1%}", f"{1 - selective.delta:.0%}", source, f"{selective.cut:.4f}"
+@dataclass(frozen=True, slots=True)
+class PlannedPromise:
+    """One promise and the independent rows that it takes in the whole file.
+
+    rows: if no answer is wrong; rows_half_wrong: if half of what is promised is, None for false alarms.
+    asked: the policy asks for it; enough: whether the file has `rows`, None without a file.
+    """
+
+    promise: str
+    at_most: float
+    rows: int
+    rows_half_wrong: int | None
+    asked: bool
+    enough: bool | None
+
+
+def plan_rows(policy: Policy, samples: int | None) -> list[PlannedPromise]:
+    """Which promise takes how many rows. samples: the independent rows of a file, None without one."""
+    delta = policy.delta
+    budgets = {policy.false_alarm_budget} if any(guard.certified for guard in policy.guards) else set()
+    errors = {check.selective_error for rung in policy.rungs for check in rung.checks} | {
+        policy.answered_error
+    }
+
+    def planned(what: str, share: float, rows: int, half: int | None, asked: bool) -> PlannedPromise:
+        return PlannedPromise(what, share, rows, half, asked, None if samples is None else samples >= rows)
+
+    return [
+        planned("good rows stopped", a, rows_for_budget(a, delta), None, a in budgets)
+        for a in sorted({*BUDGETS, *budgets})
+    ] + [
+        planned(
+            "answers wrong", r, rows_for_error(r, delta, 0.0), rows_for_error(r, delta, r / 2), r in errors
+        )
+        for r in sorted({*ERRORS, *errors})
+    ]
+
+
+def plan_table(policy: Policy, samples: int | None) -> Table:
+    """The plan for the terminal."""
+    has = "" if samples is None else f"; the file has {samples}"
+    table = Table(
+        title=f"{policy.name}: independent rows that a calibration file needs{has}",
+        caption="For answers, rows: if none is wrong and all are accepted. Half wrong: if half of what is "
+        "promised is wrong; nine calibrations in ten pass. Where a check rejects half, twice as many.",
+        caption_justify="left",
+    )
+    for column in ("promise", "at most", "rows", "rows, half wrong", ""):
+        table.add_column(column, justify="right" if column.startswith("rows") else "left")
+    for one in plan_rows(policy, samples):
+        notes = ["in the policy"] * one.asked + ["too few rows"] * (one.enough is False)
+        half = "" if one.rows_half_wrong is None else f"{one.rows_half_wrong}"
+        table.add_row(one.promise, f"{one.at_most:.3%}", f"{one.rows}", half, ", ".join(notes))
+    return table

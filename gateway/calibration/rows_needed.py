@@ -35,8 +35,8 @@ def least_budget(cut_rows: int, delta: float) -> float:
 def rows_for_error(r: float, delta: float, wrong: float) -> int:
     """Rows of a file that certify an error of r, if a share `wrong` < r of all answers is wrong.
 
-    Every answer counts as accepted: where a cut rejects many of them, it takes as many more. For `wrong` above
-    0 the number that nine calibrations in ten pass with, by the normal approximation of `margins`.
+    Every answer counts as accepted: where a cut rejects many of them, it takes as many more. For `wrong`
+    above 0 the number that nine calibrations in ten pass with, by the normal approximation of `margins`.
     """
     if not wrong:
         return file_rows("risk", accepted_needed(0, r, delta))

@@ -1,13 +1,14 @@
 """Where held-out rows end when the compiled pipeline decides them, with every model and without the primary.
 
-The certificate's counts are taken from here: what is certified is what is served. Every part has a minute, so
-that the counts do not depend on how busy this machine is, and models are asked without their circuit breakers.
+The certificate's counts are taken from here: what is certified is what is served. Every part has a minute,
+so that the counts do not depend on how busy this machine is, and models are asked without circuit breakers.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,7 +76,8 @@ def serve(policy: Policy, artifacts: Artifacts, rows: CalibrationRows) -> Served
             tuple([await _decide(_without(pipeline, guards, models, d), rows) for d in range(len(models))])
         )
 
-    return asyncio.run(decide_all())
+    with ThreadPoolExecutor(1) as thread:  # the caller may have a loop of its own
+        return thread.submit(asyncio.run, decide_all()).result()
 
 
 def _without(pipeline: Pipeline, guards: Any, models: Sequence[LoadedModel], gone: int) -> Pipeline:

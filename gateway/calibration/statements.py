@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from gateway.calibration.ladder import Ladder, enforced_check
-from gateway.calibration.paths import NO_RUNG, LadderRows, RungIndex
+from gateway.calibration.paths import NO_RUNG, OPEN, LadderRows, RungIndex
 from gateway.calibration.served import ServedRows
 from gateway.core.decision import Verdict
 from gateway.core.errors import ArtifactError, Problem
@@ -50,7 +48,7 @@ def _answered(policy: Policy, ladder: Ladder, test: LadderRows, by: RungIndex) -
     if not ladder.answered:
         return None
     counts = Counts(int((by != NO_RUNG).sum()), int(test.wrong(by).sum()))
-    loosest = max((cut for cut in ladder.cuts if np.isfinite(cut)), default=1.0)
+    loosest = max((cut for cut in ladder.cuts if cut != OPEN), default=1.0)
     reach = int((test.verdicts <= Verdict.DEGRADE).sum())
     return _selective(policy, policy.answered_error, counts, reach, loosest, [])
 

@@ -122,18 +122,30 @@ def check(folder: Folder, as_json: AsJson = False) -> None:
 @app.command()
 def calibrate(
     folder: Folder,
-    data: Annotated[Path, typer.Option(help="Held-out rows: an .npz with the model's inputs (or x) and y.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Held-out rows: an .npz with the model's inputs (or x), y, maybe group."),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say which promise takes how many rows; --data is optional.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fits the guards on held-out data and writes artefacts and certificate."""
+    """Fits the guards on held-out data and writes artefacts, certificate and report."""
     from rich.console import Console
     from rich.status import Status
 
+    from gateway.calibration.calibrate import REPORT_FILE
     from gateway.calibration.calibrate import calibrate as run
     from gateway.calibration.report import certificate_table
     from gateway.deployment.deployment import Deployment
 
     console = Console(stderr=as_json)
+    if plan:
+        _plan(folder, data, as_json)
+        return
+    if data is None:
+        _exit_with_usage_error("--data: is missing; give held-out rows, or --plan to see how many it takes")
     try:
         with Status("loading", console=console) as status:
             certificate = run(Deployment.read(folder), data, status.update)
@@ -141,8 +153,28 @@ def calibrate(
         _exit_with_problems(error, as_json)
     if as_json:
         print_line(certificate.model_dump_json(by_alias=True))
+        return
+    console.print(certificate_table(certificate))
+    console.print(f"report: {folder / REPORT_FILE}", soft_wrap=True)
+
+
+def _plan(folder: Path, data: Path | None, as_json: bool) -> None:
+    """Prints which promise takes how many rows."""
+    from rich.console import Console
+
+    from gateway.calibration.calibrate import independent_rows
+    from gateway.calibration.report import plan_rows, plan_table
+    from gateway.deployment.deployment import Deployment
+
+    try:
+        deployment = Deployment.read(folder)
+        samples = None if data is None else independent_rows(deployment, data)
+    except Problems as error:
+        _exit_with_problems(error, as_json)
+    if as_json:
+        print_line(json.dumps([asdict(one) for one in plan_rows(deployment.policy, samples)]))
     else:
-        console.print(certificate_table(certificate))
+        Console().print(plan_table(deployment.policy, samples))
 
 
 @app.command()

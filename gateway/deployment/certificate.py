@@ -72,12 +72,13 @@ class Selective(Strict):
     while_gone: list[str]
 
 
-class Samples(Strict):
-    """What the data's rows count as. by: `rows`, `distinct rows` or `groups` (the array `group`)."""
+class SampleCounts(Strict):
+    """What the data's rows count as: by rows, by equal copies of them, or by the file's groups."""
 
     rows: int
     counted: int
-    by: Literal["rows", "distinct rows", "groups"]
+    by: Literal["rows", "equal copies", "distinct rows", "groups"]
+    warning: str | None
 
 
 class Confidence(Strict):
@@ -115,7 +116,7 @@ class Certificate(Strict, populate_by_name=True):
     schema_: Annotated[Literal[2], BeforeValidator(refuse_bool), Field(alias="schema")]
     deployment: str
     population: str
-    samples: Samples
+    samples: SampleCounts
     rows: dict[str, int]
     false_alarm: FalseAlarm | None
     without_features: FalseAlarm | None

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from fallbacks.predictor import LoadedModel
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
+from gateway.deployment.slices import PROBABILITIES
 from gateway.policy.locate import closest
-from gateway.policy.schema import OipPolicy
+from gateway.policy.schema import InputSlices, OipPolicy
 from gateway.protocol.contract import ONNX_PLATFORM, UPSTREAM_PLATFORM, Contract, TensorSpec
 
 
@@ -17,7 +18,7 @@ def contract_of(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Co
     policy = deployment.policy
     primary = models[policy.rungs[0].name]
     problems = list(_rungs_that_differ(deployment, models)) or list(_wrong_labels(deployment, primary))
-    problems += _unknown_inputs(deployment, primary)
+    problems += [*_unknown_inputs(deployment, primary), *_unknown_slices(deployment, primary)]
     if problems := problems or list(_unreadable(deployment, models)):
         raise PolicyError(problems)
     ranges = {name: (r.low, r.high) for name, r in policy.inputs.items()}
@@ -72,6 +73,22 @@ def _unknown_inputs(deployment: Deployment, primary: LoadedModel) -> Iterator[Pr
     for name in deployment.policy.inputs.keys() - known:
         what = "is not an input of the first rung"
         yield deployment.problem(("inputs", name), what, closest(name, known))
+
+
+def _unknown_slices(deployment: Deployment, primary: LoadedModel) -> Iterator[Problem]:
+    """Slices of rows by what the models do not take or give."""
+    by = deployment.policy.false_alarm_by
+    if isinstance(by, InputSlices):
+        known = {spec.name: spec for spec in primary.inputs}
+        at = ("false_alarm_by", "input")
+        if by.input not in known:
+            what = f"{by.input!r} is not an input of the first rung"
+            yield deployment.problem(at, what, closest(by.input, set(known)))
+        elif any(size != 1 for size in known[by.input].shape[1:]):
+            yield deployment.problem(at, f"{by.input!r} has more than one value a row")
+    elif by is not None and PROBABILITIES not in {spec.name for spec in primary.outputs}:
+        what = f"the first rung has no output named {PROBABILITIES}, so no class is predicted"
+        yield deployment.problem(("false_alarm_by",), what)
 
 
 def _unreadable(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Iterator[Problem]:

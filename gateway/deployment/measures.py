@@ -70,7 +70,11 @@ class Measures:
 
     def _input(self, batch: Batch) -> Tensors:
         """The input that guards read, as float32 whatever the model's datatype."""
-        return {"x": np.asarray(batch.inputs[self.source], np.float32)}
+        x = batch.inputs[self.source]
+        if x.dtype != np.float64:
+            return {"x": np.asarray(x, np.float32)}
+        with np.errstate(over="ignore"):  # infinite, as when the guards were fitted
+            return {"x": x.astype(np.float32)}
 
 
 def measures(model: str, source: str, guards: Mapping[str, FittedGuard], example: Tensors) -> Measures:

@@ -9,8 +9,13 @@ from gateway.deployment.certificate import Certificate, FalseAlarm, Selective
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """One statement of a certificate. at_most: a share; evidence: what it was certified from."""
+    """One statement of a certificate.
 
+    field: of the certificate, as `false_alarm` or `selective.small`; at_most: a share; evidence: what it was
+    certified from.
+    """
+
+    field: str
     what: str
     at_most: float
     confidence: float
@@ -19,47 +24,40 @@ class Promise:
 
     def sentence(self) -> str:
         """The statement in one sentence."""
-        return (
-            f"At most {_percent(self.at_most)} of {self.what}, with {_percent(self.confidence)} confidence."
-        )
+        share, sure = _percent(self.at_most), _percent(self.confidence)
+        return f"At most {share} of {self.what}, with {sure} confidence."
 
 
 def promises(certificate: Certificate) -> list[Promise]:
     """Every statement: of the guards, of each rung, of everything answered."""
-    alarms = (
-        (certificate.false_alarm, "good rows are stopped by the guards together"),
-        (certificate.without_features, "good rows are stopped by the guards while the primary is gone"),
-    )
-    found = [of_alarm(alarm, what) for alarm, what in alarms if alarm and alarm.promised]
-    found += [of_rung(name, selective) for name, selective in certificate.selective.items()]
+    found: list[Promise] = []
+    stopped = "good rows are stopped by the guards"
+    for field, alarm, what in (
+        ("false_alarm", certificate.false_alarm, f"{stopped} together"),
+        ("without_features", certificate.without_features, f"{stopped} while the primary is gone"),
+    ):
+        if alarm is not None and alarm.promised:
+            found.append(_of_alarm(field, what, alarm))
+    for name, one in certificate.selective.items():
+        when = f" while {' and '.join(one.while_gone)} is gone" if one.while_gone else ""
+        found.append(_of_selective(f"selective.{name}", f"what {name} answers{when} is wrong", one))
     if certificate.answered is not None:
-        found.append(of_answered(certificate.answered))
+        what = "everything answered is wrong, while every model works"
+        found.append(_of_selective("answered", what, certificate.answered))
     return found
 
 
-def of_alarm(alarm: FalseAlarm, what: str) -> Promise:
-    """A promise about the guards."""
+def _of_alarm(field: str, what: str, alarm: FalseAlarm) -> Promise:
     evidence = f"{alarm.k} of {alarm.n} rows above the cut"
     if alarm.slices:
         evidence += f", in {len(alarm.slices)} slices with a cut each"
         what += ", and of each slice"
-    return Promise(what, alarm.budget, 1 - alarm.delta, evidence, alarm.cut)
+    return Promise(field, what, alarm.budget, 1 - alarm.delta, evidence, alarm.cut)
 
 
-def of_rung(name: str, selective: Selective) -> Promise:
-    """A promise about one rung's answers."""
-    when = f" while {' and '.join(selective.while_gone)} is gone" if selective.while_gone else ""
-    return _of_selective(f"what {name} answers{when} is wrong", selective)
-
-
-def of_answered(selective: Selective) -> Promise:
-    """The promise about all rungs together."""
-    return _of_selective("everything answered is wrong, while every model works", selective)
-
-
-def _of_selective(what: str, selective: Selective) -> Promise:
+def _of_selective(field: str, what: str, selective: Selective) -> Promise:
     evidence = f"{selective.errors} wrong of {selective.accepted}, {selective.coverage:.0%} of rows"
-    return Promise(what, selective.risk, 1 - selective.delta, evidence, selective.cut)
+    return Promise(field, what, selective.risk, 1 - selective.delta, evidence, selective.cut)
 
 
 def confidence_sentence(certificate: Certificate) -> str:

@@ -214,10 +214,10 @@ class Policy(Strict):
     """The share of good rows that all certified guards together may stop. `gateway calibrate` certifies it,
     and refuses a budget that the held-out rows cannot support. A budget of 0.02 takes about 1,000 rows."""
     false_alarm_by: Literal["predicted_class"] | InputSlices | None = None
-    """Which rows get a false-alarm cut of their own, so that the budget holds for each slice of the rows and not
-    only on average: those of each class that the primary predicts (`predicted_class`), or of each value of an
-    input (`{input: NAME}`). Slices with too few held-out rows share one cut. While the primary is gone there is
-    no predicted class: one cut then holds for all rows. Without it there is one cut."""
+    """Which rows get a false-alarm cut of their own, so that the budget holds for each slice of the rows and
+    not only on average: those of each class that the primary predicts (`predicted_class`), or of each value
+    of an input (`{input: NAME}`). Slices with too few held-out rows share one cut. While the primary is gone
+    no class is predicted: one cut then holds for all rows. Without this field there is one cut."""
     answered_error: Share
     """The share of all answers that may be wrong while every model works, rungs without a check included.
     Certified on held-out rows; where no rung has a check and the rows do not show it, nothing is promised."""

@@ -69,15 +69,14 @@ async def test_status_as_json_agrees_with_the_metrics(tmp_path: Path) -> None:
         assert fields["policy"] == one.gateway.loaded.tag and fields["mode"] == "enforce"
         ood = next(guard for guard in fields["guards"] if guard["name"] == "ood")
         assert sum(ood["verdicts"].values()) == len(ends) and ood["verdicts"]["defer"] > 0
-        certified = one.gateway.loaded.artifacts.certificate.false_alarm
-        assert certified is not None
         assert ood["promise"] == (
-            "All guards together stop at most 2 % of good requests, with 95 % confidence; "
-            f"cut from {count(certified.n)} held-out rows."
+            "At most 2 % of good rows are stopped by the guards together, with 95 % confidence."
         )
+        assert fields["confidence"].startswith("Each promise alone holds with 95 %")
+        assert "at least 75 %" in fields["confidence"]
         primary = fields["rungs"][0]
         assert primary["breaker"] == {"closed": 1} and primary["answered"] == ends.count("served")
-        assert primary["promise"].startswith("At most 2 % of what it answers is wrong, with 95 %")
+        assert primary["promise"].startswith("At most 2 % of what primary answers is wrong, with 95 %")
         assert fields["review"]["waiting"] == ends.count("deferred")
         assert [replica["answers"] for replica in fields["replicas"]] == [True]
 
@@ -90,7 +89,7 @@ async def test_status_is_a_page_for_browsers(tmp_path: Path) -> None:
         await one.decide(np.concatenate([GOOD, ODD]))
         one.gateway.loaded.breakers["small"].isolate()
         text = (await one.browser.get("/status")).text
-        for expected in ("letters", "80 since start", "taken out by hand", "stop at most 2 %", "Isolate"):
+        for expected in ("letters", "80 since start", "taken out by hand", "At most 2 %", "Isolate"):
             assert expected in text
         assert 'formaction="/rungs/small/restore"' in text
         assert (await one.browser.get("/status?format=json")).json()["deployment"] == "letters"

@@ -233,19 +233,27 @@ def test_a_budget_that_the_data_cannot_support_is_refused_with_the_rows_that_wou
     assert problem.field == "false_alarm_budget"
     assert problem.file == str(folder / "gateway.yaml")
     assert "false_alarm_budget: 0.001" in (folder / "gateway.yaml").read_text().splitlines()[problem.line - 1]
-    assert "1600 samples cannot certify" in problem.what
-    rows = int(re.findall(r"(\d+) would do", problem.what)[0])
-    assert (1 - 0.001) ** rows <= 0.05 < (1 - 0.001) ** (rows - 1)
+    rows, has, least = re.findall(r"takes (\d+) .* has (\d+): .* at least ([0-9.]+)$", problem.what)[0]
+    assert int(has) == 6000
+    in_cut = int(int(rows) * 4 / 15)
+    assert (1 - 0.001) ** in_cut <= 0.05 < (1 - 0.001) ** (in_cut - 1)
+    edit(folder, ("false_alarm_budget: *", f"false_alarm_budget: {least}"), *LENIENT)
+    certified = calibrate(Deployment.read(folder), data / "calibration.npz").false_alarm
+    assert certified is not None
+    assert certified.budget == float(least), "what a refusal recommends must be possible"
 
 
 def test_a_selective_error_that_the_data_cannot_support_is_refused_with_the_rows_that_would(
     data: Path, tmp_path: Path
 ) -> None:
     folder = letters(tmp_path, LEAN, (CHECK + "*", CHECK + "0.0005"))
-    problem = refusal(folder, data / "calibration.npz")
-    assert "cannot certify an error of 0.0005" in problem.what
-    rows = int(re.findall(r"(\d+) accepted and none wrong would do", problem.what)[0])
-    assert (1 - 0.0005) ** rows <= 0.05 < (1 - 0.0005) ** (rows - 1)
+    problem = refusal(folder, data / "calibration.npz", PolicyError)
+    assert problem.field == "rungs[0].checks[0].selective_error"
+    assert "0.0005" in (folder / "gateway.yaml").read_text().splitlines()[problem.line - 1]
+    rows, has = re.findall(r"takes at least (\d+) .* has (\d+), a fifth", problem.what)[0]
+    assert int(has) == 6000
+    tests = int(int(rows) / 5)
+    assert (1 - 0.0005) ** tests <= 0.05 < (1 - 0.0005) ** (tests - 1)
 
 
 def test_the_smallest_deployment_of_the_readme_needs_about_a_thousand_rows(
@@ -456,8 +464,11 @@ def test_it_says_how_far_it_is(held: tuple[Array, Array], tmp_path: Path) -> Non
         "asking primary for 1200 rows",
         "asking small for 1200 rows",
         "fitting ood",
+        "judging the held-out rows",
         "certifying the false-alarm cut",
         "certifying the confidence cuts",
+        "serving the held-out rows",
+        "writing the report",
     ]
 
 

@@ -97,6 +97,9 @@ MATTERS = {
     "what takes over without features": ("without_features: input_only", "without_features: defer"),
     "the share of a guard": ("kind: ood\n", "kind: ood\n    share: 0.5\n"),
     "the name of a guard": ("name: ood", "name: novelty"),
+    "whether a guard acts": ("kind: ood\n", "kind: ood\n    enforce: false\n"),
+    "where a cut leads": ("{defer: certified}", "{refuse: certified}"),
+    "a cut for each class": ("answered_error:", "false_alarm_by: predicted_class\nanswered_error:"),
     "a rung's file": ("path: fallback.onnx", "path: ./fallback.onnx"),
     "the deployment": ("name: letters", "name: capitals"),
 }
@@ -122,7 +125,6 @@ def test_a_certified_guard_may_not_be_dropped(tmp_path: Path) -> None:
 DOES_NOT_MATTER = {
     "the capacity of the review queue": ("capacity: *", "capacity: 3"),
     "the rate": ("per_s: *, burst: *", "per_s: 1, burst: 2"),
-    "a guard that is only observed": ("kind: ood\n", "kind: ood\n    enforce: false\n"),
     "a rate that is only observed": ("kind: rate,", "kind: rate, enforce: false,"),
     "observing everything": ('version: "1"', 'version: "1"\nmode: observe'),
     "the version": ('version: "1"', 'version: "2"'),
@@ -130,7 +132,6 @@ DOES_NOT_MATTER = {
     "what happens on an error": ("on_error: allow", "on_error: refuse"),
     "what a caller sees": ("{rounded: 2}", "label"),
     "the labels": ("labels: [A,", "labels: [Ah,"),
-    "where a cut leads": ("{defer: certified}", "{refuse: certified}"),
 }
 
 
@@ -171,7 +172,7 @@ def test_a_folder_in_place_of_the_certificate_is_refused(tmp_path: Path) -> None
 
 
 BY_HAND: dict[str, Callable[[dict[str, Any]], object]] = {
-    "another schema": lambda c: c.update(schema=2),
+    "another schema": lambda c: c.update(schema=1),
     "no schema": lambda c: c.pop("schema"),
     "an unknown field": lambda c: c.update(signature="x"),
     "an unknown field inside": lambda c: c["false_alarm"].update(sigma=2),

@@ -25,7 +25,7 @@ from gateway.policy.schema import Policy
 from gateway.serving.review import NoReview
 from guards.rate import RateGuard
 from guards.squeeze import Squeeze, SqueezeGuard
-from tests.support.deployments import batch_of, clean_rows, letters, run
+from tests.support.deployments import batch_of, clean_rows, letters, rebound, run
 
 
 @contextmanager
@@ -95,8 +95,9 @@ def test_the_input_only_form_reads_no_model_and_the_full_form_does(tmp_path: Pat
 
 @pytest.mark.parametrize("verdict", [Verdict.DEGRADE, Verdict.DEFER, Verdict.REFUSE])
 def test_a_cut_leads_where_the_policy_says(tmp_path: Path, verdict: Verdict) -> None:
-    change = ("{defer: certified}", f"{{{verdict.name.lower()}: certified}}")
-    stage = ood_of(compiled(letters(tmp_path, change)))
+    folder = letters(tmp_path)
+    rebound(folder, ("{defer: certified}", f"{{{verdict.name.lower()}: certified}}"))
+    stage = ood_of(compiled(folder))
     assert set(stage.full.cuts) == {verdict}
     assert isinstance(stage.without_features, Stage)
     assert set(stage.without_features.cuts) == {verdict}

@@ -169,7 +169,7 @@ def spec(datatype: str, name: str = "a", *shape: int) -> TensorSpec:
 def test_held_out_values_are_read_as_the_wire_would_bring_them(
     datatype: str, held: Array, read_as: list[Any]
 ) -> None:
-    x, _ = read({"a": held, "y": np.zeros(2, int)}, contract(spec(datatype)))
+    x, _, _ = read({"a": held, "y": np.zeros(2, int)}, contract(spec(datatype)))
     assert x["a"].dtype == DATATYPES[datatype].dtype
     assert x["a"].tolist() == read_as
 
@@ -200,7 +200,7 @@ def test_held_out_values_that_the_protocol_cannot_carry_are_reported(
 
 def test_x_stands_for_the_first_input_unless_another_has_that_name() -> None:
     held = {"x": np.zeros(2, np.float32), "b": np.array(["s", "t"]), "y": np.zeros(2, int)}
-    x, _ = read(held, contract(spec("FP32", "a"), spec("BYTES", "b")))
+    x, _, _ = read(held, contract(spec("FP32", "a"), spec("BYTES", "b")))
     assert {name: array.tolist() for name, array in x.items()} == {"a": [0.0, 0.0], "b": [b"s", b"t"]}
     with pytest.raises(ValueError, match="a: missing; the file holds b, x, y"):
         read(held, contract(spec("FP32", "a"), spec("FP32", "x")))

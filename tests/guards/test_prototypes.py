@@ -34,6 +34,12 @@ def test_one_prototype_a_distinct_row_if_there_are_few() -> None:
     assert np.sort(centres[:, 0]).tolist() == [0, 1, 2]
 
 
+def test_rows_that_differ_by_rounding_are_one_prototype() -> None:
+    x = np.repeat(np.arange(3.0)[:, None], 20, 0) + 1e-8 * np.random.default_rng(0).uniform(-1, 1, (60, 1))
+    centres, _ = prototypes(x, np.zeros(60, np.int64), 10, 0)
+    assert np.sort(centres[:, 0]).round(6).tolist() == [0, 1, 2]
+
+
 def test_far_groups_each_get_their_own() -> None:
     groups = np.array([[0.0, 0], [100, 0], [0, 100], [100, 100], [50, 300]])
     x = np.concatenate([g + RNG.standard_normal((40, 2)) for g in groups])

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guards.atoms import Resolution
 from guards.rarity import KNOTS, Composite, Tail, blend
 from guards.rows import F8
 
@@ -102,6 +103,41 @@ def test_the_floor_sets_what_one_nat_costs_where_good_rows_never_differ() -> Non
     assert Tail.fit(spread, floor=0.02).scale == Tail.fit(spread).scale
 
 
+def noisy_levels(noise: float, rare: float = 0.02) -> F8:
+    """1000 scores on the levels 0, 1, 2 and, for a share `rare`, 3, each off by at most `noise`."""
+    rng = np.random.default_rng(4)
+    chance = [0.6 - rare, 0.3, 0.1, rare]
+    return rng.choice(4, 1000, p=chance) + noise * rng.uniform(-1, 1, 1000)
+
+
+@pytest.mark.parametrize("rare", [0.02, 0.2])
+@pytest.mark.parametrize("noise", [0.0, 1e-15, 1e-9, 1e-7])
+def test_noise_in_the_last_digits_makes_no_knots_and_moves_no_rarity(noise: float, rare: float) -> None:
+    exact, tail = Tail.fit(noisy_levels(0.0, rare)), Tail.fit(noisy_levels(noise, rare))
+    assert len(tail.values) == len(exact.values) <= 4
+    others = noisy_levels(-noise, rare)
+    np.testing.assert_allclose(tail.rarity(others), exact.rarity(noisy_levels(0.0, rare)), atol=0.01)
+
+
+def test_scores_that_hardly_differ_get_a_tail_of_ten_tolerances() -> None:
+    constant = 7 + 1e-12 * np.random.default_rng(0).standard_normal(1000)
+    tail = Tail.fit(constant)
+    assert len(tail.values) == 1
+    assert tail.rarity(7 + np.array([1e-7, -1e-7])).max() < 0.01
+    wide = Tail.fit(1e6 * constant, resolution=Resolution(100.0, 0.0))
+    assert wide.scale == 1000.0
+    assert wide.rarity(np.array([7e6 + 50.0]))[0] == pytest.approx(0.05, abs=1e-3)
+
+
+def test_the_resolution_of_each_score_of_a_composite_is_measured() -> None:
+    rng = np.random.default_rng(0)
+    unit = 1e4 * rng.integers(0, 3, 1000).astype(np.float64)
+    shaken = unit + rng.uniform(-1, 1, 1000)
+    composite = Composite.fit([unit], [shaken])
+    assert composite.tails[0].scale >= 290
+    assert np.abs(composite.rarity([unit + 0.1]) - composite.rarity([unit])).max() < 0.01
+
+
 def test_a_heavy_atom_is_not_smeared_over_the_few_scores_above_it() -> None:
     rare = np.random.default_rng(0).exponential(1.0, 30) + 1
     tail = Tail.fit(np.concatenate([np.zeros(970), rare]))
@@ -135,7 +171,7 @@ def test_a_composite_is_a_rarity_again() -> None:
     rng = np.random.default_rng(0)
     shared = rng.standard_normal(4000)
     sample = [shared, shared + 0.1 * rng.standard_normal(4000), rng.exponential(1.0, 4000)]
-    composite = Composite.fit([s[:2000] for s in sample])
+    composite = Composite.fit([s[:2000] for s in sample], [s[:2000] for s in sample])
     u = composite.rarity([s[2000:] for s in sample])
     for nats in (0.5, 1.0, 2.0, 4.0):
         assert (u >= nats).mean() == pytest.approx(np.exp(-nats), rel=0.35)
@@ -143,7 +179,7 @@ def test_a_composite_is_a_rarity_again() -> None:
 
 def test_one_odd_voice_is_enough_for_a_composite() -> None:
     rng = np.random.default_rng(0)
-    composite = Composite.fit(list(rng.standard_normal((3, 1000))))
+    composite = Composite.fit(scores := list(rng.standard_normal((3, 1000))), scores)
     usual, odd = composite.rarity([np.zeros(2), np.zeros(2), np.array([0.0, 8.0])])
     assert usual < 1
     assert odd > 8

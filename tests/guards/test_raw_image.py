@@ -126,8 +126,12 @@ def test_what_is_no_picture_or_does_not_vary_is_refused() -> None:
         RawImage.fit(flat, np.zeros(100, np.int64), seed=0)
     with pytest.raises(ValueError, match="h >= 2"):
         RawImage.fit(Signals(S.x[:, :, :1]), Y, seed=0)
+    for shade in (0.0, 0.1):
+        with pytest.raises(ValueError, match="all alike"):
+            RawImage.fit(Signals(np.full((100, 1, 9, 9), shade, np.float32)), np.zeros(100, np.int64), seed=0)
+    rounding = 1 + 1e-7 * np.random.default_rng(0).uniform(-1, 1, (100, 1, 9, 9))
     with pytest.raises(ValueError, match="all alike"):
-        RawImage.fit(Signals(np.zeros((100, 1, 9, 9), np.float32)), np.zeros(100, np.int64), seed=0)
+        RawImage.fit(Signals((0.1 * rounding).astype(np.float32)), np.zeros(100, np.int64), seed=0)
     with pytest.raises(ValueError, match="79 rows to fit on, needs at least 80"):
         RawImage.fit(Signals(S.x[:79]), Y[:79], seed=0)
     with pytest.raises(

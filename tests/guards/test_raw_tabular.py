@@ -118,3 +118,28 @@ def test_a_constant_column_that_changes_raises_the_score() -> None:
     squeezed_score = x.copy()
     squeezed_score[:, 6] = 4.5
     assert fitted.score(Signals(squeezed_score)).min() > np.quantile(fitted.score(Signals(x)), 0.99)
+
+
+def test_a_constant_column_is_constant_whatever_the_rounding_of_its_mean() -> None:
+    tenth, huge = np.float64(np.float32(0.1)), np.float64(np.float32(4012345679))
+    x = np.stack([np.full(997, tenth), np.full(997, huge), np.append(np.full(996, tenth), np.nan)], 1)
+    columns = Columns.fit(x)
+    assert columns.mean.tolist() == columns.fill.tolist() == [tenth, huge, tenth]
+    assert columns.low.tolist() == columns.high.tolist() == columns.mean.tolist()
+    assert columns.scale.tolist() == pytest.approx([1.0, 1e-3 * huge, 1.0])
+    assert columns.per_range.tolist() == pytest.approx([1.0, 1e3 / huge, 1.0])
+
+
+def test_a_column_that_varies_by_one_rounding_has_no_smaller_scale_than_float32_noise() -> None:
+    x = np.float64(4012345600) + 256 * (np.arange(100.0) % 2)[:, None]
+    assert Columns.fit(x).scale[0] == pytest.approx(4012.3458, rel=1e-4)
+    fine = Columns.fit(np.float64(1.7e9) + 128 * np.arange(600.0)[:, None])
+    assert fine.scale[0] == pytest.approx(128 * 600 / 12**0.5, rel=1e-3)
+
+
+def test_a_constant_column_beside_others_changes_no_score() -> None:
+    x = np.concatenate([S.x, np.full((600, 1), 0.1, np.float32)], 1)
+    wider = np.concatenate([GOOD, np.full((len(GOOD), 1), 0.1, np.float32)], 1)
+    np.testing.assert_allclose(
+        RawTabular.fit(Signals(x), Y, seed=0).score(Signals(wider)), FITTED.score(Signals(GOOD)), rtol=1e-6
+    )

@@ -44,5 +44,18 @@ def test_never_keeps_every_direction() -> None:
 
 
 def test_features_all_alike_are_refused() -> None:
-    with pytest.raises(ValueError, match="residual: the features to fit on are all alike"):
-        fit(np.ones((50, 3)))
+    for constant in (1.0, 0.1, 4012345679.0):
+        with pytest.raises(ValueError, match="residual: the features to fit on are all alike"):
+            fit(np.full((50, 3), constant))
+
+
+def test_rises_from_its_rounding_threshold_without_a_jump() -> None:
+    plane = RNG.standard_normal((500, 3)) * [10, 10, 0] + [100.0, 200.0, 300.0]
+    fitted = fit(plane)
+    heights = np.linspace(0, 3e-3, 301)  # the threshold is 3.7e-4
+    h = np.stack([np.full(301, 100.0), np.full(301, 200.0), fitted.mu[2] + heights], 1)
+    scores = fitted.score(Signals(plane.astype(np.float32), h))
+    assert scores[:30].max() == 0.0
+    assert np.diff(scores).min() >= 0
+    assert np.diff(scores).max() <= 2.1e-5
+    assert scores[-1] == pytest.approx(3e-3, rel=0.03)

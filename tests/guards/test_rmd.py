@@ -75,3 +75,6 @@ def test_one_class_and_constant_features_are_refused() -> None:
         Rmd.fit(s, np.zeros_like(y), seed=0)
     with pytest.raises(ValueError, match="all alike"):
         Rmd.fit(only(np.ones((60, D))), y, seed=0)
+    rounding = 1 + 1e-7 * np.random.default_rng(0).uniform(-1, 1, (60, D))
+    with pytest.raises(ValueError, match="all alike"):
+        Rmd.fit(only(0.1 * rounding), y, seed=0)

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from guards.arrays import load, pack, save, unpack
+from guards.atoms import NATS
 from guards.rarity import Tail
 from guards.rmd import Rmd
 from guards.rows import F8, Signals, Tensors
@@ -55,6 +56,21 @@ def test_a_tenth_of_good_rows_is_triggered_and_they_are_the_oddest() -> None:
     assert oddness[hit].min() >= oddness[~hit].max()
 
 
+@pytest.mark.parametrize("quantile", [0.0, 0.5, 0.9])
+def test_rows_that_repeat_are_triggered_all_or_not_at_all(quantile: float) -> None:
+    assert FIT.h is not None and TAIL.h is not None and TAIL.z is not None
+    rng = np.random.default_rng(1)
+    which = np.append(np.arange(25), rng.integers(0, 25, 975))
+    h, p = TAIL.h[which], softmax(TAIL.z[which])
+    squeeze = Squeeze.fit(FIT.h, Y, h, p, np.concatenate([p, p]), seed=0, quantile=quantile)
+    hit = squeeze.to_squeeze(h)
+    assert hit.mean() <= 1 - quantile
+    assert hit.all() == (quantile == 0)
+    for _ in range(20):
+        noisy = (h * (1 + 1e-7 * rng.uniform(-1, 1, h.shape))).astype(np.float32)
+        np.testing.assert_array_equal(squeeze.to_squeeze(noisy), hit)
+
+
 def test_good_rows_reach_u_nats_in_a_share_of_exp_minus_u() -> None:
     h, p = held(3, 4000)
     hit = SQUEEZE.to_squeeze(h)
@@ -86,8 +102,9 @@ def test_the_worse_of_both_signals_gets_a_tail_of_its_own() -> None:
     disagreements = fitted.prototypes.disagreement(TAIL.h, p.argmax(1))
     worse = np.maximum(fitted.change.rarity(changes), fitted.disagreement.rarity(disagreements))
     assert (worse > fitted.change.rarity(changes)).mean() > 0.05
-    np.testing.assert_array_equal(fitted.outer.values, Tail.fit(worse).values)
-    assert fitted.outer.scale == Tail.fit(worse).scale
+    outer = Tail.fit(worse, resolution=NATS)
+    np.testing.assert_array_equal(fitted.outer.values, outer.values)
+    assert fitted.outer.scale == outer.scale
 
 
 def test_more_change_is_never_less_suspicious() -> None:

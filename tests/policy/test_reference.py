@@ -170,6 +170,7 @@ def test_what_is_invalid_is_refused_by_the_schema_and_by_the_gateway(
 BLOCKS: dict[str, tuple[int | str, ...]] = {
     "Policy": (),
     "Range": ("inputs", "image"),
+    "InputSlices": ("false_alarm_by",),
     "RungPolicy": ("rungs", 0),
     "OipPolicy": ("rungs", 0, "model"),
     "OnnxPolicy": ("rungs", 1, "model"),

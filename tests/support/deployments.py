@@ -21,6 +21,7 @@ from gateway.core.decision import Decision, Tensors
 from gateway.core.model import Predictor
 from gateway.core.record import RequestRecord
 from gateway.deployment.artifacts import load_artifacts
+from gateway.deployment.certificate import load_certificate, policy_digest
 from gateway.deployment.deployment import VAR, Deployment
 from gateway.serving.gateway import Gateway
 from tests.support.served import CONFIGS, clean_rows, outlier_rows
@@ -68,6 +69,15 @@ def edit(folder: Path, *changes: tuple[str, str]) -> None:
         assert len(found) == 1, f"{old!r} is there {len(found)} times"
         text = text.replace(found[0], new)
     path.write_text(text)
+
+
+def rebound(folder: Path, *changes: tuple[str, str]) -> None:
+    """Edits the policy and binds the certificate to it, as if it were made for it: for tests of serving."""
+    edit(folder, *changes)
+    certificate = load_certificate(folder)
+    policy = policy_digest(Deployment.read(folder).policy)
+    digests = certificate.digests.model_copy(update={"policy": policy})
+    certificate.model_copy(update={"digests": digests}).write(folder)
 
 
 def load(folder: Path) -> None:

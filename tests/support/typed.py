@@ -78,7 +78,7 @@ def held_out(datatype: str) -> dict[str, Array]:
     x = np.concatenate([rows(datatype, 700), rows(datatype, 300, unsure=datatype != "BOOL")])
     sure = own_run(one_input(datatype), {"x": (datatype, x)})["probabilities"][:, 1]
     y = np.where(sure == 0.5, np.arange(len(x)) % 2, sure > 0.5).astype(np.int64)
-    return {"x": x, "y": y}
+    return {"x": x, "y": y, "group": np.arange(len(x))}
 
 
 def packed(datatype: str, array: Array) -> bytes:

@@ -13,11 +13,11 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from gateway.admin.pages.formatting import count, share
 from gateway.core.decision import OUTCOME_NAMES, VERDICT_NAMES
-from gateway.deployment.certificate import Certificate, FalseAlarm, Selective
+from gateway.deployment.certificate import Certificate
+from gateway.deployment.promises import confidence_sentence, promises
 from gateway.policy.kinds import GuardPolicy
-from gateway.policy.schema import RungPolicy
+from gateway.policy.schema import Policy, RungPolicy
 from gateway.serving.gateway import Gateway
 
 """Both as the labels of the metrics spell them."""
@@ -72,9 +72,11 @@ def status_of(gateway: Gateway, text: bytes, silent: Sequence[str]) -> dict[str,
         "replicas": _replicas(metrics, silent),
         "outcomes": _outcomes(metrics),
         "median_s": metrics.median("gateway_request_seconds"),
-        "promise": _answered(certificate.answered),
+        "promise": _promise(policy, certificate, "answered"),
+        "confidence": confidence_sentence(certificate),
+        "not_promised": certificate.not_promised,
         "guards": [_guard(guard, gateway, metrics) for guard in policy.guards],
-        "rungs": [_rung(rung, certificate, metrics) for rung in policy.rungs],
+        "rungs": [_rung(rung, policy, certificate, metrics) for rung in policy.rungs],
         "review": _review(gateway, metrics),
     }
 
@@ -121,7 +123,7 @@ def _stage(name: str, metrics: MetricSamples) -> dict[str, Any]:
 
 def _guard(guard: GuardPolicy, gateway: Gateway, metrics: MetricSamples) -> dict[str, Any]:
     policy, certificate = gateway.loaded.policy, gateway.loaded.artifacts.certificate
-    promise = _false_alarm(certificate.false_alarm) if guard.certified else guard.promise()
+    promise = _promise(policy, certificate, "false_alarm") if guard.certified else guard.promise()
     return {
         **_stage(guard.name, metrics),
         "kind": guard.kind,
@@ -131,7 +133,9 @@ def _guard(guard: GuardPolicy, gateway: Gateway, metrics: MetricSamples) -> dict
     }
 
 
-def _rung(rung: RungPolicy, certificate: Certificate, metrics: MetricSamples) -> dict[str, Any]:
+def _rung(
+    rung: RungPolicy, policy: Policy, certificate: Certificate, metrics: MetricSamples
+) -> dict[str, Any]:
     states = metrics.by("state", "gateway_breaker_state", rung=rung.name)
     breaker = {state: int(n) for state, n in states.items() if n}
     return {
@@ -141,7 +145,7 @@ def _rung(rung: RungPolicy, certificate: Certificate, metrics: MetricSamples) ->
         "in_service": sum(n for state, n in breaker.items() if state != "isolated"),
         "checks": [_stage(check.name, metrics) for check in rung.checks],
         "answered": metrics.sum("gateway_rows_total", served_by=rung.name),
-        "promise": _selective(certificate.selective.get(rung.name)),
+        "promise": _promise(policy, certificate, f"selective.{rung.name}"),
     }
 
 
@@ -158,29 +162,11 @@ def _review(gateway: Gateway, metrics: MetricSamples) -> dict[str, Any] | None:
     }
 
 
-def _confidence(delta: float) -> str:
-    return f"with {share(1 - delta)} confidence"
-
-
-def _false_alarm(certified: FalseAlarm | None) -> str:
-    if certified is None:
-        return "No cut is certified."
-    return (
-        f"All guards together stop at most {share(certified.budget)} of good requests, "
-        f"{_confidence(certified.delta)}; cut from {count(certified.n)} held-out rows."
-    )
-
-
-def _selective(certified: Selective | None) -> str:
-    if certified is None:
-        return "Nothing is certified of its answers."
-    return (
-        f"At most {share(certified.risk)} of what it answers is wrong, {_confidence(certified.delta)}; "
-        f"from {count(certified.n)} held-out rows, of which it answered {share(certified.coverage)}."
-    )
-
-
-def _answered(certified: Selective | None) -> str:
-    if certified is None:
-        return ""
-    return f"Of everything answered at most {share(certified.risk)} is wrong, {_confidence(certified.delta)}."
+def _promise(policy: Policy, certificate: Certificate, field: str) -> str:
+    """One promise as the page shows it: only what is in force may be read as one."""
+    found = next((one for one in promises(certificate) if one.field == field), None)
+    if found is None:
+        return "Nothing is promised of this by itself."
+    if policy.mode != "enforce":
+        return f"Observed only, so not in force: {found.sentence()}"
+    return found.sentence()

@@ -41,7 +41,8 @@ class CalibrationRows:
         Numbers are float32, as when serving: a guard may not be fitted on digits that it will not see.
         """
         answer, x = self.answers[self.primary], self.x[self.source]
-        as_served = x if x.dtype.kind == "O" else np.asarray(x, np.float32)
+        with np.errstate(over="ignore"):  # infinite, as when serving
+            as_served = x if x.dtype.kind == "O" else np.asarray(x, np.float32)
         return Signals(as_served, answer.get("features"), answer.get("logits"))
 
     def take(self, rows: NDArray[np.intp]) -> CalibrationRows:
@@ -52,6 +53,16 @@ class CalibrationRows:
 
         answers = {name: of(answer) for name, answer in self.answers.items()}
         return CalibrationRows(of(self.x), self.y[rows], answers, self.primary, self.source, self.ask_primary)
+
+    def beside(self, other: CalibrationRows) -> CalibrationRows:
+        """These rows, then others with the same models."""
+
+        def both(one: Tensors, more: Tensors) -> Tensors:
+            return {name: np.concatenate([array, more[name]]) for name, array in one.items()}
+
+        answers = {name: both(answer, other.answers[name]) for name, answer in self.answers.items()}
+        y = np.concatenate([self.y, other.y])
+        return CalibrationRows(both(self.x, other.x), y, answers, self.primary, self.source, self.ask_primary)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 
 from fallbacks.onnx import OnnxModel
 from gateway.calibration.folds import ask
+from gateway.calibration.judge import judge
 from gateway.core.batch import Answered, Batch
 from gateway.core.deadline import now_s
 from gateway.core.model import Model
@@ -110,8 +111,8 @@ def test_only_fields_that_exist_are_exempt_from_the_certificate(kind: Kind) -> N
 
 @pytest.mark.parametrize("kind", CERTIFIED, ids=lambda kind: kind.__name__)
 def test_a_certified_kind_binds_what_it_measures(kind: Kind) -> None:
-    """Time, failure and the verdict may change without calibration; nothing that moves a score may."""
-    assert kind.unbound <= {"cuts", "budget_s", "on_error", "enforce"}
+    """Time and failure may change without calibration; nothing that moves a score or a row's end may."""
+    assert kind.unbound <= {"budget_s", "on_error"}
 
 
 @pytest.mark.parametrize("kind", GUARDS, ids=lambda kind: kind.__name__)
@@ -121,12 +122,17 @@ def test_a_reviewer_gets_a_sentence_without_numbers(kind: Kind) -> None:
         assert len(sentence.split()) > 1 and not any(c.isdigit() for c in sentence)
 
 
-def test_risk_is_one_finite_number_a_row_that_varies(
+def judged(guard: FittedGuard, name: str, rows: CalibrationRows) -> NDArray[np.float64]:
+    """The scores that calibration certifies."""
+    return judge(rows, {name: guard}, measured(guard, name, rows)).full[name]
+
+
+def test_the_score_is_one_finite_number_a_row_that_varies(
     fitted: tuple[CertifiedGuardKind, FittedGuard], fresh: CalibrationRows
 ) -> None:
-    risk = fitted[1].risk(fresh)
-    assert risk.shape == (len(fresh),) and risk.dtype == np.float64
-    assert np.isfinite(risk).all() and len(np.unique(risk)) > 1
+    scores = judged(fitted[1], fitted[0].name, fresh)
+    assert scores.shape == (len(fresh),) and scores.dtype == np.float64
+    assert np.isfinite(scores).all() and len(np.unique(scores)) > 1
 
 
 def test_the_guard_that_serves_scores_what_calibration_certified(
@@ -138,7 +144,27 @@ def test_the_guard_that_serves_scores_what_calibration_certified(
     async def score() -> NDArray[np.float64]:
         return await guard.guard(found.columns_of(policy.name)).score(batch_of(fresh, model))
 
-    np.testing.assert_allclose(run(score), guard.risk(fresh), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(run(score), judged(guard, policy.name, fresh), rtol=1e-5, atol=1e-7)
+
+
+def test_a_row_scores_the_same_whatever_rows_are_beside_it(
+    fitted: tuple[CertifiedGuardKind, FittedGuard], fresh: CalibrationRows
+) -> None:
+    policy, guard = fitted
+    found = measured(guard, policy.name, fresh)
+    alone = judge(fresh.take(np.arange(3)), {policy.name: guard}, found).full[policy.name]
+    np.testing.assert_allclose(alone, judged(guard, policy.name, fresh)[:3], rtol=1e-5, atol=1e-7)
+
+
+def test_without_an_input_only_form_what_is_assumed_is_bound(
+    fitted: tuple[Any, FittedGuard],
+) -> None:
+    """A row that the model does not answer gets this verdict: it decides what a fallback answers."""
+    policy, guard = fitted
+    other = "refuse" if policy.on_error != "refuse" else "allow"
+    changed = type(policy).model_validate({**policy.model_dump(), "on_error": other})
+    if guard.input_only is None and changed.without_answer != policy.without_answer:
+        assert "on_error" not in policy.unbound
 
 
 def test_the_input_only_form_serves_what_it_certified(
@@ -165,7 +191,7 @@ def test_what_was_packed_scores_the_same_when_loaded(
     packed = guard.pack()
     assert packed and all(key.startswith(policy.name) for key in packed)
     again = policy.load(packed)
-    assert again.risk(fresh).tobytes() == guard.risk(fresh).tobytes()
+    assert judged(again, policy.name, fresh).tobytes() == judged(guard, policy.name, fresh).tobytes()
     assert (again.input_only is None) == (guard.input_only is None)
 
 

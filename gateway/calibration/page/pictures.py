@@ -1,0 +1,90 @@
+"""One input of one row as a reader can take it in: a picture, a few values, or the beginning of a text.
+
+Inputs may hold anything. Pixels are numbers, clipped and encoded here; values are formatted here; text is
+made printable and shortened, and the template escapes it.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.calibration.page.formatting import number, printable
+
+MAX_SIDE_PIXELS = 96
+MAX_VALUES, MAX_TEXT_BYTES = 16, 240
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An input of a row. picture: a data URI, None for other inputs; values: its first ones, and how many
+    are left out; text: whether they are texts."""
+
+    name: str
+    picture: str | None
+    values: list[str]
+    left_out: int
+    text: bool
+
+
+def show(name: str, array: NDArray[Any]) -> Shown:
+    """One row of an input, array: [...] without the axis of rows."""
+    if is_picture(array):
+        return Shown(name, data_uri(array), [], 0, text=False)
+    flat = array.reshape(-1)
+    values = [_value(item) for item in flat[:MAX_VALUES].tolist()]
+    return Shown(name, None, values, array.size - len(values), text=array.dtype.kind in "OUS")
+
+
+def is_picture(array: NDArray[Any]) -> bool:
+    """Whether this is [1, h, w] or [3, h, w] with every value in [0, 1], or bytes."""
+    if array.ndim != 3 or array.shape[0] not in (1, 3) or min(array.shape[1:]) < 2:
+        return False
+    if array.dtype == np.uint8:
+        return True
+    return array.dtype.kind == "f" and bool(((array >= 0) & (array <= 1)).all())
+
+
+def data_uri(picture: NDArray[Any]) -> str:
+    """The picture as `data:image/png`, at most `MAX_SIDE_PIXELS` a side, thinned out where larger."""
+    step = max(1, math.ceil(max(picture.shape[1:]) / MAX_SIDE_PIXELS))
+    small = picture[:, ::step, ::step]
+    levels = small if small.dtype == np.uint8 else np.rint(255 * small.astype(np.float64)).astype(np.uint8)
+    image = levels[0] if len(levels) == 1 else levels.transpose(1, 2, 0)
+    return "data:image/png;base64," + base64.b64encode(png(image)).decode()
+
+
+def png(image: NDArray[np.uint8]) -> bytes:
+    """The bytes of a PNG file: 8 bits, grey for uint8[h, w], colour for uint8[h, w, 3].
+
+    Source: ISO/IEC 15948:2004; one IDAT, filter 0 on each line, no interlace.
+    """
+    height, width = image.shape[:2]
+    head = struct.pack(">IIBBBBB", width, height, 8, 2 if image.ndim == 3 else 0, 0, 0, 0)
+    lines = np.zeros((height, 1 + image.size // height), np.uint8)
+    lines[:, 1:] = image.reshape(height, -1)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""))
+    return _SIGNATURE + b"".join(_chunk(kind, body) for kind, body in chunks)
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def _value(item: Any) -> str:
+    if isinstance(item, str):
+        item = item.encode("utf-8", "backslashreplace")
+    if isinstance(item, bytes):
+        text = item[:MAX_TEXT_BYTES].decode("utf-8", "backslashreplace")
+        return f"{printable(text)}{'…' if len(item) > MAX_TEXT_BYTES else ''}"
+    if isinstance(item, bool | int):
+        return str(item)
+    return number(float(item))
