@@ -30,7 +30,6 @@ def measure_validity(
     rows: Annotated[list[int], typer.Option(min=100, help="Rows of a calibration file.")] = ROWS,
     data: Annotated[list[str], typer.Option(help="Populations.")] = DATA,
     processes: Annotated[int, typer.Option(min=1, help="At most as many as there are free cores.")] = 2,
-    combinations: Annotated[int, typer.Option(min=1, help="Of two cuts; the gateway tries 100000.")] = 10_000,
     partial: Annotated[Path, typer.Option(help="Where results are kept as they come, to go on from.")] = Path(
         "var/validity"
     ),
@@ -51,7 +50,7 @@ def measure_validity(
     cells = [Cell(name, n) for name in data for n in rows]
     seeds = range(first, first + resplits)
     with progress(console) as advance:
-        run_grid(GridSettings(cells, seeds, processes, combinations, partial), advance)
+        run_grid(GridSettings(cells, seeds, processes, partial), advance)
     found = {cell: [one for seed, one in read(partial, cell).items() if seed in seeds] for cell in cells}
     summary = summarise(found)
     for table in validity_tables(summary):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.validity.pools import POOLS
-from bench.validity.procedures import Labelled
 from gateway.deployment.slices import PROBABILITIES
 from guards.rows import F8
+from guards.selective import Labelled
 
 ATOMS = 10_000
 PILOT_ROWS = 7 / 3

@@ -13,7 +13,6 @@ from bench.validity.partial import Cell, append, read
 from bench.validity.pools import POOLS, Pool
 from bench.validity.resplit import Certified, resplit
 from bench.validity.shapes import SHAPES
-from gateway.calibration import ladder
 
 Advance = Callable[[int, int], None]
 """Gets how many re-splits are done, and of how many."""
@@ -21,16 +20,11 @@ Advance = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class GridSettings:
-    """What to run. seeds: of the re-splits; combinations: of two rungs' cuts that are tried, at most.
-
-    The gateway tries 100,000 combinations. The argument for their validity is the same for any number, and
-    with 10,000 a calibration takes a third of the time.
-    """
+    """What to run. seeds: of the re-splits; partial: the folder of results as they come."""
 
     cells: Sequence[Cell]
     seeds: range
     processes: int
-    combinations: int
     partial: Path
 
 
@@ -49,10 +43,7 @@ def run_grid(settings: GridSettings, advance: Advance) -> None:
     advance(done, total)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(settings.processes, context) as pool:
-        running = {
-            pool.submit(_resplit, cell, seed, shapes, settings.combinations): (cell, seed)
-            for cell, seed, shapes in missing
-        }
+        running = {pool.submit(_resplit, cell, seed, shapes): (cell, seed) for cell, seed, shapes in missing}
         try:
             for future in as_completed(running):
                 append(settings.partial, *running[future], future.result())
@@ -69,8 +60,7 @@ def _lacking(found: Sequence[Certified]) -> tuple[str, ...]:
     return tuple(shape for shape in SHAPES if shape not in known)
 
 
-def _resplit(cell: Cell, seed: int, shapes: Sequence[str], combinations: int) -> list[Certified]:
-    ladder.COMBINATIONS = combinations
+def _resplit(cell: Cell, seed: int, shapes: Sequence[str]) -> list[Certified]:
     return list(resplit(_pool(cell.data), cell.rows, seed, shapes))
 
 

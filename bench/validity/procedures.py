@@ -17,33 +17,19 @@ Source of the fixed sequence: Bauer, Statistics in Medicine 10 (1991).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from gateway.core.rows import Mask
+from guards.atoms import SUSPICIONS, cut_above
 from guards.detector import I8
 from guards.rows import F8
-from guards.selective import (
-    accepted_needed,
-    candidate_cuts,
-    counts_below,
-    margins,
-    most_errors,
-)
+from guards.selective import Labelled, accepted_needed, candidate_cuts, margins, most_errors
 
 STRICT_COVERAGES = tuple(i / 200 for i in range(8, 201))
 STARTS = 5
 START_ERRORS = 2
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Labelled:
-    """n rows: the suspicion of a check, float64[n], and which answers are wrong, bool[n]."""
-
-    suspicion: F8
-    wrong: Mask
 
 
 Procedure = Callable[[Labelled, Labelled, float, float], float | None]
@@ -56,7 +42,7 @@ def strict_end(pilot: Labelled, test: Labelled, r: float, delta: float) -> float
     ranks = np.unique(np.floor(np.array(STRICT_COVERAGES) * n + 1e-9).astype(np.int64))
     above = np.append(ranked, np.nextafter(ranked[-1], np.inf))
     cuts = np.unique(above[ranks])
-    accepted, errors = counts_below(test.suspicion, test.wrong, cuts.tolist())
+    accepted, errors = test.below(cuts.tolist())
     enough = accepted >= accepted_needed(START_ERRORS, r, delta)
     if not enough.any():
         enough = accepted >= accepted_needed(0, r, delta)
@@ -68,16 +54,16 @@ def strict_end(pilot: Labelled, test: Labelled, r: float, delta: float) -> float
 
 def bonferroni(pilot: Labelled, test: Labelled, r: float, delta: float, *, cuts: int) -> float | None:
     """Each of some coverages at its part of delta."""
-    grid = np.array(candidate_cuts(pilot.suspicion, _coverages(cuts)))
-    passed = _passes(*counts_below(test.suspicion, test.wrong, grid.tolist()), r, delta / len(grid))
+    grid = np.array(_grid(pilot, cuts))
+    passed = _passes(*test.below(grid.tolist()), r, delta / len(grid))
     return float(grid[passed][-1]) if passed.any() else None
 
 
 def several_starts(pilot: Labelled, test: Labelled, r: float, delta: float, *, cuts: int) -> float | None:
     """The fallback procedure: from strict to loose, with new level at each start and what was handed on."""
-    grid = candidate_cuts(pilot.suspicion, _coverages(cuts))
+    grid = _grid(pilot, cuts)
     starts = {round(i * len(grid) / STARTS) for i in range(STARTS)}
-    counts = zip(*counts_below(test.suspicion, test.wrong, grid), strict=True)
+    counts = zip(*test.below(grid), strict=True)
     level, found = 0.0, None
     for i, (cut, (accepted, errors)) in enumerate(zip(grid, counts, strict=True)):
         level += delta / len(starts) if i in starts else 0.0
@@ -94,10 +80,10 @@ def pilot_ordered(
     """A fixed sequence from the strictest cut that the pilot rows expect to pass by a wide margin."""
     cuts = np.array(candidate_cuts(pilot.suspicion))
     scale = len(test.suspicion) / len(pilot.suspicion)
-    expected = margins(*counts_below(pilot.suspicion, pilot.wrong, cuts.tolist()), r, delta, scale)
+    expected = margins(*pilot.below(cuts.tolist()), r, delta, scale)
     wide = np.flatnonzero(expected >= wide_margin)
     start = int(wide[0]) if wide.size else int(np.argmax(expected))
-    accepted, errors = counts_below(test.suspicion, test.wrong, cuts[start:].tolist())
+    accepted, errors = test.below(cuts[start:].tolist())
     return _last_of_run(cuts[start:], _passes(accepted, errors, r, delta))
 
 
@@ -112,8 +98,11 @@ PROCEDURES: Mapping[str, Procedure] = {
 }
 
 
-def _coverages(cuts: int) -> Sequence[float]:
-    return [(i + 1) / cuts for i in range(cuts)]
+def _grid(pilot: Labelled, cuts: int) -> Sequence[float]:
+    """Cuts at evenly spaced coverages of the pilot rows, ascending, each once."""
+    ranked = np.sort(pilot.suspicion)
+    ranks = [max(1, len(ranked) * (i + 1) // cuts) - 1 for i in range(cuts)]
+    return sorted({cut_above(ranked, rank, SUSPICIONS) for rank in ranks})
 
 
 def _passes(accepted: I8, errors: I8, r: float, delta: float) -> Mask:

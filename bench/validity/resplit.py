@@ -17,7 +17,7 @@ from bench.validity.truth import Outcome, outcome
 from gateway.calibration.alarms import certified_guards
 from gateway.calibration.folds import SEED, fold_indices
 from gateway.calibration.judge import Judged, judge, measures_on
-from gateway.calibration.samples import CountedRows
+from gateway.calibration.samples import Samples
 from gateway.core.rows import RowIndices
 from gateway.deployment.measures import Measures
 from gateway.policy.kinds.kind import FittedGuard
@@ -39,7 +39,7 @@ class Certified:
 def draw(pool: Pool, n: int, seed: int) -> dict[str, RowIndices]:
     """The folds of a calibration file of n independent rows of a population, each a sample of its own."""
     rows = np.random.default_rng([seed, n]).integers(0, len(pool.rows), n)
-    samples = CountedRows(np.arange(n), n, n, "rows", None)
+    samples = Samples(np.arange(n), n, n, "rows", None)
     return {name: rows[part] for name, part in fold_indices(samples).items()}
 
 

@@ -20,6 +20,7 @@ from gateway.calibration.alarms import (
     joint_risk,
     ladder_rows,
     shares,
+    shifts_of,
     slices_of,
 )
 from gateway.calibration.judge import Judged
@@ -30,7 +31,6 @@ from gateway.calibration.statements import ErrorStatements, error_statements
 from gateway.core.decision import Verdict
 from gateway.core.rows import Mask
 from gateway.deployment.certificate import FalseAlarm
-from gateway.deployment.slices import slice_shifts
 from gateway.policy.schema import Policy
 
 
@@ -122,8 +122,7 @@ def _if_enforced(policy: Policy, alarm: FalseAlarm, population: Judged) -> float
     risks = joint_risk(population.full, shares(policy))
     assert risks is not None
     slices = slices_of(policy, population.rows, with_answer=True)
-    shifts = slice_shifts(alarm, slices) if alarm.slices and slices is not None else 0.0
-    return _share(risks - shifts >= alarm.cut)
+    return _share(risks - shifts_of(alarm, slices) >= alarm.cut)
 
 
 def _worst_slice(

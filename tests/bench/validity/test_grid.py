@@ -23,7 +23,7 @@ def test_a_grid_goes_on_from_what_an_earlier_run_has(tmp_path: Path) -> None:
     append(tmp_path, cell, 0, whole)
     append(tmp_path, cell, 1, whole[1:])
 
-    run_grid(GridSettings([cell], range(2), 1, 100, tmp_path), lambda *counts: done.append(counts))
+    run_grid(GridSettings([cell], range(2), 1, tmp_path), lambda *counts: done.append(counts))
 
     found = read(tmp_path, cell)
     assert found[0] == whole

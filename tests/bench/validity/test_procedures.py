@@ -7,15 +7,8 @@ import pytest
 
 from bench.validity.compare import refusal
 from bench.validity.error_curves import ErrorCurve
-from bench.validity.procedures import PROCEDURES, Labelled
-from guards.selective import (
-    Counts,
-    candidate_cuts,
-    counts_below,
-    first_candidate,
-    margins,
-    passing,
-)
+from bench.validity.procedures import PROCEDURES
+from guards.selective import Labelled, certified_cuts
 
 R, DELTA = 0.1, 0.05
 
@@ -33,12 +26,7 @@ def _draw(curve: ErrorCurve, seed: int) -> tuple[Labelled, Labelled]:
 def test_pilot_3_is_what_calibration_does() -> None:
     for seed in range(20):
         pilot, test = _draw(_curve(0.4), seed)
-        cuts = candidate_cuts(pilot.suspicion)
-        expected = margins(*counts_below(pilot.suspicion, pilot.wrong, cuts), R, DELTA, 300 / 700)
-        start = first_candidate(expected)
-        counts = zip(*counts_below(test.suspicion, test.wrong, cuts[start:]), strict=True)
-        tests = [Counts(int(accepted), int(errors)) for accepted, errors in counts]
-        certified = [cuts[start + i] for i in passing(tests, R, DELTA)]
+        certified = certified_cuts(pilot, test, R, DELTA).certified
 
         found = PROCEDURES["pilot 3"](pilot, test, R, DELTA)
 
