@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from guards.atoms import SUSPICIONS, cut_above
 from guards.binomial import cdf, log_masses
 from guards.detector import I8
+from guards.order_statistic import samples_needed
 from guards.rows import F8
 
 Mask = NDArray[np.bool_]
@@ -142,7 +143,12 @@ def clopper_pearson_upper(errors: int, n: int, delta: float) -> float:
 
 
 def accepted_needed(errors: int, r: float, delta: float) -> int:
-    """The least number of accepted rows that certifies r when `errors` of them are wrong."""
+    """The least number of accepted rows that certifies r when `errors` of them are wrong.
+
+    Cost:    O(n) for each of a few steps; O(1) without an error.
+    """
+    if errors == 0:
+        return samples_needed(r, delta)
     low, high = errors, errors + 1
     while not Counts(high, errors).certifies(r, delta):
         low, high = high, 2 * high

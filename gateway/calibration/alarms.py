@@ -30,7 +30,7 @@ from gateway.deployment.slices import PROBABILITIES, slice_names, slice_shifts
 from gateway.policy.kinds.kind import CertifiedGuardKind
 from gateway.policy.kinds.rows import CalibrationRows
 from gateway.policy.schema import InputSlices, Policy, RungPolicy
-from guards.order_statistic import certified_cut, largest_k
+from guards.order_statistic import certified_cut, largest_k, samples_needed
 
 SliceNames = NDArray[np.str_]
 
@@ -87,9 +87,9 @@ def _large_enough(slices: SliceNames, a: float, delta: float) -> tuple[str, ...]
     """
     values, counts = np.unique(slices, return_counts=True)
     order = np.argsort(-counts, kind="stable")
+    rest = len(slices) - np.cumsum(counts[order])
     for own in range(len(values) - 1, 0, -1):
-        sizes = [*counts[order[:own]], counts[order[own:]].sum()]
-        if all(largest_k(int(n), a, delta / len(sizes)) for n in sizes):
+        if min(counts[order[own - 1]], rest[own - 1]) >= samples_needed(a, delta / (own + 1)):
             return tuple(str(values[i]) for i in order[:own])
     return ()
 

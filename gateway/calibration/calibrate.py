@@ -13,30 +13,20 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from fallbacks.predictor import LoadedModel
-from gateway.calibration.alarms import (
-    Alarms,
-    BudgetRefused,
-    assumed_without_primary,
-    certified_guards,
-    certify_guards,
-    ladder_rows,
-)
+from gateway.calibration.alarms import assumed_without_primary
 from gateway.calibration.attempts import record_attempt
-from gateway.calibration.evidence import evidence_of
-from gateway.calibration.folds import SEED, HeldOut, Progress, held_out, read_rows
-from gateway.calibration.judge import Judged, judge, measures_on
-from gateway.calibration.ladder import AnsweredRefused, Ladder, RungRefused, certify_ladder
-from gateway.calibration.not_promised import not_promised
+from gateway.calibration.certify import Certified, certify
+from gateway.calibration.evidence import Evidence, evidence_of
+from gateway.calibration.folds import HeldOut, Progress, held_out, read_rows
+from gateway.calibration.not_promised import not_promised, stopped_too_often
 from gateway.calibration.page import render_report
-from gateway.calibration.paths import LadderRows
-from gateway.calibration.refusals import Refusals
 from gateway.calibration.row_hashes import row_hashes
 from gateway.calibration.samples import Samples
 from gateway.calibration.served import ServedRows, serve
+from gateway.calibration.slices import class_slices
 from gateway.calibration.statements import confidence, error_statements
 from gateway.core.decision import Verdict
 from gateway.core.errors import ArtifactError, Problem
@@ -55,7 +45,6 @@ from gateway.deployment.models import load_models
 from gateway.deployment.promises import promises
 from gateway.deployment.upstreams import record_upstreams, write_upstreams
 from gateway.policy.kinds.kind import FittedGuard
-from gateway.policy.kinds.rows import FittingFolds
 from gateway.policy.schema import Policy
 
 REPORT_FILE = "calibration.html"
@@ -79,17 +68,19 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
         held = held_out(contract, models, data, progress)
         attempts = _record_attempt(deployment, models, held, data)
         try:
-            found = _certify(deployment, models, held, progress)
+            found = certify(deployment, held, progress)
         except ValueError as error:
             raise ArtifactError([Problem("", str(error), str(data))]) from error
         certificate = _certificate(deployment, models, held, found, data)
         progress("serving the held-out rows")
         artifacts = Artifacts(models, contract, found.guards, certificate, "calibration")
         served = serve(deployment.policy, artifacts, found.judged["risk"].rows)
+        evidence = evidence_of(deployment.policy, found)
         certificate = _with_errors(deployment.policy, certificate, found, served, attempts)
+        certificate = _with_left_out(deployment.policy, certificate, evidence)
         write_upstreams(deployment, upstreams)
         progress("writing the report")
-        return _write(deployment, certificate, found)
+        return _write(deployment, certificate, found.guards, evidence)
     finally:
         for model in models.values():
             model.close()
@@ -105,17 +96,6 @@ def independent_rows(deployment: Deployment, data: Path) -> int:
             model.close()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Certified:
-    """What the folds decided. judged: the folds `tail`, `cut` and `risk`; test: `risk` before the ladder."""
-
-    guards: dict[str, FittedGuard]
-    judged: Mapping[str, Judged]
-    alarms: Alarms
-    ladder: Ladder
-    test: LadderRows
-
-
 def _record_attempt(
     deployment: Deployment, models: Mapping[str, LoadedModel], held: HeldOut, data: Path
 ) -> int:
@@ -125,42 +105,8 @@ def _record_attempt(
     return record_attempt(deployment.var, row_hashes(held.rows.x, held.rows.y), what, time.time())
 
 
-def _certify(
-    deployment: Deployment, models: Mapping[str, LoadedModel], held: HeldOut, progress: Progress
-) -> _Certified:
-    """Everything that the folds decide. Raises PolicyError, and ValueError of a guard that cannot be fit."""
-    policy, folds = deployment.policy, held.folds()
-    refusals = Refusals(deployment, held.samples)
-    guards = _fit(policy, FittingFolds(folds["fit"], folds["tail"], SEED), progress)
-    progress("judging the held-out rows")
-    measured = measures_on(folds["fit"], guards)
-    judged = {name: judge(folds[name], guards, measured) for name in ("tail", "cut", "risk")}
-    progress("certifying the false-alarm cut")
-    try:
-        alarms = certify_guards(policy, judged["cut"])
-    except BudgetRefused as refused:
-        raise refusals.budget(refused.n) from refused
-    progress("certifying the confidence cuts")
-    tail, cut, test = (ladder_rows(policy, judged[name], alarms) for name in ("tail", "cut", "risk"))
-    try:
-        ladder = certify_ladder(policy, tail.beside(cut), test)
-    except RungRefused as refused:
-        raise refusals.rung(refused.rung, refused.surest) from refused
-    except AnsweredRefused as refused:
-        raise refusals.answered(refused.surest) from refused
-    return _Certified(guards, judged, alarms, ladder, test)
-
-
-def _fit(policy: Policy, folds: FittingFolds, progress: Progress) -> dict[str, FittedGuard]:
-    fitted: dict[str, FittedGuard] = {}
-    for guard in certified_guards(policy):
-        progress(f"fitting {guard.name}")
-        fitted[guard.name] = guard.fit(folds)
-    return fitted
-
-
 def _certificate(
-    deployment: Deployment, models: Mapping[str, LoadedModel], held: HeldOut, found: _Certified, data: Path
+    deployment: Deployment, models: Mapping[str, LoadedModel], held: HeldOut, found: Certified, data: Path
 ) -> Certificate:
     """The certificate with every cut. What is promised of errors follows when the rows have been served."""
     policy, samples, alarms = deployment.policy, held.samples, found.alarms
@@ -199,9 +145,9 @@ def _population(samples: Samples, file: str) -> str:
 
 
 def _with_errors(
-    policy: Policy, certificate: Certificate, found: _Certified, served: ServedRows, attempts: int
+    policy: Policy, certificate: Certificate, found: Certified, served: ServedRows, attempts: int
 ) -> Certificate:
-    """The whole certificate, with what is promised of errors and what is not promised at all."""
+    """The certificate with what is promised of errors, and how sure everything is."""
     errors = error_statements(policy, found.ladder, found.test, served)
     whole = certificate.model_copy(
         update={
@@ -210,19 +156,27 @@ def _with_errors(
             "answered": errors.answered,
         }
     )
-    left_out = not_promised(policy, whole, found.judged["cut"].input_only)
     sure = confidence(policy.delta, len(promises(whole)), attempts)
-    return whole.model_copy(update={"confidence": sure, "not_promised": [*left_out]})
+    return whole.model_copy(update={"confidence": sure})
 
 
-def _write(deployment: Deployment, certificate: Certificate, found: _Certified) -> Certificate:
+def _with_left_out(policy: Policy, certificate: Certificate, evidence: Evidence) -> Certificate:
+    """The certificate with what it does not promise."""
+    forms = [guard.name for guard in evidence.guards if guard.input_only_scores is not None]
+    slices = class_slices(evidence, policy.labels, policy.false_alarm_budget, certificate.samples.rows)
+    left_out = [*not_promised(policy, certificate, forms), *stopped_too_often(slices)]
+    return certificate.model_copy(update={"not_promised": left_out})
+
+
+def _write(
+    deployment: Deployment, certificate: Certificate, guards: Mapping[str, FittedGuard], evidence: Evidence
+) -> Certificate:
     """Writes the guards, the certificate with their digest, and the report."""
     path = deployment.folder / GUARDS_FILE
-    save_guards(path, found.guards)
+    save_guards(path, guards)
     digests = certificate.digests.model_copy(update={"guards": sha256(path)})
     bound = certificate.model_copy(update={"digests": digests})
     bound.write(deployment.folder)
-    evidence = evidence_of(deployment.policy, found.judged, found.alarms, found.ladder)
     report = render_report(bound, deployment.policy, evidence, time.time())
     (deployment.folder / REPORT_FILE).write_text(report, "utf-8")
     return bound

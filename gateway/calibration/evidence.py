@@ -22,7 +22,7 @@ from gateway.calibration.alarms import (
     shifts_of,
     slices_of,
 )
-from gateway.calibration.judge import Judged
+from gateway.calibration.certify import Certified
 from gateway.calibration.ladder import Ladder, enforced_check
 from gateway.core.decision import VERDICT_NAMES, Verdict
 from gateway.core.rows import F8, Mask
@@ -84,8 +84,9 @@ class Evidence:
     by: NDArray[Any]
 
 
-def evidence_of(policy: Policy, judged: Mapping[str, Judged], alarms: Alarms, ladder: Ladder) -> Evidence:
-    """The evidence behind certified cuts. judged: the folds `tail`, `cut` and `risk`."""
+def evidence_of(policy: Policy, found: Certified) -> Evidence:
+    """The evidence behind certified cuts."""
+    judged, alarms, ladder = found.judged, found.alarms, found.ladder
     seen = judged["cut"].beside(judged["risk"])
     with_answer, without = (slices_of(policy, seen.rows, with_answer=one) for one in (True, False))
     full = _shifted(seen.full, shifts_of(alarms.full, with_answer))

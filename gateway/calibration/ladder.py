@@ -11,7 +11,7 @@ A rung whose check is missing or only observed answers all that reaches it: it c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
@@ -32,6 +32,8 @@ from guards.selective import (
 
 COMBINATIONS = 40_000
 """How many combinations of the rungs' cuts are tried for `answered`, at most about."""
+WORTH_AN_OPEN_RUNG = 0.99
+"""The share of answered rows from which a combination is preferred that closes fewer rungs."""
 
 
 class RungRefused(Exception):
@@ -67,26 +69,24 @@ def enforced_check(rung: RungPolicy) -> CheckPolicy | None:
     return next((check for check in rung.checks if check.enforce), None)
 
 
-def certify_ladder(policy: Policy, pilot: LadderRows, test: LadderRows) -> Ladder:
+def certify_ladder(policy: Policy, pilot: LadderRows, test: LadderRows, *, kept: bool = False) -> Ladder:
     """The loosest certified cuts: the first rung's, then the next one's beside it.
 
-    Args:    pilot: rows to plan on; test: rows that nothing was fitted or planned on.
+    Args:    pilot: rows to plan on; test: rows that nothing was fitted or planned on; kept: whether every row
+             is kept from the fallbacks while the primary is gone, so that nothing is promised of them then.
     Raises:  RungRefused, AnsweredRefused.
     Cost:    O(n log n), and some ten sums over 40,000 combinations.
     """
-    rungs = [
-        _rung_cuts(policy, depth, pilot, test) if rung.checks else None
-        for depth, rung in enumerate(policy.rungs)
-    ]
+    found: list[CertifiedCuts | None] = []
+    for depth, rung in enumerate(policy.rungs):
+        promised = enforced_check(rung) is not None and not (depth and kept)
+        found.append(_rung_cuts(policy, depth, pilot, test, promised=promised) if rung.checks else None)
     own = {
         rung.name: cuts.certified[-1]
-        for rung, cuts in zip(policy.rungs, rungs, strict=True)
+        for rung, cuts in zip(policy.rungs, found, strict=True)
         if cuts is not None
     }
-    acting = [
-        cuts if cuts is not None and enforced_check(rung) else None
-        for rung, cuts in zip(policy.rungs, rungs, strict=True)
-    ]
+    acting = [cuts if enforced_check(rung) else None for rung, cuts in zip(policy.rungs, found, strict=True)]
     loosest = tuple(OPEN if cuts is None else cuts.certified[-1] for cuts in acting)
     if any(rung.wrong is None for rung in test.rungs):
         return Ladder(loosest, own, answered=False)
@@ -99,13 +99,18 @@ def certify_ladder(policy: Policy, pilot: LadderRows, test: LadderRows) -> Ladde
     return Ladder(best, own, answered=True)
 
 
-def _rung_cuts(policy: Policy, depth: int, pilot: LadderRows, test: LadderRows) -> CertifiedCuts:
-    """The cuts of one rung's check, certified while the rungs before it are gone."""
+def _rung_cuts(
+    policy: Policy, depth: int, pilot: LadderRows, test: LadderRows, *, promised: bool
+) -> CertifiedCuts:
+    """The cuts of one rung's check, certified while the rungs before it are gone.
+
+    Without a promise about the rung, cuts that nothing certifies will do.
+    """
     r = policy.rungs[depth].checks[0].selective_error
     found = certified_cuts(_reached(pilot, depth), _reached(test, depth), r, policy.delta)
-    if not found.certified:
-        raise RungRefused(depth, found.surest)
-    return found
+    if found.certified or not promised:
+        return found if found.certified else replace(found, certified=found.tried or (CLOSED,))
+    raise RungRefused(depth, found.surest)
 
 
 def _reached(rows: LadderRows, depth: int) -> Labelled:
@@ -119,14 +124,17 @@ def _reached(rows: LadderRows, depth: int) -> Labelled:
 def _loosest_combination(
     policy: Policy, acting: Sequence[CertifiedCuts | None], pilot: LadderRows, test: LadderRows
 ) -> tuple[float, ...] | None:
-    """The combination of the loosest first cut, then second, of which `answered` and each own statement hold.
+    """The combination of which `answered` and each rung's own statement hold, None without one.
 
-    Those that are surest on the pilot rows are tested first.
+    Of those that answer nearly as many pilot rows as any, the one that closes the fewest rungs (a closed one
+    is no fallback while the primary is gone), then with the loosest first cut, then second. Combinations that
+    are surest on the pilot rows are tested first.
     """
     r, delta = policy.answered_error, policy.delta
     grids = _grids(acting)
     scale = len(test.verdicts) / max(1, len(pilot.verdicts))
-    expected = margins(*pilot.counts(grids), r, delta, scale).ravel()
+    planned, wrong = pilot.counts(grids)
+    expected = margins(planned, wrong, r, delta, scale).ravel()
     order = np.argsort(-expected, kind="stable")[: int((expected >= LEAST_MARGIN).sum())]
     answered, errors = (counts.ravel()[order] for counts in test.counts(grids))
     passed = order[: passing(answered, errors, r, delta)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from gateway.calibration.alarms import assumed_without_primary, certified_guards
+from gateway.calibration.slices import ClassSlices
 from gateway.core.decision import Verdict
 from gateway.deployment.certificate import Certificate
 from gateway.policy.schema import Policy
@@ -29,6 +30,14 @@ def not_promised(policy: Policy, certificate: Certificate, forms: Collection[str
             "Of everything answered, nothing: no rung has a check that acts, and the rows do not show an "
             f"error of at most {policy.answered_error:g}, or a model gives no probabilities to count by."
         )
+
+
+def stopped_too_often(slices: ClassSlices) -> Iterator[str]:
+    """The classes that one cut stops far more often than the budget, the worst first; one sentence."""
+    worst = {one.name: one for one in (*slices.by_prediction, *slices.by_label) if one.flagged}
+    if worst:
+        named = ", ".join(f"{name} ({one.stopped:.1%} of {one.rows})" for name, one in worst.items())
+        yield f"Of single classes, nothing: the guards stop more than three times the budget of {named}."
 
 
 def _of_guards(policy: Policy, certificate: Certificate, forms: Collection[str]) -> Iterator[str]:

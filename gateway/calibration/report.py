@@ -27,14 +27,18 @@ def certificate_table(certificate: Certificate) -> Table:
     for column in ("promise", "at most", "confidence", "from", "cut"):
         table.add_column(column)
     for one in promises(certificate):
-        table.add_row(one.what, f"{one.at_most:.2%}", f"{one.confidence:.4g}", one.evidence, f"{one.cut:.4g}")
+        table.add_row(
+            one.what,
+            f"{100 * one.at_most:.3g} %",
+            f"{100 * one.confidence:.3g} %",
+            one.evidence,
+            f"{one.cut:.4g}",
+        )
     return table
 
 
 def _caption(certificate: Certificate) -> Iterator[str]:
     yield confidence_sentence(certificate)
-    if certificate.samples.warning:
-        yield f"[bold yellow]{escape(certificate.samples.warning)}[/]"
     if certificate.not_promised:
         yield "Not promised:"
         yield from (escape(f"- {one}") for one in certificate.not_promised)
@@ -83,14 +87,14 @@ def plan_table(policy: Policy, samples: int | None) -> Table:
     has = "" if samples is None else f"; the file has {samples}"
     table = Table(
         title=f"{policy.name}: independent rows that a calibration file needs{has}",
-        caption="For answers, rows: if none is wrong and all are accepted. Half wrong: if half of what is "
-        "promised is wrong; nine calibrations in ten pass. Where a check rejects half, twice as many.",
+        caption="For answers, rows: if none is wrong and all are accepted. Half of it wrong: half "
+        "of what is promised is; nine calibrations in ten pass. Where a check rejects half, twice as many.",
         caption_justify="left",
     )
-    for column in ("promise", "at most", "rows", "rows, half wrong", ""):
+    for column in ("promise", "at most", "rows", "rows, half of it wrong", ""):
         table.add_column(column, justify="right" if column.startswith("rows") else "left")
     for one in plan_rows(policy, samples):
         notes = ["in the policy"] * one.asked + ["too few rows"] * (one.enough is False)
         half = "" if one.rows_half_wrong is None else f"{one.rows_half_wrong}"
-        table.add_row(one.promise, f"{one.at_most:.3%}", f"{one.rows}", half, ", ".join(notes))
+        table.add_row(one.promise, f"{100 * one.at_most:.3g} %", f"{one.rows}", half, ", ".join(notes))
     return table

@@ -151,6 +151,8 @@ def calibrate(
             certificate = run(Deployment.read(folder), data, status.update)
     except Problems as error:
         _exit_with_problems(error, as_json)
+    if certificate.samples.warning:
+        print(f"warning: {certificate.samples.warning}", file=sys.stderr)  # noqa: T201
     if as_json:
         print_line(certificate.model_dump_json(by_alias=True))
         return

@@ -48,7 +48,7 @@ def promises(certificate: Certificate) -> list[Promise]:
 
 
 def _of_alarm(field: str, what: str, alarm: FalseAlarm) -> Promise:
-    evidence = f"{alarm.k} of {alarm.n} rows above the cut"
+    evidence = f"{alarm.n} rows, of which at most {alarm.k - 1} reach the cut"
     if alarm.slices:
         evidence += f", in {len(alarm.slices)} slices with a cut each"
         what += ", and of each slice"
@@ -56,7 +56,9 @@ def _of_alarm(field: str, what: str, alarm: FalseAlarm) -> Promise:
 
 
 def _of_selective(field: str, what: str, selective: Selective) -> Promise:
-    evidence = f"{selective.errors} wrong of {selective.accepted}, {selective.coverage:.0%} of rows"
+    evidence = (
+        f"{selective.errors} wrong of {selective.accepted}, {_percent(round(selective.coverage, 3))} of rows"
+    )
     return Promise(field, what, selective.risk, 1 - selective.delta, evidence, selective.cut)
 
 

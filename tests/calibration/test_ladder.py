@@ -122,3 +122,22 @@ def test_every_cut_that_is_chosen_was_certified_for_its_own_rung() -> None:
             assert suspicion is not None and wrong is not None
             below = suspicion < found.cuts[depth]
             assert not below.any() or binom.cdf(wrong[below].sum(), below.sum(), r) <= DELTA * (1 + 1e-9)
+
+
+def test_a_check_of_which_nothing_is_promised_refuses_no_calibration() -> None:
+    pilot, test = rows(0, 4000), rows(1, 3000)
+    observed = certify_ladder(policy(0.0001, 0.0001, 0.5, observed=True), pilot, test)
+    assert set(observed.own) == {"primary", "small"}
+    kept = certify_ladder(policy(0.09, 0.0001, 0.3), pilot, test, kept=True)
+    assert kept.answered
+    with pytest.raises(RungRefused):
+        certify_ladder(policy(0.09, 0.0001, 0.3), pilot, test)
+
+
+def test_a_fallback_is_not_closed_for_a_handful_of_rows() -> None:
+    """The loosest first cut may leave the promise no room for the second rung; a hair less does."""
+    closed = 0
+    for seed in range(12):
+        pilot, test = rows(2 * seed, 9000), rows(2 * seed + 1, 4000)
+        closed += certify_ladder(policy(0.09, 0.2, 0.092), pilot, test).cuts[1] == CLOSED
+    assert closed <= 2

@@ -32,20 +32,8 @@ from gateway.policy.schema import Policy
 from guards.rows import Signals
 from tests.support import onnx_bytes as onnx
 from tests.support.deployments import edit, load
-from tests.support.populations import (
-    CENTRES,
-    D,
-    Population,
-    classifier,
-    doubles,
-    floats,
-    heads,
-    latent,
-    pictures,
-    survey,
-    two_inputs,
-    whole_numbers,
-)
+from tests.support.population import CENTRES, D, Population, classifier, heads, latent
+from tests.support.populations import doubles, floats, pictures, survey, two_inputs, whole_numbers
 from tests.support.witness import Ends, served
 
 SURE = 1 - 1e-4
@@ -207,7 +195,6 @@ def test_large_numbers_and_constant_columns_stop_about_the_budget_when_served(
     assert stopped > 0.01 * FRESH, "and the guard does stop rows"
 
 
-# Broken: deployment/measures.py casts to float32 with a RuntimeWarning of overflow.
 def test_a_double_beyond_float32_is_judged_and_not_an_error(tmp_path: Path) -> None:
     population = doubles()
     draw = population.draw
@@ -249,8 +236,6 @@ def test_a_coarse_row_ends_alike_in_every_batch_and_by_numpys_own_score(tmp_path
 # Refusals.
 
 
-# Broken: `margins` of guards/selective.py takes its deviation from the pilot's rate, so a lucky strict cut is
-# "wide" (seed 137: 6 wrong of 140, where one in ten is) and the sequence begins there; refused in 1.5 %.
 def test_a_promise_with_room_is_never_refused_by_chance() -> None:
     """Errors of 10 % everywhere, a promise of 25 %, and the folds of 1,750 rows."""
     policy = Policy.model_validate(policy_of([], [0.25], answered_error=0.25))

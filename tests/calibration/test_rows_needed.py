@@ -93,3 +93,9 @@ def test_calibrating_without_data_says_what_to_give() -> None:
     result = CliRunner().invoke(app, ["calibrate", str(CONFIGS / "letters")])
     assert result.exit_code == 2
     assert "--data: is missing" in result.output and "--plan" in result.output
+
+
+@pytest.mark.parametrize("share", [1e-12, 1e-7])
+def test_a_tiny_promise_is_answered_at_once_and_without_memory(share: float) -> None:
+    for rows in (rows_for_budget(share, 0.05), rows_for_error(share, 0.05, 0.0)):
+        assert rows > 2.9 / share

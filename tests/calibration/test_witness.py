@@ -26,7 +26,8 @@ from gateway.core.errors import PolicyError
 from gateway.deployment.certificate import Certificate, load_certificate
 from gateway.deployment.deployment import Deployment
 from gateway.policy.schema import Policy
-from tests.support.populations import ALL, Population, Truth
+from tests.support.population import Population, Truth
+from tests.support.populations import ALL
 from tests.support.random_policies import DELTA, Chances
 from tests.support.witness import Measured, measure, served_while_gone
 

@@ -38,6 +38,7 @@ from tests.support.deployments import (
     opened,
     outlier_rows,
     predictor_of,
+    rebound,
     record_of,
     run,
     swap,
@@ -241,13 +242,13 @@ def test_a_reload_to_another_policy_takes_effect_at_once_and_says_so(tmp_path: P
     async def main() -> None:
         async with opened(folder) as gateway:
             before = gateway.loaded.tag
-            edit(folder, ("{defer: certified}", "{refuse: certified}"))
+            rebound(folder, ("{defer: certified}", "{refuse: certified}"))
             assert gateway.reload() is True
             assert gateway.loaded.tag != before
             decisions = await gateway.decide(batch_of(outlier_rows(10)))
             assert kinds(decisions)["Refused"] >= 9
             assert {decision.policy for decision in decisions} == {gateway.loaded.tag}
-            edit(folder, ("{refuse: certified}", "{defer: certified}"))
+            rebound(folder, ("{refuse: certified}", "{defer: certified}"))
             assert gateway.reload() is True
             assert gateway.loaded.tag == before, "the same files are the same policy again"
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from tests.support.populations import Population
+from tests.support.population import Population
 
 DELTA = 0.2
 ANSWER_DETECTORS = ["gen", "fdbd", "rmd", "residual", "knn"]

@@ -22,7 +22,7 @@ from gateway.deployment.slices import slice_names
 from gateway.policy.schema import Policy
 from gateway.serving.gateway import Gateway
 from tests.support.deployments import opened, predictor_of, swap
-from tests.support.populations import Truth
+from tests.support.population import Truth
 
 Array = NDArray[Any]
 BATCH_ROWS = 1024

@@ -20,8 +20,6 @@ from gateway.policy.kinds import GuardPolicy
 from gateway.policy.schema import Policy, RungPolicy
 from gateway.serving.gateway import Gateway
 
-"""Both as the labels of the metrics spell them."""
-
 
 class MetricSamples:
     """The samples of a Prometheus exposition, summed over all labels that a query does not name."""
@@ -72,7 +70,7 @@ def status_of(gateway: Gateway, text: bytes, silent: Sequence[str]) -> dict[str,
         "replicas": _replicas(metrics, silent),
         "outcomes": _outcomes(metrics),
         "median_s": metrics.median("gateway_request_seconds"),
-        "promise": _promise(policy, certificate, "answered"),
+        "promise": "" if certificate.answered is None else _promise(policy, certificate, "answered"),
         "confidence": confidence_sentence(certificate),
         "not_promised": certificate.not_promised,
         "guards": [_guard(guard, gateway, metrics) for guard in policy.guards],
