@@ -41,6 +41,7 @@ def measure_validity(
     from bench import output
     from bench.validity.grid import GridSettings, run_grid
     from bench.validity.partial import Cell, read
+    from bench.validity.results_file import as_json
     from bench.validity.summary import summarise
     from bench.validity.tables import progress, validity_tables
 
@@ -55,7 +56,7 @@ def measure_validity(
     summary = summarise(found)
     for table in validity_tables(summary):
         console.print(table, "")
-    output.write(out, summary)
+    output.write(out, as_json(summary))
     sys.exit(1 if any(one.is_broken for one in summary.promises) else 0)
 
 

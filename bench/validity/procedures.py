@@ -10,6 +10,9 @@ they divide delta. `pilot` rows may choose all of that; the `test` rows then dec
   hands its level on. Wiens, Pharmaceutical Statistics 2 (2003), the fallback procedure.
 * `pilot 2`, `pilot 3`, `pilot 4`: a fixed sequence over coverages of the pilot rows, from the strictest that
   these expect to pass by so many standard deviations. `guards/selective.py` does this, with 3.
+* `exact power`: the same, but from the strictest cut that an exact test would pass with probability 0.9987 at
+  the pilot rows' error, or from the one with the largest probability. It counts on two standard deviations
+  fewer accepted test rows than the pilot rows say, since a test passes nothing below a number of rows.
 
 Source of the fixed sequence: Bauer, Statistics in Medicine 10 (1991).
 """
@@ -23,6 +26,7 @@ import numpy as np
 
 from gateway.core.rows import Mask
 from guards.atoms import SUSPICIONS, cut_above
+from guards.binomial import cdf
 from guards.detector import I8
 from guards.rows import F8
 from guards.selective import Labelled, accepted_needed, candidate_cuts, margins, most_errors
@@ -30,6 +34,8 @@ from guards.selective import Labelled, accepted_needed, candidate_cuts, margins,
 STRICT_COVERAGES = tuple(i / 200 for i in range(8, 201))
 STARTS = 5
 START_ERRORS = 2
+SURE, FEWER = 0.9987, 2.0
+"""Of `exact_power`: three standard deviations, and by how many fewer rows may be accepted than expected."""
 
 
 Procedure = Callable[[Labelled, Labelled, float, float], float | None]
@@ -87,6 +93,23 @@ def pilot_ordered(
     return _last_of_run(cuts[start:], _passes(accepted, errors, r, delta))
 
 
+def exact_power(pilot: Labelled, test: Labelled, r: float, delta: float) -> float | None:
+    """A fixed sequence from the strictest cut whose test passes almost surely, or else most probably."""
+    cuts, n = np.array(candidate_cuts(pilot.suspicion)), len(test)
+    accepted, errors = pilot.below(cuts.tolist())
+    coverage, rate = accepted / len(pilot), (errors + 0.5) / (accepted + 1)
+    expected = np.maximum(n * coverage - FEWER * np.sqrt(n * coverage * (1 - coverage)), 0).astype(np.int64)
+    power = np.array([_power(m, q, r, delta) for m, q in zip(expected.tolist(), rate.tolist(), strict=True)])
+    sure = np.flatnonzero(power >= SURE)
+    start = int(sure[0]) if sure.size else int(np.argmax(power))
+    return _last_of_run(cuts[start:], _passes(*test.below(cuts[start:].tolist()), r, delta))
+
+
+def _power(rows: int, rate: float, r: float, delta: float) -> float:
+    """The probability that so many rows with this error certify r."""
+    return cdf(most_errors(rows, r, delta), rows, rate)
+
+
 PROCEDURES: Mapping[str, Procedure] = {
     "strict end": strict_end,
     "grid 10": partial(bonferroni, cuts=10),
@@ -95,6 +118,7 @@ PROCEDURES: Mapping[str, Procedure] = {
     "pilot 2": partial(pilot_ordered, wide_margin=2.0),
     "pilot 3": partial(pilot_ordered, wide_margin=3.0),
     "pilot 4": partial(pilot_ordered, wide_margin=4.0),
+    "exact power": exact_power,
 }
 
 

@@ -63,6 +63,7 @@ def _by_promise(promises: Sequence[Broken]) -> Table:
         "may break",
         "broken",
         "worst cell",
+        "of printed",
         "beyond margin",
         "by chance",
         "realised",
@@ -75,6 +76,7 @@ def _by_promise(promises: Sequence[Broken]) -> Table:
             str(len(these)),
             _level(these),
             *_shares(these),
+            _of_printed(these),
             str(beyond),
             _by_chance(these),
             _realised(these),
@@ -133,6 +135,12 @@ def _shares(promises: Sequence[Broken]) -> tuple[str, str]:
         return "-", "-"
     worst = max(one.broken / one.resplits for one in promises)
     return f"{sum(one.broken for one in promises) / runs:.2%}", f"{worst:.1%}"
+
+
+def _of_printed(promises: Sequence[Broken]) -> str:
+    """The share broken of the calibrations that print it."""
+    printed = sum(one.printed for one in promises)
+    return f"{sum(one.broken for one in promises) / printed:.2%}" if printed else "-"
 
 
 def _by_chance(promises: Sequence[Broken]) -> str:

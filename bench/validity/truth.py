@@ -65,7 +65,8 @@ def outcome(policy: Policy, folds: Mapping[str, Judged], population: Judged) -> 
     try:
         alarms = certify_guards(policy, folds["cut"])
         tail, cut, test = (ladder_rows(policy, folds[name], alarms) for name in ("tail", "cut", "risk"))
-        ladder = certify_ladder(policy, tail.beside(cut), test)
+        kept = assumed_without_primary(policy, population.input_only) >= Verdict.DEFER
+        ladder = certify_ladder(policy, tail.beside(cut), test, kept=kept)
     except BudgetRefused:
         return Outcome("budget", ())
     except RungRefused:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import orjson
 import pytest
 
 from bench.validity import truth
 from bench.validity.partial import Cell
 from bench.validity.resplit import Certified
+from bench.validity.results_file import as_json
 from bench.validity.summary import TOGETHER, Broken, Summary, limits, summarise
 from bench.validity.tables import validity_tables
 from bench.validity.truth import Outcome, Promised
@@ -49,8 +51,8 @@ def test_a_false_alarm_cut_lowered_by_one_atom_is_found_broken(monkeypatch: pyte
 
 
 def test_a_confidence_cut_raised_by_one_atom_is_found_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    def raised(chosen: Policy, pilot: LadderRows, test: LadderRows) -> Ladder:
-        found = certify_ladder(chosen, pilot, test)
+    def raised(chosen: Policy, pilot: LadderRows, test: LadderRows, *, kept: bool) -> Ladder:
+        found = certify_ladder(chosen, pilot, test, kept=kept)
         cuts = (found.cuts[0], found.cuts[1] + 0.05)
         return replace(found, cuts=cuts, own=dict(zip(found.own, cuts, strict=True)))
 
@@ -96,3 +98,14 @@ def test_the_tables_name_what_is_broken() -> None:
 
     assert len(tables) == 3
     assert str(tables[2].title).startswith("Broken")
+
+
+def test_the_results_are_one_line_for_each_promise_under_the_names_of_their_columns() -> None:
+    runs = [[Certified("defers", 0.02, Outcome("", (Promised("answered", 0.1, 0.05),)))]]
+
+    found = orjson.loads(as_json(summarise({Cell("letters", 2_000): runs})))
+
+    first = dict(zip(found["promises"]["columns"], found["promises"]["rows"][0], strict=True))
+    assert first["promise"] == "answered"
+    assert (first["printed"], first["broken"], first["realised"]) == (1, 0, 0.5)
+    assert found["refused"]["rows"] == [["letters", 2_000, 0.02, "defers", 1, {}]]
