@@ -20,7 +20,7 @@ check: $(READY)  ## format, lint, types, layers: everything but the tests
 docs: $(READY)  ## after editing a policy model: docs/policy.schema.json and the tables of docs/policy.md
 	$(BIN)/python docs/reference.py
 
-mutants: $(READY)  ## break the core on purpose; every mutant must be killed
+mutants: $(READY)  ## break core and certificate on purpose; every mutant must be killed
 	$(BIN)/python tests/mutants.py
 
 bench: $(READY)  ## what the guards stop, what a request costs and where, how fast it starts: about five minutes

@@ -1,9 +1,9 @@
-"""Breaks the core on purpose, one line at a time, and requires that the suite notices.
+"""Breaks the core and the certificate on purpose, one line at a time, and requires that the suite notices.
 
     python tests/mutants.py [--keep-going]
 
-Each mutant is one exact replacement in a copy of the tree; the laws and the decision table run against it
-and must fail. A mutant that no longer applies is an error, so this list cannot rot. Exit 0 if all die.
+Each mutant is one exact replacement in a copy of the tree; the laws and the decision table, or the tests of what
+is certified, run against it and must fail. A mutant that no longer applies is an error, so this list cannot rot. Exit 0 if all die.
 """
 
 from __future__ import annotations
@@ -17,7 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SUITE = ["tests/core/test_decision_table.py", "tests/core/test_laws.py"]
+CORE, CALIBRATION, GUARDS = "gateway/core", "gateway/calibration", "guards"
+SUITES = {
+    CORE: ["tests/core/test_decision_table.py", "tests/core/test_laws.py"],
+    CALIBRATION: [
+        f"tests/calibration/test_{name}.py" for name in ("paths", "alarms", "rows_needed", "ladder")
+    ],
+    GUARDS: [
+        "tests/guards/test_order_statistic.py",
+        "tests/guards/test_atoms.py",
+        "tests/guards/test_selective.py",
+    ],
+}
+"""What runs against a mutant of each folder."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,7 @@ class Mutant:
     file: str
     old: str
     new: str
+    folder: str = CORE
 
 
 MUTANTS = (
@@ -65,13 +78,27 @@ MUTANTS = (
     Mutant("a caller's deadline is ignored", "model.py", "async with asyncio.timeout_at(until_s):", "if True:"),
     Mutant("a shielded model has no budget", "model.py", "inputs, self.budget_s, math.inf, ModelFailed", "inputs, math.inf, math.inf, ModelFailed"),
     Mutant("a model may return any number of rows", "model.py", "array.shape[:1] != (n,)", "False"),
+    Mutant("a degraded row counts for no rung", "paths.py", "Verdict.DEGRADE if depth else Verdict.ALLOW", "Verdict.ALLOW", CALIBRATION),
+    Mutant("an unchecked rung answers nothing", "paths.py", "first = np.zeros(len(allowed), np.int64)", "first = np.full(len(allowed), len(grid))", CALIBRATION),
+    Mutant("a fallback is certified on what the full guards allow", "paths.py", "self.without_primary <= Verdict.DEGRADE", "self.verdicts <= Verdict.DEGRADE", CALIBRATION),
+    Mutant("observed guards stop rows", "alarms.py", "if guard.enforce and guard.name in scores:", "if guard.name in scores:", CALIBRATION),
+    Mutant("a share widens the budget", "alarms.py", "risk + math.log(share_of.get(name, 1.0))", "risk - math.log(share_of.get(name, 1.0))", CALIBRATION),
+    Mutant("slices spend delta each", "alarms.py", "policy.delta / (len(named) + 1)", "1 - 1e-9", CALIBRATION),
+    Mutant("a combination need not hold for its rungs", "ladder.py", "allowed = passed[reduce(np.logical_and.outer, own).ravel()[passed]]", "allowed = passed", CALIBRATION),
+    Mutant("combinations need not pass", "ladder.py", "passed = order[: passing(answered, errors, r, delta)]", "passed = order", CALIBRATION),
+    Mutant("a refused rung is certified", "ladder.py", "raise RungRefused(depth, found.surest)", "return replace(found, certified=found.tried)", CALIBRATION),
+    Mutant("a sequence goes on after a failure", "selective.py", "return int(failed[0]) if failed.size else len(accepted)", "return len(accepted)", GUARDS),
+    Mutant("test rows choose the candidates", "selective.py", "cuts = candidate_cuts(pilot.suspicion)", "cuts = candidate_cuts(test.suspicion)", GUARDS),
+    Mutant("one error more is certified", "selective.py", 'delta, "right")) - 1', 'delta, "right"))', GUARDS),
+    Mutant("one row more may be stopped", "order_statistic.py", 'delta, "right"))', 'delta, "right")) + 1', GUARDS),
+    Mutant("cuts lie on their row", "atoms.py", "return max(top + min(", "return max(top - min(", GUARDS),
 )  # fmt: skip
 
 
 def survives(mutant: Mutant, tree: Path) -> bool:
-    """Whether the suite passes although the core is broken."""
-    path = tree / "gateway" / "core" / mutant.file
-    source = (ROOT / "gateway" / "core" / mutant.file).read_text()
+    """Whether the suite passes although a line is broken."""
+    path = tree / mutant.folder / mutant.file
+    source = (ROOT / mutant.folder / mutant.file).read_text()
     if mutant.old not in source:
         raise SystemExit(
             f"{mutant.file}: mutant {mutant.description!r} no longer applies: {mutant.old!r} is gone"
@@ -82,7 +109,7 @@ def survives(mutant: Mutant, tree: Path) -> bool:
         "PYTHONPATH": str(tree),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *SUITE]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *SUITES[mutant.folder]]
     try:
         done = subprocess.run(command, cwd=tree, env=env, capture_output=True, timeout=300, check=False)
     finally:
@@ -101,10 +128,11 @@ def main() -> int:
         for part in ("gateway", "guards", "fallbacks"):
             shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(ROOT / "tests", tree / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "configs", tree / "configs", ignore=shutil.ignore_patterns("var"))
         shutil.copy(ROOT / "pyproject.toml", tree / "pyproject.toml")
         for mutant in MUTANTS:
             lives = survives(mutant, tree)
-            print(f"{'SURVIVED' if lives else 'killed  '}  {mutant.file:12} {mutant.description}", flush=True)  # noqa: T201
+            print(f"{'SURVIVED' if lives else 'killed  '}  {mutant.file:18} {mutant.description}", flush=True)  # noqa: T201
             alive += [mutant.description] * lives
     print(f"{len(MUTANTS) - len(alive)} of {len(MUTANTS)} mutants killed")  # noqa: T201
     return 1 if alive else 0
