@@ -35,6 +35,6 @@ def _table(title: str, compared: Sequence[Compared], figure: Callable[[Compared]
     for one in compared:
         scenario = one.scenario, f"{one.test_rows:,}", f"{one.error:.1%}", f"{one.r:.1%}"
         lines.setdefault(scenario, []).append(f"{figure(one):.1%}")
-    for scenario, figures in lines.items():
-        table.add_row(*scenario, *figures)
+    for cells, figures in lines.items():
+        table.add_row(*cells, *figures)
     return table
