@@ -27,10 +27,11 @@ def console(out: Path | None) -> Console:
 
 
 def write(out: Path | None, found: object) -> None:
-    """A dataclass as JSON into the file that was asked for, if any was. NaN becomes null."""
+    """A dataclass as JSON, or bytes, into the file that was asked for, if any was. NaN becomes null."""
     if out is None:
         return
-    body = orjson.dumps(found, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    body = found if isinstance(found, bytes) else orjson.dumps(found, option=options)
     if _is_stdout(out):
         sys.stdout.buffer.write(body)
     else:

@@ -1,0 +1,31 @@
+"""The figures of the grid as JSON: what was run where, and one line for each promise and each policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+import orjson
+
+from bench.machine import machine
+from bench.validity.summary import Broken, Refused, Summary
+
+
+def as_json(summary: Summary) -> bytes:
+    """`machine`, and `promises` and `refused` as `rows` under the names of their `columns`."""
+    parts = (
+        b'"machine": ' + orjson.dumps(machine()),
+        b'"promises": ' + _table(Broken, summary.promises),
+        b'"refused": ' + _table(Refused, summary.refused),
+    )
+    return b"{\n" + b",\n".join(parts) + b"\n}\n"
+
+
+def _table(kind: type[Broken] | type[Refused], found: Sequence[Broken | Refused]) -> bytes:
+    columns = [field.name for field in fields(kind)]
+    rows = [orjson.dumps([_rounded(getattr(one, column)) for column in columns]) for one in found]
+    return b'{"columns": %s,\n"rows": [\n%s\n]}' % (orjson.dumps(columns), b",\n".join(rows))
+
+
+def _rounded(value: object) -> object:
+    return round(value, 5) if isinstance(value, float) else value
