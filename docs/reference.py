@@ -207,8 +207,6 @@ def _part_of(name: str) -> Json:
 
 def _type(part: Json, anchors: dict[str, str]) -> str:
     match part:
-        case {"oneOf": arms} | {"anyOf": arms}:
-            return _or([word for arm in arms for word in _words(arm, anchors)])
         case {"type": "array", "items": items}:
             return f"list of {_type(items, anchors)}"
         case {"type": "object", "properties": names}:
@@ -222,6 +220,8 @@ def _type(part: Json, anchors: dict[str, str]) -> str:
 def _words(part: Json, anchors: dict[str, str]) -> list[str]:
     """The choices of one arm of a union; none for null, which is said by the default."""
     match part:
+        case {"oneOf": arms} | {"anyOf": arms}:
+            return [word for arm in arms for word in _words(arm, anchors)]
         case {"$ref": str(ref)}:
             return [anchors[ref.rpartition("/")[2]]]
         case {"const": value}:

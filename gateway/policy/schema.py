@@ -111,6 +111,17 @@ class InputSlices(Strict):
     """The input: one value a row, text or a number."""
 
 
+def _slices_arm(value: Any) -> str:
+    """The arm of `SlicesPolicy` that a value of the file, or a validated one, belongs to."""
+    return "input" if isinstance(value, (dict, InputSlices)) else "word"
+
+
+SlicesPolicy: TypeAlias = Annotated[
+    Annotated[Literal["predicted_class"], Tag("word")] | Annotated[InputSlices, Tag("input")],
+    Discriminator(_slices_arm),
+]
+
+
 class RoundedTier(Strict):
     """Outputs rounded to a number of digits."""
 
@@ -214,7 +225,7 @@ class Policy(Strict):
     """The share of good rows that all certified guards together may stop. `gateway calibrate` certifies it,
     and refuses a budget that the held-out rows cannot support. A budget of 0.02 takes 559 rows; `gateway
     calibrate --plan` says how many another one takes."""
-    false_alarm_by: Literal["predicted_class"] | InputSlices | None = None
+    false_alarm_by: SlicesPolicy | None = None
     """Which rows get a false-alarm cut of their own, so that the budget holds for each slice of the rows and
     not only on average: those of each class that the primary predicts (`predicted_class`), or of each value
     of an input (`{input: NAME}`). Slices with too few held-out rows share one cut. While the primary is gone
