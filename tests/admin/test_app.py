@@ -13,6 +13,7 @@ from fallbacks.breaker import BreakerState
 from gateway.admin.pages.formatting import count, milliseconds, share, span
 from gateway.admin.pages.status import MetricSamples
 from tests.support.admin_world import LETTERS, admin_world, deployment, on_loop, rewrite
+from tests.support.deployments import edit
 
 GOOD = np.load(LETTERS / "samples.npz")["attributes"][:60]
 ODD = np.load(LETTERS / "outliers.npz")["uniform"][:20]
@@ -79,6 +80,18 @@ async def test_status_as_json_agrees_with_the_metrics(tmp_path: Path) -> None:
         assert primary["promise"].startswith("At most 2 % of what primary answers is wrong, with 95 %")
         assert fields["review"]["waiting"] == ends.count("deferred")
         assert [replica["answers"] for replica in fields["replicas"]] == [True]
+
+
+@on_loop
+async def test_no_promise_is_shown_as_in_force_while_the_policy_only_observes(tmp_path: Path) -> None:
+    folder = deployment(tmp_path)
+    edit(folder, ('version: "1"', 'version: "1"\nmode: observe'))
+    async with admin_world(folder) as one:
+        fields = (await one.script.get("/status")).json()
+        assert fields["promises"] == []
+        assert "no promise is in force" in fields["confidence"]
+        for part in (*fields["guards"][1:], *fields["rungs"]):
+            assert part["promise"].startswith("Not in force")
 
 
 @on_loop

@@ -20,6 +20,8 @@ from gateway.policy.kinds import GuardPolicy
 from gateway.policy.schema import Policy, RungPolicy
 from gateway.serving.gateway import Gateway
 
+NOT_IN_FORCE = "The policy's mode is observe, so no promise is in force."
+
 
 class MetricSamples:
     """The samples of a Prometheus exposition, summed over all labels that a query does not name."""
@@ -62,6 +64,7 @@ def status_of(gateway: Gateway, text: bytes, silent: Sequence[str]) -> dict[str,
     """The fields of the status page. `silent`: the replicas that did not answer."""
     loaded, metrics = gateway.loaded, MetricSamples(text)
     policy, certificate = loaded.policy, loaded.artifacts.certificate
+    in_force = policy.mode == "enforce"
     return {
         "deployment": policy.name,
         "policy": loaded.tag,
@@ -71,8 +74,8 @@ def status_of(gateway: Gateway, text: bytes, silent: Sequence[str]) -> dict[str,
         "outcomes": _outcomes(metrics),
         "median_s": metrics.median("gateway_request_seconds"),
         "promise": "" if certificate.answered is None else _promise(policy, certificate, "answered"),
-        "confidence": confidence_sentence(certificate) if policy.mode == "enforce" else "",
-        "promises": [one.sentence() for one in promises(certificate)],
+        "confidence": confidence_sentence(certificate) if in_force else NOT_IN_FORCE,
+        "promises": [one.sentence() for one in promises(certificate)] if in_force else [],
         "not_promised": certificate.not_promised,
         "guards": [_guard(guard, gateway, metrics) for guard in policy.guards],
         "rungs": [_rung(rung, policy, certificate, metrics) for rung in policy.rungs],
