@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bench.deployment_under_test import RowOutcomes
 from gateway.core.decision import OUTCOME_NAMES
 from gateway.deployment.certificate import Certificate
-from guards.selective import clopper_pearson_upper
+from guards.selective import clopper_pearson_interval
 
 CONFIDENCE = 0.95
 
@@ -51,10 +51,7 @@ class MeasuredShare:
 
 def interval(events: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """The exact two-sided interval of a share. Source: Clopper and Pearson, Biometrika 26 (1934)."""
-    if not n:
-        return 0.0, 1.0
-    each = (1 - confidence) / 2
-    return 1 - clopper_pearson_upper(n - events, n, each), clopper_pearson_upper(events, n, each)
+    return clopper_pearson_interval(events, n, 1 - confidence)
 
 
 def healthy(

@@ -29,7 +29,7 @@ from guards.atoms import SUSPICIONS, cut_above
 from guards.binomial import cdf
 from guards.detector import I8
 from guards.rows import F8
-from guards.selective import Labelled, accepted_needed, candidate_cuts, margins, most_errors
+from guards.selective import Labelled, accepted_needed, candidate_cuts, margins, most_errors, passing
 
 STRICT_COVERAGES = tuple(i / 200 for i in range(8, 201))
 STARTS = 5
@@ -48,14 +48,14 @@ def strict_end(pilot: Labelled, test: Labelled, r: float, delta: float) -> float
     ranks = np.unique(np.floor(np.array(STRICT_COVERAGES) * n + 1e-9).astype(np.int64))
     above = np.append(ranked, np.nextafter(ranked[-1], np.inf))
     cuts = np.unique(above[ranks])
-    accepted, errors = test.below(cuts.tolist())
+    accepted, _ = test.below(cuts.tolist())
     enough = accepted >= accepted_needed(START_ERRORS, r, delta)
     if not enough.any():
         enough = accepted >= accepted_needed(0, r, delta)
     if not enough.any():
         return None
     first = int(np.argmax(enough))
-    return _last_of_run(cuts[first:], _passes(accepted[first:], errors[first:], r, delta))
+    return _loosest(cuts[first:], test, r, delta)
 
 
 def bonferroni(pilot: Labelled, test: Labelled, r: float, delta: float, *, cuts: int) -> float | None:
@@ -89,8 +89,7 @@ def pilot_ordered(
     expected = margins(*pilot.below(cuts.tolist()), r, delta, scale)
     wide = np.flatnonzero(expected >= wide_margin)
     start = int(wide[0]) if wide.size else int(np.argmax(expected))
-    accepted, errors = test.below(cuts[start:].tolist())
-    return _last_of_run(cuts[start:], _passes(accepted, errors, r, delta))
+    return _loosest(cuts[start:], test, r, delta)
 
 
 def exact_power(pilot: Labelled, test: Labelled, r: float, delta: float) -> float | None:
@@ -102,7 +101,7 @@ def exact_power(pilot: Labelled, test: Labelled, r: float, delta: float) -> floa
     power = np.array([_power(m, q, r, delta) for m, q in zip(expected.tolist(), rate.tolist(), strict=True)])
     sure = np.flatnonzero(power >= SURE)
     start = int(sure[0]) if sure.size else int(np.argmax(power))
-    return _last_of_run(cuts[start:], _passes(*test.below(cuts[start:].tolist()), r, delta))
+    return _loosest(cuts[start:], test, r, delta)
 
 
 def _power(rows: int, rate: float, r: float, delta: float) -> float:
@@ -134,7 +133,7 @@ def _passes(accepted: I8, errors: I8, r: float, delta: float) -> Mask:
     return np.asarray(errors <= np.array(most))
 
 
-def _last_of_run(cuts: F8, passed: Mask) -> float | None:
-    """The last cut before the first failure."""
-    length = int(np.argmin(passed)) if not passed.all() else len(passed)
+def _loosest(cuts: F8, test: Labelled, r: float, delta: float) -> float | None:
+    """The last cut of a fixed sequence before its first failure."""
+    length = passing(*test.below(cuts.tolist()), r, delta)
     return float(cuts[length - 1]) if length else None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bench.validity.partial import Cell
 from bench.validity.resplit import Certified
 from bench.validity.truth import Promised
-from guards.selective import clopper_pearson_upper
+from guards.selective import clopper_pearson_interval
 
 DELTA = 0.05
 CONFIDENCE = 0.99
@@ -82,9 +82,7 @@ def summarise(found: Mapping[Cell, Sequence[Sequence[Certified]]]) -> Summary:
 
 def limits(broken: int, resplits: int) -> tuple[float, float]:
     """The Clopper-Pearson limits of a share, each at 99 % confidence."""
-    alpha = 1 - CONFIDENCE
-    upper = clopper_pearson_upper(broken, resplits, alpha)
-    return 1 - clopper_pearson_upper(resplits - broken, resplits, alpha), upper
+    return clopper_pearson_interval(broken, resplits, 2 * (1 - CONFIDENCE))
 
 
 def _promises(cell: Cell, shape: str, budget: float, runs: Sequence[Certified]) -> Iterator[Broken]:

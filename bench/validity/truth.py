@@ -19,9 +19,9 @@ from gateway.calibration.alarms import (
     certify_guards,
     joint_risk,
     ladder_rows,
+    row_slices,
     shares,
     shifts_of,
-    slices_of,
 )
 from gateway.calibration.judge import Judged
 from gateway.calibration.ladder import AnsweredRefused, Ladder, RungRefused, certify_ladder
@@ -122,7 +122,7 @@ def _if_enforced(policy: Policy, alarm: FalseAlarm, population: Judged) -> float
     """The share that reaches a cut of any certified guard, also of those that are only observed."""
     risks = joint_risk(population.full, shares(policy))
     assert risks is not None
-    slices = slices_of(policy, population.rows, with_answer=True)
+    slices = row_slices(policy, population.rows, with_answer=True)
     return _share(risks - shifts_of(alarm, slices) >= alarm.cut)
 
 
@@ -130,7 +130,7 @@ def _worst_slice(
     policy: Policy, alarm: FalseAlarm, population: Judged, stopped: Mask, *, with_answer: bool
 ) -> float:
     """The largest share stopped in any slice that has a cut of its own; the rest is a slice as well."""
-    names = slices_of(policy, population.rows, with_answer=with_answer)
+    names = row_slices(policy, population.rows, with_answer=with_answer)
     assert names is not None
     known = [value for one in alarm.slices for value in one.values]
     in_slice = [np.isin(names, one.values) if one.values else ~np.isin(names, known) for one in alarm.slices]

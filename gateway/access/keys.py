@@ -20,9 +20,9 @@ from typing import Annotated
 import orjson
 from pydantic import Field
 
-from gateway.access.key_file import append_line, convert_list, write_lock, write_private_file
 from gateway.core.errors import ArtifactError, Problem
 from gateway.policy.fields import Name, Strict
+from gateway.private_files import append_line, convert_list, write_lock, write_private_file
 
 KEYS_FILE = "keys.jsonl"
 LIST_FILE = "keys.json"

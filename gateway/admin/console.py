@@ -41,7 +41,8 @@ from gateway.admin.pages.cases import (
     previews_of,
     suggestion_fields,
 )
-from gateway.admin.preview import is_picture, pixels, png
+from gateway.admin.preview import is_picture, pixels
+from gateway.png import png
 from gateway.serving.gateway import Gateway
 from gateway.serving.review import QueuedReview, answer_unsure, answer_with_label
 

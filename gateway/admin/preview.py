@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import codecs
 import math
-import struct
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -28,7 +26,6 @@ MAX_SIDE_PIXELS = 1024
 MAX_CELLS = 512
 MAX_TEXTS, MAX_TEXT_BYTES = 32, 4096
 CHANNELS = (1, 3)
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NO_SPEC = TensorSpec("", np.dtype(np.float32), (None,))
 
 
@@ -123,24 +120,6 @@ def pixels(array: Array, spec: TensorSpec | None = None) -> U1:
     scaled = np.clip((shown / 2 - low / 2) / ((high / 2 - low / 2) or 1.0), 0.0, 1.0)  # halves: no overflow
     out: U1 = np.rint(255 * scaled).astype(np.uint8)
     return out[..., 0] if out.shape[2] == 1 else out
-
-
-def png(image: U1) -> bytes:
-    """The bytes of a PNG file: 8 bits, grey for uint8[h, w], colour for uint8[h, w, 3].
-
-    Source: ISO/IEC 15948:2004; one IDAT, filter 0 on each line, no interlace.
-    """
-    height, width = image.shape[:2]
-    colour = 2 if image.ndim == 3 else 0
-    head = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
-    lines = np.zeros((height, 1 + image.size // height), np.uint8)
-    lines[:, 1:] = image.reshape(height, -1)
-    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(lines.tobytes())), (b"IEND", b""))
-    return _SIGNATURE + b"".join(_chunk(kind, body) for kind, body in chunks)
-
-
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def _channels_last(array: Array) -> Array:

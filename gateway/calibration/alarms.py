@@ -108,7 +108,7 @@ def _sliced(risks: F8, slices: SliceNames, named: tuple[str, ...], policy: Polic
     return FalseAlarm(budget=a, delta=policy.delta, n=n, k=k, cut=highest, slices=found)
 
 
-def slices_of(policy: Policy, rows: CalibrationRows, *, with_answer: bool) -> SliceNames | None:
+def row_slices(policy: Policy, rows: CalibrationRows, *, with_answer: bool) -> SliceNames | None:
     """The slice of each row, where the policy asks for slices that can be told with or without an answer."""
     by = policy.false_alarm_by
     if by is None or not (with_answer or isinstance(by, InputSlices)):
@@ -126,7 +126,7 @@ class Alarms:
 
 def certify_guards(policy: Policy, judged: Judged) -> Alarms:
     """Both cuts from the rows of the fold `cut`. Raises BudgetRefused."""
-    with_answer, without = (slices_of(policy, judged.rows, with_answer=one) for one in (True, False))
+    with_answer, without = (row_slices(policy, judged.rows, with_answer=one) for one in (True, False))
     full, input_only = joint_risk(judged.full, shares(policy)), joint_risk(judged.input_only, {})
     return Alarms(certify_alarms(policy, full, with_answer), certify_alarms(policy, input_only, without))
 
@@ -158,7 +158,7 @@ def verdicts(
 def ladder_rows(policy: Policy, judged: Judged, alarms: Alarms) -> LadderRows:
     """The rows before the ladder, at certified cuts."""
     rows = judged.rows
-    with_answer, without = (slices_of(policy, rows, with_answer=one) for one in (True, False))
+    with_answer, without = (row_slices(policy, rows, with_answer=one) for one in (True, False))
     full = verdicts(policy, judged.full, alarms.full, with_answer, shares(policy))
     alone = verdicts(policy, judged.input_only, alarms.input_only, without, {})
     allowed = np.zeros(len(rows), np.int8)

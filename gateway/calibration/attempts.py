@@ -24,12 +24,10 @@ crash before any label was used, is ignored and removed; any other invalid line 
 from __future__ import annotations
 
 import base64
-import fcntl
+import errno
 import logging
 import math
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -42,13 +40,13 @@ from pydantic import Field
 from gateway.calibration.row_hashes import Hashes
 from gateway.core.errors import ArtifactError, Problem
 from gateway.policy.fields import Strict
+from gateway.private_files import append_line, write_lock, write_private_file
 
 ATTEMPTS_FILE = "calibrations.jsonl"
 SKETCH_HASHES = 256
 SHARED_ROWS = 0.05
 """Files that share more than this share of the smaller one's distinct rows overlap."""
 MOST_LINES, KEPT_LINES = 1_000, 900
-FILE_MODE = 0o600
 log = logging.getLogger(__name__)
 
 
@@ -102,13 +100,14 @@ def record_attempt(var: Path, rows: NDArray[np.uint64], what: str, delta: float,
     path = var / ATTEMPTS_FILE
     attempt = Attempt.of(rows, what, delta, now_s)
     try:
-        with _lock(var):
+        with write_lock(var):
             content = path.read_bytes() if path.exists() else b""
             before = list(_parse(content, path))
             if all(other.what != what for other, _ in before):
                 _append(path, content, orjson.dumps(attempt.model_dump()))
     except OSError as error:
-        what_failed = f"attempts at calibration cannot be recorded: {error.strerror or error}"
+        why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or error
+        what_failed = f"attempts at calibration cannot be recorded: {why}"
         raise ArtifactError([Problem("", what_failed, str(path))]) from error
     mine = attempt.sketch
     overlapping = {
@@ -151,43 +150,11 @@ def _parse(content: bytes, path: Path) -> Iterator[tuple[Attempt, Hashes]]:
             raise ArtifactError([Problem("", what, str(path), number)]) from error
 
 
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Holds the lock of a folder, made if missing, against other processes and threads. Blocks."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-        os.fsync(descriptor)  # a new name in the folder
-    finally:
-        os.close(descriptor)
-
-
 def _append(path: Path, content: bytes, line: bytes) -> None:
-    """Appends a line in one write; or, to a full file, replaces it by one without its oldest lines."""
-    lines = content.split(b"\n")
-    if lines[-1]:
-        log.warning("the last line of %s was cut short: it is removed", path)
-    if len(lines) > MOST_LINES:
-        log.warning("%s holds %d attempts: the oldest are dropped", path, len(lines) - 1)
-        draft = path.with_name(f"{path.name}.draft")
-        draft.unlink(missing_ok=True)
-        _write(draft, [*lines[-1 - KEPT_LINES : -1], line], os.O_EXCL)
-        draft.replace(path)
-    else:
-        _write(path, [line], os.O_APPEND, len(content) - len(lines[-1]))
-
-
-def _write(path: Path, lines: Sequence[bytes], flag: int, end: int = 0) -> None:
-    """Writes lines after the first `end` bytes of a file for its owner alone, and waits for the disk."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | flag, FILE_MODE)
-    try:
-        os.fchmod(descriptor, FILE_MODE)
-        os.ftruncate(descriptor, end)
-        text = b"".join(one + b"\n" for one in lines)
-        if os.write(descriptor, text) != len(text):
-            raise OSError("the disk is full")
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Appends a line; or, to a full file, replaces it by one without its oldest lines."""
+    lines = content.split(b"\n")[:-1]
+    if len(lines) < MOST_LINES:
+        append_line(path, line, complete=lambda last: False)  # a line without its end was cut short
+        return
+    log.warning("%s holds %d attempts: the oldest are dropped", path, len(lines))
+    write_private_file(path, b"".join(one + b"\n" for one in [*lines[-KEPT_LINES:], line]))

@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fallbacks.predictor import LoadedModel
-from gateway.calibration.alarms import assumed_without_primary
 from gateway.calibration.attempts import Attempts, record_attempt
 from gateway.calibration.certify import Certified, certify
 from gateway.calibration.evidence import Evidence, evidence_of
@@ -30,7 +29,6 @@ from gateway.calibration.samples import Samples
 from gateway.calibration.served import ServedRows, serve
 from gateway.calibration.slices import class_slices
 from gateway.calibration.statements import confidence, error_statements
-from gateway.core.decision import Verdict
 from gateway.core.errors import ArtifactError, Problem
 from gateway.deployment.artifacts import Artifacts, save_guards
 from gateway.deployment.certificate import (
@@ -69,12 +67,15 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
         contract = contract_of(deployment, models)
         progress("reading the data")
         held = held_out(contract, models, data, progress)
-        attempts = _record_attempt(deployment, models, held, data)
+        data_digest = sha256(data)
+        attempts = _record_attempt(deployment, models, held, data_digest)
         try:
             found = certify(deployment, held, progress)
         except ValueError as error:
             raise ArtifactError([Problem("", str(error), str(data))]) from error
-        certificate = _certificate(deployment, models, held, found, data)
+        population = _population(held.samples, data.name)
+        digests = _digests(deployment.policy, models, data_digest)
+        certificate = _certificate(deployment.policy, held, found, population, digests)
         progress("serving the held-out rows")
         artifacts = Artifacts(models, contract, found.guards, certificate, "calibration")
         served = serve(deployment.policy, artifacts, found.judged["risk"].rows)
@@ -104,26 +105,31 @@ def independent_rows(deployment: Deployment, data: Path) -> int:
 
 
 def _record_attempt(
-    deployment: Deployment, models: Mapping[str, LoadedModel], held: HeldOut, data: Path
+    deployment: Deployment, models: Mapping[str, LoadedModel], held: HeldOut, data_digest: str
 ) -> Attempts:
     """The calibrations that have read these rows. Recorded before a label certifies anything."""
-    parts = [policy_digest(deployment.policy), *(model.digest for model in models.values()), sha256(data)]
+    parts = [policy_digest(deployment.policy), *(model.digest for model in models.values()), data_digest]
     what = hashlib.sha256("".join(parts).encode()).hexdigest()
     hashes, delta = row_hashes(held.rows.x, held.rows.y), deployment.policy.delta
     return record_attempt(deployment.var, hashes, what, delta, time.time())
 
 
+def _digests(policy: Policy, models: Mapping[str, LoadedModel], data_digest: str) -> Digests:
+    """What the certificate is bound to; the guards follow when they are written."""
+    by_rung = {name: model.digest for name, model in models.items()}
+    return Digests(policy=policy_digest(policy), models=by_rung, guards="", data=data_digest)
+
+
 def _certificate(
-    deployment: Deployment, models: Mapping[str, LoadedModel], held: HeldOut, found: Certified, data: Path
+    policy: Policy, held: HeldOut, found: Certified, population: str, digests: Digests
 ) -> Certificate:
     """The certificate with every cut. What is promised of errors follows when the rows have been served."""
-    policy, samples, alarms = deployment.policy, held.samples, found.alarms
-    kept = assumed_without_primary(policy, found.judged["cut"].input_only) >= Verdict.DEFER
-    alone = alarms.input_only and alarms.input_only.model_copy(update={"promised": not kept})
+    samples, alarms = held.samples, found.alarms
+    alone = alarms.input_only and alarms.input_only.model_copy(update={"promised": not found.kept})
     return Certificate(
         schema_=2,
         deployment=policy.name,
-        population=_population(samples, data.name),
+        population=population,
         samples=SampleCounts(
             rows=samples.rows, counted=samples.counted, by=samples.by, warning=samples.warning
         ),
@@ -135,12 +141,7 @@ def _certificate(
         answered=None,
         confidence=confidence(policy.delta, 0, Attempts(1, policy.delta)),
         not_promised=[],
-        digests=Digests(
-            policy=policy_digest(policy),
-            models={name: model.digest for name, model in models.items()},
-            guards="",
-            data=sha256(data),
-        ),
+        digests=digests,
     )
 
 

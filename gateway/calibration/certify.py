@@ -25,13 +25,18 @@ from gateway.policy.kinds.rows import FittingFolds
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Certified:
-    """What the folds decided. judged: the folds `tail`, `cut` and `risk`; test: `risk` before the ladder."""
+    """What the folds decided.
+
+    judged: the folds `tail`, `cut` and `risk`; test: `risk` before the ladder; kept: whether every row is
+    kept from the fallbacks while the primary is gone.
+    """
 
     guards: dict[str, FittedGuard]
     judged: Mapping[str, Judged]
     alarms: Alarms
     ladder: Ladder
     test: LadderRows
+    kept: bool
 
 
 def certify(deployment: Deployment, held: HeldOut, progress: Progress) -> Certified:
@@ -53,14 +58,14 @@ def certify(deployment: Deployment, held: HeldOut, progress: Progress) -> Certif
         raise refusals.budget(refused.n) from refused
     progress("certifying the confidence cuts")
     tail, cut, test = (ladder_rows(policy, judged[name], alarms) for name in ("tail", "cut", "risk"))
+    kept = assumed_without_primary(policy, judged["cut"].input_only) >= Verdict.DEFER
     try:
-        kept = assumed_without_primary(policy, judged["cut"].input_only) >= Verdict.DEFER
         ladder = certify_ladder(policy, tail.beside(cut), test, kept=kept)
     except RungRefused as refused:
         raise refusals.rung(refused.rung, refused.surest, refused.tests) from refused
     except AnsweredRefused as refused:
         raise refusals.answered(refused.surest, refused.tests) from refused
-    return Certified(guards, judged, alarms, ladder, test)
+    return Certified(guards, judged, alarms, ladder, test, kept)
 
 
 def _fit(

@@ -18,9 +18,9 @@ from gateway.calibration.alarms import (
     certified_guards,
     joint_risk,
     ladder_rows,
+    row_slices,
     shares,
     shifts_of,
-    slices_of,
 )
 from gateway.calibration.certify import Certified
 from gateway.calibration.ladder import Ladder, enforced_check
@@ -88,7 +88,7 @@ def evidence_of(policy: Policy, found: Certified) -> Evidence:
     """The evidence behind certified cuts."""
     judged, alarms, ladder = found.judged, found.alarms, found.ladder
     seen = judged["cut"].beside(judged["risk"])
-    with_answer, without = (slices_of(policy, seen.rows, with_answer=one) for one in (True, False))
+    with_answer, without = (row_slices(policy, seen.rows, with_answer=one) for one in (True, False))
     full = _shifted(seen.full, shifts_of(alarms.full, with_answer))
     alone = _shifted(seen.input_only, shifts_of(alarms.input_only, without))
     ends = ladder_rows(policy, seen, alarms)

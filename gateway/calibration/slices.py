@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gateway.calibration.evidence import Evidence
 from gateway.core.rows import Mask
-from guards.selective import clopper_pearson_upper
+from guards.selective import clopper_pearson_interval
 
 FLAG_ROWS = 200
 """Rows of the calibration data from which a class is flagged. Its rate is too uncertain below."""
@@ -132,8 +132,7 @@ def exact_interval(events: int, n: int) -> tuple[float, float]:
 
     Cost:    about 100 evaluations of the binomial distribution, O(n) each; cached.
     """
-    side = INTERVAL_DELTA / 2
-    return 1 - clopper_pearson_upper(n - events, n, side), clopper_pearson_upper(events, n, side)
+    return clopper_pearson_interval(events, n, INTERVAL_DELTA)
 
 
 def predicted_class(evidence: Evidence, rung: int) -> NDArray[Any] | None:

@@ -24,10 +24,10 @@ from gateway.admin.preview import (
     deferral_reasons,
     is_picture,
     pixels,
-    png,
     previews,
 )
 from gateway.deployment.deployment import Deployment
+from gateway.png import png
 from gateway.policy.schema import Policy
 from gateway.protocol.contract import Contract, TensorSpec
 

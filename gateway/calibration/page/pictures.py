@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import math
-import struct
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.calibration.page.formatting import number, printable
+from gateway.png import png
 
 MAX_SIDE_PIXELS = 96
 MAX_VALUES, MAX_TEXT_BYTES = 16, 240
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +58,6 @@ def data_uri(picture: NDArray[Any]) -> str:
     levels = small if small.dtype == np.uint8 else np.rint(255 * small.astype(np.float64)).astype(np.uint8)
     image = levels[0] if len(levels) == 1 else levels.transpose(1, 2, 0)
     return "data:image/png;base64," + base64.b64encode(png(image)).decode()
-
-
-def png(image: NDArray[np.uint8]) -> bytes:
-    """The bytes of a PNG file: 8 bits, grey for uint8[h, w], colour for uint8[h, w, 3].
-
-    Source: ISO/IEC 15948:2004; one IDAT, filter 0 on each line, no interlace.
-    """
-    height, width = image.shape[:2]
-    head = struct.pack(">IIBBBBB", width, height, 8, 2 if image.ndim == 3 else 0, 0, 0, 0)
-    lines = np.zeros((height, 1 + image.size // height), np.uint8)
-    lines[:, 1:] = image.reshape(height, -1)
-    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""))
-    return _SIGNATURE + b"".join(_chunk(kind, body) for kind, body in chunks)
-
-
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def _value(item: Any) -> str:

@@ -12,8 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from gateway.calibration.page.formatting import count, number, printable, share
-from gateway.calibration.page.pictures import MAX_SIDE_PIXELS, MAX_VALUES, png, show
+from gateway.calibration.page.pictures import MAX_SIDE_PIXELS, MAX_VALUES, show
 from gateway.calibration.page.rows import MOST, nearest_refused, worst_accepted
+from gateway.png import png
 from tests.support.calibration_evidence import evidence_of
 
 
