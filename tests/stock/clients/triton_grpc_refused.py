@@ -108,7 +108,7 @@ def ended(client: Any, on: Target) -> Iterator[tuple[Any, ...]]:
     yield "a batch with one odd row", partial(ask, mixed, headers=on.auth), "FAILED_PRECONDITION", "deferred"
     short = partial(ask, given(on, on.rows), headers=on.auth, timeout=1)
     yield "a deadline of a microsecond", short, "DEADLINE_EXCEEDED"
-    shorter = partial(client.infer, on.model, given(on, on.rows), headers=on.auth, client_timeout=1e-5)
+    shorter = partial(client.infer, on.model, given(on, on.rows), headers=on.auth, client_timeout=-1.0)
     yield "a client that waits no time", shorter, "DEADLINE_EXCEEDED"
     fast = partial(ask, given(on, on.rows), headers={"x-api-key": on.slow_key})
     yield "a caller who is too fast", fast, "RESOURCE_EXHAUSTED"
