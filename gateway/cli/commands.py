@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -17,11 +17,19 @@ import typer
 from gateway.core.errors import Problems
 
 if TYPE_CHECKING:
-    from gateway.policy.schema import Policy
     from gateway.replica import ListenAddress
+    from gateway.serving.repository import Repository
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
+Folders = Annotated[
+    list[Path],
+    typer.Argument(help="Deployment folders, or one that has deployments as subfolders.", metavar="DIR..."),
+]
+StateDir = Annotated[
+    Path | None,
+    typer.Option(help="For what a running gateway writes, keys included; default: `var` of each deployment."),
+]
 Folder = Annotated[Path, typer.Argument(help="A deployment folder, such as configs/fashion.", metavar="DIR")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Host = Annotated[str, typer.Option(help="Where the data plane listens.")]
@@ -32,49 +40,51 @@ AdminPort = Annotated[int, typer.Option(help="HTTP port of the administration pl
 
 @app.command()
 def serve(
-    folder: Folder,
+    folders: Folders,
     local: Annotated[bool, typer.Option("--local", help="In one process, without Ray.")] = False,
     host: Host = "127.0.0.1",
     port: Port = 8080,
     grpc_port: GrpcPort = 8081,
     admin_port: AdminPort = 8082,
+    admin_host: Annotated[str, typer.Option(help="Where the administration plane listens.")] = "127.0.0.1",
     replicas: Annotated[int | None, typer.Option(help="Default: what the policy says.")] = None,
+    state_dir: StateDir = None,
 ) -> None:
-    """Serves a deployment until Ctrl-C."""
+    """Serves deployments until Ctrl-C: those named, or those in a folder."""
     from gateway.access.tls import load_tls
-    from gateway.deployment.artifacts import load_artifacts
-    from gateway.deployment.deployment import Deployment
     from gateway.replica import ListenAddress, admin_token, refuse_public_bind, refuse_used_ports
+    from gateway.serving.folders import deployment_folders
+    from gateway.serving.repository import settings_of
 
-    deployment = Deployment.read(folder)
-    policy = deployment.policy
-    if not local:
-        load_artifacts(deployment).close()  # problems are printed here, not in a replica's log
-    address = ListenAddress(host, port, grpc_port, admin_port)
-    refuse_public_bind(deployment, address)
-    load_tls(deployment)
+    named = deployment_folders(folders)
+    settings = settings_of(named)
+    address = ListenAddress(host, port, grpc_port, admin_port, admin_host)
+    refuse_public_bind(settings, address)
+    load_tls(settings)
     refuse_used_ports(address)
     token = admin_token()
-
-    def ready() -> None:
-        _print_addresses(policy, address, token)
-
     if local:
         from gateway.local import serve_locally
 
-        serve_locally(folder, address, token, ready)
-        return
-    _serve_on_ray(folder, address, replicas or policy.serving.replicas, ready)
+        serve_locally(named, state_dir, address, token, lambda found: _print_addresses(found, address, token))
+    else:
+        _serve_on_ray(named, state_dir, address, replicas or settings.policy.serving.replicas, token)
 
 
-def _serve_on_ray(folder: Path, address: ListenAddress, replicas: int, ready: Callable[[], None]) -> None:
+def _serve_on_ray(
+    folders: list[Path], state_dir: Path | None, address: ListenAddress, replicas: int, token: str
+) -> None:
     from gateway.app import Cluster, Options, wait_for_signal  # imports ray: two seconds
+    from gateway.serving.repository import Repository
 
-    cluster = Cluster(Options(folder=str(folder), **asdict(address), replicas=replicas))
+    repository = Repository.open(folders, state_dir)  # problems are printed here, not in a replica's log
+    asyncio.run(repository.close())
+    listed, state = ",".join(map(str, folders)), str(state_dir or "")
+    cluster = Cluster(Options(folder=listed, state_dir=state, **asdict(address), replicas=replicas))
     try:
         with suppress(KeyboardInterrupt):  # Ctrl-C while it starts is no error
             cluster.start()
-            ready()
+            _print_addresses(repository, address, token)
             wait_for_signal()
     finally:
         cluster.stop()
@@ -182,7 +192,7 @@ def _plan(folder: Path, data: Path | None, as_json: bool) -> None:
 
 @app.command()
 def key(
-    folder: Folder,
+    folders: Folders,
     name: Annotated[str, typer.Argument(help="Who the key is for: a lower-case name.")],
     tier: Annotated[str, typer.Option(help="A tier of the policy's `disclosure`.")] = "anonymous",
     per_s: Annotated[float | None, typer.Option(help="Rows a second; default: what the policy says.")] = None,
@@ -190,27 +200,31 @@ def key(
         list[str] | None, typer.Option(help="What the key allows: infer (default), metadata, explain.")
     ] = None,
     model: Annotated[list[str] | None, typer.Option(help="Models that it may ask; default: all.")] = None,
+    state_dir: StateDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Makes a caller's key and prints it once; only its keyed hash is kept."""
     from gateway.access.callers import add_key
     from gateway.access.keys import SCOPES
     from gateway.deployment.deployment import Deployment
+    from gateway.serving.folders import deployment_folders
 
     try:
-        deployment = Deployment.read(folder)
+        deployments = [Deployment.read(folder) for folder in deployment_folders(folders)]
     except Problems as error:
         _exit_with_problems(error, as_json)
-    _require_choice(
-        "--tier", tier, {"anonymous", *deployment.policy.disclosure}, "in the policy's disclosure"
-    )
+    if state_dir is None and len(deployments) > 1:
+        what = "several deployments share keys only with --state-dir, the one that they are served with"
+        _exit_with_usage_error(f"{what}; or name one deployment")
+    tiers = {tier for one in deployments for tier in one.policy.disclosure}
+    _require_choice("--tier", tier, {"anonymous", *tiers}, "in the policy's disclosure")
     for one in scope or ():
         _require_choice("--scope", one, set(SCOPES), "a scope")
     for one in model or ():
-        _require_choice("--model", one, {deployment.policy.name}, "served here")
+        _require_choice("--model", one, {deployment.policy.name for deployment in deployments}, "served here")
     try:
         made = add_key(
-            deployment.var,
+            state_dir or deployments[0].var,
             name,
             tier=tier,
             per_s=per_s,
@@ -231,12 +245,19 @@ def bench(context: typer.Context) -> None:
     sys.exit(subprocess.call([sys.executable, "-m", "bench", *context.args]))  # noqa: S603 (our own module)
 
 
-def _print_addresses(policy: Policy, address: ListenAddress, token: str) -> None:
-    url = address.url(secure=policy.serving.tls is not None)
-    print_line(f"serving {policy.name} at {url}/v2/models/{policy.name}")
+def _print_addresses(repository: Repository, address: ListenAddress, token: str) -> None:
+    """What is served and where; what is not ready, and why, goes to standard error."""
+    secure = repository.settings.policy.serving.tls is not None
+    for name, entry in repository.entries.items():
+        if name in repository.gateways:
+            print_line(f"serving {name} at {address.url(secure=secure)}/v2/models/{name}")
+        else:
+            problems = "".join(f"\n    {one}" for one in getattr(entry, "problems", ()))
+            print(f"not ready: {name}{problems}", file=sys.stderr, flush=True)  # noqa: T201
     print_line(f"grpc    {address.host_and_port(address.grpc_port)}")
-    admin = f"http://127.0.0.1:{address.admin_port}"
-    print_line(f"status  {admin}/status   review  {admin}/review")
+    admin = address.admin_url(secure=secure)
+    review = f"   review  {admin}/review" if len(repository.entries) == 1 else ""
+    print_line(f"status  {admin}/status{review}")
     print_line(f"token   {token}")
 
 

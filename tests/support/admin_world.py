@@ -25,6 +25,7 @@ from gateway.core.batch import Batch
 from gateway.core.decision import Decision
 from gateway.core.record import RequestRecord
 from gateway.serving.gateway import Gateway
+from gateway.serving.repository import Repository
 from gateway.serving.review import QueuedReview
 
 P = ParamSpec("P")
@@ -70,11 +71,16 @@ def rewrite(folder: Path, old: str, new: str) -> None:
 class AdminWorld:
     """One replica with its administration plane; an API client, a browser and an anonymous client."""
 
-    gateway: Gateway
+    repository: Repository
     app: Starlette
     script: httpx.AsyncClient
     browser: httpx.AsyncClient
     anonymous: httpx.AsyncClient
+
+    @property
+    def gateway(self) -> Gateway:
+        """The gateway of the first deployment that is ready."""
+        return next(iter(self.repository.gateways.values()))
 
     @property
     def review(self) -> QueuedReview:
@@ -114,10 +120,10 @@ class AdminWorld:
 
 
 @asynccontextmanager
-async def admin_world(folder: Path) -> AsyncIterator[AdminWorld]:
-    """Opens a replica on a folder; several may share one."""
-    gateway = Gateway.open(folder)
-    app = admin_app(gateway, TOKEN)
+async def admin_world(*folders: Path) -> AsyncIterator[AdminWorld]:
+    """Opens a replica on folders; several replicas may share them."""
+    repository = Repository.open(folders)
+    app = admin_app(repository, TOKEN)
     wire = httpx.ASGITransport(app, raise_app_exceptions=False)
     at = f"http://{HOST}"
     async with (
@@ -126,8 +132,8 @@ async def admin_world(folder: Path) -> AsyncIterator[AdminWorld]:
         httpx.AsyncClient(transport=wire, base_url=at) as anonymous,
     ):
         browser.cookies.set(COOKIE, CREDENTIALS.session)
-        gateway.start()
+        repository.start()
         try:
-            yield AdminWorld(gateway, app, script, browser, anonymous)
+            yield AdminWorld(repository, app, script, browser, anonymous)
         finally:
-            await gateway.close()
+            await repository.close()

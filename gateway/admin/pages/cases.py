@@ -49,8 +49,8 @@ def case_fields(record: CaseRecord, gateway: Gateway) -> dict[str, Any]:
     }
 
 
-def claim_fields(claim: Claim, gateway: Gateway) -> dict[str, Any]:
-    """Everything that an API client needs to answer the case that it has claimed."""
+def claim_fields(claim: Claim, gateway: Gateway, base: str) -> dict[str, Any]:
+    """Everything that an API client needs to answer the case that it has claimed. base: of its paths."""
     case, shown = claim.case, previews(inputs_of(claim.case.payload), gateway.loaded.contract)
     has_picture = any(isinstance(part, PicturePreview) for part in shown)
     return {
@@ -63,7 +63,7 @@ def claim_fields(claim: Claim, gateway: Gateway) -> dict[str, Any]:
         "labels": labels_of(gateway),
         "suggestion": suggestion_fields(case.model_view, gateway),
         "shown": [asdict(part) for part in shown],
-        "image": f"/review/{quote(case.id, safe='')}/image.png" if has_picture else None,
+        "image": f"{base}/review/{quote(case.id, safe='')}/image.png" if has_picture else None,
     }
 
 
