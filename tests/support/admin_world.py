@@ -91,18 +91,21 @@ class AdminWorld:
         """What a browser sends when a button of one of our pages is pressed."""
         return await self.browser.post(path, data={"csrf": CREDENTIALS.csrf, **fields}, headers=OWN_PAGE)
 
-    async def decide(self, rows: np.ndarray[Any, Any], id_: str = "ask", who: str = "ada") -> list[Decision]:
-        """Has the gateway judge rows, and waits until telemetry and the audit know."""
+    async def decide(
+        self, rows: np.ndarray[Any, Any], id_: str = "ask", who: str = "ada", model: str | None = None
+    ) -> list[Decision]:
+        """Has the gateway of a model, or the first, judge rows; waits until telemetry and the audit know."""
+        gateway = self.gateway if model is None else self.repository.gateways[model]
         n, loop = len(rows), asyncio.get_running_loop()
         ids = (id_,) if n == 1 else tuple(f"{id_}.{i}" for i in range(n))
         inputs = {"attributes": rows.astype(np.float32)}
         start_s = time.time()
-        decisions = await self.gateway.decide(Batch(ids, (who,) * n, inputs, (loop.time() + 0.5,) * n))
-        loaded = self.gateway.loaded
-        self.gateway.record(
+        decisions = await gateway.decide(Batch(ids, (who,) * n, inputs, (loop.time() + 0.5,) * n))
+        loaded = gateway.loaded
+        gateway.record(
             RequestRecord(id_, who, loaded.tag, loaded.policy.mode, start_s, 0.01, tuple(decisions))
         )
-        self.gateway.audit.drain()
+        gateway.audit.drain()
         return decisions
 
     async def put(self, id_: str, inputs: Mapping[str, Any] | bytes | None = None, **changes: Any) -> None:

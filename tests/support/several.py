@@ -1,4 +1,4 @@
-"""Several deployments for one process: copies of configs/letters with their own names, some of them broken."""
+"""Several deployments for one process: copies of configs/letters with their own names, some broken."""
 
 from __future__ import annotations
 
