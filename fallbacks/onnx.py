@@ -29,8 +29,6 @@ from fallbacks.onnx_signature import Signature, local_names, narrowed
 from fallbacks.predictor import ModelTensor, Tensors, zeros
 from fallbacks.worker import Worker
 
-EXAMPLES: Final = 3
-
 
 class OnnxModel:
     """A predictor over one onnxruntime session on the CPU. Immutable but for its thread, which `close` ends.
@@ -132,14 +130,6 @@ class OnnxModel:
     def canary(self, n: int) -> dict[str, NDArray[Any]]:
         """n rows of zeros and empty texts in the declared shapes, unknown sizes 1; tests a model at load."""
         return zeros(self.inputs, n)
-
-    def example(self) -> tuple[Tensors, Tensors]:
-        """A few rows, random in the first input unless that is text, and the answer. Raises as `run`."""
-        rows, first = self.canary(EXAMPLES), self.inputs[0]
-        if first.dtype.kind != "O":
-            x = np.random.default_rng(0).random(rows[first.name].shape, np.float32)
-            rows[first.name] = x.astype(first.dtype)
-        return rows, self.run(rows)
 
     def close(self) -> None:
         """Ends the thread: waits a second for a run to finish, then stops it. Blocks. Idempotent."""
