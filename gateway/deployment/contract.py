@@ -9,7 +9,7 @@ from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
 from gateway.deployment.slices import PROBABILITIES
 from gateway.policy.locate import closest
-from gateway.policy.schema import InputSlices, OipPolicy
+from gateway.policy.schema import InputSlices, OipPolicy, OnnxPolicy
 from gateway.protocol.contract import ONNX_PLATFORM, UPSTREAM_PLATFORM, Contract, TensorSpec
 
 
@@ -21,9 +21,10 @@ def contract_of(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Co
     problems += [*_unknown_inputs(deployment, primary), *_unknown_slices(deployment, primary)]
     if problems := problems or list(_unreadable(deployment, models)):
         raise PolicyError(problems)
+    all_onnx = all(isinstance(rung.model, OnnxPolicy) for rung in policy.rungs)
     ranges = {name: (r.low, r.high) for name, r in policy.inputs.items()}
     inputs = tuple(
-        TensorSpec(s.name, s.dtype, s.shape, low, high, s.bf16)
+        TensorSpec(s.name, s.dtype, s.shape, low, high, s.bf16, utf8=all_onnx and s.dtype.kind == "O")
         for s in primary.inputs
         for low, high in (ranges.get(s.name, (None, None)),)
     )
