@@ -16,7 +16,7 @@ from tests.support.wire_parts import Array, binary_request, contract_of, spec_of
 NAN, INF = float("nan"), float("inf")
 
 
-def taking_missing(datatype: str, **ranges: float) -> TensorSpec:
+def taking_missing(datatype: str, **ranges: Any) -> TensorSpec:
     return spec_of(datatype, missing=True, **ranges)
 
 
