@@ -10,7 +10,7 @@ from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
 from gateway.deployment.interval_model import declared_outputs
 from gateway.policy.locate import closest
-from gateway.policy.schema import InputPolicy, InputSlices, OipPolicy, Policy
+from gateway.policy.schema import InputPolicy, InputSlices, OipPolicy, OnnxPolicy, Policy
 from gateway.protocol.contract import ONNX_PLATFORM, UPSTREAM_PLATFORM, Contract, TensorSpec
 from gateway.protocol.targets import LOGITS, PROBABILITIES, Classes, NoForm, Target
 
@@ -63,9 +63,16 @@ def _input_spec(
     policy: Policy, spec: ModelTensor, models: Mapping[str, LoadedModel], sizes: Sizes
 ) -> TensorSpec:
     one = policy.inputs.get(spec.name, InputPolicy())
-    shape = _row_shape(spec.name, one, models, sizes)
+    all_onnx = all(isinstance(rung.model, OnnxPolicy) for rung in policy.rungs)
     return TensorSpec(
-        spec.name, spec.dtype, (None, *shape), one.low, one.high, spec.bf16, missing=one.missing == "allow"
+        spec.name,
+        spec.dtype,
+        (None, *_row_shape(spec.name, one, models, sizes)),
+        one.low,
+        one.high,
+        spec.bf16,
+        missing=one.missing == "allow",
+        utf8=all_onnx and spec.dtype.kind == "O",
     )
 
 
