@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from fallbacks.predictor import LoadedModel
+from gateway.calibration.data_files import load_columns
 from gateway.calibration.dataset import read
 from gateway.calibration.samples import Samples, count_samples, one_row_of_each
 from gateway.core.decision import Tensors
@@ -28,7 +29,6 @@ from gateway.core.errors import ArtifactError, Problem
 from gateway.core.rows import RowIndices, finite
 from gateway.policy.kinds.rows import CalibrationRows, Labels
 from gateway.protocol.contract import Contract
-from guards import arrays
 
 SHARES = {"fit": 1 / 3, "tail": 1 / 5, "cut": 4 / 15, "risk": 1 / 5}
 ONE_OF_EACH = ("cut", "risk")
@@ -97,13 +97,19 @@ def _answers(name: str, model: LoadedModel, x: Tensors, data: Path) -> Tensors:
 def read_rows(contract: Contract, data: Path) -> tuple[Tensors, Labels, Samples]:
     """The rows of a file, their labels, and what they count as. Raises ArtifactError naming the file."""
     try:
-        x, y, group = read(arrays.load(data), contract)
-        return x, y, count_samples(x, y, group)
+        texts = {spec.name for spec in contract.inputs if spec.datatype == "BYTES"}
+        held = read(load_columns(data, texts), contract)
+        y = held.y
+        if y is None or y.dtype.kind not in "iu":
+            what = "missing" if y is None else f"is {y.dtype}{list(y.shape)}"
+            raise ValueError(f"y: {what}, not one integer label a row")
+        y = y.astype(np.int64)
+        return held.x, y, count_samples(held.x, y, held.group)
     except OSError as error:
-        what = f"cannot be read: {error.strerror or error}; give an .npz of held-out rows"
+        what = f"cannot be read: {error.strerror or error}; give held-out rows as .npz, .csv or .parquet"
         raise ArtifactError([Problem("", what, str(data))]) from error
     except ValueError as error:
-        what = str(error).removeprefix(f"{data}: ").replace("; calibrate again", "; give one with x and y")
+        what = str(error).removeprefix(f"{data}: ")
         raise ArtifactError([Problem("", what, str(data))]) from error
 
 
