@@ -14,7 +14,6 @@ from gateway.policy.schema import InputPolicy, InputSlices, OipPolicy, OnnxPolic
 from gateway.protocol.contract import ONNX_PLATFORM, UPSTREAM_PLATFORM, Contract, TensorSpec
 from gateway.protocol.targets import LOGITS, PROBABILITIES, Classes, NoForm, Target
 
-
 Sizes: TypeAlias = Mapping[str, tuple[int, ...]]
 """The sizes of one row of each input, as the calibration rows have them."""
 

@@ -17,7 +17,6 @@ from gateway.policy.fields import Name, SchemaOne, Seconds, Share, Strict
 from gateway.policy.kinds import CheckPolicy, GuardPolicy
 from gateway.policy.locate import Loc
 
-
 TensorNames: TypeAlias = dict[Annotated[str, Field(min_length=1)], Annotated[str, Field(min_length=1)]]
 """This deployment's names of inputs and outputs, mapped to the model's own."""
 
