@@ -42,7 +42,7 @@ def drop_zipmaps(graph: GraphProto) -> bool:
 
 
 def drop_locale(graph: GraphProto) -> bool:
-    """Makes text operators that ask for US English, the exporters' default, run without that locale, in place.
+    """Makes text operators that ask for US English, the exporters' default, run without it, in place.
 
     Small containers do not have it, and C.UTF-8 knows the same letters. Returns whether there were any.
     """

@@ -48,7 +48,7 @@ SAFETENSORS = (60).to_bytes(8, "little") + b'{"w":{"dtype":"F32","shape":[1],"da
     [
         pytest.param(b"", "the file is empty; copy or export it again", id="empty"),
         pytest.param(POINTER, "a git-lfs pointer, not the model; run `git lfs pull`", id="git-lfs"),
-        pytest.param(identity()[:-10], "is cut short or damaged at 71 bytes; copy", id="cut short"),
+        pytest.param(identity()[:-10], "is cut short or damaged at 65 bytes; copy", id="cut short"),
         pytest.param(identity()[:3], "is cut short or damaged at 3 bytes", id="cut very short"),
         pytest.param(without("opset_import"), "is cut short or damaged", id="cut between two fields"),
         pytest.param(without("graph"), "is cut short or damaged", id="without a graph"),
@@ -76,7 +76,7 @@ def test_bytes_that_are_no_whole_onnx_file_are_named_for_what_they_are(
 def refused(folder: Path, content: bytes) -> str:
     """The message of the refusal."""
     (folder / "m.onnx").write_bytes(content)
-    with pytest.raises(ValueError, match="m.onnx") as error:
+    with pytest.raises(ValueError, match=r"m\.onnx") as error:
         OnnxModel.load(folder / "m.onnx")
     return str(error.value)
 
