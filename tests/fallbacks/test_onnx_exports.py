@@ -26,6 +26,7 @@ TEXTS: dict[str, Any] = {"classlabels_strings": ["cat", "dog", "jäger"]}
 def linear(labels: str = "classlabels_ints", values: Sequence[Any] = (10, 20, 30)) -> NodeProto:
     """A linear classifier of two inputs and three classes: outputs `label` and `scores`."""
     weights = [1.0, 0.0, 0.0, 1.0, 0.5, 0.5]
+    classes: dict[str, Any] = {labels: list(values)}
     return node(
         "LinearClassifier",
         ["x"],
@@ -33,7 +34,7 @@ def linear(labels: str = "classlabels_ints", values: Sequence[Any] = (10, 20, 30
         domain=ML,
         coefficients=weights,
         intercepts=[0.0, 0.0, 0.0],
-        **{labels: list(values)},
+        **classes,
     )
 
 

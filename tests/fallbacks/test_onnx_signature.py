@@ -62,7 +62,7 @@ def test_text_that_is_not_utf8_is_reported_under_the_deployments_name(load: Load
     one = load(
         export([helper.make_node("Identity", ["x"], ["y"])], texts[:1], texts[1:]), names={"note": "x"}
     )
-    with pytest.raises(ValueError, match="^input 'note', row 0: not UTF-8 text$"):
+    with pytest.raises(ValueError, match=r"^input 'note', row 0: not UTF-8 text$"):
         one.run({"note": np.array([b"\xff"], object)})
 
 
