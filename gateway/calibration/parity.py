@@ -25,7 +25,8 @@ class OutputParity:
 
     largest_absolute, largest_relative: over all values, the relative one over those of which more than
     ABSOLUTE is expected; None for labels. differing: the share of rows beyond the tolerance, the first of
-    which is first_row. other_argmax: the share of rows whose largest value stands elsewhere; None where a row has one.
+    which is first_row. other_argmax: the share of rows whose largest value stands elsewhere; None where a row
+    has one value.
     """
 
     output: str
