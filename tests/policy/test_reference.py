@@ -249,6 +249,7 @@ AFTER_A_RESTART: dict[str, dict[str, Any]] = {
     "Serving": {
         "replicas": 2,
         "max_batch_rows": 16,
+        "withheld_rows": "mark",
         "max_queued_rows": 99,
         "max_connections": 99,
         "max_connections_per_caller": 9,
