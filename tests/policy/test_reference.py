@@ -209,7 +209,7 @@ def others(value: Any) -> Iterator[Any]:
         case dict():
             yield from ({}, {"refuse": "certified"})
         case _:
-            yield from (f"{value}x", "observe", "allow", "defer", "loopback", "X")
+            yield from (f"{value}x", "observe", "allow", "defer", "loopback", "mark", "X")
 
 
 def certified_again(name: str, field: str) -> Iterator[bool]:

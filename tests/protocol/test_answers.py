@@ -88,7 +88,8 @@ def test_an_answer_to_a_batch_without_withheld_rows_says_so_only_where_the_deplo
 
 
 def test_a_client_that_asks_for_the_row_outcome_gets_it_as_an_output_too() -> None:
-    for outcomes in ([SERVED, ABSTAINED], [ABSTAINED, DEFERRED]):
+    batches: list[list[Outcome]] = [[SERVED, ABSTAINED], [ABSTAINED, DEFERRED]]
+    for outcomes in batches:
         marked, asked = (build(c, outcomes, Full(), "fs_row_outcome") for c in (MARKING, REFUSING))
         assert isinstance(marked, Answer)
         assert isinstance(asked, Answer)
