@@ -22,6 +22,7 @@ from tests.support.data_planes import (
     stamped,
 )
 from tests.support.deployments import FULL_RATE, edit, letters
+from tests.support.markdown import table
 
 MARK = ("serving: {", "serving: {withheld_rows: mark, ")
 ENDS = "served,deferred,served"
@@ -45,6 +46,8 @@ def test_a_client_that_asks_for_nothing_gets_the_answered_rows_and_how_each_ende
         assert reply.outcome == (200, "deferred", "abstained")
         assert reply.parameters["fs_row_outcomes"] == ENDS
         assert reply.parameters["fs_served_by"] == "primary,review"
+        listed = {row[0].strip("`") for row in table("docs/wire.md", "parameter in the body")}
+        assert set(reply.parameters) == listed
         assert [output["name"] for output in reply.json["outputs"]] == ["probabilities"]
         if not binary:
             flat = reply.json["outputs"][0]["data"]
