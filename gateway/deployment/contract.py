@@ -39,7 +39,7 @@ def contract_of(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Co
         policy.version,
         tuple(policy.labels),
         UPSTREAM_PLATFORM if is_upstream else ONNX_PLATFORM,
-        policy.serving.withheld_rows,
+        withheld_rows=policy.serving.withheld_rows,
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from fallbacks.oip.tensors import MAX_RANK, Array, Shape
 from gateway.core.errors import ArtifactError, Problem
 from gateway.protocol.problems import RequestProblems
+from gateway.protocol.targets import NoForm, Target
 
 _INTEGERS = {int}  # type(True) is bool
 MAX_BODY_BYTES = 8 * 1024 * 1024
@@ -160,6 +161,7 @@ class Contract:
     outputs: the exposed ones only; body_limit_bytes: of the largest body that is read.
     labels: the names of the classes, for outputs whose last axis is so long.
     platform: of the first rung's model, ONNX_PLATFORM or UPSTREAM_PLATFORM.
+    target: what a person may answer for a row.
     withheld_rows: what a client gets that does not ask how each row ended.
     bf16: the outputs that travel as BF16.
 
@@ -173,6 +175,7 @@ class Contract:
     version: str
     labels: tuple[str, ...] = ()
     platform: str = ONNX_PLATFORM
+    target: Target = NoForm()
     withheld_rows: WithheldRows = "refuse_request"
     inputs_by_name: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
     outputs_by_name: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
