@@ -139,7 +139,7 @@ def labels_by_metric(text: str) -> dict[str, set[str]]:
 def test_the_parameters_and_headers_that_wire_lists_are_those_of_a_reply(letters: Served) -> None:
     reply = letters.ask(np.array([[15, 0] * 8], np.float32))
     rows = table(WIRE, "parameter in the body")
-    marked = "fs_row_outcomes"  # of an answer under `withheld_rows: mark`, as tests/http/test_marked_rows.py says
+    marked = "fs_row_outcomes"  # only under `withheld_rows: mark`: tests/http/test_marked_rows.py
     assert {row[0].strip("`") for row in rows} - {marked} == set(reply.json()["parameters"])
     named = {name for row in rows for name in re.findall(r"`(x-failsafe-\S+)`", row[1])}
     assert named - {"x-failsafe-review-urls"} == {
