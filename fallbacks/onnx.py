@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -28,8 +28,6 @@ from fallbacks.onnx_parse import parse
 from fallbacks.onnx_signature import Signature, local_names, narrowed
 from fallbacks.predictor import ModelTensor, Tensors, zeros
 from fallbacks.worker import Worker
-
-EXAMPLES: Final = 3
 
 
 class OnnxModel:
@@ -132,14 +130,6 @@ class OnnxModel:
     def canary(self, n: int) -> dict[str, NDArray[Any]]:
         """n rows of zeros and empty texts in the declared shapes, unknown sizes 1; tests a model at load."""
         return zeros(self.inputs, n)
-
-    def example(self) -> tuple[Tensors, Tensors]:
-        """A few rows, random in the first input unless that is text, and the answer. Raises as `run`."""
-        rows, first = self.canary(EXAMPLES), self.inputs[0]
-        if first.dtype.kind != "O":
-            x = np.random.default_rng(0).random(rows[first.name].shape, np.float32)
-            rows[first.name] = x.astype(first.dtype)
-        return rows, self.run(rows)
 
     def close(self) -> None:
         """Ends the thread: waits a second for a run to finish, then stops it. Blocks. Idempotent."""

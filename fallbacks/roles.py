@@ -45,15 +45,15 @@ def with_roles(model: LoadedModel) -> LoadedModel:
 
 def _converted(
     model: LoadedModel, source: ModelTensor, convert: Callable[[Array], Array], columns: int | None
-) -> _Converted:
+) -> ConvertedModel:
     made = ModelTensor(PROBABILITIES, source.dtype, (source.shape[0], columns))
     others = tuple(spec for spec in model.outputs if spec.name != PROBABILITIES)
     digest = hashlib.sha256(f"{model.digest} {convert.__name__} {source.name}".encode()).hexdigest()
-    return _Converted(model, source.name, convert, digest, (*others, made))
+    return ConvertedModel(model, source.name, convert, digest, (*others, made))
 
 
 @dataclass(frozen=True, slots=True)
-class _Converted:
+class ConvertedModel:
     """A model with `probabilities` made of its output `source`; the rest is the model's own.
 
     `digest` depends on the formula too. `outputs` are the model's, `probabilities` last.
@@ -70,18 +70,15 @@ class _Converted:
     def inputs(self) -> tuple[ModelTensor, ...]:
         return self.model.inputs
 
+    @property
+    def classes(self) -> tuple[int | str, ...] | None:
+        return self.model.classes
+
     async def predict(self, inputs: Tensors, /) -> Tensors:
         return self._with_probabilities(await self.model.predict(inputs))
 
     def run(self, inputs: Tensors, *, chunk: int = 256) -> Tensors:
         return self._with_probabilities(self.model.run(inputs, chunk=chunk))
-
-    def canary(self, n: int) -> Tensors:
-        return self.model.canary(n)
-
-    def example(self) -> tuple[Tensors, Tensors]:
-        rows, answer = self.model.example()
-        return rows, self._with_probabilities(answer)
 
     def close(self) -> None:
         self.model.close()

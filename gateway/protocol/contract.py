@@ -42,7 +42,8 @@ _DATATYPES: dict[np.dtype[Any], str] = {
 class TensorSpec:
     """The form of one tensor: `shape[0]` is the row, None any length from 1 up, `low` and `high` inclusive.
 
-    `bf16` marks a float32 that travels as BF16, for which numpy has no dtype.
+    `bf16` marks a float32 that travels as BF16, for which numpy has no dtype. `missing`: NaN is data, a
+    missing value, which JSON writes as null; floats only. `utf8`: BYTES must be UTF-8 text.
     Raises:  ArtifactError for a form that the protocol cannot carry.
     """
 
@@ -52,6 +53,8 @@ class TensorSpec:
     low: float | None = None
     high: float | None = None
     bf16: bool = False
+    missing: bool = False
+    utf8: bool = False
     datatype: str = field(init=False, compare=False)
     bounds: tuple[Any, Any] | None = field(init=False, compare=False, repr=False)
 
@@ -59,6 +62,8 @@ class TensorSpec:
         datatype = "BF16" if self.bf16 else _DATATYPES.get(self.dtype, "")
         if not datatype or (self.bf16 and self.dtype != np.float32):
             raise ArtifactError([Problem(self.name, f"{self.dtype} has no datatype in the protocol")])
+        if self.missing and self.dtype.kind != "f":
+            raise ArtifactError([Problem(self.name, f"{datatype} has no NaN, so no value can be missing")])
         if not 1 <= len(self.shape) <= MAX_RANK or any(d is not None and d < 1 for d in self.shape):
             raise ArtifactError(
                 [Problem(self.name, f"{self.shape} is not a shape of 1 to {MAX_RANK} positive sizes")]
