@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from gateway.policy.schema import Policy
     from gateway.replica import ListenAddress
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 Folder = Annotated[Path, typer.Argument(help="A deployment folder, such as configs/fashion.", metavar="DIR")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
@@ -28,6 +29,23 @@ Host = Annotated[str, typer.Option(help="Where the data plane listens.")]
 Port = Annotated[int, typer.Option(help="HTTP port of the data plane.")]
 GrpcPort = Annotated[int, typer.Option(help="gRPC port of the data plane.")]
 AdminPort = Annotated[int, typer.Option(help="HTTP port of the administration plane, on loopback.")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"failsafe-gateway {version('failsafe-gateway')}")  # noqa: T201
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", is_eager=True, callback=_print_version, help="Prints the version."),
+]
+
+
+@app.callback()
+def options(print_version: Version = False) -> None:
+    """Serves models behind guards, checks and a ladder of fallbacks."""
 
 
 @app.command()
