@@ -12,6 +12,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,14 +156,14 @@ class OnnxModel:
 
     def _answer(self, feed: Feed, options: onnxruntime.RunOptions | None) -> Sequence[NDArray[Any]]:
         """The outputs of one feed, in declared order; blocks."""
-
-        def run(part: Feed) -> Sequence[NDArray[Any]]:
-            answer: Sequence[NDArray[Any]] = self._session.run(self._session_outputs, part, options)
-            return answer
-
         if self.fixed_rows is None:
-            return run(feed)
+            return self._run_once(feed, options)
+        run = partial(self._run_once, options=options)
         return run_fixed(self.name, run, feed, self.fixed_rows, self._output_names, self._unbatched)
+
+    def _run_once(self, feed: Feed, options: onnxruntime.RunOptions | None) -> Sequence[NDArray[Any]]:
+        answer: Sequence[NDArray[Any]] = self._session.run(self._session_outputs, feed, options)
+        return answer
 
     def _by_name(self, outputs: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
         named = dict(zip(self._output_names, outputs, strict=True))

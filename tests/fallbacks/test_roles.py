@@ -166,7 +166,7 @@ def test_an_infinite_logit_is_no_answer_and_a_class_that_is_ruled_out_has_none()
 @given(arrays(F4, (5, 7), elements=st.floats(-(2.0**100), 2.0**100, width=32)))
 def test_every_softmax_is_a_distribution_in_every_width(z: NDArray[np.float32]) -> None:
     with np.errstate(over="ignore"):  # as float16 the largest are infinite
-        widths = [z, z.astype(F8), np.clip(z, -6e4, 6e4).astype(F2)]
+        widths: list[NDArray[Any]] = [z, z.astype(F8), np.clip(z, -6e4, 6e4).astype(F2)]
     for wide in widths:
         assert not not_distributions(softmax(wide)).any()
         assert not not_distributions(logistic(wide[:, 0])).any()
