@@ -44,7 +44,7 @@ from gateway.deployment.certificate import (
 )
 from gateway.deployment.contract import contract_of
 from gateway.deployment.deployment import Deployment
-from gateway.deployment.fitted import save_guards
+from gateway.deployment.fitted import guarded_inputs, save_guards
 from gateway.deployment.interval_model import with_intervals
 from gateway.deployment.models import load_models
 from gateway.deployment.promises import promises
@@ -126,7 +126,8 @@ def _artifacts(
 ) -> Artifacts:
     """What will be loaded to serve, before it is written."""
     policy = deployment.policy
-    contract = contract_of(deployment, models, held.sizes, target_of(policy, held.target))
+    sizes = found.kept_rows.sizes(guarded_inputs(policy, found.fitted.view))
+    contract = contract_of(deployment, models, sizes, target_of(policy, held.target))
     served = with_intervals(policy, models, found.fitted.view, found.fitted.intervals)
     return Artifacts(served, contract, found.fitted, found.kept_rows, certificate, "calibration")
 

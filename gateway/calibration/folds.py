@@ -49,15 +49,11 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOut:
-    """The rows of a calibration file with every rung's answers, and what they count as.
-
-    sizes: of one row of each input.
-    """
+    """The rows of a calibration file with every rung's answers, and what they count as."""
 
     rows: CalibrationRows
     samples: Samples
     target: CertifiedTarget
-    sizes: dict[str, tuple[int, ...]]
 
     def samples_by_fold(self) -> dict[str, int]:
         """How many samples each fold has."""
@@ -88,7 +84,8 @@ def held_out(
         samples = samples_of(file, truth)
         missing = {name for name, one in policy.inputs.items() if one.missing == "allow"}
         fit = fold_indices(samples)["fit"]
-        view = RowView.fit({name: array[fit] for name, array in file.x.items()}, missing)
+        any_size = {name for name, one in policy.inputs.items() if one.shape is not None and -1 in one.shape}
+        view = RowView.fit({name: array[fit] for name, array in file.x.items()}, missing, any_size)
     labelled = {
         name: found
         for name, answer in answers.items()
@@ -97,7 +94,7 @@ def held_out(
     rows = CalibrationRows(
         file.x, truth.y, truth.values, answers, labelled, primary, view, partial(ask, models[primary])
     )
-    return HeldOut(rows, samples, truth.target, sizes)
+    return HeldOut(rows, samples, truth.target)
 
 
 def samples_of(file: Dataset, truth: TrueValues) -> Samples:

@@ -103,8 +103,9 @@ class InputPolicy(Strict):
     high: float | None = None
     """The greatest value, inclusive; not below `low`."""
     shape: Annotated[list[Annotated[int, Field(ge=-1)]], Field(max_length=7)] | None = None
-    """The sizes of one row, where the model leaves axes open: `[3, 48, 192]`. `-1` keeps an axis open for
-    callers, and the input unguarded. Without it the calibration rows' own sizes hold."""
+    """The sizes of one row, where the model leaves axes open: `[3, 48, 192]`. `-1` keeps an axis open, and the
+    input unguarded. Without it, an input that guards read has the sizes of the calibration rows, and another
+    may have any."""
     missing: Literal["allow", "refuse"] = "refuse"
     """`allow`: NaN, and `null` in JSON, is a missing value, which the model takes and guards judge as such.
     `refuse`: the request is invalid (400). Floats only; a text is missing where it is empty."""
