@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from guards.raw_tabular import Columns, RawTabular
+from guards.raw_tabular import RawTabular
 from guards.rows import F8, Signals
 from tests.support.guard_world import known, world
 
@@ -71,34 +71,6 @@ def test_gaps_that_were_common_in_fit_cost_little_rare_ones_much() -> None:
     assert (fitted.score(Signals(None, t=rare)) > usual).mean() > 0.9
 
 
-def test_columns_of_a_table_that_one_can_count() -> None:
-    x = np.array([[1.0, 0.5, 7.0, np.nan], [3.0, 1.5, 7.0, np.nan], [np.nan, 2.5, 7.0, np.nan]])
-    columns = Columns.fit(x)
-    assert columns.mean.tolist() == [2.0, 1.5, 7.0, 0.0]
-    assert columns.whole.tolist() == [1, 0, 1, 0]
-    assert columns.low.tolist() == [1.0, 0.5, 7.0, 0.0]
-    assert columns.high.tolist() == [3.0, 2.5, 7.0, 0.0]
-    assert columns.scale.tolist() == pytest.approx([1.0, (2 / 3) ** 0.5, 1.0, 1.0])
-    np.testing.assert_allclose(columns.missing, -np.log([2 / 4, 1 / 4, 1 / 4, 1.0]))
-    beyond, broken = columns.violations(np.array([[5.0, 0.0, 7.25, 0.0], [2.0, 1.0, 7.0, 0.0]]))
-    assert beyond.tolist() == [1.0 + 0.25 + 0.25, 0.0]
-    assert broken.tolist() == [0.25, 0.0]
-    filled, lost = columns.filled(np.array([[np.nan, 1.0, np.inf, 3.0]]))
-    assert filled.tolist() == [[2.0, 1.0, 7.0, 3.0]]
-    assert lost.tolist() == pytest.approx([np.log(2) + np.log(4)])
-
-
-def test_what_stands_in_for_a_gap_among_whole_numbers_is_whole() -> None:
-    columns = Columns.fit(np.array([[0.0], [0.0], [1.0], [np.nan]]))
-    assert columns.mean[0] == pytest.approx(1 / 3)
-    assert columns.fill[0] == 0.0
-
-
-def test_numbers_too_large_for_a_float32_fraction_are_not_called_whole() -> None:
-    assert Columns.fit(np.array([[2.0**23], [2.0**24]])).whole[0] == 0
-    assert Columns.fit(np.array([[2.0**22], [5.0]])).whole[0] == 1
-
-
 def test_what_is_no_table_or_does_not_vary_is_refused() -> None:
     y = np.zeros(100, np.int64)
     with pytest.raises(
@@ -121,23 +93,6 @@ def test_a_constant_column_that_changes_raises_the_score() -> None:
     assert fitted.score(Signals(None, t=squeezed_score)).min() > np.quantile(
         fitted.score(Signals(None, t=x)), 0.99
     )
-
-
-def test_a_constant_column_is_constant_whatever_the_rounding_of_its_mean() -> None:
-    tenth, huge = np.float64(np.float32(0.1)), np.float64(np.float32(4012345679))
-    x = np.stack([np.full(997, tenth), np.full(997, huge), np.append(np.full(996, tenth), np.nan)], 1)
-    columns = Columns.fit(x)
-    assert columns.mean.tolist() == columns.fill.tolist() == [tenth, huge, tenth]
-    assert columns.low.tolist() == columns.high.tolist() == columns.mean.tolist()
-    assert columns.scale.tolist() == pytest.approx([1.0, 1e-3 * huge, 1.0])
-    assert columns.per_range.tolist() == pytest.approx([1.0, 1e3 / huge, 1.0])
-
-
-def test_a_column_that_varies_by_one_rounding_has_no_smaller_scale_than_float32_noise() -> None:
-    x = np.float64(4012345600) + 256 * (np.arange(100.0) % 2)[:, None]
-    assert Columns.fit(x).scale[0] == pytest.approx(4012.3458, rel=1e-4)
-    fine = Columns.fit(np.float64(1.7e9) + 128 * np.arange(600.0)[:, None])
-    assert fine.scale[0] == pytest.approx(128 * 600 / 12**0.5, rel=1e-3)
 
 
 def test_a_constant_column_beside_others_changes_no_score() -> None:
