@@ -85,7 +85,7 @@ def test_the_line_through_a_tail_that_one_can_count() -> None:
     mean = (3 * 1 + 2) / 10
     assert slope == pytest.approx(np.log(1 + 1 / mean))
     assert at_zero + 2 * slope == pytest.approx(-np.log(10 / 200))
-    assert tail_line(np.zeros(50), 0.1) == (pytest.approx(10.0), 0.0)
+    assert tail_line(np.zeros(50), 0.1) == pytest.approx((10.0, 0.0))
 
 
 def test_what_stands_in_for_a_gap_among_whole_numbers_is_whole() -> None:
