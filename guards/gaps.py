@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from guards.arrays import read_only
-from guards.columns import known
 from guards.rows import F8
 
 PATTERNS = 64
@@ -34,13 +34,13 @@ class Gaps:
     unseen: float
 
     @classmethod
-    def fit(cls, x: F8) -> Self:
-        """Count the patterns of float64[n, f], NaN or infinity where a value is missing.
+    def fit(cls, here: NDArray[np.bool_]) -> Self:
+        """Count the patterns of n rows. here: bool[n, f], which values are known.
 
         Source:  Good, Biometrika 40 (1953): patterns seen once estimate the share of unseen ones.
         """
-        gone = ~np.isfinite(x)
-        n = len(x)
+        gone = ~here
+        n = len(gone)
         patterns, counts = np.unique(gone, axis=0, return_counts=True)
         kept = np.argsort(-counts, kind="stable")[:PATTERNS]
         flags = patterns[kept].T.astype(np.float64)
@@ -58,9 +58,9 @@ class Gaps:
         """Whether any value was missing in fit."""
         return bool(self.sizes.any())
 
-    def rarities(self, x: F8) -> F8:
+    def rarities(self, here: NDArray[np.bool_]) -> F8:
         """How rare the pattern of each row is: float64[n] nats, >= 0; 0 for one that all rows of fit had."""
-        gone = np.where(known(x), 0.0, 1.0)
+        gone = np.where(here, 0.0, 1.0)
         nearest: F8 = (gone @ self.per_gap + self.nats).min(1)
         if not self.ever:
             return nearest

@@ -20,7 +20,8 @@ from guards.rows import F8, Signals
 MIN_ROWS = 80
 TAIL_FLOORS = (1e-3, 1e-3, 0.5, 0.02, 0.25)
 FRACTION = 0.02
-LEAST_ERROR = 0.05
+LEAST_ERROR = 0.3
+PREDICTED = 1.25
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,8 +61,8 @@ class RawTabular:
             raise ValueError(f"raw_tabular: t has shape {list(t.shape)}, expected [n, f >= 1]")
         check_fit_rows("raw_tabular", np.nan_to_num(t, posinf=0.0, neginf=0.0), y, MIN_ROWS)
         x = t.astype(np.float64)
-        columns, usual, here = Columns.fit(x), math.log(len(x)), np.isfinite(x)
-        standard = columns.standard(x)
+        columns, usual, here = Columns.fit(x), math.log(len(x)), known(x)
+        standard = columns.standard(columns.filled(x, here))
         if not np.ptp(standard, axis=0).any():
             raise ValueError("raw_tabular: the rows to fit on are all alike; give rows that vary")
         order = np.random.default_rng(seed).permutation(len(y))
@@ -69,12 +70,12 @@ class RawTabular:
         held_out = []
         for one, other in (halves, halves[::-1]):
             joint = Joint.fit(standard[one], here[one], y[one], seed)
-            held_out.append(_scores(columns, Gaps.fit(x[one]), joint, usual, x[other]))
+            held_out.append(_scores(columns, Gaps.fit(here[one]), joint, usual, x[other]))
         scores = [np.concatenate(both) for both in zip(*held_out, strict=True)]
         tails = tuple(Tail.fit(score, floor=floor) for score, floor in zip(scores, TAIL_FLOORS, strict=True))
         joint = Joint.fit(standard, here, y, seed)
         lines = [tail_line(errors, LEAST_ERROR) for errors in joint.errors(standard).T]
-        return cls(columns, Gaps.fit(x), joint, usual, tails, read_only(np.array(lines).T))
+        return cls(columns, Gaps.fit(here), joint, usual, tails, read_only(np.array(lines).T))
 
     def score(self, s: Signals, /) -> F8:
         """The blended rarity of the row.
@@ -97,35 +98,40 @@ class RawTabular:
         """How unusual each value of a row is, by itself or beside the others.
 
         A value that is unusual by itself, or missing, is first replaced by what the others say of it, so that
-        it casts no doubt on them. An error of prediction that remains stands out in each column involved.
+        it casts no doubt on them. An error of prediction that remains stands out in each column involved, if
+        the others predict it to within 0.8 of its standard deviation.
 
         Args:    t: float32[n, f], of the fitted width.
         Returns: float64[n, f] nats, >= 0; the log of the number of rows to fit on is a lot.
         Cost:    O(n f^2) and up to one linear system a row; not for the hot path.
         """
         x = t.astype(np.float64)
-        here, standard = known(x), self.columns.standard(x)
-        fractions = self.columns.fractions(x)
+        here = known(x)
+        filled = self.columns.filled(x, here)
+        standard, fractions = self.columns.standard(filled), self.columns.fractions(filled)
         alone = np.maximum(
             self.columns.rarities(standard),
             np.where(fractions > FRACTION, self.usual + fractions / FRACTION, 0.0),
         )
-        alone = np.where(here, alone, self.gaps.rarities(x)[:, None])
+        alone = np.where(here, alone, self.gaps.rarities(here)[:, None])
         rows = [
             self.joint.without(row, drop)
             for row, drop in zip(standard, (alone > self.usual) | ~here, strict=True)
         ]
         slope, at_zero = self.errors
         beside = self.joint.errors(np.reshape(rows, standard.shape)) * slope + at_zero
-        return np.maximum(np.maximum(alone, np.where(here, beside, 0.0)), 0.0)
+        related = here & (self.joint.per_error > PREDICTED)
+        return np.maximum(np.maximum(alone, np.where(related, beside, 0.0)), 0.0)
 
 
 def _scores(columns: Columns, gaps: Gaps, joint: Joint, usual: float, x: F8) -> tuple[F8, ...]:
     """float64[n] each: nearest prototype, Mahalanobis, rarest value, largest fraction, pattern of gaps."""
-    standard = columns.standard(x)
+    here = known(x)
+    filled = columns.filled(x, here)
+    standard = columns.standard(filled)
     return (
-        *joint.distances(standard, known(x)),
+        *joint.distances(standard, here),
         np.maximum(np.maximum.reduce(columns.rarities(standard), 1), usual),
-        np.maximum.reduce(columns.fractions(x), 1),
-        gaps.rarities(x),
+        np.maximum.reduce(columns.fractions(filled), 1),
+        gaps.rarities(here),
     )
