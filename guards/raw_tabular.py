@@ -82,7 +82,7 @@ class RawTabular:
 
         Returns: float64[n] nats in [0, inf), also for rows with missing values.
         Raises:  ValueError if t does not have the fitted width.
-        Cost:    O(n m f): about 52 us at n=1, f=16.
+        Cost:    O(n m f): about 47 us at n=1, f=16.
         Source:  docs/guards.md, raw tabular; sub-scores chosen on ADBench (Han et al., NeurIPS 2022).
         """
         t = as_input("raw_tabular", "a table of inputs", s.t)
