@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
-import ssl
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from tests.support.certificates import make_certificate
 from tests.support.deployments import edit
-from tests.support.served import TOKEN, Served, clean_rows, free_port, outlier_rows, serving
+from tests.support.served import Served, clean_rows, free_port, outlier_rows, serving
 from tests.support.several import named, no_certificate, unreadable
 
 
@@ -34,22 +29,20 @@ def ask(served: Served, model: str, key: str, rows: int = 1, odd: bool = False) 
     return served.data.post(f"/v2/models/{model}/infer", json={"inputs": [tensor]}, headers=headers)
 
 
-def test_a_folder_of_deployments_is_served_with_one_that_is_broken_repaired_and_loaded(tmp_path: Path) -> None:
-    birds, trees, stones = (named(tmp_path / "all", name) for name in ("birds", "trees", "stones"))
+def test_a_folder_of_deployments_is_served_and_the_broken_one_is_repaired_and_loaded(tmp_path: Path) -> None:
+    _, trees, stones = (named(tmp_path / "all", name) for name in ("birds", "trees", "stones"))
     no_certificate(stones)
-    kept = shutil.copy(trees / "certificate.json", tmp_path)  # any file: the real one is made anew below
     with serving(tmp_path / "all", "--local") as served:
         log = (tmp_path / "all" / "serve.log").read_text()
         assert "serving birds at" in log and "serving trees at" in log
         assert "not ready: stones" in log and str(stones / "certificate.json") in log
         for model, status in (("birds", 200), ("trees", 200), ("stones", 503)):
             assert ask(served, model, "").status_code == status
-        again = named(tmp_path / "again", "stones")
-        shutil.copy(again / "certificate.json", stones)
+        shutil.copy(named(tmp_path / "again", "stones") / "certificate.json", stones)
         loaded = served.admin.post("/models/stones/load", timeout=60)
         assert loaded.status_code == 200, loaded.text
         assert ask(served, "stones", "").status_code == 200
-        shutil.copy(kept, stones / "certificate.json")
+        shutil.copy(trees / "certificate.json", stones)
         assert served.admin.post("/models/stones/policy/reload", timeout=60).status_code == 409
         assert ask(served, "stones", "").status_code == 200
     assert served.process.returncode == 0
@@ -58,7 +51,6 @@ def test_a_folder_of_deployments_is_served_with_one_that_is_broken_repaired_and_
         "trees",
         "stones",
     }
-    assert birds.is_dir()
 
 
 def test_keys_of_the_state_open_every_model_and_a_limited_one_its_own(tmp_path: Path) -> None:
@@ -74,9 +66,7 @@ def test_keys_of_the_state_open_every_model_and_a_limited_one_its_own(tmp_path: 
         assert [ask(served, model, bob).status_code for model in ("birds", "trees")] == [200, 403]
         assert ask(served, "trees", ada, odd=True).status_code == 422
     assert not (Path(folders[1]) / "var").exists()
-    assert sorted(path.name for path in state.iterdir()) == ["birds", "keys.jsonl", "keys.lock", "run", "secret", "trees"] or {
-        "birds", "trees", "run", "keys.jsonl", "secret"
-    } <= {path.name for path in state.iterdir()}
+    assert {"birds", "trees", "run", "keys.jsonl", "secret"} <= {path.name for path in state.iterdir()}
     assert list((state / "trees").glob("decisions-*.jsonl"))
 
 
@@ -102,7 +92,9 @@ def test_if_all_are_broken_every_problem_is_printed_and_one_alone_fails_as_befor
     assert alone.returncode == 2 and str(birds / "certificate.json") in alone.stderr
 
 
-@pytest.mark.parametrize("change", [("name: trees", "name: birds"), ("anonymous: loopback", "anonymous: nobody")])
+@pytest.mark.parametrize(
+    "change", [("name: trees", "name: birds"), ("anonymous: loopback", "anonymous: nobody")]
+)
 def test_names_that_collide_and_settings_that_differ_are_refused(
     tmp_path: Path, change: tuple[str, str]
 ) -> None:
@@ -118,20 +110,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert done.returncode == 2 and str(tmp_path / "tree") in done.stderr
 
 
-def other_address() -> str | None:
-    """An address of this machine outside loopback, if it has one."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            return None
-        return str(probe.getsockname()[0])
-
-
-def test_administration_outside_loopback_needs_tls_and_then_speaks_it(tmp_path: Path) -> None:
-    host = other_address()
-    if host is None:
-        pytest.skip("this machine has no address outside loopback")
-    birds = named(tmp_path, "birds")
-    refused = gateway("serve", str(birds), "--local", "--admin-host", "0.0.0.0", "--port", str(free_port()))
-    assert refused.returncode == 2 and "0.0.0.0 is not loopback" in refused.stderr
+def test_administration_outside_loopback_is_refused_without_tls(tmp_path: Path) -> None:
+    ports = ("--port", str(free_port()), "--admin-host", "0.0.0.0")
+    done = gateway("serve", str(named(tmp_path, "birds")), "--local", *ports)
+    assert done.returncode == 2 and "0.0.0.0 is not loopback" in done.stderr

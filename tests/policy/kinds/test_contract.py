@@ -62,7 +62,7 @@ def rows(model: OnnxModel) -> CalibrationRows:
     with np.load(CONFIGS / "fashion" / "samples.npz") as held:
         x = {SOURCE: np.asarray(held["image"] * held["scale"], np.float32)}
         y = held["y"].astype(np.int64)
-    return CalibrationRows(x, y, {MODEL: ask(model, x)}, MODEL, SOURCE, lambda inputs: ask(model, inputs))
+    return CalibrationRows.classified(x, y, {MODEL: ask(model, x)}, MODEL, lambda inputs: ask(model, inputs))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def fitted(request: pytest.FixtureRequest, folds: FittingFolds) -> tuple[Certifi
 def measured(guard: FittedGuard, name: str, rows: CalibrationRows) -> Measures:
     """The graphs of one guard, recorded as a start of the gateway does it."""
     few = rows.take(np.arange(8))
-    return measures(MODEL, SOURCE, {name: guard}, {**few.answers[MODEL], "x": few.x[SOURCE]})
+    return measures(MODEL, rows.view, {name: guard}, few.x, few.answers[MODEL])
 
 
 def batch_of(rows: CalibrationRows, model: OnnxModel) -> Batch:
@@ -181,7 +181,7 @@ def test_the_input_only_form_serves_what_it_certified(
         scores: NDArray[np.float64] = (await found.input_only(batch_of(fresh, model)))[:, 0]
         return scores
 
-    np.testing.assert_allclose(run(score), form.score(fresh.x[SOURCE]), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(run(score), form.score(fresh.signals), rtol=1e-5, atol=1e-7)
 
 
 def test_what_was_packed_scores_the_same_when_loaded(
@@ -220,9 +220,17 @@ def test_a_fixed_guard_scores_every_row_and_says_what_it_promises(
     assert run(score).shape == (len(fresh),)
 
 
+NUMBERS = {
+    "value": np.linspace(-1, 1, 200, dtype=np.float32),
+    "lower": np.linspace(-2, 0, 200, dtype=np.float32),
+    "upper": np.linspace(-1, 2, 200, dtype=np.float32),
+}
+"""What a regressor might answer for the fresh rows."""
+
+
 @pytest.mark.parametrize("kind", CHECKS, ids=lambda kind: kind.__name__)
 def test_the_check_that_serves_scores_what_calibration_certified(kind: Kind, fresh: CalibrationRows) -> None:
-    policy, answer = example(kind), fresh.answers[MODEL]
+    policy, answer = example(kind), {**fresh.answers[MODEL], **NUMBERS}
     ids = tuple(f"row{i}" for i in range(len(fresh)))
 
     async def score() -> NDArray[np.float64]:
