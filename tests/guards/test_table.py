@@ -125,3 +125,13 @@ def test_missing_numbers_stay_missing_where_they_are_allowed_and_are_refused_els
         ValueError, match=r"^age: holds NaN, first in row 7; remove it, or say `missing: allow`"
     ):
         Table.fit({"age": age}, NOTHING, NOTHING)
+
+
+def test_no_rows_to_fit_on_are_no_error_of_the_table() -> None:
+    """A file of two rows leaves none to fit on; which promise that breaks is told by those that need rows."""
+    inputs = {"age": np.zeros((0, 1)), "x": np.zeros((0, 2, 3), np.float32), "word": np.zeros((0, 1), object)}
+    table = Table.fit(inputs, frozenset(), frozenset())
+    assert table is not None
+    assert table.columns[0] == "age"
+    assert table.columns[6] == "x[1,2]"
+    assert table.read(inputs).shape == (0, len(table.columns))
