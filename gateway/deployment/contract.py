@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from fallbacks.predictor import LoadedModel
 from gateway.core.errors import PolicyError, Problem
@@ -11,6 +11,7 @@ from gateway.deployment.slices import PROBABILITIES
 from gateway.policy.locate import closest
 from gateway.policy.schema import InputSlices, OipPolicy
 from gateway.protocol.contract import ONNX_PLATFORM, UPSTREAM_PLATFORM, Contract, TensorSpec
+from gateway.protocol.targets import LABEL, Classes, NoForm, Target
 
 
 def contract_of(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Contract:
@@ -39,7 +40,19 @@ def contract_of(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Co
         policy.version,
         tuple(policy.labels),
         UPSTREAM_PLATFORM if is_upstream else ONNX_PLATFORM,
+        _target(policy.labels, primary),
     )
+
+
+def _target(labels: Sequence[str], primary: LoadedModel) -> Target:
+    """The classes of the first rung: the policy's labels, then numbers where it has too few."""
+    outputs = {spec.name: spec for spec in primary.outputs}
+    if PROBABILITIES not in outputs or len(outputs[PROBABILITIES].shape) < 2:
+        return NoForm()
+    classes = outputs[PROBABILITIES].shape[-1] or len(labels)
+    names = tuple(labels[i] if i < len(labels) else str(i) for i in range(classes))
+    numbered = LABEL in outputs and outputs[LABEL].dtype.kind in "iu"
+    return Classes(names, tuple(range(classes)) if numbered else ()) if names else NoForm()
 
 
 def _rungs_that_differ(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Iterator[Problem]:

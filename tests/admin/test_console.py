@@ -18,7 +18,7 @@ from gateway.admin.pages.cases import labels_of
 from gateway.core.decision import Degraded, Refused
 from gateway.core.errors import PolicyError
 from gateway.serving.gateway import Gateway
-from gateway.serving.review import outcome_of
+from gateway.serving.review_answers import outcome_of
 from tests.support.admin_world import (
     CREDENTIALS,
     HTML,
@@ -101,7 +101,7 @@ async def test_an_api_client_claims_and_answers(tmp_path: Path) -> None:
         assert (reply.status_code, reply.json()) == (200, {"id": "x", "answer": {"label": 2}})
         record = await one.review.store.find("x")
         assert record is not None and record.state is CaseState.DECIDED and record.reviewer == "grace"
-        outcome = outcome_of(record, one.gateway.loaded.contract)
+        outcome = outcome_of(record, one.gateway.loaded.contract, one.gateway.loaded.policy.review)
         assert isinstance(outcome, Degraded) and outcome.output["probabilities"].argmax() == 2
         assert (await one.script.post("/review/claim", json={"reviewer": "grace"})).status_code == 204
         rewritten = (await one.script.get("/review/x")).json()
@@ -152,7 +152,9 @@ async def test_unsure_refuses_the_caller(tmp_path: Path) -> None:
         answer = {"fence": case["fence"], "reviewer": "grace", "unsure": True}
         await one.script.post("/review/x/answer", json=answer)
         record = await one.review.store.find("x")
-        assert record is not None and isinstance(outcome_of(record, one.gateway.loaded.contract), Refused)
+        assert record is not None and isinstance(
+            outcome_of(record, one.gateway.loaded.contract, one.gateway.loaded.policy.review), Refused
+        )
 
 
 @pytest.mark.parametrize("change", [{"fence": 2}, {"fence": 0}, {"reviewer": "mallory"}])
