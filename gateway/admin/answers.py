@@ -25,6 +25,7 @@ from gateway.serving.review_answers import (
     can_hold,
     number_specs,
 )
+from gateway.serving.review_summary import format_number
 
 DIGITS = "123456789"
 MAX_LISTED = 20
@@ -102,8 +103,9 @@ def _read_number(given: object, number: Number, contract: Contract) -> float:
     value = _parsed(given)
     least, most = accepted(number)
     if not least <= value <= most:
-        seen = f"calibration saw {number.low:.6g} to {number.high:.6g}"
-        raise InvalidAnswer(f"value: {value:.6g} must be from {least:.6g} to {most:.6g} ({seen})")
+        limits = f"{format_number(least)} to {format_number(most)}"
+        seen = f"calibration saw {format_number(number.low)} to {format_number(number.high)}"
+        raise InvalidAnswer(f"value: {value:.12g} is not from {limits} ({seen})")
     for spec in number_specs(contract):
         if not can_hold(spec, value):
             whole = "a whole number, " if spec.dtype.kind in "iu" else ""

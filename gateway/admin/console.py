@@ -50,6 +50,7 @@ from gateway.admin.review_fields import LEASE_S, clean_name, fence_of, lease_s_o
 from gateway.png import png
 from gateway.serving.gateway import Gateway
 from gateway.serving.review import QueuedReview
+from gateway.serving.review_summary import format_number
 
 LISTED_CASES = 50
 REVIEWER_COOKIE = "fs_reviewer"
@@ -147,6 +148,7 @@ async def _case_page(
         done=request.query_params.get("done"),
         wrong=wrong,
         typed=typed,
+        number=format_number,
     )
 
 

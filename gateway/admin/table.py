@@ -62,11 +62,19 @@ def table_of(
 def _number_column(name: str, value: float, spec: TensorSpec, stood_out: bool) -> Column:
     low, high = spec.low, spec.high
     if low is None or high is None:
-        limits = [f"from {low:.6g}"] if low is not None else [f"to {high:.6g}"] if high is not None else [""]
-        return Column(printable(name), format_number(value), False, limits[0], None, stood_out)
+        limit = "" if low is None else f"from {format_number(low)}"
+        limit = limit if high is None else f"to {format_number(high)}"
+        return Column(printable(name), format_number(value), False, limit, None, stood_out)
     place = places(np.array([value], np.float64), low, high)[0]
     shown = None if math.isnan(place) else round(float(place), 4)
-    return Column(printable(name), format_number(value), False, f"{low:.6g} to {high:.6g}", shown, stood_out)
+    return Column(
+        printable(name),
+        format_number(value),
+        False,
+        f"{format_number(low)} to {format_number(high)}",
+        shown,
+        stood_out,
+    )
 
 
 def places(numbers: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:

@@ -52,10 +52,15 @@ def _text_of(array: Array, most: int) -> str:
 
 
 def format_number(value: float) -> str:
-    """A number as reviewers read it: integers to the last digit, others to six; NaN is a missing value."""
+    """A number as reviewers read it: whole ones below 1e15 to the last digit, others to six significant ones.
+
+    NaN is a missing value.
+    """
     if isinstance(value, int):
         return f"{value:d}"
-    return "missing" if math.isnan(value) else f"{value:.6g}"
+    if math.isnan(value):
+        return "missing"
+    return f"{value + 0.0:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.6g}"
 
 
 def model_view(suggestion: Tensors | None) -> Any:
