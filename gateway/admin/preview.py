@@ -21,6 +21,8 @@ from gateway.protocol.contract import Contract, TensorSpec
 from gateway.serving.review_summary import format_number
 
 MAX_TEXTS = 32
+MAX_COLUMNS = 16
+"""An input of more numbers is shown by itself, not as columns of the table."""
 _NO_SPEC = TensorSpec("", np.dtype(np.float32), (None,))
 
 
@@ -85,11 +87,13 @@ def previews(
 ) -> list[Preview]:
     """The previews of one case's inputs, whose arrays have one row each.
 
-    First a table of all columns, if several inputs are columns.
+    First a table of all columns, if several inputs are columns: one text or up to MAX_COLUMNS numbers each.
     standing_out: the names of the columns that stood out: `x` of one value, `x[3]` (from 0) of several.
     """
     specs = {name: contract.inputs_by_name.get(name, _NO_SPEC) for name in inputs}
-    columns = {name: array for name, array in inputs.items() if _is_text(array) or _is_numbers(array)}
+    columns = {
+        name: array for name, array in inputs.items() if _is_text(array) or _is_numbers(array, MAX_COLUMNS)
+    }
     if len(columns) < 2:
         columns = {}
     shown: list[Preview] = [table_of(columns, specs, standing_out)] if columns else []
@@ -114,10 +118,10 @@ def _is_text(array: Array) -> bool:
     return array.dtype.kind == "O" and array.size == 1
 
 
-def _is_numbers(array: Array) -> bool:
-    """Whether this is a row of numbers that is short enough to show each."""
+def _is_numbers(array: Array, most: int = MAX_CELLS) -> bool:
+    """Whether this is a row of at most so many numbers."""
     one_row = array.ndim <= 2 and array.shape[:-1] in ((), (1,))
-    return array.dtype.kind in "biuf" and one_row and 1 <= array.size <= MAX_CELLS
+    return array.dtype.kind in "biuf" and one_row and 1 <= array.size <= most
 
 
 def _row(name: str, values: Array, spec: TensorSpec, standing_out: Collection[str]) -> NumbersPreview:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from fallbacks.predictor import LoadedModel
 from gateway.core.errors import PolicyError, Problem
@@ -40,14 +40,16 @@ def contract_of(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Co
         policy.version,
         tuple(policy.labels),
         UPSTREAM_PLATFORM if is_upstream else ONNX_PLATFORM,
-        _target(policy.labels, primary),
+        _target(policy.labels, primary, {spec.name for spec in outputs}),
     )
 
 
-def _target(labels: Sequence[str], primary: LoadedModel) -> Target:
+def _target(labels: Sequence[str], primary: LoadedModel, exposed: Set[str]) -> Target:
     """The classes of the first rung: the policy's labels, then numbers where it has too few."""
     outputs = {spec.name: spec for spec in primary.outputs}
     if PROBABILITIES not in outputs or len(outputs[PROBABILITIES].shape) < 2:
+        return NoForm()
+    if not exposed & {PROBABILITIES, LABEL}:
         return NoForm()
     classes = outputs[PROBABILITIES].shape[-1] or len(labels)
     names = tuple(labels[i] if i < len(labels) else str(i) for i in range(classes))

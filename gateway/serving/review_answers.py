@@ -51,7 +51,8 @@ def answer_unsure() -> str:
 def outcome_of(record: CaseRecord, contract: Contract, review: ReviewPolicy | None) -> Outcome | None:
     """How a case ended for its caller, in the form of the model's own outputs; None while it waits.
 
-    Outputs that a reviewer's answer does not determine, such as `logits`, are blank.
+    Outputs that the answer does not determine, such as `logits`, are blank; if that is
+    all of them, the row is refused.
     """
     if record.state is CaseState.EXPIRED:
         return Refused(Reason.UNAVAILABLE)
@@ -93,7 +94,7 @@ def _class_of(answer: dict[str, Any], classes: Classes, review: ReviewPolicy | N
 
 
 def _class_outputs(label: int, classes: Classes, contract: Contract) -> dict[str, Array] | None:
-    """`probabilities`, 1 at the class, and `label`, its value; None if the probabilities lack the class."""
+    """`probabilities`, 1 at the class, and `label`, its value; None if neither can hold the class."""
     found: dict[str, Array] = {}
     specs = contract.outputs_by_name
     if PROBABILITIES in specs and len(specs[PROBABILITIES].shape) > 1:
@@ -105,15 +106,15 @@ def _class_outputs(label: int, classes: Classes, contract: Contract) -> dict[str
         found[PROBABILITIES][..., label] = 1
     if LABEL in specs and classes.values:
         found[LABEL] = _filled(specs[LABEL], classes.values[label])
-    return found
+    return found or None
 
 
 def _number_outputs(value: object, contract: Contract) -> dict[str, Array] | None:
-    """The number as `value` and as both ends of its interval; None if an output cannot hold it."""
+    """The number as `value` and as both ends of its interval; None if there is no place for it."""
     specs = number_specs(contract)
     if not isinstance(value, int | float) or not all(can_hold(spec, value) for spec in specs):
         return None
-    return {spec.name: _filled(spec, value) for spec in specs}
+    return {spec.name: _filled(spec, value) for spec in specs} or None
 
 
 def number_specs(contract: Contract) -> list[TensorSpec]:
