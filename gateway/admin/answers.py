@@ -1,4 +1,4 @@
-"""The form that a reviewer fills in for a case, and the answer that comes back, by the contract's target.
+"""The form that a reviewer fills in for a case, and the answer that comes back, by what a person may answer.
 
 | target    | the form                                     | an answer                                   |
 |-----------|----------------------------------------------|---------------------------------------------|
@@ -22,6 +22,7 @@ from gateway.serving.review_answers import (
     answer_unsure,
     answer_with_label,
     answer_with_value,
+    answerable,
     can_hold,
     number_specs,
 )
@@ -38,7 +39,8 @@ class InvalidAnswer(ValueError):
 
 def form_of(contract: Contract, review: ReviewPolicy | None) -> dict[str, Any]:
     """The form as the API and the page show it; `kind` is `class`, `number` or `none`."""
-    match contract.target:
+    target = answerable(contract)
+    match target:
         case Classes():
             return {"kind": "class", "none_of_these": REFUSE if review is None else review.none_of_these}
         case Number(low, high) as number:
@@ -47,7 +49,7 @@ def form_of(contract: Contract, review: ReviewPolicy | None) -> dict[str, Any]:
         case NoForm():
             return {"kind": "none"}
         case _:
-            assert_never(contract.target)
+            assert_never(target)
 
 
 def accepted(number: Number) -> tuple[float, float]:
@@ -77,15 +79,16 @@ def read_answer(fields: dict[str, Any], contract: Contract) -> str:
     """
     if fields.get("unsure") in (True, "1"):
         return answer_unsure()
-    match contract.target:
+    target = answerable(contract)
+    match target:
         case Classes(names):
             return answer_none() if fields.get("none") in (True, "1") else _read_class(fields, names)
         case Number() as number:
             return answer_with_value(_read_number(fields.get("value"), number, contract))
         case NoForm():
-            raise InvalidAnswer("unsure: must be true: this model gives no classes and no number to answer")
+            raise InvalidAnswer("unsure: must be true: no exposed output has a place for a class or a number")
         case _:
-            assert_never(contract.target)
+            assert_never(target)
 
 
 def _read_class(fields: dict[str, Any], names: Sequence[str]) -> str:

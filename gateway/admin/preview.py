@@ -16,7 +16,7 @@ import numpy as np
 
 from fallbacks.oip.tensors import Array
 from gateway.admin.pictures import channels_last, is_picture
-from gateway.admin.table import MAX_CELLS, TablePreview, beginning, places, table_of
+from gateway.admin.table import MAX_CELLS, TablePreview, beginning, places, stood_out, table_of
 from gateway.protocol.contract import Contract, TensorSpec
 from gateway.serving.review_summary import format_number
 
@@ -88,7 +88,7 @@ def previews(
     """The previews of one case's inputs, whose arrays have one row each.
 
     First a table of all columns, if several inputs are columns: one text or up to MAX_COLUMNS numbers each.
-    standing_out: the names of the columns that stood out: `x` of one value, `x[3]` (from 0) of several.
+    standing_out: the names of the columns that stood out, as `guards.table.Table.columns` has them.
     """
     specs = {name: contract.inputs_by_name.get(name, _NO_SPEC) for name in inputs}
     columns = {
@@ -134,7 +134,7 @@ def _row(name: str, values: Array, spec: TensorSpec, standing_out: Collection[st
             i,
             format_number(value),
             None if math.isnan(place) else round(float(place), 4),
-            (name if len(values) == 1 else f"{name}[{i}]") in standing_out,
+            stood_out(name if len(values) == 1 else f"{name}[{i}]", standing_out),
         )
         for i, (value, place) in enumerate(
             zip(values.tolist(), places(numbers, low, high).tolist(), strict=True)

@@ -51,20 +51,25 @@ def table_of(
     for input_name, array in inputs.items():
         for i, value in enumerate(array.reshape(-1).tolist()):
             name = input_name if array.size == 1 else f"{input_name}[{i}]"
-            stood_out = name in standing_out
+            odd = stood_out(name, standing_out)
             if isinstance(value, bytes):
-                columns.append(Column(printable(name), beginning(value), True, stood_out=stood_out))
+                columns.append(Column(printable(name), beginning(value), True, stood_out=odd))
             else:
-                columns.append(_number_column(name, value, specs[input_name], stood_out))
+                columns.append(_number_column(name, value, specs[input_name], odd))
     return TablePreview(tuple(columns[:MAX_CELLS]), max(0, len(columns) - MAX_CELLS))
 
 
-def _number_column(name: str, value: float, spec: TensorSpec, stood_out: bool) -> Column:
+def stood_out(name: str, standing_out: Collection[str]) -> bool:
+    """Whether a value stood out: `x` of one, `x[3]` of several; of a text also as `x: length`."""
+    return any(column == name or column.startswith(f"{name}: ") for column in standing_out)
+
+
+def _number_column(name: str, value: float, spec: TensorSpec, odd: bool) -> Column:
     low, high = spec.low, spec.high
     if low is None or high is None:
         limit = "" if low is None else f"from {format_number(low)}"
         limit = limit if high is None else f"to {format_number(high)}"
-        return Column(printable(name), format_number(value), False, limit, None, stood_out)
+        return Column(printable(name), format_number(value), False, limit, None, odd)
     place = places(np.array([value], np.float64), low, high)[0]
     shown = None if math.isnan(place) else round(float(place), 4)
     return Column(
@@ -73,7 +78,7 @@ def _number_column(name: str, value: float, spec: TensorSpec, stood_out: bool) -
         False,
         f"{format_number(low)} to {format_number(high)}",
         shown,
-        stood_out,
+        odd,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -42,7 +42,8 @@ _DATATYPES: dict[np.dtype[Any], str] = {
 class TensorSpec:
     """The form of one tensor: `shape[0]` is the row, None any length from 1 up, `low` and `high` inclusive.
 
-    `bf16` marks a float32 that travels as BF16, for which numpy has no dtype.
+    `bf16` marks a float32 that travels as BF16, for which numpy has no dtype. `missing`: NaN is data, a
+    missing value, which JSON writes as null; floats only. `utf8`: BYTES must be UTF-8 text.
     Raises:  ArtifactError for a form that the protocol cannot carry.
     """
 
@@ -52,6 +53,8 @@ class TensorSpec:
     low: float | None = None
     high: float | None = None
     bf16: bool = False
+    missing: bool = False
+    utf8: bool = False
     datatype: str = field(init=False, compare=False)
     bounds: tuple[Any, Any] | None = field(init=False, compare=False, repr=False)
 
@@ -59,6 +62,8 @@ class TensorSpec:
         datatype = "BF16" if self.bf16 else _DATATYPES.get(self.dtype, "")
         if not datatype or (self.bf16 and self.dtype != np.float32):
             raise ArtifactError([Problem(self.name, f"{self.dtype} has no datatype in the protocol")])
+        if self.missing and self.dtype.kind != "f":
+            raise ArtifactError([Problem(self.name, f"{datatype} has no NaN, so no value can be missing")])
         if not 1 <= len(self.shape) <= MAX_RANK or any(d is not None and d < 1 for d in self.shape):
             raise ArtifactError(
                 [Problem(self.name, f"{self.shape} is not a shape of 1 to {MAX_RANK} positive sizes")]
@@ -140,6 +145,10 @@ UPSTREAM_PLATFORM = "oip_upstream"
 ROW_OUTCOME = TensorSpec("fs_row_outcome", np.dtype(np.object_), (None,))
 """How each row ended. A client that requests this output accepts partial answers."""
 
+WithheldRows: TypeAlias = Literal["refuse_request", "mark"]
+"""What a request gets of which some rows are answered and some withheld: its worst row's end, or an answer
+in which the withheld rows are marked and blank."""
+
 
 @dataclass(frozen=True, slots=True)
 class RequestedOutput:
@@ -158,6 +167,7 @@ class Contract:
     labels: the names of the classes, for outputs whose last axis is so long.
     platform: of the first rung's model, ONNX_PLATFORM or UPSTREAM_PLATFORM.
     target: what a person may answer for a row.
+    withheld_rows: what a client gets that does not ask how each row ended.
     bf16: the outputs that travel as BF16.
 
     Raises:  ArtifactError for names that repeat or are reserved, or no input or exposed output.
@@ -171,6 +181,7 @@ class Contract:
     labels: tuple[str, ...] = ()
     platform: str = ONNX_PLATFORM
     target: Target = NoForm()
+    withheld_rows: WithheldRows = "refuse_request"
     inputs_by_name: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
     outputs_by_name: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
     default_outputs: Mapping[bool, tuple[RequestedOutput, ...]] = field(init=False, compare=False, repr=False)

@@ -24,7 +24,17 @@ from gateway.core.decision import Degraded, Outcome, Reason, Refused
 from gateway.policy.schema import REFUSE, ReviewPolicy
 from gateway.protocol.contract import Contract, TensorSpec
 from gateway.protocol.endings import BY_REVIEW
-from gateway.protocol.targets import LABEL, LOWER, PROBABILITIES, UPPER, VALUE, Classes, NoForm, Number
+from gateway.protocol.targets import (
+    LABEL,
+    LOWER,
+    PROBABILITIES,
+    UPPER,
+    VALUE,
+    Classes,
+    NoForm,
+    Number,
+    Target,
+)
 from gateway.protocol.tensors import blank
 
 
@@ -68,11 +78,26 @@ def outcome_of(record: CaseRecord, contract: Contract, review: ReviewPolicy | No
     return Degraded(outputs, BY_REVIEW, Reason(orjson.loads(record.why)["reason"]))
 
 
+def answerable(contract: Contract) -> Target:
+    """What a person may answer: the contract's target, nothing where no exposed output could hold it."""
+    exposed = {spec.name for spec in contract.outputs}
+    match contract.target:
+        case Classes(values=values):
+            return contract.target if PROBABILITIES in exposed or (values and LABEL in exposed) else NoForm()
+        case Number():
+            return contract.target if number_specs(contract) else NoForm()
+        case NoForm():
+            return contract.target
+        case _:
+            assert_never(contract.target)
+
+
 def _known_outputs(
     answer: dict[str, Any], contract: Contract, review: ReviewPolicy | None
 ) -> dict[str, Array] | None:
     """The outputs that the answer determines, one row each; None if it is no answer under this contract."""
-    match contract.target:
+    target = answerable(contract)
+    match target:
         case Classes() as classes:
             label = _class_of(answer, classes, review)
             return None if label is None else _class_outputs(label, classes, contract)
@@ -81,7 +106,7 @@ def _known_outputs(
         case NoForm():
             return None
         case _:
-            assert_never(contract.target)
+            assert_never(target)
 
 
 def _class_of(answer: dict[str, Any], classes: Classes, review: ReviewPolicy | None) -> int | None:

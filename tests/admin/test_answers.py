@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,16 @@ from gateway.protocol.targets import Classes, NoForm, Number, Target
 F4 = np.dtype(np.float32)
 PETS = Classes(("cat", "dog", "newt"))
 METRES = Number(10.0, 30.0)
+PLACES = {
+    Classes: TensorSpec("probabilities", F4, (None, None)),
+    Number: TensorSpec("value", F4, (None, 1)),
+    NoForm: TensorSpec("boxes", F4, (None, 4)),
+}
+"""An output that can hold the answer, by the kind of target."""
 
 
 def contract(target: Target, *outputs: TensorSpec) -> Contract:
-    specs = outputs or (TensorSpec("value", F4, (None, 1)),)
+    specs = outputs or (PLACES[type(target)],)
     return Contract("m", (TensorSpec("x", F4, (None, 3)),), specs, 8, "1", target=target)
 
 
@@ -141,13 +146,21 @@ def test_without_a_form_only_unsure_is_an_answer() -> None:
         assert "unsure: must be true" in refusal(said, NoForm())
 
 
+def test_there_is_no_form_where_no_exposed_output_could_hold_an_answer() -> None:
+    label = TensorSpec("label", np.dtype(np.int64), (None,))
+    for target, output in ((PETS, PLACES[Number]), (METRES, PLACES[Classes]), (PETS, label)):
+        assert form_of(contract(target, output), None) == {"kind": "none"}
+        assert "no exposed output" in refusal({"label": 0, "value": 12.0}, target, output)
+    assert form_of(contract(Classes(PETS.names, (7, 8, 9)), label), None)["kind"] == "class"
+
+
 def test_the_form_says_what_may_be_answered() -> None:
     review = ReviewPolicy(store="sqlite:///r.db", capacity=1, expire_after_s=1, none_of_these="dog")
     assert form_of(contract(PETS), review) == {"kind": "class", "none_of_these": "dog"}
     assert form_of(contract(PETS), None) == {"kind": "class", "none_of_these": "refuse"}
     number = {"kind": "number", "low": 10.0, "high": 30.0, "min": -10.0, "max": 50.0}
     assert form_of(contract(METRES), review) == number
-    assert form_of(replace(contract(PETS), target=NoForm()), review) == {"kind": "none"}
+    assert form_of(contract(NoForm()), review) == {"kind": "none"}
 
 
 @pytest.mark.parametrize(

@@ -351,12 +351,12 @@ async def test_an_expired_case_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "names"),
     [
-        ([], [*map(str, range(26))]),
+        ([], [chr(ord("A") + i) for i in range(26)]),
         ([f"l{i}" for i in range(26)], [f"l{i}" for i in range(26)]),
     ],
 )
 @on_loop
-async def test_there_are_as_many_labels_as_an_answer_has_room_for(
+async def test_the_labels_are_those_of_the_policy_or_else_of_the_certificate(
     tmp_path: Path, labels: list[str], names: list[str]
 ) -> None:
     folder = deployment(tmp_path)

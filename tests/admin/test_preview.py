@@ -232,7 +232,7 @@ def test_several_inputs_are_one_table_with_names_values_and_what_stood_out() -> 
         "plan": text("gold"),
         "clicks": np.array([[0.5, np.nan]], np.float32),
     }
-    table, photo = previews(row, MIXED, {"plan": 9.0, "clicks[1]": 2.0})
+    table, photo = previews(row, MIXED, {"plan: length": 9.0, "clicks[1]": 2.0, "ag": 2.0, "income:": 1.0})
     assert isinstance(table, TablePreview) and isinstance(photo, PicturePreview)
     assert table.columns == (
         Column("age", "30", False, "0 to 120", 0.25),

@@ -201,8 +201,8 @@ def test_the_promise_holds_for_other_draws_of_the_data_as_well(data: Path, tmp_p
         artifacts = load_artifacts(Deployment.read(folder))
         rest = {"attributes": x[order[3000:]]}
         answer = artifacts.models["primary"].run(rest)
-        signals = Signals(rest["attributes"], answer["features"], answer["logits"])
-        ood = artifacts.guards["ood"]
+        signals = Signals(None, rest["attributes"], answer["features"], answer["logits"])
+        ood = artifacts.fitted.guards["ood"]
         assert isinstance(ood, FittedOod) and ood.input_only is not None
         for form, alarm in (
             (ood.full, certificate.false_alarm),
@@ -210,7 +210,7 @@ def test_the_promise_holds_for_other_draws_of_the_data_as_well(data: Path, tmp_p
         ):
             assert alarm is not None
             stops = int((form.score(signals) >= alarm.cut).sum())
-            broken += stops > binom.ppf(0.95, len(signals.x), alarm.budget)
+            broken += stops > binom.ppf(0.95, len(rest["attributes"]), alarm.budget)
         artifacts.close()
     assert broken <= binom.ppf(SURE, 2 * draws, 0.1)
 
@@ -285,7 +285,22 @@ def test_too_few_rows_are_refused_whatever_their_number(
         return
     problem = refusal(folder, tmp_path / "few.npz", PolicyError)
     assert problem.field == "guards[1]" and problem.line
-    assert f"of {n} independent rows in the file" in problem.what
+    pattern = (
+        r"takes (\d+) independent rows in the file, and it has (\d+): give more; .* promises takes (\d+)"
+    )
+    to_fit, has, promised = map(int, re.findall(pattern, problem.what)[0])
+    assert (has, n < to_fit < promised) == (n, True)
+
+
+def test_the_rows_that_a_refusal_asks_for_are_enough_to_fit(
+    held: tuple[Array, Array], tmp_path: Path
+) -> None:
+    x, y = held
+    folder = letters(tmp_path)
+    np.savez(tmp_path / "few.npz", x=x[:60], y=y[:60])
+    to_fit = int(re.findall(r"takes (\d+) ", refusal(folder, tmp_path / "few.npz", PolicyError).what)[0])
+    np.savez(tmp_path / "more.npz", x=x[:to_fit], y=y[:to_fit], group=np.arange(to_fit))
+    assert not refusal(folder, tmp_path / "more.npz", PolicyError).field.startswith("guards")
 
 
 def test_the_input_may_stand_under_its_own_name_or_under_x(held: tuple[Array, Array], tmp_path: Path) -> None:
@@ -310,9 +325,12 @@ def changed(array: Array, value: float) -> Array:
 
 # What is stored, made from the good x and y, and what the refusal says.
 WRONG: dict[str, tuple[Callable[[Array, Array], dict[str, Array]], str]] = {
-    "no labels": (lambda x, y: {"x": x}, "y: missing, one integer label a row; the file holds x"),
-    "no rows": (lambda x, y: {"y": y}, "attributes: missing; the file holds y"),
-    "another name": (lambda x, y: {"pixels": x, "y": y}, "attributes: missing; the file holds pixels, y"),
+    "no labels": (
+        lambda x, y: {"x": x},
+        "y: missing: name the array or column of labels, or true values, y; the file holds x",
+    ),
+    "no rows": (lambda x, y: {"y": y}, "attributes: missing; the file holds nothing else"),
+    "another name": (lambda x, y: {"pixels": x, "y": y}, "attributes: missing; the file holds pixels"),
     "a column too few": (lambda x, y: {"x": x[:, :15], "y": y}, "x: has shape (6000, 15), not [-1, 16]"),
     "no columns": (lambda x, y: {"x": x[:, 0], "y": y}, "x: has shape (6000,), not [-1, 16]"),
     "a number": (lambda x, y: {"x": np.array(3.0), "y": y}, "x: has shape (), not [-1, 16]"),
@@ -322,13 +340,16 @@ WRONG: dict[str, tuple[Callable[[Array, Array], dict[str, Array]], str]] = {
     ),
     "above the range": (lambda x, y: {"x": changed(x, 15.5), "y": y}, "x: holds values outside 0.0 to 15.0"),
     "below the range": (lambda x, y: {"x": changed(x, -1e-3), "y": y}, "x: holds values outside 0.0 to 15.0"),
-    "NaN": (lambda x, y: {"x": changed(x, np.nan), "y": y}, "x: holds values outside 0.0 to 15.0"),
-    "infinity": (lambda x, y: {"x": changed(x, np.inf), "y": y}, "x: holds values outside 0.0 to 15.0"),
+    "NaN": (lambda x, y: {"x": changed(x, np.nan), "y": y}, "x: holds NaN, first in row "),
+    "infinity": (lambda x, y: {"x": changed(x, np.inf), "y": y}, "x: holds infinity, first in row "),
     "more than a float32": (
         lambda x, y: {"x": changed(x, 1e300), "y": y},
         "x: holds values outside 0.0 to 15.0",
     ),
-    "text": (lambda x, y: {"x": np.full(x.shape, "a"), "y": y}, ""),
+    "text": (
+        lambda x, y: {"x": np.full(x.shape, "a"), "y": y},
+        "x: is text, not numbers that FP32 can hold: row 0 holds 'a'",
+    ),
     "complex numbers": (lambda x, y: {"x": x + 0j, "y": y}, "x: "),
     "labels that are not whole": (lambda x, y: {"x": x, "y": y + 0.5}, "y: is float64[6000]"),
     "labels as text": (lambda x, y: {"x": x, "y": y.astype(str)}, "y: is <U"),

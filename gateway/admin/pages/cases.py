@@ -19,8 +19,9 @@ from gateway.admin.preview import PicturePreview, Preview, TextPreview, previews
 from gateway.admin.reasons import brief_of, deferral_reasons, standing_out
 from gateway.admin.table import MAX_CELLS, printable
 from gateway.protocol.contract import Contract
-from gateway.protocol.targets import Classes
+from gateway.protocol.targets import Classes, Target
 from gateway.serving.gateway import Gateway
+from gateway.serving.review_answers import answerable
 from gateway.serving.review_summary import format_number, label_text
 
 MIN_BARS = 3
@@ -29,7 +30,10 @@ MIN_BARS = 3
 
 def labels_of(gateway: Gateway) -> tuple[str, ...]:
     """The classes that a reviewer may name; none where the target is no class."""
-    target = gateway.loaded.contract.target
+    return _names(answerable(gateway.loaded.contract))
+
+
+def _names(target: Target) -> tuple[str, ...]:
     return target.names if isinstance(target, Classes) else ()
 
 
@@ -81,7 +85,7 @@ def claim_fields(claim: Claim, gateway: Gateway) -> dict[str, Any]:
 
 def suggestion_fields(model_view: str, gateway: Gateway) -> list[dict[str, Any]]:
     """A model's view: its likeliest classes by name, its one label, or its number with an interval."""
-    view, labels = orjson.loads(model_view), labels_of(gateway)
+    view, labels = orjson.loads(model_view), _names(gateway.loaded.contract.target)
     if isinstance(view, list):
         return [
             {"label": labels[int(i)] if int(i) < len(labels) else str(i), "probability": float(p)}
@@ -107,7 +111,7 @@ def answer_fields(record: CaseRecord, gateway: Gateway) -> dict[str, Any] | None
     """The answer, its time and its reviewer; None unless the case is decided. label: the answer as text."""
     if record.state is not CaseState.DECIDED or record.answer is None:
         return None
-    answer, labels = orjson.loads(record.answer), labels_of(gateway)
+    answer, labels = orjson.loads(record.answer), _names(gateway.loaded.contract.target)
     fields = {"at_s": record.decided_s, "by": record.reviewer}
     match answer:
         case {"label": int(label)}:
