@@ -127,3 +127,45 @@ def test_where_no_output_could_hold_a_class_there_is_no_form(tmp_path: Path) -> 
             assert await outputs_at(to, url) == {}
 
     run(main)
+
+
+def regressor() -> bytes:
+    """value = 100 x, in float64 of one value a row."""
+    nodes = [helper.make_node("Mul", ["x", "w"], ["value"])]
+    weights = numpy_helper.from_array(np.array([[100.0]]), "w")
+    inputs = [helper.make_tensor_value_info("x", TensorProto.DOUBLE, ["n", 1])]
+    outputs = [helper.make_tensor_value_info("value", TensorProto.DOUBLE, ["n", 1])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, [weights])
+    content: bytes = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    ).SerializeToString()
+    return content
+
+
+def test_of_a_regressor_a_number_is_typed_and_its_caller_gets_it(tmp_path: Path) -> None:
+    confidence = "{name: confidence, kind: confidence, selective_error: 0.1, budget_s: 1, on_error: degrade}"
+    width = (
+        "{name: width, kind: interval, selective_error: 0.1, max_width: {relative: 0.5}, budget_s: 1, "
+        "on_error: degrade}"
+    )
+    policy = POLICY.replace(confidence, width).replace("schema: 1\n", "schema: 1\ntask: regression\n")
+    rng = np.random.default_rng(0)
+    x = rng.uniform(2, 9, (1500, 1))
+    held = {"x": x, "y": 100 * x[:, 0] + rng.normal(0, 20, 1500), "group": np.arange(1500)}
+    deployed(tmp_path, regressor(), ["value", "lower", "upper"], held, policy)
+
+    async def main() -> None:
+        async with typed(tmp_path) as to:
+            small = await to.ask({"x": Sent("FP64", np.full((1, 1), 0.25), False)})
+            assert small.status == 422, "its interval is wider than half of it"
+            status, claim = await answer(to, value="33,5")
+            assert (status, claim["form"]["kind"], claim["labels"]) == (422, "number", [])
+            assert (claim["form"]["low"], claim["form"]["high"]) == (held["y"].min(), held["y"].max())
+            (view,) = claim["suggestion"]
+            assert view["lower"] < view["value"] == 25.0 < view["upper"]
+            fields = {"fence": claim["fence"], "reviewer": "grace", "value": 33.5}
+            assert (await to.admin.post(f"/review/{claim['id']}/answer", json=fields)).status_code == 200
+            got = await outputs_at(to, small.json["review_url"])
+            assert got == {"value": [33.5], "lower": [33.5], "upper": [33.5]}
+
+    run(main)
