@@ -45,8 +45,9 @@ class Refusals:
     def _rows_for_promises(self) -> int:
         """The independent rows that every promise of the policy takes at least, if no answer is wrong."""
         policy = self.deployment.policy
-        checks = [check.selective_error for rung in policy.rungs for check in rung.checks]
-        errors = [rows_for_error(r, policy.delta, 0.0) for r in (policy.answered_error, *checks)]
+        asked = [check.selective_error for rung in policy.rungs for check in rung.checks]
+        asked += [] if policy.answered_error is None else [policy.answered_error]
+        errors = [rows_for_error(r, policy.delta, 0.0) for r in asked]
         return max(rows_for_budget(policy.false_alarm_budget, policy.delta), *errors)
 
     def budget(self, cut_rows: int) -> PolicyError:
@@ -71,6 +72,7 @@ class Refusals:
     def answered(self, surest: Counts, tests: int) -> PolicyError:
         """No combination of cuts keeps the promise of everything answered."""
         policy = self.deployment.policy
+        assert policy.answered_error is not None, "required where errors can be counted"
         what = self._error_promise(policy.answered_error, surest, tests, "answered_error")
         unchecked = [r.name for r in policy.rungs if not any(check.enforce for check in r.checks)]
         if unchecked:
