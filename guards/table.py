@@ -71,7 +71,7 @@ class Table:
     def fit(cls, inputs: Inputs, missing: frozenset[str], pictures: frozenset[str]) -> Self | None:
         """Learn categories and trigrams from calibration rows.
 
-        Args:    inputs: of the same n >= 1 rows, by name: numbers of any dtype, or object arrays of bytes,
+        Args:    inputs: of the same n rows, by name: numbers of any dtype, or object arrays of bytes,
                  [n, ...]. missing: the inputs that may hold NaN. pictures: those that another detector reads.
         Returns: None if no input can be read.
         Raises:  ValueError for NaN in another input, with its name and the first row.
@@ -85,7 +85,7 @@ class Table:
             if reason := _unreadable(array):
                 refused[name] = reason
             elif array.dtype.kind == "O":
-                flat = array.reshape(len(array), -1)
+                flat = array.reshape(len(array), math.prod(array.shape[1:]))
                 each = tuple(text_column(flat[:, i].tolist()) for i in range(flat.shape[1]))
                 parts.append(Texts(name, each))
                 cells = zip(_cells(name, array.shape[1:]), each, strict=True)
@@ -138,7 +138,7 @@ def _cells(name: str, shape: tuple[int, ...]) -> list[str]:
 
 
 def _check_nothing_is_missing(name: str, array: NDArray[Any]) -> None:
-    if array.dtype.kind == "f" and (bad := np.isnan(array.reshape(len(array), -1)).any(1)).any():
+    if array.dtype.kind == "f" and (bad := np.isnan(array).any(tuple(range(1, array.ndim)))).any():
         raise ValueError(
             f"{name}: holds NaN, first in row {int(bad.argmax())}; remove it, or say `missing: allow`"
         )

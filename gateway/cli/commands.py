@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.serving.repository import Repository
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+MAX_PORT = 65535
 
 Folders = Annotated[
     list[Path],
@@ -34,9 +35,11 @@ StateDir = Annotated[
 Folder = Annotated[Path, typer.Argument(help="A deployment folder, such as configs/fashion.", metavar="DIR")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Host = Annotated[str, typer.Option(help="Where the data plane listens.")]
-Port = Annotated[int, typer.Option(help="HTTP port of the data plane.")]
-GrpcPort = Annotated[int, typer.Option(help="gRPC port of the data plane.")]
-AdminPort = Annotated[int, typer.Option(help="HTTP port of the administration plane, on loopback.")]
+Port = Annotated[int, typer.Option(min=1, max=MAX_PORT, help="HTTP port of the data plane.")]
+GrpcPort = Annotated[int, typer.Option(min=1, max=MAX_PORT, help="gRPC port of the data plane.")]
+AdminPort = Annotated[
+    int, typer.Option(min=1, max=MAX_PORT, help="HTTP port of the administration plane, on loopback.")
+]
 
 
 def _print_version(asked: bool) -> None:
@@ -65,7 +68,7 @@ def serve(
     grpc_port: GrpcPort = 8081,
     admin_port: AdminPort = 8082,
     admin_host: Annotated[str, typer.Option(help="Where the administration plane listens.")] = "127.0.0.1",
-    replicas: Annotated[int | None, typer.Option(help="Default: what the policy says.")] = None,
+    replicas: Annotated[int | None, typer.Option(min=1, help="Default: what the policy says.")] = None,
     state_dir: StateDir = None,
 ) -> None:
     """Serves deployments until Ctrl-C: those named, or those in a folder."""
@@ -204,7 +207,7 @@ def calibrate(
     folder: Folder,
     data: Annotated[
         Path | None,
-        typer.Option(help="Held-out rows: an .npz with the model's inputs (or x), y, maybe group."),
+        typer.Option(help="Held-out rows: .npz, .csv or .parquet with the model's inputs, y, maybe group."),
     ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Only say which promise takes how many rows; --data is optional.")
@@ -265,7 +268,9 @@ def key(
     folders: Folders,
     name: Annotated[str, typer.Argument(help="Who the key is for: a lower-case name.")],
     tier: Annotated[str, typer.Option(help="A tier of the policy's `disclosure`.")] = "anonymous",
-    per_s: Annotated[float | None, typer.Option(help="Rows a second; default: what the policy says.")] = None,
+    per_s: Annotated[
+        float | None, typer.Option(min=0, help="Rows a second; default: what the policy says.")
+    ] = None,
     scope: Annotated[
         list[str] | None, typer.Option(help="What the key allows: infer (default), metadata, explain.")
     ] = None,
@@ -274,6 +279,8 @@ def key(
     as_json: AsJson = False,
 ) -> None:
     """Makes a caller's key and prints it once; only its keyed hash is kept."""
+    from pydantic import ValidationError
+
     from gateway.access.callers import add_key
     from gateway.access.keys import SCOPES
     from gateway.deployment.deployment import Deployment
@@ -286,6 +293,7 @@ def key(
     if state_dir is None and len(deployments) > 1:
         what = "several deployments share keys only with --state-dir, the one that they are served with"
         _exit_with_usage_error(f"{what}; or name one deployment")
+    var = state_dir or deployments[0].var
     tiers = {tier for one in deployments for tier in one.policy.disclosure}
     _require_choice("--tier", tier, {"anonymous", *tiers}, "in the policy's disclosure")
     for one in scope or ():
@@ -294,15 +302,20 @@ def key(
         _require_choice("--model", one, {deployment.policy.name for deployment in deployments}, "served here")
     try:
         made = add_key(
-            state_dir or deployments[0].var,
+            var,
             name,
             tier=tier,
             per_s=per_s,
             scopes=frozenset(scope or ["infer"]),
             models=frozenset(model) if model else None,
         )
-    except ValueError as error:
-        _exit_with_usage_error(f"NAME: {error}")
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        option = {"name": "NAME", "per_s": "--per-s"}.get(str(wrong["loc"][0]), str(wrong["loc"][0]))
+        _exit_with_usage_error(f"{option}: {wrong['msg']}, not {wrong['input']!r}")
+    except OSError as error:
+        what = f"{error.strerror or error}; keys are kept in the folder that a running gateway writes to"
+        _exit_with_usage_error(f"{error.filename or var}: cannot be written: {what}")
     print_line(json.dumps({"name": name, "key": made}) if as_json else made)
 
 
@@ -363,10 +376,14 @@ def _exit_with_usage_error(what: str) -> NoReturn:
 
 
 def main() -> None:
-    """The console script. Problems of the deployment are printed without a traceback."""
+    """The console script. Problems of the deployment and of the system are printed without a traceback."""
     # Before numpy is imported: guards multiply small matrices, and BLAS threads would wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app()
     except Problems as error:
         _exit_with_problems(error, as_json=False)
+    except OSError as error:  # a full disk, a closed pipe
+        place = "" if error.filename is None else f"{error.filename}: "
+        print(f"{place}{error.strerror or error}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)

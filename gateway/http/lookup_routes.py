@@ -19,7 +19,8 @@ from gateway.protocol.infer_request import InferRequest
 from gateway.serving.data_plane import DataPlane
 from gateway.serving.decisions import model_of, rows_anywhere
 from gateway.serving.gateway import Gateway
-from gateway.serving.review import QueuedReview, outcome_of
+from gateway.serving.review import QueuedReview
+from gateway.serving.review_answers import outcome_of
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ async def _reply_review(plane: DataPlane, caller: Caller, case_id: str, stamp: S
         return reply_unanswered(Rejection.NOT_FOUND, stamp, error="no such review of yours")
     gateway, record = found
     loaded, case_stamp = gateway.loaded, plane.stamp(case_id, gateway)
-    outcome = outcome_of(record, loaded.contract)
+    outcome = outcome_of(record, loaded.contract, loaded.policy.review)
     document: dict[str, Any] = {"id": case_id, "state": "waiting", "expires": record.expires_s}
     if outcome is not None:
         document["state"] = "expired" if record.state is CaseState.EXPIRED else "decided"

@@ -252,7 +252,13 @@ def test_the_certificate_binds_the_fields_that_the_page_says(name: str, field: s
 
 
 AFTER_A_RESTART: dict[str, dict[str, Any]] = {
-    "ReviewPolicy": {"store": "sqlite:///var/other.db", "capacity": 7, "expire_after_s": 60, "budget_s": 1.5},
+    "ReviewPolicy": {
+        "store": "sqlite:///var/other.db",
+        "capacity": 7,
+        "expire_after_s": 60,
+        "none_of_these": "B",
+        "budget_s": 1.5,
+    },
     "Serving": {
         "replicas": 2,
         "max_batch_rows": 16,
