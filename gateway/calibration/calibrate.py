@@ -38,6 +38,7 @@ from gateway.deployment.certificate import (
     GUARDS_FILE,
     Certificate,
     Digests,
+    ParityFinding,
     SampleCounts,
     policy_digest,
     sha256,
@@ -172,10 +173,17 @@ def _certificate(
         absolute_error=None,
         target=held.target,
         unguarded=unguarded(policy, held.rows.view),
+        parity=_parity(held),
         confidence=confidence(policy.delta, 0, Attempts(1, policy.delta)),
         not_promised=[],
         digests=digests,
     )
+
+
+def _parity(held: HeldOut) -> ParityFinding | None:
+    if not held.parity.outputs:
+        return None
+    return ParityFinding(finding=held.parity.sentence, warning=held.parity.problem or None)
 
 
 def _population(samples: Samples, file: str) -> str:

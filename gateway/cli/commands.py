@@ -225,12 +225,15 @@ def calibrate(
             certificate = run(deployment, data, status.update)
     except Problems as error:
         _exit_with_problems(error, as_json)
-    if certificate.samples.warning:
-        print(f"warning: {certificate.samples.warning}", file=sys.stderr)  # noqa: T201
+    warnings = [certificate.samples.warning, certificate.parity and certificate.parity.warning]
+    for warning in filter(None, warnings):
+        print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
     if as_json:
         print_line(certificate.model_dump_json(by_alias=True))
         return
     console.print(certificate_table(certificate, deployment.policy.mode))
+    if certificate.parity is not None:
+        print_line(certificate.parity.finding)
     print_line(f"report: {folder / REPORT_FILE}")
 
 
