@@ -39,3 +39,4 @@ class NoForm:
 
 
 Target: TypeAlias = Classes | Number | NoForm
+NO_FORM = NoForm()
