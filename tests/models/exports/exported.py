@@ -21,7 +21,7 @@ class Exported:
     asked: Columns
     """More of them, that calibration does not see."""
     absurd: dict[str, Columns]
-    """One row each that no model should answer, under what is wrong with it: inputs alone."""
+    """Rows that no model should answer, under what is wrong with them: inputs alone."""
     table: bool = False
     """Whether `rows` are written as `rows.csv`, a column an input, instead of `rows.npz`."""
 
@@ -39,7 +39,8 @@ def save(exported: Exported, folder: Path) -> None:
     np.savez_compressed(folder / "asked.npz", **exported.asked)
     names = list(next(iter(exported.absurd.values())))
     absurd = {name: np.concatenate([row[name] for row in exported.absurd.values()]) for name in names}
-    np.savez_compressed(folder / "absurd.npz", what=np.array(list(exported.absurd)), **absurd)
+    what = np.repeat(list(exported.absurd), [len(row[names[0]]) for row in exported.absurd.values()])
+    np.savez_compressed(folder / "absurd.npz", what=what, **absurd)
 
 
 def split(columns: Columns, first: int) -> tuple[Columns, Columns]:
@@ -47,24 +48,27 @@ def split(columns: Columns, first: int) -> tuple[Columns, Columns]:
     return {k: v[:first] for k, v in columns.items()}, {k: v[first:] for k, v in columns.items()}
 
 
-def outliers(inputs: Columns, at: int = 0) -> dict[str, Columns]:
-    """One row with one column far off, for every column: 10 robust sigmas from the median, or an unseen word.
+def outliers(inputs: Columns, rows: int = 20) -> dict[str, Columns]:
+    """Complete rows in which one column is far off, for every column: 10 robust sigmas, or an unseen word.
 
-    Args: inputs: [n, 1] each, or [n, d] whose d columns are taken in turn; at: the row that is spoilt.
+    Args: inputs: [n, 1] each, or [n, d] whose d columns are taken in turn.
     """
+    missing = [np.isnan(column).any(axis=1) for column in inputs.values() if column.dtype.kind == "f"]
+    complete = np.flatnonzero(~np.any(missing, axis=0))[:rows]
     spoilt = {}
     for name, values in inputs.items():
         for j in range(values.shape[1]):
-            row = {key: column[at : at + 1].copy() for key, column in inputs.items()}
-            row[name][0, j] = _far_off(values[:, j])
-            spoilt[name if values.shape[1] == 1 else f"{name}[{j}]"] = row
+            taken = {key: column[complete] for key, column in inputs.items()}
+            taken[name] = taken[name].astype(object if values.dtype.kind == "U" else values.dtype)
+            taken[name][:, j] = _far_off(values[:, j])
+            taken[name] = taken[name].astype(str if values.dtype.kind == "U" else values.dtype)
+            spoilt[name if values.shape[1] == 1 else f"{name}[{j}]"] = taken
     return spoilt
 
 
 def _far_off(column: np.ndarray) -> object:
-    if column.dtype.kind in "OU":
-        return "platinum"
+    if column.dtype.kind == "U":
+        return "never seen"
     present = column[~np.isnan(column)] if column.dtype.kind == "f" else column
     median = np.median(present)
-    sigma = 1.4826 * np.median(np.abs(present - median)) or present.std() or 1.0
-    return median + 10 * sigma
+    return median + 10 * 1.4826 * np.median(np.abs(present - median))
