@@ -7,9 +7,11 @@ refuses calls at once instead of queueing them behind the hung run: a bulkhead o
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,53 +19,78 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from fallbacks.onnx_conversions import decode_texts, encode_texts, with_float32_io
-from fallbacks.onnx_file import open_session, read_once, tensor_of
-from fallbacks.predictor import Tensors, zeros
+from fallbacks.onnx_batches import Feed, row_count, run_fixed
+from fallbacks.onnx_classes import class_labels
+from fallbacks.onnx_conversions import FLOAT32_SUFFIX, decode_texts, encode_texts, with_float32_io
+from fallbacks.onnx_file import open_session, read_once
+from fallbacks.onnx_graph import detections, drop_zipmaps
+from fallbacks.onnx_parse import parse
+from fallbacks.onnx_signature import Signature, local_names, narrowed
+from fallbacks.predictor import ModelTensor, Tensors, zeros
 from fallbacks.worker import Worker
-
-EXAMPLES: Final = 3
 
 
 class OnnxModel:
     """A predictor over one onnxruntime session on the CPU. Immutable but for its thread, which `close` ends.
 
-    `digest` is the sha256 (hex) of the bytes that were loaded; `inputs` and `outputs` are in declared order.
+    `digest` is the sha256 (hex) of the file's bytes; `inputs` and `outputs` are in declared order, under the
+    deployment's names. `classes` are the class labels that the graph itself names, None if it names none.
+    `fixed_rows` is how many rows the graph takes in one run, None for any number: then a batch of n takes
+    ceil(n / fixed_rows) runs. `ignored_outputs` are no tensors of numbers or text, and are never computed.
     Text is bytes in arrays, and bfloat16 is float32 (see `onnx_conversions`).
     """
 
-    def __init__(self, name: str, content: bytes, threads: int) -> None:
-        session = open_session(name, content, threads)
-        if not session.get_inputs():
-            raise ValueError(f"{name}: the model has no input; export it with its batch as an input")
+    def __init__(
+        self, name: str, content: bytes, threads: int, names: Mapping[str, str] | None = None
+    ) -> None:
+        model = parse(name, content)
         self.name = name
         self.digest = hashlib.sha256(content).hexdigest()
-        self.inputs = tuple(tensor_of(name, arg) for arg in session.get_inputs())
-        self.outputs = tuple(tensor_of(name, arg) for arg in session.get_outputs())
-        if any(spec.bf16 for spec in (*self.inputs, *self.outputs)):
-            session = open_session(name, with_float32_io(content), threads)
-        self._session = session
-        self._feed_names = [
-            (spec, arg.name) for spec, arg in zip(self.inputs, session.get_inputs(), strict=True)
-        ]
-        self._session_outputs = [arg.name for arg in session.get_outputs()]
+        self.classes = class_labels(model.graph)
+        detected, without_zipmaps = detections(model.graph), drop_zipmaps(model.graph)
+        bf16 = with_float32_io(model.graph)
+        changed = without_zipmaps or bool(bf16)
+        self._session = open_session(name, model.SerializeToString() if changed else content, threads)
+        signature = Signature.of(name, self._session, bf16, detected)
+        local = local_names(name, names or {}, signature)
+        self.inputs = tuple(replace(spec, name=local[spec.name]) for spec in signature.inputs)
+        self.outputs = tuple(replace(spec, name=local[spec.name]) for spec in signature.outputs)
+        self.fixed_rows, self.ignored_outputs = signature.fixed_rows, tuple(signature.ignored)
+        self._unbatched = frozenset(local[output] for output in signature.unbatched)
+        self._feed_names = list(zip(self.inputs, map(_session_name, signature.inputs), strict=True))
+        self._session_outputs = list(map(_session_name, signature.outputs))
         self._output_names = [spec.name for spec in self.outputs]
-        self._text_inputs = [spec.name for spec in self.inputs if spec.dtype.kind == "O"]
+        self._text_inputs = [(spec.name, name) for spec, name in self._feed_names if spec.dtype.kind == "O"]
         self._text_outputs = [spec.name for spec in self.outputs if spec.dtype.kind == "O"]
         self._worker = Worker(f"onnx {Path(name).name}")
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, threads: int = 1) -> OnnxModel:
-        """The model in a file. `threads` is how many cores one operator may use.
+    def load(
+        cls, path: str | os.PathLike[str], *, threads: int = 1, names: Mapping[str, str] | None = None
+    ) -> OnnxModel:
+        """The model in a file.
 
+        Args:   threads: how many cores one operator may use. names: the deployment's name of an input or
+                output, to the file's own.
         Raises: ValueError (file, what is wrong, how to mend it) if the file is missing, not a regular file,
-                over 512 MiB, refused by onnxruntime, or has a batch axis of fixed size.
+                over 512 MiB, no ONNX model with its weights inside, refused by onnxruntime, has no batch, or
+                lacks an input or output that `names` names.
         Cost:   a few times the file in memory for a moment. Runs no operators but those that fold constants.
         """
         name = os.fspath(path)
         if threads < 1:
             raise ValueError(f"{name}: {threads} threads; give 1 or more")
-        return cls(name, read_once(path), threads)
+        return cls(name, read_once(path), threads, names)
+
+    def with_shapes(self, shapes: Mapping[str, tuple[int | None, ...]]) -> OnnxModel:
+        """This model, its session and its thread, with open axes of its inputs set to the sizes given.
+
+        Args:   shapes: whole shapes as in `inputs`, the first axis None; None leaves an axis as declared.
+        Raises: ValueError naming the input that is unknown, or whose shape contradicts the one given.
+        """
+        same = copy.copy(self)
+        same.inputs = narrowed(self.name, self.inputs, shapes)
+        return same
 
     async def predict(self, inputs: Tensors, /) -> Tensors:
         """All outputs, by name. Inputs that the model does not declare are ignored.
@@ -81,10 +108,7 @@ class OnnxModel:
         def stop() -> None:
             options.terminate = True
 
-        outputs = await self._worker.call(
-            lambda: self._session.run(self._session_outputs, feed, options), stop
-        )
-        return self._by_name(outputs)
+        return self._by_name(await self._worker.call(lambda: self._answer(feed, options), stop))
 
     def run(self, inputs: Tensors, *, chunk: int = 256) -> dict[str, NDArray[Any]]:
         """All outputs for a whole data set, in the caller's thread, `chunk` rows at a time: for calibration.
@@ -92,28 +116,20 @@ class OnnxModel:
         Raises: as `predict`, and ValueError unless every input has the same number of rows.
         """
         feed = self._feed(inputs)
-        sizes = {len(array) for array in feed.values()}
-        if len(sizes) != 1 or chunk < 1:
-            raise ValueError(f"{self.name}: inputs of {sorted(sizes)} rows, {chunk} at a time")
+        if chunk < 1:
+            raise ValueError(f"{self.name}: {chunk} rows at a time; give 1 or more")
+        rows = row_count(self.name, feed)
+        if self.fixed_rows is not None:
+            return self._by_name(self._answer(feed, None))
         parts = [
-            self._session.run(
-                self._session_outputs, {name: array[at : at + chunk] for name, array in feed.items()}
-            )
-            for at in range(0, max(sizes.pop(), 1), chunk)
+            self._answer({name: array[at : at + chunk] for name, array in feed.items()}, None)
+            for at in range(0, max(rows, 1), chunk)
         ]
         return self._by_name([np.concatenate(column) for column in zip(*parts, strict=True)])
 
     def canary(self, n: int) -> dict[str, NDArray[Any]]:
         """n rows of zeros and empty texts in the declared shapes, unknown sizes 1; tests a model at load."""
         return zeros(self.inputs, n)
-
-    def example(self) -> tuple[Tensors, Tensors]:
-        """A few rows, random in the first input unless that is text, and the answer. Raises as `run`."""
-        rows, first = self.canary(EXAMPLES), self.inputs[0]
-        if first.dtype.kind != "O":
-            x = np.random.default_rng(0).random(rows[first.name].shape, np.float32)
-            rows[first.name] = x.astype(first.dtype)
-        return rows, self.run(rows)
 
     def close(self) -> None:
         """Ends the thread: waits a second for a run to finish, then stops it. Blocks. Idempotent."""
@@ -131,12 +147,27 @@ class OnnxModel:
             # onnxruntime checks shapes and item sizes, but ignores a foreign byte order.
             if array.dtype != spec.dtype:
                 raise ValueError(f"{self.name}: input {spec.name!r} is {array.dtype}, not {spec.dtype}")
-        for name in self._text_inputs:
-            feed[name] = decode_texts(name, feed[name])
+        for local, name in self._text_inputs:
+            feed[name] = decode_texts(local, feed[name])
         return feed
+
+    def _answer(self, feed: Feed, options: onnxruntime.RunOptions | None) -> Sequence[NDArray[Any]]:
+        """The outputs of one feed, in declared order; blocks."""
+
+        def run(part: Feed) -> Sequence[NDArray[Any]]:
+            answer: Sequence[NDArray[Any]] = self._session.run(self._session_outputs, part, options)
+            return answer
+
+        if self.fixed_rows is None:
+            return run(feed)
+        return run_fixed(self.name, run, feed, self.fixed_rows, self._output_names, self._unbatched)
 
     def _by_name(self, outputs: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
         named = dict(zip(self._output_names, outputs, strict=True))
         for name in self._text_outputs:
             named[name] = encode_texts(named[name])
         return named
+
+
+def _session_name(spec: ModelTensor) -> str:
+    return f"{spec.name}{FLOAT32_SUFFIX}" if spec.bf16 else spec.name

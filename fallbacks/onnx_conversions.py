@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from fallbacks.predictor import UnfitInput
 
@@ -30,11 +29,20 @@ _to_bytes = np.frompyfunc(str.encode, 1, 1)
 
 
 def decode_texts(name: str, array: TextArray) -> TextArray:
-    """Bytes as text, same shape. Raises UnfitInput, naming the input, where they are not UTF-8."""
+    """Bytes as text, same shape. Raises UnfitInput, naming the input and the first row that is not UTF-8."""
     try:
         return np.asarray(_to_str(array), np.object_)
     except UnicodeDecodeError:
-        raise UnfitInput(f"input {name!r}: holds bytes that are not UTF-8 text") from None
+        row = next(i for i, values in enumerate(array) if not _is_utf8(values))
+        raise UnfitInput(f"input {name!r}, row {row}: not UTF-8 text") from None
+
+
+def _is_utf8(values: TextArray | bytes) -> bool:
+    try:
+        _to_str(values)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def encode_texts(array: TextArray) -> TextArray:
@@ -42,25 +50,21 @@ def encode_texts(array: TextArray) -> TextArray:
     return np.asarray(_to_bytes(array), np.object_)
 
 
-def with_float32_io(content: bytes) -> bytes:
-    """An ONNX file whose bfloat16 inputs and outputs are float32, with FLOAT32_SUFFIX after their names.
+def with_float32_io(graph: GraphProto) -> frozenset[str]:
+    """Makes bfloat16 inputs and outputs float32, in place, with FLOAT32_SUFFIX after their names.
 
-    Order, shapes and everything else are unchanged. Raises ValueError if the bytes are no ONNX file.
-    Cost:   the file in memory twice more, for a moment.
+    Order, shapes and everything else are unchanged. Returns the names that they had.
     """
-    try:
-        model = onnx.load_model_from_string(content)
-    except Exception as error:
-        raise ValueError(f"not an ONNX file: {error}") from error
-    graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
-    inputs = [one for one in graph.input if one.name not in weights]
-    before = [_cast(f"{name}{FLOAT32_SUFFIX}", name, TensorProto.BFLOAT16) for name in _to_float32(inputs)]
-    after = [_cast(name, f"{name}{FLOAT32_SUFFIX}", TensorProto.FLOAT) for name in _to_float32(graph.output)]
-    nodes = [*before, *graph.node, *after]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    return model.SerializeToString()
+    inputs = _to_float32([one for one in graph.input if one.name not in weights])
+    outputs = _to_float32(graph.output)
+    before = [_cast(f"{name}{FLOAT32_SUFFIX}", name, TensorProto.BFLOAT16) for name in inputs]
+    after = [_cast(name, f"{name}{FLOAT32_SUFFIX}", TensorProto.FLOAT) for name in outputs]
+    if before or after:
+        nodes = [*before, *graph.node, *after]
+        del graph.node[:]
+        graph.node.extend(nodes)
+    return frozenset((*inputs, *outputs))
 
 
 def _to_float32(values: Sequence[ValueInfoProto]) -> list[str]:

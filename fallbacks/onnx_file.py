@@ -10,39 +10,11 @@ import os
 import stat
 from typing import Final
 
-import numpy as np
 import onnxruntime
 
-from fallbacks.predictor import ModelTensor
+from fallbacks.onnx_errors import explain
 
 MAX_MODEL_BYTES: Final = 512 * 2**20
-ONNX_DTYPES: Final = {
-    "tensor(bool)": np.dtype(np.bool_),
-    "tensor(float16)": np.dtype(np.float16),
-    "tensor(float)": np.dtype(np.float32),
-    "tensor(double)": np.dtype(np.float64),
-    "tensor(bfloat16)": np.dtype(np.float32),
-    "tensor(string)": np.dtype(np.object_),
-    **{f"tensor(int{bits})": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
-    **{f"tensor(uint{bits})": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
-}
-
-
-def tensor_of(file: str, arg: onnxruntime.NodeArg) -> ModelTensor:
-    """One input or output as onnxruntime declares it. Raises ValueError unless its batch is dynamic."""
-    what = f"{file}: {arg.name!r}"
-    if arg.type not in ONNX_DTYPES:
-        raise ValueError(
-            f"{what} is {arg.type}; export plain tensors of numbers or text (sklearn: zipmap=False)"
-        )
-    shape = tuple(dim if isinstance(dim, int) else None for dim in arg.shape)
-    if not shape:
-        raise ValueError(f"{what} is a scalar; give it a first axis, the batch")
-    if shape[0] is not None:
-        raise ValueError(
-            f"{what} has a fixed batch of {shape[0]}; export its first axis as dynamic (dynamic_axes)"
-        )
-    return ModelTensor(arg.name, ONNX_DTYPES[arg.type], shape, arg.type == "tensor(bfloat16)")
 
 
 def read_once(path: str | os.PathLike[str], limit: int = MAX_MODEL_BYTES) -> bytes:
@@ -83,10 +55,7 @@ def open_session(file: str, content: bytes, threads: int) -> onnxruntime.Inferen
     try:
         return onnxruntime.InferenceSession(content, _options(threads), providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ValueError(
-            f"{file}: onnxruntime {onnxruntime.__version__} cannot load it: {str(error).strip()}; "
-            "export it again as one ONNX file with its weights inside"
-        ) from error
+        raise ValueError(f"{file}: {explain(str(error))}") from error
 
 
 def _options(threads: int) -> onnxruntime.SessionOptions:

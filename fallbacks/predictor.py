@@ -65,14 +65,12 @@ class LoadedModel(Predictor, Protocol):
     def outputs(self) -> tuple[ModelTensor, ...]:
         """In declared order."""
 
+    @property
+    def classes(self) -> tuple[int | str, ...] | None:
+        """The classes in the order of the probabilities, where the model itself names them."""
+
     def run(self, inputs: Tensors, *, chunk: int = 256) -> Tensors:
         """All outputs for a whole data set, at most `chunk` rows at a time; blocks. For calibration."""
-
-    def canary(self, n: int) -> Tensors:
-        """n rows of zeros in the declared shapes."""
-
-    def example(self) -> tuple[Tensors, Tensors]:
-        """A few rows and the answer to them. Makes no network call."""
 
     def close(self) -> None:
         """Releases the model's threads and connections. Idempotent."""

@@ -125,17 +125,24 @@ def save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     partial.replace(path)
 
 
-def load(path: Path) -> Arrays:
+def load(path: Path, mend: str = "calibrate again") -> Arrays:
     """Read every array of a `.npz`.
 
+    Args:    mend: what the user can do about a file that cannot be read.
     Raises:  ValueError with the path if it is not a readable archive of plain arrays; OSError if it is
              absent.
     """
+    held: Arrays = {}
+    key = ""
     try:
         with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
-            held = {key: archive[key] for key in archive.files}
+            for key in archive.files:
+                held[key] = archive[key]
             if not all(isinstance(array, np.ndarray) for array in held.values()):
                 raise ValueError("it holds files that are no arrays")
             return held
     except (*_UNREADABLE, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: not a readable .npz of plain arrays ({error}); calibrate again") from error
+        what = f"({error}); {mend}"
+        if "Object arrays" in str(error):  # numpy has no type for it
+            what = f"({key} holds Python objects); save text with astype(str), numbers with astype(float)"
+        raise ValueError(f"{path}: not a readable .npz of plain arrays {what}") from error

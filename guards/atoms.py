@@ -23,7 +23,6 @@ REACH = 4.0
 FLOAT32_NOISE = 1e-6
 NOISE_QUANTILE = 0.99
 TIMES_NOISE = 30.0
-PICTURE_RANK = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +101,8 @@ def shaken(s: Signals, seed: int) -> Signals:
     def shake(array: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.asarray(array * (1 + FLOAT32_NOISE * rng.uniform(-1, 1, array.shape)), np.float32)
 
-    x = shake(s.x) if s.x.ndim == PICTURE_RANK else s.x
-    return Signals(x, None if s.h is None else shake(s.h), None if s.z is None else shake(s.z))
+    x, h, z = (None if one is None else shake(one) for one in (s.x, s.h, s.z))
+    return Signals(x, t=s.t, h=h, z=z)
 
 
 def measured(scores: F8, shaken: F8) -> Resolution:

@@ -46,6 +46,17 @@ def as_matrix(kind: str, name: str, array: NDArray[Any] | None, width: int | Non
     return array.astype(np.float64)
 
 
+def as_input(kind: str, what: str, array: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """The input that an input-only detector reads.
+
+    Args:    kind: the detector's kind, what: `a picture input` or `a table of inputs`, both for the message.
+    Raises:  ValueError if it is None.
+    """
+    if array is None:
+        raise ValueError(f"{kind}: needs {what}, and the model has none; use another detector")
+    return array
+
+
 def check_fit_rows(kind: str, x: NDArray[Any], y: I8, least: int) -> None:
     """Validate the rows to fit on.
 

@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from guards.arrays import read_only
-from guards.detector import I8, check_fit_rows
+from guards.detector import I8, as_input, check_fit_rows
 from guards.rows import F8, Signals
 
 QUIET_SHARE = 0.1
@@ -39,13 +39,14 @@ class Noise:
         Args:    s.x: float32[n, c, h, w], any range; y: int64[n], only counted; seed: unused.
         Raises:  ValueError for another rank, sides shorter than 4, or images that hold one value only.
         """
-        if s.x.ndim != 4 or min(s.x.shape[2:]) < 4:
-            raise ValueError(f"noise: x has shape {list(s.x.shape)}, expected [n, c, h >= 4, w >= 4]")
-        check_fit_rows("noise", s.x, y, 2)
-        span = float(s.x.max() - s.x.min())
+        x = as_input("noise", "a picture input", s.x)
+        if x.ndim != 4 or min(x.shape[2:]) < 4:
+            raise ValueError(f"noise: x has shape {list(x.shape)}, expected [n, c, h >= 4, w >= 4]")
+        check_fit_rows("noise", x, y, 2)
+        span = float(x.max() - x.min())
         if not span > 0:
             raise ValueError("noise: the pictures to fit on are all alike; give pictures that vary")
-        return cls(read_only(np.array(s.x.shape[1:], np.int64)), span)
+        return cls(read_only(np.array(x.shape[1:], np.int64)), span)
 
     def score(self, s: Signals, /) -> F8:
         """Log of the mean absolute 4-neighbour Laplacian over the quietest tenth of the interior pixels.
@@ -57,9 +58,12 @@ class Noise:
                  mask; the quietest tenth instead of all pixels, so that texture does not count; relative to
                  the value range, offset by 1e-3, logarithm instead of the paper's scale factor.
         """
-        if s.x.shape[1:] != tuple(self.shape):
-            raise ValueError(f"noise: x has shape {list(s.x.shape)}, expected {['n', *map(int, self.shape)]}")
-        x = s.x.astype(np.float64)
+        given = as_input("noise", "a picture input", s.x)
+        if given.shape[1:] != tuple(self.shape):
+            raise ValueError(
+                f"noise: x has shape {list(given.shape)}, expected {['n', *map(int, self.shape)]}"
+            )
+        x = given.astype(np.float64)
         middle = x[..., 1:-1, 1:-1]
         around = x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:]
         rough = np.abs(4 * middle - around).reshape(-1, math.prod(middle.shape[1:]))

@@ -33,21 +33,21 @@ KINDS: dict[str, type[AnyDetector]] = {
 }
 
 
-def detector(kind: str, x_rank: int) -> type[AnyDetector]:
-    """The detector class of a kind; `raw` resolves by the rank of the input (4: image, 2: table row).
+def detectors(kind: str, s: Signals) -> tuple[type[AnyDetector], ...]:
+    """The detector classes of a kind; `raw` is `raw_image` for x and `raw_tabular` for t, both if both exist.
 
-    Args:    kind: a name of the policy; x_rank: the number of axes of x, the row axis included.
-    Raises:  ValueError for an unknown kind, with the nearest known one, or for `raw` at another rank.
+    Args:    kind: a name of the policy; s: what is there to be read.
+    Raises:  ValueError for an unknown kind, with the nearest known one, or for `raw` without any input.
     """
     if kind == RAW:
-        by_rank: dict[int, type[AnyDetector]] = {4: RawImage, 2: RawTabular}
-        if x_rank not in by_rank:
-            raise ValueError(f"raw: no input-only detector for an input of rank {x_rank}; 2 and 4 have one")
-        return by_rank[x_rank]
+        raw: dict[type[AnyDetector], object] = {RawImage: s.x, RawTabular: s.t}
+        if found := tuple(one for one, signal in raw.items() if signal is not None):
+            return found
+        raise ValueError("raw: the model has no picture and no table of inputs; use detectors of its answer")
     if kind not in KINDS:
         nearest = get_close_matches(kind, [*KINDS, RAW], 1, 0.0)[0]
         raise ValueError(f"{kind!r}: no such detector; did you mean {nearest!r}?")
-    return KINDS[kind]
+    return (KINDS[kind],)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,12 +70,12 @@ class Ood:
                  fit_y: int64[n], the true classes of the rows of fit.
         Raises:  ValueError from the detector that could not be fitted, for no kinds, or for a repeated kind.
         """
-        chosen = [detector(kind, fit.x.ndim) for kind in kinds]
+        chosen = [one for kind in kinds for one in detectors(kind, fit)]
         if not chosen or len(set(chosen)) < len(chosen):
             raise ValueError(f"ood: detectors are {list(kinds)}; name at least one, and each once")
-        detectors = tuple(one.fit(fit, fit_y, seed=seed) for one in chosen)
-        scores = [[one.score(rows) for one in detectors] for rows in (tail, shaken(tail, seed))]
-        return cls(detectors, Composite.fit(*scores))
+        fitted = tuple(one.fit(fit, fit_y, seed=seed) for one in chosen)
+        scores = [[one.score(rows) for one in fitted] for rows in (tail, shaken(tail, seed))]
+        return cls(fitted, Composite.fit(*scores))
 
     @property
     def needs_features(self) -> bool:

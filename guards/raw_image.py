@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from guards.arrays import read_only
 from guards.atoms import varying
-from guards.detector import I8, check_fit_rows
+from guards.detector import I8, as_input, check_fit_rows
 from guards.rarity import Tail, blend
 from guards.rows import F8, Signals
 
@@ -91,11 +91,12 @@ class RawImage:
                  y: int64[n], only counted; seed: of the permutation that makes the halves.
         Raises:  ValueError for another rank, fewer than 80 rows, or sides shorter than 2.
         """
-        if s.x.ndim != 4 or min(s.x.shape[2:]) < 2:
-            raise ValueError(f"raw_image: x has shape {list(s.x.shape)}, expected [n, c, h >= 2, w >= 2]")
-        check_fit_rows("raw_image", s.x, y, MIN_ROWS)
+        given = as_input("raw_image", "a picture input", s.x)
+        if given.ndim != 4 or min(given.shape[2:]) < 2:
+            raise ValueError(f"raw_image: x has shape {list(given.shape)}, expected [n, c, h >= 2, w >= 2]")
+        check_fit_rows("raw_image", given, y, MIN_ROWS)
         order = np.random.default_rng(seed).permutation(len(y))
-        x = s.x.astype(np.float64)
+        x = given.astype(np.float64)
         first, second = x[order[::2]], x[order[1::2]]
         pooled, low, high = Pooled.fit(first), float(x.min()), float(x.max())
         centre = np.median(_statistics(first, low, high), 1)
@@ -111,12 +112,13 @@ class RawImage:
         Cost:    O(n c h w): about 65 us at n=1 of 28 x 28.
         Source:  docs/guards.md, raw image; for the Gaussian Tipping and Bishop, JRSS B 61 (1999).
         """
-        if s.x.shape[1:] != tuple(self.shape):
+        given = as_input("raw_image", "a picture input", s.x)
+        if given.shape[1:] != tuple(self.shape):
             expected = ["n", *map(int, self.shape)]
             raise ValueError(
-                f"raw_image: x has shape {list(s.x.shape)}, expected {expected}; fit it on this model"
+                f"raw_image: x has shape {list(given.shape)}, expected {expected}; fit it on this model"
             )
-        x = s.x.astype(np.float64)
+        x = given.astype(np.float64)
         return blend(self.tails, [self.pooled.distance(x), *_deviations(x, self.low, self.high, self.centre)])
 
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from guards.arrays import read_only
 from guards.atoms import FLOAT32_NOISE
-from guards.detector import I8, check_fit_rows
+from guards.detector import I8, as_input, check_fit_rows
 from guards.prototypes import distance, half_squared_norms, prototypes, proximity
 from guards.rarity import Tail, blend
 from guards.rows import F8, Signals
@@ -104,16 +105,17 @@ class RawTabular:
     def fit(cls, s: Signals, y: I8, *, seed: int) -> Self:
         """Columns, prototypes and covariance on one half of the rows, the sub-scores' tails on the other.
 
-        Args:    s.x: float32[n, f], one column per feature, categories as whole numbers; y: int64[n], the
+        Args:    s.t: float32[n, f], one column per feature (`table.py`); y: int64[n], the
                  classes of the prototypes; seed: of the halves and of the prototypes.
         Raises:  ValueError for another rank, fewer than 80 rows, or columns that are all constant.
         """
-        if s.x.ndim != 2 or s.x.shape[1] < 1:
-            raise ValueError(f"raw_tabular: x has shape {list(s.x.shape)}, expected [n, f >= 1]")
-        check_fit_rows("raw_tabular", np.nan_to_num(s.x, posinf=0.0, neginf=0.0), y, MIN_ROWS)
+        t = as_input("raw_tabular", "a table of inputs", s.t)
+        if t.ndim != 2 or t.shape[1] < 1:
+            raise ValueError(f"raw_tabular: t has shape {list(t.shape)}, expected [n, f >= 1]")
+        check_fit_rows("raw_tabular", np.nan_to_num(t, posinf=0.0, neginf=0.0), y, MIN_ROWS)
         order = np.random.default_rng(seed).permutation(len(y))
         first, second = order[::2], order[1::2]
-        x = s.x.astype(np.float64)
+        x = t.astype(np.float64)
         columns = Columns.fit(x[first])
         standard = (columns.filled(x[first])[0] - columns.mean) / columns.scale
         centres, _ = prototypes(standard, y[first], PROTOTYPES, seed)
@@ -131,18 +133,25 @@ class RawTabular:
         """The blended rarity of the row.
 
         Returns: float64[n] nats in [0, inf), also for rows with missing values.
-        Raises:  ValueError if x does not have the fitted width.
+        Raises:  ValueError if t does not have the fitted width.
         Cost:    O(n m f): about 52 us at n=1, f=16.
         Source:  docs/guards.md, raw tabular; sub-scores chosen on ADBench (Han et al., NeurIPS 2022). A small
                  ridge instead of Ledoit-Wolf shrinkage, which would hide a broken near-linear relation.
         """
         width = len(self.columns.mean)
-        if s.x.ndim != 2 or s.x.shape[1] != width:
+        t = as_input("raw_tabular", "a table of inputs", s.t)
+        if t.ndim != 2 or t.shape[1] != width:
             raise ValueError(
-                f"raw_tabular: x has shape {list(s.x.shape)}, expected [n, {width}]; fit it on this model"
+                f"raw_tabular: t has shape {list(t.shape)}, expected [n, {width}]; fit it on this model"
             )
-        x = s.x.astype(np.float64)
+        x = t.astype(np.float64)
         return blend(self.tails, _scores(self.columns, self.centres, self.halves, self.whiten, x))
+
+    def standing_out(self, t: NDArray[np.float32]) -> F8:
+        """How unusual each value of a row is: float64[n, f] nats, for float32[n, f] of the fitted width."""
+        x = t.astype(np.float64)
+        standard = (self.columns.filled(x)[0] - self.columns.mean) / self.columns.scale
+        return np.where(np.isfinite(x), np.square(standard) / 2, self.columns.missing)
 
 
 def _scores(columns: Columns, centres: F8, halves: F8, whiten: F8, x: F8) -> tuple[F8, ...]:

@@ -47,12 +47,14 @@ class AnsweredBatch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """The inputs of a detector. h and z are None where the model gave no answer.
+    """The inputs of a detector. A field is None where the model has no such input, or gave no such output.
 
-    x: float32[n, ...], the model's first input; h: float32[n, d], features, the input of its last layer;
-    z: float32[n, k], logits, as the model returns them.
+    x: float32[n, c, h, w], the first picture input; t: float32[n, f], the table made of all other inputs
+    (`table.py`), NaN where a value is missing; h: float32[n, d], features, the input of the model's last
+    layer; z: float32[n, k], logits, as the model returns them.
     """
 
-    x: NDArray[np.float32]
+    x: NDArray[np.float32] | None
+    t: NDArray[np.float32] | None = None
     h: NDArray[np.float32] | None = None
     z: NDArray[np.float32] | None = None

@@ -16,6 +16,7 @@ compares it with a sequence from the strict end, several starts, and a Bonferron
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,6 +35,8 @@ Mask = NDArray[np.bool_]
 COVERAGES = tuple(i / 400 for i in range(8, 401))
 WIDE_MARGIN = 3.0
 """Standard deviations by which the first cut of a sequence is expected to pass, where any does."""
+NEVER = sys.float_info.max
+"""The suspicion of a row that no cut may accept."""
 LEAST_MARGIN = -3.0
 """Standard deviations: cuts that are expected to fail by more are not combined with other rungs' cuts."""
 
@@ -188,8 +191,11 @@ def certified_cuts(pilot: Labelled, test: Labelled, r: float, delta: float) -> C
 
 
 def candidate_cuts(suspicion: F8) -> tuple[float, ...]:
-    """Cuts between the atoms of a suspicion, ascending, each once, at every 400th of the rows or so."""
-    ranked = np.sort(suspicion)
+    """Cuts between the atoms of a suspicion, ascending, each once, at every 400th of the rows or so.
+
+    Rows whose suspicion is NEVER lie above every cut.
+    """
+    ranked = np.sort(suspicion[suspicion < NEVER])
     n = len(ranked)
     ranks = {min(n, max(1, math.floor(share * n + 1e-9))) - 1 for share in COVERAGES} if n else set()
     return tuple(sorted({cut_above(ranked, rank, SUSPICIONS) for rank in ranks}))

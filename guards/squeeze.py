@@ -72,10 +72,10 @@ class Squeeze:
         """
         if not (1 <= bits <= 7 and 0 <= quantile < 1):
             raise ValueError(f"squeeze: bits is {bits}, quantile {quantile}; expected 1..7 and [0, 1)")
-        signals = Signals(h, h)
+        signals = Signals(None, h=h)
         trigger, prototypes = Rmd.fit(signals, y, seed=seed), Knn.fit(signals, y, seed=seed, m=m)
-        trigger_scores = trigger.score(Signals(tail_h, tail_h))
-        resolution = measured(trigger_scores, trigger.score(shaken(Signals(tail_h, tail_h), seed)))
+        trigger_scores = trigger.score(Signals(None, h=tail_h))
+        resolution = measured(trigger_scores, trigger.score(shaken(Signals(None, h=tail_h), seed)))
         untriggered = math.ceil(quantile * len(trigger_scores))
         ranked = np.sort(trigger_scores)
         cut = cut_above(ranked, untriggered - 1, resolution) if untriggered else -math.inf
@@ -87,7 +87,7 @@ class Squeeze:
 
     def to_squeeze(self, h: NDArray[np.float32]) -> NDArray[np.bool_]:
         """bool[n]: the rows to squeeze. h: float32[n, d]."""
-        return np.asarray(self.trigger.score(Signals(h, h)) >= self.trigger_cut, np.bool_)
+        return np.asarray(self.trigger.score(Signals(None, h=h)) >= self.trigger_cut, np.bool_)
 
     def first_pass(self, s: Signals, /) -> tuple[F8, F8, F8]:
         """The quantities that need no further forward pass.
@@ -119,7 +119,7 @@ class Squeeze:
         Source:  Xu et al., NDSS 2018, section 4. Deviations: two squeezers, triggered rows only, combined
                  with prototype disagreement (docs/guards.md, squeeze).
         """
-        return self.squeezed_score(self.first_pass(Signals(h, h, p))[1], changes)
+        return self.squeezed_score(self.first_pass(Signals(None, h=h, z=p))[1], changes)
 
 
 @dataclass(frozen=True, slots=True)

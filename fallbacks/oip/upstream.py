@@ -182,15 +182,9 @@ class UpstreamModel:
         outputs = self._by_local_name(run_in_thread(infer_all))
         return outputs if self._encoder is None else {**outputs, **self._encoder.run(inputs, chunk=chunk)}
 
-    def canary(self, n: int) -> dict[str, Array]:
-        """n rows of zeros in the declared shapes, unknown sizes taken as 1."""
-        return zeros(self.inputs, n)
-
-    def example(self) -> tuple[Tensors, Tensors]:
-        """The probe rows and the answers to them at calibration."""
-        rows = {local: self._stored.probes[name] for local, name in self._server_inputs.items()}
-        outputs = self._by_local_name(self._stored.answers)
-        return rows, outputs if self._encoder is None else {**outputs, **self._encoder.run(rows)}
+    @property
+    def classes(self) -> None:
+        """The protocol does not say which classes a model has."""
 
     def close(self) -> None:
         """Starts closing the connections, on the loop on which they were made; `closed` waits for that."""

@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from gateway.calibration.judge import Judged
 from gateway.calibration.paths import LadderRows, RungRows
+from gateway.calibration.wrong import wrong_answers
 from gateway.core.decision import Verdict
 from gateway.core.rows import F8
 from gateway.core.stage import Verdicts
 from gateway.deployment.certificate import FalseAlarm, SliceCut
-from gateway.deployment.slices import PROBABILITIES, slice_names, slice_shifts
+from gateway.deployment.slices import slice_names, slice_shifts
 from gateway.policy.kinds.kind import CertifiedGuardKind
 from gateway.policy.kinds.rows import CalibrationRows
 from gateway.policy.schema import InputSlices, Policy, RungPolicy
@@ -165,15 +166,14 @@ def ladder_rows(policy: Policy, judged: Judged, alarms: Alarms) -> LadderRows:
     return LadderRows(
         full if judged.full else allowed,
         alone if judged.input_only else allowed,
-        tuple(_rung_rows(rung, rows) for rung in policy.rungs),
+        tuple(_rung_rows(policy, rung, rows) for rung in policy.rungs),
     )
 
 
-def _rung_rows(rung: RungPolicy, rows: CalibrationRows) -> RungRows:
-    answer = rows.answers[rung.name]
-    check, p = next(iter(rung.checks), None), answer.get(PROBABILITIES)
-    wrong = None if p is None or p.ndim != 2 else np.asarray(p.argmax(axis=1) != rows.y)
-    return RungRows(None if check is None else check.suspicion(answer), wrong)
+def _rung_rows(policy: Policy, rung: RungPolicy, rows: CalibrationRows) -> RungRows:
+    check = next(iter(rung.checks), None)
+    suspicion = None if check is None else check.suspicion(rows.answers[rung.name])
+    return RungRows(suspicion, wrong_answers(policy, rung.name, rows))
 
 
 def assumed_without_primary(policy: Policy, forms: Iterable[str]) -> Verdict:

@@ -17,20 +17,22 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from fallbacks.predictor import LoadedModel
 from gateway.calibration.attempts import Attempts, record_attempt
 from gateway.calibration.certify import Certified, certify
 from gateway.calibration.evidence import Evidence, evidence_of
 from gateway.calibration.folds import HeldOut, Progress, held_out, read_rows
-from gateway.calibration.not_promised import not_promised, stopped_too_often
+from gateway.calibration.not_promised import not_promised, stopped_too_often, unguarded
 from gateway.calibration.page import render_report
 from gateway.calibration.row_hashes import row_hashes
-from gateway.calibration.samples import Samples
+from gateway.calibration.samples import Samples, count_samples
 from gateway.calibration.served import ServedRows, serve
 from gateway.calibration.slices import class_slices
 from gateway.calibration.statements import confidence, error_statements
 from gateway.core.errors import ArtifactError, Problem
-from gateway.deployment.artifacts import Artifacts, save_guards
+from gateway.deployment.artifacts import Artifacts
 from gateway.deployment.certificate import (
     CERTIFICATE_FILE,
     GUARDS_FILE,
@@ -42,10 +44,12 @@ from gateway.deployment.certificate import (
 )
 from gateway.deployment.contract import contract_of
 from gateway.deployment.deployment import Deployment
+from gateway.deployment.fitted import save_guards
+from gateway.deployment.interval_model import with_intervals
 from gateway.deployment.models import load_models
 from gateway.deployment.promises import promises
+from gateway.deployment.target import target_of
 from gateway.deployment.upstreams import record_upstreams, write_upstreams
-from gateway.policy.kinds.kind import FittedGuard
 from gateway.policy.schema import Policy
 
 REPORT_FILE, STAGING_FOLDER = "calibration.html", ".calibrating"
@@ -64,9 +68,8 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
     upstreams = record_upstreams(deployment)
     models = load_models(deployment, upstreams)
     try:
-        contract = contract_of(deployment, models)
         progress("reading the data")
-        held = held_out(contract, models, data, progress)
+        held = held_out(deployment, models, data, progress)
         data_digest = sha256(data)
         attempts = _record_attempt(deployment, models, held, data_digest)
         try:
@@ -77,13 +80,13 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
         digests = _digests(deployment.policy, models, data_digest)
         certificate = _certificate(deployment.policy, held, found, population, digests)
         progress("serving the held-out rows")
-        artifacts = Artifacts(models, contract, found.guards, certificate, "calibration")
+        artifacts = _artifacts(deployment, models, held, found, certificate)
         served = serve(deployment.policy, artifacts, found.judged["risk"].rows)
         evidence = evidence_of(deployment.policy, found)
         certificate = _with_errors(deployment.policy, certificate, found, served, attempts)
         certificate = _with_left_out(deployment.policy, certificate, evidence)
         progress("writing the report")
-        written = _write(deployment, certificate, found.guards, evidence)
+        written = _write(deployment, certificate, found, evidence)
         write_upstreams(deployment, upstreams)
         return written
     finally:
@@ -98,10 +101,32 @@ def independent_rows(deployment: Deployment, data: Path) -> int:
     """
     models = load_models(deployment, record_upstreams(deployment))
     try:
-        return read_rows(contract_of(deployment, models), data)[2].counted
+        return _independent_rows(deployment, models, data)
     finally:
         for model in models.values():
             model.close()
+
+
+def _independent_rows(deployment: Deployment, models: Mapping[str, LoadedModel], data: Path) -> int:
+    file = read_rows(deployment, models, data)
+    n = len(next(iter(file.x.values())))
+    y = np.zeros(n) if file.y is None else file.y
+    codes = np.unique(y, return_inverse=True)[1].astype(np.int64)  # rows count alike under any names of classes
+    return count_samples(file.x, codes, file.group).counted
+
+
+def _artifacts(
+    deployment: Deployment,
+    models: Mapping[str, LoadedModel],
+    held: HeldOut,
+    found: Certified,
+    certificate: Certificate,
+) -> Artifacts:
+    """What will be loaded to serve, before it is written."""
+    policy = deployment.policy
+    contract = contract_of(deployment, models, held.sizes, target_of(policy, held.target))
+    served = with_intervals(policy, models, found.fitted.view, found.fitted.intervals)
+    return Artifacts(served, contract, found.fitted, found.kept_rows, certificate, "calibration")
 
 
 def _record_attempt(
@@ -110,7 +135,9 @@ def _record_attempt(
     """The calibrations that have read these rows. Recorded before a label certifies anything."""
     parts = [policy_digest(deployment.policy), *(model.digest for model in models.values()), data_digest]
     what = hashlib.sha256("".join(parts).encode()).hexdigest()
-    hashes, delta = row_hashes(held.rows.x, held.rows.y), deployment.policy.delta
+    rows, delta = held.rows, deployment.policy.delta
+    x = rows.x if rows.truth is None else {**rows.x, "": rows.truth.reshape(-1, 1)}
+    hashes = row_hashes(x, rows.y)
     return record_attempt(deployment.var, hashes, what, delta, time.time())
 
 
@@ -127,7 +154,7 @@ def _certificate(
     samples, alarms = held.samples, found.alarms
     alone = alarms.input_only and alarms.input_only.model_copy(update={"promised": not found.kept})
     return Certificate(
-        schema_=2,
+        schema_=3,
         deployment=policy.name,
         population=population,
         samples=SampleCounts(
@@ -139,6 +166,9 @@ def _certificate(
         selective={},
         unpromised_cuts=dict(found.ladder.own),
         answered=None,
+        absolute_error=None,
+        target=held.target,
+        unguarded=unguarded(policy, held.rows.view),
         confidence=confidence(policy.delta, 0, Attempts(1, policy.delta)),
         not_promised=[],
         digests=digests,
@@ -157,12 +187,13 @@ def _with_errors(
     policy: Policy, certificate: Certificate, found: Certified, served: ServedRows, attempts: Attempts
 ) -> Certificate:
     """The certificate with what is promised of errors, and how sure everything is."""
-    errors = error_statements(policy, found.ladder, found.test, served)
+    errors = error_statements(policy, found.ladder, found.test, served, found.judged["risk"].rows)
     whole = certificate.model_copy(
         update={
             "selective": dict(errors.selective),
             "unpromised_cuts": dict(errors.unpromised_cuts),
             "answered": errors.answered,
+            "absolute_error": errors.absolute,
         }
     )
     sure = confidence(policy.delta, len(promises(whole)), attempts)
@@ -172,20 +203,20 @@ def _with_errors(
 def _with_left_out(policy: Policy, certificate: Certificate, evidence: Evidence) -> Certificate:
     """The certificate with what it does not promise."""
     forms = [guard.name for guard in evidence.guards if guard.input_only_scores is not None]
-    unlabelled = [rung.name for rung in evidence.rungs if rung.probabilities is None]
+    unlabelled = [rung.name for rung in evidence.rungs if rung.wrong is None]
     slices = class_slices(evidence, policy.labels, policy.false_alarm_budget, certificate.samples.rows)
     left_out = [*not_promised(policy, certificate, forms, unlabelled), *stopped_too_often(slices)]
     return certificate.model_copy(update={"not_promised": left_out})
 
 
 def _write(
-    deployment: Deployment, certificate: Certificate, guards: Mapping[str, FittedGuard], evidence: Evidence
+    deployment: Deployment, certificate: Certificate, found: Certified, evidence: Evidence
 ) -> Certificate:
     """Writes the report, the guards, and the certificate with their digest: all of them, or none."""
     folder, staged = deployment.folder, deployment.folder / STAGING_FOLDER
     try:
         staged.mkdir(exist_ok=True)
-        save_guards(staged / GUARDS_FILE, guards)
+        save_guards(staged / GUARDS_FILE, found.fitted, found.kept_rows)
         digests = certificate.digests.model_copy(update={"guards": sha256(staged / GUARDS_FILE)})
         bound = certificate.model_copy(update={"digests": digests})
         bound.write(staged)

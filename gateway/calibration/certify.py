@@ -13,12 +13,15 @@ from gateway.calibration.alarms import (
     ladder_rows,
 )
 from gateway.calibration.folds import SEED, HeldOut, Progress
+from gateway.calibration.intervals import fit_intervals, with_bounds
 from gateway.calibration.judge import Judged, judge, measures_on
 from gateway.calibration.ladder import AnsweredRefused, Ladder, RungRefused, certify_ladder
 from gateway.calibration.paths import LadderRows
 from gateway.calibration.refusals import Refusals
 from gateway.core.decision import Verdict
 from gateway.deployment.deployment import Deployment
+from gateway.deployment.fitted import Fitted
+from gateway.deployment.kept_rows import KeptRows
 from gateway.policy.kinds.kind import FittedGuard
 from gateway.policy.kinds.rows import FittingFolds
 
@@ -27,11 +30,12 @@ from gateway.policy.kinds.rows import FittingFolds
 class Certified:
     """What the folds decided.
 
-    judged: the folds `tail`, `cut` and `risk`; test: `risk` before the ladder; kept: whether every row is
-    kept from the fallbacks while the primary is gone.
+    kept_rows: some of the fold `fit`; judged: the folds `tail`, `cut` and `risk`; test: `risk` before the
+    ladder; kept: whether every row is kept from the fallbacks while the primary is gone.
     """
 
-    guards: dict[str, FittedGuard]
+    fitted: Fitted
+    kept_rows: KeptRows
     judged: Mapping[str, Judged]
     alarms: Alarms
     ladder: Ladder
@@ -47,6 +51,8 @@ def certify(deployment: Deployment, held: HeldOut, progress: Progress) -> Certif
     """
     policy, folds = deployment.policy, held.folds()
     refusals = Refusals(deployment, held.samples)
+    intervals = fit_intervals(deployment, folds, progress)
+    folds = {name: with_bounds(rows, intervals) for name, rows in folds.items()}
     guards = _fit(deployment, refusals, FittingFolds(folds["fit"], folds["tail"], SEED), progress)
     progress("judging the held-out rows")
     measured = measures_on(folds["fit"], guards)
@@ -65,7 +71,8 @@ def certify(deployment: Deployment, held: HeldOut, progress: Progress) -> Certif
         raise refusals.rung(refused.rung, refused.surest, refused.tests) from refused
     except AnsweredRefused as refused:
         raise refusals.answered(refused.surest, refused.tests) from refused
-    return Certified(guards, judged, alarms, ladder, test, kept)
+    fitted = Fitted(held.rows.view, guards, intervals)
+    return Certified(fitted, KeptRows.of(folds["fit"]), judged, alarms, ladder, test, kept)
 
 
 def _fit(

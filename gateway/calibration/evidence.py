@@ -24,12 +24,13 @@ from gateway.calibration.alarms import (
 )
 from gateway.calibration.certify import Certified
 from gateway.calibration.ladder import Ladder, enforced_check
+from gateway.calibration.wrong import wrong_answers
 from gateway.core.decision import VERDICT_NAMES, Verdict
 from gateway.core.rows import F8, Mask
-from gateway.deployment.slices import PROBABILITIES
 from gateway.policy.kinds.kind import CertifiedGuardKind
 from gateway.policy.kinds.rows import CalibrationRows
 from gateway.policy.schema import Policy, RungPolicy
+from gateway.protocol.targets import PROBABILITIES
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,12 +55,13 @@ class GuardEvidence:
 class RungEvidence:
     """One rung over n judged rows.
 
-    probabilities: float[n, k], None where the model has no such output. suspicion, cut: of its check, None
-    without one; a row passes below the cut. enforced: whether the check acts.
+    probabilities: float[n, k], None where the model has no such output. wrong: bool[n], None if unknown.
+    suspicion, cut: of its check, None without one; a row passes below the cut. enforced: whether it acts.
     """
 
     name: str
     probabilities: NDArray[Any] | None
+    wrong: Mask | None
     suspicion: F8 | None
     cut: float | None
     enforced: bool
@@ -96,7 +98,7 @@ def evidence_of(policy: Policy, found: Certified) -> Evidence:
         rows=seen.rows,
         tail=judged["tail"].rows,
         guards=tuple(_guard(guard, full, alone, alarms) for guard in certified_guards(policy)),
-        rungs=tuple(_rung(rung, seen.rows, ladder) for rung in policy.rungs),
+        rungs=tuple(_rung(policy, rung, seen.rows, ladder) for rung in policy.rungs),
         joint=joint_risk(full, shares(policy)),
         stopped=np.asarray(ends.verdicts > Verdict.ALLOW),
         by=ends.answered_by(ladder.cuts),
@@ -123,8 +125,9 @@ def _guard(
     )
 
 
-def _rung(rung: RungPolicy, rows: CalibrationRows, ladder: Ladder) -> RungEvidence:
+def _rung(policy: Policy, rung: RungPolicy, rows: CalibrationRows, ladder: Ladder) -> RungEvidence:
     answer, check = rows.answers[rung.name], next(iter(rung.checks), None)
     suspicion = None if check is None else check.suspicion(answer)
     enforced = enforced_check(rung) is not None
-    return RungEvidence(rung.name, answer.get(PROBABILITIES), suspicion, ladder.own.get(rung.name), enforced)
+    wrong, cut = wrong_answers(policy, rung.name, rows), ladder.own.get(rung.name)
+    return RungEvidence(rung.name, answer.get(PROBABILITIES), wrong, suspicion, cut, enforced)

@@ -13,36 +13,54 @@ and `risk`, which certify, have one row of each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fallbacks.predictor import LoadedModel
-from gateway.calibration.dataset import read
+from fallbacks.roles import not_distributions
+from gateway.calibration.data_files import load_columns
+from gateway.calibration.dataset import Dataset, read
+from gateway.calibration.parity import Parity, parity
 from gateway.calibration.samples import Samples, count_samples, one_row_of_each
+from gateway.calibration.true_values import TrueValues, labelled_classes, true_values
 from gateway.core.decision import Tensors
 from gateway.core.errors import ArtifactError, Problem
 from gateway.core.rows import RowIndices, finite
-from gateway.policy.kinds.rows import CalibrationRows, Labels
-from gateway.protocol.contract import Contract
-from guards import arrays
+from gateway.deployment.certificate import CertifiedTarget
+from gateway.deployment.contract import contract_of
+from gateway.deployment.deployment import Deployment
+from gateway.policy.kinds.rows import CalibrationRows
+from gateway.protocol.targets import LOGITS, PROBABILITIES
+from guards.row_view import RowView
 
 SHARES = {"fit": 1 / 3, "tail": 1 / 5, "cut": 4 / 15, "risk": 1 / 5}
 ONE_OF_EACH = ("cut", "risk")
 SEED = 0
 CHUNK_ROWS = 512
+SHOWN_ROWS, SHOWN_COLUMNS = 3, 5
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOut:
-    """The rows of a calibration file with every rung's answers, and what they count as."""
+    """The rows of a calibration file with every rung's answers, and what they count as.
+
+    sizes: of one row of each input; parity: how far the first rung's outputs are from those of its original, where
+    the file has them.
+    """
 
     rows: CalibrationRows
     samples: Samples
+    target: CertifiedTarget
+    sizes: dict[str, tuple[int, ...]]
+    parity: Parity | None
 
     def samples_by_fold(self) -> dict[str, int]:
         """How many samples each fold has."""
@@ -55,28 +73,71 @@ class HeldOut:
 
 
 def held_out(
-    contract: Contract, models: Mapping[str, LoadedModel], data: Path, progress: Progress
+    deployment: Deployment, models: Mapping[str, LoadedModel], data: Path, progress: Progress
 ) -> HeldOut:
     """The rows of a file with every model's answers. Raises ArtifactError naming the file."""
-    primary = next(iter(models))
-    x, y, samples = read_rows(contract, data)
+    policy = deployment.policy
+    file = read_rows(deployment, models, data)
+    n, primary = len(next(iter(file.x.values()))), next(iter(models))
+    sizes = {name: array.shape[1:] for name, array in file.x.items()}
+    contract_of(deployment, models, sizes)  # these sizes suit every model
     answers: dict[str, Tensors] = {}
     for name, model in models.items():
-        progress(f"asking {name} for {len(y)} rows")
-        answers[name] = _answers(name, model, x, data)
-        bad = np.flatnonzero(~finite(answers[name], len(y)))
-        if bad.size:
-            what = (
-                f"{name} answers {bad.size} of the rows with a number that is not finite, first row {bad[0]}"
-            )
-            raise ArtifactError([Problem("", f"{what}: leave them out, or mend the model", str(data))])
-    p = answers[primary].get("probabilities")
-    classes = p.shape[1] if p is not None and p.ndim == 2 else None
-    if classes is not None and not (y.min() >= 0 and y.max() < classes):
-        what = f"y: holds labels from {y.min()} to {y.max()}; the model has the classes 0 to {classes - 1}"
+        progress(f"asking {name} for {n} rows")
+        answers[name] = _answers(name, model, file.x, data)
+        _refuse_bad_answers(name, answers[name], n, data)
+    with _naming(data):
+        truth = true_values(policy, models[primary].classes, answers[primary], file.y, n)
+        samples = samples_of(file, truth)
+        missing = {name for name, one in policy.inputs.items() if one.missing == "allow"}
+        fit = fold_indices(samples)["fit"]
+        view = RowView.fit({name: array[fit] for name, array in file.x.items()}, missing)
+        found = parity(file.expected, answers[primary]) if file.expected else None
+    labelled = {
+        name: found
+        for name, answer in answers.items()
+        if (found := labelled_classes(truth.target, answer)) is not None
+    }
+    rows = CalibrationRows(
+        file.x, truth.y, truth.values, answers, labelled, primary, view, partial(ask, models[primary])
+    )
+    return HeldOut(rows, samples, truth.target, sizes, found)
+
+
+def samples_of(file: Dataset, truth: TrueValues) -> Samples:
+    """What the rows count as. Two rows of one input and different numbers are different rows."""
+    x = file.x if truth.values is None else {**file.x, "": truth.values.reshape(-1, 1)}
+    return count_samples(x, truth.y, file.group)
+
+
+@contextmanager
+def _naming(data: Path) -> Iterator[None]:
+    """Raises ArtifactError naming the file for a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ArtifactError([Problem("", str(error), str(data))]) from error
+
+
+def _refuse_bad_answers(name: str, answer: Tensors, n: int, data: Path) -> None:
+    """Raises ArtifactError for answers that are not finite, or probabilities that are none, with rows."""
+    bad = np.flatnonzero(~finite(answer, n))
+    if bad.size:
+        what = f"{name} answers {bad.size} of the rows with a number that is not finite, first row {bad[0]}"
+        raise ArtifactError([Problem("", f"{what}: leave them out, or mend the model", str(data))])
+    p = answer.get(PROBABILITIES)
+    wrong = np.flatnonzero(not_distributions(p)) if p is not None and p.ndim == 2 else np.empty(0, np.intp)
+    if wrong.size:
+        shown = "; ".join(f"row {i}: {_shown(p[i])}" for i in wrong[:SHOWN_ROWS]) if p is not None else ""
+        what = f"{name} answers {wrong.size} of the rows with {PROBABILITIES!r} that are none ({shown}): they must"
+        what += f" be from 0 to 1 and sum to 1. If they are scores, map that output to {LOGITS!r} (names)"
         raise ArtifactError([Problem("", what, str(data))])
-    source = contract.inputs[0].name
-    return HeldOut(CalibrationRows(x, y, answers, primary, source, partial(ask, models[primary])), samples)
+
+
+def _shown(p: NDArray[Any]) -> str:
+    """The first few probabilities of a row and their sum."""
+    dots = ", ..." * (len(p) > SHOWN_COLUMNS)
+    return f"[{', '.join(f'{one:.3g}' for one in p[:SHOWN_COLUMNS].tolist())}{dots}], sum {p.sum():.3g}"
 
 
 def _answers(name: str, model: LoadedModel, x: Tensors, data: Path) -> Tensors:
@@ -94,17 +155,16 @@ def _answers(name: str, model: LoadedModel, x: Tensors, data: Path) -> Tensors:
         raise ArtifactError([Problem("", what, str(data))]) from error
 
 
-def read_rows(contract: Contract, data: Path) -> tuple[Tensors, Labels, Samples]:
-    """The rows of a file, their labels, and what they count as. Raises ArtifactError naming the file."""
+def read_rows(deployment: Deployment, models: Mapping[str, LoadedModel], data: Path) -> Dataset:
+    """The rows of a file. Raises ArtifactError naming the file."""
+    contract = contract_of(deployment, models)
     try:
-        x, y, group = read(arrays.load(data), contract)
-        return x, y, count_samples(x, y, group)
+        return read(load_columns(data), contract, labels_needed=deployment.policy.task != "opaque")
     except OSError as error:
-        what = f"cannot be read: {error.strerror or error}; give an .npz of held-out rows"
+        what = f"cannot be read: {error.strerror or error}; give an .npz, .csv or .parquet of held-out rows"
         raise ArtifactError([Problem("", what, str(data))]) from error
     except ValueError as error:
-        what = str(error).removeprefix(f"{data}: ").replace("; calibrate again", "; give one with x and y")
-        raise ArtifactError([Problem("", what, str(data))]) from error
+        raise ArtifactError([Problem("", str(error).removeprefix(f"{data}: "), str(data))]) from error
 
 
 def ask(model: LoadedModel, x: Tensors) -> Tensors:

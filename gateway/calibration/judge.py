@@ -53,8 +53,7 @@ class Judged:
 def measures_on(rows: CalibrationRows, fitted: Mapping[str, FittedGuard]) -> Measures:
     """The graphs of the fitted guards, recorded on some of these rows. Raises ValueError as `measures`."""
     few = rows.take(np.arange(min(EXAMPLE_ROWS, len(rows))))
-    example = {**few.answers[few.primary], "x": few.signals.x}
-    return measures(rows.primary, rows.source, fitted, example)
+    return measures(few.primary, few.view, fitted, few.x, few.answers[few.primary])
 
 
 def judge(rows: CalibrationRows, fitted: Mapping[str, FittedGuard], measured: Measures) -> Judged:

@@ -88,7 +88,7 @@ def certify_ladder(policy: Policy, pilot: LadderRows, test: LadderRows, *, kept:
     }
     acting = [cuts if enforced_check(rung) else None for rung, cuts in zip(policy.rungs, found, strict=True)]
     loosest = tuple(OPEN if cuts is None else cuts.certified[-1] for cuts in acting)
-    if any(rung.wrong is None for rung in test.rungs):
+    if policy.answered_error is None or any(rung.wrong is None for rung in test.rungs):
         return Ladder(loosest, own, answered=False)
     best = _loosest_combination(policy, acting, pilot, test)
     if best is None:
@@ -131,6 +131,7 @@ def _loosest_combination(
     are surest on the pilot rows are tested first.
     """
     r, delta = policy.answered_error, policy.delta
+    assert r is not None, "required where errors can be counted"
     grids = _grids(acting)
     scale = len(test.verdicts) / max(1, len(pilot.verdicts))
     planned, wrong = pilot.counts(grids)

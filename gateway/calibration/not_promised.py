@@ -8,16 +8,23 @@ from gateway.calibration.alarms import assumed_without_primary, certified_guards
 from gateway.calibration.rows_needed import file_rows
 from gateway.calibration.slices import ClassSlices
 from gateway.core.decision import Verdict
-from gateway.deployment.certificate import Certificate
+from gateway.deployment.certificate import Certificate, ClassNames
 from gateway.policy.schema import Policy
 from guards.order_statistic import samples_needed
+from guards.row_view import RowView
+
+SHOWN_CLASSES = 20
 
 
 def not_promised(
     policy: Policy, certificate: Certificate, forms: Collection[str], unlabelled: Collection[str]
 ) -> Iterator[str]:
     """The sentences. forms: the guards with an input-only form; unlabelled: rungs without probabilities."""
+    if policy.task == "opaque":
+        yield "Of errors, nothing: task: opaque has no true values to count them by."
     yield from _of_guards(policy, certificate, forms)
+    yield from _of_inputs(policy, certificate)
+    yield from _of_classes(certificate)
     for depth, rung in enumerate(policy.rungs):
         if rung.name in certificate.selective:
             if depth:
@@ -26,17 +33,46 @@ def not_promised(
                     "these are the hard ones, and count in everything answered."
                 )
         elif not any(check.enforce for check in rung.checks):
+            if policy.task == "opaque":
+                continue
             yield f"Of what {rung.name} answers, nothing by itself: it has no check that acts."
         elif rung.name in certificate.unpromised_cuts:
             yield f"Of what {rung.name} answers while the rungs before it are gone, nothing: no row passes."
+    if policy.task == "opaque":
+        return
     if certificate.answered is None and unlabelled:
         named = " and ".join(unlabelled)
-        yield f"Of everything answered, nothing: {named} gives no probabilities to count errors by."
+        what = "interval (kind: interval)" if policy.task == "regression" else "probabilities or labels"
+        yield f"Of everything answered, nothing: {named} gives no {what} to count errors by."
     elif certificate.answered is None:
         yield (
             "Of everything answered, nothing: no rung has a check that acts, and the rows do not show an "
             f"error of at most {policy.answered_error:g}."
         )
+
+
+def unguarded(policy: Policy, view: RowView) -> dict[str, str]:
+    """The inputs that no guard reads, each with the reason."""
+    guards = [guard for guard in policy.guards if guard.certified]
+    found = dict(zip(view.unguarded, view.reasons, strict=True))
+    reads_inputs = any("raw" in guard.detectors for guard in guards if guard.kind == "ood")
+    if not reads_inputs:
+        named = [*view.pictures, *(part.name for table in view.tables for part in table.parts)]
+        found |= dict.fromkeys(named, "no guard of kind ood has the detector raw, which reads inputs")
+    return found
+
+
+def _of_inputs(policy: Policy, certificate: Certificate) -> Iterator[str]:
+    for name, reason in certificate.unguarded.items():
+        yield f"Of the input {name}, nothing: it is not guarded, since {reason}."
+
+
+def _of_classes(certificate: Certificate) -> Iterator[str]:
+    target = certificate.target
+    if isinstance(target, ClassNames) and target.unseen:
+        shown = ", ".join(target.unseen[:SHOWN_CLASSES])
+        more = f" and {len(target.unseen) - SHOWN_CLASSES} more" * (len(target.unseen) > SHOWN_CLASSES)
+        yield f"Of rows of the classes {shown}{more}, nothing: calibration saw none."
 
 
 def stopped_too_often(slices: ClassSlices) -> Iterator[str]:

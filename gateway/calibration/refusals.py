@@ -57,6 +57,7 @@ class Refusals:
     def answered(self, surest: Counts, tests: int) -> PolicyError:
         """No combination of cuts keeps the promise of everything answered."""
         policy = self.deployment.policy
+        assert policy.answered_error is not None, "required where errors can be counted"
         what = self._error_promise(policy.answered_error, surest, tests, "answered_error")
         unchecked = [r.name for r in policy.rungs if not any(check.enforce for check in r.checks)]
         if unchecked:

@@ -32,7 +32,7 @@ def certificate_table(certificate: Certificate, mode: str) -> Table:
     for one in promises(certificate):
         cut = "" if one.cut is None else f"{one.cut:.4g}"
         what = escape(one.what)
-        table.add_row(what, percent(one.at_most), percent(one.confidence), escape(one.evidence), cut)
+        table.add_row(what, one.at_most, percent(one.confidence), escape(one.evidence), cut)
     return table
 
 
@@ -65,9 +65,8 @@ def plan_rows(policy: Policy, samples: int | None) -> list[PlannedPromise]:
     """Which promise takes how many rows. samples: the independent rows of a file, None without one."""
     delta = policy.delta
     budgets = {policy.false_alarm_budget} if any(guard.certified for guard in policy.guards) else set()
-    errors = {check.selective_error for rung in policy.rungs for check in rung.checks} | {
-        policy.answered_error
-    }
+    errors = {check.selective_error for rung in policy.rungs for check in rung.checks}
+    errors |= set() if policy.answered_error is None else {policy.answered_error}
 
     def planned(what: str, share: float, rows: int, half: int | None, asked: bool) -> PlannedPromise:
         return PlannedPromise(what, share, rows, half, asked, None if samples is None else samples >= rows)

@@ -76,8 +76,9 @@ def class_slices(evidence: Evidence, labels: Sequence[str], budget: float, rows:
     """
     judged = len(evidence.rows)
     least = max(1, math.ceil(FLAG_ROWS * min(1.0, judged / max(rows, 1))))
-    answer = answered_class(evidence)
-    answered, wrong = answer >= 0, (answer >= 0) & (answer != evidence.rows.y)
+    if evidence.rows.truth is not None or all(rung.wrong is None for rung in evidence.rungs):
+        return ClassSlices([], [], least)
+    answered, wrong = evidence.by >= 0, wrongly_answered(evidence)
     by_label = slices_of(evidence.rows.y, labels, evidence.stopped, answered, wrong, budget, least)
     predicted = predicted_class(evidence, 0)
     by_prediction = (
@@ -151,6 +152,15 @@ def answered_class(evidence: Evidence) -> NDArray[Any]:
         if predicted is not None:
             answer = np.where(evidence.by == rung, predicted, answer)
     return answer
+
+
+def wrongly_answered(evidence: Evidence) -> Mask:
+    """bool[n]: the rows whose answer is known to be wrong."""
+    found = np.zeros(len(evidence.rows), bool)
+    for depth, rung in enumerate(evidence.rungs):
+        if rung.wrong is not None:
+            found |= (evidence.by == depth) & rung.wrong
+    return found
 
 
 def label_name(number: int, labels: Sequence[str]) -> str:

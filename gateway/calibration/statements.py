@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gateway.calibration.absolute_error import absolute_error
 from gateway.calibration.attempts import Attempts
 from gateway.calibration.ladder import Ladder, enforced_check
 from gateway.calibration.paths import NO_RUNG, OPEN, LadderRows, RungIndex
 from gateway.calibration.served import ServedRows
 from gateway.core.decision import Verdict
 from gateway.core.errors import ArtifactError, Problem
-from gateway.deployment.certificate import Confidence, Selective
+from gateway.deployment.certificate import Confidence, MeanError, Selective
+from gateway.policy.kinds.rows import CalibrationRows
 from gateway.policy.schema import Policy
 from guards.selective import Counts
 
@@ -23,10 +25,13 @@ class ErrorStatements:
     selective: Mapping[str, Selective]
     unpromised_cuts: Mapping[str, float]
     answered: Selective | None
+    absolute: MeanError | None
 
 
-def error_statements(policy: Policy, ladder: Ladder, test: LadderRows, served: ServedRows) -> ErrorStatements:
-    """The statements, with the counts of the rows as the compiled pipeline ended them.
+def error_statements(
+    policy: Policy, ladder: Ladder, test: LadderRows, served: ServedRows, rows: CalibrationRows
+) -> ErrorStatements:
+    """The statements, with the counts of the rows as the compiled pipeline ended them. rows: of `test`.
 
     Raises:  ArtifactError if the pipeline ends rows otherwise than planned, so that a promise is not kept.
     """
@@ -42,11 +47,13 @@ def error_statements(policy: Policy, ladder: Ladder, test: LadderRows, served: S
         cut, reached = ladder.own[rung.name], int(test.reached(depth).sum())
         selective[rung.name] = _selective(policy, check.selective_error, counts, reached, cut, gone)
     unpromised = {name: cut for name, cut in ladder.own.items() if name not in selective}
-    return ErrorStatements(selective, unpromised, _answered(policy, ladder, test, served.while_gone[0]))
+    by = served.while_gone[0]
+    answered = _answered(policy, ladder, test, by)
+    return ErrorStatements(selective, unpromised, answered, absolute_error(policy, rows, by))
 
 
 def _answered(policy: Policy, ladder: Ladder, test: LadderRows, by: RungIndex) -> Selective | None:
-    if not ladder.answered:
+    if not ladder.answered or policy.answered_error is None:
         return None
     counts = Counts(int((by != NO_RUNG).sum()), int(test.wrong(by).sum()))
     loosest = max((cut for cut in ladder.cuts if cut != OPEN), default=1.0)

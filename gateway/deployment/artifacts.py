@@ -1,4 +1,4 @@
-"""Models, fitted guards and wire contract of a deployment, loaded and checked against the certificate.
+"""Models, what was fitted, and the wire contract of a deployment, checked against the certificate.
 
 PolicyError and ArtifactError are raised here and in `compile`, not while serving.
 """
@@ -24,21 +24,28 @@ from gateway.deployment.certificate import (
 )
 from gateway.deployment.contract import contract_of
 from gateway.deployment.deployment import Deployment
-from gateway.deployment.models import load_models
+from gateway.deployment.fitted import Fitted, load_guards
+from gateway.deployment.interval_model import with_intervals
+from gateway.deployment.kept_rows import KeptRows
+from gateway.deployment.models import load_models, try_models
+from gateway.deployment.target import target_of
 from gateway.deployment.upstreams import check_upstreams, read_upstreams
-from gateway.policy.kinds.kind import FittedGuard
-from gateway.policy.schema import Policy
 from gateway.protocol.contract import Contract
-from guards import arrays
+
+TRIED_ROWS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Artifacts:
-    """All files and models that a policy names, loaded and verified. tag: `name@version#digest`."""
+    """All files and models that a policy names, loaded and verified. tag: `name@version#digest`.
+
+    fitted: guards, view and intervals; kept: rows that calibration kept.
+    """
 
     models: Mapping[str, LoadedModel]
     contract: Contract
-    guards: Mapping[str, FittedGuard]
+    fitted: Fitted
+    kept: KeptRows
     certificate: Certificate
     tag: str
 
@@ -66,30 +73,18 @@ def load_artifacts(deployment: Deployment) -> Artifacts:
 
 def _verified(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Artifacts:
     folder, policy = deployment.folder, deployment.policy
-    contract = contract_of(deployment, models)
+    contract_of(deployment, models)  # what does not fit is told before what is missing
     certificate = load_certificate(folder)
     path = folder / GUARDS_FILE
     if not path.is_file():
         raise ArtifactError([Problem("", "is missing: run `gateway calibrate`", str(path))])
     digests = {name: model.digest for name, model in models.items()}
     verify(certificate, deployment, digests, sha256(path))
-    guards = _load_guards(policy, path)
+    fitted, kept = load_guards(policy, path)
+    contract = contract_of(deployment, models, kept.sizes, target_of(policy, certificate.target))
+    try_models(deployment, models, kept.first(TRIED_ROWS))
     check_upstreams(deployment, models)
+    models = with_intervals(policy, models, fitted.view, fitted.intervals)
     bound = policy.model_dump(mode="json") | {"certificate": sha256(folder / CERTIFICATE_FILE)}
     digest = hashlib.sha256(orjson.dumps(bound, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
-    return Artifacts(models, contract, guards, certificate, f"{policy.name}@{policy.version}#{digest}")
-
-
-def save_guards(path: Path, guards: Mapping[str, FittedGuard]) -> None:
-    """Writes `guards.npz`: the state of every fitted guard, under its name."""
-    packed = [guard.pack() for guard in guards.values()]
-    arrays.save(path, {key: array for part in packed for key, array in part.items()})
-
-
-def _load_guards(policy: Policy, path: Path) -> dict[str, FittedGuard]:
-    """What `save_guards` wrote. Raises ArtifactError naming the key that is missing or wrong."""
-    try:
-        packed = arrays.load(path)
-        return {guard.name: guard.load(packed) for guard in policy.guards if guard.certified}
-    except ValueError as error:
-        raise ArtifactError([Problem("", str(error), str(path))]) from error
+    return Artifacts(models, contract, fitted, kept, certificate, f"{policy.name}@{policy.version}#{digest}")

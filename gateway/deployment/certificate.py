@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import orjson
 from pydantic import BeforeValidator, Field, ValidationError
@@ -72,6 +72,52 @@ class Selective(Strict):
     while_gone: list[str]
 
 
+class MeanError(Strict):
+    """With probability 1 - delta the absolute error of what is answered is at most `mean` on average.
+
+    mean, clip: of the policy; n: the answered rows; average: of their errors, each at most `clip`; bound: of the
+    expectation at level delta.
+    """
+
+    mean: float
+    clip: float
+    delta: float
+    n: int
+    average: float
+    bound: float
+
+
+class ClassNames(Strict):
+    """The classes of the model, in the order of its probabilities.
+
+    values: what output `label` holds for each, or none; by_name: whether the rows name classes by these names,
+    so that another order of labels would be another certificate; unseen: those of which there were no rows.
+    """
+
+    kind: Literal["classes"]
+    names: list[str]
+    values: list[int] | list[str]
+    by_name: bool
+    unseen: list[str]
+
+
+class NumberRange(Strict):
+    """The range of the true values of the rows."""
+
+    kind: Literal["number"]
+    low: float
+    high: float
+
+
+class NoTarget(Strict):
+    """Rows without true values."""
+
+    kind: Literal["none"]
+
+
+CertifiedTarget: TypeAlias = Annotated[ClassNames | NumberRange | NoTarget, Field(discriminator="kind")]
+
+
 class SampleCounts(Strict):
     """What the data's rows count as: by rows, by equal copies of them, or by the file's groups."""
 
@@ -109,11 +155,12 @@ class Certificate(Strict, populate_by_name=True):
 
     rows: samples in each fold. false_alarm: of all certified guards together, also those that are only
     observed; without_features: of their input-only forms. selective: by rung, where its check acts;
-    unpromised_cuts: by rung, of checks without a promise. answered: over all rungs. not_promised: what this
-    policy or these rows leave without a promise, one sentence each.
+    unpromised_cuts: by rung, of checks without a promise. answered: over all rungs; absolute_error: the same, of
+    a regressor's numbers. target: what the rows' true values are. unguarded: the inputs that no guard reads, and
+    why. not_promised: what this policy or these rows leave without a promise, one sentence each.
     """
 
-    schema_: Annotated[Literal[2], BeforeValidator(refuse_bool), Field(alias="schema")]
+    schema_: Annotated[Literal[3], BeforeValidator(refuse_bool), Field(alias="schema")]
     deployment: str
     population: str
     samples: SampleCounts
@@ -123,6 +170,9 @@ class Certificate(Strict, populate_by_name=True):
     selective: dict[str, Selective]
     unpromised_cuts: dict[str, float]
     answered: Selective | None
+    absolute_error: MeanError | None
+    target: CertifiedTarget
+    unguarded: dict[str, str]
     confidence: Confidence
     not_promised: list[str]
     digests: Digests
@@ -161,6 +211,8 @@ def verify(certificate: Certificate, deployment: Deployment, models: Mapping[str
     mismatches: dict[str, str] = {}
     if certificate.digests.policy != policy_digest(deployment.policy):
         mismatches["digests.policy"] = "the guards, checks or budgets in gateway.yaml have changed"
+    if _other_classes(certificate, deployment.policy):
+        mismatches["target.names"] = "the labels in gateway.yaml are not those that the rows were named by"
     for name, digest in models.items():
         if certificate.digests.models.get(name) != digest:
             mismatches[f"digests.models.{name}"] = (
@@ -171,6 +223,14 @@ def verify(certificate: Certificate, deployment: Deployment, models: Mapping[str
     if mismatches:
         hint, path = "; run `gateway calibrate` again", str(deployment.folder / CERTIFICATE_FILE)
         raise ArtifactError([Problem(field, what + hint, path) for field, what in mismatches.items()])
+
+
+def _other_classes(certificate: Certificate, policy: Policy) -> bool:
+    """Whether the policy names other classes than those by which the rows' labels were read."""
+    target = certificate.target
+    if not isinstance(target, ClassNames) or not target.by_name or not policy.labels:
+        return False
+    return target.names != policy.labels
 
 
 def sha256(path: Path) -> str:

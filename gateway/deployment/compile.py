@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from fallbacks.breaker import Breaker
 from gateway.core.batch import Answered, Batch
 from gateway.core.decision import Verdict
@@ -75,7 +73,7 @@ def _guard(
 def _certified(
     guard: CertifiedGuardKind, policy: Policy, artifacts: Artifacts, measured: Measures
 ) -> FeatureStage:
-    name, fitted, certificate = guard.name, artifacts.guards[guard.name], artifacts.certificate
+    name, fitted, certificate = guard.name, artifacts.fitted.guards[guard.name], artifacts.certificate
     alarm, by = _alarm(name, certificate.false_alarm), policy.false_alarm_by
     full_guard = fitted.guard(measured.columns_of(name))
     full: Stage[Batch] = Stage(
@@ -107,16 +105,13 @@ def _alarm(name: str, certified: FalseAlarm | None) -> FalseAlarm:
 
 
 def measures_of(artifacts: Artifacts) -> Measures:
-    """The measures of the fitted guards, recorded on a few rows that the primary has answered.
+    """The measures of the fitted guards, recorded on the rows that calibration kept.
 
     Raises ArtifactError where the model's outputs do not suit a guard.
     """
-    name, primary = next(iter(artifacts.models.items()))
-    source = primary.inputs[0].name
-    rows, answer = primary.example()
-    x = np.random.default_rng(0).random(rows[source].shape, np.float32)
+    primary, fitted, kept = next(iter(artifacts.models)), artifacts.fitted, artifacts.kept
     try:
-        return measures(name, source, artifacts.guards, {**answer, "x": x})
+        return measures(primary, fitted.view, fitted.guards, kept.x, kept.answer)
     except ValueError as error:
         raise ArtifactError([Problem("guards", str(error), GUARDS_FILE)]) from error
 

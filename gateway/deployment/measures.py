@@ -21,9 +21,14 @@ from gateway.core.decision import Tensors
 from gateway.core.rows import F8
 from gateway.deployment.graph import Graph, record
 from gateway.policy.kinds.kind import FittedGuard, GuardColumns
+from gateway.protocol.targets import FEATURES, LOGITS, PROBABILITIES
+from guards.row_view import PICTURE, TABLE, RowView
+from guards.rows import Signals
 
 INPUT_COLUMNS = "before"
 """The name of `input_graph`'s columns among the inputs of `answer_graph`."""
+READ_OUTPUTS = frozenset({PROBABILITIES, LOGITS, FEATURES})
+"""The outputs that guards may read."""
 NamedArrays: TypeAlias = Mapping[str, Any]
 
 
@@ -31,12 +36,12 @@ NamedArrays: TypeAlias = Mapping[str, Any]
 class Measures:
     """The graphs over one model's answers, and the first column of each guard.
 
-    model: the rung whose answer is read; source: the input that guards read; columns, input_only_columns: the
+    model: the rung whose answer is read; view: how guards read the inputs; columns, input_only_columns: the
     first column of each guard by name, in the full and in the input-only form.
     """
 
     model: str
-    source: str
+    view: RowView
     input_graph: Graph | None
     answer_graph: Graph | None
     input_only_graph: Graph | None
@@ -46,7 +51,7 @@ class Measures:
     def prefetch(self, batch: Batch) -> None:
         """Runs `input_graph`, if there is one, while the model runs."""
         if self.input_graph is not None:
-            batch.measure(self.input_graph, self._input(batch))
+            self._input_columns(batch, self.input_graph)
 
     async def full(self, batch: Batch) -> F8:
         """float64[n, columns]. Raises what the model's pass or a graph raises."""
@@ -56,56 +61,63 @@ class Measures:
             return found
         arrays = dict(await batch.forward(self.model))
         if self.input_graph is not None:
-            arrays[INPUT_COLUMNS] = batch.measure(self.input_graph, self._input(batch))
+            arrays[INPUT_COLUMNS] = self._input_columns(batch, self.input_graph)
         return batch.measure(self.answer_graph, arrays)
 
     async def input_only(self, batch: Batch) -> F8:
         """float64[n, columns] from the input alone."""
         assert self.input_only_graph is not None
-        return batch.measure(self.input_only_graph, self._input(batch))
+        return self._input_columns(batch, self.input_only_graph)
 
     def columns_of(self, guard: str) -> GuardColumns:
         """The columns of one guard."""
-        return GuardColumns(self.full, self.columns[guard], self.model, self.source)
+        return GuardColumns(self.full, self.columns[guard], self.model, self.view.picture)
 
-    def _input(self, batch: Batch) -> Tensors:
-        """The input that guards read, as float32 whatever the model's datatype."""
-        x = batch.inputs[self.source]
-        if x.dtype != np.float64:
-            return {"x": np.asarray(x, np.float32)}
-        with np.errstate(over="ignore"):  # infinite, as when the guards were fitted
-            return {"x": x.astype(np.float32)}
+    def _input_columns(self, batch: Batch, graph: Graph) -> F8:
+        found = batch.measured(graph)
+        return batch.measure(graph, self.view.arrays(batch.inputs)) if found is None else found
 
 
-def measures(model: str, source: str, guards: Mapping[str, FittedGuard], example: Tensors) -> Measures:
+def measures(
+    model: str, view: RowView, guards: Mapping[str, FittedGuard], x: Tensors, outputs: Tensors
+) -> Measures:
     """Records the measures of fitted guards.
 
-    Args:    source: the input that they read. example: a few rows of it as `x`, float32, and the model's
-             answer to them.
+    Args:    x, outputs: a few rows, and the model's answer to them.
     Raises:  ValueError from the guard that the model's outputs do not suit, or as `record`.
     """
-    formulas = _Formulas(guards, example["x"])
+    inputs = view.arrays(x)
+    answer = {name: array for name, array in outputs.items() if name in READ_OUTPUTS}
+    formulas = _Formulas(guards, inputs)
     alone = [name for name, guard in guards.items() if guard.input_only is not None]
-    first = record("guards", formulas.input_columns, example) if formulas.any_input_columns else None
-    known = dict(example) if first is None else {**example, INPUT_COLUMNS: first.run(example)}
+    first = record("guards", formulas.input_columns, inputs) if formulas.any_input_columns else None
+    known = answer if first is None else {**answer, INPUT_COLUMNS: first.run(inputs)}
     widths = {name: len(columns) for name, columns in formulas.answer_columns_by_guard(known).items()}
     return Measures(
         model,
-        source,
+        view,
         first,
         record("guards", formulas.answer_columns, known) if guards else None,
-        record("guards without features", formulas.input_only_columns, example) if alone else None,
+        record("guards without features", formulas.input_only_columns, inputs) if alone else None,
         _first_columns(widths),
         {name: i for i, name in enumerate(alone)},
     )
 
 
+def _signals(arrays: NamedArrays) -> Signals:
+    """Recorded arrays as what detectors read."""
+    return Signals(arrays.get(PICTURE), arrays.get(TABLE), arrays.get(FEATURES), arrays.get(LOGITS))
+
+
 class _Formulas:
     """The measures of the guards, as functions of named arrays that can be recorded."""
 
-    def __init__(self, guards: Mapping[str, FittedGuard], x: Any) -> None:
+    def __init__(self, guards: Mapping[str, FittedGuard], inputs: NamedArrays) -> None:
         self._guards = guards
-        self._widths = {name: len(guard.input_columns(x)) for name, guard in guards.items()}
+        self._widths: dict[str, int] = {}
+        for name, guard in guards.items():
+            with _name_guard_in_error(name):
+                self._widths[name] = len(guard.input_columns(_signals(inputs)))
         self._first_column = _first_columns(self._widths)
 
     @property
@@ -117,7 +129,7 @@ class _Formulas:
         found: list[Any] = []
         for name, guard in self._guards.items():
             with _name_guard_in_error(name):
-                found += guard.input_columns(arrays["x"])
+                found += guard.input_columns(_signals(arrays))
         return _stacked(found)
 
     def answer_columns(self, arrays: NamedArrays) -> F8:
@@ -129,14 +141,15 @@ class _Formulas:
         for name, guard in self._guards.items():
             if guard.input_only is not None:
                 with _name_guard_in_error(name):
-                    found.append(guard.input_only.score(arrays["x"]))
+                    found.append(guard.input_only.score(_signals(arrays)))
         return _stacked(found)
 
     def answer_columns_by_guard(self, arrays: NamedArrays) -> dict[str, Sequence[F8]]:
         found: dict[str, Sequence[F8]] = {}
         for name, guard in self._guards.items():
             with _name_guard_in_error(name):
-                found[name] = guard.answer_columns(arrays["x"], arrays, self._input_scores(name, arrays))
+                scores = self._input_scores(name, arrays)
+                found[name] = guard.answer_columns(_signals(arrays), arrays, scores)
         return found
 
     def _input_scores(self, name: str, arrays: NamedArrays) -> list[Any]:

@@ -10,7 +10,9 @@ from fallbacks.oip.stored_upstream import StoredUpstream
 from fallbacks.oip.upstream import UpstreamModel
 from fallbacks.onnx import OnnxModel
 from fallbacks.predictor import LoadedModel
+from fallbacks.roles import with_roles
 from gateway.core.deadline import call_deadline
+from gateway.core.decision import Tensors
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
 from gateway.deployment.upstreams import UPSTREAMS_FILE, remote_of
@@ -26,8 +28,9 @@ class _LoadFailed(Exception):
 
 
 def load_models(deployment: Deployment, upstreams: Mapping[str, StoredUpstream]) -> dict[str, LoadedModel]:
-    """Every rung's model. upstreams: the stored identity of those in other servers, by rung; none is called.
+    """Every rung's model, with the outputs that follow from its own, such as probabilities from logits.
 
+    upstreams: the stored identity of those in other servers, by rung. No model is called (`try_models`).
     Raises:  PolicyError naming every rung that cannot be loaded, and the nearest file if one is missing.
     """
     models: dict[str, LoadedModel] = {}
@@ -35,12 +38,13 @@ def load_models(deployment: Deployment, upstreams: Mapping[str, StoredUpstream])
     for i, rung in enumerate(deployment.policy.rungs):
         try:
             match rung.model:
-                case OnnxPolicy(path=path):
-                    models[rung.name] = _load_file(deployment, ("rungs", i, "model", "path"), path)
+                case OnnxPolicy(path=path, names=names):
+                    model: LoadedModel = _load_file(deployment, ("rungs", i, "model", "path"), path, names)
                 case OipPolicy():
-                    models[rung.name] = _load_upstream(deployment, i, rung.model, upstreams.get(rung.name))
+                    model = _load_upstream(deployment, i, rung.model, upstreams.get(rung.name))
                 case _:
                     assert_never(rung.model)
+            models[rung.name] = with_roles(model) if deployment.policy.task == "classification" else model
         except _LoadFailed as failed:
             problems.append(failed.problem)
     if problems:
@@ -50,24 +54,42 @@ def load_models(deployment: Deployment, upstreams: Mapping[str, StoredUpstream])
     return models
 
 
-def _load_file(deployment: Deployment, at: Loc, name: str) -> OnnxModel:
+def try_models(deployment: Deployment, models: Mapping[str, LoadedModel], rows: Tensors) -> None:
+    """Asks every model in a file for a few real rows, so that one that cannot answer is not called ready.
+
+    Args:    rows: the inputs by name, as contract and data have them.
+    Raises:  PolicyError naming every rung that cannot answer, with what its runtime says.
+    Cost:    one pass a model; blocks.
+    """
+    problems: list[Problem] = []
+    n = len(next(iter(rows.values())))
+    for i, rung in enumerate(deployment.policy.rungs):
+        if not isinstance(rung.model, OnnxPolicy):
+            continue
+        at = ("rungs", i, "model", "path")
+        try:
+            answer = models[rung.name].run(rows)
+        except Exception as error:  # onnxruntime has a type of its own for each failure
+            what = f"{rung.model.path!r} cannot answer a row of the calibration data: {error}"
+            problems.append(deployment.problem(at, what))
+            continue
+        for name, array in answer.items():
+            if array.shape[:1] != (n,):
+                what = f"{rung.model.path!r} answers {n} rows with {name!r} of shape {list(array.shape)}"
+                problems.append(deployment.problem(at, what + "; its first axis must be the row"))
+    if problems:
+        raise PolicyError(problems)
+
+
+def _load_file(deployment: Deployment, at: Loc, name: str, names: Mapping[str, str]) -> OnnxModel:
     path = deployment.folder / name
     if not path.is_file():
         nearest = closest(name, {p.name for p in deployment.folder.glob("*.onnx")})
         raise _LoadFailed(deployment.problem(at, f"{name!r} does not exist", nearest))
     try:
-        model = OnnxModel.load(path)
+        return OnnxModel.load(path, names=names)
     except ValueError as error:
         raise _LoadFailed(deployment.problem(at, str(error))) from error
-    try:
-        model.run(model.canary(1))
-    except Exception as error:
-        model.close()
-        # onnxruntime has a type of its own for each failure
-        raise _LoadFailed(
-            deployment.problem(at, f"{name!r} cannot answer a row of zeros: {error}")
-        ) from error
-    return model
 
 
 def _load_upstream(
@@ -84,7 +106,7 @@ def _load_upstream(
     encoder = (
         None
         if model_policy.encoder is None
-        else _load_file(deployment, (*at, "encoder"), model_policy.encoder)
+        else _load_file(deployment, (*at, "encoder"), model_policy.encoder, {})
     )
     try:
         return UpstreamModel(

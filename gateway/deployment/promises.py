@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.deployment.certificate import Certificate, FalseAlarm, Selective
+from gateway.deployment.certificate import Certificate, FalseAlarm, MeanError, Selective
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
     """One statement of a certificate.
 
-    field: of the certificate, as `false_alarm` or `selective.small`; at_most: a share; evidence: what it was
-    certified from.
+    field: of the certificate, as `false_alarm` or `selective.small`; at_most: a share, as text, or a number in
+    the unit of `value`; evidence: what it was certified from.
     """
 
     field: str
     what: str
-    at_most: float
+    at_most: str
     confidence: float
     evidence: str
     cut: float | None
 
     def sentence(self) -> str:
         """The statement in one sentence."""
-        return f"At most {percent(self.at_most)} of {self.what}, with {percent(self.confidence)} confidence."
+        return f"At most {self.at_most} of {self.what}, with {percent(self.confidence)} confidence."
 
 
 def promises(certificate: Certificate) -> list[Promise]:
@@ -44,23 +44,30 @@ def promises(certificate: Certificate) -> list[Promise]:
     if certificate.answered is not None:
         what = "everything answered is wrong, while every model works"
         found.append(_of_selective("answered", what, certificate.answered, None))
+    if certificate.absolute_error is not None:
+        found.append(_of_mean(certificate.absolute_error))
     return found
 
 
 def _of_alarm(field: str, what: str, alarm: FalseAlarm) -> Promise:
     evidence = f"{alarm.n} rows, of which at most {alarm.k - 1} reach the cut"
     if not alarm.slices:
-        return Promise(field, f"good rows {what}", alarm.budget, 1 - alarm.delta, evidence, alarm.cut)
+        return Promise(field, f"good rows {what}", percent(alarm.budget), 1 - alarm.delta, evidence, alarm.cut)
     evidence = f"{alarm.n} rows in {len(alarm.slices)} slices, each with a cut of its own"
-    return Promise(
-        field, f"the good rows of each slice {what}", alarm.budget, 1 - alarm.delta, evidence, None
-    )
+    rows = f"the good rows of each slice {what}"
+    return Promise(field, rows, percent(alarm.budget), 1 - alarm.delta, evidence, None)
 
 
 def _of_selective(field: str, what: str, selective: Selective, cut: float | None) -> Promise:
     covered = f"{selective.coverage:.1%}".replace("%", " %")
     evidence = f"{selective.errors} wrong of {selective.accepted}, {covered} of the rows that reach it"
-    return Promise(field, what, selective.risk, 1 - selective.delta, evidence, cut)
+    return Promise(field, what, percent(selective.risk), 1 - selective.delta, evidence, cut)
+
+
+def _of_mean(error: MeanError) -> Promise:
+    what = f"absolute error on average in everything answered, each counted up to {error.clip:g}"
+    evidence = f"{error.n} answers, off by {error.average:.4g} on average"
+    return Promise("absolute_error", what, f"{error.mean:g}", 1 - error.delta, evidence, None)
 
 
 def confidence_sentence(certificate: Certificate) -> str:

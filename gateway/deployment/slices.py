@@ -19,8 +19,9 @@ from gateway.core.rows import F8
 from gateway.core.stage import Guard
 from gateway.deployment.certificate import FalseAlarm
 from gateway.policy.schema import InputSlices
+from gateway.protocol.targets import PROBABILITIES
 
-PROBABILITIES = "probabilities"
+
 MOST_BYTES = 64
 """Of a text, so many bytes name its slice: one long text may not cost every row of a batch as much memory."""
 SlicedBy: TypeAlias = InputSlices | str

@@ -21,6 +21,7 @@ from fallbacks.oip.stored_upstream import StoredUpstream
 from fallbacks.oip.upstream import UpstreamModel
 from fallbacks.onnx_file import read_once
 from fallbacks.predictor import LoadedModel
+from fallbacks.roles import ConvertedModel
 from gateway.core.errors import ArtifactError, PolicyError, Problem
 from gateway.deployment.deployment import Deployment
 from gateway.policy.schema import OipPolicy, Policy
@@ -59,7 +60,11 @@ def record_upstreams(deployment: Deployment) -> dict[str, StoredUpstream]:
 
 def _record(model_policy: OipPolicy, policy: Policy) -> StoredUpstream:
     remote = remote_of(model_policy)
-    ranges = {model_policy.names.get(name, name): (r.low, r.high) for name, r in policy.inputs.items()}
+    ranges = {
+        model_policy.names.get(name, name): (one.low, one.high)
+        for name, one in policy.inputs.items()
+        if one.low is not None and one.high is not None
+    }
 
     async def ask() -> StoredUpstream:
         client = connect(remote)
@@ -102,7 +107,8 @@ def check_upstreams(deployment: Deployment, models: Mapping[str, LoadedModel]) -
 
     Raises ArtifactError if one answers differently. One that cannot be reached is logged.
     """
-    upstreams = {name: model for name, model in models.items() if isinstance(model, UpstreamModel)}
+    own = {name: model.model if isinstance(model, ConvertedModel) else model for name, model in models.items()}
+    upstreams = {name: model for name, model in own.items() if isinstance(model, UpstreamModel)}
     if not upstreams:
         return
 

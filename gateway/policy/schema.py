@@ -18,14 +18,22 @@ from gateway.policy.kinds import CheckPolicy, GuardPolicy
 from gateway.policy.locate import Loc
 
 
+TensorNames: TypeAlias = dict[Annotated[str, Field(min_length=1)], Annotated[str, Field(min_length=1)]]
+"""This deployment's names of inputs and outputs, mapped to the model's own."""
+
+
 class OnnxPolicy(Strict):
     """A model in this folder, run by ONNX Runtime in the replica."""
 
     kind: Literal["onnx"]
     """A model file in the deployment folder."""
     path: str
-    """The ONNX file, relative to the deployment folder: a dynamic first axis, loaded at start and tried on
-    one row of zeros. The certificate binds its content too: another model needs `gateway calibrate`."""
+    """The ONNX file, relative to the deployment folder, loaded at start and tried on rows that calibration
+    kept. The certificate binds its content too: another model needs `gateway calibrate`."""
+    names: TensorNames = {}
+    """This deployment's name of an input or output, mapped to the file's: `{probabilities: output-0}`. Names
+    that are equal on both sides may be left out. Guards, checks and reviewers know outputs by their role:
+    `probabilities`, `logits`, `label`, `features`, `value`, `lower`, `upper`."""
 
 
 class OipPolicy(Strict):
@@ -41,9 +49,8 @@ class OipPolicy(Strict):
     """The model's name at the server."""
     version: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """The model's version at the server; without one, the version that the server chooses."""
-    names: dict[Annotated[str, Field(min_length=1)], Annotated[str, Field(min_length=1)]] = {}
-    """This deployment's name of an input or output, mapped to the server's: `{probabilities: output-0}`.
-    Names that are equal on both sides may be left out."""
+    names: TensorNames = {}
+    """The same as of a model in a file: this deployment's names, mapped to the server's."""
     encoder: str | None = None
     """An ONNX file in the deployment folder that answers the same rows beside the server. Its outputs,
     `features` and `logits` for instance, stand beside the server's, for guards that need what the server does
@@ -89,18 +96,40 @@ class ReviewPolicy(Strict):
     `unavailable`."""
 
 
-class Range(Strict):
-    """The values that an input may have."""
+class InputPolicy(Strict):
+    """What the values of one input may be."""
 
-    low: float
+    low: float | None = None
     """The least value, inclusive."""
-    high: float
+    high: float | None = None
     """The greatest value, inclusive; not below `low`."""
+    shape: Annotated[list[Annotated[int, Field(ge=-1)]], Field(max_length=7)] | None = None
+    """The sizes of one row, where the model leaves axes open: `[3, 48, 192]`. `-1` keeps an axis open for
+    callers, and the input unguarded. Without it the calibration rows' own sizes hold."""
+    missing: Literal["allow", "refuse"] = "refuse"
+    """`allow`: NaN, and `null` in JSON, is a missing value, which the model takes and guards judge as such.
+    `refuse`: the request is invalid (400). Floats only; a text is missing where it is empty."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
-        if self.low > self.high:
+        if self.low is not None and self.high is not None and self.low > self.high:
             raise ValueError(f"low {self.low} is above high {self.high}")
+        return self
+
+
+class AbsoluteError(Strict):
+    """The expected absolute error of a regressor's answers."""
+
+    mean: Annotated[float, Field(gt=0)]
+    """The absolute error that answers may have on average, in the unit of `value`."""
+    clip: Annotated[float, Field(gt=0)]
+    """The most that a single error counts, in the same unit: an average of unbounded errors cannot be
+    certified. Above `mean`."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.clip <= self.mean:
+            raise ValueError(f"clip {self.clip} is not above mean {self.mean}")
         return self
 
 
@@ -215,6 +244,10 @@ class Policy(Strict):
     restart and a new calibration."""
     version: str = "1"
     """The model version in replies and URLs. A text: quote a number."""
+    task: Literal["classification", "regression", "opaque"] = "classification"
+    """What the models answer: `classification` a class (outputs `probabilities`, `logits` or `label`),
+    `regression` a number (`value`, maybe `lower` and `upper`), `opaque` any tensors, of which errors cannot be
+    counted: guards of the input, fallbacks and review without a form are what there is."""
     mode: Literal["enforce", "observe"] = "enforce"
     """`enforce`: guards and checks act. `observe`: they only measure and record, so every row gets the answer
     of the first rung that has one, and the promises of the certificate do not hold."""
@@ -230,18 +263,23 @@ class Policy(Strict):
     not only on average: those of each class that the primary predicts (`predicted_class`), or of each value
     of an input (`{input: NAME}`). Slices with too few held-out rows share one cut. While the primary is gone
     no class is predicted: one cut then holds for all rows. Without this field there is one cut."""
-    answered_error: Share
-    """The share of all answers that may be wrong while every model works, rungs without a check included.
-    Certified on held-out rows; where no rung has a check and the rows do not show it, nothing is promised."""
+    answered_error: Share | None = None
+    """The share of all answers that may be wrong while every model works, rungs without a check included. A
+    number is wrong where the true value lies outside `lower` to `upper`. Certified on held-out rows; where no
+    rung has a check and the rows do not show it, nothing is promised. Required but for `task: opaque`."""
+    absolute_error: AbsoluteError | None = None
+    """How far a regressor's answers may be off on average: `{mean: 3.0, clip: 30.0}`. Certified on held-out
+    rows over everything answered while every model works. Only for `task: regression`."""
     delta: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     """The probability, over the draw of the held-out rows, with which one promise of the certificate may be
     false: 0.05 is a confidence of 95 % in each. The certificate says what holds of all together."""
-    inputs: dict[str, Range] = {}
-    """The range of an input's values, by the input's name. A value outside is the caller's to correct: the
+    inputs: dict[str, InputPolicy] = {}
+    """What an input's values may be, by the input's name. A value outside is the caller's to correct: the
     request is invalid (400) and names it. Inputs without an entry take any finite value of their datatype."""
     labels: list[str] = []
-    """The names of the classes, in the order of the model's output: for the review console and for replies to
-    the `classification` parameter. As many as the exposed output has classes; empty: classes are numbers."""
+    """The names of the classes, in the order of the model's output: for the review console, for `y` of the
+    calibration rows where it is text, and for replies to the `classification` parameter. As many as the model
+    has classes; empty: the names that the model's file has, or numbers."""
     guards: list[GuardPolicy]
     """What judges a request before a model's answer may leave. A row gets the most severe verdict of all
     enforced guards, so their order changes no outcome; a refused row skips the guards behind."""
@@ -265,7 +303,10 @@ class Policy(Strict):
             "name": self.name,
             "false_alarm_budget": self.false_alarm_budget,
             "false_alarm_by": None if self.false_alarm_by is None else self.model_dump()["false_alarm_by"],
+            "task": self.task,
             "answered_error": self.answered_error,
+            "absolute_error": None if self.absolute_error is None else self.absolute_error.model_dump(),
+            "inputs": {name: one.model_dump(include={"shape", "missing"}) for name, one in self.inputs.items()},
             "delta": self.delta,
             "guards": [bound for g in self.guards if (bound := g.model_dump(exclude=set(g.unbound)))],
             "rungs": [
@@ -283,7 +324,7 @@ def _certified_model(model: ModelPolicy) -> dict[str, Any]:
     """The bound fields of a model. Not the address of an upstream, which may change."""
     match model:
         case OnnxPolicy():
-            return {"path": model.path}
+            return {"path": model.path, "names": model.names}
         case OipPolicy():
             return {"upstream": model.model_dump(include={"model", "version", "names", "encoder"})}
         case _:
@@ -313,10 +354,30 @@ def contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
                 UpstreamAddress.parse(rung.model.url)
             except ValueError as error:
                 yield ("rungs", i, "model", "url"), str(error)
+    yield from _task_contradictions(policy)
     spent_s = math.fsum(_budgets_s(policy))
     if spent_s > policy.deadline_s + 1e-9:
         what = f"{policy.deadline_s} s is less than the {spent_s:.3f} s that all budgets can take together"
         yield ("deadline_s",), what + "; a part that hangs would cost the answer"
+
+
+def _task_contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
+    """Promises and checks that the task cannot have, or lacks."""
+    if policy.task == "opaque" and policy.answered_error is not None:
+        yield ("answered_error",), "has no meaning with task: opaque, whose errors cannot be counted: leave it out"
+    if policy.task != "opaque" and policy.answered_error is None:
+        yield ("answered_error",), f"is missing: the share of wrong answers that task: {policy.task} may have"
+    if policy.task != "regression" and policy.absolute_error is not None:
+        yield ("absolute_error",), "is for task: regression alone: leave it out"
+    if policy.task != "classification" and policy.labels:
+        yield ("labels",), f"name classes, and task: {policy.task} has none: leave them out"
+    if policy.task != "classification" and policy.false_alarm_by == "predicted_class":
+        yield ("false_alarm_by",), f"no class is predicted with task: {policy.task}: leave it out"
+    for i, rung in enumerate(policy.rungs):
+        for j, check in enumerate(rung.checks):
+            if check.task != policy.task:
+                what = f"{check.kind} judges answers of task: {check.task}, and this is task: {policy.task}"
+                yield ("rungs", i, "checks", j, "kind"), what
 
 
 def _budgets_s(policy: Policy) -> Iterator[float]:

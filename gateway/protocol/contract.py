@@ -16,6 +16,7 @@ import numpy as np
 from fallbacks.oip.tensors import MAX_RANK, Array, Shape
 from gateway.core.errors import ArtifactError, Problem
 from gateway.protocol.problems import RequestProblems
+from gateway.protocol.targets import NoForm, Target
 
 _INTEGERS = {int}  # type(True) is bool
 MAX_BODY_BYTES = 8 * 1024 * 1024
@@ -41,7 +42,8 @@ _DATATYPES: dict[np.dtype[Any], str] = {
 class TensorSpec:
     """The form of one tensor: `shape[0]` is the row, None any length from 1 up, `low` and `high` inclusive.
 
-    `bf16` marks a float32 that travels as BF16, for which numpy has no dtype.
+    `bf16` marks a float32 that travels as BF16, for which numpy has no dtype. `missing`: NaN is data, a
+    missing value, which JSON writes as null; floats only. `utf8`: BYTES must be UTF-8 text.
     Raises:  ArtifactError for a form that the protocol cannot carry.
     """
 
@@ -51,6 +53,8 @@ class TensorSpec:
     low: float | None = None
     high: float | None = None
     bf16: bool = False
+    missing: bool = False
+    utf8: bool = False
     datatype: str = field(init=False, compare=False)
     bounds: tuple[Any, Any] | None = field(init=False, compare=False, repr=False)
 
@@ -58,6 +62,8 @@ class TensorSpec:
         datatype = "BF16" if self.bf16 else _DATATYPES.get(self.dtype, "")
         if not datatype or (self.bf16 and self.dtype != np.float32):
             raise ArtifactError([Problem(self.name, f"{self.dtype} has no datatype in the protocol")])
+        if self.missing and self.dtype.kind != "f":
+            raise ArtifactError([Problem(self.name, f"{datatype} has no NaN, so no value can be missing")])
         if not 1 <= len(self.shape) <= MAX_RANK or any(d is not None and d < 1 for d in self.shape):
             raise ArtifactError(
                 [Problem(self.name, f"{self.shape} is not a shape of 1 to {MAX_RANK} positive sizes")]
@@ -156,6 +162,7 @@ class Contract:
     outputs: the exposed ones only; body_limit_bytes: of the largest body that is read.
     labels: the names of the classes, for outputs whose last axis is so long.
     platform: of the first rung's model, ONNX_PLATFORM or UPSTREAM_PLATFORM.
+    target: what a person may answer for a row.
     bf16: the outputs that travel as BF16.
 
     Raises:  ArtifactError for names that repeat or are reserved, or no input or exposed output.
@@ -168,6 +175,7 @@ class Contract:
     version: str
     labels: tuple[str, ...] = ()
     platform: str = ONNX_PLATFORM
+    target: Target = NoForm()
     inputs_by_name: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
     outputs_by_name: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
     default_outputs: Mapping[bool, tuple[RequestedOutput, ...]] = field(init=False, compare=False, repr=False)

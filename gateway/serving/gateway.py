@@ -62,7 +62,13 @@ class LoadedDeployment:
         return self.artifacts.tag
 
     def tier(self, name: str) -> Tier:
-        """How much a caller of this tier may see; two digits where the policy does not name the tier."""
+        """How much a caller of this tier may see; two digits where the policy does not name the tier.
+
+        Tiers are of the scores of classes. A regressor's number and its interval are the answer itself, and a
+        rounded interval would not keep its promise; of opaque tensors nothing is known.
+        """
+        if self.policy.task != "classification":
+            return disclosure.Full()
         match self.policy.disclosure.get(name):
             case "full":
                 return disclosure.Full()
@@ -186,13 +192,12 @@ class Gateway:
     async def healthy(self) -> bool:
         """Whether one canary row is decided within the deadline. It charges no budget and opens no review."""
         loaded = self.loaded
-        primary = next(iter(loaded.artifacts.models.values()))
         on_canary = {guard.name for guard in loaded.policy.guards if guard.on_canary}
         guards = tuple(guard for guard in loaded.pipeline.guards if guard.name in on_canary)
         pipeline = replace(loaded.pipeline, guards=guards, review=NoReview())
         now_s = asyncio.get_running_loop().time()
         deadline_s = now_s + loaded.policy.deadline_s
-        canary = Batch(("canary",), ("canary",), primary.canary(1), (deadline_s,))
+        canary = Batch(("canary",), ("canary",), loaded.artifacts.kept.first(1), (deadline_s,))
         decisions: Sequence[Decision] = await pipeline.decide(canary)
         return len(decisions) == 1 and asyncio.get_running_loop().time() <= deadline_s
 

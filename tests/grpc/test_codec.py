@@ -34,6 +34,7 @@ from tests.support.wire_parts import (
 )
 
 ANY = (*DTYPES, "BF16")
+FLOATS = ("FP16", "FP32", "FP64", "BF16")
 STAMP = Stamp("m@1#0", "enforce", "d1")
 
 
@@ -69,6 +70,33 @@ def test_the_same_tensor_is_the_same_array_by_every_way_that_can_carry_it(
         assert same_bits(request.inputs[spec.name], array)
         assert not request.inputs[spec.name].flags.writeable
         assert request.rows == len(array)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "raw"), [("FP32", False), ("FP64", False), *((d, True) for d in FLOATS)]
+)
+def test_nan_is_a_missing_value_for_an_input_that_may_have_them_and_for_no_other(
+    datatype: str, raw: bool
+) -> None:
+    spec = spec_of(datatype, missing=True)
+    sent = np.array([[1, np.nan], [np.nan, np.nan]], spec.dtype)
+    got = parsed(grpc_request({spec: sent}, raw), contract_of(spec)).inputs["x"]
+    np.testing.assert_array_equal(got, sent)
+    with pytest.raises(InvalidRequest, match=f"row 0: not a finite {datatype}"):
+        parsed(grpc_request({spec: sent}, raw), contract_of(spec_of(datatype)))
+    sent[1, 1] = np.inf
+    with pytest.raises(InvalidRequest, match=f"row 1: not a finite {datatype}"):
+        parsed(grpc_request({spec: sent}, raw), contract_of(spec))
+
+
+@pytest.mark.parametrize(("raw", "field"), [(True, "raw"), (False, "contents.bytes_contents")])
+def test_bytes_that_are_no_text_are_named_where_every_model_needs_text(raw: bool, field: str) -> None:
+    spec, sent = spec_of("BYTES", (None,), utf8=True), np.array([b"ab", b"d\xe9j\xe0"], object)
+    with pytest.raises(InvalidRequest) as refused:
+        parsed(grpc_request({spec: sent}, raw), contract_of(spec))
+    assert [str(p) for p in refused.value.problems] == [f"inputs[0].{field}: row 1: not UTF-8 text"]
+    any_bytes = contract_of(spec_of("BYTES", (None,)))
+    assert parsed(grpc_request({spec: sent}, raw), any_bytes).inputs["x"].tolist() == sent.tolist()
 
 
 @given(sent=tensors(ANY), raw=st.booleans())

@@ -148,9 +148,11 @@ def test_python_objects_are_neither_written_nor_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Object arrays"):
         save(path, {"good": np.ones(1), "worse": np.array([object()])})
     assert load(path)["good"].tolist() == [0.0], "the file that was there is untouched"
-    np.savez(path, allow_pickle=True, evil=np.array([print]))
-    with pytest.raises(ValueError, match=r"a\.npz: not a readable \.npz of plain arrays"):
+    np.savez(path, allow_pickle=True, good=np.zeros(1), evil=np.array([print]))
+    with pytest.raises(ValueError, match=r"a\.npz: not a readable \.npz of plain arrays") as refused:
         load(path)
+    assert "(evil holds Python objects); save text with astype(str)" in str(refused.value)
+    assert "calibrate again" not in str(refused.value)
 
 
 @pytest.mark.parametrize("damage", ["garbage", "cut short", "flipped", "empty"])
@@ -167,5 +169,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
             "empty": b"",
         }[damage]
     )
-    with pytest.raises(ValueError, match=r"guards\.npz: not a readable"):
+    with pytest.raises(ValueError, match=r"guards\.npz: not a readable .*; calibrate again$"):
         load(path)
+    with pytest.raises(ValueError, match=r"guards\.npz: not a readable .*; save it anew$"):
+        load(path, "save it anew")

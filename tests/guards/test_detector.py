@@ -12,7 +12,7 @@ from guards.arrays import load, pack, save, unpack
 from guards.detector import as_matrix, check_fit_rows, unit_rows
 from guards.ood import KINDS, AnyDetector
 from guards.rows import Signals
-from tests.support.guard_world import K, far, row, world
+from tests.support.guard_world import K, far, part, row, world
 
 RAW = {"raw_tabular": "table"}
 FITTED: dict[str, AnyDetector] = {}
@@ -54,18 +54,14 @@ def test_one_finite_float64_a_row(kind: str, fitted: AnyDetector) -> None:
 
 
 def empty(kind: str) -> Signals:
-    s = good(kind, 2, 1)
-    assert s.h is not None
-    assert s.z is not None
-    return Signals(s.x[:0], s.h[:0], s.z[:0])
+    return part(good(kind, 2, 1), slice(0))
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.5, 1e-30, 1e18, -1e18])
 def test_finite_for_any_finite_signal(kind: str, fitted: AnyDetector, value: float) -> None:
     s = good(kind, 2, 3)
-    assert s.h is not None
-    assert s.z is not None
-    flat = Signals(np.full_like(s.x, value), np.full_like(s.h, value), np.full_like(s.z, value))
+    x, t, h, z = (None if one is None else np.full_like(one, value) for one in (s.x, s.t, s.h, s.z))
+    flat = Signals(x, t=t, h=h, z=z)
     assert np.isfinite(fitted.score(flat)).all()
 
 
@@ -78,7 +74,7 @@ def test_a_batch_of_n_equals_n_batches_of_one(kind: str, fitted: AnyDetector) ->
 def test_scoring_does_not_change_the_signals(kind: str, fitted: AnyDetector) -> None:
     s, again = good(kind, 3, 5), good(kind, 3, 5)
     fitted.score(s)
-    for name in ("x", "h", "z"):
+    for name in ("x", "t", "h", "z"):
         np.testing.assert_array_equal(getattr(s, name), getattr(again, name))
 
 
@@ -111,20 +107,19 @@ def test_nothing_fitted_can_be_changed(kind: str, fitted: AnyDetector) -> None:
 
 def test_another_width_is_refused_by_name(kind: str, fitted: AnyDetector) -> None:
     s = good(kind, 2, 4)
-    assert s.h is not None
-    assert s.z is not None
-    wide = Signals(
-        np.concatenate([s.x, s.x], -1), np.concatenate([s.h, s.h], 1), np.concatenate([s.z, s.z], 1)
-    )
+    signals = (s.x, s.t, s.h, s.z)
+    x, t, h, z = (None if one is None else np.concatenate([one, one], -1) for one in signals)
+    wide = Signals(x, t=t, h=h, z=z)
     with pytest.raises(ValueError, match=rf"^{kind}: .* has shape .* expected"):
         fitted.score(wide)
     with pytest.raises(ValueError, match=rf"^{kind}: "):
-        fitted.score(Signals(s.x[0], s.h[0], s.z[0]))
+        x, t, h, z = (None if one is None else one[0] for one in signals)
+        fitted.score(Signals(x, t=t, h=h, z=z))
 
 
 def test_without_the_models_answer_only_input_detectors_score(kind: str, fitted: AnyDetector) -> None:
     s = good(kind, 2, 4)
-    alone = Signals(s.x)
+    alone = Signals(s.x, t=s.t)
     if fitted.needs_features:
         with pytest.raises(ValueError, match=rf"^{kind}: needs (features|logits)"):
             fitted.score(alone)
@@ -148,10 +143,9 @@ def test_too_few_rows_or_none_are_refused(kind: str) -> None:
 
 def test_nan_in_the_rows_to_fit_on_is_refused_where_it_is_not_a_missing_value(kind: str) -> None:
     s, y = world(1, 400, RAW.get(kind, "image"))
-    assert s.h is not None
-    assert s.z is not None
-    for a in (s.h, s.z, *([] if kind == "raw_tabular" else [s.x])):
-        a[3] = np.nan
+    for a in (s.x, s.t, s.h, s.z):
+        if a is not None:
+            a[3] = np.nan
     if kind == "raw_tabular":
         assert np.isfinite(KINDS[kind].fit(s, y, seed=0).score(s)).all()
     else:

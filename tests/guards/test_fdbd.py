@@ -15,7 +15,7 @@ Y = RNG.integers(0, 5, 200)
 
 
 def signals(h: F8) -> Signals:
-    return Signals(h.astype(np.float32), h.astype(np.float32), (h @ W.T + B).astype(np.float32))
+    return Signals(None, h=h.astype(np.float32), z=(h @ W.T + B).astype(np.float32))
 
 
 def naive(h: F8, mu: F8) -> F8:
@@ -39,9 +39,9 @@ def test_a_row_on_a_boundary_of_two_classes_is_more_suspicious_than_one_deep_ins
     h = RNG.standard_normal((200, 8)) + 2
     fitted = Fdbd.fit(signals(h), Y, seed=0)
     inside = Signals(
-        np.zeros((2, 1), np.float32),
-        np.full((2, 8), 5, np.float32),
-        np.array([[9, 0, 0, 0, 0], [1, 1, 0, 0, 0]], np.float32),
+        None,
+        h=np.full((2, 8), 5, np.float32),
+        z=np.array([[9, 0, 0, 0, 0], [1, 1, 0, 0, 0]], np.float32),
     )
     deep, edge = fitted.score(inside)
     assert deep < edge < 0
@@ -68,7 +68,7 @@ def test_a_row_at_the_mean_feature_is_finite_and_unsuspicious() -> None:
     h = RNG.standard_normal((200, 8)) + 2
     fitted = Fdbd.fit(signals(h), Y, seed=0)
     mean = fitted.mu[None].astype(np.float32)
-    centre = Signals(mean, mean, W[:, :1].T.astype(np.float32))
+    centre = Signals(None, h=mean, z=W[:, :1].T.astype(np.float32))
     assert np.isfinite(fitted.score(centre)).all()
     assert fitted.score(centre)[0] < -1e3
 
@@ -77,7 +77,7 @@ def test_two_classes_with_the_same_head_row_leave_the_others_their_distances() -
     h = RNG.standard_normal((200, 8)) + 2
     z = (h @ W.T + B).astype(np.float32)
     z[:, 4] = z[:, 3]
-    twin = Signals(h.astype(np.float32), h.astype(np.float32), z)
+    twin = Signals(None, h=h.astype(np.float32), z=z)
     fitted = Fdbd.fit(twin, Y, seed=0)
     assert np.isfinite(fitted.score(twin)).all()
     assert fitted.weights[3, 4] == 0
@@ -87,18 +87,19 @@ def test_two_classes_with_the_same_head_row_leave_the_others_their_distances() -
 def test_features_that_are_not_the_layer_before_the_head_are_refused() -> None:
     h = RNG.standard_normal((200, 8)) + 2
     good = signals(h)
+    assert good.h is not None
     assert good.z is not None
     with pytest.raises(ValueError, match="fdbd: logits are not affine in the features"):
-        Fdbd.fit(Signals(good.x, good.h, np.maximum(good.z, 0)), Y, seed=0)
+        Fdbd.fit(Signals(None, h=good.h, z=np.maximum(good.z, 0)), Y, seed=0)
     with pytest.raises(ValueError, match=r"not affine .* left over"):
-        Fdbd.fit(Signals(good.x, np.tanh(good.x), good.z), Y, seed=0)
+        Fdbd.fit(Signals(None, h=np.tanh(good.h), z=good.z), Y, seed=0)
 
 
 def test_half_precision_features_are_still_the_layer_before_the_head() -> None:
     good = signals(RNG.standard_normal((200, 8)) + 2)
     assert good.h is not None
     coarse = good.h.astype(np.float16).astype(np.float32)
-    assert np.isfinite(Fdbd.fit(Signals(good.x, coarse, good.z), Y, seed=0).score(good)).all()
+    assert np.isfinite(Fdbd.fit(Signals(None, h=coarse, z=good.z), Y, seed=0).score(good)).all()
 
 
 def test_needs_more_rows_than_it_could_fit_by_chance() -> None:
@@ -114,6 +115,6 @@ def test_rows_of_features_and_logits_must_match() -> None:
     fitted = Fdbd.fit(s, y, seed=0)
     assert s.z is not None
     with pytest.raises(ValueError, match="200 rows of features but 1 of logits"):
-        fitted.score(Signals(s.x, s.h, s.z[:1]))
+        fitted.score(Signals(None, h=s.h, z=s.z[:1]))
     with pytest.raises(ValueError, match=r"logits have shape \[1, 4\], expected \[200"):
-        Fdbd.fit(Signals(s.x, s.h, s.z[:1]), y, seed=0)
+        Fdbd.fit(Signals(None, h=s.h, z=s.z[:1]), y, seed=0)

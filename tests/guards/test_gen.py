@@ -12,7 +12,7 @@ from guards.rows import F8, Signals
 
 
 def score(z: F8) -> F8:
-    signals = Signals(np.zeros((len(z), 1), np.float32), None, z.astype(np.float32))
+    signals = Signals(None, z=z.astype(np.float32))
     return Gen(z.shape[1]).score(signals)
 
 
@@ -59,6 +59,6 @@ def test_is_largest_for_the_uniform_answer_and_ignores_a_shift() -> None:
 
 
 def test_one_class_is_refused() -> None:
-    signals = Signals(np.zeros((3, 1), np.float32), None, np.zeros((3, 1), np.float32))
+    signals = Signals(None, z=np.zeros((3, 1), np.float32))
     with pytest.raises(ValueError, match="gen: needs two or more classes"):
         Gen.fit(signals, np.zeros(3, np.int64), seed=0)

@@ -11,7 +11,7 @@ from tests.support.guard_world import D, K, world
 
 
 def only(h: F8) -> Signals:
-    return Signals(h.astype(np.float32), h.astype(np.float32))
+    return Signals(None, h=h.astype(np.float32))
 
 
 def features(seed: int, n: int) -> F8:

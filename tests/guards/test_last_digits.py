@@ -17,7 +17,7 @@ from guards.ood import Ood
 from guards.order_statistic import certified_cut
 from guards.raw_tabular import RawTabular
 from guards.rows import F8, Signals
-from tests.support.guard_world import features, logits
+from tests.support.guard_world import features, known, logits, part
 
 I8 = NDArray[np.int64]
 F4 = NDArray[np.float32]
@@ -106,19 +106,19 @@ Draw = Callable[[np.random.Generator], tuple[F8, I8]]
 def answered(draw: Draw, seed: int) -> tuple[Signals, I8]:
     h, y = draw(np.random.default_rng(seed))
     h4 = h.astype(np.float32)
-    return Signals(h4, h4, logits(h4 / np.float32(max(1.0, h.max() / 4)), K)), y
+    return Signals(None, t=h4, h=h4, z=logits(h4 / np.float32(max(1.0, h.max() / 4)), K)), y
 
 
 def off(array: F4, rng: np.random.Generator) -> F4:
     return np.asarray(array * (1 + 1e-7 * rng.uniform(-1, 1, array.shape)), np.float32)
 
 
-def rows_of(s: Signals, at: slice) -> Signals:
-    return Signals(s.x[at], None if s.h is None else s.h[at], None if s.z is None else s.z[at])
+def count(s: Signals) -> int:
+    return next(len(one) for one in (s.x, s.t, s.h) if one is not None)
 
 
 def in_batches(ood: Ood, s: Signals, size: int) -> F8:
-    return np.concatenate([ood.score(rows_of(s, slice(at, at + size))) for at in range(0, len(s.x), size)])
+    return np.concatenate([ood.score(part(s, slice(at, at + size))) for at in range(0, count(s), size)])
 
 
 def assert_same_to_a_hundredth(ood: Ood, s: Signals, noisy: Signals) -> None:
@@ -138,9 +138,9 @@ def test_float32_noise_of_the_model_moves_no_rarity(draw: Draw, kinds: tuple[str
         return
     fit, tail, fresh = (answered(draw, seed) for seed in (0, 1, 2))
     ood = Ood.fit(kinds, *fit, tail[0], 0)
-    s, rng = rows_of(fresh[0], slice(0, 512)), np.random.default_rng(9)
+    s, rng = part(fresh[0], slice(0, 512)), np.random.default_rng(9)
     assert s.h is not None and s.z is not None
-    noisy = Signals(s.x, off(s.h, rng), off(s.z, rng))
+    noisy = Signals(None, t=s.t, h=off(s.h, rng), z=off(s.z, rng))
     assert_same_to_a_hundredth(ood, s, noisy)
     for budget in (0.02, 0.1, 0.3):
         cut = certified_cut(ood.score(s), budget, 0.05).value
@@ -154,12 +154,12 @@ def test_rows_on_a_decision_boundary_keep_their_rarity_whichever_class_the_noise
 
     def drawn(seed: int) -> Signals:
         h = corners[np.random.default_rng(seed).integers(0, 3, N)]
-        return Signals(h, h, h @ head)
+        return Signals(None, h=h, z=h @ head)
 
     ood = Ood.fit(("fdbd",), drawn(0), np.zeros(N, np.int64), drawn(1), 0)
-    s, rng = rows_of(drawn(2), slice(0, 512)), np.random.default_rng(9)
+    s, rng = part(drawn(2), slice(0, 512)), np.random.default_rng(9)
     assert s.h is not None and s.z is not None
-    assert_same_to_a_hundredth(ood, s, Signals(s.x, off(s.h, rng), off(s.z, rng)))
+    assert_same_to_a_hundredth(ood, s, Signals(None, t=s.t, h=off(s.h, rng), z=off(s.z, rng)))
 
 
 def images_of(draw: Draw, seed: int) -> tuple[Signals, I8]:
@@ -172,8 +172,8 @@ def images_of(draw: Draw, seed: int) -> tuple[Signals, I8]:
 @pytest.mark.parametrize("draw", TABLES)
 def test_table_rows_keep_their_rarity_in_every_batch(draw: Draw) -> None:
     fit, tail, fresh = (answered(draw, seed) for seed in (0, 1, 2))
-    ood = Ood.fit(("raw",), Signals(fit[0].x), fit[1], Signals(tail[0].x), 0)
-    s = Signals(fresh[0].x[:512])
+    ood = Ood.fit(("raw",), Signals(None, t=fit[0].t), fit[1], Signals(None, t=tail[0].t), 0)
+    s = part(Signals(None, t=fresh[0].t), slice(0, 512))
     assert_same_to_a_hundredth(ood, s, s)
 
 
@@ -183,10 +183,10 @@ def test_a_table_that_is_exact_but_for_rounding_keeps_its_sub_scores_at_the_edge
 ) -> None:
     """Rows at the edge of a range are left out: past it begins what fit has not seen."""
     fit, fresh = answered(draw, 0), answered(draw, 2)
-    raw = RawTabular.fit(Signals(fit[0].x), fit[1], seed=0)
-    noisy = off(fresh[0].x, np.random.default_rng(9))
+    raw = RawTabular.fit(Signals(None, t=fit[0].t), fit[1], seed=0)
+    noisy = off(known(fresh[0].t), np.random.default_rng(9))
     inside = raw.columns.violations(noisy.astype(np.float64))[0] == 0
-    one, other = raw.score(Signals(fresh[0].x)), raw.score(Signals(noisy))
+    one, other = raw.score(Signals(None, t=fresh[0].t)), raw.score(Signals(None, t=noisy))
     assert (np.abs(one - other) <= 0.01 * np.maximum(one, 1))[inside].all()
 
 
@@ -199,5 +199,5 @@ def test_pictures_keep_their_rarity_in_every_batch_and_under_noise(kind: str, dr
         return
     fit, tail, fresh = (images_of(draw, seed) for seed in (0, 1, 2))
     ood = Ood.fit((kind,), *fit, tail[0], 0)
-    s = Signals(fresh[0].x[:512])
-    assert_same_to_a_hundredth(ood, s, Signals(off(s.x, np.random.default_rng(9))))
+    s = part(fresh[0], slice(0, 512))
+    assert_same_to_a_hundredth(ood, s, Signals(off(known(s.x), np.random.default_rng(9))))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from guards.arrays import load, pack, save, unpack
-from guards.ood import KINDS, Ood, detector
+from guards.ood import KINDS, Ood, detectors
 from guards.raw_image import RawImage
 from guards.raw_tabular import RawTabular
 from guards.rows import Signals
@@ -34,8 +34,8 @@ def test_far_rows_are_rarer_than_one_in_a_thousand() -> None:
 
 def test_one_detector_that_objects_is_enough() -> None:
     good, odd = world(4, 50)[0], far(50)
-    only_input = Signals(odd.x, good.h, good.z)
-    only_features = Signals(good.x, odd.h, good.z)
+    only_input = Signals(odd.x, h=good.h, z=good.z)
+    only_features = Signals(good.x, h=odd.h, z=good.z)
     for s in (only_input, only_features):
         assert (OOD.score(s) > 5).mean() > 0.9
     assert np.median(OOD.score(good)) < 2
@@ -71,17 +71,36 @@ def test_the_same_seed_gives_the_same_file_another_seed_another(tmp_path: Path) 
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_raw_is_the_detector_for_the_inputs_rank() -> None:
-    assert detector("raw", 4) is RawImage
-    assert detector("raw", 2) is RawTabular
-    with pytest.raises(ValueError, match="raw: no input-only detector for an input of rank 3"):
-        detector("raw", 3)
+def test_raw_is_a_detector_for_the_picture_and_one_for_the_table() -> None:
+    x, t = FIT.x, world(1, 400, "table")[0].t
+    assert detectors("raw", Signals(x)) == (RawImage,)
+    assert detectors("raw", Signals(None, t=t)) == (RawTabular,)
+    assert detectors("raw", Signals(x, t=t)) == (RawImage, RawTabular)
+    with pytest.raises(ValueError, match="raw: the model has no picture and no table of inputs"):
+        detectors("raw", Signals(None, h=FIT.h))
+
+
+def test_raw_of_a_picture_beside_a_table_hears_what_is_odd_in_either() -> None:
+    def both(seed: int, n: int) -> Signals:
+        return Signals(world(seed, n)[0].x, t=world(seed, n, "table")[0].t)
+
+    ood = Ood.fit(("raw",), both(1, 400), Y, both(2, 800), 0)
+    good = both(4, 50)
+    assert np.median(ood.score(good)) < 2
+    assert (ood.score(Signals(far(50).x, t=good.t)) > 5).mean() > 0.9
+    assert (ood.score(Signals(good.x, t=far(50, "table").t)) > 5).mean() > 0.9
+
+
+@pytest.mark.parametrize("kind", ["noise", "raw_image", "raw_tabular"])
+def test_a_detector_of_an_input_that_the_model_has_not_says_so(kind: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{kind}: needs a (picture input|table of inputs), and the model"):
+        Ood.fit((kind,), Signals(None, h=FIT.h), Y, TAIL, 0)
 
 
 def test_an_unknown_kind_gets_a_suggestion() -> None:
     with pytest.raises(ValueError, match="'residuals': no such detector; did you mean 'residual'"):
         Ood.fit(("residuals",), FIT, Y, TAIL, 0)
-    assert {detector(kind, 4) for kind in KINDS} == set(KINDS.values())
+    assert {one for kind in KINDS for one in detectors(kind, FIT)} == set(KINDS.values())
 
 
 @pytest.mark.parametrize("kinds", [(), ("rmd", "rmd"), ("raw", "raw_image")])

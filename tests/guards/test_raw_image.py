@@ -7,11 +7,12 @@ import pytest
 
 from guards.raw_image import Pooled, RawImage, _pooling_matrix, _statistics
 from guards.rows import F8, Signals
-from tests.support.guard_world import SIDE, world
+from tests.support.guard_world import SIDE, known, world
 
 S, Y = world(1, 600)
 FITTED = RawImage.fit(S, Y, seed=0)
-GOOD = world(2, 400)[0].x.astype(np.float64)
+X = known(S.x)
+GOOD = known(world(2, 400)[0].x).astype(np.float64)
 USUAL = float(np.quantile(FITTED.score(Signals(GOOD.astype(np.float32))), 0.99))
 
 
@@ -61,7 +62,7 @@ def test_statistics_of_pictures_that_one_can_count() -> None:
 
 
 def test_good_pictures_pass_as_often_as_they_should() -> None:
-    assert flagged(world(3, 400)[0].x.astype(np.float64)) < 0.03
+    assert flagged(known(world(3, 400)[0].x).astype(np.float64)) < 0.03
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_saturation_is_judged_on_both_sides() -> None:
 
 
 def test_a_first_saturated_pixel_is_odd_but_no_end_of_the_world() -> None:
-    soft = np.clip(S.x, 0.1, 0.7).astype(np.float32) + np.linspace(0, 1e-2, 144).reshape(12, 12).astype(
+    soft = np.clip(X, 0.1, 0.7).astype(np.float32) + np.linspace(0, 1e-2, 144).reshape(12, 12).astype(
         np.float32
     )
     soft[0, 0, 0, :2] = 0, 1  # the range; no other row reaches it
@@ -114,8 +115,8 @@ def test_a_first_saturated_pixel_is_odd_but_no_end_of_the_world() -> None:
 
 
 def test_any_range_will_do_if_it_is_the_same_in_fit() -> None:
-    wide = RawImage.fit(Signals(S.x * 4 - 2), Y, seed=0)
-    np.testing.assert_allclose(wide.score(Signals(S.x * 4 - 2)), FITTED.score(S), rtol=1e-3, atol=1e-3)
+    wide = RawImage.fit(Signals(X * 4 - 2), Y, seed=0)
+    np.testing.assert_allclose(wide.score(Signals(X * 4 - 2)), FITTED.score(S), rtol=1e-3, atol=1e-3)
 
 
 def test_what_is_no_picture_or_does_not_vary_is_refused() -> None:
@@ -125,7 +126,7 @@ def test_what_is_no_picture_or_does_not_vary_is_refused() -> None:
     ):
         RawImage.fit(flat, np.zeros(100, np.int64), seed=0)
     with pytest.raises(ValueError, match="h >= 2"):
-        RawImage.fit(Signals(S.x[:, :, :1]), Y, seed=0)
+        RawImage.fit(Signals(X[:, :, :1]), Y, seed=0)
     for shade in (0.0, 0.1):
         with pytest.raises(ValueError, match="all alike"):
             RawImage.fit(Signals(np.full((100, 1, 9, 9), shade, np.float32)), np.zeros(100, np.int64), seed=0)
@@ -133,8 +134,8 @@ def test_what_is_no_picture_or_does_not_vary_is_refused() -> None:
     with pytest.raises(ValueError, match="all alike"):
         RawImage.fit(Signals((0.1 * rounding).astype(np.float32)), np.zeros(100, np.int64), seed=0)
     with pytest.raises(ValueError, match="79 rows to fit on, needs at least 80"):
-        RawImage.fit(Signals(S.x[:79]), Y[:79], seed=0)
+        RawImage.fit(Signals(X[:79]), Y[:79], seed=0)
     with pytest.raises(
         ValueError, match=r"raw_image: x has shape \[2, 1, 12, 11\], expected \['n', 1, 12, 12\]"
     ):
-        FITTED.score(Signals(S.x[:2, :, :, 1:]))
+        FITTED.score(Signals(X[:2, :, :, 1:]))

@@ -7,16 +7,17 @@ import pytest
 
 from guards.raw_tabular import Columns, RawTabular
 from guards.rows import F8, Signals
-from tests.support.guard_world import world
+from tests.support.guard_world import known, world
 
 S, Y = world(1, 600, "table")
 FITTED = RawTabular.fit(S, Y, seed=0)
-GOOD = world(2, 400, "table")[0].x
-USUAL = float(np.quantile(FITTED.score(Signals(GOOD)), 0.99))
+T = known(S.t)
+GOOD = known(world(2, 400, "table")[0].t)
+USUAL = float(np.quantile(FITTED.score(Signals(None, t=GOOD)), 0.99))
 
 
 def score(x: F8) -> F8:
-    return FITTED.score(Signals(x.astype(np.float32)))
+    return FITTED.score(Signals(None, t=x.astype(np.float32)))
 
 
 def changed(column: int, value: float) -> F8:
@@ -26,7 +27,7 @@ def changed(column: int, value: float) -> F8:
 
 
 def test_good_rows_pass_as_often_as_they_should() -> None:
-    assert (score(world(3, 400, "table")[0].x.astype(np.float64)) > USUAL).mean() < 0.03
+    assert (score(known(world(3, 400, "table")[0].t).astype(np.float64)) > USUAL).mean() < 0.03
 
 
 @pytest.mark.parametrize(
@@ -59,15 +60,15 @@ def test_a_row_of_nothing_but_gaps_is_finite_and_the_oddest() -> None:
 
 
 def test_gaps_that_were_common_in_fit_cost_little_rare_ones_much() -> None:
-    x = S.x.copy()
+    x = T.copy()
     rng = np.random.default_rng(0)
     x[rng.uniform(size=600) < 0.4, 2] = np.nan
-    fitted = RawTabular.fit(Signals(x), Y, seed=0)
+    fitted = RawTabular.fit(Signals(None, t=x), Y, seed=0)
     common, rare = GOOD.copy(), GOOD.copy()
     common[:, 2], rare[:, 0] = np.nan, np.nan
-    usual = np.quantile(fitted.score(Signals(GOOD)), 0.99)
-    assert (fitted.score(Signals(common)) > usual).mean() < 0.1
-    assert (fitted.score(Signals(rare)) > usual).mean() > 0.9
+    usual = np.quantile(fitted.score(Signals(None, t=GOOD)), 0.99)
+    assert (fitted.score(Signals(None, t=common)) > usual).mean() < 0.1
+    assert (fitted.score(Signals(None, t=rare)) > usual).mean() > 0.9
 
 
 def test_columns_of_a_table_that_one_can_count() -> None:
@@ -101,23 +102,25 @@ def test_numbers_too_large_for_a_float32_fraction_are_not_called_whole() -> None
 def test_what_is_no_table_or_does_not_vary_is_refused() -> None:
     y = np.zeros(100, np.int64)
     with pytest.raises(
-        ValueError, match=r"raw_tabular: x has shape \[100, 1, 2, 2\], expected \[n, f >= 1\]"
+        ValueError, match=r"raw_tabular: t has shape \[100, 1, 2, 2\], expected \[n, f >= 1\]"
     ):
-        RawTabular.fit(Signals(np.zeros((100, 1, 2, 2), np.float32)), y, seed=0)
+        RawTabular.fit(Signals(None, t=np.zeros((100, 1, 2, 2), np.float32)), y, seed=0)
     with pytest.raises(ValueError, match=r"expected \[n, f >= 1\]"):
-        RawTabular.fit(Signals(np.zeros((100, 0), np.float32)), y, seed=0)
+        RawTabular.fit(Signals(None, t=np.zeros((100, 0), np.float32)), y, seed=0)
     with pytest.raises(ValueError, match="all alike"):
-        RawTabular.fit(Signals(np.ones((100, 3), np.float32)), y, seed=0)
+        RawTabular.fit(Signals(None, t=np.ones((100, 3), np.float32)), y, seed=0)
     with pytest.raises(ValueError, match="79 rows to fit on, needs at least 80"):
-        RawTabular.fit(Signals(S.x[:79]), Y[:79], seed=0)
+        RawTabular.fit(Signals(None, t=T[:79]), Y[:79], seed=0)
 
 
 def test_a_constant_column_that_changes_raises_the_score() -> None:
-    x = np.concatenate([S.x, np.full((600, 1), 3.5, np.float32)], 1)
-    fitted = RawTabular.fit(Signals(x), Y, seed=0)
+    x = np.concatenate([T, np.full((600, 1), 3.5, np.float32)], 1)
+    fitted = RawTabular.fit(Signals(None, t=x), Y, seed=0)
     squeezed_score = x.copy()
     squeezed_score[:, 6] = 4.5
-    assert fitted.score(Signals(squeezed_score)).min() > np.quantile(fitted.score(Signals(x)), 0.99)
+    assert fitted.score(Signals(None, t=squeezed_score)).min() > np.quantile(
+        fitted.score(Signals(None, t=x)), 0.99
+    )
 
 
 def test_a_constant_column_is_constant_whatever_the_rounding_of_its_mean() -> None:
@@ -138,8 +141,10 @@ def test_a_column_that_varies_by_one_rounding_has_no_smaller_scale_than_float32_
 
 
 def test_a_constant_column_beside_others_changes_no_score() -> None:
-    x = np.concatenate([S.x, np.full((600, 1), 0.1, np.float32)], 1)
+    x = np.concatenate([T, np.full((600, 1), 0.1, np.float32)], 1)
     wider = np.concatenate([GOOD, np.full((len(GOOD), 1), 0.1, np.float32)], 1)
     np.testing.assert_allclose(
-        RawTabular.fit(Signals(x), Y, seed=0).score(Signals(wider)), FITTED.score(Signals(GOOD)), rtol=1e-6
+        RawTabular.fit(Signals(None, t=x), Y, seed=0).score(Signals(None, t=wider)),
+        FITTED.score(Signals(None, t=GOOD)),
+        rtol=1e-6,
     )

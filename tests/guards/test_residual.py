@@ -12,7 +12,7 @@ RNG = np.random.default_rng(0)
 
 
 def only(h: F8) -> Signals:
-    return Signals(h.astype(np.float32), h.astype(np.float32))
+    return Signals(None, h=h.astype(np.float32))
 
 
 def fit(h: F8) -> Residual:
@@ -54,7 +54,7 @@ def test_rises_from_its_rounding_threshold_without_a_jump() -> None:
     fitted = fit(plane)
     heights = np.linspace(0, 3e-3, 301)  # the threshold is 3.7e-4
     h = np.stack([np.full(301, 100.0), np.full(301, 200.0), fitted.mu[2] + heights], 1)
-    scores = fitted.score(Signals(plane.astype(np.float32), h))
+    scores = fitted.score(Signals(None, h=h))
     assert scores[:30].max() == 0.0
     assert np.diff(scores).min() >= 0
     assert np.diff(scores).max() <= 2.1e-5

@@ -30,7 +30,7 @@ def features(s: Signals) -> F8:
 
 
 def only(h: F8) -> Signals:
-    return Signals(h.astype(np.float32), h.astype(np.float32))
+    return Signals(None, h=h.astype(np.float32))
 
 
 def test_equals_the_difference_of_two_full_mahalanobis_distances() -> None:

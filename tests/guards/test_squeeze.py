@@ -16,7 +16,7 @@ from guards.rmd import Rmd
 from guards.rows import F8, Signals, Tensors
 from guards.squeeze import Squeeze, SqueezeGuard
 from guards.squeezers import answer_change, variants
-from tests.support.guard_world import FakeBatch, K, far, features, logits, softmax, world
+from tests.support.guard_world import FakeBatch, K, far, features, known, logits, softmax, world
 
 RNG = np.random.default_rng(0)
 FIT, Y = world(1, 400)
@@ -52,7 +52,7 @@ def test_a_tenth_of_good_rows_is_triggered_and_they_are_the_oddest() -> None:
     hit = SQUEEZE.to_squeeze(h)
     assert hit.mean() == pytest.approx(0.1, abs=0.03)
     assert FIT.h is not None
-    oddness = Rmd.fit(FIT, Y, seed=0).score(Signals(h, h))
+    oddness = Rmd.fit(FIT, Y, seed=0).score(Signals(None, h=h))
     assert oddness[hit].min() >= oddness[~hit].max()
 
 
@@ -150,9 +150,7 @@ def scripted(inputs: Tensors) -> Tensors:
 async def first_pass(rows: FakeBatch) -> F8:
     """The three columns that the guard reads, straight from the formula."""
     answer = await rows.forward("primary")
-    return np.stack(
-        SQUEEZE.first_pass(Signals(rows.inputs["image"], answer["features"], answer["probabilities"])), 1
-    )
+    return np.stack(SQUEEZE.first_pass(Signals(None, h=answer["features"], z=answer["probabilities"])), 1)
 
 
 def batch(n: int) -> FakeBatch:
@@ -160,8 +158,8 @@ def batch(n: int) -> FakeBatch:
     odd = far(n - n // 2).h
     assert odd is not None
     h = np.concatenate([features(RNG, np.zeros(n // 2, np.int64)), odd])
-    answer = {"features": h, "probabilities": scripted({"image": s.x})["probabilities"]}
-    return FakeBatch({"image": s.x, "age": np.arange(n)}, answer, scripted)
+    answer = {"features": h, "probabilities": scripted({"image": known(s.x)})["probabilities"]}
+    return FakeBatch({"image": known(s.x), "age": np.arange(n)}, answer, scripted)
 
 
 def test_the_guard_squeezes_all_triggered_rows_in_one_call_and_no_others() -> None:

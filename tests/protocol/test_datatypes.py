@@ -264,23 +264,20 @@ def test_any_text_is_returned_unchanged(folders: Folders) -> None:
 BROKEN = (b"\xff", b"\xc3", b"\xed\xa0\x80", b"ab\xe2\x82", b"\xc0\x80")
 
 
-def test_bytes_that_are_no_text_are_deferred_alone_and_cost_the_model_nothing(folders: Folders) -> None:
+def test_bytes_that_are_no_text_are_named_to_their_caller_and_cost_the_model_nothing(
+    folders: Folders,
+) -> None:
     async def main() -> None:
         async with typed(folders["BYTES"]) as to:
-            for broken in BROKEN:
+            before = (await to.review.store.counts()).by_state
+            for broken in BROKEN * 3:
                 x = texts(b"no", broken, b"no").reshape(3, 1)
                 outputs = asked("y", "fs_row_outcome", binary_data=True)
-                found = tensors_of(await to.ask({"x": Sent("BYTES", x, True)}, outputs=outputs))
-                assert found["fs_row_outcome"].tolist() == [b"served", b"deferred", b"served"]
-                assert found["y"][:, 0].tolist() == [b"no", b"", b"no"]
-            cases = [await deferred(to, Sent("BYTES", texts(bad).reshape(1, 1), True)) for bad in BROKEN * 3]
+                reply = await to.ask({"x": Sent("BYTES", x, True)}, outputs=outputs)
+                assert (reply.status, reply.parameters["fs_reason"]) == (400, "invalid")
+                assert reply.json["error"] == "inputs[0].data: row 1: not UTF-8 text"
+            assert (await to.review.store.counts()).by_state == before
             assert to.gateway.loaded.breakers["primary"].state is BreakerState.CLOSED
-            for case, bad in zip(cases, BROKEN * 3, strict=True):
-                kept = decode(await to.review.store.payload(case) or b"")["x"]
-                assert kept.tolist() == [[bad]]
-            page = await to.page(f"/review/{cases[0]}")
-            assert "\\xff" in page
-            assert "not UTF-8 text" in page
             good = await to.ask({"x": Sent("BYTES", texts(b"no").reshape(1, 1), True)})
             assert (good.parameters["fs_outcome"], good.parameters["fs_served_by"]) == ("served", "primary")
 

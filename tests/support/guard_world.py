@@ -58,26 +58,35 @@ def world(seed: int, n: int, raw: str = "image") -> tuple[Signals, I8]:
     rng = np.random.default_rng(seed)
     y = rng.integers(0, K, n)
     h = features(rng, y)
-    x = pictures(rng, y) if raw == "image" else table(rng, y)
-    return Signals(x, h, logits(h)), y
+    x, t = (pictures(rng, y), None) if raw == "image" else (None, table(rng, y))
+    return Signals(x, t=t, h=h, z=logits(h)), y
 
 
 def far(n: int, raw: str = "image") -> Signals:
     """n rows that no sane detector calls good: noise for x, features never seen together."""
     rng = np.random.default_rng(7)
     h = (6.0 * rng.uniform(size=(n, D)) * (rng.uniform(size=(n, D)) < 0.3) + 0.2).astype(np.float32)
+    z = np.zeros((n, K), np.float32)
     if raw == "image":
-        x = rng.uniform(size=(n, 1, SIDE, SIDE)).astype(np.float32)
-    else:
-        x = (30 * rng.standard_normal((n, 6))).astype(np.float32)
-    return Signals(x, h, np.zeros((n, K), np.float32))
+        return Signals(rng.uniform(size=(n, 1, SIDE, SIDE)).astype(np.float32), h=h, z=z)
+    return Signals(None, t=(30 * rng.standard_normal((n, 6))).astype(np.float32), h=h, z=z)
+
+
+def known(array: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """A signal that is there."""
+    assert array is not None
+    return array
+
+
+def part(s: Signals, rows: slice) -> Signals:
+    """Some of the rows."""
+    x, t, h, z = (None if one is None else one[rows] for one in (s.x, s.t, s.h, s.z))
+    return Signals(x, t=t, h=h, z=z)
 
 
 def row(s: Signals, i: int) -> Signals:
     """Row i as a batch of one."""
-    return Signals(
-        s.x[i : i + 1], None if s.h is None else s.h[i : i + 1], None if s.z is None else s.z[i : i + 1]
-    )
+    return part(s, slice(i, i + 1))
 
 
 @dataclass

@@ -36,10 +36,10 @@ BINARY_ONLY = ("FP16", "BF16")
 
 
 def spec_of(
-    datatype: str, shape: Sequence[int | None] = (None, 2), name: str = "x", **ranges: float
+    datatype: str, shape: Sequence[int | None] = (None, 2), name: str = "x", **more: Any
 ) -> TensorSpec:
     dtype = np.float32 if datatype == "BF16" else DTYPES[datatype]
-    return TensorSpec(name, np.dtype(dtype), tuple(shape), bf16=datatype == "BF16", **ranges)
+    return TensorSpec(name, np.dtype(dtype), tuple(shape), bf16=datatype == "BF16", **more)
 
 
 def contract_of(*inputs: TensorSpec, outputs: Sequence[TensorSpec] = (), max_rows: int = 8) -> Contract:

@@ -11,6 +11,7 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 
 from gateway.policy.kinds.confidence import ConfidencePolicy
+from gateway.policy.kinds.interval import IntervalPolicy
 from gateway.policy.kinds.kind import CertifiedGuardKind, CheckKind, FixedGuardKind
 from gateway.policy.kinds.ood import OodPolicy
 from gateway.policy.kinds.rate import RatePolicy
@@ -24,8 +25,8 @@ _Guards: TypeAlias = (
 GuardPolicy: TypeAlias = Annotated[_Guards, Field(discriminator="kind")]
 """Every kind of guard."""
 
-CheckPolicy: TypeAlias = ConfidencePolicy
-"""Every kind of check: a union as soon as there are two."""
+CheckPolicy: TypeAlias = Annotated[ConfidencePolicy | IntervalPolicy, Field(discriminator="kind")]
+"""Every kind of check."""
 
 
 def complete_guard(kind: GuardPolicy) -> FixedGuardKind | CertifiedGuardKind:

@@ -23,6 +23,7 @@ class ConfidencePolicy(Strict):
     reason: ClassVar[Reason] = Reason.ABSTAINED
     objection: ClassVar[str] = "not sure enough"
     unbound: ClassVar[frozenset[str]] = frozenset({"budget_s", "on_error"})
+    task: ClassVar[str] = "classification"
     example: ClassVar[str] = (
         "{name: confidence, kind: confidence, selective_error: 0.05, budget_s: 0.01, on_error: degrade}"
     )
@@ -45,7 +46,9 @@ class ConfidencePolicy(Strict):
     def unreadable(self, outputs: Sequence[ModelTensor]) -> Iterable[FieldProblem]:
         read = next((spec for spec in outputs if spec.name == OUTPUT), None)
         if read is None or read.dtype.kind != "f" or len(read.shape) != 2:
-            yield (), f"reads {OUTPUT!r}, a float for each class, and the model has no such output"
+            named = ", ".join(spec.name for spec in outputs)
+            what = f"reads {OUTPUT!r}, a float for each class, and the model has {named}"
+            yield (), what + "; map the name of such an output (names), or leave the check out"
 
     def suspicion(self, answer: Tensors) -> F8:
         return uncertainty(answer[OUTPUT])

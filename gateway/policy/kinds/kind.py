@@ -33,6 +33,7 @@ from gateway.core.stage import Guard
 from gateway.policy.kinds.rows import FittingFolds
 from gateway.policy.locate import Loc
 from guards.arrays import Arrays
+from guards.rows import Signals
 
 FieldProblem: TypeAlias = tuple[Loc, str]
 """A field of a kind's policy, and a message."""
@@ -52,20 +53,20 @@ class Services:
 class GuardColumns:
     """The columns of one guard. read: returns every guard's columns; first: the index of its own first.
 
-    model, source: the rung whose answer, and the input, that guards read.
+    model: the rung whose answer guards read; picture: the input that they read as a picture, if there is one.
     """
 
     read: ReadColumns
     first: int
     model: str
-    source: str
+    picture: str | None
 
 
 class InputOnlyForm(Protocol):
     """How a guard judges rows for which the model gave no answer; calibrated like the full form."""
 
-    def score(self, x: Any, /) -> F8:
-        """float64[n] nats from the input alone, x: float32[n, ...]."""
+    def score(self, s: Signals, /) -> F8:
+        """float64[n] nats from the input alone: `s.x` and `s.t`."""
         ...
 
 
@@ -81,17 +82,17 @@ class FittedGuard(Protocol):
         """The state as arrays, every key beginning with the guard's name."""
         ...
 
-    def input_columns(self, x: Any, /) -> Sequence[F8]:
-        """float64[n] each: measures that do not need the model's answer. x: float32[n, ...]."""
+    def input_columns(self, s: Signals, /) -> Sequence[F8]:
+        """float64[n] each: measures that do not need the model's answer, from `s.x` and `s.t`."""
         ...
 
     def answer_columns(
-        self, x: Any, answer: Mapping[str, Any], input_scores: Sequence[Any], /
+        self, s: Signals, answer: Mapping[str, Any], input_scores: Sequence[Any], /
     ) -> Sequence[F8]:
         """float64[n] each: measures that need the model's answer.
 
-        Args:    x: float32[n, ...], whatever the model's datatype; answer: the outputs by name; input_scores:
-                 the result of `input_columns` for these rows.
+        Args:    s: features and logits included; answer: the outputs by name; input_scores: the result of
+                 `input_columns` for these rows.
         """
         ...
 
@@ -131,8 +132,10 @@ class _GuardKind(_Kind, Protocol):
         """Fields that contradict each other."""
         ...
 
-    def unreadable(self, source: ModelTensor, /) -> Iterable[FieldProblem]:
-        """Why the guard cannot read the first input of the models."""
+    def unreadable(
+        self, inputs: Sequence[ModelTensor], outputs: Sequence[ModelTensor], /
+    ) -> Iterable[FieldProblem]:
+        """Why the guard cannot read the inputs, or the outputs of the first rung."""
         ...
 
     def reviewer_sentence(self, form: str, /) -> str:
@@ -190,11 +193,13 @@ class CertifiedGuardKind(_GuardKind, Protocol):
 class CheckKind(_Kind, Protocol):
     """A check of one rung's answer, whose cut is certified so that at most `selective_error` is wrong.
 
-    objection: completes the sentence for a reviewer: the model “name” is `not sure enough`.
+    objection: completes the sentence for a reviewer: the model “name” is `not sure enough`. task: the policy's
+    `task` whose answers it judges.
     """
 
     reason: ClassVar[Reason]
     objection: ClassVar[str]
+    task: ClassVar[str]
 
     @property
     def selective_error(self) -> float: ...

@@ -24,9 +24,18 @@ from gateway.policy.kinds.rows import FittingFolds
 from guards import arrays
 from guards.arrays import Arrays
 from guards.ood import Ood
+from guards.row_view import is_picture
 from guards.rows import Signals
 
 INPUT_ONLY_DETECTORS = ("noise", "raw")
+READS = {
+    "gen": ("logits",),
+    "fdbd": ("features", "logits"),
+    "rmd": ("features",),
+    "residual": ("features",),
+    "knn": ("features",),
+}
+"""The outputs of the first rung that each detector reads."""
 
 
 class OodPolicy(Strict):
@@ -49,7 +58,8 @@ class OodPolicy(Strict):
         list[Literal["gen", "fdbd", "rmd", "residual", "knn", "noise", "raw"]], Field(min_length=1)
     ]
     """The scores that are joined into one, each at most once. `gen` reads logits, `fdbd` features and logits,
-    `rmd`, `residual` and `knn` features, `noise` an image, `raw` an image or a table row."""
+    `rmd`, `residual` and `knn` features, `noise` an image, `raw` an image and all other inputs, as columns of
+    one table."""
     cuts: CertifiedCuts
     """What a row gets whose score reaches the certified cut: `{degrade: certified}`, `{defer: certified}` or
     `{refuse: certified}`."""
@@ -91,11 +101,17 @@ class OodPolicy(Strict):
         if self.without_features == "input_only" and not self.input_only:
             yield ("detectors",), "needs raw or noise, or without_features: defer"
 
-    def unreadable(self, source: ModelTensor) -> Iterable[FieldProblem]:
-        if self.input_only and source.dtype.kind == "O":
-            what = f"{self.input_only[0]} reads the first input as numbers, and {source.name!r} is text"
-            what += "; keep the detectors that read features or logits, with without_features: defer"
-            yield ("detectors",), what
+    def unreadable(
+        self, inputs: Sequence[ModelTensor], outputs: Sequence[ModelTensor]
+    ) -> Iterable[FieldProblem]:
+        has = {spec.name for spec in outputs}
+        for name in self.detectors:
+            lacking = [output for output in READS.get(name, ()) if output not in has]
+            if lacking:
+                what = f"{name} reads the output {lacking[0]!r}, and the first rung has {', '.join(sorted(has))}"
+                yield ("detectors",), what + "; leave it out, or map a name to it (names)"
+        if "noise" in self.detectors and not any(map(is_picture, inputs)):
+            yield ("detectors",), "noise reads a picture, and no input is one; leave it out"
 
     def reviewer_sentence(self, form: str) -> str:
         how = " (judged by the input alone: the model was gone)" if form == "input_only" else ""
@@ -122,8 +138,8 @@ class InputOnlyOod:
 
     ood: Ood
 
-    def score(self, x: Any) -> F8:
-        return self.ood.score(Signals(x))
+    def score(self, s: Signals) -> F8:
+        return self.ood.score(Signals(s.x, s.t))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,15 +156,16 @@ class FittedOod:
             packed |= arrays.pack(_input_only(self.name), self.input_only.ood)
         return packed
 
-    def input_columns(self, x: Any) -> Sequence[F8]:
+    def input_columns(self, s: Signals) -> Sequence[F8]:
         """The scores of the detectors that need the input alone."""
-        return [one.score(Signals(x)) for one in self.full.detectors if not one.needs_features]
+        return [one.score(s) for one in self.full.detectors if not one.needs_features]
 
-    def answer_columns(self, x: Any, answer: Mapping[str, Any], input_scores: Sequence[Any]) -> Sequence[F8]:
+    def answer_columns(
+        self, s: Signals, answer: Mapping[str, Any], input_scores: Sequence[Any]
+    ) -> Sequence[F8]:
         """One column: the rarity of all detectors' scores together."""
-        signals = Signals(x, answer.get("features"), answer.get("logits"))
         known = iter(input_scores)
-        scores = [one.score(signals) if one.needs_features else next(known) for one in self.full.detectors]
+        scores = [one.score(s) if one.needs_features else next(known) for one in self.full.detectors]
         return [self.full.composite.rarity(scores)]
 
     def guard(self, columns: GuardColumns) -> Guard[Batch]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -61,7 +61,9 @@ class RatePolicy(Strict):
     def contradictions(self) -> Iterable[FieldProblem]:
         return ()
 
-    def unreadable(self, source: ModelTensor) -> Iterable[FieldProblem]:
+    def unreadable(
+        self, inputs: Sequence[ModelTensor], outputs: Sequence[ModelTensor]
+    ) -> Iterable[FieldProblem]:
         return ()
 
     def promise(self) -> str:

@@ -1,15 +1,17 @@
-"""Labelled held-out rows, on which a kind is fitted and certified."""
+"""Held-out rows, on which a kind is fitted and certified."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.core.decision import Tensors
+from gateway.core.rows import F8
+from guards.row_view import RowView
 from guards.rows import Signals
 
 Labels: TypeAlias = NDArray[np.int64]
@@ -18,17 +20,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CalibrationRows:
-    """n labelled rows with the answers of every rung.
+    """n held-out rows with the answers of every rung.
 
-    x: the inputs by name; y: int64[n]; answers: outputs by rung; primary: the first rung; source: the input
-    that guards read; ask_primary: the first rung's outputs for other inputs, any number of rows.
+    x: the inputs by name; y: int64[n], the true classes, zeros where the task has none; truth: float64[n], the
+    true values of a regression, else None; answers: outputs by rung; labelled: int64[n], the class that output
+    `label` names, by rung, where there is one; primary: the first rung; view: how guards read the inputs;
+    ask_primary: the first rung's outputs for other inputs, any number of rows.
     """
 
     x: Tensors
     y: Labels
+    truth: F8 | None
     answers: Mapping[str, Tensors]
+    labelled: Mapping[str, Labels]
     primary: str
-    source: str
+    view: RowView
     ask_primary: Callable[[Tensors], Tensors]
 
     def __len__(self) -> int:
@@ -36,14 +42,8 @@ class CalibrationRows:
 
     @property
     def signals(self) -> Signals:
-        """The input that guards read, and the first rung's features and logits where it has them.
-
-        Numbers are float32, as when serving: a guard may not be fitted on digits that it will not see.
-        """
-        answer, x = self.answers[self.primary], self.x[self.source]
-        with np.errstate(over="ignore"):  # infinite, as when serving
-            as_served = x if x.dtype.kind == "O" else np.asarray(x, np.float32)
-        return Signals(as_served, answer.get("features"), answer.get("logits"))
+        """The inputs as guards read them, and the first rung's features and logits where it has them."""
+        return self.view.signals(self.x, self.answers[self.primary])
 
     def take(self, rows: NDArray[np.intp]) -> CalibrationRows:
         """The given rows, in the given order."""
@@ -52,7 +52,11 @@ class CalibrationRows:
             return {name: array[rows] for name, array in tensors.items()}
 
         answers = {name: of(answer) for name, answer in self.answers.items()}
-        return CalibrationRows(of(self.x), self.y[rows], answers, self.primary, self.source, self.ask_primary)
+        truth = None if self.truth is None else self.truth[rows]
+        labelled = of(self.labelled)
+        return replace(
+            self, x=of(self.x), y=self.y[rows], truth=truth, answers=answers, labelled=labelled
+        )
 
     def beside(self, other: CalibrationRows) -> CalibrationRows:
         """These rows, then others with the same models."""
@@ -62,7 +66,12 @@ class CalibrationRows:
 
         answers = {name: both(answer, other.answers[name]) for name, answer in self.answers.items()}
         y = np.concatenate([self.y, other.y])
-        return CalibrationRows(both(self.x, other.x), y, answers, self.primary, self.source, self.ask_primary)
+        truth = None
+        if self.truth is not None and other.truth is not None:
+            truth = np.concatenate([self.truth, other.truth])
+        labelled = both(self.labelled, other.labelled)
+        x = both(self.x, other.x)
+        return replace(self, x=x, y=y, truth=truth, answers=answers, labelled=labelled)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

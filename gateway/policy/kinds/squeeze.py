@@ -18,6 +18,7 @@ from gateway.policy.kinds.kind import FieldProblem, GuardColumns
 from gateway.policy.kinds.rows import FittingFolds
 from guards import arrays
 from guards.arrays import Arrays
+from guards.row_view import is_picture
 from guards.rows import Signals
 from guards.squeeze import Squeeze, SqueezeGuard, squeezed_inputs
 
@@ -70,10 +71,16 @@ class SqueezePolicy(Strict):
     def contradictions(self) -> Iterable[FieldProblem]:
         return ()
 
-    def unreadable(self, source: ModelTensor) -> Iterable[FieldProblem]:
-        if source.dtype != np.float32:
-            what = f"squeezes the first input as FP32, and {source.name!r} is {source.dtype}; leave it out"
-            yield ("kind",), what
+    def unreadable(
+        self, inputs: Sequence[ModelTensor], outputs: Sequence[ModelTensor]
+    ) -> Iterable[FieldProblem]:
+        picture = next(filter(is_picture, inputs), None)
+        if picture is None or picture.dtype != np.float32:
+            what = "no input is one" if picture is None else f"{picture.name!r} is {picture.dtype}"
+            yield ("kind",), f"squeezes a picture in FP32, and {what}; leave it out"
+        lacking = {"probabilities", "features"} - {spec.name for spec in outputs}
+        if lacking:
+            yield ("kind",), f"reads the output {min(lacking)!r}, which the first rung lacks; leave it out"
 
     def reviewer_sentence(self, form: str) -> str:
         return "the answer changes when the image is simplified"
@@ -84,7 +91,8 @@ class SqueezePolicy(Strict):
         if h is None or tail_h is None:
             raise ValueError(f"{self.name}: the primary has no output named features")
         p = tail.answers[tail.primary]["probabilities"]
-        squeezed = tail.ask_primary(squeezed_inputs(tail.x, tail.source, BITS))["probabilities"]
+        assert tail.view.picture is not None, "unreadable otherwise"
+        squeezed = tail.ask_primary(squeezed_inputs(tail.x, tail.view.picture, BITS))["probabilities"]
         return FittedSqueeze(
             self.name, Squeeze.fit(h, fit.y, tail_h, p, squeezed, seed=folds.seed, bits=BITS)
         )
@@ -107,15 +115,18 @@ class FittedSqueeze:
     def pack(self) -> Arrays:
         return arrays.pack(self.name, self.squeeze)
 
-    def input_columns(self, x: Any) -> Sequence[F8]:
+    def input_columns(self, s: Signals) -> Sequence[F8]:
         return ()
 
-    def answer_columns(self, x: Any, answer: Mapping[str, Any], input_scores: Sequence[Any]) -> Sequence[F8]:
-        return self.squeeze.first_pass(Signals(x, answer.get("features"), answer.get("probabilities")))
+    def answer_columns(
+        self, s: Signals, answer: Mapping[str, Any], input_scores: Sequence[Any]
+    ) -> Sequence[F8]:
+        return self.squeeze.first_pass(Signals(s.x, h=s.h, z=answer.get("probabilities")))
 
     def guard(self, columns: GuardColumns) -> Guard[Batch]:
         async def first_pass(batch: Batch) -> F8:
             found: F8 = (await columns.read(batch))[:, columns.first : columns.first + COLUMNS]
             return found
 
-        return SqueezeGuard(self.squeeze, first_pass, columns.model, columns.source)
+        assert columns.picture is not None, "unreadable otherwise"
+        return SqueezeGuard(self.squeeze, first_pass, columns.model, columns.picture)

@@ -1,0 +1,80 @@
+"""Runs of a model whose file fixes its batch: so many rows at a time, the last of them padded.
+
+The rows of a run must not change each other's answers, as is usual; a graph with a fixed batch can offer no
+other way to ask for fewer rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+Feed: TypeAlias = Mapping[str, Array]
+
+
+def row_count(file: str, feed: Feed) -> int:
+    """How many rows every input has. Raises ValueError unless all have the same number."""
+    sizes = {len(array) for array in feed.values()}
+    if len(sizes) != 1:
+        raise ValueError(f"{file}: inputs of {sorted(sizes)} rows")
+    return sizes.pop()
+
+
+def run_fixed(
+    file: str,
+    run: Callable[[Feed], Sequence[Array]],
+    feed: Feed,
+    rows: int,
+    outputs: Sequence[str],
+    unbatched: Collection[str],
+) -> list[Array]:
+    """The outputs for any number of rows, at least one, from runs of exactly `rows`.
+
+    Args:    outputs: the names of what a run returns. unbatched: those that get a first axis.
+    Raises:  ValueError for inputs of different lengths or no row, for an output whose first axis is not
+             `rows`, or whose other sizes differ between runs; what `run` raises.
+    Cost:    ceil(n / rows) runs, and a copy of the outputs where that is more than one.
+    """
+    n = row_count(file, feed)
+    if not n:
+        raise ValueError(f"{file}: no rows")
+    parts = []
+    for at in range(0, n, rows):
+        found = run({name: _rows(array, at, rows) for name, array in feed.items()})
+        parts.append(
+            [
+                _batched(file, name, array, rows, name in unbatched)
+                for name, array in zip(outputs, found, strict=True)
+            ]
+        )
+    return [
+        _joined(file, name, column)[:n]
+        for name, column in zip(outputs, zip(*parts, strict=True), strict=True)
+    ]
+
+
+def _rows(array: Array, at: int, rows: int) -> Array:
+    """`rows` rows from `at` on; past the end, the last one again."""
+    part = array[at : at + rows]
+    return (
+        part if len(part) == rows else np.concatenate([part, np.repeat(part[-1:], rows - len(part), axis=0)])
+    )
+
+
+def _batched(file: str, name: str, array: Array, rows: int, unbatched: bool) -> Array:
+    array = array[np.newaxis] if unbatched else array
+    if array.shape[:1] != (rows,):
+        raise ValueError(f"{file}: output {name!r} has the shape {list(array.shape)} for a batch of {rows}")
+    return array
+
+
+def _joined(file: str, name: str, parts: Sequence[Array]) -> Array:
+    if len(parts) == 1:
+        return parts[0]
+    if len({part.shape[1:] for part in parts}) > 1:
+        raise ValueError(f"{file}: output {name!r} has another size for each row; ask for one row at a time")
+    return np.concatenate(parts)

@@ -1,0 +1,49 @@
+"""Why onnxruntime refuses a model, in words that say what to change at export."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import onnxruntime
+
+_RUNTIME: Final = f"onnxruntime {onnxruntime.__version__}"
+_KNOWN: Final = (
+    (
+        r"Unsupported model IR version: (\d+), max supported IR version: (\d+)",
+        r"has IR version \1, and {runtime} takes at most \2; export it with a lower ir_version or opset",
+    ),
+    (
+        r"Opset (\d+) is under development.*official support for domain (\S+) is till opset (\d+)\.",
+        r"has opset \1 of \2, and {runtime} takes at most \3; "
+        r"export it with a lower opset (opset_version, target_opset)",
+    ),
+    (
+        r"Fatal error: (\S+?):(\w+)\(-?\d+\) is not a registered function/op",
+        r"uses the operator \2 of the domain '\1', and operators of another domain are not loaded; "
+        r"export it with ONNX's own",
+    ),
+    (
+        r"No opset import for domain '([^']*)'",
+        r"uses operators of the domain '\1', and operators of another domain are not loaded; "
+        r"export it with ONNX's own",
+    ),
+    (
+        r"No Op registered for (\w+) with domain_version of (\d+)",
+        r"uses the operator \1, which is not in opset \2; "
+        r"export it with ONNX's own operators, or with the opset that has it",
+    ),
+    (
+        r"Could not find an implementation for (\w+)\(\d+\)",
+        r"uses the operator \1 in a form that {runtime} has not on a CPU; "
+        r"export it in float32, or with another opset",
+    ),
+)
+
+
+def explain(error: str) -> str:
+    """What onnxruntime's message at load means and how to mend it; unknown messages are repeated."""
+    for pattern, words in _KNOWN:
+        if found := re.search(pattern, error, re.DOTALL):
+            return found.expand(words.format(runtime=_RUNTIME))
+    return f"{_RUNTIME} cannot load it: {error.strip()}; hold it against onnx.checker.check_model"

@@ -1,0 +1,69 @@
+"""Changes to an exported graph before it is loaded, and what its nodes tell of its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from onnx import GraphProto, NodeProto, TensorProto, helper
+
+ML_DOMAIN: Final = "ai.onnx.ml"
+NMS: Final = "NonMaxSuppression"
+
+
+def zipmaps(graph: GraphProto) -> tuple[NodeProto, ...]:
+    """The ZipMap nodes that make outputs of the graph and feed no other node.
+
+    scikit-learn's converter and others end a classifier in one: it makes a list of dictionaries of a tensor.
+    """
+    outputs = {value.name for value in graph.output}
+    read = {name for node in graph.node for name in node.input}
+    return tuple(
+        node
+        for node in graph.node
+        if node.domain == ML_DOMAIN and node.op_type == "ZipMap" and node.output[0] in outputs - read
+    )
+
+
+def drop_zipmaps(graph: GraphProto) -> bool:
+    """Makes each output of a ZipMap the float tensor [n, classes] that the ZipMap takes, in place.
+
+    The outputs keep their names and their order. Returns whether there were any.
+    """
+    found = zipmaps(graph)
+    for node in found:
+        (value,) = (value for value in graph.output if value.name == node.output[0])
+        classes = len(class_attribute(node))
+        tensor = helper.make_tensor_value_info(value.name, TensorProto.FLOAT, [None, classes or None])
+        value.type.CopyFrom(tensor.type)
+        identity = helper.make_node("Identity", [node.input[0]], [node.output[0]], name=node.name)
+        node.CopyFrom(identity)
+    return bool(found)
+
+
+def class_attribute(node: NodeProto) -> tuple[int | str, ...]:
+    """The class labels that a ZipMap or a classifier names, in the order of its columns; () if none."""
+    for attribute in node.attribute:
+        if attribute.name in ("classlabels_int64s", "classlabels_ints") and attribute.ints:
+            return tuple(attribute.ints)
+        if attribute.name == "classlabels_strings" and attribute.strings:
+            return tuple(text.decode(errors="replace") for text in attribute.strings)
+    return ()
+
+
+def detections(graph: GraphProto) -> frozenset[str]:
+    """The outputs that depend on a non-maximum suppression: as many rows as it found objects."""
+    reached: set[str] = set()
+    for node in graph.node:  # in the order in which they run
+        if node.op_type == NMS or not reached.isdisjoint(_reads(node)):
+            reached.update(node.output)
+    return frozenset(value.name for value in graph.output if value.name in reached)
+
+
+def _reads(node: NodeProto) -> Iterator[str]:
+    """The values that a node reads, also within its subgraphs."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from _reads(inner)

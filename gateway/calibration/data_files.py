@@ -1,0 +1,48 @@
+"""A file of rows as arrays by name: `.npz`, CSV or Parquet.
+
+An `.npz` holds arrays of any shape. CSV and Parquet hold one column a name, one row a line:
+
+| column | as an array |
+|---|---|
+| whole numbers | int64; float64 if a cell is empty |
+| numbers | float64; an empty cell is NaN, a missing value |
+| true and false | bool |
+| anything else | text, as it stands; an empty cell is empty text |
+
+A number with a leading zero (`007`) is text. Lists in Parquet, all of one length, are an array of two axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gateway.calibration.csv_file import csv_columns
+from gateway.calibration.parquet_file import parquet_columns
+from guards import arrays
+
+MEND = "save one with np.savez(FILE, x=..., y=...)"
+
+
+def load_columns(path: Path, text: Collection[str] = ()) -> dict[str, NDArray[Any]]:
+    """The arrays of a file by name, in the file's order.
+
+    Args:    text: columns of a CSV that are text whatever they hold.
+    Raises:  ValueError that begins with the path and names the line or column; OSError.
+    Cost:    a CSV: about a second for a million cells.
+    """
+    match path.suffix.lower():
+        case ".npz":
+            return arrays.load(path, MEND)
+        case ".csv":
+            return csv_columns(path, text)
+        case ".parquet" | ".pq":
+            return parquet_columns(path)
+        case ".npy":
+            raise ValueError(f"{path}: an .npy holds one array without a name; {MEND}")
+        case other:
+            what = f"{other!r} is no format of rows" if other else "has no suffix"
+            raise ValueError(f"{path}: {what}; give .npz, .csv or .parquet")

@@ -1,0 +1,165 @@
+"""The true values of the rows, `y` of the file, as the policy's task takes them.
+
+Classes may be given as numbers (the column of probabilities), as the values that the model's own file names, or
+by name. Names come from the policy's `labels`, else from the model's file, else they are numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.core.decision import Tensors
+from gateway.core.rows import F8
+from gateway.deployment.certificate import CertifiedTarget, ClassNames, NoTarget, NumberRange
+from gateway.policy.kinds.rows import Labels
+from gateway.policy.locate import closest
+from gateway.policy.schema import Policy
+from gateway.protocol.targets import LABEL, PROBABILITIES
+
+UNKNOWN = -1
+"""The number of a label that names no class."""
+SHOWN_NAMES = 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrueValues:
+    """target: what they are, for the certificate; y: int64[n], the classes, else zeros; values: of a regression."""
+
+    target: CertifiedTarget
+    y: Labels
+    values: F8 | None
+
+
+def true_values(
+    policy: Policy, named: Sequence[int | str] | None, answer: Tensors, y: NDArray[Any] | None, n: int
+) -> TrueValues:
+    """The true values of n rows.
+
+    Args:    named: the classes that the primary's file names, in order; answer: the primary's outputs; y: as
+             the file has them.
+    Raises:  ValueError naming the row, the value and what would be taken.
+    """
+    if policy.task == "opaque":
+        return TrueValues(NoTarget(kind="none"), np.zeros(n, np.int64), None)
+    assert y is not None, "read with labels_needed"
+    if policy.task == "regression":
+        return _numbers(y)
+    known = _known_classes(policy, named, answer, y)
+    number, by_name = _class_numbers(y, known, named, policy.labels)
+    unseen = [name for i, name in enumerate(known) if not (number == i).any()]
+    values = _label_values(known, named, answer)
+    target = ClassNames(kind="classes", names=known, values=values, by_name=by_name, unseen=unseen)
+    return TrueValues(target, number, None)
+
+
+def _numbers(y: NDArray[Any]) -> TrueValues:
+    if y.dtype.kind not in "iuf":
+        raise ValueError(f"y: is {y.dtype}, not numbers, and the policy says task: regression")
+    values = y.astype(np.float64)
+    if not np.isfinite(values).all():
+        row = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise ValueError(f"y: holds {values[row]}, first in row {row}; leave out rows without a true value")
+    target = NumberRange(kind="number", low=float(values.min()), high=float(values.max()))
+    return TrueValues(target, np.zeros(len(values), np.int64), values)
+
+
+def _known_classes(
+    policy: Policy, named: Sequence[int | str] | None, answer: Tensors, y: NDArray[Any]
+) -> list[str]:
+    """The names of the classes, in order."""
+    p = answer.get(PROBABILITIES)
+    k = p.shape[1] if p is not None and p.ndim == 2 else None
+    if policy.labels:
+        return list(policy.labels)
+    if named is not None:
+        return [str(one) for one in named]
+    if k is not None:
+        if y.dtype.kind in "US":
+            found = sorted(set(y.tolist()))
+            raise ValueError(
+                f"y: holds text ({_listed(found)}), and nothing names the classes; write `labels: [...]` in the "
+                f"order of the {k} columns of probabilities"
+            )
+        return [str(i) for i in range(k)]
+    if LABEL not in answer:
+        raise ValueError("y: no output tells a class; map one to probabilities, logits or label (names)")
+    return [str(one) for one in sorted({*_texts(y), *_texts(answer[LABEL].reshape(-1))}, key=_by_number)]
+
+
+def _by_number(text: str) -> tuple[bool, float, str]:
+    return (False, float(text), text) if _is_integer(text) else (True, 0.0, text)
+
+
+def _class_numbers(
+    y: NDArray[Any], known: Sequence[str], named: Sequence[int | str] | None, labels: Sequence[str]
+) -> tuple[Labels, bool]:
+    """int64[n], and whether they were read by name."""
+    if y.dtype.kind == "f" and not (y == np.rint(y)).all():
+        row = int(np.flatnonzero(y != np.rint(y))[0])
+        raise ValueError(f"y: holds {y[row]}, first in row {row}, which is no class; for numbers say task: regression")
+    by_values = named is not None and all(isinstance(one, int) for one in named)
+    by_name = y.dtype.kind in "US" or (bool(labels) and all(map(_is_integer, labels)))
+    if by_name or by_values or known != [str(i) for i in range(len(known))]:
+        names = [str(one) for one in named] if by_values and not by_name and named is not None else known
+        texts = _texts(y)
+        numbers = _positions(texts, names)
+        if (numbers != UNKNOWN).all():
+            return numbers, by_name
+        if y.dtype.kind in "US" or by_values:
+            row = int(np.flatnonzero(numbers == UNKNOWN)[0])
+            hint = closest(texts[row], set(names))
+            what = f"y: holds {texts[row]!r}, first in row {row}; the classes are {_listed(names)}"
+            raise ValueError(what + f"; did you mean {hint!r}?" * bool(hint))
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= len(known):
+        raise ValueError(f"y: holds labels from {low} to {high}; the model has the classes 0 to {len(known) - 1}")
+    return y.astype(np.int64), False
+
+
+def _label_values(
+    known: Sequence[str], named: Sequence[int | str] | None, answer: Tensors
+) -> list[int] | list[str]:
+    """What output `label` holds for each class; none without such an output."""
+    label = answer.get(LABEL)
+    if label is None:
+        return []
+    if label.dtype.kind == "O":
+        return [str(one) for one in named] if named is not None else list(known)
+    if named is not None and all(isinstance(one, int) for one in named):
+        return [int(one) for one in named]
+    return [int(name) for name in known] if all(map(_is_integer, known)) else list(range(len(known)))
+
+
+def labelled_classes(target: CertifiedTarget, answer: Tensors) -> Labels | None:
+    """int64[n]: the class that output `label` names, UNKNOWN for none; None without such an output."""
+    if not isinstance(target, ClassNames) or LABEL not in answer or not target.values:
+        return None
+    return _positions(_texts(answer[LABEL].reshape(-1)), [str(one) for one in target.values])
+
+
+def _positions(texts: Sequence[str], names: Sequence[str]) -> Labels:
+    at = {name: i for i, name in enumerate(names)}
+    return np.array([at.get(text, UNKNOWN) for text in texts], np.int64)
+
+
+def _texts(values: NDArray[Any]) -> list[str]:
+    """Values as the text of a class: 3.0 is "3"."""
+    if values.dtype.kind == "f":
+        values = values.astype(np.int64)
+    if values.dtype.kind == "b":
+        values = values.astype(np.int64)
+    return [one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one) for one in values.tolist()]
+
+
+def _is_integer(text: str) -> bool:
+    return text.removeprefix("-").isdecimal() and text.isascii()
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more

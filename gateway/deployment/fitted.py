@@ -1,0 +1,51 @@
+"""Everything that calibration fitted, and `guards.npz`, which holds it with the rows that it kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.core.errors import ArtifactError, Problem
+from gateway.deployment.interval_model import interval_check
+from gateway.deployment.kept_rows import KeptRows
+from gateway.policy.kinds.interval import FittedInterval
+from gateway.policy.kinds.kind import FittedGuard
+from gateway.policy.schema import Policy
+from guards import arrays
+from guards.arrays import Arrays
+from guards.row_view import RowView
+
+_VIEW = "view"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """view: how guards read the inputs; guards: by name; intervals: by rung."""
+
+    view: RowView
+    guards: Mapping[str, FittedGuard]
+    intervals: Mapping[str, FittedInterval]
+
+
+def save_guards(path: Path, fitted: Fitted, kept: KeptRows) -> None:
+    """Writes `guards.npz`. Raises OSError."""
+    packed: Arrays = arrays.pack(_VIEW, fitted.view) | kept.pack()
+    for guard in fitted.guards.values():
+        packed |= guard.pack()
+    for interval in fitted.intervals.values():
+        packed |= interval.pack()
+    arrays.save(path, packed)
+
+
+def load_guards(policy: Policy, path: Path) -> tuple[Fitted, KeptRows]:
+    """Reads what `save_guards` wrote. Raises ArtifactError naming the key that is missing or wrong."""
+    try:
+        packed = arrays.load(path)
+        view = arrays.unpack(RowView, _VIEW, packed)
+        guards = {guard.name: guard.load(packed) for guard in policy.guards if guard.certified}
+        checks = {rung.name: check for rung in policy.rungs if (check := interval_check(rung)) is not None}
+        intervals = {rung: check.load(rung, packed) for rung, check in checks.items()}
+        return Fitted(view, guards, intervals), KeptRows.unpack(packed)
+    except ValueError as error:
+        raise ArtifactError([Problem("", str(error), str(path))]) from error
