@@ -1,7 +1,7 @@
 """tritonclient.http asks a gateway row by row: `python ask.py HOST:PORT MODEL KEY ROWS.npz INPUT...`.
 
-Prints one line of JSON a row: `status` (200 or the error's), `message`, `outputs` by name. Runs in the client's
-own environment. A float keeps its bits in JSON: it is written as a double that stands for it alone.
+Prints one line of JSON a row: `status` (200 or the error's), `message`, `outputs` by name. Runs in an
+environment of the client's own. A float keeps its bits in JSON, as the double that stands for it alone.
 """
 
 from __future__ import annotations
