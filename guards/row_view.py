@@ -53,14 +53,18 @@ class RowView:
     @classmethod
     def fit(cls, inputs: Tensors, missing: Set[str]) -> Self:
         """The view of these rows. missing: the inputs in which NaN is a missing value."""
-        found = [name for name, array in inputs.items() if array.ndim == PICTURE_RANK and array.dtype.kind in "fiu"]
+        found = [
+            name for name, array in inputs.items() if array.ndim == PICTURE_RANK and array.dtype.kind in "fiu"
+        ]
         table = Table.fit(inputs, frozenset(missing), frozenset(found))
         reasons = dict.fromkeys(found[1:], "guards read one picture, the first")
         if table is not None:
             reasons |= dict(zip(table.unguarded, table.reasons, strict=True))
         else:
             reasons |= {name: "it has no values that guards can read" for name in inputs if name not in found}
-        return cls(tuple(found[:1]), () if table is None else (table,), tuple(reasons), tuple(reasons.values()))
+        return cls(
+            tuple(found[:1]), () if table is None else (table,), tuple(reasons), tuple(reasons.values())
+        )
 
     @property
     def picture(self) -> str | None:

@@ -26,7 +26,7 @@ from fallbacks.oip.run_in_thread import run_in_thread
 from fallbacks.oip.stored_upstream import StoredUpstream
 from fallbacks.oip.tensors import Array, max_answer_bytes
 from fallbacks.onnx import OnnxModel
-from fallbacks.predictor import CallerDeadlineExceeded, ModelTensor, Tensors, zeros
+from fallbacks.predictor import CallerDeadlineExceeded, ModelTensor, Tensors
 
 MAX_CALL_S: Final = 60.0
 VERIFY_EVERY_S: Final = 60.0

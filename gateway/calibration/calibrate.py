@@ -111,7 +111,9 @@ def _independent_rows(deployment: Deployment, models: Mapping[str, LoadedModel],
     file = read_rows(deployment, models, data)
     n = len(next(iter(file.x.values())))
     y = np.zeros(n) if file.y is None else file.y
-    codes = np.unique(y, return_inverse=True)[1].astype(np.int64)  # rows count alike under any names of classes
+    codes = np.unique(y, return_inverse=True)[1].astype(
+        np.int64
+    )  # rows count alike under any names of classes
     return count_samples(file.x, codes, file.group).counted
 
 

@@ -1,61 +1,87 @@
 """Held-out rows from a file, checked by the contract that checks live traffic.
 
-One array a model input, under the input's name (`x` is accepted for the first), and integer labels `y`. A
-value is accepted if a request could send it: floats are rounded to the input's precision, nothing else
-changes. Text is an array of text or of byte strings, in which numpy cannot keep a NUL at the end.
+One array a model input (`input_arrays.py`), and `y`, the label or true value of every row.
 
 An array `group`, one integer or text a row, says which rows belong together, such as those of one person:
-they count as one sample (`samples.py`). In the file of a model with an input of that name, `group` is the
-input, and no array says which rows belong together.
+they count as one sample (`samples.py`). An array `expected` holds what the model that was exported gave as
+first output for the same rows, `expected.NAME` the same of output NAME: `parity.py` compares.
+
+In the file of a model with an input of one of these names, the array is the input and nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.calibration.input_arrays import find_inputs, listed, misspelt, not_finite
 from gateway.core.decision import Tensors
-from gateway.policy.kinds.rows import Labels
-from gateway.protocol.contract import Contract, TensorSpec
-from gateway.protocol.tensors import nearest_bf16
+from gateway.protocol.contract import Contract
 
-GROUP = "group"
+Y, GROUP, EXPECTED = "y", "group", "expected"
 
 
-def read(
-    arrays: Mapping[str, NDArray[Any]], contract: Contract
-) -> tuple[Tensors, Labels, NDArray[Any] | None]:
-    """The inputs by name, the labels, and the group of every row where the file names it.
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """The rows of a file.
 
-    Raises:  ValueError naming the array and the problem.
+    x: inputs by name, as a request would bring them. y: one integer, float, bool or text a row as the file
+    has it, None without. group: one integer or text a row, None without. expected: by output, n rows each.
+    unused: the arrays that nothing takes.
     """
-    if "y" not in arrays:
-        raise ValueError(f"y: missing, one integer label a row; the file holds {', '.join(sorted(arrays))}")
-    if arrays["y"].dtype.kind not in "iu" or arrays["y"].ndim != 1:
-        raise ValueError(f"y: is {arrays['y'].dtype}{list(arrays['y'].shape)}, not one integer label a row")
-    y = arrays["y"].astype(np.int64)
+
+    x: Tensors
+    y: NDArray[Any] | None
+    group: NDArray[Any] | None
+    expected: Mapping[str, NDArray[Any]]
+    unused: tuple[str, ...] = ()
+
+
+def read(arrays: Mapping[str, NDArray[Any]], contract: Contract, *, labels_needed: bool = True) -> Dataset:
+    """The rows in the arrays of a file. labels_needed: whether `y` must be there.
+
+    Raises:  ValueError naming the array, the row and the problem.
+    """
+    own = {name: a for name, a in arrays.items() if _is_own(name) and name not in contract.inputs_by_name}
+    y = _labels(own.get(Y))
+    if y is None and labels_needed:
+        if Y in contract.inputs_by_name:
+            raise ValueError(f"{Y}: is an input of the model, so labels have no name; rename that input")
+        what = "missing: name the array or column of labels, or true values, y"
+        raise ValueError(f"{Y}: {what}; the file holds {listed(arrays)}")
+    others = {name: array for name, array in arrays.items() if name not in own}
+    x, used = find_inputs(others, contract, None if y is None else len(y))
+    n = len(x[contract.inputs[0].name])
+    unused = tuple(name for name in others if name not in used)
+    return Dataset(x, y, _group(own.get(GROUP), n), _expected(own, contract, n), unused)
+
+
+def _is_own(name: str) -> bool:
+    return name in (Y, GROUP, EXPECTED) or name.startswith(f"{EXPECTED}.")
+
+
+def _labels(y: NDArray[Any] | None) -> NDArray[Any] | None:
+    if y is None:
+        return None
+    if y.ndim != 1 or y.dtype.kind not in "biufUS":
+        raise ValueError(f"{Y}: is {y.dtype}{list(y.shape)}, not one number or text a row")
     if not len(y):
-        raise ValueError("y: holds no rows")
-    x: dict[str, NDArray[Any]] = {}
-    for spec in contract.inputs:
-        other = "x" if spec is contract.inputs[0] and "x" not in contract.inputs_by_name else spec.name
-        name = spec.name if spec.name in arrays else other
-        if name not in arrays:
-            raise ValueError(f"{spec.name}: missing; the file holds {', '.join(sorted(arrays))}")
-        array = _as_sent(name, arrays[name], spec)
-        if array.shape[:1] != (len(y),) or not spec.fits(array):
-            raise ValueError(f"{name}: has shape {array.shape}, not {spec.wire_shape} with {len(y)} rows")
-        if spec.bounds is not None and not ((array >= spec.bounds[0]) & (array <= spec.bounds[1])).all():
-            raise ValueError(f"{name}: holds values outside {spec.bounds[0]} to {spec.bounds[1]}")
-        x[spec.name] = array
-    return x, y, None if GROUP in contract.inputs_by_name else _group(arrays, len(y))
+        raise ValueError(f"{Y}: holds no rows")
+    if y.dtype.kind == "f" and (what := not_finite(y)):
+        raise ValueError(f"{Y}: {what}; leave rows without a label or true value out")
+    if y.dtype.kind == "S":
+        try:
+            return np.char.decode(y, "utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{Y}: holds bytes that are not UTF-8 text; save it with astype(str)") from error
+    return y
 
 
-def _group(arrays: Mapping[str, NDArray[Any]], n: int) -> NDArray[Any] | None:
-    group = arrays.get(GROUP)
+def _group(group: NDArray[Any] | None, n: int) -> NDArray[Any] | None:
     if group is None:
         return None
     if group.dtype.kind not in "iuUS" or group.ndim != 1:
@@ -65,19 +91,20 @@ def _group(arrays: Mapping[str, NDArray[Any]], n: int) -> NDArray[Any] | None:
     return group
 
 
-def _as_sent(name: str, values: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
-    """The values as a request would send them. Raises ValueError if none could."""
-    kinds = "US" if spec.datatype == "BYTES" else "biuf"
-    if values.dtype.kind not in kinds:
-        what = "text" if spec.datatype == "BYTES" else "numbers"
-        raise ValueError(f"{name}: is {values.dtype}, not {what} that {spec.datatype} can hold")
-    if values.dtype.kind in "US":
-        items = [item.encode() if isinstance(item, str) else item for item in values.reshape(-1).tolist()]
-        texts = np.empty(len(items), np.object_)
-        texts[:] = items
-        return texts.reshape(values.shape)
-    with np.errstate(over="ignore", invalid="ignore"):  # floats become infinite, and are refused later
-        array = values.astype(spec.dtype)
-        if spec.dtype.kind in "biu" and not (array == values).all():
-            raise ValueError(f"{name}: holds values that {spec.datatype} cannot")
-    return nearest_bf16(array) if spec.bf16 else array
+def _expected(own: Mapping[str, NDArray[Any]], contract: Contract, n: int) -> dict[str, NDArray[Any]]:
+    """The expected outputs by the name of the output."""
+    known = [spec.name for spec in contract.outputs]
+    found: dict[str, NDArray[Any]] = {}
+    for name, array in own.items():
+        if name in (Y, GROUP):
+            continue
+        output = known[0] if name == EXPECTED else name.removeprefix(f"{EXPECTED}.")
+        if output not in known:
+            what = f"{output!r} is no exposed output of the model: {listed(known)}"
+            raise ValueError(f"{name}: {what}{misspelt([output], known)}")
+        if output in found:
+            raise ValueError(f"{name}: is output {output!r}, for which the file has two arrays")
+        if array.shape[:1] != (n,):
+            raise ValueError(f"{name}: has shape {array.shape}, not one entry for each of {n} rows")
+        found[output] = array
+    return found

@@ -27,7 +27,6 @@ from fallbacks.predictor import LoadedModel
 from fallbacks.roles import not_distributions
 from gateway.calibration.data_files import load_columns
 from gateway.calibration.dataset import Dataset, read
-from gateway.calibration.parity import Parity, parity
 from gateway.calibration.samples import Samples, count_samples, one_row_of_each
 from gateway.calibration.true_values import TrueValues, labelled_classes, true_values
 from gateway.core.decision import Tensors
@@ -52,15 +51,13 @@ Progress = Callable[[str], None]
 class HeldOut:
     """The rows of a calibration file with every rung's answers, and what they count as.
 
-    sizes: of one row of each input; parity: how far the first rung's outputs are from those of its original, where
-    the file has them.
+    sizes: of one row of each input.
     """
 
     rows: CalibrationRows
     samples: Samples
     target: CertifiedTarget
     sizes: dict[str, tuple[int, ...]]
-    parity: Parity | None
 
     def samples_by_fold(self) -> dict[str, int]:
         """How many samples each fold has."""
@@ -92,7 +89,6 @@ def held_out(
         missing = {name for name, one in policy.inputs.items() if one.missing == "allow"}
         fit = fold_indices(samples)["fit"]
         view = RowView.fit({name: array[fit] for name, array in file.x.items()}, missing)
-        found = parity(file.expected, answers[primary]) if file.expected else None
     labelled = {
         name: found
         for name, answer in answers.items()
@@ -101,7 +97,7 @@ def held_out(
     rows = CalibrationRows(
         file.x, truth.y, truth.values, answers, labelled, primary, view, partial(ask, models[primary])
     )
-    return HeldOut(rows, samples, truth.target, sizes, found)
+    return HeldOut(rows, samples, truth.target, sizes)
 
 
 def samples_of(file: Dataset, truth: TrueValues) -> Samples:
@@ -159,9 +155,10 @@ def read_rows(deployment: Deployment, models: Mapping[str, LoadedModel], data: P
     """The rows of a file. Raises ArtifactError naming the file."""
     contract = contract_of(deployment, models)
     try:
-        return read(load_columns(data), contract, labels_needed=deployment.policy.task != "opaque")
+        texts = {spec.name for spec in contract.inputs if spec.datatype == "BYTES"}
+        return read(load_columns(data, texts), contract, labels_needed=deployment.policy.task != "opaque")
     except OSError as error:
-        what = f"cannot be read: {error.strerror or error}; give an .npz, .csv or .parquet of held-out rows"
+        what = f"cannot be read: {error.strerror or error}; give held-out rows as .npz, .csv or .parquet"
         raise ArtifactError([Problem("", what, str(data))]) from error
     except ValueError as error:
         raise ArtifactError([Problem("", str(error).removeprefix(f"{data}: "), str(data))]) from error

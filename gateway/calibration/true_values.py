@@ -101,7 +101,9 @@ def _class_numbers(
     """int64[n], and whether they were read by name."""
     if y.dtype.kind == "f" and not (y == np.rint(y)).all():
         row = int(np.flatnonzero(y != np.rint(y))[0])
-        raise ValueError(f"y: holds {y[row]}, first in row {row}, which is no class; for numbers say task: regression")
+        raise ValueError(
+            f"y: holds {y[row]}, first in row {row}, which is no class; for numbers say task: regression"
+        )
     by_values = named is not None and all(isinstance(one, int) for one in named)
     by_name = y.dtype.kind in "US" or (bool(labels) and all(map(_is_integer, labels)))
     if by_name or by_values or known != [str(i) for i in range(len(known))]:
@@ -117,7 +119,9 @@ def _class_numbers(
             raise ValueError(what + f"; did you mean {hint!r}?" * bool(hint))
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= len(known):
-        raise ValueError(f"y: holds labels from {low} to {high}; the model has the classes 0 to {len(known) - 1}")
+        raise ValueError(
+            f"y: holds labels from {low} to {high}; the model has the classes 0 to {len(known) - 1}"
+        )
     return y.astype(np.int64), False
 
 

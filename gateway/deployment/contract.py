@@ -14,7 +14,6 @@ from gateway.policy.schema import InputPolicy, InputSlices, OipPolicy, OnnxPolic
 from gateway.protocol.contract import ONNX_PLATFORM, UPSTREAM_PLATFORM, Contract, TensorSpec
 from gateway.protocol.targets import LOGITS, PROBABILITIES, Classes, NoForm, Target
 
-
 Sizes: TypeAlias = Mapping[str, tuple[int, ...]]
 """The sizes of one row of each input, as the calibration rows have them."""
 
@@ -122,9 +121,8 @@ def _other_inputs(primary: LoadedModel, model: LoadedModel) -> str:
 def _same_form(one: ModelTensor, other: ModelTensor) -> bool:
     """Whether two tensors have one datatype, and shapes that can agree."""
     sizes = zip(one.shape, other.shape, strict=False)
-    return (
-        (one.dtype, one.bf16, len(one.shape)) == (other.dtype, other.bf16, len(other.shape))
-        and all(a is None or b is None or a == b for a, b in sizes)
+    return (one.dtype, one.bf16, len(one.shape)) == (other.dtype, other.bf16, len(other.shape)) and all(
+        a is None or b is None or a == b for a, b in sizes
     )
 
 

@@ -52,7 +52,9 @@ def promises(certificate: Certificate) -> list[Promise]:
 def _of_alarm(field: str, what: str, alarm: FalseAlarm) -> Promise:
     evidence = f"{alarm.n} rows, of which at most {alarm.k - 1} reach the cut"
     if not alarm.slices:
-        return Promise(field, f"good rows {what}", percent(alarm.budget), 1 - alarm.delta, evidence, alarm.cut)
+        return Promise(
+            field, f"good rows {what}", percent(alarm.budget), 1 - alarm.delta, evidence, alarm.cut
+        )
     evidence = f"{alarm.n} rows in {len(alarm.slices)} slices, each with a cut of its own"
     rows = f"the good rows of each slice {what}"
     return Promise(field, rows, percent(alarm.budget), 1 - alarm.delta, evidence, None)

@@ -21,7 +21,6 @@ from gateway.deployment.certificate import FalseAlarm
 from gateway.policy.schema import InputSlices
 from gateway.protocol.targets import PROBABILITIES
 
-
 MOST_BYTES = 64
 """Of a text, so many bytes name its slice: one long text may not cost every row of a batch as much memory."""
 SlicedBy: TypeAlias = InputSlices | str

@@ -107,7 +107,9 @@ def check_upstreams(deployment: Deployment, models: Mapping[str, LoadedModel]) -
 
     Raises ArtifactError if one answers differently. One that cannot be reached is logged.
     """
-    own = {name: model.model if isinstance(model, ConvertedModel) else model for name, model in models.items()}
+    own = {
+        name: model.model if isinstance(model, ConvertedModel) else model for name, model in models.items()
+    }
     upstreams = {name: model for name, model in own.items() if isinstance(model, UpstreamModel)}
     if not upstreams:
         return

@@ -17,7 +17,6 @@ from gateway.policy.fields import Name, SchemaOne, Seconds, Share, Strict
 from gateway.policy.kinds import CheckPolicy, GuardPolicy
 from gateway.policy.locate import Loc
 
-
 TensorNames: TypeAlias = dict[Annotated[str, Field(min_length=1)], Annotated[str, Field(min_length=1)]]
 """This deployment's names of inputs and outputs, mapped to the model's own."""
 
@@ -306,7 +305,9 @@ class Policy(Strict):
             "task": self.task,
             "answered_error": self.answered_error,
             "absolute_error": None if self.absolute_error is None else self.absolute_error.model_dump(),
-            "inputs": {name: one.model_dump(include={"shape", "missing"}) for name, one in self.inputs.items()},
+            "inputs": {
+                name: one.model_dump(include={"shape", "missing"}) for name, one in self.inputs.items()
+            },
             "delta": self.delta,
             "guards": [bound for g in self.guards if (bound := g.model_dump(exclude=set(g.unbound)))],
             "rungs": [
@@ -364,7 +365,10 @@ def contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
 def _task_contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
     """Promises and checks that the task cannot have, or lacks."""
     if policy.task == "opaque" and policy.answered_error is not None:
-        yield ("answered_error",), "has no meaning with task: opaque, whose errors cannot be counted: leave it out"
+        yield (
+            ("answered_error",),
+            "has no meaning with task: opaque, whose errors cannot be counted: leave it out",
+        )
     if policy.task != "opaque" and policy.answered_error is None:
         yield ("answered_error",), f"is missing: the share of wrong answers that task: {policy.task} may have"
     if policy.task != "regression" and policy.absolute_error is not None:

@@ -310,9 +310,12 @@ def changed(array: Array, value: float) -> Array:
 
 # What is stored, made from the good x and y, and what the refusal says.
 WRONG: dict[str, tuple[Callable[[Array, Array], dict[str, Array]], str]] = {
-    "no labels": (lambda x, y: {"x": x}, "y: missing, one integer label a row; the file holds x"),
-    "no rows": (lambda x, y: {"y": y}, "attributes: missing; the file holds y"),
-    "another name": (lambda x, y: {"pixels": x, "y": y}, "attributes: missing; the file holds pixels, y"),
+    "no labels": (
+        lambda x, y: {"x": x},
+        "y: missing: name the array or column of labels, or true values, y; the file holds x",
+    ),
+    "no rows": (lambda x, y: {"y": y}, "attributes: missing; the file holds nothing else"),
+    "another name": (lambda x, y: {"pixels": x, "y": y}, "attributes: missing; the file holds pixels"),
     "a column too few": (lambda x, y: {"x": x[:, :15], "y": y}, "x: has shape (6000, 15), not [-1, 16]"),
     "no columns": (lambda x, y: {"x": x[:, 0], "y": y}, "x: has shape (6000,), not [-1, 16]"),
     "a number": (lambda x, y: {"x": np.array(3.0), "y": y}, "x: has shape (), not [-1, 16]"),
@@ -322,13 +325,16 @@ WRONG: dict[str, tuple[Callable[[Array, Array], dict[str, Array]], str]] = {
     ),
     "above the range": (lambda x, y: {"x": changed(x, 15.5), "y": y}, "x: holds values outside 0.0 to 15.0"),
     "below the range": (lambda x, y: {"x": changed(x, -1e-3), "y": y}, "x: holds values outside 0.0 to 15.0"),
-    "NaN": (lambda x, y: {"x": changed(x, np.nan), "y": y}, "x: holds values outside 0.0 to 15.0"),
-    "infinity": (lambda x, y: {"x": changed(x, np.inf), "y": y}, "x: holds values outside 0.0 to 15.0"),
+    "NaN": (lambda x, y: {"x": changed(x, np.nan), "y": y}, "x: holds NaN, first in row "),
+    "infinity": (lambda x, y: {"x": changed(x, np.inf), "y": y}, "x: holds infinity, first in row "),
     "more than a float32": (
         lambda x, y: {"x": changed(x, 1e300), "y": y},
         "x: holds values outside 0.0 to 15.0",
     ),
-    "text": (lambda x, y: {"x": np.full(x.shape, "a"), "y": y}, ""),
+    "text": (
+        lambda x, y: {"x": np.full(x.shape, "a"), "y": y},
+        "x: is text, not numbers that FP32 can hold: row 0 holds 'a'",
+    ),
     "complex numbers": (lambda x, y: {"x": x + 0j, "y": y}, "x: "),
     "labels that are not whole": (lambda x, y: {"x": x, "y": y + 0.5}, "y: is float64[6000]"),
     "labels as text": (lambda x, y: {"x": x, "y": y.astype(str)}, "y: is <U"),

@@ -102,7 +102,9 @@ class IntervalPolicy(Strict):
     def guard(self) -> Guard[Answered]:
         return Width(self)
 
-    def fit(self, rung: str, fit: CalibrationRows, pilot: CalibrationRows, delta: float, tests: int) -> FittedInterval:
+    def fit(
+        self, rung: str, fit: CalibrationRows, pilot: CalibrationRows, delta: float, tests: int
+    ) -> FittedInterval:
         """Intervals of a rung's answers. tests: how many rows will certify them; delta: at which level.
 
         Raises:  ValueError naming the problem of the rows.

@@ -108,7 +108,9 @@ class OodPolicy(Strict):
         for name in self.detectors:
             lacking = [output for output in READS.get(name, ()) if output not in has]
             if lacking:
-                what = f"{name} reads the output {lacking[0]!r}, and the first rung has {', '.join(sorted(has))}"
+                what = (
+                    f"{name} reads the output {lacking[0]!r}, and the first rung has {', '.join(sorted(has))}"
+                )
                 yield ("detectors",), what + "; leave it out, or map a name to it (names)"
         if "noise" in self.detectors and not any(map(is_picture, inputs)):
             yield ("detectors",), "noise reads a picture, and no input is one; leave it out"

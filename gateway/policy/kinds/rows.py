@@ -54,9 +54,7 @@ class CalibrationRows:
         answers = {name: of(answer) for name, answer in self.answers.items()}
         truth = None if self.truth is None else self.truth[rows]
         labelled = of(self.labelled)
-        return replace(
-            self, x=of(self.x), y=self.y[rows], truth=truth, answers=answers, labelled=labelled
-        )
+        return replace(self, x=of(self.x), y=self.y[rows], truth=truth, answers=answers, labelled=labelled)
 
     def beside(self, other: CalibrationRows) -> CalibrationRows:
         """These rows, then others with the same models."""
