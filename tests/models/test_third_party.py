@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.models.story import Reply, ask, first_rows, gateway, inputs_of, own_answers
+from tests.models.story import Reply, ask, caller, first_rows, gateway, inputs_of, own_answers
 from tests.support.deployments import be_patient
 from tests.support.exporters import exported
 from tests.support.served import serving
@@ -68,9 +68,10 @@ def test_a_model_as_it_was_exported_is_guarded_and_served(
     checked = gateway("check", folder)
     assert checked.code == 0, checked.text
     good = first_rows(made / "asked.npz", ASKED, tmp_path / "good.npz")
+    key = caller(folder)
     with serving(folder, "--local") as served:
-        answers = ask(served, case.name, good)
-        odd = ask(served, case.name, made / "absurd.npz")
+        answers = ask(served, case.name, key, good)
+        odd = ask(served, case.name, key, made / "absurd.npz")
 
     with subtests.test("the task is written in the policy"):
         assert yaml.safe_load((folder / "gateway.yaml").read_text())["task"] == case.task
