@@ -21,6 +21,7 @@ from fallbacks.predictor import ModelTensor
 
 MODEL = "capitals"
 UP_WITHIN_S = 60.0
+DATATYPES = {"<f4": "FP32", "<i8": "INT64"}
 CORES = frozenset(os.sched_getaffinity(0))
 
 
@@ -81,8 +82,12 @@ def mlserver(
 
 
 def declared(spec: ModelTensor) -> dict[str, object]:
-    """How `model-settings.json` declares a tensor of float32."""
-    return {"name": spec.name, "datatype": "FP32", "shape": [-1 if d is None else d for d in spec.shape]}
+    """How `model-settings.json` declares a tensor."""
+    return {
+        "name": spec.name,
+        "datatype": DATATYPES[spec.dtype.str],
+        "shape": [-1 if d is None else d for d in spec.shape],
+    }
 
 
 def _wait_until_up(server: MLServer, log: Path) -> None:

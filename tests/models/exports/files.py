@@ -16,7 +16,7 @@ TYPES = {
     "pem": "pem", "py": "python", "pyc": "pythonbytecode", "so": "elf", "toml": "toml", "wav": "wav",
 }  # fmt: skip
 """What a file's name ends with, and magika's label for it."""
-EACH, SMALLEST, BLOCK, TAKEN, PADDING = 350, 64, 4_096, 1_024, 256
+EACH, SMALLEST, BLOCK, TAKEN, PADDING = 150, 64, 4_096, 1_024, 256
 
 
 def magika_files() -> Exported:
@@ -26,7 +26,7 @@ def magika_files() -> Exported:
     x = np.stack([_features(path.read_bytes()) for path, _ in paths])
     y = np.array([labels.index(label) for _, label in paths], np.int64)
     _hold_to_original(paths[:20], x[:20], labels)
-    rows, asked = split({"bytes": x, "y": y}, len(x) - 200)
+    rows, asked = split({"bytes": x, "y": y}, len(x) - 100)
     random = np.random.default_rng(1).integers(0, 256, (1, 2 * TAKEN)).astype(np.int32)
     absurd = {
         "random bytes": {"bytes": random},

@@ -52,7 +52,7 @@ def regressor() -> Exported:
     model.fit(table[:1_000], y[:1_000])
     columns = columns_of(table) | {"y": y, "expected": model.predict(table).astype(np.float32)}
     rows, asked = split({name: values[1_000:] for name, values in columns.items()}, 1_600)
-    return Exported(_onnx(model, table), rows, asked, outliers(columns_of(table)), table=True)
+    return Exported(_onnx(model, table), rows, asked, outliers(columns_of(table)))
 
 
 def label_only() -> Exported:
