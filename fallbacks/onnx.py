@@ -12,6 +12,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ from fallbacks.onnx_batches import Feed, row_count, run_fixed
 from fallbacks.onnx_classes import class_labels
 from fallbacks.onnx_conversions import FLOAT32_SUFFIX, decode_texts, encode_texts, with_float32_io
 from fallbacks.onnx_file import open_session, read_once
-from fallbacks.onnx_graph import detections, drop_zipmaps
+from fallbacks.onnx_graph import detections, drop_locale, drop_zipmaps
 from fallbacks.onnx_parse import parse
-from fallbacks.onnx_signature import Signature, local_names, narrowed
+from fallbacks.onnx_signature import Signature, local_names, narrowed, require_shapes
 from fallbacks.predictor import ModelTensor, Tensors, zeros
 from fallbacks.worker import Worker
 
@@ -47,10 +48,12 @@ class OnnxModel:
         self.name = name
         self.digest = hashlib.sha256(content).hexdigest()
         self.classes = class_labels(model.graph)
-        detected, without_zipmaps = detections(model.graph), drop_zipmaps(model.graph)
+        detected = detections(model.graph)
+        changed = drop_zipmaps(model.graph) | drop_locale(model.graph)
         bf16 = with_float32_io(model.graph)
-        changed = without_zipmaps or bool(bf16)
-        self._session = open_session(name, model.SerializeToString() if changed else content, threads)
+        loaded = model.SerializeToString() if changed or bf16 else content
+        self._session = open_session(name, loaded, threads)
+        require_shapes(name, model.graph, self._session)
         signature = Signature.of(name, self._session, bf16, detected)
         local = local_names(name, names or {}, signature)
         self.inputs = tuple(replace(spec, name=local[spec.name]) for spec in signature.inputs)
@@ -153,14 +156,14 @@ class OnnxModel:
 
     def _answer(self, feed: Feed, options: onnxruntime.RunOptions | None) -> Sequence[NDArray[Any]]:
         """The outputs of one feed, in declared order; blocks."""
-
-        def run(part: Feed) -> Sequence[NDArray[Any]]:
-            answer: Sequence[NDArray[Any]] = self._session.run(self._session_outputs, part, options)
-            return answer
-
         if self.fixed_rows is None:
-            return run(feed)
+            return self._run_once(feed, options)
+        run = partial(self._run_once, options=options)
         return run_fixed(self.name, run, feed, self.fixed_rows, self._output_names, self._unbatched)
+
+    def _run_once(self, feed: Feed, options: onnxruntime.RunOptions | None) -> Sequence[NDArray[Any]]:
+        answer: Sequence[NDArray[Any]] = self._session.run(self._session_outputs, feed, options)
+        return answer
 
     def _by_name(self, outputs: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
         named = dict(zip(self._output_names, outputs, strict=True))

@@ -38,6 +38,10 @@ _KNOWN: Final = (
         r"uses the operator \1 in a form that {runtime} has not on a CPU; "
         r"export it in float32, or with another opset",
     ),
+    (
+        r"Failed to construct locale with name:([^:]+):",
+        r"needs the locale \1, which is not installed; install it, or export it with the locale C.UTF-8",
+    ),
 )
 
 

@@ -36,9 +36,26 @@ def drop_zipmaps(graph: GraphProto) -> bool:
         classes = len(class_attribute(node))
         tensor = helper.make_tensor_value_info(value.name, TensorProto.FLOAT, [None, classes or None])
         value.type.CopyFrom(tensor.type)
-        identity = helper.make_node("Identity", [node.input[0]], [node.output[0]], name=node.name)
-        node.CopyFrom(identity)
+        # A Cast, since some exporters give a ZipMap float64 against its definition.
+        node.CopyFrom(helper.make_node("Cast", node.input, node.output, node.name, to=TensorProto.FLOAT))
     return bool(found)
+
+
+def drop_locale(graph: GraphProto) -> bool:
+    """Makes text operators that ask for US English, the exporters' default, run without it, in place.
+
+    Small containers do not have it, and C.UTF-8 knows the same letters. Returns whether there were any.
+    """
+    changed = False
+    for node in graph.node:
+        if node.op_type == "StringNormalizer":
+            locale = [attribute for attribute in node.attribute if attribute.name == "locale"]
+            if not locale or locale[0].s.startswith((b"en_US", b"en-US")):
+                others = [attribute for attribute in node.attribute if attribute.name != "locale"]
+                del node.attribute[:]
+                node.attribute.extend([*others, helper.make_attribute("locale", "C.UTF-8")])
+                changed = True
+    return changed
 
 
 def class_attribute(node: NodeProto) -> tuple[int | str, ...]:

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 import onnxruntime
+from onnx import GraphProto
 
 from fallbacks.onnx_conversions import FLOAT32_SUFFIX
 from fallbacks.predictor import ModelTensor
@@ -74,6 +75,16 @@ class Signature:
             for spec in declared
         )
         return cls(tuple(map(_with_open_batch, inputs)), outputs, rows, bare, ignored)
+
+
+def require_shapes(file: str, graph: GraphProto, session: onnxruntime.InferenceSession) -> None:
+    """Raises ValueError for an output of unknown rank, which a session declares as it declares a scalar."""
+    for value, arg in zip(graph.output, session.get_outputs(), strict=True):
+        if arg.type in ONNX_DTYPES and not arg.shape and not value.type.tensor_type.HasField("shape"):
+            raise ValueError(
+                f"{file}: {arg.name!r} is declared without a shape; export it with one "
+                "(onnx.shape_inference.infer_shapes)"
+            )
 
 
 def local_names(file: str, names: Mapping[str, str], signature: Signature) -> dict[str, str]:
@@ -143,6 +154,8 @@ def _input(file: str, arg: onnxruntime.NodeArg, bf16: Collection[str]) -> ModelT
         raise ValueError(f"{file}: {arg.name!r} is {arg.type}; export plain tensors of numbers or text")
     if not arg.shape:
         raise ValueError(f"{file}: {arg.name!r} is a scalar; give it a first axis, the batch")
+    if arg.shape[0] == 0:
+        raise ValueError(f"{file}: {arg.name!r} has a fixed batch of 0; export its first axis as dynamic")
     return _tensor(arg, bf16)
 
 

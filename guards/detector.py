@@ -16,6 +16,14 @@ from guards.rows import F8, Signals
 I8: TypeAlias = NDArray[np.int64]
 
 
+class TooFewRows(ValueError):
+    """A detector needs more rows to fit on. least: how many."""
+
+    def __init__(self, kind: str, has: int, least: int) -> None:
+        self.least = least
+        super().__init__(f"{kind}: {has} rows to fit on, needs at least {least}; give more data")
+
+
 class Detector(Protocol):
     """A fitted score. kind: its name; needs_features: whether it reads the model's answer (h or z)."""
 
@@ -61,12 +69,12 @@ def check_fit_rows(kind: str, x: NDArray[Any], y: I8, least: int) -> None:
     """Validate the rows to fit on.
 
     Args:    kind: the detector's kind, for the message; x: [n, ...]; y: int64[n]; least: the fewest rows.
-    Raises:  ValueError for fewer rows, labels of another shape or type, or values that are not finite.
+    Raises:  TooFewRows; ValueError for labels of another shape or type, or values that are not finite.
     """
     if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
         raise ValueError(f"{kind}: labels are {y.dtype}{list(y.shape)}, expected int64[{len(x)}]; one a row")
     if len(x) < least:
-        raise ValueError(f"{kind}: {len(x)} rows to fit on, needs at least {least}; give more data")
+        raise TooFewRows(kind, len(x), least)
     if not np.isfinite(x).all():
         raise ValueError(f"{kind}: the rows to fit on hold NaN or infinity; remove those rows")
 

@@ -85,5 +85,5 @@ def _fit(
             try:
                 fitted[guard.name] = guard.fit(folds)
             except ValueError as error:
-                raise refusals.guard(i, str(error), len(folds.fit), len(folds.tail)) from error
+                raise refusals.guard(i, error, len(folds.fit), len(folds.tail)) from error
     return fitted

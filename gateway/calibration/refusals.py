@@ -16,6 +16,7 @@ from gateway.calibration.samples import Samples
 from gateway.core.errors import PolicyError
 from gateway.deployment.deployment import Deployment
 from gateway.policy.locate import Loc
+from guards.detector import TooFewRows
 from guards.selective import Counts, accepted_needed
 
 MOST_BUDGET = 0.5
@@ -29,11 +30,24 @@ class Refusals:
     deployment: Deployment
     samples: Samples
 
-    def guard(self, i: int, what: str, fit_rows: int, tail_rows: int) -> PolicyError:
+    def guard(self, i: int, error: ValueError, fit_rows: int, tail_rows: int) -> PolicyError:
         """A guard cannot be fitted."""
         has = self.samples.counted
+        if isinstance(error, TooFewRows):
+            to_fit = file_rows("fit", error.least)
+            what = f"takes {to_fit} independent rows in the file, and it has {has}: give more"
+            if (promised := self._rows_for_promises()) > to_fit:
+                what += f"; what the policy promises takes {promised}"
+            return self._error(("guards", i), what)
         of = f"{fit_rows} rows to fit on and {tail_rows} for its tail, of {has} independent rows in the file"
-        return self._error(("guards", i), f"{what}. It had {of}")
+        return self._error(("guards", i), f"{error}. It had {of}")
+
+    def _rows_for_promises(self) -> int:
+        """The independent rows that every promise of the policy takes at least, if no answer is wrong."""
+        policy = self.deployment.policy
+        checks = [check.selective_error for rung in policy.rungs for check in rung.checks]
+        errors = [rows_for_error(r, policy.delta, 0.0) for r in (policy.answered_error, *checks)]
+        return max(rows_for_budget(policy.false_alarm_budget, policy.delta), *errors)
 
     def budget(self, cut_rows: int) -> PolicyError:
         """The false-alarm budget is too small for the file."""

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from gateway.policy.schema import Policy
     from gateway.replica import ListenAddress
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 Folder = Annotated[Path, typer.Argument(help="A deployment folder, such as configs/fashion.", metavar="DIR")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
@@ -28,6 +29,23 @@ Host = Annotated[str, typer.Option(help="Where the data plane listens.")]
 Port = Annotated[int, typer.Option(help="HTTP port of the data plane.")]
 GrpcPort = Annotated[int, typer.Option(help="gRPC port of the data plane.")]
 AdminPort = Annotated[int, typer.Option(help="HTTP port of the administration plane, on loopback.")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"failsafe-gateway {version('failsafe-gateway')}")  # noqa: T201
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", is_eager=True, callback=_print_version, help="Prints the version."),
+]
+
+
+@app.callback()
+def options(print_version: Version = False) -> None:
+    """Serves models behind guards, checks and a ladder of fallbacks."""
 
 
 @app.command()
@@ -117,6 +135,58 @@ def check(folder: Folder, as_json: AsJson = False) -> None:
     ready = {"policy": artifacts.tag, "inputs": [s.name for s in contract.inputs]}
     ready |= {"outputs": [s.name for s in contract.outputs]}
     print_line(json.dumps(ready) if as_json else f"{folder}: {artifacts.tag} is ready to serve")
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="The new deployment folder.", metavar="DIR")],
+    model: Annotated[Path | None, typer.Option(help="The model: an ONNX file, which is copied.")] = None,
+    fallback: Annotated[Path | None, typer.Option(help="A smaller model with the same inputs.")] = None,
+    upstream: Annotated[
+        str | None, typer.Option(help="A model in another server, asked first: URL/v2/models/NAME.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Held-out rows (.npz, .csv, .parquet): calibrates as well.")
+    ] = None,
+) -> None:
+    """Writes a commented policy that fits a model, and calibrates it if rows are given."""
+    from gateway.cli.init import chosen
+    from gateway.scaffold.scaffold import scaffold
+    from gateway.scaffold.sources import Sources
+
+    try:
+        files = tuple(file for file in (model, fallback) if file is not None)
+        draft = scaffold(folder, Sources(files, upstream), data)
+    except Problems as error:
+        _exit_with_problems(error, as_json=False)
+    for line in chosen(draft, folder):
+        print_line(line)
+    if data is None:
+        print_line(f"next: gateway calibrate {folder} --data ROWS")
+        return
+    calibrate(folder, data)
+    print_line(f"next: gateway serve {folder} --local")
+
+
+@app.command()
+def inspect(
+    model: Annotated[Path, typer.Argument(help="An ONNX file.", metavar="M.onnx")], as_json: AsJson = False
+) -> None:
+    """Shows a model's inputs, outputs, guessed roles, and what can be guarded and promised."""
+    from rich.console import Console
+
+    from gateway.cli.init import describe, remarks, tensors_table
+
+    try:
+        found = describe(model)
+    except Problems as error:
+        _exit_with_problems(error, as_json)
+    if as_json:
+        print_line(json.dumps(found))
+        return
+    Console().print(tensors_table(found, model))
+    for line in remarks(found, model):
+        print_line(line)
 
 
 @app.command()

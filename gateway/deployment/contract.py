@@ -48,6 +48,7 @@ def contract_of(
         _class_names(target),
         UPSTREAM_PLATFORM if is_upstream else ONNX_PLATFORM,
         target,
+        withheld_rows=policy.serving.withheld_rows,
     )
 
 

@@ -153,7 +153,7 @@ def _outputs(
 
 def render_grpc_infer(contract: Contract, request: InferRequest, answer: Answer, stamp: Stamp) -> Any:
     """The message of an answer."""
-    parameters = reply_parameters(answer.ending, stamp, answer.urls)
+    parameters = reply_parameters(answer.ending, stamp, answer.urls, answer.row_outcomes)
     response = pb.ModelInferResponse(
         model_name=contract.model,
         model_version=contract.version,

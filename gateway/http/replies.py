@@ -35,6 +35,7 @@ from gateway.protocol.endings import (
     error_text,
     header_name,
     retry_after_s,
+    row_parameters,
     shared_parameters,
     status_of,
 )
@@ -105,7 +106,7 @@ def reply_infer(
         return reply_unanswered(
             answer.end, stamp, request_id=request.id, prefer_async=prefer_async, urls=answer.urls
         )
-    headers, parameters = _headers_and_parameters(answer.ending, stamp, answer.urls)
+    headers, parameters = _headers_and_parameters(answer.ending, stamp, answer.urls, answer.row_outcomes)
     try:
         body, length = render_http_infer(
             contract, request, answer.outputs, parameters, withheld=answer.withheld
@@ -148,14 +149,14 @@ def reply_unanswered(
 
 
 def _headers_and_parameters(
-    ending: Ending, stamp: Stamp, urls: Sequence[str] = ()
+    ending: Ending, stamp: Stamp, urls: Sequence[str] = (), row_outcomes: Sequence[str] = ()
 ) -> tuple[bytes, dict[str, str]]:
     """The headers and the body's parameters that say how a request ended."""
     headers, parameters = _shared(ending, stamp.policy, stamp.mode)
     id_ = stamp.decision_id or BY_NONE
     parameters = {**parameters, "fs_decision_id": id_}
-    if urls:
-        parameters["fs_review_urls"] = ",".join(urls)
+    if urls or row_outcomes:
+        parameters |= row_parameters(urls, row_outcomes)
     return b"%bx-failsafe-decision-id: %b\r\n" % (headers, _printable(id_)), parameters
 
 

@@ -203,7 +203,8 @@ def _requested_output(spec: TensorSpec) -> Schema:
 
 
 def _output(spec: TensorSpec) -> Schema:
-    """One output of an answer; null is a withheld value, which occurs only together with fs_row_outcome."""
+    """One output of an answer; null is a withheld value, which occurs only together with fs_row_outcome or
+    fs_row_outcomes."""
     kinds = {"b": "boolean", "i": "integer", "u": "integer", "f": "number", "O": "string"}
     values = _list({"type": [kinds[spec.dtype.kind], "null"]})
     return _tensor(spec.name, spec.datatype, _shape(spec, MAX_INTEGER, min_size=0), values)
@@ -245,7 +246,9 @@ def _parameters() -> Schema:
         "fs_mode": {"enum": MODES},
         "fs_decision_id": TEXT,
     }
-    return _object({**required, "fs_review_urls": TEXT}, list(required))
+    one = "|".join(OUTCOMES)
+    each_row = {"type": "string", "pattern": f"^({one})(,({one}))*$"}
+    return _object({**required, "fs_review_urls": TEXT, "fs_row_outcomes": each_row}, list(required))
 
 
 def _error() -> Schema:
@@ -255,6 +258,7 @@ def _error() -> Schema:
 def _model(contract: Contract) -> Schema:
     tensor = _object({"name": TEXT, "datatype": TEXT, "shape": _list({"type": "integer"})})
     properties = {"name": {"const": contract.model}, "versions": _list(TEXT), "platform": TEXT}
+    properties["parameters"] = _object({"withheld_rows": {"const": contract.withheld_rows}})
     return _object({**properties, "inputs": _list(tensor), "outputs": _list(tensor)})
 
 

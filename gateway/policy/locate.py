@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel
 
 from gateway.core.errors import Problem
+from gateway.policy.yaml_values import instead
 
 Loc: TypeAlias = tuple[int | str, ...]
 
@@ -30,14 +31,20 @@ def closest(word: str, choices: Collection[str]) -> str:
 def line_of(root: yaml.Node | None, at: Loc) -> int:
     """The line (from 1) of the deepest part of `at` that exists."""
     line = 1
-    for _, line in _descend(root, at):  # noqa: B007 (the last one is returned)
+    for _, line, _ in _descend(root, at):  # noqa: B007 (the last one is returned)
         pass
     return line
 
 
+def node_at(root: yaml.Node | None, at: Loc) -> yaml.Node | None:
+    """The node at exactly this place; None if there is none."""
+    found = list(_descend(root, at))
+    return found[-1][2] if found and len(found) == len(at) else None
+
+
 def clean(root: yaml.Node | None, at: Loc, *, missing: bool) -> Loc:
     """`at` without parts that are not in the file (union tags, `[key]`); a missing last part stays."""
-    existing = tuple(part for part, _ in _descend(root, at))
+    existing = tuple(part for part, _, _ in _descend(root, at))
     return (*existing, at[-1]) if missing and at and at[-1] not in existing[-1:] else existing
 
 
@@ -71,14 +78,17 @@ def explain(error: Any, path: Path, root: yaml.Node | None, schema: type[BaseMod
                     ": say allow (fail open), degrade, defer or refuse (fail closed); it is never inferred"
                 )
         case "literal_error":
-            what += f", not {got!r}"
+            what += instead(error["type"], got, node_at(root, at))
             nearest = closest(str(got), re.findall(r"'([^']*)'", str(context.get("expected"))))
         case "union_tag_invalid":
             choices = re.findall(r"'([^']*)'", str(context.get("expected_tags")))
             at, what = (*at, "kind"), f"must be one of {', '.join(choices)}, not {context.get('tag')!r}"
             nearest = closest(str(context.get("tag")), choices)
-        case _ if not isinstance(got, dict | list):
-            what += f", not {got!r}"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            what = "must have fields of its own, such as {name: value}"
+            what += instead(error["type"], got, node_at(root, at))
+        case _:
+            what += instead(error["type"], got, node_at(root, at))
     return Problem(dotted(at), what, str(path), line_of(root, at), nearest)
 
 
@@ -91,18 +101,18 @@ def fields_at(schema: Any, at: Loc) -> set[str]:
     return {field.alias or name for model in models for name, field in model.model_fields.items()}
 
 
-def _descend(root: yaml.Node | None, at: Loc) -> Iterator[tuple[int | str, int]]:
-    """The parts of `at` that exist in the file, each with its line."""
+def _descend(root: yaml.Node | None, at: Loc) -> Iterator[tuple[int | str, int, yaml.Node]]:
+    """The parts of `at` that exist in the file, each with its line and what stands there."""
     node = root
     for part in at:
         if isinstance(node, yaml.MappingNode):
             found = [(key, value) for key, value in node.value if key.value == part]
             if found:
                 node = found[-1][1]
-                yield part, found[-1][0].start_mark.line + 1
+                yield part, found[-1][0].start_mark.line + 1, node
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
             node = node.value[part]
-            yield part, node.start_mark.line + 1
+            yield part, node.start_mark.line + 1, node
 
 
 def _alternatives(hint: Any) -> list[Any]:

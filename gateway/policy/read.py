@@ -33,19 +33,21 @@ def read_policy(folder: Path) -> tuple[Policy, yaml.Node | None]:
     return policy, root
 
 
-def _read(path: Path) -> tuple[yaml.Node | None, Any]:
+def _read(path: Path) -> tuple[yaml.Node | None, dict[Any, Any]]:
     """The file as nodes with line numbers, and as values. Refuses aliases, which can expand without limit."""
+    text = _text(path)
     try:
-        text = path.read_text(encoding="utf-8")
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
                 line = event.start_mark.line + 1 if event.start_mark else 1
                 raise PolicyError([Problem("", "aliases are not taken", str(path), line)])
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
-    except OSError as error:
-        raise PolicyError([Problem("", f"cannot be read: {error.strerror}", str(path))]) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        what = f"is not YAML: the character #x{ord(text[error.position]):04x} is not allowed"
+        raise PolicyError([Problem("", what, str(path), line)]) from error
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = 1 if mark is None else mark.line + 1
         what = f"is not YAML: {getattr(error, 'problem', None) or error}"
@@ -56,4 +58,31 @@ def _read(path: Path) -> tuple[yaml.Node | None, Any]:
         ) from error
     if repeated := [Problem(key, "appears twice", str(path), line) for key, line in duplicates(root)]:
         raise PolicyError(repeated)
+    if not isinstance(values, dict):
+        held = (
+            "is empty"
+            if values is None
+            else "holds a list"
+            if isinstance(values, list)
+            else "holds no fields"
+        )
+        what = f"the file {held}; a policy is fields such as `schema: 1`, one a line"
+        raise PolicyError([Problem("", what, str(path), 1)])
     return root, values
+
+
+def _text(path: Path) -> str:
+    """The content of a file. Raises PolicyError where it cannot be read, and names the line of a bad byte."""
+    try:
+        content = path.read_bytes()
+    except NotADirectoryError as error:
+        problem = Problem("", "is a file; a deployment is a folder with a gateway.yaml", str(path.parent))
+        raise PolicyError([problem]) from error
+    except OSError as error:
+        raise PolicyError([Problem("", f"cannot be read: {error.strerror}", str(path))]) from error
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        what = f"is not YAML: byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        raise PolicyError([Problem("", what, str(path), line)]) from error

@@ -203,6 +203,12 @@ class Serving(Strict):
     max_batch_rows: Annotated[int, Field(ge=1, le=1024)] = 128
     """Rows that one request may have, and rows of several requests that are decided together. A request with
     more is invalid (400). Must not exceed what upstream servers take."""
+    withheld_rows: Literal["refuse_request", "mark"] = "refuse_request"
+    """What a request gets of which some rows are answered and some withheld. `refuse_request`: the end of its
+    worst row and no outputs, unless it asks for `fs_row_outcome`. `mark`: 200 (OK) with the withheld rows
+    blank (NaN, the type's minimum, empty; `null` in JSON), and how each row ended in `fs_row_outcomes`. For
+    deployments whose every client reads that parameter: a blank row is no answer. A request whose every row
+    is withheld ends as its worst row in either case."""
     max_queued_rows: Annotated[int, Field(ge=1)] = 4096
     """Rows that may wait for a batch or for the review queue's disk. At the limit a request is refused as
     `unavailable` at once, to be sent again after a second."""

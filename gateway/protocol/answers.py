@@ -1,9 +1,12 @@
 """The answer to one request from the decisions of its rows, for HTTP and gRPC alike.
 
 A batch with every row answered is an `Answer`. If some are not, the request ends as its worst row and has
-no outputs, unless the client requested the output `fs_row_outcome`: then each row says how it ended and
-withheld rows are blank. An answer that breaks the model's contract is not sent: its request ends as
-unavailable. Only exposed outputs are sent, with the values that the caller's tier discloses.
+no outputs, unless the client requested the output `fs_row_outcome` or the deployment marks withheld rows:
+then each row says how it ended and withheld rows are blank. A deployment that marks them says so in every
+answer, but a request of which no row is answered ends as its worst row all the same: its status, its
+`Retry-After` and its review are all that there is to tell. An answer that breaks the model's contract is not
+sent: its request ends as unavailable. Only exposed outputs are sent, with the values that the caller's tier
+discloses.
 """
 
 from __future__ import annotations
@@ -40,13 +43,14 @@ class Answer(NamedTuple):
     """Every requested output by name, with all rows.
 
     withheld: bool[rows], the rows without an answer, which are blank; urls: where the answers to the deferred
-    rows can be polled, in row order.
+    rows can be polled, in row order; row_outcomes: how each row ended, if the deployment marks withheld rows.
     """
 
     outputs: Mapping[str, Array]
     withheld: Mask | None
     ending: Ending
     urls: tuple[str, ...] = ()
+    row_outcomes: tuple[str, ...] = ()
 
 
 class NoAnswer(NamedTuple):
@@ -72,20 +76,21 @@ def build_answer(
         return NoAnswer(Refused(Reason.UNAVAILABLE))
     outcomes = [decision.outcome for decision in decisions]
     answers = [outcome.output for outcome in outcomes if isinstance(outcome, (Served, Degraded))]
-    worst, withheld = worst_row(outcomes), None
+    worst, withheld, marks = worst_row(outcomes), None, contract.withheld_rows == "mark"
     urls: tuple[str, ...] = ()
     if len(answers) < len(outcomes):
         urls, withheld = _urls(outcomes, reviews), _withheld(outcomes)
-        if not request.wants_row_outcome:
+        if not (request.wants_row_outcome or (marks and answers)):
             assert isinstance(worst, (Deferred, Refused))
             return NoAnswer(worst, urls)
     outputs = _gather(contract, request, answers, withheld, tier)
     if outputs is None:
         return NoAnswer(Refused(Reason.UNAVAILABLE))
+    row_outcomes = tuple(OUTCOME_NAMES[type(outcome)] for outcome in outcomes) if marks else ()
     if request.wants_row_outcome:
         names = [OUTCOME_NAMES[type(outcome)].encode() for outcome in outcomes]
         outputs[ROW_OUTCOME.name] = np.array(names, np.object_)
-    return Answer(outputs, withheld, _ending_of_all(outcomes, worst), urls)
+    return Answer(outputs, withheld, _ending_of_all(outcomes, worst), urls, row_outcomes)
 
 
 def reply_outputs(

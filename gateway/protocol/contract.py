@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -145,6 +145,10 @@ UPSTREAM_PLATFORM = "oip_upstream"
 ROW_OUTCOME = TensorSpec("fs_row_outcome", np.dtype(np.object_), (None,))
 """How each row ended. A client that requests this output accepts partial answers."""
 
+WithheldRows: TypeAlias = Literal["refuse_request", "mark"]
+"""What a request gets of which some rows are answered and some withheld: its worst row's end, or an answer
+in which the withheld rows are marked and blank."""
+
 
 @dataclass(frozen=True, slots=True)
 class RequestedOutput:
@@ -163,6 +167,7 @@ class Contract:
     labels: the names of the classes, for outputs whose last axis is so long.
     platform: of the first rung's model, ONNX_PLATFORM or UPSTREAM_PLATFORM.
     target: what a person may answer for a row.
+    withheld_rows: what a client gets that does not ask how each row ended.
     bf16: the outputs that travel as BF16.
 
     Raises:  ArtifactError for names that repeat or are reserved, or no input or exposed output.
@@ -176,6 +181,7 @@ class Contract:
     labels: tuple[str, ...] = ()
     platform: str = ONNX_PLATFORM
     target: Target = NoForm()
+    withheld_rows: WithheldRows = "refuse_request"
     inputs_by_name: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
     outputs_by_name: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
     default_outputs: Mapping[bool, tuple[RequestedOutput, ...]] = field(init=False, compare=False, repr=False)

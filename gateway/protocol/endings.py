@@ -187,11 +187,23 @@ def shared_parameters(ending: Ending, policy: str, mode: str) -> dict[str, str]:
     }
 
 
-def reply_parameters(ending: Ending, stamp: Stamp, urls: Sequence[str] = ()) -> dict[str, str]:
-    """All parameters of a reply. urls: where the answers to its deferred rows can be polled."""
+def reply_parameters(
+    ending: Ending, stamp: Stamp, urls: Sequence[str] = (), row_outcomes: Sequence[str] = ()
+) -> dict[str, str]:
+    """All parameters of a reply, as `row_parameters` has the last two."""
     parameters = shared_parameters(ending, stamp.policy, stamp.mode)
     parameters["fs_decision_id"] = stamp.decision_id or BY_NONE
-    return parameters | {"fs_review_urls": ",".join(urls)} if urls else parameters
+    return parameters | row_parameters(urls, row_outcomes)
+
+
+def row_parameters(urls: Sequence[str], row_outcomes: Sequence[str]) -> dict[str, str]:
+    """The parameters that list something of several rows, of which a reply has those that are not empty.
+
+    Args:    urls: where the answers to the deferred rows can be polled, in row order.
+             row_outcomes: how each row ended, at most 9 characters for each of `max_batch_rows`.
+    """
+    listed = {"fs_review_urls": urls, "fs_row_outcomes": row_outcomes}
+    return {name: ",".join(texts) for name, texts in listed.items() if texts}
 
 
 def header_name(parameter: str) -> str:

@@ -137,10 +137,30 @@ def _split(body: bytes, header_length: int | None) -> tuple[dict[str, Any], _Bin
     try:
         document = orjson.loads(view[:length])
     except orjson.JSONDecodeError as error:
-        raise InvalidRequest([Problem("body", f"not JSON: {error}")]) from None
+        raise InvalidRequest([_not_json(body[:length], header_length, error)]) from None
     if not isinstance(document, dict):
         raise InvalidRequest([Problem("body", "must be a JSON object")])
     return document, _BinaryData(view[length:])
+
+
+def _not_json(document: bytes, header_length: int | None, error: orjson.JSONDecodeError) -> Problem:
+    """Why a document is not JSON: most often it is binary data, or compressed, without the header for it."""
+    if header_length is None and b'"binary_data_size"' in document:
+        return Problem(HEADER, "is missing: the body has binary data, and this header says where it begins")
+    if document.startswith(b"\x1f\x8b"):
+        return Problem("body", "not JSON: it is gzip, which needs Content-Encoding: gzip")
+    what = str(error)
+    try:
+        document.decode()
+    except UnicodeDecodeError as bad:
+        what = f"byte {bad.start} (0x{document[bad.start]:02x}) is not UTF-8"
+        if header_length is None:
+            what += f"; binary data needs {HEADER}"
+    if b"NaN" in document or b"Infinity" in document:
+        what += "; JSON has no NaN and no Infinity"
+    if header_length is not None:
+        what += f" (the JSON has {header_length} bytes by {HEADER})"
+    return Problem("body", f"not JSON: {what}")
 
 
 def _may_hold_booleans(body: bytes) -> bool:

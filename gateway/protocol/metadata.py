@@ -34,11 +34,15 @@ def health(live: bool = True, ready: bool = True) -> dict[str, Any]:
 
 
 def model(contract: Contract) -> dict[str, Any]:
-    """Of GET v2/models/{m}. The first size is -1: any number of rows up to the limit."""
+    """Of GET v2/models/{m}. The first size is -1: any number of rows up to the limit.
+
+    `parameters` is for HTTP alone: the message of gRPC has no member for it.
+    """
     return {
         "name": contract.model,
         "versions": [contract.version],
         "platform": contract.platform,
+        "parameters": {"withheld_rows": contract.withheld_rows},
         "inputs": [_tensor(spec) for spec in contract.inputs],
         "outputs": [_tensor(spec) for spec in contract.outputs],
     }

@@ -285,7 +285,22 @@ def test_too_few_rows_are_refused_whatever_their_number(
         return
     problem = refusal(folder, tmp_path / "few.npz", PolicyError)
     assert problem.field == "guards[1]" and problem.line
-    assert f"of {n} independent rows in the file" in problem.what
+    pattern = (
+        r"takes (\d+) independent rows in the file, and it has (\d+): give more; .* promises takes (\d+)"
+    )
+    to_fit, has, promised = map(int, re.findall(pattern, problem.what)[0])
+    assert (has, n < to_fit < promised) == (n, True)
+
+
+def test_the_rows_that_a_refusal_asks_for_are_enough_to_fit(
+    held: tuple[Array, Array], tmp_path: Path
+) -> None:
+    x, y = held
+    folder = letters(tmp_path)
+    np.savez(tmp_path / "few.npz", x=x[:60], y=y[:60])
+    to_fit = int(re.findall(r"takes (\d+) ", refusal(folder, tmp_path / "few.npz", PolicyError).what)[0])
+    np.savez(tmp_path / "more.npz", x=x[:to_fit], y=y[:to_fit], group=np.arange(to_fit))
+    assert not refusal(folder, tmp_path / "more.npz", PolicyError).field.startswith("guards")
 
 
 def test_the_input_may_stand_under_its_own_name_or_under_x(held: tuple[Array, Array], tmp_path: Path) -> None:

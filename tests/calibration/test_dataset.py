@@ -212,7 +212,8 @@ def test_nan_names_array_row_and_column_and_how_to_mend_it() -> None:
     x[7, 2] = x[8, 0] = np.nan
     assert refusal({"X": x, "y": np.zeros(9, int)}, of(spec)) == (
         "X: holds NaN, first in row 7, column 2; encode missing values as the model was trained to have "
-        "them, or leave such rows out; if the model takes NaN, say `inputs: {X: {missing: allow}}` in the policy"
+        "them, or leave such rows out; if the model takes NaN, say `inputs: {X: {missing: allow}}` in the "
+        "policy"
     )
     picture = TensorSpec("P", FLOAT32, (None, 1, 3, 3))
     assert "in row 7, at [0, 2, 0]; " in refusal(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,24 @@ def gateway(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "gateway", *words], capture_output=True, text=True, timeout=120, check=False
     )
+
+
+def test_the_command_names_its_version() -> None:
+    done = gateway("--version")
+    assert (done.returncode, done.stdout) == (0, f"failsafe-gateway {version('failsafe-gateway')}\n")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_can_complete_the_commands(shell: str) -> None:
+    """What a shell calls to complete `gateway ca`: the instruction and the words are in variables."""
+    words = {"COMP_WORDS": "gateway ca", "COMP_CWORD": "1", "_TYPER_COMPLETE_ARGS": "gateway ca"}
+    asked = {"_GATEWAY_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_FISH_ACTION": "get-args", **words}
+    command = Path(sys.executable).parent / "gateway"
+    done = subprocess.run(
+        [str(command)], env={**os.environ, **asked}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "calibrate" in done.stdout
+    assert "serve" not in done.stdout
 
 
 @pytest.mark.parametrize("name", sorted(p.parent.name for p in CONFIGS.glob("*/gateway.yaml")))

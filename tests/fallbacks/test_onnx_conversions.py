@@ -4,38 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from fallbacks.onnx import OnnxModel
 from fallbacks.onnx_conversions import with_float32_io
 from fallbacks.predictor import ModelTensor, UnfitInput
+from tests.fallbacks.conftest import Load
 
-Load = Callable[[bytes], OnnxModel]
 F4, OBJECT = np.dtype(np.float32), np.dtype(np.object_)
 STRING, BFLOAT16, FLOAT = TensorProto.STRING, TensorProto.BFLOAT16, TensorProto.FLOAT
 value = helper.make_tensor_value_info
-
-
-@pytest.fixture
-def load(tmp_path: Path) -> Iterator[Load]:
-    loaded: list[OnnxModel] = []
-
-    def write_and_load(content: bytes) -> OnnxModel:
-        (tmp_path / "model.onnx").write_bytes(content)
-        loaded.append(OnnxModel.load(tmp_path / "model.onnx"))
-        return loaded[-1]
-
-    yield write_and_load
-    for one in loaded:
-        one.close()
 
 
 def made(
@@ -90,8 +75,8 @@ def test_text_goes_through_unchanged(load: Load, text: bytes) -> None:
 def test_bytes_that_are_not_utf8_are_an_unfit_input_and_are_not_repeated(load: Load, text: bytes) -> None:
     one = load(echo(STRING, "n"))
     for ask in (lambda x: asyncio.run(one.predict(x)), one.run):
-        with pytest.raises(UnfitInput, match=r"^input 'x': holds bytes that are not UTF-8 text$"):
-            ask({"x": objects(b"fine", text)})
+        with pytest.raises(UnfitInput, match=r"^input 'x', row 1: not UTF-8 text$"):
+            ask({"x": objects(b"fine", text, text)})
 
 
 def test_numpys_own_strings_are_refused_which_onnxruntime_would_read_past_their_end(load: Load) -> None:
@@ -170,8 +155,13 @@ def test_a_bfloat16_weight_that_is_listed_as_an_input_stays_a_weight(load: Load)
     assert one.run({"x": np.array([2.0], F4)})["y"].tolist() == [2.0, 1.5]
 
 
-def test_a_model_without_bfloat16_keeps_its_bytes_and_what_is_no_model_is_refused() -> None:
-    plain = echo(FLOAT, "n", 3)
-    assert with_float32_io(plain) == plain
-    with pytest.raises(ValueError, match="not an ONNX file"):
-        with_float32_io(b"not a model")
+def test_a_row_of_several_texts_is_named_by_its_number(load: Load) -> None:
+    one = load(echo(STRING, "n", 2))
+    with pytest.raises(UnfitInput, match=r"^input 'x', row 1: not UTF-8 text$"):
+        one.run({"x": objects(b"a", b"b", b"c", b"\xff").reshape(2, 2)})
+
+
+def test_a_model_without_bfloat16_is_left_as_it_is() -> None:
+    plain = onnx.load_model_from_string(echo(FLOAT, "n", 3))
+    assert with_float32_io(plain.graph) == frozenset()
+    assert plain.SerializeToString() == echo(FLOAT, "n", 3)

@@ -81,8 +81,8 @@ def test_the_document_has_exactly_the_routes() -> None:
 @pytest.mark.parametrize(
     ("name", "digest"),
     [
-        ("letters", "d236dd2ca757dc1f15e69058d21bf309bb08bf0ea826b7524a74f2603d31c420"),
-        ("fashion", "9fa88a2b781318665195114bafb95db0d0bec6e4fd3379b6e4dec85d3d8baa5f"),
+        ("letters", "a4f2e0bcb2fc06271d561ffb3d3bc44c7f7af3ea2f0817c7888537fffafeffbc"),
+        ("fashion", "11c26ca224960b94aa8233cb408bf2f565623a3cbce217f71c26a6574a502207"),
     ],
 )
 def test_the_documents_of_the_committed_deployments_are_those_of_release_0_1_0(
@@ -156,7 +156,7 @@ def test_members_have_the_names_of_the_protocol() -> None:
     output = schemas["InferReply"]["properties"]["outputs"]["items"]["anyOf"][0]["properties"]
     assert names["Server"] == {"name", "version", "extensions"}
     assert names["Health"] == {"live", "ready"}
-    assert names["Model"] == {"name", "versions", "platform", "inputs", "outputs"}
+    assert names["Model"] == {"name", "versions", "platform", "parameters", "inputs", "outputs"}
     assert names["InferRequest"] == {"id", "parameters", "inputs", "outputs"}
     assert names["InferReply"] == {"model_name", "model_version", "id", "parameters", "outputs"}
     assert set(tensor) == {"name", "shape", "datatype", "parameters", "data"}

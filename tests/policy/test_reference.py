@@ -209,7 +209,7 @@ def others(value: Any) -> Iterator[Any]:
         case dict():
             yield from ({}, {"refuse": "certified"})
         case _:
-            yield from (f"{value}x", "observe", "allow", "defer", "loopback", "X")
+            yield from (f"{value}x", "observe", "allow", "defer", "loopback", "mark", "X")
 
 
 def certified_again(name: str, field: str) -> Iterator[bool]:
@@ -249,6 +249,7 @@ AFTER_A_RESTART: dict[str, dict[str, Any]] = {
     "Serving": {
         "replicas": 2,
         "max_batch_rows": 16,
+        "withheld_rows": "mark",
         "max_queued_rows": 99,
         "max_connections": 99,
         "max_connections_per_caller": 9,

@@ -216,7 +216,7 @@ WRONG = {
         "version: 1",
         "version",
         "version",
-        "valid string, not 1",
+        "valid string: YAML reads 1 as a number; write '1' in quotes",
         "",
     ),
     "a number for a list": (
@@ -232,7 +232,7 @@ WRONG = {
         "- rate",
         "guards[0]",
         "- rate\n",
-        "valid dictionary",
+        "must have fields of its own, such as {name: value}, not 'rate'",
         "",
     ),
     "a deadline of nothing": (
@@ -272,7 +272,7 @@ WRONG = {
         "per_s: .nan",
         "guards[0].per_s",
         "per_s",
-        "not nan",
+        "not .nan",
         "",
     ),
     "an infinite rate": (
@@ -280,7 +280,7 @@ WRONG = {
         "per_s: .inf",
         "guards[0].per_s",
         "per_s: .inf",
-        "not inf",
+        "not .inf",
         "",
     ),
     "a case that never expires": (
@@ -288,7 +288,7 @@ WRONG = {
         "expire_after_s: .inf",
         "review.expire_after_s",
         "expire_after_s",
-        "not inf",
+        "not .inf",
         "",
     ),
     "a yes for a number": (
@@ -296,7 +296,7 @@ WRONG = {
         "per_s: yes",
         "guards[0].per_s",
         "per_s: yes",
-        "not True",
+        "not yes, which YAML reads as true",
         "",
     ),
     "no rungs at all": (
@@ -352,7 +352,7 @@ WRONG = {
         "schema: true",
         "schema",
         "schema: true",
-        "not True",
+        "should be a number, not true",
         "",
     ),
     "a key twice": (
@@ -453,6 +453,58 @@ def test_a_wrong_policy_is_reported_with_line_field_fault_and_nearest_choice(
     assert str(told[0]).startswith(f"{tmp_path / 'gateway.yaml'}:{told[0].line}: {field}: ")
 
 
+NUMBER, TEXT, AS_TEXT = (
+    "input should be a valid number",
+    "input should be a valid string",
+    "YAML reads it as text; write",
+)
+LABELS = "labels: [A, B, C]"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("budget_s: 0.002", "budget_s: 1e-3", f"{NUMBER}, not '1e-3': {AS_TEXT} 0.001 or 1.0e-3"),
+        ("budget_s: 0.002", "budget_s: 2.5E4", f"{NUMBER}, not '2.5E4': {AS_TEXT} 25000 or 2.5e+4"),
+        ("burst: 400", "burst: 4e2", f"{NUMBER}, not '4e2': {AS_TEXT} 400 or 4.0e+2"),
+        ("low: 0,", "low: -.5e1,", f"{NUMBER}, not '-.5e1': {AS_TEXT} -5 or -0.5e+1"),
+        ("burst: 400", 'burst: "400"', f"{NUMBER}, not '400': it is text in quotes; leave them out"),
+        ("deadline_s: 0.5", "deadline_s: 0,5", f"{NUMBER}, not '0,5'; write 0.5"),
+        ("deadline_s: 0.5", "deadline_s: 500ms", f"{NUMBER}, not '500ms'"),
+        ("deadline_s: 0.5", "deadline_s: yes", f"{NUMBER}, not yes, which YAML reads as true"),
+        ("deadline_s: 0.5", "deadline_s:", f"{NUMBER}, and nothing is written there"),
+        (
+            "deadline_s: 0.5",
+            "deadline_s: 1:30",
+            "input should be less than or equal to 60, not 1:30, which YAML reads as 90",
+        ),
+        (LABELS, "labels: [A, B, No]", f"{TEXT}: YAML reads No as false; write 'No' in quotes"),
+        (LABELS, "labels: [Yes, A, B]", f"{TEXT}: YAML reads Yes as true; write 'Yes' in quotes"),
+        (LABELS, "labels: [A, 7, B]", f"{TEXT}: YAML reads 7 as a number; write '7' in quotes"),
+        (LABELS, "labels: [A, null, B]", f"{TEXT}: YAML reads null as nothing; write 'null' in quotes"),
+        (
+            LABELS,
+            "labels: [2024-01-01]",
+            f"{TEXT}: YAML reads 2024-01-01 as a date; write '2024-01-01' in quotes",
+        ),
+        ('version: "1"', "version: 1.10", f"{TEXT}: YAML reads 1.10 as a number; write '1.10' in quotes"),
+        ("defer: certified", "defer: off", "input should be 'certified', not off, which YAML reads as false"),
+    ],
+)
+def test_what_yaml_reads_otherwise_than_it_is_meant_is_named_with_how_to_write_it(
+    tmp_path: Path, old: str, new: str, says: str
+) -> None:
+    (problem,) = problems_of(tmp_path, LETTERS.replace(old, new, 1))
+    assert problem.what == says
+
+
+@pytest.mark.parametrize("written", ["0.001", "1.0e-3", "400", "4.0e+2", "-0.5e+1", "2.5e-4"])
+def test_the_numbers_that_are_advised_are_numbers_in_yaml(tmp_path: Path, written: str) -> None:
+    text = LETTERS.replace("low: 0,", f"low: {written},").replace("high: 15", "high: 500")
+    (tmp_path / "gateway.yaml").write_text(text)
+    assert Deployment.read(tmp_path).policy.inputs["attributes"].low == float(written)
+
+
 def test_every_problem_is_reported_not_only_the_first(tmp_path: Path) -> None:
     text = changed("per_s: 200", "per_s: -1").replace("expose:", "expos:").replace("{rounded: 2}", "label")
     told = {problem.field: problem for problem in problems_of(tmp_path, text)}
@@ -497,11 +549,41 @@ def test_bytes_that_are_not_utf_8_text_are_refused(tmp_path: Path, text: bytes) 
     assert "is not YAML" in problems_of(tmp_path, text)[0].what
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "- a\n- b\n", "schema", "42\n"])
-def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
-    told = problems_of(tmp_path, text)
-    assert [(problem.field, problem.line) for problem in told] == [("", 1)]
-    assert "dictionary" in told[0].what
+@pytest.mark.parametrize(
+    ("end", "what"),
+    [
+        (b"# \xe9\n", "is not YAML: byte 0xe9 is not UTF-8; save the file as UTF-8"),
+        (b"# \x07\n", "is not YAML: the character #x0007 is not allowed"),
+    ],
+)
+def test_a_byte_that_no_yaml_has_is_reported_with_its_line(tmp_path: Path, end: bytes, what: str) -> None:
+    (problem,) = problems_of(tmp_path, LETTERS.encode() + end)
+    assert (problem.line, problem.what) == (LETTERS.count("\n") + 1, what)
+
+
+def test_the_file_in_place_of_its_folder_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "gateway.yaml").write_text(LETTERS)
+    with pytest.raises(PolicyError) as caught:
+        Deployment.read(tmp_path / "gateway.yaml")
+    file = tmp_path / "gateway.yaml"
+    assert str(caught.value) == f"{file}: is a file; a deployment is a folder with a gateway.yaml"
+
+
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [
+        ("", "is empty"),
+        ("# nothing\n", "is empty"),
+        ("---\n", "is empty"),
+        ("- a\n- b\n", "holds a list"),
+        ("schema", "holds no fields"),
+        ("42\n", "holds no fields"),
+    ],
+)
+def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str, held: str) -> None:
+    (problem,) = problems_of(tmp_path, text)
+    assert (problem.field, problem.line) == ("", 1)
+    assert problem.what == f"the file {held}; a policy is fields such as `schema: 1`, one a line"
 
 
 def test_a_file_that_refers_to_itself_is_refused_and_ends(tmp_path: Path) -> None:

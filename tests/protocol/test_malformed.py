@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import tracemalloc
 from collections.abc import Callable
@@ -526,3 +527,28 @@ def test_any_bytes_as_the_data_of_any_datatype_are_refused_or_read(
     only_invalid_requests(octets, 0, contract_of(spec))
     body, length = binary_request({spec: array})
     only_invalid_requests(body[: -len(octets) or None] + octets, length, contract_of(spec))
+
+
+X = spec_of("FP32", (None, 2))
+BINARY, JSON_BYTES = binary_request({X: np.array([[1, -4.25]], np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("body", "header_length", "field", "what"),
+    [
+        (BINARY, None, HEADER, "is missing: the body has binary data, and this header says where it begins"),
+        (BINARY, JSON_BYTES + 8, "body", f" is not UTF-8 (the JSON has {JSON_BYTES + 8} bytes by {HEADER})"),
+        (BINARY, JSON_BYTES - 1, "body", f" (the JSON has {JSON_BYTES - 1} bytes by {HEADER})"),
+        (b"\0\0\x80\x3f", None, "body", f"not JSON: byte 2 (0x80) is not UTF-8; binary data needs {HEADER}"),
+        (b'{"id": "d\xe9j"}', None, "body", "not JSON: byte 9 (0xe9) is not UTF-8; binary data needs"),
+        (gzip.compress(BINARY), None, "body", "not JSON: it is gzip, which needs Content-Encoding: gzip"),
+        (b'{"inputs": [{"data": [NaN]}]}', None, "body", "; JSON has no NaN and no Infinity"),
+        (b'{"inputs": [{"data": [-Infinity]}]}', None, "body", "; JSON has no NaN and no Infinity"),
+    ],
+)
+def test_what_is_not_json_is_named_by_what_it_is(
+    body: bytes, header_length: int | None, field: str, what: str
+) -> None:
+    found = problems_of(body, header_length, contract_of(X))
+    assert list(found) == [field]
+    assert what in found[field]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,12 +43,18 @@ def test_a_model_shows_datatypes_and_an_open_row() -> None:
         "name": "m",
         "versions": ["1"],
         "platform": "onnxruntime_onnx",
+        "parameters": {"withheld_rows": "refuse_request"},
         "inputs": [
             {"name": "image", "datatype": "FP32", "shape": [-1, 1, 28, 28]},
             {"name": "mask", "datatype": "BF16", "shape": [-1, -1]},
         ],
         "outputs": [{"name": "label", "datatype": "BYTES", "shape": [-1]}],
     }
+
+
+def test_a_model_says_what_it_does_with_withheld_rows() -> None:
+    marking = replace(CONTRACT, withheld_rows="mark")
+    assert metadata.model(marking)["parameters"] == {"withheld_rows": "mark"}
 
 
 def test_a_config_has_what_perf_analyzer_reads() -> None:

@@ -33,6 +33,12 @@ def fashion(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield one
 
 
+@pytest.fixture(scope="module")
+def marking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with target("letters", tmp_path_factory.mktemp("stock"), "withheld_rows: mark, ") as one:
+        yield one
+
+
 def holds(at: Path, environment: str, script: str, least: int, subtests: pytest.Subtests) -> None:
     """Every case of a script, as a test of its own; `least`: that a script which stops early is noticed."""
     found = cases(environment, script, at)
@@ -68,6 +74,16 @@ def test_a_stock_client_works_with_images_as_rows(
     fashion: Path, environment: str, script: str, least: int, subtests: pytest.Subtests
 ) -> None:
     holds(fashion, environment, script, least, subtests)
+
+
+@pytest.mark.parametrize(
+    ("environment", "script", "least"),
+    [("triton", "triton_marked.py", 10), ("kserve", "kserve_marked.py", 7)],
+)
+def test_a_stock_client_reads_a_batch_in_which_the_deployment_marks_withheld_rows(
+    marking: Path, environment: str, script: str, least: int, subtests: pytest.Subtests
+) -> None:
+    holds(marking, environment, script, least, subtests)
 
 
 @pytest.mark.skipif(glibc() < NEEDS_GLIBC, reason="perf_analyzer is a program for glibc 2.38 and newer")

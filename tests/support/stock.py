@@ -37,11 +37,14 @@ class Case:
 
 
 @contextmanager
-def target(name: str, folder: Path) -> Iterator[Path]:
-    """A running copy of a deployment; gives the folder in which scripts find what they must know."""
+def target(name: str, folder: Path, serving_more: str = "") -> Iterator[Path]:
+    """A running copy of a deployment; gives the folder in which scripts find what they must know.
+
+    serving_more: further fields of its policy's `serving`, each with a comma after it.
+    """
     deployment = copy_of(name, folder)
     be_patient(deployment)
-    edit(deployment, ("serving: {", f"serving: {{base_path: {BASE_PATH}, "))
+    edit(deployment, ("serving: {", f"serving: {{base_path: {BASE_PATH}, {serving_more}"))
     policy = Deployment.read(deployment).policy
     [input_name], [output_name] = policy.inputs, policy.expose
     keys = {who: key_for(deployment, who, "trusted", per_s) for who, per_s in RATES.items()}

@@ -52,6 +52,11 @@ class Target:
         """Headers of its own for each request: tritonclient writes into what it is given."""
         return {"x-api-key": self.key}
 
+    @property
+    def mixed(self) -> np.ndarray:
+        """Three rows that the model answers, and the odd one before the last."""
+        return np.concatenate([self.rows[:2], self.odd, self.rows[2:3]])
+
 
 def target() -> Target:
     """The one that the folder in argv[1] describes."""
@@ -119,6 +124,15 @@ def answered(parameters: dict[str, Any]) -> None:
     """The parameters of a response say that the primary served it, flatly and without a gap."""
     same("fs_ parameters", {name for name in OUTCOMES if parameters.get(name)}, set(OUTCOMES))
     same("outcome", (parameters["fs_outcome"], parameters["fs_served_by"]), ("served", "primary"))
+
+
+def marked(on: Target, parameters: dict[str, Any], got: np.ndarray) -> None:
+    """The answer to `on.mixed`: three rows to the bit, the odd one blank, and how each ended."""
+    same("row outcomes", parameters["fs_row_outcomes"], "served,served,deferred,served")
+    same("outcome", parameters["fs_outcome"], "deferred")
+    same("reviews", parameters["fs_review_urls"], f"/reviews/{parameters['fs_decision_id']}.2")
+    hold(np.isnan(got[2]).all(), f"the withheld row is not blank: {got[2]}")
+    same_bits(got[[0, 1, 3]], on.expected[:3])
 
 
 async def refused(call: Callable[[], Any], raised: type[Exception], status: str, *words: str) -> Exception:
