@@ -32,9 +32,9 @@ WORDS = [
 def orientation() -> Exported:
     """A line of text, 48 pixels high, and whether it stands on its head."""
     random = np.random.default_rng(0)
-    y = random.integers(0, 2, 900)
+    y = random.integers(0, 2, 720)
     x = np.stack([_pixels(_line(random, 192, 48).rotate(180 * int(turned))) for turned in y])
-    rows, asked = split({"x": x, "y": y}, 800)
+    rows, asked = split({"x": x, "y": y}, 620)
     noise = random.uniform(-1, 1, (1, 3, 48, 192)).astype(np.float32)
     return Exported(_shipped(ORIENTATION), rows, asked, {"noise": {"x": noise}})
 
