@@ -31,7 +31,6 @@ from gateway.policy.kinds.ood import FittedOod
 from gateway.policy.schema import Policy
 from gateway.protocol.endings import ending_of
 from guards.confidence import uncertainty
-from guards.rows import Signals
 
 MAX_ROWS = 128
 DEADLINE_S = 3600.0
@@ -137,11 +136,11 @@ class DeploymentUnderTest:
 
     async def _score(self, batch: Batch) -> dict[str, F8]:
         answer = await batch.forward(self.primary)
-        s = Signals(batch.inputs[self.source], answer.get("features"), answer.get("logits"))
+        s = self.artifacts.fitted.view.signals(batch.inputs, answer)
         scores = {BASELINE: uncertainty(answer[OUTPUT])}
         stages = [guard for guard in self.pipeline.guards if isinstance(guard, FeatureStage)]
         for stage in stages:
-            fitted = self.artifacts.guards[stage.name]
+            fitted = self.artifacts.fitted.guards[stage.name]
             detectors = fitted.full.detectors if isinstance(fitted, FittedOod) else ()
             scores |= {_kind(one.kind): one.score(s) for one in detectors}
             scores[stage.name] = await stage.full.guard.score(batch)

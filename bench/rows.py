@@ -57,12 +57,19 @@ def row_groups(folder: Path, policy: Policy, source: str, good: LabelledRows) ->
         if array.ndim == good.x.ndim:
             yield RowGroup("file", name, _real(array), content.get(f"{name}_y"))
     x, y = good.x[:MADE_ROWS], good.y[:MADE_ROWS]
-    limits = policy.inputs.get(source)
-    bounds = (limits.low, limits.high) if limits else (float(good.x.min()), float(good.x.max()))
+    bounds = input_bounds(policy, source, good.x)
     for name, rows in families.outliers(x, y, bounds, SEED).items():
         yield RowGroup("made", name, rows)
     for name, rows in families.harmless(x, bounds, SEED).items():
         yield RowGroup("harmless", name, rows, y)
+
+
+def input_bounds(policy: Policy, source: str, x: Rows) -> tuple[float, float]:
+    """The range of an input: as the policy says, else as these rows have it."""
+    limits = policy.inputs.get(source)
+    if limits is None or limits.low is None or limits.high is None:
+        return float(x.min()), float(x.max())
+    return limits.low, limits.high
 
 
 def unfitted(path: Path, source: str, certificate: Certificate) -> LabelledRows:

@@ -21,12 +21,10 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from fallbacks.onnx_batches import Feed, row_count, run_fixed
-from fallbacks.onnx_classes import class_labels
-from fallbacks.onnx_conversions import FLOAT32_SUFFIX, decode_texts, encode_texts, with_float32_io
-from fallbacks.onnx_file import open_session, read_once
-from fallbacks.onnx_graph import detections, drop_locale, drop_zipmaps
-from fallbacks.onnx_parse import parse
-from fallbacks.onnx_signature import Signature, local_names, narrowed, require_shapes
+from fallbacks.onnx_conversions import FLOAT32_SUFFIX, decode_texts, encode_texts
+from fallbacks.onnx_file import read_once
+from fallbacks.onnx_load import load_graph
+from fallbacks.onnx_signature import local_names, narrowed
 from fallbacks.predictor import ModelTensor, Tensors, zeros
 from fallbacks.worker import Worker
 
@@ -44,17 +42,10 @@ class OnnxModel:
     def __init__(
         self, name: str, content: bytes, threads: int, names: Mapping[str, str] | None = None
     ) -> None:
-        model = parse(name, content)
-        self.name = name
+        loaded = load_graph(name, content, threads)
+        self._session, signature = loaded.session, loaded.signature
+        self.name, self.classes = name, loaded.classes
         self.digest = hashlib.sha256(content).hexdigest()
-        self.classes = class_labels(model.graph)
-        detected = detections(model.graph)
-        changed = drop_zipmaps(model.graph) | drop_locale(model.graph)
-        bf16 = with_float32_io(model.graph)
-        loaded = model.SerializeToString() if changed or bf16 else content
-        self._session = open_session(name, loaded, threads)
-        require_shapes(name, model.graph, self._session)
-        signature = Signature.of(name, self._session, bf16, detected)
         local = local_names(name, names or {}, signature)
         self.inputs = tuple(replace(spec, name=local[spec.name]) for spec in signature.inputs)
         self.outputs = tuple(replace(spec, name=local[spec.name]) for spec in signature.outputs)

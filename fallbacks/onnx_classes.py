@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-from fallbacks.onnx_graph import class_attribute, zipmaps
-
-Labels: TypeAlias = tuple[int | str, ...]
+from fallbacks.onnx_graph import Labels, class_attribute
 
 LABEL_TYPES: Final = (TensorProto.INT64, TensorProto.INT32, TensorProto.STRING)
 SAME_CLASSES: Final = (
@@ -23,16 +21,17 @@ SAME_CLASSES: Final = (
 """Operators whose output stands for the same classes as their first input."""
 
 
-def class_labels(graph: GraphProto) -> Labels | None:
+def class_labels(graph: GraphProto, dropped: Iterable[Labels]) -> Labels | None:
     """The labels, by the first of these that there is; None if there is none, or if two of one sort differ.
 
-    A ZipMap at an output; what makes an output of whole numbers or text; what makes another output.
+    What the ZipMaps named that are `dropped`; what makes an output of whole numbers or text; what makes
+    another output. The graph must be one that onnxruntime takes, so without cycles.
     """
     trace = _Trace.of(graph)
     label_outputs = {value.name for value in graph.output if value.type.tensor_type.elem_type in LABEL_TYPES}
     other_outputs = {value.name for value in graph.output} - label_outputs
     for named in (
-        {class_attribute(node) for node in zipmaps(graph)},
+        set(dropped),
         trace.labels_of(label_outputs),
         trace.labels_of(other_outputs),
     ):

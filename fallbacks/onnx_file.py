@@ -53,7 +53,9 @@ def read_once(path: str | os.PathLike[str], limit: int = MAX_MODEL_BYTES) -> byt
 def open_session(file: str, content: bytes, threads: int) -> onnxruntime.InferenceSession:
     """A CPU session over these bytes and nothing else. Raises ValueError where onnxruntime refuses them."""
     try:
-        return onnxruntime.InferenceSession(content, _options(threads), providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            content, _options(threads), providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as error:
         raise ValueError(f"{file}: {explain(str(error))}") from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeAlias
 
 from onnx import GraphProto, NodeProto, TensorProto, helper
 
@@ -11,34 +11,30 @@ ML_DOMAIN: Final = "ai.onnx.ml"
 NMS: Final = "NonMaxSuppression"
 
 
-def zipmaps(graph: GraphProto) -> tuple[NodeProto, ...]:
-    """The ZipMap nodes that make outputs of the graph and feed no other node.
-
-    scikit-learn's converter and others end a classifier in one: it makes a list of dictionaries of a tensor.
-    """
-    outputs = {value.name for value in graph.output}
-    read = {name for node in graph.node for name in node.input}
-    return tuple(
-        node
-        for node in graph.node
-        if node.domain == ML_DOMAIN and node.op_type == "ZipMap" and node.output[0] in outputs - read
-    )
+Labels: TypeAlias = tuple[int | str, ...]
 
 
-def drop_zipmaps(graph: GraphProto) -> bool:
+def drop_zipmaps(graph: GraphProto) -> tuple[Labels, ...]:
     """Makes each output of a ZipMap the float tensor [n, classes] that the ZipMap takes, in place.
 
-    The outputs keep their names and their order. Returns whether there were any.
+    scikit-learn's converter and others end a classifier in a ZipMap, which makes a list of dictionaries of
+    the tensor. The outputs keep their names and their order. A ZipMap that feeds another node stays.
+    Returns the classes that each of them names.
     """
-    found = zipmaps(graph)
-    for node in found:
-        (value,) = (value for value in graph.output if value.name == node.output[0])
-        classes = len(class_attribute(node))
-        tensor = helper.make_tensor_value_info(value.name, TensorProto.FLOAT, [None, classes or None])
-        value.type.CopyFrom(tensor.type)
-        # A Cast, since some exporters give a ZipMap float64 against its definition.
-        node.CopyFrom(helper.make_node("Cast", node.input, node.output, node.name, to=TensorProto.FLOAT))
-    return bool(found)
+    outputs = {value.name for value in graph.output}
+    outputs -= {name for node in graph.node for name in node.input}
+    dropped = []
+    for node in graph.node:
+        if node.domain == ML_DOMAIN and node.op_type == "ZipMap" and outputs.issuperset(node.output):
+            dropped.append(labels := class_attribute(node))
+            for value in graph.output:
+                if value.name in node.output:
+                    tensor = helper.make_tensor_value_info("", TensorProto.FLOAT, [None, len(labels) or None])
+                    value.type.CopyFrom(tensor.type)
+            # A Cast, since some exporters give a ZipMap float64 against its definition.
+            cast = helper.make_node("Cast", node.input, node.output, node.name, to=TensorProto.FLOAT)
+            node.CopyFrom(cast)
+    return tuple(dropped)
 
 
 def drop_locale(graph: GraphProto) -> bool:
@@ -58,7 +54,7 @@ def drop_locale(graph: GraphProto) -> bool:
     return changed
 
 
-def class_attribute(node: NodeProto) -> tuple[int | str, ...]:
+def class_attribute(node: NodeProto) -> Labels:
     """The class labels that a ZipMap or a classifier names, in the order of its columns; () if none."""
     for attribute in node.attribute:
         if attribute.name in ("classlabels_int64s", "classlabels_ints") and attribute.ints:

@@ -52,7 +52,9 @@ class MicroFixture:
         ends = loop.run_until_complete(deployment.decide(samples))
         served = samples[ends.outcome == "served"]
         (squeeze,) = (
-            one.squeeze for one in deployment.artifacts.guards.values() if isinstance(one, FittedSqueeze)
+            one.squeeze
+            for one in deployment.artifacts.fitted.guards.values()
+            if isinstance(one, FittedSqueeze)
         )
         features = deployment.artifacts.models[deployment.primary].run({deployment.source: served})[
             "features"

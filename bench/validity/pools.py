@@ -23,8 +23,8 @@ from bench.validity.synthetic import Table, mixed, survey
 from fallbacks.onnx import OnnxModel
 from gateway.calibration.folds import ask
 from gateway.core.decision import Tensors
-from gateway.deployment.slices import PROBABILITIES
 from gateway.policy.kinds.rows import CalibrationRows, Labels
+from gateway.protocol.targets import PROBABILITIES
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FASHION_FILES = Path("/usr/share/datasets/fashion-mnist")
@@ -123,7 +123,7 @@ def _pool(
 ) -> Pool:
     x, y = {k: array[:POOL_ROWS] for k, array in x.items()}, y[:POOL_ROWS]
     answers = {rung: ask(model, x) for rung, model in models.items()}
-    rows = CalibrationRows(x, y, answers, RUNGS[0], next(iter(x)), partial(ask, models[RUNGS[0]]))
+    rows = CalibrationRows.classified(x, y, answers, RUNGS[0], partial(ask, models[RUNGS[0]]))
     wrong = [float((answer[PROBABILITIES].argmax(1) != y).mean()) for answer in answers.values()]
     return Pool(name, rows, models, guards, by, wrong)
 

@@ -74,7 +74,8 @@ def outcome(policy: Policy, folds: Mapping[str, Judged], population: Judged) -> 
     except AnsweredRefused:
         return Outcome("answered", ())
     every = ladder_rows(policy, population, alarms)
-    statements = error_statements(policy, ladder, test, served_by(policy, folds["risk"], test, ladder))
+    served = served_by(policy, folds["risk"], test, ladder)
+    statements = error_statements(policy, ladder, test, served, folds["risk"].rows)
     of_guards = _of_guards(policy, alarms, population, every)
     of_errors = _of_errors(policy, statements, every, served_by(policy, population, every, ladder))
     return Outcome("", (*of_guards, *of_errors))

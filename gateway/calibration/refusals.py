@@ -45,8 +45,9 @@ class Refusals:
     def _rows_for_promises(self) -> int:
         """The independent rows that every promise of the policy takes at least, if no answer is wrong."""
         policy = self.deployment.policy
-        checks = [check.selective_error for rung in policy.rungs for check in rung.checks]
-        errors = [rows_for_error(r, policy.delta, 0.0) for r in (policy.answered_error, *checks)]
+        asked = [check.selective_error for rung in policy.rungs for check in rung.checks]
+        asked += [] if policy.answered_error is None else [policy.answered_error]
+        errors = [rows_for_error(r, policy.delta, 0.0) for r in asked]
         return max(rows_for_budget(policy.false_alarm_budget, policy.delta), *errors)
 
     def budget(self, cut_rows: int) -> PolicyError:

@@ -100,7 +100,7 @@ def test_what_all_guards_share_and_every_guard_of_the_policy_are_measured(fixtur
 
 
 def test_only_triggered_rows_need_the_model_again(fixture: MicroFixture) -> None:
-    guards = fixture.deployment.artifacts.guards.values()
+    guards = fixture.deployment.artifacts.fitted.guards.values()
     (squeeze,) = (one.squeeze for one in guards if isinstance(one, FittedSqueeze))
     model = fixture.deployment.artifacts.models[fixture.deployment.primary]
     for rows, triggers in ((fixture.quiet, False), (fixture.to_squeeze, True)):

@@ -201,8 +201,8 @@ def test_the_promise_holds_for_other_draws_of_the_data_as_well(data: Path, tmp_p
         artifacts = load_artifacts(Deployment.read(folder))
         rest = {"attributes": x[order[3000:]]}
         answer = artifacts.models["primary"].run(rest)
-        signals = Signals(rest["attributes"], answer["features"], answer["logits"])
-        ood = artifacts.guards["ood"]
+        signals = Signals(None, rest["attributes"], answer["features"], answer["logits"])
+        ood = artifacts.fitted.guards["ood"]
         assert isinstance(ood, FittedOod) and ood.input_only is not None
         for form, alarm in (
             (ood.full, certificate.false_alarm),
@@ -210,7 +210,7 @@ def test_the_promise_holds_for_other_draws_of_the_data_as_well(data: Path, tmp_p
         ):
             assert alarm is not None
             stops = int((form.score(signals) >= alarm.cut).sum())
-            broken += stops > binom.ppf(0.95, len(signals.x), alarm.budget)
+            broken += stops > binom.ppf(0.95, len(rest["attributes"]), alarm.budget)
         artifacts.close()
     assert broken <= binom.ppf(SURE, 2 * draws, 0.1)
 

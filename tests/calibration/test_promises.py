@@ -225,7 +225,7 @@ def test_a_coarse_row_ends_alike_in_every_batch_and_by_numpys_own_score(tmp_path
         assert (other.stopped == ends[0].stopped).all()
         assert (other.by == ends[0].by).all()
     artifacts = load_artifacts(Deployment.read(tmp_path))
-    answer, guard = artifacts.models["rung0"].run(truth.x), artifacts.guards["ood"]
+    answer, guard = artifacts.models["rung0"].run(truth.x), artifacts.fitted.guards["ood"]
     artifacts.close()
     assert isinstance(guard, FittedOod)
     scores = guard.full.score(Signals(truth.x["x"], answer["features"], answer["logits"]))

@@ -11,10 +11,11 @@ import orjson
 import pytest
 
 from gateway.core.errors import ArtifactError, PolicyError, Problem, Problems
-from gateway.deployment.artifacts import Artifacts, load_artifacts, save_guards
+from gateway.deployment.artifacts import Artifacts, load_artifacts
 from gateway.deployment.certificate import sha256
 from gateway.deployment.contract import contract_of
 from gateway.deployment.deployment import Deployment
+from gateway.deployment.fitted import save_guards
 from gateway.deployment.models import load_models
 from gateway.protocol.contract import Contract
 from gateway.serving.gateway import Gateway
@@ -77,8 +78,8 @@ def table_model(
 def test_everything_that_the_policy_names_is_loaded(tmp_path: Path) -> None:
     artifacts = loaded(letters(tmp_path))
     assert list(artifacts.models) == ["primary", "small"]
-    assert set(artifacts.guards) == {"ood"}
-    assert artifacts.guards["ood"].input_only is not None
+    assert set(artifacts.fitted.guards) == {"ood"}
+    assert artifacts.fitted.guards["ood"].input_only is not None
     assert {name: model.digest for name, model in artifacts.models.items()} == dict(
         artifacts.certificate.digests.models
     )
@@ -254,8 +255,8 @@ def test_what_was_loaded_ends_with_close_and_with_failure(tmp_path: Path) -> Non
 
 
 def test_what_was_saved_scores_as_what_was_fitted(tmp_path: Path) -> None:
-    fitted = loaded(letters(tmp_path)).guards
-    save_guards(tmp_path / "again.npz", fitted)
+    artifacts = loaded(letters(tmp_path))
+    save_guards(tmp_path / "again.npz", artifacts.fitted, artifacts.kept)
     again = arrays.load(tmp_path / "again.npz")
     committed = arrays.load(CONFIGS / "letters" / "guards.npz")
     assert {key: a.tobytes() for key, a in again.items()} == {

@@ -24,6 +24,7 @@ from gateway.policy.kinds.squeeze import FittedSqueeze, SqueezePolicy
 from gateway.policy.schema import Policy
 from gateway.serving.review import NoReview
 from guards.rate import RateGuard
+from guards.rows import Signals
 from guards.squeeze import Squeeze, SqueezeGuard
 from tests.support.deployments import batch_of, clean_rows, letters, rebound, run
 
@@ -80,12 +81,12 @@ def test_the_input_only_form_reads_no_model_and_the_full_form_does(tmp_path: Pat
         assert isinstance(stage.without_features, Stage)
         assert (stage.without_features.on_error, stage.without_features.enforce) == (Verdict.DEFER, True)
         full, blind = stage.full.guard, stage.without_features.guard
-        form = artifacts.guards["ood"].input_only
+        form = artifacts.fitted.guards["ood"].input_only
         assert form is not None
 
         async def alone() -> None:
             batch = batch_of(clean_rows(8))  # there is no model that it could ask
-            expected = form.score(batch.inputs["attributes"])
+            expected = form.score(Signals(None, batch.inputs["attributes"]))
             np.testing.assert_allclose(await blind.score(batch), expected, rtol=1e-9)
             with pytest.raises(KeyError, match="primary"):
                 await full.score(batch)
@@ -169,9 +170,10 @@ def test_without_features_defer_needs_no_second_form(tmp_path: Path) -> None:
     folder = letters(tmp_path)
     with artifacts_of(folder) as (policy, artifacts):
         guards = [g.model_copy(update={"without_features": "defer"}) for g in policy.guards[1:]]
-        ood = artifacts.guards["ood"]
+        ood = artifacts.fitted.guards["ood"]
         assert isinstance(ood, FittedOod)
-        lean = replace(artifacts, guards={"ood": replace(ood, input_only=None)})
+        guards_alone = {"ood": replace(ood, input_only=None)}
+        lean = replace(artifacts, fitted=replace(artifacts.fitted, guards=guards_alone))
         changed = policy.model_copy(update={"guards": guards})
         pipeline = compile_policy(changed, lean, Stores(NoReview(), lambda principal: None, {}))
     assert ood_of(pipeline).without_features is Verdict.DEFER
@@ -195,11 +197,12 @@ def test_a_squeeze_guard_is_cut_by_the_joint_certificate_and_falls_to_on_error_w
         squeeze = Squeeze.fit(
             h[half[0]], y[half[0]], h[half[1]], p[half[1]], np.tile(p[half[1]], (2, 1)), seed=0
         )
-        guards = {**artifacts.guards, "perturbation": FittedSqueeze("perturbation", squeeze)}
+        guards = {**artifacts.fitted.guards, "perturbation": FittedSqueeze("perturbation", squeeze)}
+        view = replace(artifacts.fitted.view, pictures=("attributes",))  # read by the guard alone
+        fitted = replace(artifacts.fitted, guards=guards, view=view)
         more = policy.model_copy(update={"guards": [*policy.guards, guard]})
-        pipeline = compile_policy(
-            more, replace(artifacts, guards=guards), Stores(NoReview(), lambda principal: None, {})
-        )
+        stores = Stores(NoReview(), lambda principal: None, {})
+        pipeline = compile_policy(more, replace(artifacts, fitted=fitted), stores)
     stage = pipeline.guards[-1]
     assert isinstance(stage, FeatureStage)
     assert isinstance(stage.full.guard, SqueezeGuard)

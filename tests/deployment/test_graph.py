@@ -39,7 +39,7 @@ def pictures(n: int, seed: int = 1) -> tuple[Signals, NDArray[np.int64]]:
     y = rng.integers(0, K, n)
     h = (CENTRES[y] + rng.standard_normal((n, D))).astype(np.float32)
     x = rng.random((n, 1, 9, 7), np.float32)
-    return Signals(x, h, h @ HEAD), y
+    return Signals(x, h=h, z=h @ HEAD), y
 
 
 def table_rows(n: int, seed: int = 1) -> tuple[Signals, NDArray[np.int64]]:
@@ -48,7 +48,7 @@ def table_rows(n: int, seed: int = 1) -> tuple[Signals, NDArray[np.int64]]:
     x = rng.standard_normal((n, 5)).astype(np.float32)
     x[:, 0] = rng.integers(0, 9, n)
     x[rng.random((n, 5)) < 0.03] = np.nan
-    return Signals(x), rng.integers(0, K, n)
+    return Signals(None, x), rng.integers(0, K, n)
 
 
 PICTURES, Y = pictures(400)
@@ -56,11 +56,11 @@ KINDS = (Gen, Fdbd, Rmd, Residual, Knn, Noise, RawImage)
 
 
 def named(s: Signals) -> dict[str, Any]:
-    return {name: array for name in ("x", "h", "z") if (array := getattr(s, name)) is not None}
+    return {name: array for name in ("x", "t", "h", "z") if (array := getattr(s, name)) is not None}
 
 
 def formula(score: Callable[[Signals], F8]) -> Formula:
-    return lambda given: score(Signals(given["x"], given.get("h"), given.get("z")))
+    return lambda given: score(Signals(*(given.get(name) for name in ("x", "t", "h", "z"))))
 
 
 FITTED: dict[str, Callable[[Signals], F8]] = {}
@@ -75,9 +75,9 @@ RECORDED = {name: record(name, formula(score), LIKE) for name, score in FITTED.i
 @given(n=st.integers(1, 9), seed=st.integers(0, 10**6), scale=st.sampled_from([0.0, 1e-6, 1.0, 50.0]))
 def test_every_detector_recorded_equals_itself_in_numpy(name: str, n: int, seed: int, scale: float) -> None:
     rows, _ = pictures(n, seed)
-    assert rows.h is not None
+    assert rows.h is not None and rows.x is not None
     h = (scale * rows.h).astype(np.float32)
-    odd = Signals((scale * rows.x).astype(np.float32), h, h @ HEAD)
+    odd = Signals((scale * rows.x).astype(np.float32), h=h, z=h @ HEAD)
     np.testing.assert_allclose(RECORDED[name].run(named(odd)), FITTED[name](odd), rtol=1e-6, atol=1e-6)
 
 
@@ -86,7 +86,7 @@ def test_a_table_guard_recorded_equals_itself_also_where_values_are_missing() ->
     score = RawTabular.fit(rows, y, seed=0).score
     recorded = record("raw", formula(score), named(table_rows(3, 2)[0]))
     fresh, _ = table_rows(300, 3)
-    assert np.isnan(fresh.x).any()
+    assert fresh.t is not None and np.isnan(fresh.t).any()
     np.testing.assert_allclose(recorded.run(named(fresh)), score(fresh), rtol=1e-9, atol=1e-9)
 
 
@@ -111,7 +111,7 @@ def test_reads_only_what_the_formula_uses() -> None:
 @pytest.mark.parametrize("name", ["gen", "rmd", "residual", "knn", "fdbd"])
 def test_a_feature_that_is_not_a_number_gives_a_score_that_is_not_a_number(name: str) -> None:
     rows, _ = pictures(2, 3)
-    assert rows.h is not None and rows.z is not None
+    assert rows.x is not None and rows.h is not None and rows.z is not None
     h, z = rows.h.copy(), rows.z.copy()
     h[0, 3] = z[0, 1] = np.nan
     first, second = RECORDED[name].run({"x": rows.x, "h": h, "z": z})

@@ -43,7 +43,7 @@ def compiled(folder: Path) -> Iterator[tuple[Pipeline, Artifacts]]:
 
 
 def ood_of(artifacts: Artifacts, name: str) -> FittedOod:
-    fitted = artifacts.guards[name]
+    fitted = artifacts.fitted.guards[name]
     assert isinstance(fitted, FittedOod)
     return fitted
 
@@ -55,7 +55,7 @@ def input_only(artifacts: Artifacts, name: str) -> InputOnlyOod:
 
 
 def squeeze_of(artifacts: Artifacts, name: str) -> Squeeze:
-    fitted = artifacts.guards[name]
+    fitted = artifacts.fitted.guards[name]
     assert isinstance(fitted, FittedSqueeze)
     return fitted.squeeze
 
@@ -75,7 +75,7 @@ def test_every_guard_of_fashion_gives_what_its_own_formula_gives() -> None:
         answer = artifacts.models["primary"].run({"image": x})
         h, p = answer["features"], answer["probabilities"]
         squeeze = squeeze_of(artifacts, "perturbation")
-        signals = Signals(x, h, answer["logits"])
+        signals = Signals(x, h=h, z=answer["logits"])
         expected = {name: ood_of(artifacts, name).full.score(signals) for name in ("ood", "noise")}
         squeezed = artifacts.models["primary"].run({"image": variants(x, squeeze.bits)})["probabilities"]
         hit = squeeze.to_squeeze(h)
@@ -101,7 +101,7 @@ def test_an_input_of_another_width_is_measured_as_float32(tmp_path: Path) -> Non
         async def score() -> None:
             x = clean_rows(4)
             wide = batch_of(x.astype(np.float64))
-            expected = input_only(artifacts, "ood").score(x)
+            expected = input_only(artifacts, "ood").score(Signals(None, x))
             np.testing.assert_allclose(await without.guard.score(wide), expected, rtol=1e-9)
 
         run(score)
@@ -178,6 +178,8 @@ def test_a_guard_that_the_models_outputs_do_not_suit_is_refused_at_load(tmp_path
         stores = Stores(NoReview(), lambda principal: None, {})
         with pytest.raises(ArtifactError, match="needs features, and the model's answer holds none"):
             compile_policy(policy, without, stores)
-        assert compile_policy(policy, replace(without, guards={"ood": only}), stores).guards
+        assert compile_policy(
+            policy, replace(without, fitted=replace(artifacts.fitted, guards={"ood": only})), stores
+        ).guards
     finally:
         artifacts.close()

@@ -239,3 +239,35 @@ def test_the_classes_are_those_that_the_graph_names(
     one = load(export(nodes, [X_INFO], outputs, [NAMES, NUMBERS]))
     assert one.classes == classes
     one.run({"x": X})  # the graph is one that runs
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("Identity", ["b"], ["a"]), node("Identity", ["a"], ["b"])],
+        [encode("a", keys_int64s=[1], values_int64s=[1]), node("Identity", ["made"], ["a"])],
+        [node("ZipMap", [], [], domain=ML)],
+        [node("ZipMap", [], ["a"], domain=ML)],
+        [node("Identity", [], ["a"])],
+    ],
+    ids=[
+        "a cycle",
+        "a cycle of labels",
+        "a ZipMap of nothing",
+        "a ZipMap without input",
+        "a copy of nothing",
+    ],
+)
+def test_a_graph_that_makes_no_sense_is_refused(load: Load, nodes: list[NodeProto]) -> None:
+    with pytest.raises(ValueError, match=r"onnxruntime .* cannot load it"):
+        load(export(nodes, [X_INFO], [value("a", INT64, ["n"])]))
+
+
+def test_a_zipmap_that_feeds_another_node_stays(load: Load) -> None:
+    nodes = [
+        node("Identity", ["x"], ["scores"]),
+        zipmap("scores", "zipped", classlabels_int64s=[0, 1]),
+        node("SequenceLength", ["zipped"], ["rows"]),
+    ]
+    with pytest.raises(ValueError, match=r"onnxruntime .* cannot load it"):
+        load(export(nodes, [X_INFO], [maps("zipped"), value("rows", INT64, [])]))

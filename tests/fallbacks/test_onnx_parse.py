@@ -52,6 +52,7 @@ SAFETENSORS = (60).to_bytes(8, "little") + b'{"w":{"dtype":"F32","shape":[1],"da
         pytest.param(identity()[:3], "is cut short or damaged at 3 bytes", id="cut very short"),
         pytest.param(without("opset_import"), "is cut short or damaged", id="cut between two fields"),
         pytest.param(without("graph"), "is cut short or damaged", id="without a graph"),
+        pytest.param(identity().replace(b"x", b"\xff"), "is damaged; copy or export it again", id="bad name"),
         pytest.param(b"not a model", "not an ONNX file: it begins with b'not a model'; export", id="noise"),
         pytest.param(b"\n<!DOCTYPE html><html></html>", "but a web page; download the file", id="HTML"),
         pytest.param(archive(), "but a zip archive.*; export the model to ONNX", id="zip"),

@@ -689,7 +689,7 @@ def test_a_reload_ends_only_the_models_whose_own_deadline_has_passed(tmp_path: P
             edit(folder, ('version: "1"', 'version: "2"'))
             assert gateway.reload()
             await asyncio.sleep(1.3)
-            assert "probabilities" in await model.predict(model.canary(1))
+            assert "probabilities" in await model.predict(gateway.loaded.artifacts.kept.first(1))
 
     run(main)
 

@@ -83,7 +83,9 @@ def evidence_of(
     for i, name in reversed(list(enumerate(("primary", "small")))):
         p = rows.answers[name].get("probabilities")
         suspicion = 1 - p.max(axis=1).astype(float) if check and p is not None else None
-        rungs.insert(0, RungEvidence(name, p, suspicion, None if suspicion is None else 0.5, enforced=True))
+        wrong = None if p is None else np.asarray(p.argmax(axis=1) != rows.y)
+        cut = None if suspicion is None else 0.5
+        rungs.insert(0, RungEvidence(name, p, wrong, suspicion, cut, enforced=True))
         if suspicion is not None:
             by = np.where(stopped, -1, np.where(suspicion < 0.5, i, by if i == 0 else -1))
     return Evidence(rows, tail, tuple(found), tuple(rungs), joint, stopped, by)
@@ -109,6 +111,5 @@ def _rows(
     if logits:
         answer["logits"] = z.astype(np.float32)
     inputs = x or {"row": rng.random((n, 5)).astype(np.float32)}
-    return CalibrationRows(
-        inputs, y, {"primary": answer, "small": answer}, "primary", next(iter(inputs)), lambda _: answer
-    )
+    answers = {"primary": answer, "small": answer}
+    return CalibrationRows.classified(inputs, y, answers, "primary", lambda _: answer)

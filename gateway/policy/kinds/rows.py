@@ -37,6 +37,18 @@ class CalibrationRows:
     view: RowView
     ask_primary: Callable[[Tensors], Tensors]
 
+    @classmethod
+    def classified(
+        cls,
+        x: Tensors,
+        y: Labels,
+        answers: Mapping[str, Tensors],
+        primary: str,
+        ask_primary: Callable[[Tensors], Tensors],
+    ) -> CalibrationRows:
+        """Rows of true classes whose answers have no output `label`; the view is fitted on all of them."""
+        return cls(x, y, None, answers, {}, primary, RowView.fit(x, frozenset()), ask_primary)
+
     def __len__(self) -> int:
         return len(self.y)
 

@@ -20,7 +20,8 @@ WRONG = {"primary": [7, 9], "small": [6, 8, 9]}
 def population() -> Judged:
     x = np.arange(ROWS, dtype=np.float32)[:, None]
     answers = {name: {"probabilities": _probabilities(wrong)} for name, wrong in WRONG.items()}
-    rows = CalibrationRows({"x": x}, np.zeros(ROWS, np.int64), answers, "primary", "x", lambda inputs: inputs)
+    y = np.zeros(ROWS, np.int64)
+    rows = CalibrationRows.classified({"x": x}, y, answers, "primary", lambda inputs: inputs)
     risk = np.arange(ROWS).astype(np.float64)
     return Judged(rows, {"ood": risk}, {"ood": risk[::-1].copy()})
 

@@ -19,6 +19,8 @@ from gateway.calibration.served import serve
 from gateway.core.decision import Verdict
 from gateway.deployment.artifacts import Artifacts
 from gateway.deployment.certificate import Certificate
+from gateway.deployment.fitted import Fitted
+from gateway.deployment.kept_rows import KeptRows
 from gateway.policy.kinds.kind import FittedGuard
 from gateway.policy.schema import Policy
 from gateway.protocol.contract import Contract
@@ -90,4 +92,5 @@ def _artifacts(
     )
     named = {guard.name: guards[guard.name] for guard in chosen.guards}
     contract = Contract.__new__(Contract)
-    return Artifacts(pool.models, contract, named, certificate, "validity")
+    fitted = Fitted(pool.rows.view, named, {})
+    return Artifacts(pool.models, contract, fitted, KeptRows.of(pool.rows), certificate, "validity")

@@ -62,7 +62,7 @@ def rows(model: OnnxModel) -> CalibrationRows:
     with np.load(CONFIGS / "fashion" / "samples.npz") as held:
         x = {SOURCE: np.asarray(held["image"] * held["scale"], np.float32)}
         y = held["y"].astype(np.int64)
-    return CalibrationRows(x, y, {MODEL: ask(model, x)}, MODEL, SOURCE, lambda inputs: ask(model, inputs))
+    return CalibrationRows.classified(x, y, {MODEL: ask(model, x)}, MODEL, lambda inputs: ask(model, inputs))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def fitted(request: pytest.FixtureRequest, folds: FittingFolds) -> tuple[Certifi
 def measured(guard: FittedGuard, name: str, rows: CalibrationRows) -> Measures:
     """The graphs of one guard, recorded as a start of the gateway does it."""
     few = rows.take(np.arange(8))
-    return measures(MODEL, SOURCE, {name: guard}, {**few.answers[MODEL], "x": few.x[SOURCE]})
+    return measures(MODEL, rows.view, {name: guard}, few.x, few.answers[MODEL])
 
 
 def batch_of(rows: CalibrationRows, model: OnnxModel) -> Batch:
@@ -181,7 +181,7 @@ def test_the_input_only_form_serves_what_it_certified(
         scores: NDArray[np.float64] = (await found.input_only(batch_of(fresh, model)))[:, 0]
         return scores
 
-    np.testing.assert_allclose(run(score), form.score(fresh.x[SOURCE]), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(run(score), form.score(fresh.signals), rtol=1e-5, atol=1e-7)
 
 
 def test_what_was_packed_scores_the_same_when_loaded(
