@@ -129,7 +129,8 @@ def _same_form(one: ModelTensor, other: ModelTensor) -> bool:
 
 def _form(spec: ModelTensor) -> str:
     kind = "text" if spec.dtype.kind == "O" else str(spec.dtype)
-    return f"{kind}[{', '.join('n' if i == 0 else '?' if d is None else str(d) for i, d in enumerate(spec.shape))}]"
+    sizes = ["n", *("?" if size is None else str(size) for size in spec.shape[1:])]
+    return f"{kind}[{', '.join(sizes)}]"
 
 
 def _wrong_labels(deployment: Deployment, primary: LoadedModel) -> Iterator[Problem]:

@@ -59,7 +59,7 @@ def case_fields(record: CaseRecord, gateway: Gateway) -> dict[str, Any]:
 
 
 def row_fields(inputs: dict[str, Any], gateway: Gateway) -> dict[str, Any]:
-    """The row as it is shown, and the columns that stand out as [[name, nats], ...], the most unusual first."""
+    """The row as it is shown, and the columns that stand out: [[name, nats], ...], the rarest first."""
     odd = standing_out(gateway.loaded.artifacts.fitted, inputs)
     shown = previews(inputs, gateway.loaded.contract, odd)
     return {"shown": shown, "standing_out": [[printable(name), nats] for name, nats in odd.items()]}
