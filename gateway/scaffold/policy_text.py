@@ -60,7 +60,11 @@ def _line(text: str, comment: str) -> str:
 
 
 def _answered(draft: Draft) -> float:
-    return max(one.error for one in draft.models)
+    return max(_error(draft, one) for one in draft.models)
+
+
+def _error(draft: Draft, one: DraftModel) -> float:
+    return INTERVAL_ERROR if draft.task == "regression" else one.error
 
 
 def _inputs(draft: Draft) -> Iterator[str]:
@@ -128,11 +132,10 @@ def _check(draft: Draft, one: DraftModel) -> Mapping[str, object]:
     regression = VALUE in one.outputs and draft.task == "regression"
     kind, name = ("interval", "width") if regression else ("confidence", "confidence")
     own = name if one is draft.models[0] else f"{one.name}_{name}"
-    error = INTERVAL_ERROR if regression else one.error
     return {
         "name": own,
         "kind": kind,
-        "selective_error": error,
+        "selective_error": _error(draft, one),
         "budget_s": CHECK_BUDGET_S,
         "on_error": "degrade",
     }
