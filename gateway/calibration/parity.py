@@ -20,7 +20,8 @@ MOST_OTHER = 0.01
 FAR = 0.1
 """A number is another answer if it is so far away, as a share of the standard deviation of what is expected.
 
-A forest whose thresholds an exporter rounds differs beyond the tolerance in many rows, and answers the same."""
+A forest whose thresholds an exporter rounds differs beyond the tolerance in many rows, and answers the
+same."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,6 @@ def test_what_cannot_be_read_is_named_and_pictures_are_left_to_others() -> None:
     inputs: dict[str, NDArray[Any]] = {
         "age": np.arange(N),
         "photo": np.zeros((N, 1, 8, 8), np.float32),
-        "signal": np.zeros((N, 1025), np.float32),
         "tokens": texts([b"a"] * (17 * N), (N, 17)),
         "empty": np.zeros((N, 0)),
     }
@@ -108,12 +107,10 @@ def test_what_cannot_be_read_is_named_and_pictures_are_left_to_others() -> None:
     assert table is not None
     assert table.columns == ("age",)
     assert dict(zip(table.unguarded, table.reasons, strict=True)) == {
-        "signal": "it holds 1025 numbers a row; 1024 are read",
         "tokens": "it holds 17 texts a row; 16 are read",
         "empty": "it holds no values",
     }
     assert Table.fit({"photo": inputs["photo"]}, NOTHING, frozenset({"photo"})) is None
-    assert Table.fit({"signal": inputs["signal"]}, NOTHING, NOTHING) is None
 
 
 def test_missing_numbers_stay_missing_where_they_are_allowed_and_are_refused_elsewhere() -> None:
