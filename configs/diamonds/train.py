@@ -16,7 +16,7 @@ Data    53,940 round cut diamonds with their prices in US dollars, collected for
         20 rows, is how the data writes a length that is not known.
 
 A seeded permutation splits the rows: 30,000 train, 15,000 are held out for calibration, 8,940 are the test
-set, which nothing is fitted on. Both graphs are as skl2onnx writes them: one input a column, float32[n,1] or
+set, which nothing is fitted on. The same seed on the same kind of processor gives the same files. Both graphs are as skl2onnx writes them: one input a column, float32[n,1] or
 string[n,1], and one output, `variable`, the price in dollars. The table's x, y and z are called length, width
 and height, since `y` is the truth. Rows of the files below have the same columns, float32[n,1] or text [n,1],
 and y: float32[n].
@@ -151,6 +151,7 @@ def export(pipeline: Any, columns: Columns, path: Path) -> None:
         for name in columns
     ]
     proto = to_onnx(pipeline, initial_types=types, name=path.stem, target_opset={"": 17, "ai.onnx.ml": 3})
+    proto.opset_import.sort(key=lambda opset: opset.domain)  # else in the order of a set: other bytes a run
     path.write_bytes(proto.SerializeToString())
 
 
