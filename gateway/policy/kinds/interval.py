@@ -27,6 +27,7 @@ from guards.arrays import Arrays
 from guards.interval import Interval, planned_miscoverage
 from guards.row_view import TABLE
 from guards.selective import NEVER
+from guards.width_limit import within_width
 
 VALUE, LOWER, UPPER = "value", "lower", "upper"
 
@@ -110,9 +111,19 @@ class IntervalPolicy(Strict):
         Raises:  ValueError naming the problem of the rows.
         """
         miscoverage = planned_miscoverage(self.selective_error, delta, len(pilot), tests)
-        return FittedInterval(
-            rung, Interval.fit(*_part(fit, rung), *_part(pilot, rung), miscoverage=miscoverage, seed=0)
-        )
+        rows = _part(pilot, rung)
+        found = Interval.fit(*_part(fit, rung), *rows, miscoverage=miscoverage, seed=0)
+        if self.max_width is not None:
+            found = within_width(found, *rows, self._widest(rows[1]), self.selective_error, delta, tests)
+        return FittedInterval(rung, found)
+
+    def _widest(self, value: F8) -> F8:
+        """float64[n]: the widest interval with which each answer may leave."""
+        match self.max_width:
+            case RelativeWidth(relative=most):
+                return most * np.abs(value)
+            case most:
+                return np.full(len(value), np.inf if most is None else most)
 
     def load(self, rung: str, packed: Arrays) -> FittedInterval:
         """Reads what `FittedInterval.pack` returned. Raises ValueError naming the key that is wrong."""
