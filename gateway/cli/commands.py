@@ -293,6 +293,7 @@ def key(
     if state_dir is None and len(deployments) > 1:
         what = "several deployments share keys only with --state-dir, the one that they are served with"
         _exit_with_usage_error(f"{what}; or name one deployment")
+    var = state_dir or deployments[0].var
     tiers = {tier for one in deployments for tier in one.policy.disclosure}
     _require_choice("--tier", tier, {"anonymous", *tiers}, "in the policy's disclosure")
     for one in scope or ():
@@ -301,7 +302,7 @@ def key(
         _require_choice("--model", one, {deployment.policy.name for deployment in deployments}, "served here")
     try:
         made = add_key(
-            state_dir or deployments[0].var,
+            var,
             name,
             tier=tier,
             per_s=per_s,
@@ -314,9 +315,7 @@ def key(
         _exit_with_usage_error(f"{option}: {wrong['msg']}, not {wrong['input']!r}")
     except OSError as error:
         what = f"{error.strerror or error}; keys are kept in the folder that a running gateway writes to"
-        _exit_with_usage_error(
-            f"{error.filename or state_dir or deployments[0].var}: cannot be written: {what}"
-        )
+        _exit_with_usage_error(f"{error.filename or var}: cannot be written: {what}")
     print_line(json.dumps({"name": name, "key": made}) if as_json else made)
 
 
