@@ -182,7 +182,5 @@ def _outliers(samples: Samples, folder: Path, mix: RequestMix) -> Tensors:
     """The rows of all families; good rows, which are then not sent, if there are none."""
     found = list(samples.families.values())
     if not found and mix.outliers > 0:
-        raise WrongInput(
-            f"--dir {folder}: no outliers can be made of inputs that are only true or false; give --outliers 0"
-        )
+        raise WrongInput(f"--dir {folder}: no outliers can be made of these inputs; give --outliers 0")
     return {name: np.concatenate([rows[name] for rows in found or [samples.clean]]) for name in samples.clean}
