@@ -91,13 +91,13 @@ def _maker(spec: TensorSpec) -> Maker | None:
 def _far_outside(spec: TensorSpec, array: Array, rng: np.random.Generator) -> Array:
     values = array.reshape(len(array), -1).astype(np.float64)
     values[:, np.isnan(values).all(0)] = 0.0
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # of values near the largest
         low, median, high = np.nanquantile(values, (0.25, 0.5, 0.75), axis=0)
         spread = (high - low) / QUARTILES_TO_SIGMA
         for other in (np.nanstd(values, axis=0), np.ones_like(spread)):
             spread = np.where(spread > 0, spread, other)
         far = median + rng.choice((-SPREADS, SPREADS), values.shape) * spread
-    return _as_values(spec, far).reshape(array.shape)
+    return _as_values(spec, np.nan_to_num(far)).reshape(array.shape)
 
 
 def _noise(spec: TensorSpec, array: Array, rng: np.random.Generator) -> Array:
@@ -107,7 +107,7 @@ def _noise(spec: TensorSpec, array: Array, rng: np.random.Generator) -> Array:
         finite = np.zeros(1)
     low = float(finite.min()) if spec.low is None else spec.low
     high = float(finite.max()) if spec.high is None else spec.high
-    return _as_values(spec, rng.uniform(low, high, array.shape))
+    return _as_values(spec, 2 * rng.uniform(low / 2, high / 2, array.shape))  # halves: no overflow
 
 
 def _random_text(spec: TensorSpec, array: Array, rng: np.random.Generator) -> Array:
