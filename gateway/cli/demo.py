@@ -16,10 +16,10 @@ from rich.table import Table
 
 from gateway.access.callers import add_key
 from gateway.access.tls import load_tls
-from gateway.app import Cluster, Options, wait_for_signal
 from gateway.cli.demo_client import Client
 from gateway.cli.samples import load_samples
-from gateway.cli.scenes import OUTCOMES, Scene, WalkThrough
+from gateway.cli.scene import OUTCOMES, Scene
+from gateway.cli.walk_through import WalkThrough
 from gateway.deployment.artifacts import load_artifacts
 from gateway.deployment.compile import measures_of
 from gateway.deployment.deployment import Deployment
@@ -36,12 +36,14 @@ def run(folder: Path, data: Path | None, *, once: bool, address: ListenAddress) 
     """
     console = Console() if sys.stdout.isatty() else Console(width=110)
     walk, token = prepared(folder, data, address), admin_token()
+    from gateway.app import Cluster, Options, wait_for_signal  # imports ray: two seconds
+
     cluster = Cluster(Options(folder=str(folder), **asdict(address)))
     try:
         with console.status("starting Ray and the gateway (15 to 25 s, nearly all of it Ray's own)"):
             cluster.start()
         try:
-            passed = show(walk, console)
+            passed = show(walk.policy.name, list(walk.scenes()), console)
         except httpx.HTTPError as error:
             console.print(f"[red]the gateway stopped answering its operator:[/red] {error}")
             return 1
@@ -51,6 +53,7 @@ def run(folder: Path, data: Path | None, *, once: bool, address: ListenAddress) 
             wait_for_signal()
         return 0 if passed else 1
     finally:
+        walk.client.close()
         cluster.stop()
 
 
@@ -74,10 +77,9 @@ def prepared(folder: Path, data: Path | None, address: ListenAddress) -> WalkThr
     return WalkThrough(client, deployment, artifacts.contract, artifacts.certificate, samples)
 
 
-def show(walk: WalkThrough, console: Console) -> bool:
-    """Plays every scene and prints the table; whether each ended as it should. Raises httpx.HTTPError."""
-    scenes = list(walk.scenes())
-    console.print(_table(walk.deployment.policy.name, scenes))
+def show(name: str, scenes: Sequence[Scene], console: Console) -> bool:
+    """Prints the table of a deployment's scenes; whether each ended as it should."""
+    console.print(_table(name, scenes))
     failed = [scene.title for scene in scenes if not scene.passed]
     for title in failed:
         console.print(f"[red]not as it should be:[/red] {title}")

@@ -47,6 +47,11 @@ class Client:
         bearer = {"authorization": f"Bearer {token}", "accept": "application/json"}
         self._admin = httpx.Client(base_url=self.admin_url, headers=bearer, timeout=timeout_s)
 
+    def close(self) -> None:
+        """Ends its connections."""
+        self._http.close()
+        self._admin.close()
+
     def ask(self, row: Tensors, key: str | None = None) -> tuple[Ending, str]:
         """How one row ended, and where its answer will be if a person decides it, else empty."""
         body, head = infer_body(self._inputs, row, {"parameters": {"binary_data_output": True}}, binary=True)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 from rich.progress import track
@@ -21,17 +21,15 @@ from gateway.access.callers import add_key
 from gateway.cli.demo_client import Client, Ending
 from gateway.cli.outliers import noise, take
 from gateway.cli.samples import Samples
-from gateway.core.decision import OUTCOME_NAMES, Tensors
+from gateway.cli.scene import LeastShares, Scene
+from gateway.core.decision import Tensors
 from gateway.deployment.certificate import Certificate
 from gateway.deployment.deployment import Deployment
 from gateway.policy.kinds.rate import RatePolicy
 from gateway.policy.schema import Policy
 from gateway.protocol.contract import Contract
-from gateway.protocol.endings import Rejection
-from gateway.protocol.targets import NoForm
+from gateway.protocol.targets import LABEL, LOWER, PROBABILITIES, UPPER, VALUE, Classes, NoForm, Number
 
-OUTCOMES = tuple(OUTCOME_NAMES.values())
-REJECTIONS = frozenset(Rejection)
 CLEAN_ROWS, OUTLIER_ROWS, BURST_ROWS = 100, 50, 60
 BURST_PER_S, BURST_AT_ONCE, BURST_BY_ROW = 5.0, 10.0, 0.2
 """Rows a second that the caller who is too fast may send: at most the first; few enough that only ten pass at
@@ -50,33 +48,6 @@ MOSTLY = 0.5
 
 KEY_WITHIN_S = 1.0
 """A running gateway honours a new key within this time."""
-
-LeastShares: TypeAlias = Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """A set of rows: their endings, the least share of some, and the outcomes that none may have."""
-
-    title: str
-    endings: Counter[Ending]
-    least_shares: LeastShares = field(default_factory=dict)
-    never: Sequence[str] = ()
-
-    def share(self, outcome: str) -> float:
-        """The share of rows that ended as `outcome`, which may be `OUTCOME:REASON`."""
-        n = sum(c for (end, why, _), c in self.endings.items() if outcome in (end, f"{end}:{why}"))
-        return n / max(sum(self.endings.values()), 1)
-
-    @property
-    def passed(self) -> bool:
-        """Whether each least share is reached ("a|b" adds two) and every request was taken and ended."""
-        known = all(end in OUTCOMES and why not in REJECTIONS for end, why, _ in self.endings)
-        enough = all(
-            sum(self.share(o) for o in endings.split("|")) >= least
-            for endings, least in self.least_shares.items()
-        )
-        return known and enough and bool(self.endings) and not any(self.share(o) for o in self.never)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,7 +133,7 @@ class WalkThrough:
         if url:
             self.client.answer(url, self.contract.target)
             endings[self.client.reviewed(url)] += 1
-        end = "refused:abstained" if isinstance(self.contract.target, NoForm) else "degraded"
+        end = "degraded" if has_place_for_answer(self.contract) else "refused:abstained"
         return Scene(title, endings, {"deferred": 0.5, end: 0.5})
 
     def _burst(self) -> Iterator[Scene]:
@@ -180,6 +151,20 @@ class WalkThrough:
         time.sleep(KEY_WITHIN_S)
         rows = take(row, np.zeros(BURST_ROWS, np.intp))
         yield self._send("a burst of one caller", rows, {"refused:rate_limited": 0.3}, key=key)
+
+
+def has_place_for_answer(contract: Contract) -> bool:
+    """Whether an exposed output can hold what a person answers; if none can, the row is refused."""
+    exposed = contract.outputs_by_name
+    match contract.target:
+        case Classes(values=values):
+            return PROBABILITIES in exposed or (LABEL in exposed and bool(values))
+        case Number():
+            return not exposed.keys().isdisjoint((VALUE, LOWER, UPPER))
+        case NoForm():
+            return False
+        case _:
+            assert_never(contract.target)
 
 
 def first(x: Tensors, n: int) -> Tensors:
