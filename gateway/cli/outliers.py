@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from gateway.core.decision import Tensors
 from gateway.core.rows import Mask
 from gateway.protocol.contract import TensorSpec
-from gateway.protocol.tensors import nearest_bf16
+from gateway.protocol.tensors import LOWEST_BF16, nearest_bf16
 from guards.row_view import is_picture
 
 Array: TypeAlias = NDArray[Any]
@@ -121,8 +121,10 @@ def _random_text(spec: TensorSpec, array: Array, rng: np.random.Generator) -> Ar
 def _as_values(spec: TensorSpec, values: NDArray[np.float64]) -> Array:
     """The nearest values that the contract takes."""
     if spec.dtype.kind == "f":
-        low, high = spec.bounds or (-np.inf, np.inf)
-        floats: Array = np.clip(values, float(low), float(high)).astype(spec.dtype)
+        low, high = (float(end) for end in spec.bounds or (-np.inf, np.inf))
+        if spec.bf16:
+            low, high = max(low, LOWEST_BF16), min(high, -LOWEST_BF16)
+        floats: Array = np.clip(values, low, high).astype(spec.dtype)
         return nearest_bf16(floats) if spec.bf16 else floats
     info = np.iinfo(spec.dtype)
     least, most = (int(end) for end in spec.bounds or (info.min, info.max))

@@ -70,6 +70,14 @@ def test_values_stay_inside_the_range_of_the_policy() -> None:
     assert sendable([count], {"count": far}).all()
 
 
+def test_what_is_far_from_the_largest_numbers_is_still_a_number() -> None:
+    """A BF16 has no number between its largest and infinity, though float32, its form here, has."""
+    wide = spec_of("BF16", (None, 1))
+    x = np.repeat(np.array([-3e38, 3e38], np.float32), N // 2).reshape(N, 1)
+    [made] = made_outliers([wide], {"x": x}, seed=0).values()
+    assert np.isfinite(made["x"]).all() and np.abs(made["x"]).min() > 3.3e38
+
+
 @pytest.mark.parametrize("datatype", sorted(set(DATATYPES) - {"BOOL"}))
 def test_outliers_of_every_datatype_are_requests_that_are_taken(datatype: str) -> None:
     """Also where good rows hold the largest and the least number of the datatype."""
