@@ -16,13 +16,11 @@ from rich.table import Table
 
 from gateway.access.callers import add_key
 from gateway.access.tls import load_tls
+from gateway.cli.check import checked
 from gateway.cli.demo_client import Client
 from gateway.cli.samples import load_samples
 from gateway.cli.scene import OUTCOMES, Scene
 from gateway.cli.walk_through import WalkThrough
-from gateway.deployment.artifacts import load_artifacts
-from gateway.deployment.compile import measures_of
-from gateway.deployment.deployment import Deployment
 from gateway.replica import ListenAddress, admin_token, refuse_used_ports
 
 COLOURS = {"served": "green", "degraded": "yellow", "deferred": "cyan", "refused": "red"}
@@ -62,19 +60,13 @@ def prepared(folder: Path, data: Path | None, address: ListenAddress) -> WalkThr
 
     Raises:  PolicyError or ArtifactError for what is wrong with the folder, the rows or the ports.
     """
-    deployment = Deployment.read(folder)
-    artifacts = load_artifacts(deployment)  # problems are printed here, not in a replica's log
-    try:
-        measures_of(artifacts)
-    finally:
-        artifacts.close()
-    samples = load_samples(folder, artifacts.contract, data)
-    tls = load_tls(deployment)
     refuse_used_ports(address)
-    infer = frozenset({"infer"})
+    loaded = checked(folder).loaded  # problems are printed here, not in a replica's log
+    deployment, contract = loaded.deployment, loaded.contract
+    samples, tls, infer = load_samples(folder, contract, data), load_tls(deployment), frozenset({"infer"})
     key = add_key(deployment.var, "demo", tier="anonymous", per_s=UNLIMITED_PER_S, scopes=infer)
-    client = Client(address, deployment.policy, artifacts.contract, key, admin_token(), tls)
-    return WalkThrough(client, deployment, artifacts.contract, artifacts.certificate, samples)
+    client = Client(address, deployment.policy, contract, key, admin_token(), tls)
+    return WalkThrough(client, deployment, contract, loaded.artifacts.certificate, samples)
 
 
 def show(name: str, scenes: Sequence[Scene], console: Console) -> bool:

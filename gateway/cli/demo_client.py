@@ -39,7 +39,7 @@ class Client:
     ) -> None:
         origin = address.url(secure=tls is not None)
         self.url = f"{origin}/v2/models/{policy.name}"
-        self.admin_url = f"http://127.0.0.1:{address.admin_port}"
+        self.admin_url = address.admin_url(secure=tls is not None)
         self._inputs, self._key = contract.inputs, key
         trusted = True if tls is None else _ssl_context(tls)
         timeout_s = policy.deadline_s + SLACK_S

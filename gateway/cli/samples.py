@@ -78,8 +78,14 @@ def _rows_of_file(path: Path, contract: Contract) -> Tensors:
 
 
 def _prepared_rows(path: Path, contract: Contract) -> Tensors:
-    with _naming(path, "remove it to send the rows that calibration kept, or give --data ROWS"):
-        return read(_scaled(arrays.load(path), contract), contract, labels_needed=False).x
+    """Raises ArtifactError that says what to save in the file."""
+    named = ", ".join(f"{spec.name!r}: rows" for spec in contract.inputs)
+    mend = f"save held-out rows there with np.savez({SAMPLES_FILE!r}, **{{{named}}}), or remove it"
+    with _naming(path, mend):
+        try:
+            return read(_scaled(arrays.load(path), contract), contract, labels_needed=False).x
+        except ValueError as error:
+            raise ValueError(f"{error}; {mend}") from error
 
 
 def _kept_rows(path: Path, contract: Contract) -> Tensors:
@@ -117,8 +123,9 @@ def _family(name: str, held: Mapping[str, NDArray[Any]], contract: Contract) -> 
 
 
 def _scaled(held: Mapping[str, NDArray[Any]], contract: Contract) -> dict[str, NDArray[Any]]:
-    """The arrays, bytes for an input of floats as 0 to 1."""
-    floats = {spec.name for spec in contract.inputs if spec.dtype.kind == "f"}
+    """The arrays, bytes for an input of floats as 0 to 1. `x` will do for the first input, as in any file."""
+    specs = {"x": contract.inputs[0], **contract.inputs_by_name}
+    floats = {name for name, spec in specs.items() if spec.dtype.kind == "f"}
     return {
         name: array / np.float32(255) if array.dtype == np.uint8 and name in floats else array
         for name, array in held.items()

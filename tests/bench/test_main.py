@@ -23,7 +23,7 @@ from bench.curve import CAPACITY_SHARES
 from gateway.access.callers import add_key
 from gateway.deployment.deployment import VAR
 from gateway.replica import ListenAddress, Replica
-from gateway.serving.gateway import Gateway
+from gateway.serving.repository import Repository
 from tests.cli.test_samples import three_inputs_rows
 from tests.support.typed import deployed, held_out
 from tests.support.typed_models import one_input, three_inputs
@@ -41,7 +41,7 @@ def _free_port() -> int:
 
 async def _serve(folder: Path, port: int, ready: threading.Event, stop: threading.Event) -> None:
     address = ListenAddress(port=port, grpc_port=_free_port(), admin_port=_free_port())
-    replica = Replica(Gateway.open(folder), address, "token")
+    replica = Replica(Repository.open([folder]), address, "token")
     await replica.start()
     ready.set()
     while not stop.is_set():  # noqa: ASYNC110 (the other side is a thread)

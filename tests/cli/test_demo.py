@@ -200,7 +200,7 @@ def test_what_is_wrong_is_said_before_anything_is_started(tmp_path: Path) -> Non
         taken.listen()
         done = gateway("demo", str(folder), *ports, "--once")
     assert (done.returncode, f"cannot listen on 127.0.0.1:{port}" in done.stderr) == (2, True), done
-    assert not (folder / "var").exists()
+    assert not (folder / "var" / "keys.jsonl").exists()
 
 
 def test_the_table_names_the_scenes_that_went_wrong() -> None:

@@ -112,6 +112,48 @@ def test_outliers_of_several_inputs_are_arrays_of_family_and_input(tmp_path: Pat
     }
 
 
+@pytest.mark.parametrize("name", ["a", "x"])
+def test_rows_stand_under_the_name_of_the_input_or_under_x(tmp_path: Path, name: str) -> None:
+    arrays.save(tmp_path / "samples.npz", {name: np.array([[0, 255]]), "y": np.array([3])})
+    found = load_samples(tmp_path, contract_of(spec_of("FP32", name="a")))
+    assert found.clean["a"].tolist() == [[0, 255]]
+
+
+@pytest.mark.parametrize("name", ["a", "x"])
+def test_pictures_are_stored_as_bytes(tmp_path: Path, name: str) -> None:
+    bytes_ = {name: np.array([[0, 51]], np.uint8), "y": np.array([0])}
+    arrays.save(tmp_path / "samples.npz", bytes_)
+    noise = {"noise": np.full((2, 2), 255, np.uint8), "of": np.arange(2)}
+    arrays.save(tmp_path / "outliers.npz", noise)
+    found = load_samples(tmp_path, contract_of(spec_of("FP32", name="a", low=0.0, high=1.0)))
+    assert found.clean["a"].tolist() == [[0, np.float32(0.2)]]
+    assert {family: rows["a"].tolist() for family, rows in found.families.items()} == {
+        "noise": [[1, 1], [1, 1]]
+    }
+    whole = load_samples(tmp_path, contract_of(spec_of("UINT8", name="a")))
+    assert whole.clean["a"].tolist() == [[0, 51]]
+
+
+def test_what_is_wrong_with_samples_is_named_with_what_to_save(tmp_path: Path) -> None:
+    known = contract_of(spec_of("FP32", name="a"))
+    mend = "; save held-out rows there with np.savez('samples.npz', **{'a': rows}), or remove it"
+    text, rows = np.array([["u", "v"]]), np.ones((1, 2))
+    cases: list[tuple[dict[str, np.ndarray] | None, str]] = [
+        ({"b": rows, "y": np.zeros(1)}, "a: missing; the file holds b"),
+        ({"a": text}, "a: is text, not numbers that FP32 can hold: row 0 holds 'u'"),
+        ({"a": rows[:0]}, "a: holds no rows"),
+        (None, ""),
+    ]
+    for held, what in cases:
+        (tmp_path / "samples.npz").write_bytes(b"")
+        if held is not None:
+            arrays.save(tmp_path / "samples.npz", held)
+        with pytest.raises(ArtifactError) as refused:
+            load_samples(tmp_path, known)
+        message = str(refused.value)
+        assert message.startswith(f"{tmp_path}/samples.npz: {what}") and message.endswith(mend), message
+
+
 def test_what_is_missing_or_does_not_fit_is_said_with_the_file_and_the_way_out(tmp_path: Path) -> None:
     folder = letters(tmp_path)
     known = contract(folder)
