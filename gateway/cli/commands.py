@@ -115,6 +115,12 @@ def _serve_on_ray(
 def demo(
     folder: Folder,
     once: Annotated[bool, typer.Option("--once", help="Exit after the walk-through.")] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Rows to send (.npz, .csv, .parquet); default: samples, else what calibration kept."
+        ),
+    ] = None,
     port: Port = 8080,
     grpc_port: GrpcPort = 8081,
     admin_port: AdminPort = 8082,
@@ -123,7 +129,8 @@ def demo(
     from gateway.cli.demo import run
     from gateway.replica import ListenAddress
 
-    sys.exit(run(folder, once=once, address=ListenAddress("127.0.0.1", port, grpc_port, admin_port)))
+    address = ListenAddress("127.0.0.1", port, grpc_port, admin_port)
+    sys.exit(run(folder, data, once=once, address=address))
 
 
 @app.command()
