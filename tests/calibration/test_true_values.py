@@ -236,7 +236,8 @@ def test_a_label_names_the_class_with_its_value_and_any_other_none(label: Array,
     target = ClassNames(kind="classes", names=["a", "b", "c"], values=[2, 3, 4], by_name=True, unseen=[])
     found = labelled_classes(target, {"label": label})
     assert found is not None
-    assert (found.dtype, found.tolist()) == (np.int64, classes)
+    assert found.dtype == np.int64
+    assert found.tolist() == classes
 
 
 def test_bools_are_labels_of_two_classes() -> None:
@@ -272,8 +273,10 @@ def test_a_regressions_numbers_are_kept_with_their_range(dtype: Any) -> None:
     found = true_values(policy(task="regression"), None, {}, np.array([3, 1, 2], dtype), 3)
     assert found.target == NumberRange(kind="number", low=1.0, high=3.0)
     assert found.values is not None
-    assert (found.values.dtype, found.values.tolist()) == (np.float64, [3.0, 1.0, 2.0])
-    assert (found.y.dtype, found.y.tolist()) == (np.int64, [0, 0, 0])
+    assert found.values.dtype == np.float64
+    assert found.values.tolist() == [3.0, 1.0, 2.0]
+    assert found.y.dtype == np.int64
+    assert found.y.tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(("bad", "text"), [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf")])
