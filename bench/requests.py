@@ -154,7 +154,7 @@ def _get(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
 def _samples(target: Target, folder: Path) -> Samples:
     try:
         samples = load_samples(folder, target.source)
-    except (OSError, ValueError, KeyError) as error:
+    except ValueError as error:
         raise WrongInput(f"--dir {folder}: has no samples of {target.source!r} to send: {error}") from error
     if not len(samples.clean) or samples.clean.shape[1:] != target.shape:
         raise WrongInput(f"--dir {folder}: samples are {samples.clean.shape}, the model takes {target.shape}")

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 
 import grpc
 import uvicorn
@@ -40,6 +41,10 @@ from gateway.serving.replicas import PeerReplicas
 SHUTDOWN_GRACE_S = 5.0
 BACKLOG = 2048
 TOKEN_VARIABLE = "GATEWAY_ADMIN_TOKEN"  # noqa: S105 (the name of an environment variable)
+LONGEST_UNIX_PATH = 107
+"""Bytes that Linux keeps for the path of a unix socket, without the NUL at its end."""
+SOCKET_NAME_BYTES = len("/4194304-ffff.sock")
+"""Of the longest name that a replica's socket can have: its process id, of at most 2**22, and four digits."""
 log = logging.getLogger(__name__)
 
 
@@ -90,12 +95,8 @@ class Replica:
 
     def _bind_replica_socket(self) -> socket.socket:
         folder = self.gateway.loaded.deployment.var / "run"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._socket_path = folder / f"{self.gateway.replica}.sock"
-        own = socket.socket(socket.AF_UNIX)
-        own.bind(str(self._socket_path))
-        self._socket_path.chmod(0o600)
-        return own
+        return bind_unix(self._socket_path)
 
     async def start(self) -> None:
         """Listens and begins to answer on the running loop."""
@@ -176,6 +177,29 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
+def refuse_deep_folder(folder: Path) -> None:
+    """Raises PolicyError for a folder whose path leaves no room for the name of a replica's socket."""
+    most = LONGEST_UNIX_PATH - SOCKET_NAME_BYTES
+    if (used := len(os.fsencode(folder))) > most:
+        what = f"its path has {used} bytes; the unix sockets of replicas leave room for {most}"
+        raise PolicyError([Problem("", f"{what}; serve the deployment from a shorter path", str(folder))])
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """A unix socket for its owner alone, in a folder that is made if missing. Raises PolicyError."""
+    refuse_deep_folder(path.parent)
+    own = socket.socket(socket.AF_UNIX)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        own.bind(str(path))
+        path.chmod(0o600)
+    except OSError as error:
+        own.close()
+        what = f"cannot be made: {error.strerror or error}; a running gateway writes to this folder"
+        raise PolicyError([Problem("", what, str(path))]) from error
+    return own
+
+
 def freeze_loaded_objects() -> None:
     """Excludes modules, models and policy from garbage collection, and makes it less frequent.
 
@@ -188,7 +212,11 @@ def freeze_loaded_objects() -> None:
 
 
 def refuse_used_ports(address: ListenAddress) -> None:
-    """SO_REUSEPORT would let two deployments share a port unnoticed. Raises PolicyError naming the port."""
+    """SO_REUSEPORT would let two listeners share a port unnoticed. Raises PolicyError naming the port."""
+    ports = [address.port, address.grpc_port, address.admin_port]
+    if repeated := sorted({port for port in ports if ports.count(port) > 1}):
+        what = f"port {repeated[0]} is given twice: HTTP, gRPC and administration need one each"
+        raise PolicyError([Problem("", what)])
     data = [(address.host, port) for port in (address.port, address.grpc_port)]
     for host, port in (*data, ("127.0.0.1", address.admin_port)):
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -222,5 +250,15 @@ def _is_loopback(host: str) -> bool:
 
 
 def admin_token() -> str:
-    """The administration token: from the environment, or a new one that later replicas inherit."""
-    return os.environ.setdefault(TOKEN_VARIABLE, secrets.token_urlsafe(24))
+    """The administration token: from the environment, or a new one that later replicas inherit.
+
+    Raises:  PolicyError for one that no client could send: empty, or with blanks, line ends or beyond ASCII.
+    """
+    token = os.environ.setdefault(TOKEN_VARIABLE, secrets.token_urlsafe(24))
+    if not token:
+        what = "is empty: set it to a secret text, or unset it and a random one is printed at start"
+        raise PolicyError([Problem(TOKEN_VARIABLE, what)])
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        what = "holds a blank, a line end or a character beyond ASCII, which no client can send as a token"
+        raise PolicyError([Problem(TOKEN_VARIABLE, what)])
+    return token

@@ -16,17 +16,17 @@ def parquet_columns(path: Path) -> dict[str, NDArray[Any]]:
 
     Raises:  ValueError that begins with the path: no pyarrow, no Parquet, a column of another type; OSError.
     """
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        what = "reading Parquet needs pyarrow: pip install 'failsafe-gateway[parquet]'"
-        raise ValueError(f"{path}: {what}; or save the rows as .npz or CSV") from error
-    try:
-        with path.open("rb") as file:
+    with path.open("rb") as file:
+        try:
+            import pyarrow
+            from pyarrow import parquet
+
             table = parquet.ParquetFile(file).read()
-    except pyarrow.ArrowException as error:
-        raise ValueError(f"{path}: is not Parquet: {error}") from error
+        except ImportError as error:
+            what = "reading Parquet needs pyarrow: pip install 'failsafe-gateway[parquet]'"
+            raise ValueError(f"{path}: {what}; or save the rows as .npz or CSV") from error
+        except pyarrow.ArrowException as error:
+            raise ValueError(f"{path}: is not Parquet: {error}") from error
     check_names(str(path), table.column_names)
     if not table.num_rows or not table.num_columns:
         raise ValueError(f"{path}: holds no rows")

@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     from gateway.replica import ListenAddress
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+MAX_PORT = 65535
 
 Folder = Annotated[Path, typer.Argument(help="A deployment folder, such as configs/fashion.", metavar="DIR")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Host = Annotated[str, typer.Option(help="Where the data plane listens.")]
-Port = Annotated[int, typer.Option(help="HTTP port of the data plane.")]
-GrpcPort = Annotated[int, typer.Option(help="gRPC port of the data plane.")]
-AdminPort = Annotated[int, typer.Option(help="HTTP port of the administration plane, on loopback.")]
+Port = Annotated[int, typer.Option(min=1, max=MAX_PORT, help="HTTP port of the data plane.")]
+GrpcPort = Annotated[int, typer.Option(min=1, max=MAX_PORT, help="gRPC port of the data plane.")]
+AdminPort = Annotated[
+    int, typer.Option(min=1, max=MAX_PORT, help="HTTP port of the administration plane, on loopback.")
+]
 
 
 def _print_version(asked: bool) -> None:
@@ -56,7 +59,7 @@ def serve(
     port: Port = 8080,
     grpc_port: GrpcPort = 8081,
     admin_port: AdminPort = 8082,
-    replicas: Annotated[int | None, typer.Option(help="Default: what the policy says.")] = None,
+    replicas: Annotated[int | None, typer.Option(min=1, help="Default: what the policy says.")] = None,
 ) -> None:
     """Serves a deployment until Ctrl-C."""
     from gateway.access.tls import load_tls
@@ -194,7 +197,7 @@ def calibrate(
     folder: Folder,
     data: Annotated[
         Path | None,
-        typer.Option(help="Held-out rows: an .npz with the model's inputs (or x), y, maybe group."),
+        typer.Option(help="Held-out rows: .npz, .csv or .parquet with the model's inputs, y, maybe group."),
     ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Only say which promise takes how many rows; --data is optional.")
@@ -222,12 +225,15 @@ def calibrate(
             certificate = run(deployment, data, status.update)
     except Problems as error:
         _exit_with_problems(error, as_json)
-    if certificate.samples.warning:
-        print(f"warning: {certificate.samples.warning}", file=sys.stderr)  # noqa: T201
+    warnings = [certificate.samples.warning, certificate.parity and certificate.parity.warning]
+    for warning in filter(None, warnings):
+        print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
     if as_json:
         print_line(certificate.model_dump_json(by_alias=True))
         return
     console.print(certificate_table(certificate, deployment.policy.mode))
+    if certificate.parity is not None:
+        print_line(certificate.parity.finding)
     print_line(f"report: {folder / REPORT_FILE}")
 
 
@@ -255,7 +261,9 @@ def key(
     folder: Folder,
     name: Annotated[str, typer.Argument(help="Who the key is for: a lower-case name.")],
     tier: Annotated[str, typer.Option(help="A tier of the policy's `disclosure`.")] = "anonymous",
-    per_s: Annotated[float | None, typer.Option(help="Rows a second; default: what the policy says.")] = None,
+    per_s: Annotated[
+        float | None, typer.Option(min=0, help="Rows a second; default: what the policy says.")
+    ] = None,
     scope: Annotated[
         list[str] | None, typer.Option(help="What the key allows: infer (default), metadata, explain.")
     ] = None,
@@ -263,6 +271,8 @@ def key(
     as_json: AsJson = False,
 ) -> None:
     """Makes a caller's key and prints it once; only its keyed hash is kept."""
+    from pydantic import ValidationError
+
     from gateway.access.callers import add_key
     from gateway.access.keys import SCOPES
     from gateway.deployment.deployment import Deployment
@@ -287,8 +297,13 @@ def key(
             scopes=frozenset(scope or ["infer"]),
             models=frozenset(model) if model else None,
         )
-    except ValueError as error:
-        _exit_with_usage_error(f"NAME: {error}")
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        option = {"name": "NAME", "per_s": "--per-s"}.get(str(wrong["loc"][0]), str(wrong["loc"][0]))
+        _exit_with_usage_error(f"{option}: {wrong['msg']}, not {wrong['input']!r}")
+    except OSError as error:
+        what = f"{error.strerror or error}; keys are kept in the folder that a running gateway writes to"
+        _exit_with_usage_error(f"{error.filename or deployment.var}: cannot be written: {what}")
     print_line(json.dumps({"name": name, "key": made}) if as_json else made)
 
 
@@ -342,10 +357,14 @@ def _exit_with_usage_error(what: str) -> NoReturn:
 
 
 def main() -> None:
-    """The console script. Problems of the deployment are printed without a traceback."""
+    """The console script. Problems of the deployment and of the system are printed without a traceback."""
     # Before numpy is imported: guards multiply small matrices, and BLAS threads would wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app()
     except Problems as error:
         _exit_with_problems(error, as_json=False)
+    except OSError as error:  # a full disk, a closed pipe
+        place = "" if error.filename is None else f"{error.filename}: "
+        print(f"{place}{error.strerror or error}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)

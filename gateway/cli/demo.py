@@ -26,6 +26,7 @@ from gateway.access.tls import Tls, load_tls
 from gateway.app import Cluster, Options, wait_for_signal
 from gateway.cli.samples import Rows, Samples, load_samples
 from gateway.core.decision import OUTCOME_NAMES
+from gateway.core.errors import ArtifactError, Problem
 from gateway.deployment.artifacts import load_artifacts
 from gateway.deployment.deployment import VAR, Deployment
 from gateway.policy.schema import Policy
@@ -125,7 +126,7 @@ def run(folder: Path, *, once: bool, address: ListenAddress) -> int:
     console = Console() if sys.stdout.isatty() else Console(width=110)
     deployment = Deployment.read(folder)
     policy = deployment.policy
-    load_artifacts(deployment).close()  # problems are printed here, not in a replica's log
+    samples = _samples_of(deployment)
     tls = load_tls(deployment)
     refuse_used_ports(address)
     token = admin_token()
@@ -134,7 +135,6 @@ def run(folder: Path, *, once: bool, address: ListenAddress) -> int:
         with console.status("starting Ray and the gateway (15 to 25 s, nearly all of it Ray's own)"):
             cluster.start()
         client = Client(address, policy, token, tls)
-        samples = load_samples(folder, client.input["name"])
         scenes = list(walk_through(client, folder, policy, samples))
         console.print(_table(policy, scenes))
         failed = [scene.title for scene in scenes if not scene.passed]
@@ -148,6 +148,21 @@ def run(folder: Path, *, once: bool, address: ListenAddress) -> int:
         return 1 if failed else 0
     finally:
         cluster.stop()
+
+
+def _samples_of(deployment: Deployment) -> Samples:
+    """The rows to send. Raises PolicyError or ArtifactError, before Ray starts, for what cannot be shown."""
+    artifacts = load_artifacts(deployment)
+    artifacts.close()
+    specs = artifacts.contract.inputs
+    if len(specs) != 1 or specs[0].datatype != "FP32":
+        held = ", ".join(f"{spec.name} ({spec.datatype})" for spec in specs)
+        what = f"takes {held}; the demo shows models with one FP32 input: run `gateway serve`"
+        raise ArtifactError([Problem("", what, str(deployment.folder))])
+    try:
+        return load_samples(deployment.folder, specs[0].name)
+    except ValueError as error:
+        raise ArtifactError([Problem("", str(error))]) from error
 
 
 def walk_through(client: Client, folder: Path, policy: Policy, samples: Samples) -> Iterator[Scene]:

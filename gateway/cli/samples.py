@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from guards import arrays
 
+SAMPLES_FILE, OUTLIERS_FILE = "samples.npz", "outliers.npz"
 Rows: TypeAlias = NDArray[np.float32]
 
 
@@ -28,12 +29,35 @@ class Samples:
 
 
 def load_samples(folder: Path, input_name: str) -> Samples:
-    """The samples of a deployment. Raises ValueError or OSError if a file is missing or broken."""
-    arrays_by_name = arrays.load(folder / "samples.npz")
-    path = folder / "outliers.npz"
-    outlier_arrays = arrays.load(path) if path.exists() else {}
-    families = {name: _as_float32(a) for name, a in outlier_arrays.items() if a.ndim > 1}
-    return Samples(_as_float32(arrays_by_name[input_name]), arrays_by_name["y"].astype(np.int64), families)
+    """The samples of a deployment. Raises ValueError that names the file and says what to save in it."""
+    path = folder / SAMPLES_FILE
+    held = _load(path, input_name)
+    rows = held.get(input_name, held.get("x"))
+    if rows is None or "y" not in held:
+        missing = "y" if rows is not None else repr(input_name)
+        raise ValueError(f"{path}: holds {', '.join(held)}, and no {missing}; {_mend(input_name)}")
+    for name, array in ((input_name, rows), ("y", held["y"])):
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"{path}: {name} is {array.dtype}, and samples are numbers")
+    outliers = folder / OUTLIERS_FILE
+    families = _load(outliers, input_name) if outliers.exists() else {}
+    return Samples(
+        _as_float32(rows),
+        held["y"].astype(np.int64),
+        {name: _as_float32(family) for name, family in families.items() if family.ndim > 1},
+    )
+
+
+def _load(path: Path, input_name: str) -> arrays.Arrays:
+    try:
+        return arrays.load(path, _mend(input_name))
+    except OSError as error:
+        what = f"cannot be read: {error.strerror or error}"
+        raise ValueError(f"{path}: {what}; {_mend(input_name)}") from error
+
+
+def _mend(input_name: str) -> str:
+    return f"save held-out rows there with np.savez({SAMPLES_FILE!r}, **{{{input_name!r}: rows}}, y=labels)"
 
 
 def _as_float32(rows: NDArray[Any]) -> Rows:

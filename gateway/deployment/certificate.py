@@ -115,6 +115,13 @@ class NoTarget(Strict):
     kind: Literal["none"]
 
 
+class ParityFinding(Strict):
+    """How far the model is from its original: the finding, and the warning if it is another model."""
+
+    finding: str
+    warning: str | None
+
+
 CertifiedTarget: TypeAlias = Annotated[ClassNames | NumberRange | NoTarget, Field(discriminator="kind")]
 
 
@@ -156,8 +163,8 @@ class Certificate(Strict, populate_by_name=True):
     rows: samples in each fold. false_alarm: of all certified guards together, also those that are only
     observed; without_features: of their input-only forms. selective: by rung, where its check acts;
     unpromised_cuts: by rung, of checks without a promise. answered: over all rungs; absolute_error: the same, of
-    a regressor's numbers. target: what the rows' true values are. unguarded: the inputs that no guard reads, and
-    why. not_promised: what this policy or these rows leave without a promise, one sentence each.
+    a regressor's numbers. target: what the rows' true values are. unguarded: the inputs that no guard reads,
+    and why. parity: where the file has the original's own outputs. not_promised: what this policy or these rows leave without a promise, one sentence each.
     """
 
     schema_: Annotated[Literal[3], BeforeValidator(refuse_bool), Field(alias="schema")]
@@ -173,6 +180,7 @@ class Certificate(Strict, populate_by_name=True):
     absolute_error: MeanError | None
     target: CertifiedTarget
     unguarded: dict[str, str]
+    parity: ParityFinding | None
     confidence: Confidence
     not_promised: list[str]
     digests: Digests

@@ -18,7 +18,8 @@ from gateway.protocol.infer_request import InferRequest
 from gateway.serving.decisions import rows_anywhere
 from gateway.serving.gateway import Gateway
 from gateway.serving.replicas import PeerReplicas
-from gateway.serving.review import QueuedReview, outcome_of
+from gateway.serving.review import QueuedReview
+from gateway.serving.review_answers import outcome_of
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ async def _reply_review(gateway: Gateway, caller: Caller, case_id: str, stamp: S
         return reply_unanswered(Refused(Reason.UNAVAILABLE), case_stamp)
     if record is None or record.principal != caller.principal:
         return reply_unanswered(Rejection.NOT_FOUND, stamp, error="no such review of yours")
-    outcome = outcome_of(record, loaded.contract)
+    outcome = outcome_of(record, loaded.contract, loaded.policy.review)
     document: dict[str, Any] = {"id": case_id, "state": "waiting", "expires": record.expires_s}
     if outcome is not None:
         document["state"] = "expired" if record.state is CaseState.EXPIRED else "decided"

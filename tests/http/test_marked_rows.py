@@ -10,7 +10,7 @@ import jsonschema_rs
 import numpy as np
 import pytest
 
-from gateway.serving.review import answer_with_label
+from gateway.serving.review_answers import answer_with_label
 from tests.support.data_planes import (
     LIMITS,
     SHORT_BUDGET,

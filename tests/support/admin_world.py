@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -24,6 +24,8 @@ from gateway.admin.pages.login import COOKIE, AdminCredentials
 from gateway.core.batch import Batch
 from gateway.core.decision import Decision
 from gateway.core.record import RequestRecord
+from gateway.protocol.contract import TensorSpec
+from gateway.protocol.targets import Target
 from gateway.serving.gateway import Gateway
 from gateway.serving.review import QueuedReview
 
@@ -64,6 +66,20 @@ def rewrite(folder: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
+
+
+def ask_for(
+    gateway: Gateway, target: Target, *outputs: TensorSpec, inputs: tuple[TensorSpec, ...] = ()
+) -> None:
+    """Puts another target, and other outputs and inputs if they are given, into the contract in force."""
+    loaded = gateway.loaded
+    contract = replace(
+        loaded.contract,
+        target=target,
+        outputs=outputs or loaded.contract.outputs,
+        inputs=inputs or loaded.contract.inputs,
+    )
+    gateway.loaded = replace(loaded, contract=contract)
 
 
 @dataclass(frozen=True)
