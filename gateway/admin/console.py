@@ -92,9 +92,9 @@ async def claim(request: Request) -> Response:
     store, reviewer = _store(request), reviewer_of(fields)
     if not wants_html(request):
         claims = await store.claim(reviewer, lease_s_of(fields))
-        return (
-            json_reply(claim_fields(claims[0], gateway_of(request))) if claims else Response(status_code=204)
-        )
+        if not claims:
+            return Response(status_code=204)
+        return json_reply(claim_fields(claims[0], gateway_of(request), request.scope.get("root_path", "")))
     reply = RedirectResponse(await _next_case_path(store, reviewer) or "/review?done=all", 303)
     secure = request.url.scheme == "https"
     reply.set_cookie(

@@ -127,8 +127,10 @@ def _refuse_bad_answers(name: str, answer: Tensors, n: int, data: Path) -> None:
     wrong = np.flatnonzero(not_distributions(p)) if p is not None and p.ndim == 2 else np.empty(0, np.intp)
     if wrong.size:
         shown = "; ".join(f"row {i}: {_shown(p[i])}" for i in wrong[:SHOWN_ROWS]) if p is not None else ""
-        what = f"{name} answers {wrong.size} of the rows with {PROBABILITIES!r} that are none ({shown}): they must"
-        what += f" be from 0 to 1 and sum to 1. If they are scores, map that output to {LOGITS!r} (names)"
+        what = f"{name} answers {wrong.size} of the rows with {PROBABILITIES!r} that are none ({shown}): they"
+        what += (
+            f" must be from 0 to 1 and sum to 1. If they are scores, map that output to {LOGITS!r} (names)"
+        )
         raise ArtifactError([Problem("", what, str(data))])
 
 

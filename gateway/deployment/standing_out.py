@@ -21,7 +21,8 @@ def standing_out(fitted: Fitted, inputs: Tensors) -> dict[str, float]:
     """The columns of one row that differ most, the most unusual first, with their rarity in nats.
 
     Args:    inputs: by name, one row. Columns are named as in `guards.table.Table.columns`.
-    Returns: at most MOST_COLUMNS, of those that are rarer than any calibration row is by chance; empty where no
+    Returns: at most MOST_COLUMNS, of those that are rarer than any calibration row is by chance; empty where
+             no
              guard reads a table, or the row is not of its form.
     Cost:    milliseconds at most: for a page, not for requests.
     """

@@ -1,4 +1,4 @@
-"""What the models are and do, before there is a policy: their tensors, the rows, a few answers, and the time."""
+"""What the models are and do, before there is a policy: tensors, rows, a few answers, and the time."""
 
 from __future__ import annotations
 

@@ -279,12 +279,12 @@ def test_a_reload_holds_the_server_to_its_probes_while_the_loop_runs(
     async def main() -> None:
         async with opened(folder) as gateway:
             edit(folder, ("capacity: *", "capacity: 77"))
-            assert gateway.reload()
+            assert await gateway.reload()
             assert "Served" in by_outcome(await gateway.decide(batch_of(clean_rows(20))))
             with mlserver(another_model(tmp_path / "other"), tmp_path / "mlserver") as other:
                 edit(folder, (getattr(server, protocol), getattr(other, protocol)))
                 with pytest.raises(ArtifactError, match="answers otherwise"):
-                    gateway.reload()
+                    await gateway.reload()
             assert "Served" in by_outcome(await gateway.decide(batch_of(clean_rows(20))))
 
     run(main)

@@ -138,6 +138,8 @@ def test_an_unseen_category_is_rarer_than_every_seen_one() -> None:
     table = fitted({"plan": MIXED["plan"]})
     seen, unseen = table.read({"plan": MIXED["plan"]}), table.read({"plan": texts([b"platinum"])})
     assert unseen[0, 0] > seen.max() + 2.9
+
+
 def test_no_rows_to_fit_on_are_no_error_of_the_table() -> None:
     """A file of two rows leaves none to fit on; which promise that breaks is told by those that need rows."""
     inputs = {"age": np.zeros((0, 1)), "x": np.zeros((0, 2, 3), np.float32), "word": np.zeros((0, 1), object)}

@@ -160,6 +160,6 @@ def test_a_reload_that_changes_the_choice_takes_effect_at_once(tmp_path: Path) -
                 assert about["parameters"] == {"withheld_rows": choice}
                 assert (await plane.ada.infer(x)).status == status
                 edit(folder, MARK if choice == "refuse_request" else MARK[::-1])
-                assert plane.gateway.reload() is True
+                assert await plane.gateway.reload() is True
 
         plane.run(main)

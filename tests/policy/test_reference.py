@@ -289,7 +289,7 @@ def test_a_reload_refuses_the_changes_that_the_page_says_need_a_restart(tmp_path
                 document[BLOCKS[name][0]][field] = value
                 (folder / "gateway.yaml").write_text(yaml.safe_dump(document))
                 try:
-                    assert gateway.reload()
+                    assert await gateway.reload()
                 except PolicyError as error:
                     assert "needs a restart" in str(error)
                     refused.add(field)

@@ -59,14 +59,14 @@ def case_fields(record: CaseRecord, gateway: Gateway) -> dict[str, Any]:
 
 
 def row_fields(inputs: dict[str, Any], gateway: Gateway) -> dict[str, Any]:
-    """The row as it is shown, and the columns that stand out as [[name, nats], ...], the most unusual first."""
+    """The row as it is shown, and the columns that stand out: [[name, nats], ...], the rarest first."""
     odd = standing_out(gateway.loaded.artifacts.fitted, inputs)
     shown = previews(inputs, gateway.loaded.contract, odd)
     return {"shown": shown, "standing_out": [[printable(name), nats] for name, nats in odd.items()]}
 
 
-def claim_fields(claim: Claim, gateway: Gateway) -> dict[str, Any]:
-    """Everything that an API client needs to answer the case that it has claimed."""
+def claim_fields(claim: Claim, gateway: Gateway, base: str) -> dict[str, Any]:
+    """Everything that an API client needs to answer the case that it has claimed. base: of its paths."""
     case = claim.case
     row = row_fields(inputs_of(case.payload), gateway)
     has_picture = any(isinstance(part, PicturePreview) for part in row["shown"])
@@ -82,7 +82,7 @@ def claim_fields(claim: Claim, gateway: Gateway) -> dict[str, Any]:
         "labels": labels_of(gateway),
         "suggestion": suggestion_fields(case.model_view, gateway),
         "shown": [asdict(part) for part in row["shown"]],
-        "image": f"/review/{quote(case.id, safe='')}/image.png" if has_picture else None,
+        "image": f"{base}/review/{quote(case.id, safe='')}/image.png" if has_picture else None,
     }
 
 
