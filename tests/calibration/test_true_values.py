@@ -78,12 +78,18 @@ def test_a_number_that_is_no_column_is_refused_with_what_the_model_has(y: list[i
 
 
 @pytest.mark.parametrize(
-    ("y", "first"), [([0.5, 1.0], "0.5, first in row 0"), ([0, 1, 1.25], "1.25, first in row 2")]
+    ("y", "first"),
+    [
+        ([0.5, 1.0], "0.5, first in row 0"),
+        ([0, 1, 1.25], "1.25, first in row 2"),
+        ([0.0, 1e300], "1e+300, first in row 1"),
+    ],
 )
 def test_a_fraction_is_no_class_and_the_message_names_the_task_that_takes_it(
     y: list[float], first: str
 ) -> None:
-    assert refusal(y, columns(2)) == f"y: holds {first}, which is no class; for numbers say task: regression"
+    for answer in (columns(2), {"label": np.array([0, 1])}):
+        assert refusal(y, answer) == f"y: holds {first}, which is no class; for numbers say task: regression"
 
 
 def test_text_for_a_model_that_names_no_class_asks_for_labels() -> None:
@@ -198,6 +204,20 @@ def test_a_label_only_model_of_words_has_the_words_as_classes() -> None:
     assert found.y.tolist() == [1, 0, 2]
     target = classes(found)
     assert (target.names, target.values, target.by_name) == (["a", "b", "c"], ["a", "b", "c"], True)
+
+
+def test_rows_that_name_no_class_of_a_label_only_model_are_refused_with_both() -> None:
+    """Every answer would be wrong, and a reviewer would choose among twice as many classes as there are."""
+    assert refusal(["a", "b", "a"], {"label": np.array([1, 0, 1])}) == (
+        "y: holds a, b, and the model's label 0, 1, none of them alike; write y as the model does, or name "
+        "its classes in order (labels)"
+    )
+
+
+def test_rows_of_a_label_only_model_without_a_label_are_refused() -> None:
+    assert refusal(["a", "", "b"], {"label": texts("a", "b", "b")}) == (
+        "y: is empty, first in row 1; leave out rows without a label"
+    )
 
 
 def test_a_label_only_model_with_labels_in_the_policy_has_those_classes() -> None:
