@@ -143,8 +143,10 @@ def planned_miscoverage(r: float, delta: float, n_pilot: int, n_test: int) -> fl
     Raises:  ValueError for a rate outside (0, 1) or no pilot row.
     Cost:    O(n_test log n_pilot).
     """
-    if not (0 < r < 1 and 0 < delta < 1) or n_pilot < 1:
-        raise ValueError(f"interval: r is {r}, delta {delta}, pilot rows {n_pilot}; expected rates in (0, 1)")
+    if not (0 < r < 1 and 0 < delta < 1):
+        raise ValueError(f"interval: r is {r}, delta {delta}; both must lie strictly between 0 and 1")
+    if n_pilot < 1:
+        raise ValueError("interval: there is no pilot row; give more rows")
     low, high = 0, n_pilot
     while high - low > 1:
         middle = (low + high) // 2

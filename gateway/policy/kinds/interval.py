@@ -81,10 +81,8 @@ class IntervalPolicy(Strict):
     """Whether its verdicts act. `false`: answers that it would stop leave all the same."""
 
     def unreadable(self, outputs: Sequence[ModelTensor]) -> Iterable[FieldProblem]:
-        value = next((spec for spec in outputs if spec.name == VALUE), None)
-        if value is None or value.dtype.kind != "f" or any(size != 1 for size in value.shape[1:]):
-            named = ", ".join(spec.name for spec in outputs)
-            yield (), f"reads {VALUE!r}, one float a row, and the model has {named}; map its name (names)"
+        if what := lacks_value(outputs):
+            yield (), what
 
     def suspicion(self, answer: Tensors) -> F8:
         lower, upper = one_a_row(answer[LOWER]), one_a_row(answer[UPPER])
@@ -161,6 +159,18 @@ class FittedInterval:
         lower, upper = self.interval.bounds(t, one_a_row(value), *own)
         found = {LOWER: _outwards(lower, value, -np.inf), UPPER: _outwards(upper, value, np.inf)}
         return {**answer, **found}
+
+
+def lacks_value(outputs: Sequence[ModelTensor]) -> str:
+    """Why the errors of a model's `value` cannot be measured; empty if they can."""
+    value = next((spec for spec in outputs if spec.name == VALUE), None)
+    if value is None:
+        named = ", ".join(spec.name for spec in outputs)
+        return f"reads {VALUE!r}, one float a row, and the model has {named}; map its name (names)"
+    if value.dtype.kind != "f" or any(size != 1 for size in value.shape[1:]):
+        sizes = ", ".join("?" if size is None else str(size) for size in value.shape[1:])
+        return f"reads {VALUE!r} as one float a row, and the model's is {value.dtype}[n, {sizes}]"
+    return ""
 
 
 def one_a_row(output: NDArray[Any]) -> F8:
