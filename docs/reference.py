@@ -27,6 +27,7 @@ Model: TypeAlias = type[Any]
 """A pydantic model of the policy; a kind has the members of `gateway.policy.kinds.kind` as well."""
 DOCS = Path(__file__).parent
 SCHEMA, PAGE, EXAMPLE = (DOCS / f"policy.{end}" for end in ("schema.json", "md", "example.yaml"))
+REGRESSION = DOCS / "policy.regression.example.yaml"
 GENERATED = re.compile(r"(<!-- (?!end)(.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 LIMITS = {
@@ -133,6 +134,8 @@ def _part(marker: str, anchors: dict[str, str]) -> str:
     match marker.split():
         case ["example"]:
             return f"```yaml\n{EXAMPLE.read_text(encoding='utf-8')}```"
+        case ["example", "of", "a", "regressor"]:
+            return f"```yaml\n{REGRESSION.read_text(encoding='utf-8')}```"
         case ["kinds", "of", ("GuardPolicy" | "CheckPolicy") as union]:
             return "\n\n".join(_kind(name, anchors) for name in kinds(union))
         case ["fields", "of", name]:
@@ -230,6 +233,8 @@ def _words(part: Json, anchors: dict[str, str]) -> list[str]:
             return [f"`{value}`" for value in values]
         case {"type": "null"}:
             return []
+        case {"type": "array", "items": items}:
+            return [f"list of {_type(items, anchors)}"]
     return [WORDS[part["type"]]]
 
 
@@ -271,9 +276,15 @@ def _bound(name: str) -> set[str]:
     model = models()[name]
     if hasattr(model, "unbound"):
         return {field for field in model.model_fields if field not in model.unbound}
-    certified = Policy.model_validate(yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))).certified_part()
+    certified, numbers = (
+        Policy.model_validate(yaml.safe_load(one.read_text(encoding="utf-8"))).certified_part()
+        for one in (EXAMPLE, REGRESSION)
+    )
     spoken_of = {
         "Policy": certified,
+        "AbsoluteError": numbers["absolute_error"],
+        "InputPolicy": numbers["inputs"]["age"],
+        "RelativeWidth": numbers["rungs"][0]["checks"][0]["max_width"],
         "InputSlices": certified["false_alarm_by"],
         "RungPolicy": certified["rungs"][0],
         "OipPolicy": certified["rungs"][0]["upstream"],

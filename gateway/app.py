@@ -3,7 +3,7 @@
 A replica is a Serve deployment whose one job is to run a `Replica` on its own event loop: it listens by
 itself, and Serve's proxies are off. Ray restarts it when it exits or its canary row is not decided in time.
 
-    serve run gateway.app:build folder=configs/fashion          # on a cluster, with Serve's own tools
+    serve run gateway.app:build folder=configs/fashion,configs/letters      # with Serve's own tools
 
 This module must not postpone the evaluation of annotations: Serve reads the builder's at run time.
 """
@@ -19,9 +19,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from gateway.core.errors import GatewayError
+from gateway.core.errors import Problems
 from gateway.replica import ListenAddress, Replica, admin_token
-from gateway.serving.gateway import Gateway
+from gateway.serving.folders import deployment_folders
+from gateway.serving.repository import Repository
 
 if "ray" not in sys.modules:
     # Ray reads these when it is imported: only clients with the token may use our own cluster, and usage is
@@ -42,47 +43,52 @@ log = logging.getLogger(__name__)
 
 
 class Options(BaseModel):
-    """What `serve run gateway.app:build NAME=VALUE ...` takes; values arrive as text."""
+    """What `serve run gateway.app:build NAME=VALUE ...` takes; values arrive as text.
+
+    folder: of a deployment, or of several: with commas between them, or one that has them as subfolders.
+    state_dir: for what the replicas write, as of `gateway serve`.
+    """
 
     folder: str
+    state_dir: str = ""
     host: str = "127.0.0.1"
     port: int = 8080
     grpc_port: int = 8081
     admin_port: int = 8082
+    admin_host: str = "127.0.0.1"
     replicas: int = 1
 
 
 class GatewayReplica:
     """One replica under Ray's supervision."""
 
-    def __init__(self, folder: str, address: dict[str, Any], token: str) -> None:
-        self._replica = Replica(Gateway.open(Path(folder)), ListenAddress(**address), token)
+    def __init__(self, folders: list[str], state_dir: str, address: dict[str, Any], token: str) -> None:
+        repository = Repository.open([Path(one) for one in folders], Path(state_dir) if state_dir else None)
+        self._replica = Replica(repository, ListenAddress(**address), token)
         self._started: asyncio.Task[None] | None = None
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Starts listening the first time; later a new `generation` reads the folder again.
+        """Starts listening the first time; later a new `generation` reads the folders again.
 
-        Must be quick and must not raise: a policy that does not compile leaves the old one in place.
+        Must not raise: a policy that does not compile leaves the old one in place.
         """
         if self._started is None:
             self._started = asyncio.create_task(self._replica.start())
             await self._started
             return
-        try:
-            self._replica.gateway.reload()
-        except GatewayError:
-            log.exception(
-                "reload to generation %s failed; the old policy stays", user_config.get("generation")
-            )
+        for name, done in (await self._replica.repository.load_all()).items():
+            if isinstance(done, Problems):
+                what = "reload of %s to generation %s failed; the old policy stays: %s"
+                log.error(what, name, user_config.get("generation"), done)
 
     async def check_health(self) -> None:
-        """Raises unless a canary row is decided in time; Ray then replaces the replica."""
-        if not await self._replica.gateway.healthy():
+        """Raises unless each ready gateway decides a canary row in time; Ray then replaces the replica."""
+        if not await self._replica.repository.healthy():
             raise RuntimeError("the canary row was not decided in time")
 
     async def __call__(self) -> str:
-        """The tag of the policy in force, for handles."""
-        return self._replica.gateway.loaded.tag
+        """The tags of the policies in force, for handles."""
+        return ",".join(one.loaded.tag for one in self._replica.repository.gateways.values())
 
     async def __del__(self) -> None:
         """Serve's graceful shutdown; also of a replica that failed to start."""
@@ -92,7 +98,9 @@ class GatewayReplica:
 
 def build(options: Options) -> serve.Application:
     """The application for `serve run` and `serve.run`."""
-    address = options.model_dump(include={"host", "port", "grpc_port", "admin_port"})
+    address = options.model_dump(include={"host", "port", "grpc_port", "admin_port", "admin_host"})
+    folders = [str(one.resolve()) for one in deployment_folders(folders_of(options.folder))]
+    state_dir = str(Path(options.state_dir).resolve()) if options.state_dir else ""
     deployment: serve.Deployment = serve.deployment(
         name="gateway",
         num_replicas=options.replicas,
@@ -103,7 +111,14 @@ def build(options: Options) -> serve.Application:
         graceful_shutdown_wait_loop_s=0.1,
         ray_actor_options={"num_cpus": 0},
     )(GatewayReplica)
-    return deployment.bind(str(Path(options.folder).resolve()), address, admin_token())
+    return deployment.bind(folders, state_dir, address, admin_token())
+
+
+def folders_of(text: str) -> list[Path]:
+    """The folders in a list with commas; a folder with a comma in its name can only be given alone."""
+    return (
+        [Path(text)] if Path(text).is_dir() else [Path(one.strip()) for one in text.split(",") if one.strip()]
+    )
 
 
 class Cluster:

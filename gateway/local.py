@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uvloop
 
 from gateway.replica import ListenAddress, Replica
-from gateway.serving.gateway import Gateway
+from gateway.serving.repository import Repository
 
 
-def serve_locally(folder: Path, address: ListenAddress, token: str, ready: Callable[[], None]) -> None:
+def serve_locally(
+    folders: Sequence[Path],
+    state_dir: Path | None,
+    address: ListenAddress,
+    token: str,
+    ready: Callable[[Repository], None],
+) -> None:
     """Serves until Ctrl-C or SIGTERM; calls `ready` once it listens. Raises PolicyError or ArtifactError."""
-    uvloop.run(_serve(folder, address, token, ready))
+    uvloop.run(_serve(folders, state_dir, address, token, ready))
 
 
-async def _serve(folder: Path, address: ListenAddress, token: str, ready: Callable[[], None]) -> None:
-    replica = Replica(Gateway.open(folder), address, token)
+async def _serve(
+    folders: Sequence[Path],
+    state_dir: Path | None,
+    address: ListenAddress,
+    token: str,
+    ready: Callable[[Repository], None],
+) -> None:
+    replica = Replica(Repository.open(folders, state_dir), address, token)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await replica.start()
-    ready()
+    ready(replica.repository)
     await stop.wait()
     await replica.stop()

@@ -1,8 +1,8 @@
-"""One replica: a gateway and its listeners, the same with Ray and without.
+"""One replica: the gateways of a process and their listeners, the same with Ray and without.
 
 Each replica listens on the data and administration ports itself, with SO_REUSEPORT, so that the kernel
 spreads connections over the replicas of a node: no proxy, no hop, no single point of failure. A unix socket
-lets the replicas of a deployment answer one scrape or one page together.
+lets the replicas on a machine answer one scrape or one page together.
 
 At shutdown it stops accepting, finishes the requests in flight, then exits.
 """
@@ -25,7 +25,7 @@ import grpc
 import uvicorn
 
 from gateway.access.proxies import Proxies
-from gateway.access.tls import load_tls
+from gateway.access.tls import Tls, load_tls
 from gateway.admin.app import admin_app
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
@@ -35,8 +35,8 @@ from gateway.listener.limits import Limits, connection_capacity
 from gateway.listener.server import Server
 from gateway.policy.schema import Serving
 from gateway.serving.data_plane import DataPlane
-from gateway.serving.gateway import Gateway
 from gateway.serving.replicas import PeerReplicas
+from gateway.serving.repository import Repository
 
 SHUTDOWN_GRACE_S = 5.0
 BACKLOG = 2048
@@ -50,20 +50,30 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """Where to listen."""
+    """Where to listen. admin_host: where the administration plane does."""
 
     host: str = "127.0.0.1"
     port: int = 8080
     grpc_port: int = 8081
     admin_port: int = 8082
+    admin_host: str = "127.0.0.1"
 
     def url(self, *, secure: bool) -> str:
         """Where the data plane is reached; `secure`: whether over TLS."""
         return f"http{'s' * secure}://{self.host_and_port(self.port)}"
 
+    def admin_url(self, *, secure: bool) -> str:
+        """Where the administration plane is reached; secure: whether the process has files for TLS."""
+        secure = secure and not _is_loopback(self.admin_host)
+        return f"http{'s' * secure}://{_host_and_port(self.admin_host, self.admin_port)}"
+
     def host_and_port(self, port: int) -> str:
-        """Host and port as in a URL."""
-        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
+        """Host and port of the data plane as in a URL."""
+        return _host_and_port(self.host, port)
+
+
+def _host_and_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _AdminServer(uvicorn.Server):
@@ -75,41 +85,48 @@ class _AdminServer(uvicorn.Server):
 
 
 class Replica:
-    """A gateway that listens. `start` returns when it accepts; `stop` when the last answer has left."""
+    """Gateways that listen. `start` returns when it accepts; `stop` when the last answer has left.
 
-    def __init__(self, gateway: Gateway, address: ListenAddress, token: str) -> None:
-        self.gateway = gateway
-        peers = PeerReplicas(gateway.loaded.deployment.var / "run", gateway.replica, token)
-        policy = gateway.loaded.policy
-        refuse_public_bind(gateway.loaded.deployment, address)
-        self._plane, self._address = DataPlane(gateway, peers), address
-        self._tls = load_tls(gateway.loaded.deployment)
-        trusted = policy.serving.trusted_proxies
+    Outside loopback the administration plane speaks TLS where the data plane does; on loopback, plain text.
+    """
+
+    def __init__(self, repository: Repository, address: ListenAddress, token: str) -> None:
+        self.repository = repository
+        peers = PeerReplicas(repository.run, repository.replica, token)
+        settings = repository.settings
+        refuse_public_bind(settings, address)
+        self._plane, self._address = DataPlane(repository, peers), address
+        self._tls = load_tls(settings)
+        trusted = settings.policy.serving.trusted_proxies
         self._proxies = Proxies(trusted) if trusted else None
-        self._data = self._http_server(policy.serving)
+        self._data = self._http_server(settings.policy.serving)
         self._data_socket = bind(address.host, address.port)
         self._grpc: grpc.aio.Server | None = None
-        self._admin = _admin_server(admin_app(gateway, token))
-        self._admin_sockets = [bind("127.0.0.1", address.admin_port), self._bind_replica_socket()]
-        self._admin_task: asyncio.Task[None] | None = None
+        app = admin_app(repository, token)
+        admin_tls = None if _is_loopback(address.admin_host) else self._tls
+        self._admins = [
+            (_admin_server(app, admin_tls), bind(address.admin_host, address.admin_port)),
+            (_admin_server(app, None), self._bind_replica_socket()),
+        ]
+        self._admin_tasks: list[asyncio.Task[None]] = []
 
     def _bind_replica_socket(self) -> socket.socket:
-        folder = self.gateway.loaded.deployment.var / "run"
-        self._socket_path = folder / f"{self.gateway.replica}.sock"
+        self._socket_path = self.repository.run / f"{self.repository.replica}.sock"
         return bind_unix(self._socket_path)
 
     async def start(self) -> None:
         """Listens and begins to answer on the running loop."""
-        await self.gateway.healthy()  # runs all code once, so that the first request is not slower
+        await self.repository.healthy()  # runs all code once, so that the first request is not slower
         freeze_loaded_objects()
-        self.gateway.start()
-        self._admin_task = asyncio.create_task(self._admin.serve(self._admin_sockets))
-        while not self._admin.started:
-            if self._admin_task.done():
-                self._admin_task.result()
-                raise RuntimeError("a listener ended before it started")
+        self.repository.start()
+        self._admin_tasks = [asyncio.create_task(server.serve([own])) for server, own in self._admins]
+        while not all(server.started for server, _ in self._admins):
+            for task in self._admin_tasks:
+                if task.done():
+                    task.result()
+                    raise RuntimeError("a listener ended before it started")
             await asyncio.sleep(0.005)
-        self._grpc = self._grpc_server(self.gateway.loaded.policy.serving)
+        self._grpc = self._grpc_server(self.repository.settings.policy.serving)
         await self._grpc.start()
         # Last: a client that finds it ready finds every port open.
         await self._data.start(self._data_socket, BACKLOG)
@@ -133,32 +150,34 @@ class Replica:
 
     async def stop(self) -> None:
         """Stops accepting, finishes requests in flight, writes buffered records. Idempotent."""
-        self._admin.should_exit = True
+        for server, _ in self._admins:
+            server.should_exit = True
         if self._grpc is not None:
             await asyncio.gather(self._grpc.stop(SHUTDOWN_GRACE_S), self._data.stop(SHUTDOWN_GRACE_S))
-        if self._admin_task is not None:
-            await asyncio.gather(self._admin_task, return_exceptions=True)
-            await self.gateway.close()
-        self._admin_task = None
+        if self._admin_tasks:
+            await asyncio.gather(*self._admin_tasks, return_exceptions=True)
+            await self.repository.close()
+        self._admin_tasks = []
         self._socket_path.unlink(missing_ok=True)
 
 
-def _admin_server(app: object) -> _AdminServer:
-    return _AdminServer(
-        uvicorn.Config(
-            app,  # type: ignore[arg-type]
-            http="httptools",
-            loop="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            date_header=False,
-            proxy_headers=False,
-            backlog=BACKLOG,
-            timeout_graceful_shutdown=int(SHUTDOWN_GRACE_S),
-        )
+def _admin_server(app: object, tls: Tls | None) -> _AdminServer:
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        http="httptools",
+        loop="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=int(SHUTDOWN_GRACE_S),
     )
+    config.load()
+    config.ssl = None if tls is None else tls.context
+    return _AdminServer(config)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -218,7 +237,7 @@ def refuse_used_ports(address: ListenAddress) -> None:
         what = f"port {repeated[0]} is given twice: HTTP, gRPC and administration need one each"
         raise PolicyError([Problem("", what)])
     data = [(address.host, port) for port in (address.port, address.grpc_port)]
-    for host, port in (*data, ("127.0.0.1", address.admin_port)):
+    for host, port in (*data, (address.admin_host, address.admin_port)):
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -235,11 +254,13 @@ def refuse_public_bind(deployment: Deployment, address: ListenAddress) -> None:
     Of names only `localhost` counts as loopback, since a resolver decides about others.
     """
     serving = deployment.policy.serving
-    if _is_loopback(address.host) or serving.tls or serving.trusted_proxies:
+    if serving.tls or serving.trusted_proxies:
         return
-    what = f"{address.host} is not loopback: name the files for TLS here"
-    what += ", or in serving.trusted_proxies the proxies that end it"
-    raise PolicyError([deployment.problem(("serving", "tls"), what)])
+    for host in (address.host, address.admin_host):
+        if not _is_loopback(host):
+            what = f"{host} is not loopback: name the files for TLS here"
+            what += ", or in serving.trusted_proxies the proxies that end it"
+            raise PolicyError([deployment.problem(("serving", "tls"), what)])
 
 
 def _is_loopback(host: str) -> bool:

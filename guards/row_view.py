@@ -1,8 +1,8 @@
 """How guards read the inputs of a model: one picture, and one table made of all other inputs.
 
-`x` is the first input that is a picture, float32[n, c, h, w] or [n, h, w, c]; `t` is float32[n, f] with a column
-for each number and for each measure of a text (`guards/table.py`). What neither holds is not guarded, and is
-named with the reason: a second picture, or an input of too many values.
+`x` is the first input that is a picture, float32[n, c, h, w] or [n, h, w, c]; `t` is float32[n, f] with a
+column for each number and for each measure of a text (`guards/table.py`). What neither holds is not guarded,
+and is named with the reason: a second picture, or an input of too many values.
 """
 
 from __future__ import annotations
@@ -51,20 +51,30 @@ class RowView:
     reasons: tuple[str, ...]
 
     @classmethod
-    def fit(cls, inputs: Tensors, missing: Set[str]) -> Self:
-        """The view of these rows. missing: the inputs in which NaN is a missing value."""
-        found = [
-            name for name, array in inputs.items() if array.ndim == PICTURE_RANK and array.dtype.kind in "fiu"
-        ]
-        table = Table.fit(inputs, frozenset(missing), frozenset(found))
-        reasons = dict.fromkeys(found[1:], "guards read one picture, the first")
-        if table is not None:
-            reasons |= dict(zip(table.unguarded, table.reasons, strict=True))
+    def fit(cls, inputs: Tensors, missing: Set[str], any_size: Set[str] = frozenset()) -> Self:
+        """The view of these rows.
+
+        Args:    missing: the inputs in which NaN is a missing value; any_size: those whose rows may have
+                 other
+                 sizes, so that no guard can read them.
+        """
+        reasons = {name: "its rows may have any size" for name in inputs if name in any_size}
+        read = {name: array for name, array in inputs.items() if name not in any_size}
+        pictures = [name for name, array in read.items() if _holds_pictures(array)]
+        reasons |= dict.fromkeys(pictures[1:], "guards read one picture, the first")
+        table = Table.fit(read, frozenset(missing), frozenset(pictures))
+        if table is None:
+            left = [name for name in read if name not in pictures]
+            reasons |= dict.fromkeys(left, "it holds no values, or too many for the columns of a table")
         else:
-            reasons |= {name: "it has no values that guards can read" for name in inputs if name not in found}
-        return cls(
-            tuple(found[:1]), () if table is None else (table,), tuple(reasons), tuple(reasons.values())
-        )
+            reasons |= dict(zip(table.unguarded, table.reasons, strict=True))
+        tables = () if table is None else (table,)
+        return cls(tuple(pictures[:1]), tables, tuple(reasons), tuple(reasons.values()))
+
+    @property
+    def table_inputs(self) -> tuple[str, ...]:
+        """The inputs of which the table has columns."""
+        return tuple(part.name for table in self.tables for part in table.parts)
 
     @property
     def picture(self) -> str | None:
@@ -77,7 +87,7 @@ class RowView:
         return self.tables[0] if self.tables else None
 
     def arrays(self, inputs: Tensors) -> dict[str, NDArray[np.float32]]:
-        """`x` and `t` of these rows, where there is one. Float64 beyond float32 is infinite, as when fitted."""
+        """`x` and `t` of these rows, where there are any; a float64 beyond float32 is infinite."""
         found: dict[str, NDArray[np.float32]] = {}
         if self.pictures:
             found[PICTURE] = _as_float32(inputs[self.pictures[0]])
@@ -89,6 +99,10 @@ class RowView:
         """What detectors read of these rows and of the model's answer to them."""
         found = self.arrays(inputs)
         return Signals(found.get(PICTURE), found.get(TABLE), answer.get("features"), answer.get("logits"))
+
+
+def _holds_pictures(array: NDArray[Any]) -> bool:
+    return array.ndim == PICTURE_RANK and array.dtype.kind in "fiu"
 
 
 def _as_float32(values: NDArray[Any]) -> NDArray[np.float32]:

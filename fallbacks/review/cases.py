@@ -42,7 +42,7 @@ class Case:
 
     Args:    id: unique in its store. principal: the caller whose row it is. created_s, expires_s: seconds of
              the wall clock. payload: the row (see `fallbacks.oip.payload`). why: JSON, what guards and checks
-             found. model_view: JSON, the classes that a model found likeliest.
+             found. model_view: JSON, what a model would have answered.
     Raises:  ValueError for times that are not finite, or a payload over MAX_PAYLOAD_BYTES.
     """
 

@@ -11,6 +11,11 @@ from fallbacks.review.sqlite.store import SqliteReviewStore
 from fallbacks.review.store import ReviewStore, StoreError
 
 
+def place_of(url: str, folder: Path) -> str:
+    """What two URLs have in common only if they name one store. Raises StoreError if it names none."""
+    return str(sqlite_path(url, folder).resolve())
+
+
 def open_store(
     url: str, folder: Path, *, capacity: int, clock: Callable[[], float] = time.time
 ) -> ReviewStore:

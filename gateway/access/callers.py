@@ -1,4 +1,4 @@
-"""The callers of one deployment: the caller of each key, with its tier, scopes, models and rate.
+"""The callers in a file of keys: the caller of each key, with its tier, scopes, models and rate.
 
 `gateway key` appends a caller to the file of keys (`keys.py`); a running gateway checks the file at most
 twice a second, so a new key is accepted within a second. If lines were only appended, only they are parsed; a
@@ -99,16 +99,23 @@ class _KeyTable:
 
 
 class Callers:
-    """The callers of one deployment; the file is read again when it changes.
+    """The callers in one file of keys, which is read again when it changes.
 
+    only: the one model that keys of this file open; None: those that each key names, or every one.
     `anonymous_loopback` may be changed at any time.
     """
 
     def __init__(
-        self, var: Path, *, anonymous_loopback: bool, clock: Callable[[], float] = time.monotonic
+        self,
+        var: Path,
+        *,
+        anonymous_loopback: bool,
+        only: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Reads the file, however large. Blocks: 0.6 s for 100,000 keys."""
         self._var = var
+        self._only = None if only is None else frozenset({only})
         self.anonymous_loopback = anonymous_loopback
         self._clock = clock
         self._checked_s = -CHECK_EVERY_S
@@ -159,7 +166,8 @@ class Callers:
         try:
             convert_keys(self._var)
             content = (self._var / KEYS_FILE).read_bytes()
-            table = _read_appended(self._table, content, (self._var / SECRET_FILE).read_bytes())
+            secret = (self._var / SECRET_FILE).read_bytes()
+            table = _read_appended(self._table, content, secret, self._only)
         except (OSError, ValueError, ArtifactError):
             log.exception("the callers on file cannot be read; those already known stay")
         else:
@@ -179,14 +187,15 @@ def _first_stat(*paths: Path) -> os.stat_result:
     return paths[-1].stat()
 
 
-def _read_appended(table: _KeyTable, content: bytes, secret: bytes) -> _KeyTable:
+def _read_appended(table: _KeyTable, content: bytes, secret: bytes, only: frozenset[str] | None) -> _KeyTable:
     """The keys in the file; parses only appended lines if nothing before them has changed.
 
     Raises: ValueError, with the table as it was.
     """
     before = hashlib.sha256(memoryview(content)[: table.end]).digest()
     appended_only = table.end > 0 and (before, secret) == (table.digest, table.secret)
-    entries: Iterable[tuple[Key, Caller]] = _entries(content, table.end if appended_only else 0, table)
+    start = table.end if appended_only else 0
+    entries: Iterable[tuple[Key, Caller]] = _entries(content, start, table, only)
     end = content.rfind(b"\n") + 1
     digest = hashlib.sha256(memoryview(content)[:end]).digest()
     if appended_only:  # the same dictionaries: a copy would take as long as a new read
@@ -199,10 +208,13 @@ def _read_appended(table: _KeyTable, content: bytes, secret: bytes) -> _KeyTable
     return new
 
 
-def _entries(content: bytes, start: int, table: _KeyTable) -> Iterator[tuple[Key, Caller]]:
+def _entries(
+    content: bytes, start: int, table: _KeyTable, only: frozenset[str] | None
+) -> Iterator[tuple[Key, Caller]]:
     """Keys with their callers; reuses equal ones of the table, else all would be freed at once."""
     for n, key in enumerate(parse_keys(content, start), start=1):
-        caller, known = Caller(key.name, key.tier, key.scopes, key.models), table.by_hash.get(key.hash)
+        models = key.models if only is None else only if key.models is None else only & key.models
+        caller, known = Caller(key.name, key.tier, key.scopes, models), table.by_hash.get(key.hash)
         yield key, known if known is not None and known == caller else caller
         if n % PAUSE_AFTER_KEYS == 0:
             time.sleep(PAUSE_S)  # a thread that only releases the interpreter's lock regains it at once

@@ -6,13 +6,14 @@
     | `POST /review/claim`         | {reviewer, lease_s?}: leases the next case to this reviewer, 204 |
     |                              | if there is none                                                 |
     | `GET /review/{id}`           | one case                                                         |
-    | `POST /review/{id}/answer`   | {fence, reviewer, label or unsure}: decides it permanently       |
+    | `POST /review/{id}/answer`   | {fence, reviewer, and label, value, none or unsure}: decides it  |
+    |                              | permanently                                                      |
     | `POST /review/{id}/release`  | {fence}: makes it open again                                     |
     | `POST /review/{id}/renew`    | {fence, lease_s?}: extends the lease                             |
     | `GET /review/{id}/image.png` | a picture of it, encoded here; `?input=` names one of several    |
 
-Forms get pages, JSON gets JSON. A label is a name of the policy or the number of a class. A reviewer whose
-lease has ended gets 409, and an answer that another reviewer gave stands.
+Forms get pages, JSON gets JSON. What may be answered follows from the contract's target (`answers.py`). A
+reviewer whose lease has ended gets 409, and an answer that another reviewer gave stands.
 """
 
 from __future__ import annotations
@@ -28,30 +29,32 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from fallbacks.review.cases import WAITING, CaseState
+from fallbacks.review.cases import WAITING, CaseRecord, CaseState
 from fallbacks.review.store import ReviewStore, StaleLease
+from gateway.admin.answers import InvalidAnswer, keyed, read_answer
 from gateway.admin.pages import fields_of, gateway_of, json_reply, page, problem, wants_html
 from gateway.admin.pages.cases import (
     answer_fields,
     case_fields,
     claim_fields,
+    form_fields,
+    inputs_in,
     inputs_of,
     labels_of,
     list_preview,
-    previews_of,
+    row_fields,
     suggestion_fields,
 )
-from gateway.admin.preview import is_picture, pixels
+from gateway.admin.pictures import is_picture, pixels
+from gateway.admin.review_fields import LEASE_S, clean_name, fence_of, lease_s_of, reviewer_of
 from gateway.png import png
 from gateway.serving.gateway import Gateway
-from gateway.serving.review import QueuedReview, answer_unsure, answer_with_label
+from gateway.serving.review import QueuedReview
+from gateway.serving.review_summary import format_number
 
-LEASE_S = 600.0
-MAX_LEASE_S = 3600.0
 LISTED_CASES = 50
 REVIEWER_COOKIE = "fs_reviewer"
 REVIEWER_COOKIE_S = 30 * 86_400
-MAX_NAME_CHARACTERS = 80
 STALE_LEASE_TEXT = (
     "Your time with this case ran out, or somebody else has it, or it is already answered. "
     "What you sent was not kept."
@@ -66,12 +69,12 @@ async def listing(request: Request) -> Response:
     cases = [case_fields(record, gateway) for record in records]
     if not wants_html(request):
         return json_reply({"waiting": waiting, "oldest_s": counts.oldest_waiting_s, "cases": cases})
-    shown = [case | {"small": await list_preview(store, case["id"], gateway)} for case in cases]
+    small = [await list_preview(store, record, gateway) for record in records]
     me = _reviewer_of_cookie(request)
     return page(
         request,
         "queue",
-        cases=shown,
+        cases=[case | {"small": one} for case, one in zip(cases, small, strict=True)],
         waiting=waiting,
         oldest_s=counts.oldest_waiting_s,
         capacity=_capacity(gateway),
@@ -86,12 +89,12 @@ async def listing(request: Request) -> Response:
 async def claim(request: Request) -> Response:
     """Leases the next case to this reviewer. A browser is sent to the case that it holds already, if any."""
     fields = await fields_of(request)
-    store, reviewer = _store(request), _reviewer(fields)
+    store, reviewer = _store(request), reviewer_of(fields)
     if not wants_html(request):
-        claims = await store.claim(reviewer, _lease_s(fields))
-        return (
-            json_reply(claim_fields(claims[0], gateway_of(request))) if claims else Response(status_code=204)
-        )
+        claims = await store.claim(reviewer, lease_s_of(fields))
+        if not claims:
+            return Response(status_code=204)
+        return json_reply(claim_fields(claims[0], gateway_of(request), request.scope.get("root_path", "")))
     reply = RedirectResponse(await _next_case_path(store, reviewer) or "/review?done=all", 303)
     secure = request.url.scheme == "https"
     reply.set_cookie(
@@ -107,52 +110,76 @@ async def claim(request: Request) -> Response:
 
 async def case(request: Request) -> Response:
     """One case; its page has the answer form only for the reviewer who holds it."""
-    gateway, store = gateway_of(request), _store(request)
-    record = await store.find(request.path_params["id"])
+    record = await _store(request).find(request.path_params["id"])
     if record is None:
         return problem(request, 404, "No such case", "there is no case of this id; old ones are deleted")
-    shown = await previews_of(store, record.id, gateway)
-    fields = case_fields(record, gateway) | {
-        "shown": shown,
+    if wants_html(request):
+        return await _case_page(request, record)
+    fields = await _whole_case(request, record)
+    return json_reply(fields | {"shown": [asdict(one) for one in fields["shown"]]})
+
+
+async def _whole_case(request: Request, record: CaseRecord) -> dict[str, Any]:
+    gateway = gateway_of(request)
+    row = row_fields(await inputs_in(_store(request), record), gateway)
+    return {
+        **case_fields(record, gateway),
+        **row,
+        "form": form_fields(gateway),
         "suggestion": suggestion_fields(record.model_view, gateway),
         "answer": answer_fields(record, gateway),
     }
-    if not wants_html(request):
-        return json_reply(fields | {"shown": [asdict(one) for one in shown]})
+
+
+async def _case_page(
+    request: Request, record: CaseRecord, status: int = 200, wrong: str = "", typed: str = ""
+) -> Response:
+    """The page of a case. wrong: what is wrong with the answer that was sent; typed: its number, as sent."""
+    fields = await _whole_case(request, record)
     me = _reviewer_of_cookie(request)
-    held = record.state is CaseState.LEASED and record.reviewer == me
     return page(
         request,
         "case",
+        status,
         c=fields,
         me=me,
-        held=held,
+        held=record.state is CaseState.LEASED and record.reviewer == me,
         fence=record.fence,
         left_s=max(0.0, (record.lease_until_s or 0.0) - time.time()),
-        labels=labels_of(gateway),
+        labels=keyed(labels_of(gateway_of(request))),
         done=request.query_params.get("done"),
+        wrong=wrong,
+        typed=typed,
+        number=format_number,
     )
 
 
 async def answer(request: Request) -> Response:
     """Decides a case permanently, and sends a browser to the next one."""
     fields, gateway, store = await fields_of(request), gateway_of(request), _store(request)
-    reviewer, answered = _reviewer(fields), _read_answer(fields, labels_of(gateway))
+    id_, reviewer = request.path_params["id"], reviewer_of(fields)
     try:
-        await store.resolve(request.path_params["id"], _fence(fields), reviewer, answered)
+        answered = read_answer(fields, gateway.loaded.contract)
+    except InvalidAnswer as error:
+        record = await store.find(id_) if wants_html(request) else None
+        if record is None:
+            raise HTTPException(422, str(error)) from error
+        return await _case_page(request, record, 422, str(error), str(fields.get("value", "")))
+    try:
+        await store.resolve(id_, fence_of(fields), reviewer, answered)
     except StaleLease:
         return _reply_stale_lease(request)
     if wants_html(request):
         following = await _next_case_path(store, reviewer)
         return RedirectResponse(f"{following}?done=one" if following else "/review?done=all", 303)
-    return json_reply({"id": request.path_params["id"], "answer": orjson.loads(answered)})
+    return json_reply({"id": id_, "answer": orjson.loads(answered)})
 
 
 async def release(request: Request) -> Response:
     """Makes a leased case open again."""
     fields = await fields_of(request)
     try:
-        await _store(request).release(request.path_params["id"], _fence(fields))
+        await _store(request).release(request.path_params["id"], fence_of(fields))
     except StaleLease:
         return _reply_stale_lease(request)
     if wants_html(request):
@@ -163,9 +190,9 @@ async def release(request: Request) -> Response:
 async def renew(request: Request) -> Response:
     """Extends the lease, counted from now."""
     fields = await fields_of(request)
-    id_, lease_s = request.path_params["id"], _lease_s(fields)
+    id_, lease_s = request.path_params["id"], lease_s_of(fields)
     try:
-        await _store(request).renew(id_, _fence(fields), lease_s)
+        await _store(request).renew(id_, fence_of(fields), lease_s)
     except StaleLease:
         return _reply_stale_lease(request)
     if wants_html(request):
@@ -220,45 +247,4 @@ def _reply_stale_lease(request: Request) -> Response:
 
 
 def _reviewer_of_cookie(request: Request) -> str:
-    return _clean(unquote(request.cookies.get(REVIEWER_COOKIE, "")))
-
-
-def _clean(name: str) -> str:
-    return "".join(c for c in name if c.isprintable()).strip()[:MAX_NAME_CHARACTERS]
-
-
-def _reviewer(fields: dict[str, Any]) -> str:
-    name = fields.get("reviewer")
-    clean = _clean(name) if isinstance(name, str) else ""
-    if not clean:
-        raise HTTPException(422, "reviewer: say who you are")
-    return clean
-
-
-def _lease_s(fields: dict[str, Any]) -> float:
-    value = fields.get("lease_s", LEASE_S)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 1 <= value <= MAX_LEASE_S:
-        raise HTTPException(422, f"lease_s: a number from 1 to {MAX_LEASE_S:g}")
-    return float(value)
-
-
-def _fence(fields: dict[str, Any]) -> int:
-    value = str(fields.get("fence", ""))
-    if not (value.isascii() and value.isdigit() and len(value) <= 9):
-        raise HTTPException(422, "fence: the number that came with the case")
-    return int(value)
-
-
-def _read_answer(fields: dict[str, Any], labels: tuple[str, ...]) -> str:
-    """The answer as it is stored.
-
-    A page sends the class by name, so that a reload between page and answer cannot change what it means.
-    """
-    label = fields.get("label")
-    if fields.get("unsure") in (True, "1"):
-        return answer_unsure()
-    if isinstance(label, str) and label in labels:
-        return answer_with_label(labels.index(label))
-    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(labels):
-        return answer_with_label(label)
-    raise HTTPException(422, f"label: must be one of {', '.join(labels)}, or its number, or say unsure: true")
+    return clean_name(unquote(request.cookies.get(REVIEWER_COOKIE, "")))

@@ -1,4 +1,4 @@
-"""How a case is shown to its reviewer: pictures, tables, text, and the reasons why it was deferred.
+"""How a case is shown to its reviewer: pictures, tables of columns, rows of numbers, text.
 
 A case's input was written by a caller, perhaps to harm the reviewer. So none of it is passed on unchanged:
 pixels are numbers, clipped and encoded here as PNG; cells are numbers, formatted here; text keeps its
@@ -7,25 +7,22 @@ printable characters, and the page escapes it; the rest is a summary. Sizes are 
 
 from __future__ import annotations
 
-import codecs
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
-import orjson
-from numpy.typing import NDArray
 
 from fallbacks.oip.tensors import Array
-from gateway.policy.schema import Policy
+from gateway.admin.pictures import channels_last, is_picture
+from gateway.admin.table import MAX_CELLS, TablePreview, beginning, places, stood_out, table_of
 from gateway.protocol.contract import Contract, TensorSpec
+from gateway.serving.review_summary import format_number
 
-U1: TypeAlias = NDArray[np.uint8]
-MAX_SIDE_PIXELS = 1024
-MAX_CELLS = 512
-MAX_TEXTS, MAX_TEXT_BYTES = 32, 4096
-CHANNELS = (1, 3)
+MAX_TEXTS = 32
+MAX_COLUMNS = 16
+"""An input of more numbers is shown by itself, not as columns of the table."""
 _NO_SPEC = TensorSpec("", np.dtype(np.float32), (None,))
 
 
@@ -41,11 +38,15 @@ class PicturePreview:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One number of an input. `place`: its position in the range, 0 to 1; None if it is not finite."""
+    """One number of an input. place: its position in the range, 0 to 1; None if it is not finite.
+
+    stood_out: whether it differs most from the calibration rows.
+    """
 
     index: int
     value: str
     place: float | None
+    stood_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,92 +79,68 @@ class SummaryPreview:
     kind: Literal["summary"] = "summary"
 
 
-Preview: TypeAlias = PicturePreview | NumbersPreview | TextPreview | SummaryPreview
+Preview: TypeAlias = PicturePreview | NumbersPreview | TablePreview | TextPreview | SummaryPreview
 
 
-def previews(inputs: Mapping[str, Array], contract: Contract) -> list[Preview]:
-    """The previews of one case's inputs. Its arrays have one row each."""
-    return [
-        _preview(name, array, contract.inputs_by_name.get(name, _NO_SPEC)) for name, array in inputs.items()
-    ]
+def previews(
+    inputs: Mapping[str, Array], contract: Contract, standing_out: Collection[str] = ()
+) -> list[Preview]:
+    """The previews of one case's inputs, whose arrays have one row each.
+
+    First a table of all columns, if several inputs are columns: one text or up to MAX_COLUMNS numbers each.
+    standing_out: the names of the columns that stood out, as `guards.table.Table.columns` has them.
+    """
+    specs = {name: contract.inputs_by_name.get(name, _NO_SPEC) for name in inputs}
+    columns = {
+        name: array for name, array in inputs.items() if _is_text(array) or _is_numbers(array, MAX_COLUMNS)
+    }
+    if len(columns) < 2:
+        columns = {}
+    shown: list[Preview] = [table_of(columns, specs, standing_out)] if columns else []
+    rest = ((name, array) for name, array in inputs.items() if name not in columns)
+    return [*shown, *(_preview(name, array, specs[name], standing_out) for name, array in rest)]
 
 
-def _preview(name: str, array: Array, spec: TensorSpec) -> Preview:
+def _preview(name: str, array: Array, spec: TensorSpec, standing_out: Collection[str]) -> Preview:
     if is_picture(array):
-        height, width = _channels_last(array).shape[:2]
+        height, width = channels_last(array).shape[:2]
         return PicturePreview(name, width, height)
     if array.dtype.kind == "O":
-        parts = tuple(_printable(item) for item in array.flat[:MAX_TEXTS])
+        parts = tuple(beginning(item) for item in array.flat[:MAX_TEXTS])
         return TextPreview(name, parts, array.size - len(parts))
-    if array.ndim <= 2 and array.shape[:-1] in ((), (1,)) and 1 <= array.size <= MAX_CELLS:
-        return _row(name, array.reshape(-1), spec)
+    if _is_numbers(array):
+        return _row(name, array.reshape(-1), spec, standing_out)
     return SummaryPreview(name, _facts(array, spec))
 
 
-def is_picture(array: Array) -> bool:
-    """Whether this is one picture of 1 or 3 channels, which come first or last."""
-    if array.ndim != 4 or array.shape[0] != 1 or not array.size or array.dtype.kind not in "biuf":
-        return False
-    return array.shape[1] in CHANNELS or array.shape[3] in CHANNELS
+def _is_text(array: Array) -> bool:
+    """Whether this is one text."""
+    return array.dtype.kind == "O" and array.size == 1
 
 
-def pixels(array: Array, spec: TensorSpec | None = None) -> U1:
-    """One picture as bytes: uint8[h, w] or uint8[h, w, 3], at most 1024 a side, thinned out where larger.
-
-    The range is what the contract states; else that of the type or [0, 1]; else that of the values.
-    Numbers that are not finite are black.
-    """
-    image = _channels_last(array)
-    step = max(1, math.ceil(max(image.shape[:2]) / MAX_SIDE_PIXELS))
-    shown = np.nan_to_num(image[::step, ::step].astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = _range(shown, array.dtype, spec or _NO_SPEC)
-    scaled = np.clip((shown / 2 - low / 2) / ((high / 2 - low / 2) or 1.0), 0.0, 1.0)  # halves: no overflow
-    out: U1 = np.rint(255 * scaled).astype(np.uint8)
-    return out[..., 0] if out.shape[2] == 1 else out
+def _is_numbers(array: Array, most: int = MAX_CELLS) -> bool:
+    """Whether this is a row of at most so many numbers."""
+    one_row = array.ndim <= 2 and array.shape[:-1] in ((), (1,))
+    return array.dtype.kind in "biuf" and one_row and 1 <= array.size <= most
 
 
-def _channels_last(array: Array) -> Array:
-    """[1, c, h, w] or [1, h, w, c] as [h, w, c]; channels first is what ONNX models take."""
-    one: Array = array[0]
-    return one.transpose(1, 2, 0) if one.shape[0] in CHANNELS else one
-
-
-def _range(values: NDArray[np.float64], dtype: np.dtype[Any], spec: TensorSpec) -> tuple[float, float]:
-    if spec.low is not None and spec.high is not None and spec.low < spec.high:
-        return spec.low, spec.high
-    if dtype == np.uint8:
-        return 0.0, 255.0
-    low, high = float(values.min()), float(values.max())
-    return (0.0, 1.0) if low >= 0.0 and high <= 1.0 else (low, high)
-
-
-def _row(name: str, values: Array, spec: TensorSpec) -> NumbersPreview:
+def _row(name: str, values: Array, spec: TensorSpec, standing_out: Collection[str]) -> NumbersPreview:
     numbers = values.astype(np.float64)
     finite = numbers[np.isfinite(numbers)]
     low, high = (0.0, 0.0) if not finite.size else (float(finite.min()), float(finite.max()))
     low, high = (low if spec.low is None else spec.low), (high if spec.high is None else spec.high)
-    width = high / 2 - low / 2
-    places = np.clip((numbers / 2 - low / 2) / width, 0, 1) if width > 0 else np.full(numbers.shape, np.nan)
-    places[~np.isfinite(numbers)] = np.nan
     cells = (
         Cell(
             i,
-            f"{value:d}" if isinstance(value, int) else _format_number(value),
+            format_number(value),
             None if math.isnan(place) else round(float(place), 4),
+            stood_out(name if len(values) == 1 else f"{name}[{i}]", standing_out),
         )
-        for i, (value, place) in enumerate(zip(values.tolist(), places.tolist(), strict=True))
+        for i, (value, place) in enumerate(
+            zip(values.tolist(), places(numbers, low, high).tolist(), strict=True)
+        )
     )
-    return NumbersPreview(name, _format_number(low), _format_number(high), tuple(cells))
-
-
-def _printable(item: bytes) -> str:
-    """The beginning of a text. Bytes and characters that do not print are escaped, so none can hide text or
-    reverse its direction."""
-    whole = len(item) <= MAX_TEXT_BYTES
-    decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
-    shown = decoder.decode(item[:MAX_TEXT_BYTES], final=whole)
-    shown = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in shown)
-    return shown if whole else f"{shown}… ({len(item)} bytes in all)"
+    return NumbersPreview(name, format_number(low), format_number(high), tuple(cells))
 
 
 def _facts(array: Array, spec: TensorSpec) -> dict[str, str]:
@@ -173,45 +150,11 @@ def _facts(array: Array, spec: TensorSpec) -> dict[str, str]:
     finite = numbers[np.isfinite(numbers)]
     if finite.size:
         facts |= {
-            "smallest": _format_number(float(finite.min())),
-            "largest": _format_number(float(finite.max())),
+            "smallest": format_number(float(finite.min())),
+            "largest": format_number(float(finite.max())),
         }
-        facts |= {"median": _format_number(float(np.median(finite)))}
-        facts |= {"first": ", ".join(_format_number(float(value)) for value in finite[:8])}
+        facts |= {"median": format_number(float(np.median(finite)))}
+        facts |= {"first": ", ".join(format_number(float(value)) for value in finite[:8])}
     if finite.size < array.size:
         facts["not finite"] = str(array.size - finite.size)
     return facts
-
-
-def _format_number(value: float) -> str:
-    return f"{value:.6g}"
-
-
-def deferral_reasons(findings_json: str, policy: Policy) -> list[str]:
-    """Why a case was deferred, a sentence a cause. `findings_json`: as stored with the case."""
-    checks = {check.name: (check, rung.name) for rung in policy.rungs for check in rung.checks}
-    sentences: list[str] = []
-    objections: dict[str, list[str]] = {}
-    for one in orjson.loads(findings_json).get("raised", []):
-        if one["stage"] in checks and one.get("error") is None:
-            check, rung = checks[one["stage"]]
-            objections.setdefault(check.objection, []).append(f"“{rung}”")
-        else:
-            sentences.append(_sentence(one, policy))
-    for objection, rungs in objections.items():
-        models, are = ("models", "are") if len(rungs) > 1 else ("model", "is")
-        sentences.append(f"the {models} {' and '.join(rungs)} {are} {objection}")
-    return sentences or ["no model could answer it"]
-
-
-def _sentence(raised: Mapping[str, Any], policy: Policy) -> str:
-    """One guard's or rung's objection, or the failure of any stage."""
-    stage, error = raised["stage"], raised.get("error")
-    if any(stage == rung.name for rung in policy.rungs):
-        return f"the model “{stage}” failed: {error}"
-    if error is not None:
-        return f"a guard failed: {error}"
-    guard = next((guard for guard in policy.guards if guard.name == stage), None)
-    if guard is None:
-        return f"“{stage}” objected"
-    return guard.reviewer_sentence(raised.get("form", "full"))

@@ -1,7 +1,7 @@
 """The certified absolute error of a regressor's answers, over everything answered while every model works.
 
-Each error counts at most `clip`, so that its mean can be bounded from above (`guards/mean_bound.py`). The rows of
-the fold `risk` are in the order of a seeded permutation, which does not depend on their values.
+Each error counts at most `clip`, so that its mean can be bounded from above (`guards/mean_bound.py`). The
+rows of the fold `risk` are in the order of a seeded permutation, which does not depend on their values.
 """
 
 from __future__ import annotations

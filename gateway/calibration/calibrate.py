@@ -38,13 +38,14 @@ from gateway.deployment.certificate import (
     GUARDS_FILE,
     Certificate,
     Digests,
+    ParityFinding,
     SampleCounts,
     policy_digest,
     sha256,
 )
 from gateway.deployment.contract import contract_of
 from gateway.deployment.deployment import Deployment
-from gateway.deployment.fitted import save_guards
+from gateway.deployment.fitted import guarded_inputs, save_guards
 from gateway.deployment.interval_model import with_intervals
 from gateway.deployment.models import load_models
 from gateway.deployment.promises import promises
@@ -126,7 +127,8 @@ def _artifacts(
 ) -> Artifacts:
     """What will be loaded to serve, before it is written."""
     policy = deployment.policy
-    contract = contract_of(deployment, models, held.sizes, target_of(policy, held.target))
+    sizes = found.kept_rows.sizes(guarded_inputs(policy, found.fitted.view))
+    contract = contract_of(deployment, models, sizes, target_of(policy, held.target))
     served = with_intervals(policy, models, found.fitted.view, found.fitted.intervals)
     return Artifacts(served, contract, found.fitted, found.kept_rows, certificate, "calibration")
 
@@ -171,10 +173,17 @@ def _certificate(
         absolute_error=None,
         target=held.target,
         unguarded=unguarded(policy, held.rows.view),
+        parity=_parity(held),
         confidence=confidence(policy.delta, 0, Attempts(1, policy.delta)),
         not_promised=[],
         digests=digests,
     )
+
+
+def _parity(held: HeldOut) -> ParityFinding | None:
+    if not held.parity.outputs:
+        return None
+    return ParityFinding(finding=held.parity.sentence, warning=held.parity.problem or None)
 
 
 def _population(samples: Samples, file: str) -> str:

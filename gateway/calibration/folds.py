@@ -27,6 +27,7 @@ from fallbacks.predictor import LoadedModel
 from fallbacks.roles import not_distributions
 from gateway.calibration.data_files import load_columns
 from gateway.calibration.dataset import Dataset, read
+from gateway.calibration.parity import Parity, parity
 from gateway.calibration.samples import Samples, count_samples, one_row_of_each
 from gateway.calibration.true_values import TrueValues, labelled_classes, true_values
 from gateway.core.decision import Tensors
@@ -51,13 +52,13 @@ Progress = Callable[[str], None]
 class HeldOut:
     """The rows of a calibration file with every rung's answers, and what they count as.
 
-    sizes: of one row of each input.
+    parity: how far the first rung's outputs are from those that the file expects.
     """
 
     rows: CalibrationRows
     samples: Samples
     target: CertifiedTarget
-    sizes: dict[str, tuple[int, ...]]
+    parity: Parity
 
     def samples_by_fold(self) -> dict[str, int]:
         """How many samples each fold has."""
@@ -88,7 +89,8 @@ def held_out(
         samples = samples_of(file, truth)
         missing = {name for name, one in policy.inputs.items() if one.missing == "allow"}
         fit = fold_indices(samples)["fit"]
-        view = RowView.fit({name: array[fit] for name, array in file.x.items()}, missing)
+        any_size = {name for name, one in policy.inputs.items() if one.shape is not None and -1 in one.shape}
+        view = RowView.fit({name: array[fit] for name, array in file.x.items()}, missing, any_size)
     labelled = {
         name: found
         for name, answer in answers.items()
@@ -97,7 +99,7 @@ def held_out(
     rows = CalibrationRows(
         file.x, truth.y, truth.values, answers, labelled, primary, view, partial(ask, models[primary])
     )
-    return HeldOut(rows, samples, truth.target, sizes)
+    return HeldOut(rows, samples, truth.target, parity(file.expected, answers[primary]))
 
 
 def samples_of(file: Dataset, truth: TrueValues) -> Samples:
@@ -125,8 +127,10 @@ def _refuse_bad_answers(name: str, answer: Tensors, n: int, data: Path) -> None:
     wrong = np.flatnonzero(not_distributions(p)) if p is not None and p.ndim == 2 else np.empty(0, np.intp)
     if wrong.size:
         shown = "; ".join(f"row {i}: {_shown(p[i])}" for i in wrong[:SHOWN_ROWS]) if p is not None else ""
-        what = f"{name} answers {wrong.size} of the rows with {PROBABILITIES!r} that are none ({shown}): they must"
-        what += f" be from 0 to 1 and sum to 1. If they are scores, map that output to {LOGITS!r} (names)"
+        what = f"{name} answers {wrong.size} of the rows with {PROBABILITIES!r} that are none ({shown}): they"
+        what += (
+            f" must be from 0 to 1 and sum to 1. If they are scores, map that output to {LOGITS!r} (names)"
+        )
         raise ArtifactError([Problem("", what, str(data))])
 
 

@@ -9,6 +9,7 @@ from gateway.calibration.rows_needed import file_rows
 from gateway.calibration.slices import ClassSlices
 from gateway.core.decision import Verdict
 from gateway.deployment.certificate import Certificate, ClassNames
+from gateway.deployment.fitted import guarded_inputs
 from gateway.policy.schema import Policy
 from guards.order_statistic import samples_needed
 from guards.row_view import RowView
@@ -53,13 +54,10 @@ def not_promised(
 
 def unguarded(policy: Policy, view: RowView) -> dict[str, str]:
     """The inputs that no guard reads, each with the reason."""
-    guards = [guard for guard in policy.guards if guard.certified]
     found = dict(zip(view.unguarded, view.reasons, strict=True))
-    reads_inputs = any("raw" in guard.detectors for guard in guards if guard.kind == "ood")
-    if not reads_inputs:
-        named = [*view.pictures, *(part.name for table in view.tables for part in table.parts)]
-        found |= dict.fromkeys(named, "no guard of kind ood has the detector raw, which reads inputs")
-    return found
+    read = guarded_inputs(policy, view)
+    left = [name for name in (*view.pictures, *view.table_inputs) if name not in read]
+    return found | dict.fromkeys(left, "no guard of kind ood has the detector raw")
 
 
 def _of_inputs(policy: Policy, certificate: Certificate) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The true values of the rows, `y` of the file, as the policy's task takes them.
 
-Classes may be given as numbers (the column of probabilities), as the values that the model's own file names, or
-by name. Names come from the policy's `labels`, else from the model's file, else they are numbers.
+Classes may be given as numbers (the column of probabilities), as the values that the model's own file names,
+or by name. Names come from the policy's `labels`, else from the model's file, else they are numbers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHOWN_NAMES = 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrueValues:
-    """target: what they are, for the certificate; y: int64[n], the classes, else zeros; values: of a regression."""
+    """target: for the certificate; y: int64[n], the classes, else zeros; values: of a regression."""
 
     target: CertifiedTarget
     y: Labels
@@ -82,8 +82,8 @@ def _known_classes(
         if y.dtype.kind in "US":
             found = sorted(set(y.tolist()))
             raise ValueError(
-                f"y: holds text ({_listed(found)}), and nothing names the classes; write `labels: [...]` in the "
-                f"order of the {k} columns of probabilities"
+                f"y: holds text ({_listed(found)}), and nothing names the classes; write `labels: [...]` in "
+                f"the order of the {k} columns of probabilities"
             )
         return [str(i) for i in range(k)]
     if LABEL not in answer:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
@@ -18,12 +18,20 @@ import typer
 from gateway.core.errors import Problems
 
 if TYPE_CHECKING:
-    from gateway.policy.schema import Policy
     from gateway.replica import ListenAddress
+    from gateway.serving.repository import Repository
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 MAX_PORT = 65535
 
+Folders = Annotated[
+    list[Path],
+    typer.Argument(help="Deployment folders, or one that has deployments as subfolders.", metavar="DIR..."),
+]
+StateDir = Annotated[
+    Path | None,
+    typer.Option(help="For what a running gateway writes, keys included; default: `var` of each deployment."),
+]
 Folder = Annotated[Path, typer.Argument(help="A deployment folder, such as configs/fashion.", metavar="DIR")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Host = Annotated[str, typer.Option(help="Where the data plane listens.")]
@@ -53,49 +61,51 @@ def options(print_version: Version = False) -> None:
 
 @app.command()
 def serve(
-    folder: Folder,
+    folders: Folders,
     local: Annotated[bool, typer.Option("--local", help="In one process, without Ray.")] = False,
     host: Host = "127.0.0.1",
     port: Port = 8080,
     grpc_port: GrpcPort = 8081,
     admin_port: AdminPort = 8082,
+    admin_host: Annotated[str, typer.Option(help="Where the administration plane listens.")] = "127.0.0.1",
     replicas: Annotated[int | None, typer.Option(min=1, help="Default: what the policy says.")] = None,
+    state_dir: StateDir = None,
 ) -> None:
-    """Serves a deployment until Ctrl-C."""
+    """Serves deployments until Ctrl-C: those named, or those in a folder."""
     from gateway.access.tls import load_tls
-    from gateway.deployment.artifacts import load_artifacts
-    from gateway.deployment.deployment import Deployment
     from gateway.replica import ListenAddress, admin_token, refuse_public_bind, refuse_used_ports
+    from gateway.serving.folders import deployment_folders
+    from gateway.serving.repository import settings_of
 
-    deployment = Deployment.read(folder)
-    policy = deployment.policy
-    if not local:
-        load_artifacts(deployment).close()  # problems are printed here, not in a replica's log
-    address = ListenAddress(host, port, grpc_port, admin_port)
-    refuse_public_bind(deployment, address)
-    load_tls(deployment)
+    named = deployment_folders(folders)
+    settings = settings_of(named)
+    address = ListenAddress(host, port, grpc_port, admin_port, admin_host)
+    refuse_public_bind(settings, address)
+    load_tls(settings)
     refuse_used_ports(address)
     token = admin_token()
-
-    def ready() -> None:
-        _print_addresses(policy, address, token)
-
     if local:
         from gateway.local import serve_locally
 
-        serve_locally(folder, address, token, ready)
-        return
-    _serve_on_ray(folder, address, replicas or policy.serving.replicas, ready)
+        serve_locally(named, state_dir, address, token, lambda found: _print_addresses(found, address, token))
+    else:
+        _serve_on_ray(named, state_dir, address, replicas or settings.policy.serving.replicas, token)
 
 
-def _serve_on_ray(folder: Path, address: ListenAddress, replicas: int, ready: Callable[[], None]) -> None:
+def _serve_on_ray(
+    folders: list[Path], state_dir: Path | None, address: ListenAddress, replicas: int, token: str
+) -> None:
     from gateway.app import Cluster, Options, wait_for_signal  # imports ray: two seconds
+    from gateway.serving.repository import Repository
 
-    cluster = Cluster(Options(folder=str(folder), **asdict(address), replicas=replicas))
+    repository = Repository.open(folders, state_dir)  # problems are printed here, not in a replica's log
+    asyncio.run(repository.close())
+    listed, state = ",".join(map(str, folders)), str(state_dir or "")
+    cluster = Cluster(Options(folder=listed, state_dir=state, **asdict(address), replicas=replicas))
     try:
         with suppress(KeyboardInterrupt):  # Ctrl-C while it starts is no error
             cluster.start()
-            ready()
+            _print_addresses(repository, address, token)
             wait_for_signal()
     finally:
         cluster.stop()
@@ -118,26 +128,23 @@ def demo(
 
 @app.command()
 def check(folder: Folder, as_json: AsJson = False) -> None:
-    """Validates policy, models, artefacts and certificate."""
-    from gateway.access.tls import load_tls
-    from gateway.deployment.artifacts import load_artifacts
-    from gateway.deployment.compile import measures_of
-    from gateway.deployment.deployment import Deployment
+    """Does all that a start does but listen: what it calls ready can be served."""
+    from gateway.cli.check import checked
 
     try:
-        deployment = Deployment.read(folder)
-        load_tls(deployment)
-        artifacts = load_artifacts(deployment)
-        contract = artifacts.contract
-        try:
-            measures_of(artifacts)
-        finally:
-            artifacts.close()
+        gateway = checked(folder)
     except Problems as error:
         _exit_with_problems(error, as_json)
-    ready = {"policy": artifacts.tag, "inputs": [s.name for s in contract.inputs]}
-    ready |= {"outputs": [s.name for s in contract.outputs]}
-    print_line(json.dumps(ready) if as_json else f"{folder}: {artifacts.tag} is ready to serve")
+    contract, certificate = gateway.loaded.contract, gateway.loaded.artifacts.certificate
+    if as_json:
+        ready: dict[str, object] = {"policy": gateway.loaded.tag}
+        ready |= {"inputs": [s.name for s in contract.inputs], "outputs": [s.name for s in contract.outputs]}
+        ready |= {"unguarded": certificate.unguarded, "not_promised": certificate.not_promised}
+        print_line(json.dumps(ready))
+        return
+    print_line(f"{folder}: {gateway.loaded.tag} is ready to serve")
+    for sentence in certificate.not_promised:
+        print_line(f"not promised: {sentence}")
 
 
 @app.command()
@@ -225,12 +232,15 @@ def calibrate(
             certificate = run(deployment, data, status.update)
     except Problems as error:
         _exit_with_problems(error, as_json)
-    if certificate.samples.warning:
-        print(f"warning: {certificate.samples.warning}", file=sys.stderr)  # noqa: T201
+    warnings = [certificate.samples.warning, certificate.parity and certificate.parity.warning]
+    for warning in filter(None, warnings):
+        print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
     if as_json:
         print_line(certificate.model_dump_json(by_alias=True))
         return
     console.print(certificate_table(certificate, deployment.policy.mode))
+    if certificate.parity is not None:
+        print_line(certificate.parity.finding)
     print_line(f"report: {folder / REPORT_FILE}")
 
 
@@ -255,7 +265,7 @@ def _plan(folder: Path, data: Path | None, as_json: bool) -> None:
 
 @app.command()
 def key(
-    folder: Folder,
+    folders: Folders,
     name: Annotated[str, typer.Argument(help="Who the key is for: a lower-case name.")],
     tier: Annotated[str, typer.Option(help="A tier of the policy's `disclosure`.")] = "anonymous",
     per_s: Annotated[
@@ -265,6 +275,7 @@ def key(
         list[str] | None, typer.Option(help="What the key allows: infer (default), metadata, explain.")
     ] = None,
     model: Annotated[list[str] | None, typer.Option(help="Models that it may ask; default: all.")] = None,
+    state_dir: StateDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Makes a caller's key and prints it once; only its keyed hash is kept."""
@@ -273,21 +284,24 @@ def key(
     from gateway.access.callers import add_key
     from gateway.access.keys import SCOPES
     from gateway.deployment.deployment import Deployment
+    from gateway.serving.folders import deployment_folders
 
     try:
-        deployment = Deployment.read(folder)
+        deployments = [Deployment.read(folder) for folder in deployment_folders(folders)]
     except Problems as error:
         _exit_with_problems(error, as_json)
-    _require_choice(
-        "--tier", tier, {"anonymous", *deployment.policy.disclosure}, "in the policy's disclosure"
-    )
+    if state_dir is None and len(deployments) > 1:
+        what = "several deployments share keys only with --state-dir, the one that they are served with"
+        _exit_with_usage_error(f"{what}; or name one deployment")
+    tiers = {tier for one in deployments for tier in one.policy.disclosure}
+    _require_choice("--tier", tier, {"anonymous", *tiers}, "in the policy's disclosure")
     for one in scope or ():
         _require_choice("--scope", one, set(SCOPES), "a scope")
     for one in model or ():
-        _require_choice("--model", one, {deployment.policy.name}, "served here")
+        _require_choice("--model", one, {deployment.policy.name for deployment in deployments}, "served here")
     try:
         made = add_key(
-            deployment.var,
+            state_dir or deployments[0].var,
             name,
             tier=tier,
             per_s=per_s,
@@ -300,7 +314,9 @@ def key(
         _exit_with_usage_error(f"{option}: {wrong['msg']}, not {wrong['input']!r}")
     except OSError as error:
         what = f"{error.strerror or error}; keys are kept in the folder that a running gateway writes to"
-        _exit_with_usage_error(f"{error.filename or deployment.var}: cannot be written: {what}")
+        _exit_with_usage_error(
+            f"{error.filename or state_dir or deployments[0].var}: cannot be written: {what}"
+        )
     print_line(json.dumps({"name": name, "key": made}) if as_json else made)
 
 
@@ -313,12 +329,19 @@ def bench(context: typer.Context) -> None:
     sys.exit(subprocess.call([sys.executable, "-m", "bench", *context.args]))  # noqa: S603 (our own module)
 
 
-def _print_addresses(policy: Policy, address: ListenAddress, token: str) -> None:
-    url = address.url(secure=policy.serving.tls is not None)
-    print_line(f"serving {policy.name} at {url}/v2/models/{policy.name}")
+def _print_addresses(repository: Repository, address: ListenAddress, token: str) -> None:
+    """What is served and where; what is not ready, and why, goes to standard error."""
+    secure = repository.settings.policy.serving.tls is not None
+    for name, entry in repository.entries.items():
+        if name in repository.gateways:
+            print_line(f"serving {name} at {address.url(secure=secure)}/v2/models/{name}")
+        else:
+            problems = "".join(f"\n    {one}" for one in getattr(entry, "problems", ()))
+            print(f"not ready: {name}{problems}", file=sys.stderr, flush=True)  # noqa: T201
     print_line(f"grpc    {address.host_and_port(address.grpc_port)}")
-    admin = f"http://127.0.0.1:{address.admin_port}"
-    print_line(f"status  {admin}/status   review  {admin}/review")
+    admin = address.admin_url(secure=secure)
+    review = f"   review  {admin}/review" if len(repository.entries) == 1 else ""
+    print_line(f"status  {admin}/status{review}")
     print_line(f"token   {token}")
 
 

@@ -23,7 +23,7 @@ from gateway.deployment.certificate import (
 )
 from gateway.deployment.contract import contract_of
 from gateway.deployment.deployment import Deployment
-from gateway.deployment.fitted import Fitted, load_guards
+from gateway.deployment.fitted import Fitted, guarded_inputs, load_guards
 from gateway.deployment.interval_model import with_intervals
 from gateway.deployment.kept_rows import KeptRows
 from gateway.deployment.models import load_models, try_models
@@ -80,7 +80,8 @@ def _verified(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Arti
     digests = {name: model.digest for name, model in models.items()}
     verify(certificate, deployment, digests, sha256(path))
     fitted, kept = load_guards(policy, path)
-    contract = contract_of(deployment, models, kept.sizes, target_of(policy, certificate.target))
+    sizes = kept.sizes(guarded_inputs(policy, fitted.view))
+    contract = contract_of(deployment, models, sizes, target_of(policy, certificate.target))
     try_models(deployment, models, kept.first(TRIED_ROWS))
     check_upstreams(deployment, models)
     models = with_intervals(policy, models, fitted.view, fitted.intervals)

@@ -12,7 +12,7 @@ from gateway.deployment.interval_model import declared_outputs
 from gateway.policy.locate import closest
 from gateway.policy.schema import InputPolicy, InputSlices, OipPolicy, OnnxPolicy, Policy
 from gateway.protocol.contract import ONNX_PLATFORM, UPSTREAM_PLATFORM, Contract, TensorSpec
-from gateway.protocol.targets import LOGITS, PROBABILITIES, Classes, NoForm, Target
+from gateway.protocol.targets import LOGITS, NO_FORM, PROBABILITIES, Classes, Target
 
 Sizes: TypeAlias = Mapping[str, tuple[int, ...]]
 """The sizes of one row of each input, as the calibration rows have them."""
@@ -22,7 +22,7 @@ def contract_of(
     deployment: Deployment,
     models: Mapping[str, LoadedModel],
     sizes: Sizes | None = None,
-    target: Target = NoForm(),
+    target: Target = NO_FORM,
 ) -> Contract:
     """The deployment's inputs and outputs on the wire.
 
@@ -129,7 +129,8 @@ def _same_form(one: ModelTensor, other: ModelTensor) -> bool:
 
 def _form(spec: ModelTensor) -> str:
     kind = "text" if spec.dtype.kind == "O" else str(spec.dtype)
-    return f"{kind}[{', '.join('n' if i == 0 else '?' if d is None else str(d) for i, d in enumerate(spec.shape))}]"
+    sizes = ["n", *("?" if size is None else str(size) for size in spec.shape[1:])]
+    return f"{kind}[{', '.join(sizes)}]"
 
 
 def _wrong_labels(deployment: Deployment, primary: LoadedModel) -> Iterator[Problem]:

@@ -11,6 +11,8 @@ from gateway.deployment.interval_model import interval_check
 from gateway.deployment.kept_rows import KeptRows
 from gateway.policy.kinds.interval import FittedInterval
 from gateway.policy.kinds.kind import FittedGuard
+from gateway.policy.kinds.ood import OodPolicy
+from gateway.policy.kinds.squeeze import SqueezePolicy
 from gateway.policy.schema import Policy
 from guards import arrays
 from guards.arrays import Arrays
@@ -26,6 +28,16 @@ class Fitted:
     view: RowView
     guards: Mapping[str, FittedGuard]
     intervals: Mapping[str, FittedInterval]
+
+
+def guarded_inputs(policy: Policy, view: RowView) -> set[str]:
+    """The inputs that a guard or an interval of this policy reads; their rows have one size each."""
+    kinds = [guard for guard in policy.guards if guard.certified]
+    detectors = {name for guard in kinds if isinstance(guard, OodPolicy) for name in guard.detectors}
+    pictures = bool({"raw", "noise"} & detectors) or any(not isinstance(guard, OodPolicy) for guard in kinds)
+    table = "raw" in detectors or any(interval_check(rung) for rung in policy.rungs)
+    table = table or any(not isinstance(guard, (OodPolicy, SqueezePolicy)) for guard in kinds)
+    return {*(view.pictures if pictures else ()), *(view.table_inputs if table else ())}
 
 
 def save_guards(path: Path, fitted: Fitted, kept: KeptRows) -> None:

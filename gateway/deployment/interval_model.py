@@ -1,4 +1,4 @@
-"""A regressor whose answers have prediction intervals: the model, and what calibration fitted to its errors."""
+"""A regressor whose answers have prediction intervals: the model, and what was fitted to its errors."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ must know, or with an index, refuses it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -42,7 +42,7 @@ class KeptRows:
 
     @classmethod
     def of(cls, rows: CalibrationRows) -> Self:
-        """As many of these rows as are kept: at most 64, fewer of large rows, at least two where there are."""
+        """Those of the rows that are kept: at most 64, fewer of large rows, but two where there are."""
         row_bytes = sum(_bytes(array[:1]) for array in rows.x.values())
         n = min(len(rows), MOST_ROWS, max(2, MOST_BYTES // max(1, row_bytes)))
         few = rows.take(row_indices(n))
@@ -68,10 +68,9 @@ class KeptRows:
         at = np.arange(n) % len(self)
         return {name: array[at] for name, array in self.x.items()}
 
-    @property
-    def sizes(self) -> dict[str, tuple[int, ...]]:
-        """The sizes of one row of each input."""
-        return {name: array.shape[1:] for name, array in self.x.items()}
+    def sizes(self, inputs: Collection[str]) -> dict[str, tuple[int, ...]]:
+        """The sizes of one row of each of these inputs."""
+        return {name: array.shape[1:] for name, array in self.x.items() if name in inputs}
 
 
 def _bytes(array: NDArray[np.generic]) -> int:

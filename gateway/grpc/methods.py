@@ -37,6 +37,7 @@ from gateway.serving.data_plane import (
     METADATA_SCOPES,
     PUBLIC,
     TIMEOUT_HEADER,
+    Call,
     DataPlane,
     RequestRejected,
     preferred_wait_s,
@@ -117,16 +118,34 @@ async def _run_to_end(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
+def message_too_large(limit: int) -> RequestRejected:
+    """Why a call ends whose message has more bytes than `limit`."""
+    return RequestRejected(Rejection.TOO_LARGE, f"a message may have at most {limit} bytes")
+
+
 async def _infer(call: MethodCall) -> CallReply:
-    plane, message = call.plane, read_message(await call.read())
+    plane, raw = call.plane, await call.read()
+    message = read_message(raw)
     inference = plane.begin(call.caller, message.model_name, message.model_version, call.decision_id)
-    loaded = inference.loaded
+    try:
+        if len(raw) > (limit := inference.loaded.contract.body_limit_bytes):
+            raise message_too_large(limit)
+        return await _judge(call, inference, message)
+    except RequestRejected as rejected:
+        stamp = plane.stamp(call.decision_id, inference.gateway)
+        return error_reply(rejected.end, stamp, rejected.error)
+    except InvalidRequest as error:
+        return error_reply(error, plane.stamp(call.decision_id, inference.gateway))
+
+
+async def _judge(call: MethodCall, inference: Call, message: Any) -> CallReply:
+    plane, loaded = call.plane, inference.loaded
     request = parse_grpc_infer(message, loaded.contract)
     timeout = call.headers.get(TIMEOUT_HEADER)
     seconds = time_limit_s(loaded.policy.deadline_s, request.timeout_us, timeout, call.left_s())
     decisions, stamp = await _run_to_end(plane.judge(inference, request, seconds))
     if review_s := preferred_wait_s(call.headers.get("prefer", "").lower()):
-        decisions = await wait_for_reviews(plane.gateway, decisions, review_s)
+        decisions = await wait_for_reviews(inference.gateway, decisions, review_s)
     answer = build_answer(loaded.contract, request, decisions, loaded.tier(call.caller.tier))
     if isinstance(answer, NoAnswer):
         return error_reply(answer.end, stamp, urls=answer.urls)
@@ -166,7 +185,7 @@ def _of_contract(
     return _read(
         message_type,
         reply_type,
-        lambda call, of: document(call.plane.model(call.caller, of.name, of.version).contract),
+        lambda call, of: document(call.plane.model(call.caller, of.name, of.version).loaded.contract),
     )
 
 
@@ -175,20 +194,33 @@ def _reply_document(reply_type: Any, document: dict[str, Any]) -> CallReply:
 
 
 def _statistics(call: MethodCall, of: Any) -> dict[str, Any]:
-    gateway = call.plane.gateway
-    loaded = call.plane.model(call.caller, of.name, of.version) if of.name else gateway.loaded
-    return metadata.model_statistics(loaded.contract, gateway.statistics)
+    plane, caller = call.plane, call.caller
+    gateways = [plane.model(caller, of.name, of.version)] if of.name else plane.usable(caller)
+    return metadata.model_statistics([(one.loaded.contract, one.statistics) for one in gateways])
 
 
-def _index(call: MethodCall) -> dict[str, Any]:
-    return {"models": metadata.index(call.plane.gateway.loaded.contract)}
+def _server_health(call: MethodCall) -> dict[str, Any]:
+    return metadata.health(ready=bool(call.plane.repository.gateways))
+
+
+def _model_ready(call: MethodCall, of: Any) -> dict[str, Any]:
+    return {"ready": call.plane.is_ready(call.caller, of.name, of.version)}
+
+
+def _index(call: MethodCall, of: Any) -> dict[str, Any]:
+    return {"models": call.plane.index(call.caller, of.ready)}
 
 
 def _health(call: MethodCall, of: Any) -> dict[str, Any]:
     """Health of the server, the service or the model; `Watch` is not served, as the protocol allows."""
-    if of.service not in ("", SERVICE, call.plane.gateway.loaded.contract.model):
+    repository = call.plane.repository
+    if of.service in ("", SERVICE):
+        serving = bool(repository.gateways)
+    elif of.service in repository.entries:
+        serving = of.service in repository.gateways
+    else:
         raise RequestRejected(Rejection.NOT_FOUND)
-    return {"status": "SERVING"}
+    return {"status": "SERVING" if serving else "NOT_SERVING"}
 
 
 async def _forbidden(_: MethodCall) -> CallReply:
@@ -197,13 +229,13 @@ async def _forbidden(_: MethodCall) -> CallReply:
 
 
 METHODS = {
-    f"/{SERVICE}/ServerLive": Method(PUBLIC, _unread(pb.ServerLiveResponse, lambda _: metadata.health())),
-    f"/{SERVICE}/ServerReady": Method(PUBLIC, _unread(pb.ServerReadyResponse, lambda _: metadata.health())),
+    f"/{SERVICE}/ServerLive": Method(PUBLIC, _unread(pb.ServerLiveResponse, _server_health)),
+    f"/{SERVICE}/ServerReady": Method(PUBLIC, _unread(pb.ServerReadyResponse, _server_health)),
     f"/{SERVICE}/ServerMetadata": Method(
         PUBLIC, _unread(pb.ServerMetadataResponse, lambda _: metadata.server())
     ),
     f"/{SERVICE}/ModelReady": Method(
-        METADATA_SCOPES, _of_contract(pb.ModelReadyRequest, pb.ModelReadyResponse, metadata.model_ready)
+        METADATA_SCOPES, _read(pb.ModelReadyRequest, pb.ModelReadyResponse, _model_ready)
     ),
     f"/{SERVICE}/ModelMetadata": Method(
         METADATA_SCOPES, _of_contract(pb.ModelMetadataRequest, pb.ModelMetadataResponse, metadata.model)
@@ -216,7 +248,9 @@ METHODS = {
         METADATA_SCOPES, _read(pb.ModelStatisticsRequest, pb.ModelStatisticsResponse, _statistics)
     ),
     f"/{SERVICE}/ModelInfer": Method(INFERENCE_SCOPES, _infer),
-    f"/{SERVICE}/RepositoryIndex": Method(METADATA_SCOPES, _unread(pb.RepositoryIndexResponse, _index)),
+    f"/{SERVICE}/RepositoryIndex": Method(
+        METADATA_SCOPES, _read(pb.RepositoryIndexRequest, pb.RepositoryIndexResponse, _index)
+    ),
     f"/{SERVICE}/RepositoryModelLoad": Method(ALWAYS_FORBIDDEN, _forbidden),
     f"/{SERVICE}/RepositoryModelUnload": Method(ALWAYS_FORBIDDEN, _forbidden),
     f"/{HEALTH}/Check": Method(

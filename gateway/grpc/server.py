@@ -27,7 +27,8 @@ from gateway.access.proxies import Proxies, host_of
 from gateway.access.tls import Tls
 from gateway.core.decision import Reason, Refused
 from gateway.core.errors import InvalidRequest
-from gateway.grpc.methods import METHODS, CallReply, Method, MethodCall, error_reply
+from gateway.grpc.bounds import MAX_OTHER_BYTES
+from gateway.grpc.methods import METHODS, CallReply, Method, MethodCall, error_reply, message_too_large
 from gateway.listener.limits import BODY_TIMEOUT_S, Limits
 from gateway.listener.messages import bearer_token
 from gateway.protocol.contract import MAX_BODY_BYTES
@@ -100,8 +101,9 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 
 async def _read(context: grpc.aio.ServicerContext, plane: DataPlane) -> bytes:
-    """The message of a call. Raises RequestRejected if it is late or too large."""
-    limit = plane.gateway.loaded.contract.body_limit_bytes
+    """The message of a call. Raises RequestRejected if it is late, or too large for every model."""
+    gateways = plane.repository.gateways.values()
+    limit = max((one.loaded.contract.body_limit_bytes for one in gateways), default=MAX_OTHER_BYTES)
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             message = await context.read()
@@ -110,7 +112,7 @@ async def _read(context: grpc.aio.ServicerContext, plane: DataPlane) -> bytes:
     if message is grpc.aio.EOF:
         raise RequestRejected(Rejection.INVALID, "a call without a message")
     if len(message) > limit:
-        raise RequestRejected(Rejection.TOO_LARGE, f"a message may have at most {limit} bytes")
+        raise message_too_large(limit)
     return bytes(message)
 
 

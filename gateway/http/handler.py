@@ -39,7 +39,7 @@ class HttpHandler:
 
     def __init__(self, plane: DataPlane) -> None:
         self.plane = plane
-        base = plane.gateway.loaded.policy.serving.base_path
+        base = plane.repository.settings.policy.serving.base_path
         self._router = Router(ROUTES, parts_of(base))
 
     def admit(self, request: Request) -> Admitted | Reply:

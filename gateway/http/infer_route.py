@@ -71,9 +71,10 @@ async def _answer(
                 body = decode(body, coding, limit)
             return await _judge(plane, request, call, body)
     except InvalidRequest as error:
-        return reply_unanswered(error, plane.stamp(call.decision_id))
+        return reply_unanswered(error, plane.stamp(call.decision_id, call.gateway))
     except RequestRejected as rejected:
-        return reply_unanswered(rejected.end, plane.stamp(call.decision_id), error=rejected.error)
+        stamp = plane.stamp(call.decision_id, call.gateway)
+        return reply_unanswered(rejected.end, stamp, error=rejected.error)
 
 
 async def _judge(plane: DataPlane, request: Request, call: Call, body: bytes) -> Reply | None:
@@ -90,7 +91,7 @@ async def _judge(plane: DataPlane, request: Request, call: Call, body: bytes) ->
         prefer = prefer.lower()
         prefer_async = "respond-async" in prefer
         if seconds := preferred_wait_s(prefer):
-            reviewed = await _unless_gone(request, wait_for_reviews(plane.gateway, decisions, seconds))
+            reviewed = await _unless_gone(request, wait_for_reviews(call.gateway, decisions, seconds))
             if reviewed is None:
                 return None
             decisions = reviewed

@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 
+from gateway.access.in_flight import RETRY_S
+from gateway.core.decision import Reason, Refused
 from gateway.http.replies import reply_json
 from gateway.http.routes import RoutedRequest, RouteHandler
 from gateway.listener.messages import Admitted, Reply
@@ -29,13 +31,24 @@ def _of_contract(document: Callable[[Contract], Any]) -> RouteHandler:
 
 
 def _statistics(routed: RoutedRequest) -> Any:
-    gateway = routed.plane.gateway
-    contract = routed.contract() if routed.path else gateway.loaded.contract
-    return metadata.model_statistics(contract, gateway.statistics)
+    gateways = [routed.gateway()] if routed.path else routed.plane.usable(routed.caller)
+    return metadata.model_statistics([(one.loaded.contract, one.statistics) for one in gateways])
+
+
+def _live(routed: RoutedRequest) -> Any:
+    return metadata.health(ready=bool(routed.plane.repository.gateways))
+
+
+def _ready(routed: RoutedRequest) -> Any:
+    """Ready if at least one model is: whether a certain one is, its own readiness says."""
+    if not routed.plane.repository.gateways:
+        raise RequestRejected(Refused(Reason.UNAVAILABLE, RETRY_S), "no model is ready")
+    return metadata.health()
 
 
 server = reply_document(lambda _: metadata.server())
-health = reply_document(lambda _: metadata.health())
+live = reply_document(_live)
+ready = reply_document(_ready)
 statistics = reply_document(_statistics)
 model = _of_contract(metadata.model)
 model_ready = _of_contract(metadata.model_ready)
@@ -43,13 +56,21 @@ model_config = _of_contract(metadata.config)
 
 
 def repository_index(routed: RoutedRequest) -> Admitted:
-    """Lists the models. The body may ask for ready ones only; since all are, it is not parsed."""
-    contract = routed.plane.gateway.loaded.contract
+    """Lists the models that the caller may use; `{"ready": true}` asks for ready ones only."""
 
-    async def answer(_: bytes) -> Reply:
-        return reply_json(orjson.dumps(metadata.index(contract)))
+    async def answer(body: bytes) -> Reply:
+        return reply_json(orjson.dumps(routed.plane.index(routed.caller, _ready_only(body))))
 
     return Admitted(INDEX_BODY_BYTES, answer)
+
+
+def _ready_only(body: bytes) -> bool:
+    """Whether the body asks for ready models only; any other text, or none, asks for all."""
+    try:
+        asked = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(asked, dict) and asked.get("ready") is True
 
 
 def forbidden(_: RoutedRequest) -> Reply:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.core.decision import Reason
+from gateway.access.in_flight import RETRY_S
+from gateway.core.decision import Reason, Refused
 from gateway.http.infer_route import infer
 from gateway.http.lookup_routes import decision, review
 from gateway.http.metadata_routes import (
     forbidden,
-    health,
+    live,
     model,
     model_config,
     model_ready,
+    ready,
     reply_document,
     repository_index,
     server,
@@ -20,6 +22,7 @@ from gateway.http.metadata_routes import (
     unsupported,
 )
 from gateway.http.openapi import document
+from gateway.http.openapi_of_several import document_of_several
 from gateway.http.routes import Route, RoutedRequest, model_routes
 from gateway.protocol.endings import Deferral, Rejection
 from gateway.serving.data_plane import (
@@ -28,9 +31,12 @@ from gateway.serving.data_plane import (
     METADATA_SCOPES,
     OWN_RESULT_SCOPES,
     PUBLIC,
+    RequestRejected,
 )
 
 _NOT_FOUND = (Rejection.NOT_FOUND,)
+_UNREADY = (Reason.UNAVAILABLE,)
+_NOT_THERE = (*_NOT_FOUND, *_UNREADY)
 _TOO_LARGE = (Rejection.TOO_LARGE,)
 _INFER = (
     Deferral.ACCEPTED,
@@ -47,27 +53,34 @@ _ADMINISTRATION = "For administrators alone, elsewhere: always 403"
 
 
 def _openapi(routed: RoutedRequest) -> Any:
-    loaded = routed.plane.gateway.loaded
-    serving = loaded.policy.serving
-    return document(ROUTES, loaded.contract, serving.base_path, serving.anonymous == "loopback")
+    """Of the models that are ready and that the caller may use."""
+    repository = routed.plane.repository
+    contracts = [one.loaded.contract for one in routed.plane.usable(routed.caller)]
+    serving = repository.settings.policy.serving
+    if not contracts:
+        raise RequestRejected(Refused(Reason.UNAVAILABLE, RETRY_S), "no model is ready for this key")
+    if repository.only is not None:
+        return document(ROUTES, contracts[0], serving.base_path, serving.anonymous == "loopback")
+    return document_of_several(ROUTES, contracts, serving.base_path, serving.anonymous == "loopback")
 
 
 # fmt: off
 ROUTES = (
     Route("GET", "v2", PUBLIC, server, "The server and its extensions", "Server"),
-    Route("GET", "v2/health/live", PUBLIC, health, "Whether the server lives", "Health"),
-    Route("GET", "v2/health/ready", PUBLIC, health, "Whether the server is ready", "Health"),
-    Route("GET", "openapi.json", METADATA_SCOPES, reply_document(_openapi), "This document", "OpenApi"),
+    Route("GET", "v2/health/live", PUBLIC, live, "Whether the server lives", "Health"),
+    Route("GET", "v2/health/ready", PUBLIC, ready, "Whether at least one model is ready", "Health", _UNREADY),
+    Route("GET", "openapi.json", METADATA_SCOPES, reply_document(_openapi),
+          "This document", "OpenApi", _UNREADY),
     Route("GET", "v2/models/stats", METADATA_SCOPES, statistics,
           "How much this replica has done", "Statistics"),
     *model_routes("GET", "", METADATA_SCOPES, model,
-                  "What the model takes and gives", "Model", _NOT_FOUND),
+                  "What the model takes and gives", "Model", _NOT_THERE),
     *model_routes("GET", "/ready", METADATA_SCOPES, model_ready,
-                  "Whether the model is ready", "ModelReady", _NOT_FOUND),
+                  "Whether the model is ready", "ModelReady", _NOT_THERE),
     *model_routes("GET", "/config", METADATA_SCOPES, model_config,
-                  "The model's configuration", "ModelConfig", _NOT_FOUND),
+                  "The model's configuration", "ModelConfig", _NOT_THERE),
     *model_routes("GET", "/stats", METADATA_SCOPES, statistics,
-                  "How much this replica has done", "Statistics", _NOT_FOUND),
+                  "How much this replica has done", "Statistics", _NOT_THERE),
     *model_routes("POST", "/infer", INFERENCE_SCOPES, infer,
                   "Infer: answered, degraded to a fallback, deferred to a person, or refused",
                   "InferReply", _INFER),

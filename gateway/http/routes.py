@@ -16,6 +16,7 @@ from gateway.listener.messages import Admitted, Reply, Request
 from gateway.protocol.contract import Contract
 from gateway.protocol.endings import Cause, Rejection
 from gateway.serving.data_plane import DataPlane, RequestRejected
+from gateway.serving.gateway import Gateway
 
 PathParameters: TypeAlias = dict[str, str]
 
@@ -44,9 +45,13 @@ class RoutedRequest(NamedTuple):
     path: PathParameters
     caller: Caller
 
+    def gateway(self) -> Gateway:
+        """The gateway of the model in the path. Raises RequestRejected."""
+        return self.plane.model(self.caller, self.path["model"], self.path.get("version"))
+
     def contract(self) -> Contract:
-        """The contract of the model in the path. Raises RequestRejected."""
-        return self.plane.model(self.caller, self.path["model"], self.path.get("version")).contract
+        """The contract of that model. Raises RequestRejected."""
+        return self.gateway().loaded.contract
 
 
 RouteHandler: TypeAlias = Callable[[RoutedRequest], Admitted | Reply]

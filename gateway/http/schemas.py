@@ -24,7 +24,8 @@ TEXT: Schema = {"type": "string"}
 COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": MAX_INTEGER}
 OUTCOMES = list(OUTCOME_NAMES.values())
 REASONS = [str(reason) for reason in (*Reason, *Rejection)]
-MODES = ["enforce", "observe"]
+MODES = ["enforce", "observe", "none"]
+"""`none`: the request reached no model."""
 
 
 def ref(name: str) -> Schema:
@@ -41,7 +42,7 @@ def schemas(contract: Contract) -> dict[str, Schema]:
         "Error": _object(_error(), ["error", "parameters"]),
         "Deferred": _object({**_error(), "review_url": TEXT}, ["error", "review_url", "parameters"]),
         "Server": _object({"name": TEXT, "version": TEXT, "extensions": _list(TEXT)}),
-        "Health": _object({"live": {"const": True}, "ready": {"const": True}}),
+        "Health": _object({"live": {"const": True}, "ready": {"type": "boolean"}}),
         "Model": _model(contract),
         "ModelReady": _object({"name": {"const": contract.model}, "ready": {"const": True}}),
         "ModelConfig": _config(contract),

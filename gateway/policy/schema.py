@@ -78,6 +78,10 @@ class RungPolicy(Strict):
     next rung; without a check every answer passes, and counts in `answered_error`."""
 
 
+REFUSE = "refuse"
+"""What `none_of_these` says where no label is meant, even if one is called so."""
+
+
 class ReviewPolicy(Strict):
     """The queue of rows that wait for a reviewer's answer."""
 
@@ -90,6 +94,9 @@ class ReviewPolicy(Strict):
     """Seconds from a case's arrival until it expires undecided. A reload applies a new value to new cases."""
     on_expire: Literal["refuse"] = "refuse"
     """What the caller of an expired case gets: a refusal as `unavailable`. There is no other choice."""
+    none_of_these: Annotated[str, Field(min_length=1)] = REFUSE
+    """How a row ends of which a reviewer says that it is none of the classes: `refuse` (as `abstained`), or
+    one of `labels`, such as `other`, which is then the answer. A reload applies it to answers of before."""
     budget_s: Seconds = 0.25
     """Seconds that storing the rows of one batch may take. At the limit the rows are refused as
     `unavailable`."""
@@ -103,8 +110,9 @@ class InputPolicy(Strict):
     high: float | None = None
     """The greatest value, inclusive; not below `low`."""
     shape: Annotated[list[Annotated[int, Field(ge=-1)]], Field(max_length=7)] | None = None
-    """The sizes of one row, where the model leaves axes open: `[3, 48, 192]`. `-1` keeps an axis open for
-    callers, and the input unguarded. Without it the calibration rows' own sizes hold."""
+    """The sizes of one row, where the model leaves axes open: `[3, 48, 192]`. `-1` keeps an axis open, and
+    the input unguarded. Without it, an input that guards read has the sizes of the calibration rows, and
+    another may have any."""
     missing: Literal["allow", "refuse"] = "refuse"
     """`allow`: NaN, and `null` in JSON, is a missing value, which the model takes and guards judge as such.
     `refuse`: the request is invalid (400). Floats only; a text is missing where it is empty."""
@@ -251,8 +259,8 @@ class Policy(Strict):
     """The model version in replies and URLs. A text: quote a number."""
     task: Literal["classification", "regression", "opaque"] = "classification"
     """What the models answer: `classification` a class (outputs `probabilities`, `logits` or `label`),
-    `regression` a number (`value`, maybe `lower` and `upper`), `opaque` any tensors, of which errors cannot be
-    counted: guards of the input, fallbacks and review without a form are what there is."""
+    `regression` a number (`value`, maybe `lower` and `upper`), `opaque` any tensors, of which errors cannot
+    be counted: guards of the input, fallbacks and review without a form are what there is."""
     mode: Literal["enforce", "observe"] = "enforce"
     """`enforce`: guards and checks act. `observe`: they only measure and record, so every row gets the answer
     of the first rung that has one, and the promises of the certificate do not hold."""
@@ -361,11 +369,20 @@ def contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
                 UpstreamAddress.parse(rung.model.url)
             except ValueError as error:
                 yield ("rungs", i, "model", "url"), str(error)
+    yield from _review_contradictions(policy)
     yield from _task_contradictions(policy)
     spent_s = math.fsum(_budgets_s(policy))
     if spent_s > policy.deadline_s + 1e-9:
         what = f"{policy.deadline_s} s is less than the {spent_s:.3f} s that all budgets can take together"
         yield ("deadline_s",), what + "; a part that hangs would cost the answer"
+
+
+def _review_contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
+    """An end for a row of no class that is no label."""
+    review = policy.review
+    if review is not None and review.none_of_these not in (REFUSE, *policy.labels):
+        what = f"{review.none_of_these!r} is not among `labels`: name one of them, or say {REFUSE}"
+        yield ("review", "none_of_these"), what
 
 
 def _task_contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:

@@ -5,6 +5,7 @@ All functions return plain data: the JSON of an HTTP reply and, member by member
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -65,14 +66,20 @@ def config(contract: Contract) -> dict[str, Any]:
     }
 
 
-def model_statistics(contract: Contract, statistics: Statistics) -> dict[str, Any]:
+def model_statistics(models: Sequence[tuple[Contract, Statistics]]) -> dict[str, Any]:
     """Of GET v2/models/{m}/stats, for this replica: counts of requests, and nanoseconds in all."""
-    return {"model_stats": [{"name": contract.model, "version": contract.version, **statistics.as_dict()}]}
+    return {
+        "model_stats": [
+            {"name": contract.model, "version": contract.version, **statistics.as_dict()}
+            for contract, statistics in models
+        ]
+    }
 
 
-def index(contract: Contract) -> list[dict[str, Any]]:
-    """Of POST v2/repository/index: the one model that a deployment has."""
-    return [{"name": contract.model, "version": contract.version, "state": "READY", "reason": ""}]
+def index_entry(name: str, version: str, reason: str = "") -> dict[str, str]:
+    """One model of POST v2/repository/index. reason: why it is not ready; without one it is."""
+    state = "UNAVAILABLE" if reason else "READY"
+    return {"name": name, "version": version, "state": state, "reason": reason}
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:

@@ -15,17 +15,19 @@ from types import TracebackType
 from typing import Final, NamedTuple
 
 from gateway.access.callers import Caller
-from gateway.access.in_flight import InFlight
+from gateway.access.in_flight import RETRY_S, InFlight
 from gateway.core.batch import Batch
 from gateway.core.deadline import now_s
-from gateway.core.decision import Decision, Refused
+from gateway.core.decision import Decision, Reason, Refused
 from gateway.core.errors import InvalidRequest, Problem
 from gateway.core.record import RequestRecord
+from gateway.protocol import metadata
 from gateway.protocol.endings import Rejection, Stamp
 from gateway.protocol.infer_request import InferRequest
 from gateway.serving.gateway import Gateway, LoadedDeployment
 from gateway.serving.ids import Ids
 from gateway.serving.replicas import PeerReplicas
+from gateway.serving.repository import NotReady, Repository
 
 LONGEST_WAIT_S = 30
 TIMEOUT_HEADER = "x-request-timeout-seconds"
@@ -37,6 +39,10 @@ ALWAYS_FORBIDDEN: frozenset[str] = frozenset()
 INFERENCE_SCOPES = frozenset({"infer"})
 METADATA_SCOPES = frozenset({"infer", "metadata"})
 OWN_RESULT_SCOPES = frozenset({"infer", "explain"})
+LOADING = (
+    "models are loaded and unloaded on the administration plane: POST /models/NAME/load or /unload there"
+)
+"""Why a request with any key is forbidden where no scope allows it."""
 
 
 class RequestRejected(Exception):
@@ -54,6 +60,7 @@ class Call(NamedTuple):
     """
 
     caller: Caller
+    gateway: Gateway
     loaded: LoadedDeployment
     decision_id: str
     received_s: float
@@ -61,66 +68,113 @@ class Call(NamedTuple):
 
 
 class DataPlane:
-    """One gateway as callers see it. `ids` gives decision ids."""
+    """The gateways of a process as callers see them. `ids` gives decision ids."""
 
-    def __init__(self, gateway: Gateway, peers: PeerReplicas) -> None:
-        self.gateway = gateway
+    def __init__(self, repository: Repository, peers: PeerReplicas) -> None:
+        self.repository = repository
         self.peers = peers
         self.ids = Ids()
 
-    def stamp(self, decision_id: str) -> Stamp:
-        """The stamp of a reply to a request that was not judged."""
-        loaded = self.gateway.loaded
+    def stamp(self, decision_id: str, gateway: Gateway | None = None) -> Stamp:
+        """The stamp of a reply to a request that was not judged.
+
+        gateway: of the model that was called; without it, that of the only deployment, if there is one.
+        """
+        gateway = gateway or self.repository.only
+        if gateway is None:
+            return Stamp("", "", decision_id)
+        loaded = gateway.loaded
         return Stamp(loaded.tag, loaded.policy.mode, decision_id)
 
     def identify(self, key: str | None, address: str, scopes: frozenset[str]) -> Caller:
         """The caller, if its key has one of the scopes. Raises RequestRejected."""
-        caller = self.gateway.callers.identify(key, address)
-        if caller is None:
+        for callers in self.repository.callers:
+            caller = callers.identify(key, address)
+            if caller is not None:
+                break
+        else:
             raise RequestRejected(Rejection.UNAUTHENTICATED)
         if not caller.has_any(scopes):
-            raise RequestRejected(Rejection.FORBIDDEN)
+            raise RequestRejected(Rejection.FORBIDDEN, "" if scopes else LOADING)
         return caller
 
-    def model(self, caller: Caller, name: str, version: str | None) -> LoadedDeployment:
-        """The loaded deployment, if it has this model and the caller may use it. Raises RequestRejected."""
-        loaded = self.gateway.loaded
-        contract = loaded.contract
-        if name != contract.model or (version and version != contract.version):
-            asked_for = f"{name}/{version}" if version else name
-            what = f"Request for unknown model: {asked_for[:256]!r} is not found"
-            raise RequestRejected(Rejection.NOT_FOUND, what)
+    def model(self, caller: Caller, name: str, version: str | None) -> Gateway:
+        """The gateway of this model, if it is ready and the caller may use it. Raises RequestRejected."""
+        gateway = self.repository.gateways.get(name)
+        if gateway is None:
+            raise self._not_ready(caller, name, version)
+        if version and version != gateway.loaded.contract.version:
+            raise _unknown_model(name, version)
         if not caller.may_use(name):
             raise RequestRejected(Rejection.FORBIDDEN)
-        return loaded
+        return gateway
+
+    def _not_ready(self, caller: Caller, name: str, version: str | None) -> RequestRejected:
+        """Why no gateway has this name."""
+        entry = self.repository.entries.get(name)
+        if entry is None:
+            return _unknown_model(name, version)
+        if not caller.may_use(name):
+            return RequestRejected(Rejection.FORBIDDEN)
+        assert isinstance(entry, NotReady)
+        return RequestRejected(
+            Refused(Reason.UNAVAILABLE, RETRY_S), f"model {name!r} is not ready: {entry.reason}"
+        )
+
+    def is_ready(self, caller: Caller, name: str, version: str | None) -> bool:
+        """Whether this model is ready. Raises RequestRejected for one that the caller may not use."""
+        if isinstance(self.repository.entries.get(name), NotReady) and caller.may_use(name):
+            return False
+        return bool(self.model(caller, name, version))
+
+    def usable(self, caller: Caller) -> list[Gateway]:
+        """The gateways that are ready and that the caller may use."""
+        return [one for name, one in self.repository.gateways.items() if caller.may_use(name)]
+
+    def index(self, caller: Caller, ready_only: bool) -> list[dict[str, str]]:
+        """The models that the caller may use, as the repository's index lists them."""
+        entries = [one for name, one in self.repository.entries.items() if caller.may_use(name)]
+        return [
+            metadata.index_entry(one.name, one.loaded.contract.version)
+            if isinstance(one, Gateway)
+            else metadata.index_entry(one.name, one.version, one.reason)
+            for one in entries
+            if isinstance(one, Gateway) or not ready_only
+        ]
 
     def begin(self, caller: Caller, name: str, version: str | None, decision_id: str) -> Call:
         """A request for inference, timed from now. Raises RequestRejected."""
         received_s, start_s = time.time(), time.perf_counter()
-        return Call(caller, self.model(caller, name, version), decision_id, received_s, start_s)
+        gateway = self.model(caller, name, version)
+        return Call(caller, gateway, gateway.loaded, decision_id, received_s, start_s)
 
     def acquire_slot(self, caller: Caller) -> InFlightSlot:
         """A slot among the requests in flight, for a `with` block. Raises RequestRejected if none is free."""
-        refused = self.gateway.in_flight.acquire(caller.principal)
+        in_flight = self.repository.in_flight
+        refused = in_flight.acquire(caller.principal)
         if refused is not None:
             raise RequestRejected(refused)
-        return InFlightSlot(self.gateway.in_flight, caller.principal)
+        return InFlightSlot(in_flight, caller.principal)
 
     async def judge(
         self, call: Call, asked: InferRequest, time_limit_s: float
     ) -> tuple[list[Decision], Stamp]:
         """One decision a row, recorded, and the reply's stamp. time_limit_s: seconds until the deadline."""
-        id_, loaded = call.decision_id, call.loaded
+        id_, gateway, loaded = call.decision_id, call.gateway, call.loaded
+        if gateway.retired:  # unloaded while the body arrived
+            raise RequestRejected(
+                Refused(Reason.UNAVAILABLE, RETRY_S), f"model {gateway.name!r} was unloaded"
+            )
         deadline_s = now_s() + time_limit_s
         ids = (id_,) if asked.rows == 1 else tuple(f"{id_}.{i}" for i in range(asked.rows))
         principals = (call.caller.principal,) * asked.rows
         batch = Batch(ids, principals, asked.inputs, (deadline_s,) * asked.rows)
-        decisions = await self.gateway.decide(batch, asked.priority or 1)
+        decisions = await gateway.decide(batch, asked.priority or 1)
         elapsed_s = time.perf_counter() - call.start_s
         policy = decisions[0].policy or loaded.tag
-        judged = loaded if policy == loaded.tag else self.gateway.loaded  # a reload may have come between
+        judged = loaded if policy == loaded.tag else gateway.loaded  # a reload may have come between
         stamp = Stamp(policy, judged.policy.mode, id_)
-        self.gateway.record(
+        gateway.record(
             RequestRecord(
                 id_,
                 call.caller.principal,
@@ -132,6 +186,12 @@ class DataPlane:
             )
         )
         return decisions, stamp
+
+
+def _unknown_model(name: str, version: str | None) -> RequestRejected:
+    asked_for = f"{name}/{version}" if version else name
+    what = f"Request for unknown model: {asked_for[:256]!r} is not found"
+    return RequestRejected(Rejection.NOT_FOUND, what)
 
 
 class InFlightSlot:

@@ -8,7 +8,8 @@ import logging
 from gateway.core.deadline import now_s
 from gateway.core.decision import Decision, Deferred
 from gateway.serving.gateway import Gateway
-from gateway.serving.review import QueuedReview, outcome_of
+from gateway.serving.review import QueuedReview
+from gateway.serving.review_answers import outcome_of
 
 POLL_EVERY_S = 0.1
 log = logging.getLogger(__name__)
@@ -16,7 +17,7 @@ log = logging.getLogger(__name__)
 
 async def wait_for_reviews(gateway: Gateway, decisions: list[Decision], wait_s: float) -> list[Decision]:
     """The decisions with reviewers' answers in place of deferrals, as far as they come within `wait_s`."""
-    review, contract = gateway.review, gateway.loaded.contract
+    review, loaded = gateway.review, gateway.loaded
     until_s = now_s() + wait_s
     settled = list(decisions)
     while isinstance(review, QueuedReview) and now_s() < until_s:
@@ -30,7 +31,7 @@ async def wait_for_reviews(gateway: Gateway, decisions: list[Decision], wait_s: 
             except Exception:
                 log.exception("the review queue cannot be read; the deferral stands")
                 return settled
-            outcome = outcome_of(record, contract) if record else None
+            outcome = outcome_of(record, loaded.contract, loaded.policy.review) if record else None
             if outcome is not None:
                 settled[i] = Decision(settled[i].id, outcome, settled[i].findings, settled[i].policy)
     return settled

@@ -11,9 +11,11 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from fallbacks.breaker import Breaker, BreakerState
 from fallbacks.review.open_store import open_store
@@ -28,17 +30,19 @@ from gateway.core.pipeline import BatchResult, Pipeline, Review
 from gateway.core.record import RequestRecord
 from gateway.deployment.artifacts import Artifacts, load_artifacts
 from gateway.deployment.compile import Stores, compile_policy
-from gateway.deployment.deployment import Deployment
+from gateway.deployment.deployment import VAR, Deployment
 from gateway.policy.schema import Policy, RoundedTier, TopTier
 from gateway.protocol import disclosure
 from gateway.protocol.contract import Contract
 from gateway.protocol.disclosure import Tier
 from gateway.protocol.statistics import Statistics
+from gateway.serving.agreement import SHARED_FIELDS
 from gateway.serving.review import NoReview, QueuedReview
 from gateway.telemetry.audit import Audit
 from gateway.telemetry.json_lines import JsonLinesSink
 from gateway.telemetry.metrics import Telemetry
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -82,23 +86,67 @@ class LoadedDeployment:
                 return disclosure.Rounded(2)
 
 
-class Gateway:
-    """Open one with `Gateway.open`; `start` it on the event loop that will serve; `close` it at the end."""
+async def in_own_thread(work: Callable[[], T]) -> T:
+    """What blocking work returns, done in a thread that ends with it."""
+    thread = ThreadPoolExecutor(1, "loading")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
+    finally:
+        thread.shutdown(wait=False)
 
-    def __init__(self, deployment: Deployment, review: Review, callers: Callers) -> None:
+
+def new_replica_name() -> str:
+    """A name for this process among the replicas: its process id and random digits."""
+    return f"{os.getpid()}-{secrets.token_hex(2)}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Host:
+    """What a gateway gets from its process.
+
+    state: the folder for what the gateway writes; None: `var` of the deployment. callers: those who may call
+    it; in_flight: over all deployments of the process. alone: whether the process has no other deployment;
+    only then a reload may change what belongs to the process.
+    """
+
+    replica: str
+    state: Path | None
+    callers: Callers
+    in_flight: InFlight
+    alone: bool
+
+    @classmethod
+    def of(cls, deployment: Deployment) -> Host:
+        """The host of a deployment that is alone in its process."""
+        serving = deployment.policy.serving
+        callers = Callers(deployment.var, anonymous_loopback=serving.anonymous == "loopback")
+        in_flight = InFlight(serving.max_in_flight, serving.max_in_flight_per_caller)
+        return cls(new_replica_name(), None, callers, in_flight, alone=True)
+
+
+class Gateway:
+    """Open one with `Gateway.open`; `start` it on the event loop that will serve; `close` it at the end.
+
+    retired: whether it has been unloaded; it then judges no further request.
+    """
+
+    def __init__(self, deployment: Deployment, review: Review, host: Host) -> None:
         policy = deployment.policy
         self.folder = deployment.folder
-        self.replica = f"{os.getpid()}-{secrets.token_hex(2)}"
+        self.state = host.state or deployment.var
+        self.replica = host.replica
         self.started_s = time.time()
-        self.callers = callers
+        self.retired = False
+        self.callers = host.callers
+        self.in_flight = host.in_flight
         self.review = review
+        self._alone = host.alone
         self.loaded = self._load(deployment)
         self.telemetry = Telemetry(policy.name, self.replica)
-        path = deployment.var / f"decisions-{self.replica}.jsonl"
+        path = self.state / f"decisions-{self.replica}.jsonl"
         self.statistics = Statistics(lambda: self.loaded.pipeline.models)
         self.audit = Audit([JsonLinesSink(path), self.telemetry])
         serving = policy.serving
-        self.in_flight = InFlight(serving.max_in_flight, serving.max_in_flight_per_caller)
         self.batcher = Batcher(
             self._answer,
             max_batch_rows=serving.max_batch_rows,
@@ -109,11 +157,25 @@ class Gateway:
 
     @classmethod
     def open(cls, folder: Path) -> Gateway:
-        """Loads, verifies and compiles a deployment. Raises PolicyError or ArtifactError; blocks."""
+        """Opens a deployment that is alone in its process. Raises PolicyError or ArtifactError; blocks."""
         deployment = Deployment.read(folder)
-        anonymous_loopback = deployment.policy.serving.anonymous == "loopback"
-        callers = Callers(deployment.var, anonymous_loopback=anonymous_loopback)
-        return cls(deployment, _open_review(deployment), callers)
+        return cls.of(deployment, Host.of(deployment))
+
+    @classmethod
+    def of(cls, deployment: Deployment, host: Host) -> Gateway:
+        """Loads, verifies and compiles a deployment. Raises PolicyError or ArtifactError; blocks."""
+        review = _open_review(deployment, host.state)
+        try:
+            return cls(deployment, review, host)
+        except BaseException:
+            if isinstance(review, QueuedReview):
+                review.store.close()
+            raise
+
+    @property
+    def name(self) -> str:
+        """The name of the deployment, and of its model on the wire."""
+        return self.loaded.policy.name
 
     def _load(self, deployment: Deployment) -> LoadedDeployment:
         policy, artifacts = deployment.policy, load_artifacts(deployment)
@@ -150,16 +212,22 @@ class Gateway:
         self.audit.take(record)
         self.statistics.add(record)
 
-    def reload(self) -> bool:
-        """Reads the folder again; whether anything changed.
+    async def reload(self) -> bool:
+        """Reads the folder again; whether anything changed. Loads in a thread, and serves meanwhile.
 
-        Raises PolicyError or ArtifactError, with the old pipeline still in place. Blocks while it loads.
+        One at a time. Raises PolicyError or ArtifactError, with the old pipeline still in place.
         """
+        return self._swap(await in_own_thread(self._load_again))
+
+    def _load_again(self) -> LoadedDeployment:
+        """What is to be put in force. Blocks."""
         deployment = Deployment.read(self.folder)
-        old = self.loaded
-        if problems := list(_needs_restart(old.policy, deployment)):
+        if problems := list(_needs_restart(self.loaded.policy, deployment, self._alone)):
             raise PolicyError(problems)
-        loaded = self._load(deployment)
+        return self._load(deployment)
+
+    def _swap(self, loaded: LoadedDeployment) -> bool:
+        old = self.loaded
         if loaded.tag == old.tag:
             loaded.artifacts.close()
             return False
@@ -168,7 +236,7 @@ class Gateway:
                 loaded.breakers[name].isolate()  # what an operator isolated stays isolated
         self.loaded = loaded
         self._retired.append(old.artifacts)
-        self._apply_limits(deployment.policy)
+        self._apply_limits(loaded.policy)
         log.info("policy %s replaced by %s", old.tag, loaded.tag)
         asyncio.get_running_loop().call_later(2 * old.policy.deadline_s, self._retire, old.artifacts)
         return True
@@ -180,11 +248,12 @@ class Gateway:
 
     def _apply_limits(self, policy: Policy) -> None:
         """Applies the limits of the policy in force to the state that outlives a pipeline."""
-        self.callers.anonymous_loopback = policy.serving.anonymous == "loopback"
         self.batcher.max_batch_rows = policy.serving.max_batch_rows
         self.batcher.max_queued_rows = policy.serving.max_queued_rows
-        self.in_flight.limit = policy.serving.max_in_flight
-        self.in_flight.limit_per_caller = policy.serving.max_in_flight_per_caller
+        if self._alone:
+            self.callers.anonymous_loopback = policy.serving.anonymous == "loopback"
+            self.in_flight.limit = policy.serving.max_in_flight
+            self.in_flight.limit_per_caller = policy.serving.max_in_flight_per_caller
         if isinstance(self.review, QueuedReview) and policy.review is not None:
             self.review.store.capacity = policy.review.capacity
             self.review.expire_after_s = policy.review.expire_after_s
@@ -216,25 +285,39 @@ class Gateway:
             self.review.store.close()
 
 
-def _needs_restart(old: Policy, deployment: Deployment) -> Iterator[Problem]:
-    """The changed fields that are read only when a replica starts."""
+def _needs_restart(old: Policy, deployment: Deployment, alone: bool) -> Iterator[Problem]:
+    """The changed fields that are read only when a replica starts, or that other deployments share."""
     new = deployment.policy
     stores = [policy.review and policy.review.store for policy in (old, new)]
     if stores[0] != stores[1]:
         yield deployment.problem(("review", "store"), "a change of the review store needs a restart")
-    for field in ("replicas", "trusted_proxies", "base_path"):
+    for field in ("replicas", "trusted_proxies", "base_path") if alone else SHARED_FIELDS:
         if getattr(old.serving, field) != getattr(new.serving, field):
-            yield deployment.problem(("serving", field), f"a change of {field} needs a restart")
+            what = f"a change of {field} needs a restart"
+            if not alone:
+                what += ": the deployments that are served together share it"
+            yield deployment.problem(("serving", field), what)
     if old.name != new.name:
         yield deployment.problem(("name",), "a change of the name needs a restart")
 
 
-def _open_review(deployment: Deployment) -> Review:
+def review_store_url(deployment: Deployment, state: Path | None) -> str:
+    """Where the review queue is: `var/...` of the policy lies in the folder for state, if there is one."""
+    assert deployment.policy.review is not None
+    url = deployment.policy.review.store
+    prefix = f"sqlite:///{VAR}/"
+    if state is None or not url.startswith(prefix):
+        return url
+    return f"sqlite:///{state.resolve() / url.removeprefix(prefix)}"
+
+
+def _open_review(deployment: Deployment, state: Path | None) -> Review:
     policy = deployment.policy.review
     if policy is None:
         return NoReview()
     try:
-        store = open_store(policy.store, deployment.folder, capacity=policy.capacity)
+        url = review_store_url(deployment, state)
+        store = open_store(url, deployment.folder, capacity=policy.capacity)
     except StoreError as error:
         raise PolicyError([deployment.problem(("review", "store"), str(error))]) from error
     return QueuedReview(store, policy.expire_after_s)

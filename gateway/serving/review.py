@@ -1,7 +1,7 @@
-"""Converts rows to cases of the review store, and decided cases to outcomes.
+"""Converts rows to cases of the review store; `review_answers.py` converts decided cases to outcomes.
 
 The id of a case is the row's decision id, so a caller needs one id for both. A case has what a reviewer sees:
-the row itself, the reasons for deferral, and the likeliest classes of a model. Callers never see these.
+the row itself, the reasons for deferral, and a model's view of it. Callers never see these.
 """
 
 from __future__ import annotations
@@ -12,22 +12,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from fallbacks.oip.payload import encode
-from fallbacks.review.cases import Case, CaseRecord, CaseState
+from fallbacks.review.cases import Case
 from fallbacks.review.store import ReviewStore
-from gateway.core.decision import Degraded, Outcome, Reason, Refused, Tensors, Verdict
+from gateway.core.decision import Verdict
 from gateway.core.pipeline import ReviewRequest
-from gateway.protocol.contract import Contract
-from gateway.protocol.endings import BY_REVIEW
-from gateway.protocol.tensors import blank
+from gateway.serving.review_summary import brief, model_view
 
-SUGGESTION_OUTPUT = "probabilities"
-"""The model output that is shown to a reviewer."""
-MAX_SUGGESTIONS = 3
 SWEEP_EVERY_S = 60.0
 RETENTION_S = 30 * 86_400.0
 """How long decided and expired cases are kept."""
@@ -67,7 +60,7 @@ class QueuedReview:
             expires_s=now_s + self.expire_after_s,
             payload=encode(request.inputs),
             why=orjson.dumps(_reason_and_findings(request)).decode(),
-            model_view=orjson.dumps(_likeliest_classes(request.suggestion)).decode(),
+            model_view=orjson.dumps(model_view(request.suggestion)).decode(),
         )
 
 
@@ -79,56 +72,10 @@ class NoReview:
 
 
 def _reason_and_findings(request: ReviewRequest) -> dict[str, Any]:
-    """The row's reason, and the enforced findings that raised its verdict."""
+    """The row's reason, its beginning, and the enforced findings that raised its verdict."""
     raised = [f for f in request.findings if f.verdict > Verdict.ALLOW and f.enforced]
     return {
         "reason": request.reason,
+        "brief": brief(request.inputs),
         "raised": [{"stage": f.stage, "score": f.score, "error": f.error, "form": f.form} for f in raised],
     }
-
-
-def _likeliest_classes(suggestion: Tensors | None) -> list[list[float]]:
-    """[[class, probability], ...] of the likeliest classes; empty without a suggestion of probabilities."""
-    if (
-        suggestion is None
-        or SUGGESTION_OUTPUT not in suggestion
-        or suggestion[SUGGESTION_OUTPUT].dtype.kind != "f"
-    ):
-        return []
-    p: NDArray[Any] = suggestion[SUGGESTION_OUTPUT].reshape(-1)
-    best = np.argsort(-p, kind="stable")[:MAX_SUGGESTIONS]
-    return [[int(i), round(float(p[i]), 4)] for i in best]
-
-
-def answer_with_label(label: int) -> str:
-    """The stored answer of a reviewer who names a class."""
-    return orjson.dumps({"label": label}).decode()
-
-
-def answer_unsure() -> str:
-    """The stored answer of a reviewer who cannot tell: the row is refused."""
-    return orjson.dumps({"unsure": True}).decode()
-
-
-def outcome_of(record: CaseRecord, contract: Contract) -> Outcome | None:
-    """How a case ended for its caller, in the form of the model's own outputs; None while it waits.
-
-    Every output that scores classes is one-hot at the class that the reviewer named; others are blank.
-    """
-    if record.state is CaseState.EXPIRED:
-        return Refused(Reason.UNAVAILABLE)
-    if record.state is not CaseState.DECIDED or record.answer is None:
-        return None
-    label = orjson.loads(record.answer).get("label")
-    scored = [s for s in contract.outputs if s.dtype.kind == "f" and isinstance(s.shape[-1], int)]
-    if not isinstance(label, int) or not all(0 <= label < (spec.shape[-1] or 0) for spec in scored):
-        return Refused(Reason.ABSTAINED)
-    outputs = {spec.name: blank(spec, (1, *(d or 1 for d in spec.shape[1:]))) for spec in contract.outputs}
-    outputs |= {spec.name: _one_hot(label, spec.shape, spec.dtype) for spec in scored}
-    return Degraded(outputs, BY_REVIEW, Reason(orjson.loads(record.why)["reason"]))
-
-
-def _one_hot(label: int, shape: tuple[int | None, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    row = np.zeros((1, *(d or 1 for d in shape[1:])), dtype)
-    row[..., label] = 1
-    return row

@@ -35,11 +35,11 @@ MAX_PASSES = 20_000
 
 
 class Telemetry:
-    """An audit sink that counts rows, verdicts and durations. `replica` is a label of every series."""
+    """An audit sink that counts rows, verdicts and durations. `model` and `replica` label every series."""
 
     def __init__(self, deployment: str, replica: str, exporter: SpanExporter | None = None) -> None:
         """exporter: for spans; if None, that of OTLP, if an endpoint is set."""
-        self._replica = replica
+        self._labels = {"model": deployment, "replica": replica}
         self._passes: deque[Trail] = deque(maxlen=MAX_PASSES)
         self._lock = threading.Lock()  # an exporter collects in a thread of its own
         self._rows, self._stage_rows = Counter[LabelValues](), Counter[LabelValues]()
@@ -52,13 +52,13 @@ class Telemetry:
         if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
             from gateway.telemetry import otlp
 
-            readers.append(otlp.metric_reader(self._take_exported, replica))
+            readers.append(otlp.metric_reader(self._take_exported, self._labels))
             exporter = exporter or otlp.span_exporter()
         self._meters = MeterProvider(
             metric_readers=readers, resource=resource, exemplar_filter=AlwaysOffExemplarFilter()
         )
         self._register_counters(self._meters.get_meter(SCOPE))
-        self._text = PrometheusText(counters, self._copy_scraped, replica)
+        self._text = PrometheusText(counters, self._copy_scraped, self._labels)
         self._tracers: TracerProvider | None = None
         if exporter is not None:
             self._tracers = TracerProvider(resource=resource)
@@ -72,7 +72,7 @@ class Telemetry:
             def observations(_: CallbackOptions) -> list[Observation]:
                 with self._lock:
                     found = list(counts.items())
-                labels = {"replica": self._replica}
+                labels = self._labels
                 return [Observation(n, labels | dict(zip(names, values, strict=True))) for values, n in found]
 
             return [observations]

@@ -32,21 +32,21 @@ def span_exporter() -> SpanExporter:
     return OTLPSpanExporter()
 
 
-def metric_reader(take_durations: Callable[[], Durations], replica: str) -> MetricReader:
+def metric_reader(take_durations: Callable[[], Durations], labels: dict[str, str]) -> MetricReader:
     """Sends metrics to the endpoint of the environment, once a minute and at shutdown.
 
     Args:    take_durations: those since its last call.
     """
-    return PeriodicExportingMetricReader(OtlpMetricExporter(take_durations, replica))
+    return PeriodicExportingMetricReader(OtlpMetricExporter(take_durations, labels))
 
 
 class OtlpMetricExporter(OTLPMetricExporter):
     """Exports what the SDK has collected, with the durations, which the SDK does not know, added."""
 
-    def __init__(self, take_durations: Callable[[], Durations], replica: str) -> None:
+    def __init__(self, take_durations: Callable[[], Durations], labels: dict[str, str]) -> None:
         super().__init__()
         self._take_durations = take_durations
-        self._replica = replica
+        self._labels = labels
         self._unsent = Durations()
         self._start_ns = time.time_ns()
         wanted = os.environ.get(OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE, "").strip().upper()
@@ -78,8 +78,7 @@ class OtlpMetricExporter(OTLPMetricExporter):
         metrics = []
         for name, description, series in durations.metrics():
             points = [
-                _point(histogram, {"replica": self._replica, **labels}, start_ns, now_ns)
-                for labels, histogram in series
+                _point(histogram, self._labels | labels, start_ns, now_ns) for labels, histogram in series
             ]
             metrics.append(Metric(name, description, "", Histogram(points, self._temporality)))
         return metrics

@@ -20,12 +20,17 @@ FIRST_COUNTER = "gateway_rows"
 
 
 class PrometheusText(Collector):
-    """counters: where the SDK's reader is registered; durations: all since the start, as of now."""
+    """counters: where the SDK's reader is registered; durations: all since the start, as of now.
 
-    def __init__(self, counters: CollectorRegistry, durations: Callable[[], Durations], replica: str) -> None:
+    labels: of every series of durations.
+    """
+
+    def __init__(
+        self, counters: CollectorRegistry, durations: Callable[[], Durations], labels: dict[str, str]
+    ) -> None:
         self._counters = counters
         self._durations = durations
-        self._labels = {**SCOPE_LABELS, "replica": replica}
+        self._labels = {**SCOPE_LABELS, **labels}
         self._registry = CollectorRegistry()
         self._registry.register(self)
 

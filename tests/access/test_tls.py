@@ -11,7 +11,7 @@ from gateway.access.tls import Tls, load_tls
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
 from gateway.replica import ListenAddress, Replica, refuse_public_bind
-from gateway.serving.gateway import Gateway
+from gateway.serving.repository import Repository
 from tests.support.certificates import RSA, certificate, openssl
 from tests.support.deployments import letters
 
@@ -161,7 +161,7 @@ def test_a_public_address_is_refused_without_either(folder: Path, host: str, mor
 def test_a_replica_refuses_by_itself_however_it_is_started(folder: Path) -> None:
     """Ray starts replicas without `gateway serve`."""
     with pytest.raises(PolicyError, match="loopback"):
-        Replica(Gateway.open(folder), ListenAddress("0.0.0.0", 0, 0), "token")
+        Replica(Repository.open([folder]), ListenAddress("0.0.0.0", 0, 0), "token")
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import html.parser
 import time
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import orjson
 import pytest
@@ -18,7 +16,8 @@ from gateway.admin.pages.cases import labels_of
 from gateway.core.decision import Degraded, Refused
 from gateway.core.errors import PolicyError
 from gateway.serving.gateway import Gateway
-from gateway.serving.review import outcome_of
+from gateway.serving.review_answers import outcome_of
+from tests.support.admin_pages import Page
 from tests.support.admin_world import (
     CREDENTIALS,
     HTML,
@@ -45,44 +44,6 @@ async def state_of(one: AdminWorld, id_: str) -> CaseState:
     return record.state
 
 
-class _Page(html.parser.HTMLParser):
-    """What a browser would make of a page, with whatever could run or leak in it."""
-
-    def __init__(self, reply: httpx.Response) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(reply.text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attrs for name, attrs in self.tags if name == tag]
-
-    def fields(self, action: str) -> dict[str, str]:
-        """The hidden fields of the form that posts to `action`."""
-        inside, found = False, {}
-        for tag, attrs in self.tags:
-            inside = attrs.get("action") == action if tag == "form" else inside
-            if inside and tag == "input" and attrs.get("type") == "hidden":
-                found[attrs["name"] or ""] = attrs["value"] or ""
-        return found
-
-    def assert_harmless(self) -> None:
-        """No script but the static one, no inline style or handler, nothing from another host."""
-        assert self.all("script") == [{"src": "/pages/keys.js", "defer": None}]
-        assert not self.all("style") and not self.all("iframe")
-        for tag, attrs in self.tags:
-            for name, value in attrs.items():
-                assert not name.startswith("on") and name != "style", (tag, name)
-                if name in ("src", "href", "action", "formaction"):
-                    assert value and value.startswith("/") and not value.startswith("//"), (tag, value)
-
-
 @on_loop
 async def test_an_api_client_claims_and_answers(tmp_path: Path) -> None:
     async with admin_world(deployment(tmp_path)) as one:
@@ -101,7 +62,7 @@ async def test_an_api_client_claims_and_answers(tmp_path: Path) -> None:
         assert (reply.status_code, reply.json()) == (200, {"id": "x", "answer": {"label": 2}})
         record = await one.review.store.find("x")
         assert record is not None and record.state is CaseState.DECIDED and record.reviewer == "grace"
-        outcome = outcome_of(record, one.gateway.loaded.contract)
+        outcome = outcome_of(record, one.gateway.loaded.contract, one.gateway.loaded.policy.review)
         assert isinstance(outcome, Degraded) and outcome.output["probabilities"].argmax() == 2
         assert (await one.script.post("/review/claim", json={"reviewer": "grace"})).status_code == 204
         rewritten = (await one.script.get("/review/x")).json()
@@ -152,7 +113,9 @@ async def test_unsure_refuses_the_caller(tmp_path: Path) -> None:
         answer = {"fence": case["fence"], "reviewer": "grace", "unsure": True}
         await one.script.post("/review/x/answer", json=answer)
         record = await one.review.store.find("x")
-        assert record is not None and isinstance(outcome_of(record, one.gateway.loaded.contract), Refused)
+        assert record is not None and isinstance(
+            outcome_of(record, one.gateway.loaded.contract, one.gateway.loaded.policy.review), Refused
+        )
 
 
 @pytest.mark.parametrize("change", [{"fence": 2}, {"fence": 0}, {"reviewer": "mallory"}])
@@ -168,7 +131,7 @@ async def test_a_reviewer_who_does_not_hold_the_case_gets_409(
         if html:
             reply = await one.post("/review/x/answer", **{name: str(value) for name, value in answer.items()})
             assert "Too late for this case" in reply.text and "Back to the cases" in reply.text
-            _Page(reply).assert_harmless()
+            Page(reply).assert_harmless()
         else:
             reply = await one.script.post("/review/x/answer", json=answer)
             assert "not kept" in reply.json()["error"]
@@ -242,7 +205,7 @@ async def test_a_reviewer_answers_case_after_case(tmp_path: Path) -> None:
     async with admin_world(deployment(tmp_path)) as one:
         await one.put("first", expires_s=time.time() + 100)
         await one.put("second/2?&", expires_s=time.time() + 200)
-        listed = _Page(await one.browser.get("/review"))
+        listed = Page(await one.browser.get("/review"))
         listed.assert_harmless()
         assert "calibrated on" in listed.text and "reviewer" in {a.get("name") for a in listed.all("input")}
         started = await one.post("/review/claim", reviewer="Grace Ö.")
@@ -251,7 +214,7 @@ async def test_a_reviewer_answers_case_after_case(tmp_path: Path) -> None:
         one.browser.cookies.update(started.cookies)
         again = await one.post("/review/claim", reviewer="Grace Ö.")
         assert again.headers["location"] == "/review/first", "one's own case comes before a new one"
-        shown = _Page(await one.browser.get("/review/first"))
+        shown = Page(await one.browser.get("/review/first"))
         shown.assert_harmless()
         assert "What is this?" in shown.text and "attributes" in shown.text
         fields = shown.fields("/review/first/answer")
@@ -263,7 +226,7 @@ async def test_a_reviewer_answers_case_after_case(tmp_path: Path) -> None:
         assert reply.headers["location"] == "/review/second%2F2%3F%26?done=one"
         record = await one.review.store.find("first")
         assert record is not None and (record.answer, record.reviewer) == ('{"label":1}', "Grace Ö.")
-        decided = _Page(await one.browser.get("/review/first"))
+        decided = Page(await one.browser.get("/review/first"))
         assert "Answered" in decided.text and "by Grace Ö." in decided.text
 
 
@@ -273,10 +236,10 @@ async def test_only_the_reviewer_who_holds_a_case_gets_its_answer_form(tmp_path:
         await one.put("x")
         await claimed(one, "grace")
         one.browser.cookies.set("fs_reviewer", "ada")
-        page = _Page(await one.browser.get("/review/x"))
+        page = Page(await one.browser.get("/review/x"))
         assert "grace has this case" in page.text and not page.fields("/review/x/answer")
         one.browser.cookies.set("fs_reviewer", "grace")
-        assert _Page(await one.browser.get("/review/x")).fields("/review/x/answer")["fence"] == "1"
+        assert Page(await one.browser.get("/review/x")).fields("/review/x/answer")["fence"] == "1"
 
 
 @on_loop
@@ -334,11 +297,11 @@ async def test_hostile_content_is_only_text(tmp_path: Path) -> None:
         one.browser.cookies.update((await one.post("/review/claim", reviewer=EVIL)).cookies)
         for path in ("/review", "/review/x", "/status", f"/review/{EVIL[:8]}", f"/login?next=/{EVIL}"):
             reply = await one.browser.get(path)
-            page = _Page(reply)
+            page = Page(reply)
             page.assert_harmless()
             assert "alert(1)>{{ 7777" not in reply.text and "60481729" not in page.text, path
-        assert EVIL in _Page(await one.browser.get("/review/x")).text
-        assert EVIL in _Page(await one.browser.get("/review")).text
+        assert EVIL in Page(await one.browser.get("/review/x")).text
+        assert EVIL in Page(await one.browser.get("/review")).text
 
 
 @on_loop
@@ -355,7 +318,7 @@ async def test_pictures_are_encoded_by_the_console(tmp_path: Path) -> None:
             assert size == tuple(int.from_bytes(reply.content[at : at + 4]) for at in (16, 20))
         for path in ("x/image.png?input=row", "x/image.png?input=no", "y/image.png", "z/image.png"):
             assert (await one.script.get(f"/review/{path}")).status_code == 404, path
-        pictures = _Page(await one.browser.get("/review/x")).all("img")
+        pictures = Page(await one.browser.get("/review/x")).all("img")
         assert [one["src"] for one in pictures if "image.png" in (one["src"] or "")] == [
             "/review/x/image.png?input=grey",
             "/review/x/image.png?input=side",
@@ -388,12 +351,12 @@ async def test_an_expired_case_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "names"),
     [
-        ([], [*map(str, range(26))]),
+        ([], [chr(ord("A") + i) for i in range(26)]),
         ([f"l{i}" for i in range(26)], [f"l{i}" for i in range(26)]),
     ],
 )
 @on_loop
-async def test_there_are_as_many_labels_as_an_answer_has_room_for(
+async def test_the_labels_are_those_of_the_policy_or_else_of_the_certificate(
     tmp_path: Path, labels: list[str], names: list[str]
 ) -> None:
     folder = deployment(tmp_path)

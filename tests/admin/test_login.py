@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
 
 from gateway.admin.app import admin_app
 from gateway.admin.pages.login import COOKIE, HEADERS, PUBLIC_PATHS, AdminCredentials
@@ -26,20 +27,26 @@ from tests.support.admin_world import (
     on_loop,
 )
 
-FILLED = {"{id}": "x", "{name}": "primary"}
+FILLED = {"{id}": "x", "{name}": "primary", "{deployment}": "letters"}
 
 
 def paths(one: AdminWorld) -> list[tuple[str, str]]:
     """Every method and path of the application."""
-    found = []
-    for route in one.app.routes:
-        assert isinstance(route, Route), f"{route} is not a plain route: teach this test to walk it"
-        path = route.path
+    found = list(walked(one.app.routes))
+    assert len(found) > 30
+    return [one for one in found if one[1] not in PUBLIC_PATHS]
+
+
+def walked(routes: Sequence[BaseRoute], below: str = "") -> Iterator[tuple[str, str]]:
+    for route in routes:
+        assert isinstance(route, Route | Mount), f"{route} is of another kind: teach this test to walk it"
+        path = below + route.path
+        if isinstance(route, Mount):
+            yield from walked(route.routes, path)
+            continue
         for mark, value in FILLED.items():
             path = path.replace(mark, value)
-        found += [(method, path) for method in sorted(route.methods or ())]
-    assert len(found) > 15
-    return [one for one in found if one[1] not in PUBLIC_PATHS]
+        yield from ((method, path) for method in sorted(route.methods or ()))
 
 
 NO_CREDENTIALS: list[dict[str, str]] = [
@@ -144,7 +151,7 @@ async def test_login_sets_a_session_that_holds_at_every_replica_with_the_token(t
         cookie = {"cookie": cookie_header.split(";")[0]}
         assert TOKEN not in cookie_header
         assert (await other.anonymous.get("/status", headers=cookie)).status_code == 200
-        elsewhere = httpx.ASGITransport(admin_app(one.gateway, "another token"))
+        elsewhere = httpx.ASGITransport(admin_app(one.repository, "another token"))
         async with httpx.AsyncClient(transport=elsewhere, base_url=f"http://{HOST}") as client:
             assert (await client.get("/status", headers=cookie)).status_code == 401
 

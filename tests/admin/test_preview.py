@@ -15,17 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from gateway.admin.preview import (
-    MAX_SIDE_PIXELS,
-    NumbersPreview,
-    PicturePreview,
-    SummaryPreview,
-    TextPreview,
-    deferral_reasons,
-    is_picture,
-    pixels,
-    previews,
-)
+from gateway.admin.pictures import MAX_SIDE_PIXELS, is_picture, pixels
+from gateway.admin.preview import NumbersPreview, PicturePreview, SummaryPreview, TextPreview, previews
+from gateway.admin.reasons import deferral_reasons
+from gateway.admin.table import Column, TablePreview
 from gateway.deployment.deployment import Deployment
 from gateway.png import png
 from gateway.policy.schema import Policy
@@ -122,7 +115,7 @@ def test_each_input_is_shown_by_its_form() -> None:
     assert isinstance(shown[0], NumbersPreview) and isinstance(shown[1], PicturePreview)
     assert [(cell.index, cell.value, cell.place) for cell in shown[0].cells] == [
         (0, "1", 0.25),
-        (1, "nan", None),
+        (1, "missing", None),
         (2, "9", 1.0),
     ]
     assert (shown[0].low, shown[0].high) == ("0", "4")
@@ -216,6 +209,84 @@ def test_text_is_cut_between_two_characters_and_says_so_and_many_texts_are_count
     assert shown_text(b"x" + "ä".encode() * 4000).parts == ("x" + "ä" * 2047 + "… (8001 bytes in all)",)
     many = shown_text(*[b"x"] * 40)
     assert (len(many.parts), many.left_out) == (32, 8)
+
+
+def text(item: str | bytes) -> NDArray[Any]:
+    return np.array([[item.encode() if isinstance(item, str) else item]], object)
+
+
+MIXED = contract(
+    TensorSpec("age", np.dtype(np.int64), (None, 1), 0, 120),
+    TensorSpec("income", F4, (None, 1), high=1e9),
+    TensorSpec("plan", np.dtype(object), (None, 1)),
+    TensorSpec("clicks", F4, (None, 2)),
+    TensorSpec("photo", F4, (None, 1, 2, 2)),
+)
+
+
+def test_several_inputs_are_one_table_with_names_values_and_what_stood_out() -> None:
+    row = {
+        "age": np.array([[30]]),
+        "photo": np.zeros((1, 1, 2, 2), np.float32),
+        "income": np.array([[1234567.0]], np.float32),
+        "plan": text("gold"),
+        "clicks": np.array([[0.5, np.nan]], np.float32),
+    }
+    table, photo = previews(row, MIXED, {"plan: length": 9.0, "clicks[1]": 2.0, "ag": 2.0, "income:": 1.0})
+    assert isinstance(table, TablePreview) and isinstance(photo, PicturePreview)
+    assert table.columns == (
+        Column("age", "30", False, "0 to 120", 0.25),
+        Column("income", "1234567", False, "to 1000000000"),
+        Column("plan", "gold", True, stood_out=True),
+        Column("clicks[0]", "0.5", False),
+        Column("clicks[1]", "missing", False, stood_out=True),
+    )
+
+
+def test_the_numbers_of_one_input_that_stood_out_are_marked() -> None:
+    row = {"a": np.array([[1.0, 2.0, 3.0]], np.float32)}
+    (shown,) = previews(row, contract(TensorSpec("a", F4, (None, 3))), {"a[2]": 3.0, "a": 1.0, "a[7]": 1.0})
+    assert isinstance(shown, NumbersPreview)
+    assert [cell.stood_out for cell in shown.cells] == [False, False, True]
+
+
+def test_text_in_a_table_is_escaped_and_bounded_like_text_alone() -> None:
+    row = {
+        "city": text("caf\xe9".encode("latin-1")),
+        "\u202eeman": text("\u202eabc"),
+        "long": text(b"x" * 9000),
+        "count": np.array([[3]]),
+    }
+    (table,) = previews(row, MIXED)
+    assert isinstance(table, TablePreview)
+    city, name, long, count = table.columns
+    assert (city.value, name.name, name.value, count.value) == (r"caf\xe9", r"\u202eeman", r"\u202eabc", "3")
+    assert len(long.value) < 4200 and long.value.endswith("(9000 bytes in all)")
+
+
+def test_a_table_of_very_many_columns_is_cut_and_says_so() -> None:
+    row = {f"c{i}": np.ones((1, 16), np.float32) for i in range(50)}
+    (table,) = previews(row, MIXED)
+    assert isinstance(table, TablePreview)
+    assert (len(table.columns), table.left_out) == (512, 288)
+
+
+def test_an_input_of_many_numbers_is_shown_beside_the_table() -> None:
+    row = {"age": np.array([[3]]), "series": np.ones((1, 17), np.float32), "plan": text("gold")}
+    table, series = previews(row, MIXED, {"series[16]": 2.0})
+    assert isinstance(table, TablePreview) and isinstance(series, NumbersPreview)
+    assert [column.name for column in table.columns] == ["age", "plan"]
+    assert [cell.index for cell in series.cells if cell.stood_out] == [16]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"), [(0.0, None, "from 0"), (None, 2.5, "to 2.5"), (None, None, "")]
+)
+def test_a_column_without_both_limits_has_no_bar(low: float | None, high: float | None, shown: str) -> None:
+    one = contract(TensorSpec("a", F4, (None, 1), low, high), TensorSpec("b", F4, (None, 1)))
+    (table,) = previews({"a": np.ones((1, 1), np.float32), "b": np.ones((1, 1), np.float32)}, one)
+    assert isinstance(table, TablePreview)
+    assert (table.columns[0].range, table.columns[0].place) == (shown, None)
 
 
 @given(st.binary(max_size=60))

@@ -43,9 +43,9 @@ class _Quiet(uvicorn.Server):
 @asynccontextmanager
 async def listening(one: AdminWorld) -> AsyncIterator[Path]:
     """Serves a replica's administration plane on its unix socket."""
-    folder = one.gateway.folder / "var" / "run"
+    folder = one.repository.run
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{one.gateway.replica}.sock"
+    path = folder / f"{one.repository.replica}.sock"
     config = uvicorn.Config(one.app, uds=str(path), lifespan="off", log_config=None, access_log=False)
     server = _Quiet(config)
     task = asyncio.create_task(server.serve())

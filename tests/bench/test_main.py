@@ -21,7 +21,7 @@ from bench.curve import CAPACITY_SHARES
 from gateway.access.callers import add_key
 from gateway.deployment.deployment import VAR
 from gateway.replica import ListenAddress, Replica
-from gateway.serving.gateway import Gateway
+from gateway.serving.repository import Repository
 
 LETTERS = Path(__file__).parents[2] / "configs" / "letters"
 QUICK = ("--seconds", "0.5", "--warm-up", "0.1", "--connections", "4")
@@ -36,7 +36,7 @@ def _free_port() -> int:
 
 async def _serve(folder: Path, port: int, ready: threading.Event, stop: threading.Event) -> None:
     address = ListenAddress(port=port, grpc_port=_free_port(), admin_port=_free_port())
-    replica = Replica(Gateway.open(folder), address, "token")
+    replica = Replica(Repository.open([folder]), address, "token")
     await replica.start()
     ready.set()
     while not stop.is_set():  # noqa: ASYNC110 (the other side is a thread)

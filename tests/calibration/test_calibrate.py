@@ -351,13 +351,29 @@ WRONG: dict[str, tuple[Callable[[Array, Array], dict[str, Array]], str]] = {
         "x: is text, not numbers that FP32 can hold: row 0 holds 'a'",
     ),
     "complex numbers": (lambda x, y: {"x": x + 0j, "y": y}, "x: "),
-    "labels that are not whole": (lambda x, y: {"x": x, "y": y + 0.5}, "y: is float64[6000]"),
-    "labels as text": (lambda x, y: {"x": x, "y": y.astype(str)}, "y: is <U"),
+    "labels that are not whole": (
+        lambda x, y: {"x": x, "y": y + 0.5},
+        "y: holds 15.5, first in row 0, which is no class; for numbers say task: regression",
+    ),
+    "labels as text": (
+        lambda x, y: {"x": x, "y": y.astype(str)},
+        "y: holds '15', first in row 0; the classes are A, B, C, D, E, F, G, H, I, J, K, L, M, N, O, P, Q, "
+        "R, S, T and 6 more",
+    ),
     "labels as one-hot": (lambda x, y: {"x": x, "y": np.eye(26, dtype=int)[y]}, "y: is int64[6000, 26]"),
     "one label for all": (lambda x, y: {"x": x, "y": np.array(3)}, "y: is int64[]"),
-    "a label that no class has": (lambda x, y: {"x": x, "y": np.where(y == 25, 26, y)}, "y: "),
-    "labels from 1": (lambda x, y: {"x": x, "y": y + 1}, "y: "),
-    "a negative label": (lambda x, y: {"x": x, "y": np.where(y == 0, -1, y)}, "y: "),
+    "a label that no class has": (
+        lambda x, y: {"x": x, "y": np.where(y == 25, 26, y)},
+        "y: holds labels from 0 to 26; the model has the classes 0 to 25",
+    ),
+    "labels from 1": (
+        lambda x, y: {"x": x, "y": y + 1},
+        "y: holds labels from 1 to 26; the model has the classes 0 to 25",
+    ),
+    "a negative label": (
+        lambda x, y: {"x": x, "y": np.where(y == 0, -1, y)},
+        "y: holds labels from -1 to 25; the model has the classes 0 to 25",
+    ),
 }
 
 

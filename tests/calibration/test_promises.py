@@ -29,7 +29,6 @@ from gateway.deployment.deployment import Deployment
 from gateway.deployment.promises import promises
 from gateway.policy.kinds.ood import FittedOod
 from gateway.policy.schema import Policy
-from guards.rows import Signals
 from tests.support import onnx_bytes as onnx
 from tests.support.deployments import edit, load
 from tests.support.population import CENTRES, D, Population, classifier, heads, latent
@@ -228,7 +227,7 @@ def test_a_coarse_row_ends_alike_in_every_batch_and_by_numpys_own_score(tmp_path
     answer, guard = artifacts.models["rung0"].run(truth.x), artifacts.fitted.guards["ood"]
     artifacts.close()
     assert isinstance(guard, FittedOod)
-    scores = guard.full.score(Signals(truth.x["x"], answer["features"], answer["logits"]))
+    scores = guard.full.score(artifacts.fitted.view.signals(truth.x, answer))
     stopped = scores >= certificate.false_alarm.cut
     assert (stopped == ends[0].stopped[: len(stopped)]).all()
 
@@ -457,19 +456,39 @@ def test_slices_of_an_input_with_several_values_a_row_are_refused(tmp_path: Path
     assert problem.field.startswith("false_alarm_by")
 
 
-def test_slices_by_class_of_a_model_without_probabilities_are_refused_with_the_line(tmp_path: Path) -> None:
-    w, b = heads()[0]
-    content = onnx.model(
-        [onnx.node("Gemm", ["x", "w", "b"], ["logits"])],
-        inputs=[onnx.value("x", np.float32, ("n", D))],
-        outputs=[onnx.value("logits", np.float32, ("n", len(b)))],
-        weights=[onnx.tensor("w", w), onnx.tensor("b", b)],
-    )
-    population = Population("logits alone", floats().draw, (content,))
-    policy = policy_of([ood()], [None], false_alarm_by="predicted_class", expose=["logits"])
-    problem = refusal(tmp_path, population, policy)
+def test_slices_by_class_of_a_model_that_gives_labels_alone_are_refused_with_the_line(tmp_path: Path) -> None:
+    policy = policy_of([ood()], [None], false_alarm_by="predicted_class", expose=["label"])
+    problem = refusal(tmp_path, one_output("label", np.int64), policy)
     assert problem.field == "false_alarm_by"
     assert problem.line
+
+
+def test_logits_alone_predict_the_class_of_a_slice(tmp_path: Path) -> None:
+    policy = policy_of([ood()], [None], false_alarm_by="predicted_class", expose=["logits"])
+    certificate = calibrated(tmp_path, one_output("logits", np.float32), policy, n=3000)
+    assert certificate.false_alarm is not None
+    assert len(certificate.false_alarm.slices) >= 2
+    x, _ = fresh(floats())
+    answer = floats().answers(x)[0]
+    stopped = served(tmp_path, x).stopped
+    for k in range(3):
+        rows = answer["probabilities"].argmax(1) == k
+        assert at_most(int(stopped[rows].sum()), int(rows.sum()), 0.05)
+
+
+def one_output(name: str, dtype: Any) -> Population:
+    """The first model of `floats`, which returns its logits or its label and nothing else."""
+    w, b = heads()[0]
+    content = onnx.model(
+        [
+            onnx.node("Gemm", ["x", "w", "b"], ["logits"]),
+            onnx.node("ArgMax", ["logits"], ["label"], axis=1, keepdims=0),
+        ],
+        inputs=[onnx.value("x", np.float32, ("n", D))],
+        outputs=[onnx.value(name, dtype, ("n", len(b)) if name == "logits" else ("n",))],
+        weights=[onnx.tensor("w", w), onnx.tensor("b", b)],
+    )
+    return Population(f"{name} alone", floats().draw, (content,))
 
 
 def with_text() -> Population:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.onnx_bytes import field
 from tests.support.served import CONFIGS, clean_rows, copy_of, free_port, outlier_rows, serving
 
 
@@ -63,10 +64,11 @@ def test_check_names_file_line_field_and_the_nearest_choice(tmp_path: Path) -> N
 
 def test_check_refuses_a_model_that_was_not_certified(tmp_path: Path) -> None:
     folder = copy_of("letters", tmp_path)
-    (folder / "primary.onnx").write_bytes((folder / "fallback.onnx").read_bytes())
+    with (folder / "primary.onnx").open("ab") as model:
+        model.write(field(6, "ModelProto.doc_string: the same answers, and other bytes"))
     done = gateway("check", str(folder))
     assert done.returncode == 2
-    assert "primary" in done.stderr
+    assert "the model of rung 'primary' is not the one that was certified" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -112,7 +112,7 @@ CORRUPT = {
     "empty": lambda content: b"",
     "text": lambda content: b"not a model",
     "a pickle": lambda content: b"\x80\x04\x95\x00",
-    "of a fixed batch": lambda content: onnx.identity((4, 16)),
+    "of inputs without a batch": lambda content: onnx.identity(()),
 }
 
 
@@ -239,6 +239,7 @@ def test_labels_need_no_number_of_classes_that_the_model_leaves_open(tmp_path: P
     )
     for name in ("primary.onnx", "fallback.onnx"):
         (folder / name).write_bytes(model)
+    edit(folder, ("detectors: [gen, fdbd, rmd, residual, knn, raw]", "detectors: [raw]"))
     assert [spec.shape for spec in contract_in(folder).outputs] == [(None, None)]
 
 
@@ -262,10 +263,11 @@ def test_what_was_saved_scores_as_what_was_fitted(tmp_path: Path) -> None:
     assert {key: a.tobytes() for key, a in again.items()} == {
         key: a.tobytes() for key, a in committed.items()
     }
-    form = fitted["ood"].input_only
+    form = artifacts.fitted.guards["ood"].input_only
     restored = arrays.unpack(Ood, "ood.input_only", again)
     assert form is not None
-    assert restored.score(Signals(clean_rows(50))).tobytes() == form.score(clean_rows(50)).tobytes()
+    rows = Signals(None, clean_rows(50))
+    assert restored.score(rows).tobytes() == form.score(rows).tobytes()
 
 
 def test_other_files_in_the_folder_are_ignored(tmp_path: Path) -> None:

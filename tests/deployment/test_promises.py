@@ -18,7 +18,7 @@ def test_every_promise_is_one_sentence_with_its_share_and_confidence() -> None:
     for one in found:
         sentence = one.sentence()
         assert sentence.startswith("At most ") and sentence.endswith(" confidence.")
-        assert f"{100 * one.at_most:.4g} %" in sentence and f"{100 * one.confidence:.4g} %" in sentence
+        assert one.at_most in sentence and f"{100 * one.confidence:.4g} %" in sentence
 
 
 def test_a_fallback_is_promised_for_when_the_rungs_before_it_are_gone() -> None:

@@ -18,6 +18,7 @@ from tests.support.typed_models import DATATYPES, Array, one_input, texts
 
 RATE = "  - {name: rate,"
 OOD = "  - {name: ood, kind: ood, detectors: [raw], cuts: {defer: certified}, budget_s: 5, on_error: defer}\n"
+NOISE, FEATURES = OOD.replace("raw", "noise"), OOD.replace("raw", "raw, rmd")
 SQUEEZE = "  - {name: bent, kind: squeeze, cuts: {defer: certified}, budget_s: 5, on_error: defer}\n"
 
 
@@ -34,9 +35,9 @@ def refused(folder: Path, content: bytes, policy: str) -> Problem:
 @pytest.mark.parametrize(
     ("datatype", "guard", "field", "says"),
     [
-        ("BYTES", OOD, "guards[0].detectors", "raw reads the first input as numbers, and 'x' is text"),
-        ("BYTES", SQUEEZE, "guards[0].kind", "squeezes the first input as FP32"),
-        ("UINT8", SQUEEZE, "guards[0].kind", "'x' is uint8"),
+        ("BYTES", NOISE, "guards[0].detectors", "noise reads a picture, and no input is one"),
+        ("BYTES", SQUEEZE, "guards[0].kind", "squeezes a picture in FP32, and no input is one"),
+        ("FP32", FEATURES, "guards[0].detectors", "rmd reads the output 'features', and the first rung has"),
     ],
 )
 def test_a_guard_that_cannot_read_the_input_is_reported_with_its_line(

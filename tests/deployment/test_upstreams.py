@@ -279,12 +279,12 @@ def test_a_reload_holds_the_server_to_its_probes_while_the_loop_runs(
     async def main() -> None:
         async with opened(folder) as gateway:
             edit(folder, ("capacity: *", "capacity: 77"))
-            assert gateway.reload()
+            assert await gateway.reload()
             assert "Served" in by_outcome(await gateway.decide(batch_of(clean_rows(20))))
             with mlserver(another_model(tmp_path / "other"), tmp_path / "mlserver") as other:
                 edit(folder, (getattr(server, protocol), getattr(other, protocol)))
                 with pytest.raises(ArtifactError, match="answers otherwise"):
-                    gateway.reload()
+                    await gateway.reload()
             assert "Served" in by_outcome(await gateway.decide(batch_of(clean_rows(20))))
 
     run(main)
@@ -321,7 +321,9 @@ def test_features_come_from_an_encoder_beside_a_server_that_gives_none(
         rows = clean_rows(40), outlier_rows(10)
         found = decided(folder, *rows)
         assert by_outcome(found) == by_outcome(decided(calibrated, *rows))
-    cut(folder / "encoder.onnx", {"features": "features"})
+    encoder = onnx.load(folder / "encoder.onnx")
+    encoder.doc_string = "another file"
+    onnx.save(encoder, folder / "encoder.onnx")
     assert [problem.field for problem in refused(folder)] == ["digests.models.primary"]
 
 

@@ -20,7 +20,7 @@ from fallbacks.oip import open_inference_pb2 as pb
 from gateway.access.callers import add_key
 from gateway.deployment.deployment import VAR
 from gateway.grpc import server as server
-from gateway.serving.review import answer_unsure, answer_with_label
+from gateway.serving.review_answers import answer_unsure, answer_with_label
 from tests.support.data_planes import PlaneFixture, mixed, plane_of, whole_plane
 from tests.support.data_planes import request_of as json_request
 from tests.support.deployments import FULL_RATE, Hangs, Raises, key_for, letters

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from guards.raw_tabular import Columns, RawTabular
+from gateway.deployment.graph import record
+from guards.raw_tabular import RawTabular
 from guards.rows import F8, Signals
 from tests.support.guard_world import known, world
 
@@ -71,34 +72,6 @@ def test_gaps_that_were_common_in_fit_cost_little_rare_ones_much() -> None:
     assert (fitted.score(Signals(None, t=rare)) > usual).mean() > 0.9
 
 
-def test_columns_of_a_table_that_one_can_count() -> None:
-    x = np.array([[1.0, 0.5, 7.0, np.nan], [3.0, 1.5, 7.0, np.nan], [np.nan, 2.5, 7.0, np.nan]])
-    columns = Columns.fit(x)
-    assert columns.mean.tolist() == [2.0, 1.5, 7.0, 0.0]
-    assert columns.whole.tolist() == [1, 0, 1, 0]
-    assert columns.low.tolist() == [1.0, 0.5, 7.0, 0.0]
-    assert columns.high.tolist() == [3.0, 2.5, 7.0, 0.0]
-    assert columns.scale.tolist() == pytest.approx([1.0, (2 / 3) ** 0.5, 1.0, 1.0])
-    np.testing.assert_allclose(columns.missing, -np.log([2 / 4, 1 / 4, 1 / 4, 1.0]))
-    beyond, broken = columns.violations(np.array([[5.0, 0.0, 7.25, 0.0], [2.0, 1.0, 7.0, 0.0]]))
-    assert beyond.tolist() == [1.0 + 0.25 + 0.25, 0.0]
-    assert broken.tolist() == [0.25, 0.0]
-    filled, lost = columns.filled(np.array([[np.nan, 1.0, np.inf, 3.0]]))
-    assert filled.tolist() == [[2.0, 1.0, 7.0, 3.0]]
-    assert lost.tolist() == pytest.approx([np.log(2) + np.log(4)])
-
-
-def test_what_stands_in_for_a_gap_among_whole_numbers_is_whole() -> None:
-    columns = Columns.fit(np.array([[0.0], [0.0], [1.0], [np.nan]]))
-    assert columns.mean[0] == pytest.approx(1 / 3)
-    assert columns.fill[0] == 0.0
-
-
-def test_numbers_too_large_for_a_float32_fraction_are_not_called_whole() -> None:
-    assert Columns.fit(np.array([[2.0**23], [2.0**24]])).whole[0] == 0
-    assert Columns.fit(np.array([[2.0**22], [5.0]])).whole[0] == 1
-
-
 def test_what_is_no_table_or_does_not_vary_is_refused() -> None:
     y = np.zeros(100, np.int64)
     with pytest.raises(
@@ -123,23 +96,6 @@ def test_a_constant_column_that_changes_raises_the_score() -> None:
     )
 
 
-def test_a_constant_column_is_constant_whatever_the_rounding_of_its_mean() -> None:
-    tenth, huge = np.float64(np.float32(0.1)), np.float64(np.float32(4012345679))
-    x = np.stack([np.full(997, tenth), np.full(997, huge), np.append(np.full(996, tenth), np.nan)], 1)
-    columns = Columns.fit(x)
-    assert columns.mean.tolist() == columns.fill.tolist() == [tenth, huge, tenth]
-    assert columns.low.tolist() == columns.high.tolist() == columns.mean.tolist()
-    assert columns.scale.tolist() == pytest.approx([1.0, 1e-3 * huge, 1.0])
-    assert columns.per_range.tolist() == pytest.approx([1.0, 1e3 / huge, 1.0])
-
-
-def test_a_column_that_varies_by_one_rounding_has_no_smaller_scale_than_float32_noise() -> None:
-    x = np.float64(4012345600) + 256 * (np.arange(100.0) % 2)[:, None]
-    assert Columns.fit(x).scale[0] == pytest.approx(4012.3458, rel=1e-4)
-    fine = Columns.fit(np.float64(1.7e9) + 128 * np.arange(600.0)[:, None])
-    assert fine.scale[0] == pytest.approx(128 * 600 / 12**0.5, rel=1e-3)
-
-
 def test_a_constant_column_beside_others_changes_no_score() -> None:
     x = np.concatenate([T, np.full((600, 1), 0.1, np.float32)], 1)
     wider = np.concatenate([GOOD, np.full((len(GOOD), 1), 0.1, np.float32)], 1)
@@ -148,3 +104,74 @@ def test_a_constant_column_beside_others_changes_no_score() -> None:
         FITTED.score(Signals(None, t=GOOD)),
         rtol=1e-6,
     )
+
+
+@pytest.mark.parametrize("gaps", [0.0, 0.05])
+def test_recorded_as_a_graph_it_gives_the_same_numbers(gaps: float) -> None:
+    """With heavy tails, gaps and whole numbers, so that every branch of the formula is recorded."""
+    rng = np.random.default_rng(3)
+    x = np.concatenate([T, rng.pareto(1.0, (600, 2)).astype(np.float32)], 1)
+    x[rng.random(x.shape) < gaps] = np.nan
+    fitted = RawTabular.fit(Signals(None, t=x), Y, seed=0)
+    assert fitted.columns.heavy.any()
+    graph = record("raw", lambda arrays: fitted.score(Signals(None, t=arrays["t"])), {"t": x[:3]})
+    odd = np.concatenate([x, 50 * x, np.full((1, 8), np.nan, np.float32), np.full((1, 8), 3e38, np.float32)])
+    np.testing.assert_allclose(
+        graph.run({"t": odd}), fitted.score(Signals(None, t=odd)), rtol=1e-6, atol=1e-6
+    )
+
+
+def standing_out(x: F8, fitted: RawTabular = FITTED) -> F8:
+    nats = fitted.standing_out(x.astype(np.float32))
+    assert nats.shape == x.shape
+    assert np.isfinite(nats).all()
+    assert (nats >= 0).all()
+    return nats
+
+
+def test_in_good_rows_hardly_a_value_stands_out() -> None:
+    assert (standing_out(GOOD.astype(np.float64)) > np.log(600)).mean() < 0.005
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [(0, 40.0), (2, -12.0), (3, 1.5), (4, 40.0), (4, 2.5), (5, 3.0), (2, np.nan), (3, np.inf)],
+)
+def test_one_odd_value_stands_out_by_itself(column: int, value: float) -> None:
+    nats = standing_out(changed(column, value))
+    assert (nats.argmax(1) == column).mean() > 0.98
+    assert (nats[:, column] > np.log(600)).mean() > 0.98
+    assert (np.delete(nats, column, 1) > np.log(600)).mean() < 0.02
+
+
+def test_in_a_broken_relation_of_usual_values_the_columns_involved_stand_out() -> None:
+    x = GOOD.astype(np.float64)
+    x[:, 1] = np.roll(x[:, 1], 1)
+    broken = np.abs(x[:, 1] - GOOD[:, 1]) > 1.5
+    nats = standing_out(x)[broken]
+    assert (np.sort(nats.argsort(1)[:, -2:], 1) == [0, 1]).all(1).mean() > 0.95
+    assert (nats[:, :2].min(1) > np.log(600)).mean() > 0.9
+
+
+def test_a_rare_category_stands_out_less_than_an_unseen_one() -> None:
+    rng = np.random.default_rng(0)
+    t = np.stack([rng.standard_normal(600), rng.choice([0.2, 2.0, 5.0], 600, p=[0.8, 0.19, 0.01])], 1)
+    fitted = RawTabular.fit(Signals(None, t=t.astype(np.float32)), Y, seed=0)
+    common, rare, unseen = standing_out(np.array([[0.0, 0.2], [0.0, 5.0], [0.0, 8.5]]), fitted)[:, 1]
+    assert common < 1 < 3 < rare < 6.4 < unseen
+
+
+def test_missing_values_of_a_common_pattern_neither_hide_nor_cost_anything() -> None:
+    rng = np.random.default_rng(0)
+    x = T.copy()
+    x[rng.random(600) < 0.4, 1] = np.nan
+    fitted = RawTabular.fit(Signals(None, t=x), Y, seed=0)
+    fresh = GOOD.copy()
+    usual = np.quantile(fitted.score(Signals(None, t=fresh)), 0.99)
+    gone = fresh.copy()
+    gone[:, 1] = np.nan
+    assert (fitted.score(Signals(None, t=gone)) > usual).mean() < 0.05
+    broken = fresh.copy()
+    broken[:, 1] = np.roll(broken[:, 1], 1)
+    far = np.abs(broken[:, 1] - fresh[:, 1]) > 1.5
+    assert (fitted.score(Signals(None, t=broken[far])) > usual).mean() > 0.9

@@ -16,7 +16,7 @@ from gateway.core.batch import Batch
 from gateway.core.deadline import now_s
 from gateway.core.decision import Decision
 from gateway.serving.data_plane import LONGEST_WAIT_S, preferred_wait_s
-from gateway.serving.review import answer_unsure, answer_with_label
+from gateway.serving.review_answers import answer_unsure, answer_with_label
 from tests.support.data_planes import (
     PlaneFixture,
     Rows,

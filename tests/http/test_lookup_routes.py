@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.serving.review import QueuedReview, answer_unsure, answer_with_label
+from gateway.serving.review import QueuedReview
+from gateway.serving.review_answers import answer_unsure, answer_with_label
 from tests.support.data_planes import (
     PlaneFixture,
     mixed,

@@ -10,7 +10,7 @@ import jsonschema_rs
 import numpy as np
 import pytest
 
-from gateway.serving.review import answer_with_label
+from gateway.serving.review_answers import answer_with_label
 from tests.support.data_planes import (
     LIMITS,
     SHORT_BUDGET,
@@ -160,6 +160,6 @@ def test_a_reload_that_changes_the_choice_takes_effect_at_once(tmp_path: Path) -
                 assert about["parameters"] == {"withheld_rows": choice}
                 assert (await plane.ada.infer(x)).status == status
                 edit(folder, MARK if choice == "refuse_request" else MARK[::-1])
-                assert plane.gateway.reload() is True
+                assert await plane.gateway.reload() is True
 
         plane.run(main)

@@ -81,8 +81,8 @@ def test_the_document_has_exactly_the_routes() -> None:
 @pytest.mark.parametrize(
     ("name", "digest"),
     [
-        ("letters", "a4f2e0bcb2fc06271d561ffb3d3bc44c7f7af3ea2f0817c7888537fffafeffbc"),
-        ("fashion", "11c26ca224960b94aa8233cb408bf2f565623a3cbce217f71c26a6574a502207"),
+        ("letters", "4dae9a1ec457555cd28ae760e32628c63bd9419b987aab85614837da0a7513f3"),
+        ("fashion", "2113a11deac2ee69ad94de71d0cfe5486ea24e364fb72ded566c960cee055314"),
     ],
 )
 def test_the_documents_of_the_committed_deployments_are_those_of_release_0_1_0(

@@ -318,7 +318,7 @@ def test_replies_name_the_policy_in_force_and_its_mode(tmp_path: Path) -> None:
         async def main() -> None:
             old = plane.gateway.loaded.tag
             edit(folder, ('version: "1"', 'version: "2"\nmode: observe'))
-            assert plane.gateway.reload()
+            assert await plane.gateway.reload()
             reply = stamped(await plane.ada.infer(plane.strange[:1]))
             assert reply.outcome == (200, "served", "ok")
             assert reply.parameters["fs_policy"] == plane.gateway.loaded.tag != old
@@ -338,7 +338,7 @@ def test_a_decision_that_a_reload_overtook_keeps_the_mode_that_it_was_made_in(tm
             flying = asyncio.create_task(plane.ada.infer(plane.good[:1]))
             await asyncio.sleep(0.05)
             edit(folder, ('version: "1"', 'version: "2"\nmode: observe'))
-            assert plane.gateway.reload()
+            assert await plane.gateway.reload()
             parameters = (await flying).parameters
             assert (parameters["fs_policy"], parameters["fs_mode"]) == (old, "enforce")
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from gateway.replica import ListenAddress, Replica
-from gateway.serving.gateway import Gateway
+from gateway.serving.repository import Repository
 from tests.support.data_planes import INFER, PARAMETERS, PlaneFixture, Rows, request_of, whole_plane
 from tests.support.deployments import FULL_RATE, Hangs, key_for, letters, swap
 from tests.support.raw_http import (
@@ -200,7 +200,7 @@ def test_a_review_and_a_decision_can_be_read_over_the_same_connection(plane: Pla
 @asynccontextmanager
 async def replica_of(folder: Path) -> AsyncIterator[tuple[Replica, RunningListener]]:
     address = ListenAddress(port=free_port(), grpc_port=free_port(), admin_port=free_port())
-    replica = Replica(Gateway.open(folder), address, TOKEN)
+    replica = Replica(Repository.open([folder]), address, TOKEN)
     await replica.start()
     listener = RunningListener(replica._data, ("127.0.0.1", address.port))
     try:
@@ -220,7 +220,7 @@ def test_a_stopping_replica_finishes_requests_under_way_and_logs_them(
 
     async def main() -> None:
         async with replica_of(folder) as (replica, listener):
-            swap(replica.gateway, Hangs())
+            swap(replica.repository.gateways["letters"], Hangs())
             busy, idle = await listener.connect(), await listener.connect()
             assert (await idle.request(get("/v2/health/ready"))).status == 200
             await busy.send(sent)

@@ -21,7 +21,7 @@ from tests.support.deployments import CONFIGS, letters, opened, run
 
 READY = sorted(path.parent.name for path in CONFIGS.glob("*/gateway.yaml"))
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(reference.SCHEMA.read_text()))
-EXAMPLE = reference.EXAMPLE.read_text()
+EXAMPLE, REGRESSION = reference.EXAMPLE.read_text(), reference.REGRESSION.read_text()
 
 
 def refused_by_schema(text: str) -> list[str]:
@@ -87,7 +87,7 @@ def test_every_field_has_a_row_of_its_own_on_the_page(name: str) -> None:
 
 
 def test_the_example_has_every_field() -> None:
-    written = names_in(yaml.safe_load(EXAMPLE))
+    written = names_in(yaml.safe_load(EXAMPLE)) | names_in(yaml.safe_load(REGRESSION))
     for model in reference.models().values():
         assert written >= reference.meanings(model).keys(), model.__name__
 
@@ -102,9 +102,10 @@ def test_a_ready_policy_is_valid_by_the_schema_that_it_names(name: str) -> None:
     assert refused_by_schema(path.read_text()) == []
 
 
-def test_the_complete_example_is_valid(tmp_path: Path) -> None:
-    assert refused_by_schema(EXAMPLE) == []
-    assert refused_by_gateway(tmp_path, EXAMPLE) == []
+@pytest.mark.parametrize("text", [EXAMPLE, REGRESSION], ids=["complete", "regressor"])
+def test_the_examples_are_valid(tmp_path: Path, text: str) -> None:
+    assert refused_by_schema(text) == []
+    assert refused_by_gateway(tmp_path, text) == []
 
 
 INVALID = {
@@ -169,7 +170,9 @@ def test_what_is_invalid_is_refused_by_the_schema_and_by_the_gateway(
 
 BLOCKS: dict[str, tuple[int | str, ...]] = {
     "Policy": (),
-    "Range": ("inputs", "image"),
+    "AbsoluteError": ("absolute_error",),
+    "InputPolicy": ("inputs", "age"),
+    "RelativeWidth": ("rungs", 0, "checks", 0, "max_width"),
     "InputSlices": ("false_alarm_by",),
     "RungPolicy": ("rungs", 0),
     "OipPolicy": ("rungs", 0, "model"),
@@ -183,12 +186,14 @@ BLOCKS: dict[str, tuple[int | str, ...]] = {
     **dict.fromkeys(reference.kinds("CheckPolicy"), ("rungs", 0, "checks", 0)),
 }
 """Where the example has a block of each model; a kind's own example is put there."""
+OF_A_REGRESSOR = {"AbsoluteError", "InputPolicy", "RelativeWidth", "IntervalPolicy"}
+"""The models that only the example of a regressor has."""
 ONE_VALUE = {"schema", "kind", "on_expire"}
 
 
 def document_with(name: str) -> tuple[Any, Any]:
     """The complete example with a block of the model, and that block."""
-    whole = block = yaml.safe_load(EXAMPLE)
+    whole = block = yaml.safe_load(REGRESSION if name in OF_A_REGRESSOR else EXAMPLE)
     for part in BLOCKS[name]:
         block = block[part]
     if example := getattr(reference.models()[name], "example", ""):
@@ -206,10 +211,12 @@ def others(value: Any) -> Iterator[Any]:
             yield from (value - 1, value / 2)
         case list():
             yield from (value[1:], [*value, "x"])
+        case None:
+            yield from (7, [3, 4], {"relative": 0.3})
         case dict():
             yield from ({}, {"refuse": "certified"})
         case _:
-            yield from (f"{value}x", "observe", "allow", "defer", "loopback", "mark", "X")
+            yield from (f"{value}x", "observe", "allow", "defer", "loopback", "mark", "opaque", "refuse", "X")
 
 
 def certified_again(name: str, field: str) -> Iterator[bool]:
@@ -245,7 +252,13 @@ def test_the_certificate_binds_the_fields_that_the_page_says(name: str, field: s
 
 
 AFTER_A_RESTART: dict[str, dict[str, Any]] = {
-    "ReviewPolicy": {"store": "sqlite:///var/other.db", "capacity": 7, "expire_after_s": 60, "budget_s": 1.5},
+    "ReviewPolicy": {
+        "store": "sqlite:///var/other.db",
+        "capacity": 7,
+        "expire_after_s": 60,
+        "none_of_these": "B",
+        "budget_s": 1.5,
+    },
     "Serving": {
         "replicas": 2,
         "max_batch_rows": 16,
@@ -276,7 +289,7 @@ def test_a_reload_refuses_the_changes_that_the_page_says_need_a_restart(tmp_path
                 document[BLOCKS[name][0]][field] = value
                 (folder / "gateway.yaml").write_text(yaml.safe_dump(document))
                 try:
-                    assert gateway.reload()
+                    assert await gateway.reload()
                 except PolicyError as error:
                     assert "needs a restart" in str(error)
                     refused.add(field)

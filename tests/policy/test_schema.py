@@ -323,6 +323,14 @@ WRONG = {
         "pattern",
         "",
     ),
+    "none of these as a label that there is not": (
+        "budget_s: 0.2}\n\nexpose",
+        "budget_s: 0.2, none_of_these: b}\n\nexpose",
+        "review.none_of_these",
+        "none_of_these: b",
+        "'b' is not among `labels`: name one of them, or say refuse",
+        "",
+    ),
     "a review queue without room": (
         "capacity: 10000",
         "capacity: 0",

@@ -211,7 +211,7 @@ def test_law_5_a_failed_reload_leaves_everything_as_it_was(
             before = gateway.loaded
             spoil(folder)
             with pytest.raises(Problems) as caught:
-                gateway.reload()
+                await gateway.reload()
             assert isinstance(caught.value, PolicyError | ArtifactError)
             assert gateway.loaded is before
             decisions = await gateway.decide(batch_of(clean_rows(20)))
@@ -227,10 +227,10 @@ def test_law_5_a_reload_to_an_equal_policy_changes_nothing(tmp_path: Path) -> No
     async def main() -> None:
         async with opened(folder) as gateway:
             before = gateway.loaded
-            assert gateway.reload() is False
+            assert await gateway.reload() is False
             path = folder / "gateway.yaml"
             path.write_text("# another remark\n\n" + path.read_text().replace("[gen, fdbd,", "[ gen,fdbd,"))
-            assert gateway.reload() is False
+            assert await gateway.reload() is False
             assert gateway.loaded is before
 
     run(main)
@@ -243,13 +243,13 @@ def test_a_reload_to_another_policy_takes_effect_at_once_and_says_so(tmp_path: P
         async with opened(folder) as gateway:
             before = gateway.loaded.tag
             rebound(folder, ("{defer: certified}", "{refuse: certified}"))
-            assert gateway.reload() is True
+            assert await gateway.reload() is True
             assert gateway.loaded.tag != before
             decisions = await gateway.decide(batch_of(outlier_rows(10)))
             assert kinds(decisions)["Refused"] >= 9
             assert {decision.policy for decision in decisions} == {gateway.loaded.tag}
             rebound(folder, ("{refuse: certified}", "{defer: certified}"))
-            assert gateway.reload() is True
+            assert await gateway.reload() is True
             assert gateway.loaded.tag == before, "the same files are the same policy again"
 
     run(main)
@@ -273,7 +273,7 @@ def test_a_batch_that_is_being_decided_ends_under_the_policy_it_began_with(tmp_p
             flying = asyncio.create_task(gateway.decide(batch_of(clean_rows(3))))
             await asyncio.sleep(0.05)
             edit(folder, ('version: "1"', 'version: "2"'))
-            assert gateway.reload()
+            assert await gateway.reload()
             queued = asyncio.create_task(gateway.decide(batch_of(clean_rows(3), name="q")))
             assert {(d.policy, type(d.outcome)) for d in await flying} == {(old, Served)}
             assert {(d.policy, type(d.outcome)) for d in await queued} == {(gateway.loaded.tag, Served)}
@@ -313,7 +313,7 @@ def test_a_reload_under_load_loses_no_request_and_every_decision_names_its_polic
             for version in range(2, 6):
                 await everybody_under(gateway.loaded.tag)
                 edit(folder, (f'version: "{version - 1}"', f'version: "{version}"'))
-                assert gateway.reload()
+                assert await gateway.reload()
                 in_force.add(gateway.loaded.tag)
             await everybody_under(gateway.loaded.tag)
             over = True
@@ -333,7 +333,7 @@ def test_a_rung_that_an_operator_took_out_stays_out_over_a_reload(tmp_path: Path
         async with opened(folder) as gateway:
             gateway.loaded.breakers["primary"].isolate()
             edit(folder, ('version: "1"', 'version: "2"'))
-            assert gateway.reload()
+            assert await gateway.reload()
             assert gateway.loaded.breakers["primary"].state is BreakerState.ISOLATED
             assert "Served" not in kinds(await gateway.decide(batch_of(clean_rows(5))))
 
@@ -347,7 +347,7 @@ def test_a_reload_that_shuts_anonymous_callers_out_shuts_them_out(tmp_path: Path
         async with opened(folder) as gateway:
             assert gateway.callers.identify(None, "127.0.0.1") is not None
             edit(folder, ("anonymous: loopback", "anonymous: nobody"))
-            assert gateway.reload(), "shutting a door may not need a restart"
+            assert await gateway.reload(), "shutting a door may not need a restart"
             assert gateway.callers.identify(None, "127.0.0.1") is None
 
     run(main)
@@ -359,7 +359,7 @@ def test_a_reload_to_less_room_for_review_leaves_less_room(tmp_path: Path) -> No
     async def main() -> None:
         async with opened(folder) as gateway:
             edit(folder, ("capacity: *", "capacity: 2"))
-            if applied(gateway):
+            if await applied(gateway):
                 assert kinds(await gateway.decide(batch_of(outlier_rows(20))))["Deferred"] == 2
 
     run(main)
@@ -371,16 +371,16 @@ def test_a_reload_to_a_shorter_queue_shortens_it(tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(folder) as gateway:
             edit(folder, ("anonymous: loopback", "anonymous: loopback, max_queued_rows: 4"))
-            if applied(gateway):
+            if await applied(gateway):
                 assert kinds(await gateway.decide(batch_of(clean_rows(5)))) == {"Refused": 5}
 
     run(main)
 
 
-def applied(gateway: Gateway) -> bool:
+async def applied(gateway: Gateway) -> bool:
     """Reloads. What only a restart can change may be refused instead, if it is refused in so many words."""
     try:
-        return gateway.reload()
+        return await gateway.reload()
     except PolicyError as error:
         assert "restart" in str(error)
         return False
@@ -652,7 +652,7 @@ def test_closing_soon_after_a_reload_leaves_no_thread_of_the_old_models(tmp_path
         before = threads()
         async with opened(folder) as gateway:
             edit(folder, ('version: "1"', 'version: "2"'))
-            assert gateway.reload()
+            assert await gateway.reload()
         assert threads() == before
 
     run(main)
@@ -666,7 +666,7 @@ def test_what_a_reload_replaced_is_forgotten_once_no_row_can_need_it(tmp_path: P
         async with opened(folder) as gateway:
             old = weakref.ref(gateway.loaded.artifacts.models["primary"])
             edit(folder, ('version: "1"', 'version: "2"'))
-            assert gateway.reload()
+            assert await gateway.reload()
             for _ in range(8):
                 await asyncio.sleep(0.4)
                 gc.collect()
@@ -685,9 +685,9 @@ def test_a_reload_ends_only_the_models_whose_own_deadline_has_passed(tmp_path: P
         async with opened(folder) as gateway:
             model = gateway.loaded.artifacts.models["primary"]
             edit(folder, ("deadline_s: *", "deadline_s: 0.5"))
-            assert gateway.reload()
+            assert await gateway.reload()
             edit(folder, ('version: "1"', 'version: "2"'))
-            assert gateway.reload()
+            assert await gateway.reload()
             await asyncio.sleep(1.3)
             assert "probabilities" in await model.predict(gateway.loaded.artifacts.kept.first(1))
 

@@ -23,8 +23,10 @@ from gateway.http.replies import reply_infer
 from gateway.protocol.contract import Contract, TensorSpec
 from gateway.protocol.endings import BY_REVIEW, Stamp
 from gateway.protocol.infer_request import InferRequest
+from gateway.protocol.targets import Classes
 from gateway.serving import review as serving_review
-from gateway.serving.review import NoReview, QueuedReview, answer_unsure, answer_with_label, outcome_of
+from gateway.serving.review import NoReview, QueuedReview
+from gateway.serving.review_answers import answer_unsure, answer_with_label, outcome_of
 from tests.support.core_parts import run as on_a_fake_clock
 from tests.support.deployments import run
 
@@ -37,6 +39,7 @@ CONTRACT = Contract(
     (TensorSpec("probabilities", F4, (None, 4)),),
     8,
     "1",
+    target=Classes(("A", "B", "C", "D")),
 )
 FINDINGS = (
     Finding("rate", 0.1, Verdict.ALLOW, True, 0.0),
@@ -102,12 +105,13 @@ def test_a_case_is_stored_with_what_a_reviewer_needs(tmp_path: Path) -> None:
     run(main)
 
 
-def test_why_has_the_reason_and_only_what_was_raised_and_enforced(tmp_path: Path) -> None:
+def test_why_has_the_reason_the_rows_beginning_and_only_what_was_raised_and_enforced(tmp_path: Path) -> None:
     async def main() -> None:
         with opened(tmp_path) as (review, _):
             await review.put([review_request()])
             assert orjson.loads((await found(review.store)).why) == {
                 "reason": "abstained",
+                "brief": "attributes 0 1 2 3 4 5 … (16 numbers)",
                 "raised": [
                     {"stage": "ood", "score": 7.5, "error": None, "form": "input_only"},
                     {"stage": "primary", "score": None, "error": "primary: broken", "form": "full"},
@@ -122,11 +126,16 @@ def test_why_has_the_reason_and_only_what_was_raised_and_enforced(tmp_path: Path
     [
         ({"probabilities": P}, [[1, 0.6], [3, 0.35], [0, 0.05]]),
         ({"probabilities": np.array([[0.5, 0.5]], np.float32)}, [[0, 0.5], [1, 0.5]]),
+        (
+            {"value": P[:, 1:2], "lower": P[:, :1]},
+            {"value": 0.6000000238418579, "lower": 0.05000000074505806},
+        ),
+        ({"label": np.array([3])}, {"label": 3}),
         ({"logits": P}, []),
         ({}, []),
     ],
 )
-def test_the_suggestion_is_stored_as_its_likeliest_classes(
+def test_the_suggestion_is_stored_as_what_a_model_would_have_said(
     tmp_path: Path, suggestion: Any, shown: Any
 ) -> None:
     async def main() -> None:
@@ -183,7 +192,7 @@ async def decided(review: QueuedReview, answer: str, case_id: str = "c") -> Case
 def test_a_reviewers_label_is_an_answer_in_the_form_of_the_model(tmp_path: Path) -> None:
     async def main() -> None:
         with opened(tmp_path) as (review, _):
-            outcome = outcome_of(await decided(review, answer_with_label(2)), CONTRACT)
+            outcome = outcome_of(await decided(review, answer_with_label(2)), CONTRACT, None)
             assert isinstance(outcome, Degraded)
             assert (outcome.by, outcome.reason) == (BY_REVIEW, Reason.ABSTAINED)
             array = outcome.output["probabilities"]
@@ -195,7 +204,9 @@ def test_a_reviewers_label_is_an_answer_in_the_form_of_the_model(tmp_path: Path)
 def test_a_reviewer_who_cannot_tell_refuses_the_row(tmp_path: Path) -> None:
     async def main() -> None:
         with opened(tmp_path) as (review, _):
-            assert outcome_of(await decided(review, answer_unsure()), CONTRACT) == Refused(Reason.ABSTAINED)
+            assert outcome_of(await decided(review, answer_unsure()), CONTRACT, None) == Refused(
+                Reason.ABSTAINED
+            )
 
     run(main)
 
@@ -206,7 +217,7 @@ def test_a_label_that_no_class_has_is_never_an_answer(tmp_path: Path, label: int
 
     async def main() -> None:
         with opened(tmp_path) as (review, _):
-            outcome = outcome_of(await decided(review, answer_with_label(label)), CONTRACT)
+            outcome = outcome_of(await decided(review, answer_with_label(label)), CONTRACT, None)
             assert isinstance(outcome, Refused)
 
     run(main)
@@ -216,37 +227,11 @@ def test_a_case_that_waits_has_no_outcome_and_one_that_expired_is_refused(tmp_pa
     async def main() -> None:
         with opened(tmp_path, expire_after_s=60) as (review, clock):
             await review.put([review_request()])
-            assert outcome_of(await found(review.store), CONTRACT) is None
+            assert outcome_of(await found(review.store), CONTRACT, None) is None
             await review.store.claim("grace", 30)
-            assert outcome_of(await found(review.store), CONTRACT) is None
+            assert outcome_of(await found(review.store), CONTRACT, None) is None
             clock.now_s += 61
-            assert outcome_of(await found(review.store), CONTRACT) == Refused(Reason.UNAVAILABLE)
-
-    run(main)
-
-
-def test_every_exposed_score_is_answered_and_what_is_no_score_is_blank(tmp_path: Path) -> None:
-    outputs = (
-        TensorSpec("probabilities", F4, (None, 4)),
-        TensorSpec("calibrated", np.dtype(np.float64), (None, 1, 4)),
-        TensorSpec("open", F4, (None, None)),
-        TensorSpec("label", np.dtype(np.int64), (None,)),
-        TensorSpec("word", np.dtype(np.object_), (None,)),
-    )
-    contract = replace(CONTRACT, outputs=outputs)
-
-    async def main() -> None:
-        with opened(tmp_path) as (review, _):
-            outcome = outcome_of(await decided(review, answer_with_label(1)), contract)
-            assert isinstance(outcome, Degraded)
-            answered = {name: a.tolist() for name, a in outcome.output.items()}
-            assert np.isnan(answered.pop("open")).tolist() == [[True]]
-            assert answered == {
-                "probabilities": [[0, 1, 0, 0]],
-                "calibrated": [[[0, 1, 0, 0]]],
-                "label": [np.iinfo(np.int64).min],
-                "word": [b""],
-            }
+            assert outcome_of(await found(review.store), CONTRACT, None) == Refused(Reason.UNAVAILABLE)
 
     run(main)
 
@@ -254,7 +239,7 @@ def test_every_exposed_score_is_answered_and_what_is_no_score_is_blank(tmp_path:
 def test_a_reviewers_answer_makes_a_reply_like_any_other(tmp_path: Path) -> None:
     async def main() -> None:
         with opened(tmp_path) as (review, _):
-            outcome = outcome_of(await decided(review, answer_with_label(3)), CONTRACT)
+            outcome = outcome_of(await decided(review, answer_with_label(3)), CONTRACT, None)
             assert outcome is not None
             asked = InferRequest("mine", {}, 1, CONTRACT.default_outputs[False])
             reply = reply_infer(CONTRACT, asked, [Decision("c", outcome)], Stamp("p", "enforce", "c"))

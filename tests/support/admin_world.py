@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -24,7 +24,10 @@ from gateway.admin.pages.login import COOKIE, AdminCredentials
 from gateway.core.batch import Batch
 from gateway.core.decision import Decision
 from gateway.core.record import RequestRecord
+from gateway.protocol.contract import TensorSpec
+from gateway.protocol.targets import Target
 from gateway.serving.gateway import Gateway
+from gateway.serving.repository import Repository
 from gateway.serving.review import QueuedReview
 
 P = ParamSpec("P")
@@ -66,15 +69,34 @@ def rewrite(folder: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
+def ask_for(
+    gateway: Gateway, target: Target, *outputs: TensorSpec, inputs: tuple[TensorSpec, ...] = ()
+) -> None:
+    """Puts another target, and other outputs and inputs if they are given, into the contract in force."""
+    loaded = gateway.loaded
+    contract = replace(
+        loaded.contract,
+        target=target,
+        outputs=outputs or loaded.contract.outputs,
+        inputs=inputs or loaded.contract.inputs,
+    )
+    gateway.loaded = replace(loaded, contract=contract)
+
+
 @dataclass(frozen=True)
 class AdminWorld:
     """One replica with its administration plane; an API client, a browser and an anonymous client."""
 
-    gateway: Gateway
+    repository: Repository
     app: Starlette
     script: httpx.AsyncClient
     browser: httpx.AsyncClient
     anonymous: httpx.AsyncClient
+
+    @property
+    def gateway(self) -> Gateway:
+        """The gateway of the first deployment that is ready."""
+        return next(iter(self.repository.gateways.values()))
 
     @property
     def review(self) -> QueuedReview:
@@ -85,18 +107,21 @@ class AdminWorld:
         """What a browser sends when a button of one of our pages is pressed."""
         return await self.browser.post(path, data={"csrf": CREDENTIALS.csrf, **fields}, headers=OWN_PAGE)
 
-    async def decide(self, rows: np.ndarray[Any, Any], id_: str = "ask", who: str = "ada") -> list[Decision]:
-        """Has the gateway judge rows, and waits until telemetry and the audit know."""
+    async def decide(
+        self, rows: np.ndarray[Any, Any], id_: str = "ask", who: str = "ada", model: str | None = None
+    ) -> list[Decision]:
+        """Has the gateway of a model, or the first, judge rows; waits until telemetry and the audit know."""
+        gateway = self.gateway if model is None else self.repository.gateways[model]
         n, loop = len(rows), asyncio.get_running_loop()
         ids = (id_,) if n == 1 else tuple(f"{id_}.{i}" for i in range(n))
         inputs = {"attributes": rows.astype(np.float32)}
         start_s = time.time()
-        decisions = await self.gateway.decide(Batch(ids, (who,) * n, inputs, (loop.time() + 0.5,) * n))
-        loaded = self.gateway.loaded
-        self.gateway.record(
+        decisions = await gateway.decide(Batch(ids, (who,) * n, inputs, (loop.time() + 0.5,) * n))
+        loaded = gateway.loaded
+        gateway.record(
             RequestRecord(id_, who, loaded.tag, loaded.policy.mode, start_s, 0.01, tuple(decisions))
         )
-        self.gateway.audit.drain()
+        gateway.audit.drain()
         return decisions
 
     async def put(self, id_: str, inputs: Mapping[str, Any] | bytes | None = None, **changes: Any) -> None:
@@ -114,10 +139,10 @@ class AdminWorld:
 
 
 @asynccontextmanager
-async def admin_world(folder: Path) -> AsyncIterator[AdminWorld]:
-    """Opens a replica on a folder; several may share one."""
-    gateway = Gateway.open(folder)
-    app = admin_app(gateway, TOKEN)
+async def admin_world(*folders: Path) -> AsyncIterator[AdminWorld]:
+    """Opens a replica on folders; several replicas may share them."""
+    repository = Repository.open(folders)
+    app = admin_app(repository, TOKEN)
     wire = httpx.ASGITransport(app, raise_app_exceptions=False)
     at = f"http://{HOST}"
     async with (
@@ -126,8 +151,8 @@ async def admin_world(folder: Path) -> AsyncIterator[AdminWorld]:
         httpx.AsyncClient(transport=wire, base_url=at) as anonymous,
     ):
         browser.cookies.set(COOKIE, CREDENTIALS.session)
-        gateway.start()
+        repository.start()
         try:
-            yield AdminWorld(gateway, app, script, browser, anonymous)
+            yield AdminWorld(repository, app, script, browser, anonymous)
         finally:
-            await gateway.close()
+            await repository.close()

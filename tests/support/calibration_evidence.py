@@ -21,6 +21,7 @@ SELECTIVE = {
     "coverage": 0.75, "while_gone": [],
 }  # fmt: skip
 GONE = {"while_gone": ["primary"]}
+CLASSES = {"kind": "classes", "names": ["0", "1", "2", "3"], "values": [], "by_name": False, "unseen": []}
 
 
 def policy_of(*, guards: int = 1, check: bool = True, labels: tuple[str, ...] = (), **more: Any) -> Policy:
@@ -41,13 +42,14 @@ def policy_of(*, guards: int = 1, check: bool = True, labels: tuple[str, ...] = 
 def certificate_of(*, guards: bool = True, check: bool = True, **more: Any) -> Certificate:
     """A certificate of that policy. more: fields instead of the usual ones."""
     fields = {
-        "schema": 2, "deployment": "sample", "population": "rows exchangeable with the 750 rows of data.npz",
+        "schema": 3, "deployment": "sample", "population": "rows exchangeable with the 750 rows of data.npz",
         "samples": {"rows": 750, "counted": 750, "by": "rows", "warning": None},
         "rows": {"fit": 250, "tail": 150, "cut": 200, "risk": 150},
         "false_alarm": ALARM if guards else None,
         "without_features": ALARM if guards else None,
         "selective": {"primary": SELECTIVE, "small": SELECTIVE | GONE} if check else {},
-        "unpromised_cuts": {}, "answered": SELECTIVE if check else None,
+        "unpromised_cuts": {}, "answered": SELECTIVE if check else None, "absolute_error": None,
+        "target": CLASSES, "unguarded": {},
         "confidence": {"each": 0.95, "promises": 2 * guards + 3 * check, "together": 0.75, "attempts": 1,
                        "over_attempts": 0.95},
         "not_promised": [],

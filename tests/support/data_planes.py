@@ -19,12 +19,12 @@ from fallbacks.review.cases import WAITING
 from gateway.access.proxies import Proxies
 from gateway.core.model import Predictor
 from gateway.core.record import RequestRecord
-from gateway.deployment.deployment import VAR
 from gateway.http.handler import HttpHandler
 from gateway.listener.limits import Limits
 from gateway.serving.data_plane import DataPlane
 from gateway.serving.gateway import Gateway
 from gateway.serving.replicas import PeerReplicas
+from gateway.serving.repository import Repository
 from gateway.serving.review import NoReview, QueuedReview
 from tests.support.deployments import (
     FULL_RATE,
@@ -308,11 +308,12 @@ def limited_plane(folder: Path, limits: Limits, keys: dict[str, str]) -> Iterato
         stack = AsyncExitStack()
 
         async def start() -> tuple[Gateway, HttpHandler, Listeners]:
-            gateway = Gateway.open(folder)
-            gateway.start()
-            stack.push_async_callback(gateway.close)
-            peers = PeerReplicas(folder / VAR / "run", gateway.replica, "no token")
-            handler = HttpHandler(DataPlane(gateway, peers))
+            repository = Repository.open([folder])
+            repository.start()
+            stack.push_async_callback(repository.close)
+            [gateway] = repository.gateways.values()
+            peers = PeerReplicas(repository.run, repository.replica, "no token")
+            handler = HttpHandler(DataPlane(repository, peers))
             listeners = await stack.enter_async_context(listeners_of(handler, limits))
             return gateway, handler, listeners
 

@@ -18,15 +18,16 @@ import numpy as np
 
 from gateway.admin.app import admin_app
 from gateway.calibration.calibrate import calibrate
-from gateway.deployment.deployment import VAR, Deployment
+from gateway.deployment.deployment import Deployment
 from gateway.http.handler import HttpHandler
 from gateway.serving.data_plane import DataPlane
 from gateway.serving.gateway import Gateway
 from gateway.serving.replicas import PeerReplicas
+from gateway.serving.repository import Repository
 from gateway.serving.review import QueuedReview
 from guards import arrays
 from tests.support.data_planes import Client, ClientReply, listeners_of
-from tests.support.deployments import key_for, opened
+from tests.support.deployments import key_for
 from tests.support.typed_models import DATATYPES, Array, half, one_input, own_run, rows, texts, unhalf
 
 TOKEN = "correct horse battery staple"
@@ -183,12 +184,17 @@ class Typed:
 async def typed(folder: Path) -> AsyncIterator[Typed]:
     """Serves a folder; the caller `ada` gets a key, once."""
     key = key_for(folder, "ada")
-    async with opened(folder) as gateway:
-        peers = PeerReplicas(folder / VAR / "run", gateway.replica, "no token")
-        wire = httpx.ASGITransport(admin_app(gateway, TOKEN), raise_app_exceptions=False)
+    repository = Repository.open([folder])
+    repository.start()
+    try:
+        [gateway] = repository.gateways.values()
+        peers = PeerReplicas(repository.run, repository.replica, "no token")
+        wire = httpx.ASGITransport(admin_app(repository, TOKEN), raise_app_exceptions=False)
         bearer = {"authorization": f"Bearer {TOKEN}"}
         async with (
-            listeners_of(HttpHandler(DataPlane(gateway, peers))) as listeners,
+            listeners_of(HttpHandler(DataPlane(repository, peers))) as listeners,
             httpx.AsyncClient(transport=wire, base_url="http://127.0.0.1:8082", headers=bearer) as admin,
         ):
             yield Typed(gateway, Client(listeners, key), Client(listeners), admin)
+    finally:
+        await repository.close()

@@ -93,7 +93,8 @@ def families(telemetry: Telemetry) -> dict[str, Metric]:
 
 
 def counts(family: Metric, *names: str) -> dict[tuple[str, ...], float]:
-    """Totals by the given labels; every sample must also have its replica."""
+    """Totals by the given labels; every sample must also have its replica and its model."""
+    assert {sample.labels["model"] for sample in family.samples} == {"letters"}
     assert {sample.labels["replica"] for sample in family.samples} == {"replica-1"}
     return {
         tuple(sample.labels[name] for name in names): sample.value
@@ -215,7 +216,7 @@ def test_neither_scores_nor_callers_nor_ids_nor_errors_are_in_the_metrics(teleme
         assert secret not in text
     names = {name for family in families(telemetry).values() for s in family.samples for name in s.labels}
     ours = {name for name in names if not name.startswith("otel_scope_")}
-    assert ours == {"replica", "outcome", "served_by", "reason", "stage", "verdict", "le"}
+    assert ours == {"model", "replica", "outcome", "served_by", "reason", "stage", "verdict", "le"}
 
 
 def test_labels_do_not_grow_with_traffic(telemetry: Telemetry) -> None:
@@ -407,6 +408,7 @@ def test_with_a_collector_metrics_and_spans_go_out_over_otlp(monkeypatch: pytest
     stages = sent["gateway_stage_seconds"].histogram.data_points
     assert sorted(point.sum for point in stages) == [0.001, 0.002, 0.004]
     assert {kv.key: kv.value.string_value for kv in stages[0].attributes} == {
+        "model": "letters",
         "replica": "replica-1",
         "stage": "rate",
     }

@@ -22,27 +22,26 @@ from onnx_session import folder
 from ray import serve
 from starlette.applications import Starlette
 
-from gateway.deployment.deployment import VAR
 from gateway.http.handler import HttpHandler
 from gateway.serving.data_plane import DataPlane
-from gateway.serving.gateway import Gateway
 from gateway.serving.replicas import PeerReplicas
+from gateway.serving.repository import Repository
 
 
 def mounted() -> Starlette:
     """The data plane under Starlette, which gives it a start and an end on the replica's event loop."""
-    gateway = Gateway.open(folder())
+    repository = Repository.open([folder()])
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        await gateway.healthy()
-        gateway.start()
+        await repository.healthy()
+        repository.start()
         yield
-        await gateway.close()
+        await repository.close()
 
     app = Starlette(lifespan=lifespan)
-    siblings = PeerReplicas(folder() / VAR / "run", gateway.replica, "")
-    app.mount("/", AsgiHandler(HttpHandler(DataPlane(gateway, siblings))))
+    siblings = PeerReplicas(repository.run, repository.replica, "")
+    app.mount("/", AsgiHandler(HttpHandler(DataPlane(repository, siblings))))
     return app
 
 

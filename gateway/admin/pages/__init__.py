@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import orjson
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from gateway.admin.pages import formatting
 from gateway.serving.gateway import Gateway
+from gateway.serving.repository import UNLOADED, Entry, NotReady, Repository
 
 FOLDER = Path(__file__).parent
 STATIC = {"style.css": "text/css", "keys.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -40,9 +41,32 @@ _templates.filters.update(
 )
 
 
+def repository_of(request: Request) -> Repository:
+    """The deployments of this process."""
+    return cast(Repository, request.app.state.repository)
+
+
+def entry_of(request: Request) -> Entry:
+    """The deployment that the path names (`/models/NAME/...`), or the only one. Raises HTTPException 404."""
+    entries = repository_of(request).entries
+    name: str | None = request.path_params.get("deployment")
+    if name is None and len(entries) == 1:
+        return next(iter(entries.values()))
+    if name is not None and name in entries:
+        return entries[name]
+    which = "several deployments are served" if name is None else f"no deployment {name!r} is served"
+    paths = ", ".join(f"/models/{quote(one, safe='')}" for one in entries)
+    raise HTTPException(404, f"{which}: put one of {paths} before the path")
+
+
 def gateway_of(request: Request) -> Gateway:
-    """The gateway of this application."""
-    return cast(Gateway, request.app.state.gateway)
+    """The gateway of that deployment. Raises HTTPException: 404, or 503 if it is not ready."""
+    entry = entry_of(request)
+    if isinstance(entry, NotReady):
+        raise HTTPException(
+            503, f"{entry.name} is not ready: " + ("; ".join(map(str, entry.problems)) or UNLOADED)
+        )
+    return entry
 
 
 def wants_html(request: Request) -> bool:
@@ -57,11 +81,20 @@ def json_reply(payload: Any, status: int = 200) -> Response:
 
 
 def page(request: Request, name: str, status: int = 200, **context: Any) -> Response:
-    """The HTML of one template with these variables. `name` is the template's file without its suffix."""
+    """The HTML of one template with these variables. `name` is the template's file without its suffix.
+
+    Every template also gets `base`, which paths of the deployment begin with: `/models/NAME`, or "" for the
+    paths of the process and those of a deployment that is alone.
+    """
+    base, entries = request.scope.get("root_path", ""), repository_of(request).entries
+    here = request.path_params.get("deployment") or (next(iter(entries)) if len(entries) == 1 else "")
     html = _templates.get_template(f"{name}.html").render(
-        deployment=gateway_of(request).loaded.policy.name,
+        deployment=here or "Gateway",
+        deployments=list(entries) if len(entries) > 1 else [],
+        base=base,
+        here=here,
         csrf=getattr(request.state, "csrf", ""),
-        tab=request.scope["path"].split("/")[1],
+        tab=request.scope["path"].removeprefix(base).split("/")[1],
         now_s=time.time(),
         **context,
     )

@@ -19,18 +19,23 @@ from gateway.deployment.promises import confidence_sentence, promises
 from gateway.policy.kinds import GuardPolicy
 from gateway.policy.schema import Policy, RungPolicy
 from gateway.serving.gateway import Gateway
+from gateway.serving.repository import Entry, NotReady
 
 NOT_IN_FORCE = "The policy's mode is observe, so no promise is in force."
 
 
 class MetricSamples:
-    """The samples of a Prometheus exposition, summed over all labels that a query does not name."""
+    """The samples of a Prometheus exposition, summed over all labels that a query does not name.
 
-    def __init__(self, text: bytes) -> None:
+    model: keeps only the samples with this label.
+    """
+
+    def __init__(self, text: bytes, model: str | None = None) -> None:
         self._samples: dict[str, list[Sample]] = {}
         for family in text_string_to_metric_families(text.decode()):
             for sample in family.samples:
-                self._samples.setdefault(sample.name, []).append(sample)
+                if model is None or sample.labels.get("model") == model:
+                    self._samples.setdefault(sample.name, []).append(sample)
 
     def by(self, label: str, name: str, **where: str) -> dict[str, float]:
         """Sums by the values of one label, over the samples with these other labels."""
@@ -62,7 +67,7 @@ class MetricSamples:
 
 def status_of(gateway: Gateway, text: bytes, silent: Sequence[str]) -> dict[str, Any]:
     """The fields of the status page. `silent`: the replicas that did not answer."""
-    loaded, metrics = gateway.loaded, MetricSamples(text)
+    loaded, metrics = gateway.loaded, MetricSamples(text, gateway.name)
     policy, certificate = loaded.policy, loaded.artifacts.certificate
     in_force = policy.mode == "enforce"
     return {
@@ -80,6 +85,29 @@ def status_of(gateway: Gateway, text: bytes, silent: Sequence[str]) -> dict[str,
         "guards": [_guard(guard, gateway, metrics) for guard in policy.guards],
         "rungs": [_rung(rung, policy, certificate, metrics) for rung in policy.rungs],
         "review": _review(gateway, metrics),
+    }
+
+
+def summary_of(entry: Entry, text: bytes, silent: Sequence[str]) -> dict[str, Any]:
+    """One of several deployments in a list. ready: here; ready_at: at how many of the replicas."""
+    metrics = MetricSamples(text, entry.name)
+    ready_at = metrics.by("replica", "gateway_model_ready")
+    fields: dict[str, Any] = {
+        "deployment": entry.name,
+        "folder": str(entry.folder),
+        "ready": isinstance(entry, Gateway),
+        "ready_at": int(sum(ready_at.values())),
+        "replicas": len(ready_at) + len(silent),
+    }
+    if isinstance(entry, NotReady):
+        return fields | {"reason": entry.reason, "problems": [str(one) for one in entry.problems]}
+    loaded = entry.loaded
+    return fields | {
+        "policy": loaded.tag,
+        "mode": loaded.policy.mode,
+        "outcomes": _outcomes(metrics),
+        "median_s": metrics.median("gateway_request_seconds"),
+        "review": _review(entry, metrics),
     }
 
 

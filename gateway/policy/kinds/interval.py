@@ -1,7 +1,7 @@
 """`kind: interval`: is this number's prediction interval narrow enough? (`guards/interval.py`)
 
-The check gives every answer of its rung the outputs `lower` and `upper`. An answer is wrong where the true value
-lies outside them, so that a certified share of wrong answers is a certified coverage of the intervals.
+The check gives every answer of its rung the outputs `lower` and `upper`. An answer is wrong where the true
+value lies outside them, so that a certified share of wrong answers is a certified coverage of the intervals.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class IntervalPolicy(Strict):
         )
 
     def load(self, rung: str, packed: Arrays) -> FittedInterval:
-        """Reads what `FittedInterval.pack` returned. Raises ValueError naming a key that is missing or wrong."""
+        """Reads what `FittedInterval.pack` returned. Raises ValueError naming the key that is wrong."""
         return FittedInterval(rung, arrays.unpack(Interval, _key(rung), packed))
 
 

@@ -78,6 +78,7 @@ class SqueezePolicy(Strict):
         if picture is None or picture.dtype != np.float32:
             what = "no input is one" if picture is None else f"{picture.name!r} is {picture.dtype}"
             yield ("kind",), f"squeezes a picture in FP32, and {what}; leave it out"
+            return
         lacking = {"probabilities", "features"} - {spec.name for spec in outputs}
         if lacking:
             yield ("kind",), f"reads the output {min(lacking)!r}, which the first rung lacks; leave it out"

@@ -220,9 +220,17 @@ def test_a_fixed_guard_scores_every_row_and_says_what_it_promises(
     assert run(score).shape == (len(fresh),)
 
 
+NUMBERS = {
+    "value": np.linspace(-1, 1, 200, dtype=np.float32),
+    "lower": np.linspace(-2, 0, 200, dtype=np.float32),
+    "upper": np.linspace(-1, 2, 200, dtype=np.float32),
+}
+"""What a regressor might answer for the fresh rows."""
+
+
 @pytest.mark.parametrize("kind", CHECKS, ids=lambda kind: kind.__name__)
 def test_the_check_that_serves_scores_what_calibration_certified(kind: Kind, fresh: CalibrationRows) -> None:
-    policy, answer = example(kind), fresh.answers[MODEL]
+    policy, answer = example(kind), {**fresh.answers[MODEL], **NUMBERS}
     ids = tuple(f"row{i}" for i in range(len(fresh)))
 
     async def score() -> NDArray[np.float64]:
