@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -186,11 +185,6 @@ def test_a_disk_that_is_full_is_one_line(letters: Path) -> None:
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert "No space left on device" in done.stderr
-
-
-def test_the_version_is_printed() -> None:
-    done = gateway("--version")
-    assert (done.returncode, done.stdout) == (0, f"failsafe-gateway {version('failsafe-gateway')}\n")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
