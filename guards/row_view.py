@@ -1,8 +1,8 @@
 """How guards read the inputs of a model: one picture, and one table made of all other inputs.
 
-`x` is the first input that is a picture, float32[n, c, h, w] or [n, h, w, c]; `t` is float32[n, f] with a column
-for each number and for each measure of a text (`guards/table.py`). What neither holds is not guarded, and is
-named with the reason: a second picture, or an input of too many values.
+`x` is the first input that is a picture, float32[n, c, h, w] or [n, h, w, c]; `t` is float32[n, f] with a
+column for each number and for each measure of a text (`guards/table.py`). What neither holds is not guarded,
+and is named with the reason: a second picture, or an input of too many values.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class RowView:
     def fit(cls, inputs: Tensors, missing: Set[str], any_size: Set[str] = frozenset()) -> Self:
         """The view of these rows.
 
-        Args:    missing: the inputs in which NaN is a missing value; any_size: those whose rows may have other
+        Args:    missing: the inputs in which NaN is a missing value; any_size: those whose rows may have
+                 other
                  sizes, so that no guard can read them.
         """
         reasons = {name: "its rows may have any size" for name in inputs if name in any_size}
@@ -86,7 +87,7 @@ class RowView:
         return self.tables[0] if self.tables else None
 
     def arrays(self, inputs: Tensors) -> dict[str, NDArray[np.float32]]:
-        """`x` and `t` of these rows, where there is one. Float64 beyond float32 is infinite, as when fitted."""
+        """`x` and `t` of these rows, where there are any; a float64 beyond float32 is infinite."""
         found: dict[str, NDArray[np.float32]] = {}
         if self.pictures:
             found[PICTURE] = _as_float32(inputs[self.pictures[0]])

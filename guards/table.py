@@ -1,7 +1,7 @@
 """Table: all inputs of a row but pictures as one row of numbers, float32[f], for `raw_tabular.py`.
 
-Numbers stay as they are, a text becomes one column or two (`text_columns.py`), and what cannot be read is
-named. Missing numbers are NaN.
+Numbers stay as they are, a text becomes one column or two (`text_columns.py`), a row of very many numbers a
+few that sum it up (`summary_columns.py`), and what cannot be read is named. Missing numbers are NaN.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from guards.summary_columns import Summary
 from guards.text_columns import F4, Categories, FreeText, text_column
 
 Inputs: TypeAlias = Mapping[str, NDArray[Any]]
 
 MOST_NUMBERS = 1024
+"""Numbers a row of one input that have a column each; more are summed up."""
 MOST_TEXTS = 16
 
 
@@ -62,7 +64,7 @@ class Table:
     `age`, `x[3]`, `review: length`; unguarded, reasons: the inputs that no column stands for, and why.
     """
 
-    parts: tuple[Numbers | Texts, ...]
+    parts: tuple[Numbers | Texts | Summary, ...]
     columns: tuple[str, ...]
     unguarded: tuple[str, ...]
     reasons: tuple[str, ...]
@@ -76,7 +78,7 @@ class Table:
         Returns: None if no input can be read.
         Raises:  ValueError for NaN in another input, with its name and the first row.
         """
-        parts: list[Numbers | Texts] = []
+        parts: list[Numbers | Texts | Summary] = []
         columns: list[str] = []
         refused: dict[str, str] = {}
         for name, array in inputs.items():
@@ -93,8 +95,13 @@ class Table:
             else:
                 if name not in missing:
                     _check_nothing_is_missing(name, array)
-                parts.append(Numbers(name, math.prod(array.shape[1:])))
-                columns += _cells(name, array.shape[1:])
+                width = math.prod(array.shape[1:])
+                if width > MOST_NUMBERS:
+                    parts.append(Summary.fit(name, array))
+                    columns += [name + suffix for suffix in Summary.suffixes]
+                else:
+                    parts.append(Numbers(name, width))
+                    columns += _cells(name, array.shape[1:])
         if not parts:
             return None
         return cls(tuple(parts), tuple(columns), tuple(refused), tuple(refused.values()))
@@ -108,8 +115,13 @@ class Table:
         Raises:  KeyError for an input that is not there, ValueError for another number of values a row.
         Cost:    O(n f): about 1 us and 0.5 us a part at n=1; for a free text see `FreeText.write`.
         """
-        first = inputs[self.parts[0].name]
-        if len(self.parts) == 1 and first.ndim == 2 and first.dtype == np.float32:
+        only, first = self.parts[0], inputs[self.parts[0].name]
+        if (
+            len(self.parts) == 1
+            and isinstance(only, Numbers)
+            and first.ndim == 2
+            and first.dtype == np.float32
+        ):
             return first
         table, at = np.empty((len(first), len(self.columns)), np.float32), 0
         with np.errstate(over="ignore"):
@@ -125,9 +137,9 @@ def _unreadable(array: NDArray[Any]) -> str:
     width = math.prod(array.shape[1:])
     if not width:
         return "it holds no values"
-    if array.dtype.kind == "O":
-        return f"it holds {width} texts a row; {MOST_TEXTS} are read" if width > MOST_TEXTS else ""
-    return f"it holds {width} numbers a row; {MOST_NUMBERS} are read" if width > MOST_NUMBERS else ""
+    if array.dtype.kind == "O" and width > MOST_TEXTS:
+        return f"it holds {width} texts a row; {MOST_TEXTS} are read"
+    return ""
 
 
 def _cells(name: str, shape: tuple[int, ...]) -> list[str]:

@@ -52,7 +52,12 @@ class UpstreamTensor:
         return 2 if self.datatype == "BF16" else UPSTREAM_DTYPES[self.datatype].itemsize
 
     def checked_shape(self, datatype: object, shape: Sequence[object], n: int) -> Shape:
-        """The shape that an answer states, if it is n rows of this tensor. Raises UnexpectedAnswer."""
+        """The shape of n rows of this tensor, if it is what an answer states. Raises UnexpectedAnswer.
+
+        One value a row may be stated as [n] or [n, 1], whichever is declared: MLServer sends the second.
+        """
+        if datatype == self.datatype and list(shape) in ([n], [n, 1]) and self.shape[1:] in ((), (1,)):
+            return (n, *(1 for _ in self.shape[1:]))
         sizes = tuple(size for size in shape if type(size) is int and size >= 0)
         good = datatype == self.datatype and len(sizes) == len(shape) == len(self.shape) and sizes[0] == n
         pairs = zip(self.shape[1:], sizes[1:], strict=False)

@@ -38,14 +38,14 @@ from gateway.admin.pages.cases import (
     case_fields,
     claim_fields,
     form_fields,
+    inputs_in,
     inputs_of,
     labels_of,
     list_preview,
-    previews_of,
+    row_fields,
     suggestion_fields,
 )
 from gateway.admin.pictures import is_picture, pixels
-from gateway.admin.preview import Preview
 from gateway.admin.review_fields import LEASE_S, clean_name, fence_of, lease_s_of, reviewer_of
 from gateway.png import png
 from gateway.serving.gateway import Gateway
@@ -115,31 +115,33 @@ async def case(request: Request) -> Response:
         return problem(request, 404, "No such case", "there is no case of this id; old ones are deleted")
     if wants_html(request):
         return await _case_page(request, record)
-    fields, shown = await _whole_case(request, record)
-    return json_reply(fields | {"shown": [asdict(one) for one in shown]})
+    fields = await _whole_case(request, record)
+    return json_reply(fields | {"shown": [asdict(one) for one in fields["shown"]]})
 
 
-async def _whole_case(request: Request, record: CaseRecord) -> tuple[dict[str, Any], list[Preview]]:
+async def _whole_case(request: Request, record: CaseRecord) -> dict[str, Any]:
     gateway = gateway_of(request)
-    fields = case_fields(record, gateway) | {
+    row = row_fields(await inputs_in(_store(request), record), gateway)
+    return {
+        **case_fields(record, gateway),
+        **row,
         "form": form_fields(gateway),
         "suggestion": suggestion_fields(record.model_view, gateway),
         "answer": answer_fields(record, gateway),
     }
-    return fields, await previews_of(_store(request), record, gateway)
 
 
 async def _case_page(
     request: Request, record: CaseRecord, status: int = 200, wrong: str = "", typed: str = ""
 ) -> Response:
     """The page of a case. wrong: what is wrong with the answer that was sent; typed: its number, as sent."""
-    fields, shown = await _whole_case(request, record)
+    fields = await _whole_case(request, record)
     me = _reviewer_of_cookie(request)
     return page(
         request,
         "case",
         status,
-        c=fields | {"shown": shown},
+        c=fields,
         me=me,
         held=record.state is CaseState.LEASED and record.reviewer == me,
         fence=record.fence,

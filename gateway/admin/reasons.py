@@ -1,25 +1,13 @@
-"""Why a case was deferred, as its reviewer reads it: a sentence a cause, and the columns that stood out."""
+"""Why a case was deferred, as its reviewer reads it: a sentence a cause."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
 from gateway.policy.schema import Policy
-
-MAX_COLUMNS = 5
-
-
-def standing_out(why: str) -> dict[str, float]:
-    """The columns that differ most from the calibration rows, the most unusual first, at most MAX_COLUMNS.
-
-    By name, with their rarity in nats, above 0; empty where no guard looked. why: as stored with the case.
-    """
-    found = orjson.loads(why).get("standing_out") or []
-    return {str(name): float(nats) for name, nats in found[:MAX_COLUMNS] if nats and math.isfinite(nats)}
 
 
 def brief_of(why: str) -> str:

@@ -27,6 +27,7 @@ from fallbacks.predictor import LoadedModel
 from fallbacks.roles import not_distributions
 from gateway.calibration.data_files import load_columns
 from gateway.calibration.dataset import Dataset, read
+from gateway.calibration.parity import Parity, parity
 from gateway.calibration.samples import Samples, count_samples, one_row_of_each
 from gateway.calibration.true_values import TrueValues, labelled_classes, true_values
 from gateway.core.decision import Tensors
@@ -49,11 +50,15 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOut:
-    """The rows of a calibration file with every rung's answers, and what they count as."""
+    """The rows of a calibration file with every rung's answers, and what they count as.
+
+    parity: how far the first rung's outputs are from those that the file expects.
+    """
 
     rows: CalibrationRows
     samples: Samples
     target: CertifiedTarget
+    parity: Parity
 
     def samples_by_fold(self) -> dict[str, int]:
         """How many samples each fold has."""
@@ -94,7 +99,7 @@ def held_out(
     rows = CalibrationRows(
         file.x, truth.y, truth.values, answers, labelled, primary, view, partial(ask, models[primary])
     )
-    return HeldOut(rows, samples, truth.target)
+    return HeldOut(rows, samples, truth.target, parity(file.expected, answers[primary]))
 
 
 def samples_of(file: Dataset, truth: TrueValues) -> Samples:
@@ -122,8 +127,10 @@ def _refuse_bad_answers(name: str, answer: Tensors, n: int, data: Path) -> None:
     wrong = np.flatnonzero(not_distributions(p)) if p is not None and p.ndim == 2 else np.empty(0, np.intp)
     if wrong.size:
         shown = "; ".join(f"row {i}: {_shown(p[i])}" for i in wrong[:SHOWN_ROWS]) if p is not None else ""
-        what = f"{name} answers {wrong.size} of the rows with {PROBABILITIES!r} that are none ({shown}): they must"
-        what += f" be from 0 to 1 and sum to 1. If they are scores, map that output to {LOGITS!r} (names)"
+        what = f"{name} answers {wrong.size} of the rows with {PROBABILITIES!r} that are none ({shown}): they"
+        what += (
+            f" must be from 0 to 1 and sum to 1. If they are scores, map that output to {LOGITS!r} (names)"
+        )
         raise ArtifactError([Problem("", what, str(data))])
 
 

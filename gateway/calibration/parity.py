@@ -15,8 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 RELATIVE, ABSOLUTE = 1e-3, 1e-4
-MOST_DIFFERING = 0.01
-"""The largest share of rows that may differ beyond the tolerance."""
+MOST_OTHER = 0.01
+"""The largest share of rows that may have another answer."""
+FAR = 0.1
+"""A number is another answer if it is so far away, as a share of the standard deviation of what is expected.
+
+A forest whose thresholds an exporter rounds differs beyond the tolerance in many rows, and answers the
+same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,8 @@ class OutputParity:
     largest_absolute, largest_relative: over all values, the relative one over those of which more than
     ABSOLUTE is expected; None for labels. differing: the share of rows beyond the tolerance, the first of
     which is first_row. other_argmax: the share of rows whose largest value stands elsewhere; None where a row
-    has one value.
+    has one value. other: the share of rows with another answer: another label, another largest value, or a
+    number that is FAR away.
     """
 
     output: str
@@ -36,6 +42,7 @@ class OutputParity:
     differing: float
     first_row: int | None
     other_argmax: float | None
+    other: float
 
     def __str__(self) -> str:
         parts = [f"{self.differing:.2%} of rows differ" if self.differing else "no row differs"]
@@ -63,12 +70,12 @@ class Parity:
     @property
     def problem(self) -> str:
         """Why the model is not the expected one; empty if it is."""
-        far = [one for one in self.outputs if one.differing > MOST_DIFFERING]
+        far = [one for one in self.outputs if one.other > MOST_OTHER]
         if not far:
             return ""
         what = " and ".join(
-            f"{one.output} differs from what is expected in {one.differing:.1%} of the rows, "
-            f"first in row {one.first_row}"
+            f"{one.output} is another answer than expected in {one.other:.1%} of the rows, "
+            f"and differs first in row {one.first_row}"
             for one in far
         )
         mend = "compare preprocessing, the order of columns and classes, and the export"
@@ -100,15 +107,24 @@ def _compared(name: str, expected: NDArray[Any], outputs: Mapping[str, NDArray[A
     agree = wanted == got if gaps is None else gaps <= ABSOLUTE + RELATIVE * np.abs(_finite(wanted))
     rows = agree.all(axis=1)
     several = floats and got.shape[1] > 1
+    argmax = float(np.mean(wanted.argmax(axis=1) != got.argmax(axis=1))) if several else None
+    differing = float(np.mean(~rows))
     return OutputParity(
         name,
         len(got),
         None if gaps is None else float(gaps.max()),
         None if gaps is None else _largest_relative(wanted, gaps),
-        float(np.mean(~rows)),
+        differing,
         None if rows.all() else int(rows.argmin()),
-        float(np.mean(wanted.argmax(axis=1) != got.argmax(axis=1))) if several else None,
+        argmax,
+        differing if gaps is None else _share_far(wanted, gaps) if argmax is None else argmax,
     )
+
+
+def _share_far(wanted: NDArray[Any], gaps: NDArray[np.float64]) -> float:
+    """The share of rows with a number that is FAR from the expected one, and beyond the tolerance."""
+    allowed = np.maximum(FAR * _finite(wanted).std(), ABSOLUTE + RELATIVE * np.abs(_finite(wanted)))
+    return float(np.mean((gaps > allowed).any(axis=1)))
 
 
 def _as_rows(array: NDArray[Any]) -> NDArray[Any]:

@@ -16,8 +16,8 @@ from gateway.protocol.targets import LABEL, PROBABILITIES
 def wrong_answers(policy: Policy, rung: str, rows: CalibrationRows) -> Mask | None:
     """bool[n]; None where that cannot be told.
 
-    A class is wrong if the likeliest one, or the one that an exposed `label` names, is not the true one; a number
-    if its interval does not hold the true value.
+    A class is wrong if the likeliest one, or the one that an exposed `label` names, is not the true one; a
+    number if its interval does not hold the true value.
     """
     answer = rows.answers[rung]
     match policy.task:

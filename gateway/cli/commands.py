@@ -115,6 +115,12 @@ def _serve_on_ray(
 def demo(
     folder: Folder,
     once: Annotated[bool, typer.Option("--once", help="Exit after the walk-through.")] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Rows to send (.npz, .csv, .parquet); default: samples, else what calibration kept."
+        ),
+    ] = None,
     port: Port = 8080,
     grpc_port: GrpcPort = 8081,
     admin_port: AdminPort = 8082,
@@ -123,31 +129,29 @@ def demo(
     from gateway.cli.demo import run
     from gateway.replica import ListenAddress
 
-    sys.exit(run(folder, once=once, address=ListenAddress("127.0.0.1", port, grpc_port, admin_port)))
+    address = ListenAddress("127.0.0.1", port, grpc_port, admin_port)
+    sys.exit(run(folder, data, once=once, address=address))
 
 
 @app.command()
 def check(folder: Folder, as_json: AsJson = False) -> None:
-    """Validates policy, models, artefacts and certificate."""
-    from gateway.access.tls import load_tls
-    from gateway.deployment.artifacts import load_artifacts
-    from gateway.deployment.compile import measures_of
-    from gateway.deployment.deployment import Deployment
+    """Does all that a start does but listen: what it calls ready can be served."""
+    from gateway.cli.check import checked
 
     try:
-        deployment = Deployment.read(folder)
-        load_tls(deployment)
-        artifacts = load_artifacts(deployment)
-        contract = artifacts.contract
-        try:
-            measures_of(artifacts)
-        finally:
-            artifacts.close()
+        gateway = checked(folder)
     except Problems as error:
         _exit_with_problems(error, as_json)
-    ready = {"policy": artifacts.tag, "inputs": [s.name for s in contract.inputs]}
-    ready |= {"outputs": [s.name for s in contract.outputs]}
-    print_line(json.dumps(ready) if as_json else f"{folder}: {artifacts.tag} is ready to serve")
+    contract, certificate = gateway.loaded.contract, gateway.loaded.artifacts.certificate
+    if as_json:
+        ready: dict[str, object] = {"policy": gateway.loaded.tag}
+        ready |= {"inputs": [s.name for s in contract.inputs], "outputs": [s.name for s in contract.outputs]}
+        ready |= {"unguarded": certificate.unguarded, "not_promised": certificate.not_promised}
+        print_line(json.dumps(ready))
+        return
+    print_line(f"{folder}: {gateway.loaded.tag} is ready to serve")
+    for sentence in certificate.not_promised:
+        print_line(f"not promised: {sentence}")
 
 
 @app.command()
@@ -235,12 +239,15 @@ def calibrate(
             certificate = run(deployment, data, status.update)
     except Problems as error:
         _exit_with_problems(error, as_json)
-    if certificate.samples.warning:
-        print(f"warning: {certificate.samples.warning}", file=sys.stderr)  # noqa: T201
+    warnings = [certificate.samples.warning, certificate.parity and certificate.parity.warning]
+    for warning in filter(None, warnings):
+        print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
     if as_json:
         print_line(certificate.model_dump_json(by_alias=True))
         return
     console.print(certificate_table(certificate, deployment.policy.mode))
+    if certificate.parity is not None:
+        print_line(certificate.parity.finding)
     print_line(f"report: {folder / REPORT_FILE}")
 
 

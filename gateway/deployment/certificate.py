@@ -75,8 +75,8 @@ class Selective(Strict):
 class MeanError(Strict):
     """With probability 1 - delta the absolute error of what is answered is at most `mean` on average.
 
-    mean, clip: of the policy; n: the answered rows; average: of their errors, each at most `clip`; bound: of the
-    expectation at level delta.
+    mean, clip: of the policy; n: the answered rows; average: of their errors, each at most `clip`; bound: of
+    the expectation at level delta.
     """
 
     mean: float
@@ -90,8 +90,9 @@ class MeanError(Strict):
 class ClassNames(Strict):
     """The classes of the model, in the order of its probabilities.
 
-    values: what output `label` holds for each, or none; by_name: whether the rows name classes by these names,
-    so that another order of labels would be another certificate; unseen: those of which there were no rows.
+    values: what output `label` holds for each, or none; by_name: whether the rows name classes by these
+    names, so that another order of labels would be another certificate; unseen: those of which there were no
+    rows.
     """
 
     kind: Literal["classes"]
@@ -113,6 +114,13 @@ class NoTarget(Strict):
     """Rows without true values."""
 
     kind: Literal["none"]
+
+
+class ParityFinding(Strict):
+    """How far the model is from its original: the finding, and the warning if it is another model."""
+
+    finding: str
+    warning: str | None
 
 
 CertifiedTarget: TypeAlias = Annotated[ClassNames | NumberRange | NoTarget, Field(discriminator="kind")]
@@ -155,9 +163,10 @@ class Certificate(Strict, populate_by_name=True):
 
     rows: samples in each fold. false_alarm: of all certified guards together, also those that are only
     observed; without_features: of their input-only forms. selective: by rung, where its check acts;
-    unpromised_cuts: by rung, of checks without a promise. answered: over all rungs; absolute_error: the same, of
-    a regressor's numbers. target: what the rows' true values are. unguarded: the inputs that no guard reads, and
-    why. not_promised: what this policy or these rows leave without a promise, one sentence each.
+    unpromised_cuts: by rung, of checks without a promise. answered: over all rungs; absolute_error: the same,
+    of a regressor's numbers. target: what the rows' true values are. unguarded: the inputs that no guard
+    reads, and why. parity: where the file has the original's own outputs. not_promised: what this policy or
+    these rows leave without a promise, one sentence each.
     """
 
     schema_: Annotated[Literal[3], BeforeValidator(refuse_bool), Field(alias="schema")]
@@ -173,6 +182,7 @@ class Certificate(Strict, populate_by_name=True):
     absolute_error: MeanError | None
     target: CertifiedTarget
     unguarded: dict[str, str]
+    parity: ParityFinding | None
     confidence: Confidence
     not_promised: list[str]
     digests: Digests

@@ -8,11 +8,11 @@ from typing import TypeAlias
 from fallbacks.predictor import LoadedModel, ModelTensor
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
-from gateway.deployment.interval_model import declared_outputs
+from gateway.deployment.interval_model import declared_outputs, without_value
 from gateway.policy.locate import closest
 from gateway.policy.schema import InputPolicy, InputSlices, OipPolicy, OnnxPolicy, Policy
 from gateway.protocol.contract import ONNX_PLATFORM, UPSTREAM_PLATFORM, Contract, TensorSpec
-from gateway.protocol.targets import LOGITS, PROBABILITIES, Classes, NoForm, Target
+from gateway.protocol.targets import LOGITS, NO_FORM, PROBABILITIES, Classes, Target
 
 Sizes: TypeAlias = Mapping[str, tuple[int, ...]]
 """The sizes of one row of each input, as the calibration rows have them."""
@@ -22,7 +22,7 @@ def contract_of(
     deployment: Deployment,
     models: Mapping[str, LoadedModel],
     sizes: Sizes | None = None,
-    target: Target = NoForm(),
+    target: Target = NO_FORM,
 ) -> Contract:
     """The deployment's inputs and outputs on the wire.
 
@@ -38,7 +38,6 @@ def contract_of(
         raise PolicyError(problems)
     own = declared_outputs(policy.rungs[0], primary)
     outputs = tuple(TensorSpec(s.name, s.dtype, s.shape, bf16=s.bf16) for s in own if s.name in policy.expose)
-    is_upstream = isinstance(policy.rungs[0].model, OipPolicy)
     return Contract(
         policy.name,
         tuple(_input_spec(policy, spec, models, sizes or {}) for spec in primary.inputs),
@@ -46,7 +45,7 @@ def contract_of(
         policy.serving.max_batch_rows,
         policy.version,
         _class_names(target),
-        UPSTREAM_PLATFORM if is_upstream else ONNX_PLATFORM,
+        UPSTREAM_PLATFORM if isinstance(policy.rungs[0].model, OipPolicy) else ONNX_PLATFORM,
         target,
         withheld_rows=policy.serving.withheld_rows,
     )
@@ -129,7 +128,8 @@ def _same_form(one: ModelTensor, other: ModelTensor) -> bool:
 
 def _form(spec: ModelTensor) -> str:
     kind = "text" if spec.dtype.kind == "O" else str(spec.dtype)
-    return f"{kind}[{', '.join('n' if i == 0 else '?' if d is None else str(d) for i, d in enumerate(spec.shape))}]"
+    sizes = ["n", *("?" if size is None else str(size) for size in spec.shape[1:])]
+    return f"{kind}[{', '.join(sizes)}]"
 
 
 def _wrong_labels(deployment: Deployment, primary: LoadedModel) -> Iterator[Problem]:
@@ -190,6 +190,8 @@ def _unreadable(deployment: Deployment, models: Mapping[str, LoadedModel]) -> It
     """Guards and checks that cannot read the inputs or outputs of the models."""
     policy = deployment.policy
     first = models[policy.rungs[0].name]
+    for field, what in without_value(policy, models):
+        yield deployment.problem(field, what)
     for i, guard in enumerate(policy.guards):
         for at, what in guard.unreadable(first.inputs, first.outputs):
             yield deployment.problem(("guards", i, *at), what)

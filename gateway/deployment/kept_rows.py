@@ -42,7 +42,7 @@ class KeptRows:
 
     @classmethod
     def of(cls, rows: CalibrationRows) -> Self:
-        """As many of these rows as are kept: at most 64, fewer of large rows, at least two where there are."""
+        """Those of the rows that are kept: at most 64, fewer of large rows, but two where there are."""
         row_bytes = sum(_bytes(array[:1]) for array in rows.x.values())
         n = min(len(rows), MOST_ROWS, max(2, MOST_BYTES // max(1, row_bytes)))
         few = rows.take(row_indices(n))

@@ -62,23 +62,28 @@ def try_models(deployment: Deployment, models: Mapping[str, LoadedModel], rows: 
     Cost:    one pass a model; blocks.
     """
     problems: list[Problem] = []
-    n = len(next(iter(rows.values())))
     for i, rung in enumerate(deployment.policy.rungs):
-        if not isinstance(rung.model, OnnxPolicy):
-            continue
-        at = ("rungs", i, "model", "path")
-        try:
-            answer = models[rung.name].run(rows)
-        except Exception as error:  # onnxruntime has a type of its own for each failure
-            what = f"{rung.model.path!r} cannot answer a row of the calibration data: {error}"
-            problems.append(deployment.problem(at, what))
-            continue
-        for name, array in answer.items():
-            if array.shape[:1] != (n,):
-                what = f"{rung.model.path!r} answers {n} rows with {name!r} of shape {list(array.shape)}"
-                problems.append(deployment.problem(at, what + "; its first axis must be the row"))
+        if isinstance(rung.model, OnnxPolicy):
+            try:
+                _try_model(models[rung.name], rung.model.path, rows)
+            except ValueError as error:
+                problems.append(deployment.problem(("rungs", i, "model", "path"), str(error)))
     if problems:
         raise PolicyError(problems)
+
+
+def _try_model(model: LoadedModel, path: str, rows: Tensors) -> None:
+    """Raises ValueError (what is wrong) if the model does not answer the rows, one answer a row."""
+    n = len(next(iter(rows.values())))
+    try:
+        answer = model.run(rows)
+    except Exception as error:
+        # onnxruntime has a type of its own for each failure
+        raise ValueError(f"{path!r} cannot answer a row of the calibration data: {error}") from error
+    for name, array in answer.items():
+        if array.shape[:1] != (n,):
+            what = f"{path!r} answers {n} rows with {name!r} of shape {list(array.shape)}"
+            raise ValueError(f"{what}; its first axis must be the row")
 
 
 def _load_file(deployment: Deployment, at: Loc, name: str, names: Mapping[str, str]) -> OnnxModel:

@@ -11,8 +11,8 @@ from gateway.deployment.certificate import Certificate, FalseAlarm, MeanError, S
 class Promise:
     """One statement of a certificate.
 
-    field: of the certificate, as `false_alarm` or `selective.small`; at_most: a share, as text, or a number in
-    the unit of `value`; evidence: what it was certified from.
+    field: of the certificate, as `false_alarm` or `selective.small`; at_most: a share, as text, or a number
+    in the unit of `value`; evidence: what it was certified from.
     """
 
     field: str

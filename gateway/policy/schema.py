@@ -110,9 +110,9 @@ class InputPolicy(Strict):
     high: float | None = None
     """The greatest value, inclusive; not below `low`."""
     shape: Annotated[list[Annotated[int, Field(ge=-1)]], Field(max_length=7)] | None = None
-    """The sizes of one row, where the model leaves axes open: `[3, 48, 192]`. `-1` keeps an axis open, and the
-    input unguarded. Without it, an input that guards read has the sizes of the calibration rows, and another
-    may have any."""
+    """The sizes of one row, where the model leaves axes open: `[3, 48, 192]`. `-1` keeps an axis open, and
+    the input unguarded. Without it, an input that guards read has the sizes of the calibration rows, and
+    another may have any."""
     missing: Literal["allow", "refuse"] = "refuse"
     """`allow`: NaN, and `null` in JSON, is a missing value, which the model takes and guards judge as such.
     `refuse`: the request is invalid (400). Floats only; a text is missing where it is empty."""
@@ -259,8 +259,8 @@ class Policy(Strict):
     """The model version in replies and URLs. A text: quote a number."""
     task: Literal["classification", "regression", "opaque"] = "classification"
     """What the models answer: `classification` a class (outputs `probabilities`, `logits` or `label`),
-    `regression` a number (`value`, maybe `lower` and `upper`), `opaque` any tensors, of which errors cannot be
-    counted: guards of the input, fallbacks and review without a form are what there is."""
+    `regression` a number (`value`, maybe `lower` and `upper`), `opaque` any tensors, of which errors cannot
+    be counted: guards of the input, fallbacks and review without a form are what there is."""
     mode: Literal["enforce", "observe"] = "enforce"
     """`enforce`: guards and checks act. `observe`: they only measure and record, so every row gets the answer
     of the first rung that has one, and the promises of the certificate do not hold."""

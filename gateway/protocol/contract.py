@@ -16,7 +16,7 @@ import numpy as np
 from fallbacks.oip.tensors import MAX_RANK, Array, Shape
 from gateway.core.errors import ArtifactError, Problem
 from gateway.protocol.problems import RequestProblems
-from gateway.protocol.targets import NoForm, Target
+from gateway.protocol.targets import NO_FORM, Target
 
 _INTEGERS = {int}  # type(True) is bool
 MAX_BODY_BYTES = 8 * 1024 * 1024
@@ -180,7 +180,7 @@ class Contract:
     version: str
     labels: tuple[str, ...] = ()
     platform: str = ONNX_PLATFORM
-    target: Target = NoForm()
+    target: Target = NO_FORM
     withheld_rows: WithheldRows = "refuse_request"
     inputs_by_name: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)
     outputs_by_name: Mapping[str, TensorSpec] = field(init=False, compare=False, repr=False)

@@ -1,6 +1,7 @@
 """What a person may answer for a row: one of the model's classes, a number, or nothing.
 
-It follows from the policy's task and from calibration, which knows the classes and the range of the true values.
+It follows from the policy's task and from calibration, which knows the classes and the range of the true
+values.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ PROBABILITIES, LOGITS, FEATURES = "probabilities", "logits", "features"
 class Classes:
     """The classes that the model tells apart, in the order of its probabilities.
 
-    names: the text of each; values: what output `label` holds for each, integers or bytes, or none if the model
-    has no such output.
+    names: the text of each; values: what output `label` holds for each, integers or bytes, or none if the
+    model has no such output.
     """
 
     names: tuple[str, ...]
@@ -39,3 +40,4 @@ class NoForm:
 
 
 Target: TypeAlias = Classes | Number | NoForm
+NO_FORM = NoForm()

@@ -59,7 +59,7 @@ class DraftInput:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Everything that the policy's text is made from. rows: how many a calibration file has, 0 without one."""
+    """All that the policy's text is made from. rows: how many a calibration file has, 0 without one."""
 
     name: str
     task: Task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from fallbacks.onnx import OnnxModel
@@ -70,10 +71,9 @@ def _guarded(spec: ModelTensor) -> str:
         return "as a picture"
     if spec.dtype.kind == "O":
         return "as categories or text"
-    width = 1
-    for size in spec.shape[1:]:
-        width *= size or 1
-    open_axes = None in spec.shape[1:]
+    if None in spec.shape[1:]:
+        return "as numbers, of the sizes of the calibration rows"
+    width = math.prod(size or 1 for size in spec.shape[1:])
     if width > MOST_NUMBERS:
-        return "not: too many values"
-    return "as numbers, of the sizes of the calibration rows" if open_axes else f"as {width} numbers"
+        return f"as a summary of {width} numbers"
+    return f"as {width} numbers" if width > 1 else "as a number"

@@ -1,9 +1,10 @@
-"""What the models are and do, before there is a policy: their tensors, the rows, a few answers, and the time."""
+"""What the models are and do, before there is a policy: tensors, rows, a few answers, and the time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,10 +105,9 @@ def answer_of(model: LoadedModel, file: Dataset | None) -> tuple[Tensors | None,
     x = zeros(model.inputs, TRIED_ROWS)
     if file is not None:
         x = {name: array[:TRIED_ROWS] for name, array in file.x.items()}
-    try:
+    with suppress(Exception):  # a row of zeros suits few models; of a real row calibration says what is wrong
         answer = model.run(x)
         start_s = time.perf_counter()
         model.run(x)
         return answer, time.perf_counter() - start_s
-    except Exception:  # a row of zeros suits few models, and what is wrong with a real row calibration tells
-        return None, 0.0
+    return None, 0.0

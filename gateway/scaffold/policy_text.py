@@ -9,6 +9,12 @@ import yaml
 from gateway.protocol.targets import VALUE
 from gateway.scaffold.draft import INTERVAL_ERROR, Draft, DraftInput, DraftModel
 
+COMMENT_AT = 34
+TASKS = {
+    "classification": "a class: probabilities, logits or label",
+    "regression": "a number: value, with lower and upper from calibration",
+    "opaque": "any tensors, of which errors cannot be counted",
+}
 GUARD_BUDGET_S, CHECK_BUDGET_S, RATE_BUDGET_S, REVIEW_BUDGET_S = 0.05, 0.01, 0.002, 0.25
 
 
@@ -29,34 +35,36 @@ def _head(draft: Draft) -> Iterator[str]:
     yield from (f"# {note}" for note in draft.notes)
     yield "schema: 1"
     yield f"name: {draft.name}"
-    yield f"task: {draft.task}" + _because(draft)
-    yield f"deadline_s: {deadline_s(draft):g}                # from a request's arrival to its answer"
-    yield (
-        f"false_alarm_budget: {draft.false_alarm_budget:g}        # of good rows that all guards together may stop"
-    )
+    yield _line(f"task: {draft.task}", TASKS[draft.task])
+    yield _line(f"deadline_s: {deadline_s(draft):g}", "from a request's arrival to its answer")
+    budget = f"false_alarm_budget: {draft.false_alarm_budget:g}"
+    yield _line(budget, "of good rows that all guards together may stop")
     if draft.task == "classification":
         measured = "" if draft.measured_error is None else f"; of your rows {draft.measured_error:.1%} are"
-        yield f"answered_error: {_answered(draft):g}            # of all answers that may be wrong{measured}"
+        yield _line(f"answered_error: {_answered(draft):g}", f"of all answers that may be wrong{measured}")
     if draft.task == "regression":
-        yield f"answered_error: {_answered(draft):g}            # of all answers whose interval may miss the truth"
+        error = f"answered_error: {_answered(draft):g}"
+        yield _line(error, "of all answers whose interval may miss the truth")
         if draft.mean_error is not None:
             mean, clip = draft.mean_error
-            yield f"absolute_error: {{mean: {mean:g}, clip: {clip:g}}}   # of all answers on average, in the unit of value"
+            error = f"absolute_error: {{mean: {mean:g}, clip: {clip:g}}}"
+            yield _line(error, "of all answers on average, in the unit of value")
     if draft.labels:
-        yield f"labels: {_flow(list(draft.labels))}   # in the order of the columns of probabilities"
+        yield _line(f"labels: {_flow(list(draft.labels))}", "in the order of the columns of probabilities")
     yield ""
 
 
-def _because(draft: Draft) -> str:
-    return {
-        "classification": "           # a class: probabilities, logits or label",
-        "regression": "              # a number: value, with lower and upper from calibration",
-        "opaque": "                  # any tensors: guards, fallbacks and review, and no promise about errors",
-    }[draft.task]
+def _line(text: str, comment: str) -> str:
+    """A line of the policy with a comment in the column of the others."""
+    return f"{text:<{COMMENT_AT}}  # {comment}"
 
 
 def _answered(draft: Draft) -> float:
-    return max(one.error for one in draft.models)
+    return max(_error(draft, one) for one in draft.models)
+
+
+def _error(draft: Draft, one: DraftModel) -> float:
+    return INTERVAL_ERROR if draft.task == "regression" else one.error
 
 
 def _inputs(draft: Draft) -> Iterator[str]:
@@ -79,16 +87,17 @@ def _input_fields(one: DraftInput) -> dict[str, object]:
 
 
 def _guards(draft: Draft) -> Iterator[str]:
-    yield "guards:                            # judge the request; the most severe verdict counts"
-    yield f"  - {{name: rate, kind: rate, per_s: 200, burst: 400, budget_s: {RATE_BUDGET_S:g}, on_error: allow}}"
-    yield "  - name: ood                      # unlike the rows that the model was calibrated on?"
+    yield _line("guards:", "judge the request; the most severe verdict counts")
+    rate = {"name": "rate", "kind": "rate", "per_s": 200, "burst": 400, "budget_s": RATE_BUDGET_S}
+    yield f"  - {_flow(rate | {'on_error': 'allow'})}"
+    yield _line("  - name: ood", "unlike the rows that the model was calibrated on?")
     yield "    kind: ood"
     yield f"    detectors: {_flow(draft.detectors)}"
     yield "    cuts: {defer: certified}"
     yield f"    budget_s: {GUARD_BUDGET_S:g}"
     yield "    on_error: defer"
     if draft.squeezes:
-        yield "  - name: perturbation             # does the answer change when the picture is simplified?"
+        yield _line("  - name: perturbation", "does the answer change when the picture is simplified?")
         yield "    kind: squeeze"
         yield "    cuts: {defer: certified}"
         yield "    share: 0.1"
@@ -98,12 +107,13 @@ def _guards(draft: Draft) -> Iterator[str]:
 
 
 def _rungs(draft: Draft) -> Iterator[str]:
-    yield "rungs:                             # models, asked in this order; the first is the primary"
+    yield _line("rungs:", "models, asked in this order; the first is the primary")
     for one in draft.models:
         yield f"  - name: {one.name}"
         yield f"    model: {_flow(_model(one))}"
-        note = "                # its file fixes the batch: rows are run one after the other" * one.row_by_row
-        yield f"    budget_s: {one.budget_s:g}{note}"
+        budget = f"    budget_s: {one.budget_s:g}"
+        fixed = "its file fixes the batch: rows are run one after the other"
+        yield _line(budget, fixed) if one.row_by_row else budget
         if draft.checked(one):
             yield f"    checks: [{_flow(_check(draft, one))}]"
     yield ""
@@ -122,11 +132,10 @@ def _check(draft: Draft, one: DraftModel) -> Mapping[str, object]:
     regression = VALUE in one.outputs and draft.task == "regression"
     kind, name = ("interval", "width") if regression else ("confidence", "confidence")
     own = name if one is draft.models[0] else f"{one.name}_{name}"
-    error = INTERVAL_ERROR if regression else one.error
     return {
         "name": own,
         "kind": kind,
-        "selective_error": error,
+        "selective_error": _error(draft, one),
         "budget_s": CHECK_BUDGET_S,
         "on_error": "degrade",
     }
@@ -138,7 +147,7 @@ def _tail(draft: Draft) -> Iterator[str]:
         'review: {store: "sqlite:///var/review.db", capacity: 10000, expire_after_s: 86400, '
         f"budget_s: {REVIEW_BUDGET_S:g}}}"
     )
-    yield f"expose: {_flow(list(draft.exposed))}   # the outputs that callers see"
+    yield _line(f"expose: {_flow(list(draft.exposed))}", "the outputs that callers see")
     yield "disclosure: {anonymous: {rounded: 2}, trusted: full}"
     yield "serving: {anonymous: loopback, max_batch_rows: 32}"
 

@@ -16,7 +16,7 @@ from gateway.core.errors import ArtifactError, Problem
 from gateway.policy.kinds.interval import VALUE, one_a_row
 from gateway.policy.schema import Policy
 from gateway.protocol.targets import PROBABILITIES
-from gateway.scaffold.draft import INTERVAL_ERROR, Draft, error_to_promise, mean_to_promise
+from gateway.scaffold.draft import Draft, error_to_promise, mean_to_promise
 
 MEASURED_ROWS = 5_000
 LEAST_TESTS = 200
@@ -32,9 +32,8 @@ def with_promises(draft: Draft, policy: Policy, models: Mapping[str, LoadedModel
     y, n = file.y[:MEASURED_ROWS], min(draft.rows, MEASURED_ROWS)
     answers = {name: ask(model, x) for name, model in models.items()}
     if draft.task == "regression":
-        rungs = tuple(replace(one, error=INTERVAL_ERROR) for one in draft.models)
-        off = np.abs(one_a_row(answers[rungs[0].name][VALUE]) - y.astype(np.float64))
-        return replace(draft, models=rungs, mean_error=mean_to_promise(off) if tests >= LEAST_TESTS else None)
+        off = np.abs(one_a_row(answers[draft.models[0].name][VALUE]) - y.astype(np.float64))
+        return replace(draft, mean_error=mean_to_promise(off) if tests >= LEAST_TESTS else None)
     first = next(iter(models))
     try:
         truth = true_values(policy, models[first].classes, answers[first], y, n)

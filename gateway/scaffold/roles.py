@@ -45,7 +45,8 @@ def guess_roles(
 ) -> Guess:
     """The task and the roles.
 
-    Args:    outputs: as the model declares them; classes: those that its file names; answer: its outputs for a
+    Args:    outputs: as the model declares them; classes: those that its file names; answer: its outputs for
+             a
              few rows; y: the true values of these or other rows. None: not known.
     """
     numbers = y is not None and y.dtype.kind == "f" and not (y == np.rint(y)).all()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gateway.admin.pictures import MAX_SIDE_PIXELS, is_picture, pixels
 from gateway.admin.preview import NumbersPreview, PicturePreview, SummaryPreview, TextPreview, previews
-from gateway.admin.reasons import deferral_reasons, standing_out
+from gateway.admin.reasons import deferral_reasons
 from gateway.admin.table import Column, TablePreview
 from gateway.deployment.deployment import Deployment
 from gateway.png import png
@@ -287,23 +287,6 @@ def test_a_column_without_both_limits_has_no_bar(low: float | None, high: float 
     (table,) = previews({"a": np.ones((1, 1), np.float32), "b": np.ones((1, 1), np.float32)}, one)
     assert isinstance(table, TablePreview)
     assert (table.columns[0].range, table.columns[0].place) == (shown, None)
-
-
-@pytest.mark.parametrize(
-    ("stored", "found"),
-    [
-        ({}, {}),
-        ({"standing_out": None}, {}),
-        ({"standing_out": [["plan", 6.5], ["income", 2.0]]}, {"plan": 6.5, "income": 2.0}),
-        ({"standing_out": [["plan", None], ["income", 0.0], ["age", 1]]}, {"age": 1.0}),
-        ({"standing_out": [[f"c{i}", 9 - i] for i in range(7)]}, {f"c{i}": 9.0 - i for i in range(5)}),
-    ],
-)
-def test_at_most_five_columns_stand_out_in_the_order_of_the_guard(
-    stored: Any, found: dict[str, float]
-) -> None:
-    read = standing_out(orjson.dumps({"reason": "abstained", "raised": [], **stored}).decode())
-    assert read == found and list(read) == list(found)
 
 
 @given(st.binary(max_size=60))

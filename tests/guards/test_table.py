@@ -100,7 +100,6 @@ def test_what_cannot_be_read_is_named_and_pictures_are_left_to_others() -> None:
     inputs: dict[str, NDArray[Any]] = {
         "age": np.arange(N),
         "photo": np.zeros((N, 1, 8, 8), np.float32),
-        "signal": np.zeros((N, 1025), np.float32),
         "tokens": texts([b"a"] * (17 * N), (N, 17)),
         "empty": np.zeros((N, 0)),
     }
@@ -108,12 +107,10 @@ def test_what_cannot_be_read_is_named_and_pictures_are_left_to_others() -> None:
     assert table is not None
     assert table.columns == ("age",)
     assert dict(zip(table.unguarded, table.reasons, strict=True)) == {
-        "signal": "it holds 1025 numbers a row; 1024 are read",
         "tokens": "it holds 17 texts a row; 16 are read",
         "empty": "it holds no values",
     }
     assert Table.fit({"photo": inputs["photo"]}, NOTHING, frozenset({"photo"})) is None
-    assert Table.fit({"signal": inputs["signal"]}, NOTHING, NOTHING) is None
 
 
 def test_missing_numbers_stay_missing_where_they_are_allowed_and_are_refused_elsewhere() -> None:
@@ -138,6 +135,8 @@ def test_an_unseen_category_is_rarer_than_every_seen_one() -> None:
     table = fitted({"plan": MIXED["plan"]})
     seen, unseen = table.read({"plan": MIXED["plan"]}), table.read({"plan": texts([b"platinum"])})
     assert unseen[0, 0] > seen.max() + 2.9
+
+
 def test_no_rows_to_fit_on_are_no_error_of_the_table() -> None:
     """A file of two rows leaves none to fit on; which promise that breaks is told by those that need rows."""
     inputs = {"age": np.zeros((0, 1)), "x": np.zeros((0, 2, 3), np.float32), "word": np.zeros((0, 1), object)}

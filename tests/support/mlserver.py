@@ -21,6 +21,7 @@ from fallbacks.predictor import ModelTensor
 
 MODEL = "capitals"
 UP_WITHIN_S = 60.0
+DATATYPES = {"<f4": "FP32", "<i8": "INT64"}
 CORES = frozenset(os.sched_getaffinity(0))
 
 
@@ -81,8 +82,9 @@ def mlserver(
 
 
 def declared(spec: ModelTensor) -> dict[str, object]:
-    """How `model-settings.json` declares a tensor of float32."""
-    return {"name": spec.name, "datatype": "FP32", "shape": [-1 if d is None else d for d in spec.shape]}
+    """How `model-settings.json` declares a tensor; MLServer's codec sends one value a row as [n, 1]."""
+    shape = [-1 if size is None else size for size in (*spec.shape, 1)[: max(2, len(spec.shape))]]
+    return {"name": spec.name, "datatype": DATATYPES[spec.dtype.str], "shape": shape}
 
 
 def _wait_until_up(server: MLServer, log: Path) -> None:

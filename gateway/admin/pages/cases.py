@@ -16,8 +16,9 @@ from fallbacks.review.store import ReviewStore
 from gateway.admin.answers import form_of
 from gateway.admin.pictures import CHANNELS
 from gateway.admin.preview import PicturePreview, Preview, TextPreview, previews
-from gateway.admin.reasons import brief_of, deferral_reasons, standing_out
+from gateway.admin.reasons import brief_of, deferral_reasons
 from gateway.admin.table import MAX_CELLS, printable
+from gateway.deployment.standing_out import standing_out
 from gateway.protocol.contract import Contract
 from gateway.protocol.targets import Classes, Target
 from gateway.serving.gateway import Gateway
@@ -53,32 +54,34 @@ def case_fields(record: CaseRecord, gateway: Gateway) -> dict[str, Any]:
         "reviewer": record.reviewer,
         "lease_until": record.lease_until_s,
         "brief": printable(brief_of(record.why)),
-        **_why_fields(record.why, gateway),
+        "why": deferral_reasons(record.why, gateway.loaded.policy),
     }
 
 
-def _why_fields(why: str, gateway: Gateway) -> dict[str, Any]:
-    """The reasons, and the columns that stood out as [[name, nats], ...], the most unusual first."""
-    columns = [[printable(name), nats] for name, nats in standing_out(why).items()]
-    return {"why": deferral_reasons(why, gateway.loaded.policy), "standing_out": columns}
+def row_fields(inputs: dict[str, Any], gateway: Gateway) -> dict[str, Any]:
+    """The row as it is shown, and the columns that stand out: [[name, nats], ...], the rarest first."""
+    odd = standing_out(gateway.loaded.artifacts.fitted, inputs)
+    shown = previews(inputs, gateway.loaded.contract, odd)
+    return {"shown": shown, "standing_out": [[printable(name), nats] for name, nats in odd.items()]}
 
 
 def claim_fields(claim: Claim, gateway: Gateway, base: str) -> dict[str, Any]:
     """Everything that an API client needs to answer the case that it has claimed. base: of its paths."""
     case = claim.case
-    shown = previews(inputs_of(case.payload), gateway.loaded.contract, standing_out(case.why))
-    has_picture = any(isinstance(part, PicturePreview) for part in shown)
+    row = row_fields(inputs_of(case.payload), gateway)
+    has_picture = any(isinstance(part, PicturePreview) for part in row["shown"])
     return {
         "id": case.id,
         "fence": claim.fence,
         "principal": case.principal,
-        **_why_fields(case.why, gateway),
+        "why": deferral_reasons(case.why, gateway.loaded.policy),
+        "standing_out": row["standing_out"],
         "expires": claim.until_s,
         "case_expires": case.expires_s,
         "form": form_fields(gateway),
         "labels": labels_of(gateway),
         "suggestion": suggestion_fields(case.model_view, gateway),
-        "shown": [asdict(part) for part in shown],
+        "shown": [asdict(part) for part in row["shown"]],
         "image": f"{base}/review/{quote(case.id, safe='')}/image.png" if has_picture else None,
     }
 
@@ -132,10 +135,9 @@ def inputs_of(payload: bytes | None) -> dict[str, Any]:
         return {}
 
 
-async def previews_of(store: ReviewStore, record: CaseRecord, gateway: Gateway) -> list[Preview]:
-    """The previews of a stored case's inputs."""
-    inputs = inputs_of(await store.payload(record.id))
-    return previews(inputs, gateway.loaded.contract, standing_out(record.why))
+async def inputs_in(store: ReviewStore, record: CaseRecord) -> dict[str, Any]:
+    """The inputs of a stored case."""
+    return inputs_of(await store.payload(record.id))
 
 
 async def list_preview(store: ReviewStore, record: CaseRecord, gateway: Gateway) -> Preview | None:
@@ -148,7 +150,7 @@ async def list_preview(store: ReviewStore, record: CaseRecord, gateway: Gateway)
     if len(contract.inputs) == 1 and first.datatype == "BYTES":
         return TextPreview(first.name, ())
     if len(contract.inputs) == 1 and MIN_BARS <= _numbers_of(contract) <= MAX_CELLS:
-        shown = await previews_of(store, record, gateway)
+        shown = previews(await inputs_in(store, record), contract)
         return shown[0] if shown else None
     return None
 

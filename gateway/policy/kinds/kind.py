@@ -193,8 +193,8 @@ class CertifiedGuardKind(_GuardKind, Protocol):
 class CheckKind(_Kind, Protocol):
     """A check of one rung's answer, whose cut is certified so that at most `selective_error` is wrong.
 
-    objection: completes the sentence for a reviewer: the model “name” is `not sure enough`. task: the policy's
-    `task` whose answers it judges.
+    objection: completes the sentence for a reviewer: the model “name” is `not sure enough`. task: the
+    policy's `task` whose answers it judges.
     """
 
     reason: ClassVar[Reason]

@@ -22,10 +22,10 @@ T = TypeVar("T")
 class CalibrationRows:
     """n held-out rows with the answers of every rung.
 
-    x: the inputs by name; y: int64[n], the true classes, zeros where the task has none; truth: float64[n], the
-    true values of a regression, else None; answers: outputs by rung; labelled: int64[n], the class that output
-    `label` names, by rung, where there is one; primary: the first rung; view: how guards read the inputs;
-    ask_primary: the first rung's outputs for other inputs, any number of rows.
+    x: the inputs by name; y: int64[n], the true classes, zeros where the task has none; truth: float64[n],
+    the true values of a regression, else None; answers: outputs by rung; labelled: int64[n], the class that
+    output `label` names, by rung, where there is one; primary: the first rung; view: how guards read the
+    inputs; ask_primary: the first rung's outputs for other inputs, any number of rows.
     """
 
     x: Tensors

@@ -184,7 +184,14 @@ def bare(**changes: Any) -> list[Output]:
 RAW = [b"\xff\x07", Y.tobytes()]
 
 
-@pytest.mark.parametrize("answer", [response(), response(outputs=bare(), raw_output_contents=RAW)])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        response(),
+        response(outputs=bare(), raw_output_contents=RAW),
+        response(outputs=bare(shape=[2, 1]), raw_output_contents=RAW),  # as MLServer sends one value a row
+    ],
+)
 def test_typed_and_raw_contents_are_the_same_answer(answer: ModelInferResponse) -> None:
     found = decode_grpc_response(answer, "1", LIKE, 2)
     assert found["y"].tobytes() == Y.tobytes() and found["k"].tolist() == [-1, 7]
@@ -200,7 +207,7 @@ def test_typed_and_raw_contents_are_the_same_answer(answer: ModelInferResponse) 
         response(outputs=bare(), raw_output_contents=RAW[:1]),
         response(outputs=bare(), raw_output_contents=RAW[::-1]),
         response(outputs=bare(datatype="UINT8"), raw_output_contents=RAW),
-        response(outputs=bare(shape=[2, 1]), raw_output_contents=RAW),
+        response(outputs=bare(shape=[1, 2]), raw_output_contents=RAW),
         response(outputs=bare(name="y"), raw_output_contents=RAW),
         response(outputs=bare(shape=[3]), raw_output_contents=[b"\0\0\0", RAW[1]]),
         response(outputs=bare(contents=InferTensorContents(int_contents=[1, 300]))),
