@@ -8,7 +8,8 @@ from pathlib import Path
 from gateway.access.tls import load_tls
 from gateway.core.errors import PolicyError
 from gateway.deployment.deployment import Deployment
-from gateway.serving.gateway import Gateway, Host
+from gateway.serving.gateway import Gateway
+from gateway.serving.host import Host
 
 
 def checked(folder: Path) -> Gateway:

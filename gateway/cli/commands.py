@@ -74,8 +74,8 @@ def serve(
     """Serves deployments until Ctrl-C: those named, or those in a folder."""
     from gateway.access.tls import load_tls
     from gateway.replica import ListenAddress, admin_token, refuse_public_bind, refuse_used_ports
+    from gateway.serving.agreement import settings_of
     from gateway.serving.folders import deployment_folders
-    from gateway.serving.repository import settings_of
 
     named = deployment_folders(folders)
     settings = settings_of(named)
