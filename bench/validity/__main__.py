@@ -66,7 +66,7 @@ def regression(
     partial: PartialOption = Path("var/validity_regression"),
     out: JsonOption = None,
 ) -> None:
-    """Five policies with prediction intervals at three promises: twenty minutes of one core."""
+    """Five policies with prediction intervals at three promises: twelve minutes of one core."""
     from bench.validity.grid import GridSettings
     from bench.validity.regression import resplit_regression
     from bench.validity.regression_shapes import REGRESSION_SHAPES

@@ -14,12 +14,12 @@ from bench.validity.resplit import Certified
 Advance = Callable[[int, int], None]
 """Gets how many re-splits are done, and of how many."""
 Resplit = Callable[[str, int, int, Sequence[str]], list[Certified]]
-"""One re-split: of a population's name, the rows of a file, the seed and the shapes. A function of a module."""
+"""One re-split, by a population's name, the rows of a file, the seed and the shapes; defined in a module."""
 
 
 @dataclass(frozen=True, slots=True)
 class GridSettings:
-    """What to run. shapes: all there are; seeds: of the re-splits; partial: the folder of results as they come."""
+    """What to run. shapes: all; seeds: of the re-splits; partial: the folder of results as they come."""
 
     resplit: Resplit
     shapes: Sequence[str]

@@ -66,7 +66,7 @@ def _of_promise(
     pool: RegressionPool, folds: Mapping[str, RowIndices], judged: Judged, r: float, shapes: Sequence[str]
 ) -> Iterator[Certified]:
     try:
-        bounded = _with_bounds(pool, folds, regression_policy("two rungs", r, limits_of(pool.name)))
+        bounded = _with_bounds(pool, folds, _policy(pool, "two rungs", r))
     except PolicyError as error:
         yield from (Certified(shape, r, Outcome(f"intervals: {error}", (), 0.0)) for shape in shapes)
         return
@@ -74,14 +74,19 @@ def _of_promise(
     population = replace(every, rows=every_row(pool, bounded))
     parts = {name: take(population, folds[name]) for name in JUDGED_FOLDS}
     for shape in shapes:
-        policy = regression_policy(shape, r, limits_of(pool.name))
-        yield Certified(shape, r, outcome(policy, parts, population))
+        yield Certified(shape, r, outcome(_policy(pool, shape, r), parts, population))
+
+
+def _policy(pool: RegressionPool, shape: str, r: float) -> Policy:
+    return regression_policy(shape, r, limits_of(pool.name), guarded=pool.guarded)
 
 
 def _judged(pool: RegressionPool, folds: Mapping[str, RowIndices]) -> Judged:
-    """The m inputs, judged by the guards fitted on a file."""
+    """The m inputs, judged by the guard fitted on a file, where there is one."""
+    if not pool.guarded:
+        return Judged(pool.rows, {}, {})
     rows = {name: pool.rows.take(_inputs(pool, folds[name])) for name in ("fit", "tail")}
-    policy = regression_policy("any width", 0.1, NO_LIMITS)
+    policy = regression_policy("any width", 0.1, NO_LIMITS, guarded=True)
     fitting = FittingFolds(rows["fit"], rows["tail"], SEED)
     fitted = {guard.name: guard.fit(fitting) for guard in certified_guards(policy)}
     return judge(pool.rows, fitted, measures_on(fitting.fit, fitted))
@@ -102,7 +107,7 @@ def limits_of(name: str) -> Limits:
     folds = draw_rows(pool, LIMITS_ROWS, LIMITS_SEED)
     widest, relative = {}, {}
     for r in ABSOLUTE_FACTORS:
-        policy = regression_policy("any width", r, NO_LIMITS)
+        policy = regression_policy("any width", r, NO_LIMITS, guarded=False)
         answer = _with_bounds(pool, folds, policy).answers[RUNGS[0]]
         width = answer[UPPER] - answer[LOWER]
         widest[r] = float(np.quantile(width, NARROW_SHARE))

@@ -35,6 +35,8 @@ INPUTS, VALUES_OF_EACH = 1_000, 20
 TRAINING_ROWS = 4_000
 HIDDEN = {"primary": 64, "small": 6}
 REGIONS = 5
+GUARDED = "uneven"
+"""The population whose policies have a guard: guards read the inputs, which all four have in common."""
 QUANTILES = 1.5
 """How many mean absolute errors, as a second network estimates them, lie between the value and each bound."""
 
@@ -43,11 +45,15 @@ Noise = Callable[[Tensors, np.random.Generator], F8]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RegressionPool:
-    """A population. rows: m inputs and every rung's answers, the truth left at 0; y: float64[m, k]."""
+    """A population. rows: m inputs and every rung's answers, the truth left at 0; y: float64[m, k].
+
+    guarded: whether its policies have a guard.
+    """
 
     name: str
     rows: CalibrationRows
     y: F8
+    guarded: bool
 
 
 def columns(n: int, rng: np.random.Generator) -> Tensors:
@@ -100,7 +106,7 @@ def regression_pool(name: str) -> RegressionPool:
     view, primary = RowView.fit(x, frozenset()), next(iter(models))
     nothing, m = np.zeros(INPUTS), partial(ask, models[primary])
     rows = CalibrationRows(x, nothing.astype(np.int64), nothing, answers, {}, primary, view, m)
-    return RegressionPool(name, rows, y)
+    return RegressionPool(name, rows, y, name == GUARDED)
 
 
 def _at_least(errors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -8,10 +8,10 @@
 | two rungs | two | a number for the first, any for the second |
 | absolute error | one, with a promise about the mean error | any |
 
-Every policy has one guard that defers, with a false-alarm budget of 5 %. `answered_error` is the promise of
-the checks. The widest interval is the one below which 60 % of the population lie in one calibration of 10,000
-rows (`Limits`). The promised mean error is 0.95, 1.1 or 1.3 times that of the primary over the whole
-population: at 0.95 nearly no calibration may certify it.
+Policies of one population have a guard that defers, with a false-alarm budget of 5 %, the others none.
+`answered_error` is the promise of the checks. The widest interval is the one below which 60 % of the population
+lie in one calibration of 10,000 rows (`Limits`). The promised mean error is 0.95, 1.1 or 1.3 times that of the
+primary over the whole population: at 0.95 nearly no calibration may certify it.
 """
 
 from __future__ import annotations
@@ -43,11 +43,19 @@ class Limits:
     clip: float
 
 
+GUARD: Mapping[str, Any] = {
+    "name": "ood",
+    "kind": "ood",
+    "detectors": ["raw"],
+    "cuts": {"defer": "certified"},
+    "budget_s": 0.01,
+    "on_error": "defer",
+}
 NO_LIMITS = Limits({}, {}, 1.0, 2.0)
 
 
-def regression_policy(shape: str, r: float, limits: Limits) -> Policy:
-    """The policy of a shape whose checks promise r."""
+def regression_policy(shape: str, r: float, limits: Limits, *, guarded: bool) -> Policy:
+    """The policy of a shape whose checks promise r, with a guard or without."""
     widest: Mapping[str, Any] = {
         "absolute width": {"max_width": limits.widest.get(r)},
         "two rungs": {"max_width": limits.widest.get(r)},
@@ -56,13 +64,15 @@ def regression_policy(shape: str, r: float, limits: Limits) -> Policy:
     names = RUNGS if shape == "two rungs" else RUNGS[:1]
     rungs = [_rung(name, r, widest.get(shape, {}) if name == RUNGS[0] else {}) for name in names]
     mean = {"mean": round(ABSOLUTE_FACTORS[r] * limits.error, 4), "clip": limits.clip}
-    return _policy(r, rungs, mean if shape == "absolute error" else None)
+    return _policy(r, rungs, mean if shape == "absolute error" else None, [GUARD] if guarded else [])
 
 
 def _policy(
-    r: float, rungs: Sequence[Mapping[str, Any]], absolute_error: Mapping[str, float] | None
+    r: float,
+    rungs: Sequence[Mapping[str, Any]],
+    absolute_error: Mapping[str, float] | None,
+    guards: Sequence[Mapping[str, Any]],
 ) -> Policy:
-    guard = {"name": "ood", "kind": "ood", "detectors": ["raw"], "cuts": {"defer": "certified"}}
     return Policy.model_validate(
         {
             "schema": 1,
@@ -72,7 +82,7 @@ def _policy(
             "false_alarm_budget": FALSE_ALARM_BUDGET,
             "answered_error": r,
             "absolute_error": absolute_error,
-            "guards": [{**guard, "budget_s": 0.01, "on_error": "defer"}],
+            "guards": guards,
             "rungs": rungs,
             "expose": [VALUE],
         }
