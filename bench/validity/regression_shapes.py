@@ -9,9 +9,9 @@
 | absolute error | one, with a promise about the mean error | any |
 
 Policies of one population have a guard that defers, with a false-alarm budget of 5 %, the others none.
-`answered_error` is the promise of the checks. The widest interval is the one below which 60 % of the population
-lie in one calibration of 10,000 rows (`Limits`). The promised mean error is 0.95, 1.1 or 1.3 times that of the
-primary over the whole population: at 0.95 nearly no calibration may certify it.
+`answered_error` is the promise of the checks. The widest interval is the one below which 60 % of the
+population lie in one calibration of 10,000 rows (`Limits`). The promised mean error is 0.95, 1.1 or 1.3 times
+that of the primary over the whole population: at 0.95 nearly no calibration may certify it.
 """
 
 from __future__ import annotations
