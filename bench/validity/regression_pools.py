@@ -23,11 +23,10 @@ from numpy.typing import NDArray
 from bench.validity.fit_network import fit_regressor
 from bench.validity.onnx_network import Network
 from fallbacks.onnx import OnnxModel
+from fallbacks.roles import LOGITS, LOWER, UPPER, VALUE
 from gateway.calibration.folds import ask
 from gateway.core.decision import Tensors
-from gateway.policy.kinds.interval import LOWER, UPPER, VALUE
 from gateway.policy.kinds.rows import CalibrationRows
-from gateway.protocol.targets import LOGITS
 from guards.row_view import RowView
 from guards.rows import F8
 

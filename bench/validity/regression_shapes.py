@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.policy.kinds.interval import VALUE
+from fallbacks.roles import VALUE
 from gateway.policy.schema import Policy
 
 RUNGS = ("primary", "small")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fallbacks.roles import VALUE
 from gateway.calibration.alarms import (
     Alarms,
     BudgetRefused,
@@ -32,7 +33,7 @@ from gateway.core.decision import Verdict
 from gateway.core.errors import ArtifactError
 from gateway.core.rows import Mask
 from gateway.deployment.certificate import FalseAlarm
-from gateway.policy.kinds.interval import VALUE, one_a_row
+from gateway.policy.kinds.interval import one_a_row
 from gateway.policy.kinds.rows import CalibrationRows
 from gateway.policy.schema import Policy
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Discriminator, Field, Tag
 
 from fallbacks.predictor import ModelTensor
+from fallbacks.roles import LOWER, UPPER, VALUE
 from gateway.core.batch import Answered
 from gateway.core.decision import Reason, Tensors
 from gateway.core.rows import F8
@@ -28,8 +29,6 @@ from guards.interval import Interval, planned_miscoverage
 from guards.row_view import TABLE
 from guards.selective import NEVER
 from guards.width_limit import within_width
-
-VALUE, LOWER, UPPER = "value", "lower", "upper"
 
 
 class RelativeWidth(Strict):
