@@ -46,7 +46,11 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 UrlArgument = Annotated[str, typer.Argument(help="Where the gateway listens, such as http://127.0.0.1:8080.")]
 FolderOption = Annotated[
-    Path, typer.Option("--dir", help="The deployment it serves: what is sent are its samples.")
+    Path,
+    typer.Option("--dir", help="The deployment it serves, whose rows are sent: its samples or kept rows."),
+]
+DataOption = Annotated[
+    Path | None, typer.Option(help="Rows to send instead (.npz, .csv, .parquet), as of `gateway calibrate`.")
 ]
 KeyOption = Annotated[str | None, typer.Option(help="A caller's key.", envvar="GATEWAY_KEY")]
 SecondsOption = Annotated[float, typer.Option(min=0.1, help="How long to measure; with --curve, each step.")]
@@ -91,6 +95,7 @@ class LoadTestJob:
 def bench(
     url: UrlArgument,
     folder: FolderOption = Path("configs/fashion"),
+    data: DataOption = None,
     key: KeyOption = None,
     seconds: SecondsOption = 10.0,
     warm_up: WarmUpOption = 1.0,
@@ -110,7 +115,7 @@ def bench(
     console = output.console(out)
     try:
         limit_ms = _limit_ms(folder, p99_limit, curve, alone=rate is None and abusive == 0)
-        target, mix = find_target(url, folder, key), RequestMix(rows, outliers, binary, seed)
+        target, mix = find_target(url, folder, key), RequestMix(rows, outliers, binary, seed, data)
         plan = LoadPlan(
             target.origin, render_requests(target, folder, mix), rows, connections, seconds, rate, seed
         )
@@ -118,7 +123,9 @@ def bench(
         if abusive > 0:
             bad = render_requests(replace(target, key=abusive_key), folder, replace(mix, seed=seed + 1))
             job = _with_abuse(job, abusive, bad, same=key == abusive_key)
-        about = RunDescription.of(target.model, _command(key, abusive_key), job.plan, outliers, warm_up)
+        about = RunDescription.of(
+            target.contract.model, _command(key, abusive_key), job.plan, outliers, warm_up
+        )
         with output.LoadProgressBar(console, job.loads, seconds, warm_up) as steps:
             results = uvloop.run(_measure(job, about, steps.begin))
     except WrongInput as error:

@@ -14,18 +14,21 @@ from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
-import orjson
 
-from bench import families
 from bench.client import Origin
-from gateway.cli.samples import Rows, Samples, load_samples
-from gateway.core.errors import Problems
+from fallbacks.oip.tensors import UPSTREAM_DTYPES
+from gateway.cli.infer_body import infer_body
+from gateway.cli.outliers import take
+from gateway.cli.samples import Samples, load_samples
+from gateway.core.decision import Tensors
+from gateway.core.errors import InvalidRequest, Problems
 from gateway.deployment.deployment import Deployment
-from gateway.policy.schema import Policy
-from gateway.protocol.contract import ROW_OUTCOME
+from gateway.policy.schema import InputPolicy, Policy
+from gateway.protocol.contract import ROW_OUTCOME, Contract, TensorSpec
 
 MAX_REQUESTS, MAX_REQUESTS_BYTES = 512, 64 * 1024 * 1024
 METADATA_TIMEOUT_S = 5.0
+DTYPES = {**UPSTREAM_DTYPES, "BYTES": np.dtype(np.object_)}
 
 
 class WrongInput(Exception):
@@ -34,66 +37,87 @@ class WrongInput(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One model of a running gateway: its address, its one input, and its outputs."""
+    """One model of a running server: its address, and its inputs and outputs as it describes them."""
 
     origin: Origin
     path: str
-    model: str
-    source: str
-    shape: tuple[int, ...]
-    outputs: tuple[str, ...]
+    contract: Contract
     key: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class RequestMix:
-    """What to send: rows a request, the share of requests that are made of outliers, JSON or binary."""
+    """What to send: rows a request, the share of requests that are made of outliers, JSON or binary.
+
+    data: a file of good rows; None: the deployment's own.
+    """
 
     rows: int = 1
     outliers: float = 0.1
     binary: bool = False
     seed: int = 0
+    data: Path | None = None
 
 
 def find_target(url: str, folder: Path, key: str | None) -> Target:
     """The model behind a URL: `http://host:port`, with the folder's name, or `.../v2/models/NAME`.
 
-    Raises:  WrongInput: not reachable, no such model, no valid key, a form that samples cannot fill.
+    Raises:  WrongInput: not reachable, no such model, no valid key.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise WrongInput(f"{url}: is not a URL such as http://127.0.0.1:8080")
-    path = parts.path.rstrip("/")
+    path, policy = parts.path.rstrip("/"), _policy(folder)
     if "/v2/models/" not in path:
-        path += f"/v2/models/{_policy(folder).name}"
+        path += f"/v2/models/{policy.name}"
     metadata = _get(f"{parts.scheme}://{parts.netloc}{path}", {"x-api-key": key} if key else {})
-    inputs = metadata["inputs"]
-    if len(inputs) != 1 or inputs[0]["datatype"] != "FP32":
-        raise WrongInput(f"{url}: takes {inputs}; samples can fill one FP32 input")
-    return Target(
-        Origin.of(parts),
-        path,
+    try:
+        contract = _contract(metadata, policy)
+    except (Problems, KeyError, TypeError, ValueError) as error:
+        raise WrongInput(f"{url}: does not describe a model that rows can be sent to: {error}") from error
+    return Target(Origin.of(parts), path, contract, key)
+
+
+def _contract(metadata: Mapping[str, Any], policy: Policy) -> Contract:
+    """The contract in a model's metadata; which values its inputs take is said by the policy alone."""
+    return Contract(
         str(metadata["name"]),
-        str(inputs[0]["name"]),
-        tuple(inputs[0]["shape"][1:]),
-        tuple(str(output["name"]) for output in metadata["outputs"]),
-        key,
+        tuple(_spec(one, policy.inputs.get(one["name"], InputPolicy())) for one in metadata["inputs"]),
+        tuple(_spec(one, InputPolicy()) for one in metadata["outputs"]),
+        policy.serving.max_batch_rows,
+        policy.version,
+    )
+
+
+def _spec(tensor: Mapping[str, Any], values: InputPolicy) -> TensorSpec:
+    datatype = tensor["datatype"]
+    return TensorSpec(
+        str(tensor["name"]),
+        DTYPES[datatype].newbyteorder("="),
+        tuple(None if size == -1 else int(size) for size in tensor["shape"]),
+        values.low,
+        values.high,
+        bf16=datatype == "BF16",
+        missing=values.missing == "allow",
     )
 
 
 def render_requests(target: Target, folder: Path, mix: RequestMix) -> list[bytes]:
     """Whole HTTP requests, at most 512 or 64 MiB of them, in random order. Raises WrongInput."""
-    samples = _samples(target, folder)
+    samples = _samples(target, folder, mix)
     rng = np.random.default_rng(mix.seed)
     outliers = _outliers(samples, folder, mix)
-    first = _render_request(target, samples.clean[rng.integers(0, len(samples.clean), mix.rows)], mix.binary)
+    first = _render_request(target, _some(samples.clean, rng, mix.rows), mix.binary)
     count = min(MAX_REQUESTS, max(2, MAX_REQUESTS_BYTES // len(first)))
     bad = round(mix.outliers * count)
     pools = [outliers] * bad + [samples.clean] * (count - bad)
-    requests = [
-        _render_request(target, pool[rng.integers(0, len(pool), mix.rows)], mix.binary) for pool in pools
-    ]
+    requests = [_render_request(target, _some(pool, rng, mix.rows), mix.binary) for pool in pools]
     return [requests[i] for i in rng.permutation(count)]
+
+
+def _some(pool: Tensors, rng: np.random.Generator, rows: int) -> Tensors:
+    """So many rows, each at random."""
+    return take(pool, rng.integers(0, len(next(iter(pool.values()))), rows))
 
 
 def deadline_ms(folder: Path) -> float:
@@ -101,28 +125,24 @@ def deadline_ms(folder: Path) -> float:
     return _policy(folder).deadline_s * 1e3
 
 
-def _render_request(target: Target, x: Rows, binary: bool) -> bytes:
-    tensor: dict[str, Any] = {"name": target.source, "datatype": "FP32", "shape": x.shape}
+def _render_request(target: Target, x: Tensors, binary: bool) -> bytes:
+    inputs = target.contract.inputs
     outputs: list[dict[str, Any]] = [
-        {"name": name, "parameters": {"binary_data": binary}} for name in target.outputs
+        {"name": spec.name, "parameters": {"binary_data": binary}} for spec in target.contract.outputs
     ]
-    if len(x) > 1:
+    if len(x[inputs[0].name]) > 1:
         outputs.append({"name": ROW_OUTCOME.name, "parameters": {"binary_data": False}})
+    try:
+        body, head = infer_body(inputs, x, {"outputs": outputs}, binary=binary)
+    except InvalidRequest as error:
+        raise WrongInput(f"{error}: give --binary") from error
     headers = {"host": target.origin.authority}
     if target.key:
         headers["x-api-key"] = target.key
-    if binary:
-        tensor["parameters"] = {"binary_data_size": x.nbytes}
-        head = orjson.dumps({"inputs": [tensor], "outputs": outputs})
-        headers |= {
-            "content-type": "application/octet-stream",
-            "inference-header-content-length": str(len(head)),
-        }
-        body = head + x.tobytes()
-    else:
+    if head is None:
         headers["content-type"] = "application/json"
-        document = {"inputs": [tensor | {"data": np.ascontiguousarray(x).ravel()}], "outputs": outputs}
-        body = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    else:
+        headers |= {"content-type": "application/octet-stream", "inference-header-content-length": str(head)}
     headers["content-length"] = str(len(body))
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return f"POST {target.path}/infer HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body
@@ -151,20 +171,16 @@ def _get(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
         raise WrongInput(f"{url}: does not describe a model (HTTP {reply.status_code})") from error
 
 
-def _samples(target: Target, folder: Path) -> Samples:
+def _samples(target: Target, folder: Path, mix: RequestMix) -> Samples:
     try:
-        samples = load_samples(folder, target.source)
-    except ValueError as error:
-        raise WrongInput(f"--dir {folder}: has no samples of {target.source!r} to send: {error}") from error
-    if not len(samples.clean) or samples.clean.shape[1:] != target.shape:
-        raise WrongInput(f"--dir {folder}: samples are {samples.clean.shape}, the model takes {target.shape}")
-    return samples
+        return load_samples(folder, target.contract, mix.data, mix.seed)
+    except Problems as error:
+        raise WrongInput(f"there are no rows to send: {error}") from error
 
 
-def _outliers(samples: Samples, folder: Path, mix: RequestMix) -> Rows:
-    """The folder's outliers, or some made from its samples."""
-    bounds = float(samples.clean.min()), float(samples.clean.max())
-    found = samples.families or families.outliers(samples.clean, samples.y, bounds, mix.seed)
+def _outliers(samples: Samples, folder: Path, mix: RequestMix) -> Tensors:
+    """The rows of all families; good rows, which are then not sent, if there are none."""
+    found = list(samples.families.values())
     if not found and mix.outliers > 0:
-        raise WrongInput(f"--dir {folder}: has no outliers.npz; give --outliers 0")
-    return np.concatenate([*found.values(), samples.clean[:0]])
+        raise WrongInput(f"--dir {folder}: no outliers can be made of these inputs; give --outliers 0")
+    return {name: np.concatenate([rows[name] for rows in found or [samples.clean]]) for name in samples.clean}

@@ -179,7 +179,8 @@ def _kind(name: str, anchors: dict[str, str]) -> str:
     text = f"{summary(model)} The certificate binds {binds}. A row that it stops ends with the reason"
     text += f" `{model.reason}`. [Formula, source and limits](guards.md#{slug(kind)})."
     around = GUARD if name in kinds("GuardPolicy") else CHECK
-    example = f"```yaml\n{around.format(model.example)}\n```"
+    task = f"task: {model.task}\n" if getattr(model, "task", "classification") != "classification" else ""
+    example = f"```yaml\n{task}{around.format(model.example)}\n```"
     return f"### {kind}\n\n{textwrap.fill(text, 118)}\n\n{example}\n\n{table(name, anchors)}"
 
 

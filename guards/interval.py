@@ -13,23 +13,37 @@ other rows; `planned_miscoverage` gives the nominal rate with which this test is
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from guards.atoms import Resolution, cut_above
+from guards.chance import PASS, chance_to_pass
 from guards.difficulty import Constant, Neighbours, typical_size
 from guards.rows import F8
-from guards.selective import most_errors
 
-PASS = 0.95
-"""The chance that `planned_miscoverage` leaves the later test."""
 LARGEST = float(np.finfo(np.float64).max)
 ROUNDINGS = 4 * float(np.finfo(np.float32).eps)
 LEAST_RESOLUTION = 5e-7
 RELATIVE_RESOLUTION = 2e-5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """Rows with a known y, in difficulties. needed: float64[n], the least q that holds the row; width:
+    float64[n], of the interval at q = 0; size: float64[n], their difficulties; resolution: of `needed`.
+    """
+
+    needed: F8
+    width: F8
+    size: F8
+    resolution: Resolution
+
+    def factor(self, most: int) -> float:
+        """The q with which at most so many rows lie outside, above the atom of the last row inside."""
+        return cut_above(np.sort(self.needed), len(self.needed) - most - 1, self.resolution)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,14 +89,25 @@ class Interval:
         """
         value, y, lower, upper = _numbers(value, y, lower, upper)
         pilot = _numbers(pilot_value, pilot_y, pilot_lower, pilot_upper)
-        difficulty = _difficulty(t, value, y, lower, upper, seed)
-        size = difficulty.of(pilot_t, pilot[0])
-        low, high = (pilot[0], pilot[0]) if lower is None else _both(pilot[2], pilot[3])
-        scores = np.sort(np.maximum(low - pilot[1], pilot[1] - high) / size)
-        last = len(scores) - _most_outside(len(scores), miscoverage) - 1
-        noise = float(np.quantile(ROUNDINGS * np.maximum(np.abs(low), np.abs(high)) / size, 0.99))
-        q = cut_above(scores, last, Resolution(max(LEAST_RESOLUTION, noise), RELATIVE_RESOLUTION))
-        return cls(difficulty, lower is not None, q, miscoverage)
+        most = _most_outside(len(pilot[1]), miscoverage)
+        unscaled = cls(_difficulty(t, value, y, lower, upper, seed), lower is not None, 0.0, miscoverage)
+        return replace(unscaled, q=unscaled.scores(pilot_t, *pilot).factor(most))
+
+    def scores(
+        self,
+        t: NDArray[Any] | None,
+        value: NDArray[Any],
+        y: NDArray[Any],
+        lower: NDArray[Any] | None,
+        upper: NDArray[Any] | None,
+    ) -> Scores:
+        """How far outside these rows lie. Arguments, errors and cost as of `bounds`, with y: numbers[n]."""
+        value, y, lower, upper = _numbers(value, y, lower, upper)
+        size = self.difficulty.of(t, value)
+        low, high = _both(lower, upper) if self.quantiles else (value, value)
+        noise = np.quantile(ROUNDINGS * np.maximum(np.abs(low), np.abs(high)) / size, 0.99)
+        resolution = Resolution(max(LEAST_RESOLUTION, float(noise)), RELATIVE_RESOLUTION)
+        return Scores(np.maximum(low - y, y - high) / size, (high - low) / size, size, resolution)
 
     def bounds(
         self,
@@ -112,23 +137,20 @@ class Interval:
 def planned_miscoverage(r: float, delta: float, n_pilot: int, n_test: int) -> float:
     """The largest nominal miscoverage whose interval passes the later exact test with a chance of 95 %.
 
-    With j pilot rows outside, the true miscoverage is Beta(j + 1, n_pilot - j) distributed if scores do not
-    repeat (smaller if they do), so the test rows outside are beta-binomial. The test passes with
-    `most_errors(n_test, r, delta)` of them at most.
-
     Args:    r: the promise, delta: the level of its test, in (0, 1); n_pilot >= 1; n_test: accepted rows.
     Returns: (j + 1) / (n_pilot + 1) for the largest such j; for j = 0, the widest interval that these pilot
              rows give, where even that has a smaller chance.
     Raises:  ValueError for a rate outside (0, 1) or no pilot row.
     Cost:    O(n_test log n_pilot).
     """
-    if not (0 < r < 1 and 0 < delta < 1) or n_pilot < 1:
-        raise ValueError(f"interval: r is {r}, delta {delta}, pilot rows {n_pilot}; expected rates in (0, 1)")
-    most = most_errors(n_test, r, delta)
+    if not (0 < r < 1 and 0 < delta < 1):
+        raise ValueError(f"interval: r is {r}, delta {delta}; both must lie strictly between 0 and 1")
+    if n_pilot < 1:
+        raise ValueError("interval: there is no pilot row; give more rows")
     low, high = 0, n_pilot
     while high - low > 1:
         middle = (low + high) // 2
-        likely = _beta_binomial_cdf(most, n_test, middle + 1, n_pilot - middle) >= PASS
+        likely = chance_to_pass(middle, n_pilot, n_test, r, delta) >= PASS
         low, high = (middle, high) if likely else (low, middle)
     return (low + 1) / (n_pilot + 1)
 
@@ -145,16 +167,6 @@ def _most_outside(n: int, miscoverage: float) -> int:
             f"{needed} would do"
         )
     return most
-
-
-def _beta_binomial_cdf(i: int, n: int, a: float, b: float) -> float:
-    """P(Bin(n, p) <= i) for p of Beta(a, b); masses from the log ratios of neighbours. Cost: O(n)."""
-    if i < 0:
-        return 0.0
-    k = np.arange(n)
-    logs = np.concatenate([[0.0], np.cumsum(np.log((n - k) * (a + k) / ((k + 1) * (n - k - 1 + b))))])
-    masses = np.exp(logs - logs.max())
-    return float(masses[: i + 1].sum() / masses.sum())
 
 
 def _difficulty(

@@ -190,7 +190,8 @@ def without(name: str) -> Callable[[str], str]:
     """The kind's file with a method, property or field of this name left out, decorators included."""
 
     def edit(text: str) -> str:
-        method = rf"(?m)^(    @property\n)?    def {name}\(.*\n(?:(?:        .*)?\n)*?(?=    \S|\n*^\S|\Z)"
+        body = r"(?:(?:        .*|    \).*)?\n)*?(?=    [^\s)]|\n*^\S|\Z)"
+        method = rf"(?m)^(    @property\n)?    def {name}\(.*\n{body}"
         field = rf"(?m)^    {name}: (?:[^\n]*\(\n(?:        .*\n)+    \)|.*)\n"
         edited, n = re.subn(method, "", text, count=1)
         if not n:
@@ -214,13 +215,15 @@ BY_TYPE = (
     *("contradictions", "unreadable", "reviewer_sentence", "fit", "load", "pack", "input_only"),
     *("input_columns", "answer_columns", "guard"),
 )
+SCORE = 'return self.stuck.score(as_input("stuck", "a table of inputs", s.t))'
 BY_TEST = {
     "nothing is stored": replaced("return arrays.pack(self.name, self.stuck)", "return {}"),
     "the state is stored under another name": replaced("arrays.pack(self.name,", 'arrays.pack("other",'),
     "the score depends on the rows beside it": replaced(
-        "return [self.stuck.score(x)]", "return [self.stuck.score(x - x.mean(0))]"
+        SCORE,
+        't = as_input("stuck", "a table of inputs", s.t)\n        return self.stuck.score(t - t.mean(0))',
     ),
-    "the score is constant": replaced("return [self.stuck.score(x)]", "return [0 * self.stuck.score(x)]"),
+    "the score is constant": replaced(SCORE, SCORE.replace("return ", "return 0 * ")),
     "nothing is measured": replaced("return input_scores", "return ()"),
     "a field that moves the score is exempt": replaced('{"budget_s"', '{"share", "budget_s"'),
     "a reviewer is told nothing": replaced("its values hardly differ, as from a stuck sensor", ""),

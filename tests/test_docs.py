@@ -174,7 +174,16 @@ def commands() -> Iterator[tuple[str, str, str]]:
 
 def test_every_gateway_command_and_option_that_a_page_names_exists() -> None:
     named = list(commands())
-    assert {name for _, name, _ in named} == {"serve", "demo", "check", "calibrate", "key", "bench"}
+    assert {name for _, name, _ in named} == {
+        "serve",
+        "demo",
+        "check",
+        "calibrate",
+        "key",
+        "bench",
+        "init",
+        "inspect",
+    }
     for page, name, rest in named:
         told = help_of(name)
         assert told, f"{page} names `gateway {name}`"

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -43,34 +44,46 @@ def letters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's folder: one model, the README's policy, held-out rows."""
-    folder = tmp_path_factory.mktemp("readme") / "mine"
-    folder.mkdir()
-    shutil.copy(CONFIGS / "letters" / "primary.onnx", folder)
-    (folder / "gateway.yaml").write_text(block("yaml", "name: mine"))
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """A user's folder: one model and held-out rows, as the README names them."""
+    model = onnx.load(CONFIGS / "letters" / "primary.onnx")
+    for output in model.graph.output:
+        output.name = {"probabilities": "output_probability"}.get(output.name, output.name)
+    for node in model.graph.node:
+        node.output[:] = ["output_probability" if one == "probabilities" else one for one in node.output]
+    onnx.save(model, tmp_path / "model.onnx")
     with np.load(CONFIGS / "letters" / "letters.npz") as held:
-        rows, labels = held["x"], np.array([ord(letter) - ord("A") for letter in held["y"]])
-    np.savez(folder.parent / "held_out.npz", x=rows[-4000:].astype(np.float32), y=labels[-4000:])
-    return folder
+        rows, letters = held["x"][-4000:], held["y"][-4000:]
+    lines = [",".join([*map(str, row), str(ord(y) - ord("A"))]) for row, y in zip(rows, letters, strict=True)]
+    header = ",".join([*(f"a{i}" for i in range(16)), "y"])
+    (tmp_path / "held_out.csv").write_text("\n".join([header, *lines]))
+    return tmp_path
+
+
+def run_in(folder: Path, words: list[str]) -> None:
+    command = [sys.executable, "-m", "gateway", *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_own_model_to_guarded_endpoint_by_the_readmes_commands(mine: Path) -> None:
-    *prepare, serve = commands("calibrate mine")
+    *prepare, serve = commands("init mine")
     for words in prepare:
-        done = subprocess.run(
-            [sys.executable, "-m", "gateway", *words],
-            cwd=mine.parent,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        run_in(mine, words)
     assert serve[:2] == ["serve", "mine"]
-    with serving(mine, *serve[2:]) as running, np.load(mine.parent / "held_out.npz") as held:
-        reply = running.ask(held["x"][:1])
+    with serving(mine / "mine", *serve[2:]) as running, np.load(CONFIGS / "letters" / "letters.npz") as held:
+        reply = running.ask(held["x"][-1:].astype(np.float32))
         assert reply.headers["x-failsafe-outcome"] in ("served", "degraded", "deferred")
+
+
+def test_the_readmes_policy_is_calibrated_as_the_readme_says(mine: Path) -> None:
+    (mine / "mine").mkdir()
+    shutil.move(mine / "model.onnx", mine / "mine" / "primary.onnx")
+    (mine / "mine" / "gateway.yaml").write_text(block("yaml", "name: mine"))
+    assert "calibrate mine --data held_out.csv" in " ".join(text_of(README).split())
+    run_in(mine, ["calibrate", "mine", "--data", "held_out.csv"])
+    run_in(mine, ["check", "mine"])
 
 
 def test_the_readmes_request_gets_the_readmes_answer(letters: Served) -> None:

@@ -89,7 +89,7 @@ async def open_in_process(folder: Path, scratch: Path) -> AsyncIterator[InProces
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(VAR))
     deployment, gateway = DeploymentUnderTest.open(copy), Gateway.open(copy)
     try:
-        samples = load_samples(copy, deployment.source).clean
+        samples = load_samples(copy, deployment.artifacts.contract).clean[deployment.source]
         ends = await deployment.decide(samples)
         contract = replace(deployment.artifacts.contract, max_rows=MAX_ROWS)
         in_process = InProcessGateway(gateway, deployment, contract, samples[ends.outcome == "served"])

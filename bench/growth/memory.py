@@ -92,7 +92,7 @@ async def watch(settings: MemorySettings, progress: CountCallback) -> MemoryRepo
     warm = _warm(samples)
     figures = np.array([(one.requests, one.rss) for one in warm], np.float64)
     return MemoryReport(
-        server.target.model,
+        server.target.contract.model,
         machine(),
         elapsed_s,
         1 / LARGE_INTERVAL,

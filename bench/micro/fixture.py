@@ -48,7 +48,7 @@ class MicroFixture:
     @classmethod
     def prepare(cls, deployment: DeploymentUnderTest, loop: asyncio.AbstractEventLoop) -> Self:
         """Decides every sample once, to sort the rows."""
-        samples = load_samples(FASHION_FOLDER, deployment.source).clean
+        samples = load_samples(FASHION_FOLDER, deployment.artifacts.contract).clean[deployment.source]
         ends = loop.run_until_complete(deployment.decide(samples))
         served = samples[ends.outcome == "served"]
         (squeeze,) = (

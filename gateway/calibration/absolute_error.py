@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 
 from gateway.calibration.paths import NO_RUNG, RungIndex
-from gateway.core.errors import ArtifactError, Problem
 from gateway.core.rows import F8
 from gateway.deployment.certificate import MeanError
 from gateway.policy.kinds.interval import VALUE, one_a_row
@@ -18,10 +17,21 @@ from gateway.policy.schema import Policy
 from guards.mean_bound import upper_mean_bound
 
 
+class MeanRefused(Exception):
+    """The rows do not support `absolute_error`.
+
+    n: the answers that test it; average: of their errors, each at most `clip`; bound: the mean they support.
+    """
+
+    def __init__(self, n: int, average: float, bound: float) -> None:
+        super().__init__("absolute_error")
+        self.n, self.average, self.bound = n, average, bound
+
+
 def absolute_error(policy: Policy, rows: CalibrationRows, by: RungIndex) -> MeanError | None:
     """The statement, if the policy asks for it. by: the rung that answers each row.
 
-    Raises:  ArtifactError if the rows do not support it, with what they support.
+    Raises:  MeanRefused if the rows do not support it.
     """
     limit = policy.absolute_error
     if limit is None:
@@ -30,10 +40,7 @@ def absolute_error(policy: Policy, rows: CalibrationRows, by: RungIndex) -> Mean
     bound = limit.clip * upper_mean_bound(errors / limit.clip, policy.delta)
     average = float(errors.mean()) if len(errors) else 0.0
     if bound > limit.mean:
-        what = f"a mean of {limit.mean:g} is not kept: the {len(errors)} answers that test it are off by "
-        what += f"{average:.4g} on average, and that supports a mean of {bound:.4g}"
-        what += "; more rows support a smaller one" if average < limit.mean else ""
-        raise ArtifactError([Problem("absolute_error.mean", what)])
+        raise MeanRefused(len(errors), average, bound)
     return MeanError(
         mean=limit.mean, clip=limit.clip, delta=policy.delta, n=len(errors), average=average, bound=bound
     )

@@ -20,12 +20,14 @@ from pathlib import Path
 import numpy as np
 
 from fallbacks.predictor import LoadedModel
+from gateway.calibration.absolute_error import MeanRefused
 from gateway.calibration.attempts import Attempts, record_attempt
 from gateway.calibration.certify import Certified, certify
 from gateway.calibration.evidence import Evidence, evidence_of
 from gateway.calibration.folds import HeldOut, Progress, held_out, read_rows
 from gateway.calibration.not_promised import not_promised, stopped_too_often, unguarded
 from gateway.calibration.page import render_report
+from gateway.calibration.refusals import Refusals
 from gateway.calibration.row_hashes import row_hashes
 from gateway.calibration.samples import Samples, count_samples
 from gateway.calibration.served import ServedRows, serve
@@ -84,7 +86,10 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
         artifacts = _artifacts(deployment, models, held, found, certificate)
         served = serve(deployment.policy, artifacts, found.judged["risk"].rows)
         evidence = evidence_of(deployment.policy, found)
-        certificate = _with_errors(deployment.policy, certificate, found, served, attempts)
+        try:
+            certificate = _with_errors(deployment.policy, certificate, found, served, attempts)
+        except MeanRefused as refused:
+            raise Refusals(deployment, held.samples).mean(refused) from refused
         certificate = _with_left_out(deployment.policy, certificate, evidence)
         progress("writing the report")
         written = _write(deployment, certificate, found, evidence)

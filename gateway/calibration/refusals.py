@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from gateway.calibration.absolute_error import MeanRefused
 from gateway.calibration.rows_needed import (
     file_rows,
     least_budget,
@@ -15,6 +16,7 @@ from gateway.calibration.rows_needed import (
 from gateway.calibration.samples import Samples
 from gateway.core.errors import PolicyError
 from gateway.deployment.deployment import Deployment
+from gateway.policy.kinds.interval import IntervalPolicy
 from gateway.policy.locate import Loc
 from guards.detector import TooFewRows
 from guards.selective import Counts, accepted_needed
@@ -66,7 +68,10 @@ class Refusals:
     def rung(self, rung: int, surest: Counts, tests: int) -> PolicyError:
         """No cut of a rung's check keeps its promise. tests: the rows of the fold that tests it."""
         policy = self.deployment.policy.rungs[rung]
-        what = self._error_promise(policy.checks[0].selective_error, surest, tests, "selective_error")
+        check = policy.checks[0]
+        what = self._error_promise(check.selective_error, surest, tests, "selective_error")
+        if isinstance(check, IntervalPolicy) and check.max_width is not None and not surest.accepted:
+            what += "; a larger max_width lets more of them leave"
         return self._error(("rungs", rung, "checks", 0, "selective_error"), f"rung {policy.name}: {what}")
 
     def answered(self, surest: Counts, tests: int) -> PolicyError:
@@ -79,15 +84,33 @@ class Refusals:
             what += f"; {' and '.join(unchecked)} has no check that acts and answers all that reaches it"
         return self._error(("answered_error",), what)
 
+    def mean(self, refused: MeanRefused) -> PolicyError:
+        """The answers are off by too much, or too few of them show that they are not."""
+        limit = self.deployment.policy.absolute_error
+        assert limit is not None, "refused because the policy asks for it"
+        if not refused.n:
+            what = "cannot be certified: none of the rows that test it is answered"
+            return self._error(("absolute_error", "mean"), what)
+        what = f"a mean of {limit.mean:g} is not kept: the {refused.n} answers that test it are off by "
+        what += f"{refused.average:.4g} on average, and that supports a mean of {_up(refused.bound)}"
+        what += "; more rows support a smaller one" if refused.average < limit.mean else ""
+        return self._error(("absolute_error", "mean"), what)
+
     def _error_promise(self, r: float, surest: Counts, tests: int, field: str) -> str:
         delta, has = self.deployment.policy.delta, self.samples.counted
+        needed = accepted_needed(0, r, delta)
+        if not surest.accepted and tests < needed:
+            least = rows_for_error(r, delta, 0.0)
+            what = (
+                f"{r:g} takes at least {least} independent rows in the file, if all are answered and none is"
+            )
+            return f"{what} wrong. It has {has}, of which {tests} test this"
         if not surest.accepted:
             return f"{r:g} cannot be certified: none of the {tests} rows that test it is answered"
         share = surest.errors / surest.accepted
         supported = supported_error(surest, delta)
         known = f"These rows support {field}: {supported:g}"
         advice = known if supported < 1 else "These rows support no promise about it"
-        needed = accepted_needed(0, r, delta)
         if surest.accepted < needed:
             rows = file_rows("risk", math.ceil(needed * tests / surest.accepted))
             return (
@@ -106,3 +129,9 @@ class Refusals:
     def _error(self, at: Loc, what: str) -> PolicyError:
         warning = f". {self.samples.warning}" if self.samples.warning else ""
         return PolicyError([self.deployment.problem(at, what + warning)])
+
+
+def _up(number: float) -> str:
+    """Four digits, rounded up, so that the number is one that is supported."""
+    step = 10.0 ** (math.floor(math.log10(number)) - 3)
+    return f"{math.ceil(number / step) * step:.4g}"

@@ -33,7 +33,8 @@ def error_statements(
 ) -> ErrorStatements:
     """The statements, with the counts of the rows as the compiled pipeline ended them. rows: of `test`.
 
-    Raises:  ArtifactError if the pipeline ends rows otherwise than planned, so that a promise is not kept.
+    Raises:  ArtifactError if the pipeline ends rows otherwise than planned, so that a promise is not kept;
+             MeanRefused if the rows do not support `absolute_error`.
     """
     selective: dict[str, Selective] = {}
     for depth, rung in enumerate(policy.rungs):

@@ -24,6 +24,7 @@ from gateway.protocol.targets import LABEL, PROBABILITIES
 UNKNOWN = -1
 """The number of a label that names no class."""
 SHOWN_NAMES = 20
+MOST_WHOLE = 2.0**53
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +50,7 @@ def true_values(
     assert y is not None, "read with labels_needed"
     if policy.task == "regression":
         return _numbers(y)
+    _refuse_fractions(y)
     known = _known_classes(policy, named, answer, y)
     number, by_name = _class_numbers(y, known, named, policy.labels)
     unseen = [name for i, name in enumerate(known) if not (number == i).any()]
@@ -66,6 +68,16 @@ def _numbers(y: NDArray[Any]) -> TrueValues:
         raise ValueError(f"y: holds {values[row]}, first in row {row}; leave out rows without a true value")
     target = NumberRange(kind="number", low=float(values.min()), high=float(values.max()))
     return TrueValues(target, np.zeros(len(values), np.int64), values)
+
+
+def _refuse_fractions(y: NDArray[Any]) -> None:
+    """Raises ValueError for a float that is no whole number below 2**53, as a class is."""
+    if y.dtype.kind != "f":
+        return
+    bad = np.flatnonzero((y != np.rint(y)) | (np.abs(y) > MOST_WHOLE))
+    if bad.size:
+        what = f"y: holds {y[bad[0]]}, first in row {bad[0]}, which is no class"
+        raise ValueError(f"{what}; for numbers say task: regression")
 
 
 def _known_classes(
@@ -88,7 +100,18 @@ def _known_classes(
         return [str(i) for i in range(k)]
     if LABEL not in answer:
         raise ValueError("y: no output tells a class; map one to probabilities, logits or label (names)")
-    return [str(one) for one in sorted({*_texts(y), *_texts(answer[LABEL].reshape(-1))}, key=_by_number)]
+    return sorted(_label_classes(_texts(y), set(_texts(answer[LABEL].reshape(-1)))), key=_by_number)
+
+
+def _label_classes(given: Sequence[str], answered: set[str]) -> set[str]:
+    """The classes of a model that gives labels alone: those that the rows and its answers name."""
+    if "" in given and "" not in answered:
+        raise ValueError(f"y: is empty, first in row {given.index('')}; leave out rows without a label")
+    if not answered & set(given):
+        own, others = (_listed(sorted(one, key=_by_number)) for one in (set(given), answered))
+        what = f"y: holds {own}, and the model's label {others}, none of them alike"
+        raise ValueError(f"{what}; write y as the model does, or name its classes in order (labels)")
+    return answered | set(given)
 
 
 def _by_number(text: str) -> tuple[bool, float, str]:
@@ -99,11 +122,6 @@ def _class_numbers(
     y: NDArray[Any], known: Sequence[str], named: Sequence[int | str] | None, labels: Sequence[str]
 ) -> tuple[Labels, bool]:
     """int64[n], and whether they were read by name."""
-    if y.dtype.kind == "f" and not (y == np.rint(y)).all():
-        row = int(np.flatnonzero(y != np.rint(y))[0])
-        raise ValueError(
-            f"y: holds {y[row]}, first in row {row}, which is no class; for numbers say task: regression"
-        )
     by_values = named is not None and all(isinstance(one, int) for one in named)
     by_name = y.dtype.kind in "US" or (bool(labels) and all(map(_is_integer, labels)))
     if by_name or by_values or known != [str(i) for i in range(len(known))]:

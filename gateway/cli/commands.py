@@ -115,6 +115,12 @@ def _serve_on_ray(
 def demo(
     folder: Folder,
     once: Annotated[bool, typer.Option("--once", help="Exit after the walk-through.")] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Rows to send (.npz, .csv, .parquet); default: samples, else what calibration kept."
+        ),
+    ] = None,
     port: Port = 8080,
     grpc_port: GrpcPort = 8081,
     admin_port: AdminPort = 8082,
@@ -123,7 +129,8 @@ def demo(
     from gateway.cli.demo import run
     from gateway.replica import ListenAddress
 
-    sys.exit(run(folder, once=once, address=ListenAddress("127.0.0.1", port, grpc_port, admin_port)))
+    address = ListenAddress("127.0.0.1", port, grpc_port, admin_port)
+    sys.exit(run(folder, data, once=once, address=address))
 
 
 @app.command()
@@ -293,6 +300,7 @@ def key(
     if state_dir is None and len(deployments) > 1:
         what = "several deployments share keys only with --state-dir, the one that they are served with"
         _exit_with_usage_error(f"{what}; or name one deployment")
+    var = state_dir or deployments[0].var
     tiers = {tier for one in deployments for tier in one.policy.disclosure}
     _require_choice("--tier", tier, {"anonymous", *tiers}, "in the policy's disclosure")
     for one in scope or ():
@@ -301,7 +309,7 @@ def key(
         _require_choice("--model", one, {deployment.policy.name for deployment in deployments}, "served here")
     try:
         made = add_key(
-            state_dir or deployments[0].var,
+            var,
             name,
             tier=tier,
             per_s=per_s,
@@ -314,9 +322,7 @@ def key(
         _exit_with_usage_error(f"{option}: {wrong['msg']}, not {wrong['input']!r}")
     except OSError as error:
         what = f"{error.strerror or error}; keys are kept in the folder that a running gateway writes to"
-        _exit_with_usage_error(
-            f"{error.filename or state_dir or deployments[0].var}: cannot be written: {what}"
-        )
+        _exit_with_usage_error(f"{error.filename or var}: cannot be written: {what}")
     print_line(json.dumps({"name": name, "key": made}) if as_json else made)
 
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from fallbacks.predictor import LoadedModel, ModelTensor
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
-from gateway.deployment.interval_model import declared_outputs
+from gateway.deployment.interval_model import declared_outputs, without_value
 from gateway.policy.locate import closest
 from gateway.policy.schema import InputPolicy, InputSlices, OipPolicy, OnnxPolicy, Policy
 from gateway.protocol.contract import ONNX_PLATFORM, UPSTREAM_PLATFORM, Contract, TensorSpec
@@ -38,7 +38,6 @@ def contract_of(
         raise PolicyError(problems)
     own = declared_outputs(policy.rungs[0], primary)
     outputs = tuple(TensorSpec(s.name, s.dtype, s.shape, bf16=s.bf16) for s in own if s.name in policy.expose)
-    is_upstream = isinstance(policy.rungs[0].model, OipPolicy)
     return Contract(
         policy.name,
         tuple(_input_spec(policy, spec, models, sizes or {}) for spec in primary.inputs),
@@ -46,7 +45,7 @@ def contract_of(
         policy.serving.max_batch_rows,
         policy.version,
         _class_names(target),
-        UPSTREAM_PLATFORM if is_upstream else ONNX_PLATFORM,
+        UPSTREAM_PLATFORM if isinstance(policy.rungs[0].model, OipPolicy) else ONNX_PLATFORM,
         target,
         withheld_rows=policy.serving.withheld_rows,
     )
@@ -191,6 +190,8 @@ def _unreadable(deployment: Deployment, models: Mapping[str, LoadedModel]) -> It
     """Guards and checks that cannot read the inputs or outputs of the models."""
     policy = deployment.policy
     first = models[policy.rungs[0].name]
+    for field, what in without_value(policy, models):
+        yield deployment.problem(field, what)
     for i, guard in enumerate(policy.guards):
         for at, what in guard.unreadable(first.inputs, first.outputs):
             yield deployment.problem(("guards", i, *at), what)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
 from fallbacks.predictor import LoadedModel, ModelTensor
 from gateway.core.decision import Tensors
-from gateway.policy.kinds.interval import LOWER, UPPER, VALUE, FittedInterval, IntervalPolicy
+from gateway.policy.kinds.interval import LOWER, UPPER, VALUE, FittedInterval, IntervalPolicy, lacks_value
+from gateway.policy.kinds.kind import FieldProblem
 from gateway.policy.schema import Policy, RungPolicy
 from guards.row_view import RowView
 
@@ -25,6 +26,13 @@ def declared_outputs(rung: RungPolicy, model: LoadedModel) -> tuple[ModelTensor,
         return model.outputs
     kept = tuple(spec for spec in model.outputs if spec.name not in (LOWER, UPPER))
     return (*kept, *(ModelTensor(name, value.dtype, value.shape, value.bf16) for name in (LOWER, UPPER)))
+
+
+def without_value(policy: Policy, models: Mapping[str, LoadedModel]) -> Iterator[FieldProblem]:
+    """The rungs without the number whose error `absolute_error` promises."""
+    for i, rung in enumerate(policy.rungs):
+        if policy.absolute_error is not None and (what := lacks_value(models[rung.name].outputs)):
+            yield ("rungs", i, "model"), f"absolute_error {what}"
 
 
 def with_intervals(

@@ -10,9 +10,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -22,6 +24,9 @@ from gateway.access.callers import add_key
 from gateway.deployment.deployment import VAR
 from gateway.replica import ListenAddress, Replica
 from gateway.serving.repository import Repository
+from tests.cli.test_samples import three_inputs_rows
+from tests.support.typed import deployed, held_out
+from tests.support.typed_models import one_input, three_inputs
 
 LETTERS = Path(__file__).parents[2] / "configs" / "letters"
 QUICK = ("--seconds", "0.5", "--warm-up", "0.1", "--connections", "4")
@@ -53,15 +58,8 @@ def letters(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(letters: Path) -> Iterator[str]:
-    port, ready, stop = _free_port(), threading.Event(), threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(_serve(letters, port, ready, stop)))
-    thread.start()
-    try:
-        assert ready.wait(60)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        stop.set()
-        thread.join(30)
+    with serving(letters) as found:
+        yield found
 
 
 def _bench(*args: str) -> tuple[int, str, dict[str, Any]]:
@@ -140,7 +138,12 @@ def test_the_curve_has_every_step_and_the_page_shows_it_without_the_key(
 def test_wrong_input_is_an_error_with_exit_code_2(url: str, letters: Path, tmp_path: Path) -> None:
     shutil.copy(letters / "gateway.yaml", tmp_path)
     wrong = {
-        (url, "--dir", str(tmp_path)): "has no samples",
+        (
+            url,
+            "--dir",
+            str(tmp_path),
+        ): "guards.npz: cannot be read: No such file or directory; run `gateway calibrate`",
+        (url, "--dir", str(letters), "--data", str(tmp_path / "no.csv")): "no.csv: cannot be read",
         (url, "--dir", str(tmp_path / "nowhere")): "is no deployment folder",
         (url, "--dir", str(letters), "--key", "fsg_wrong"): "needs a valid --key",
         (url, "--dir", str(letters), "--rows", "500"): "from 1 to 128 are taken",
@@ -155,6 +158,49 @@ def test_wrong_input_is_an_error_with_exit_code_2(url: str, letters: Path, tmp_p
     for args, what in wrong.items():
         code, output, _ = _bench(*args, *QUICK)
         assert (code, what in output) == (2, True), output
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    port, ready, stop = _free_port(), threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(folder, port, ready, stop)))
+    thread.start()
+    try:
+        assert ready.wait(60)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop.set()
+        thread.join(30)
+
+
+def test_a_deployment_of_several_inputs_gets_all_of_them_in_json_and_in_binary(tmp_path: Path) -> None:
+    """Text, booleans and a series: the rows that calibration kept, a file's, and outliers."""
+    folder = deployed(tmp_path / "own", three_inputs(), ["said", "total"], three_inputs_rows())
+    mine = tmp_path / "mine.npz"
+    series = np.tile([-1.0, 1.0], (9, 1))
+    np.savez(mine, words=np.array(["wörd"] * 9), mask=np.ones((9, 2, 2), bool), series=series)
+    asked = ("--dir", str(folder), "--outliers", "0.3")
+    with serving(folder) as url:
+        for options in ((), ("--binary",), ("--rows", "5"), ("--binary", "--rows", "5")):
+            for data in ((), ("--data", str(mine))):
+                code, output, found = _bench(url, *asked, *options, *data, *QUICK)
+                assert code == 0, output
+                rows = found["about"]["rows_a_request"]
+                assert sum(found["callers"]["rows"].values()) == rows * found["callers"]["requests"] > 0
+        mine.write_bytes(b"no archive")
+        code, output, _ = _bench(url, *asked, "--data", str(mine), *QUICK)
+        assert code == 2 and "mine.npz: " in output and "np.savez" in output
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "BF16"])
+def test_what_json_cannot_hold_is_said_and_is_sent_in_binary(datatype: str, tmp_path: Path) -> None:
+    folder = deployed(tmp_path, one_input(datatype), ["probabilities"], held_out(datatype))
+    with serving(folder) as url:
+        code, output, _ = _bench(url, "--dir", str(folder), *QUICK)
+        assert (code, f"x: {datatype} travels as binary only: give --binary" in output) == (2, True), output
+        code, output, found = _bench(url, "--dir", str(folder), "--binary", *QUICK)
+    assert code == 0, output
+    assert found["callers"]["requests"] > 0
 
 
 def test_gateway_bench_is_this_command() -> None:

@@ -78,12 +78,18 @@ def test_a_number_that_is_no_column_is_refused_with_what_the_model_has(y: list[i
 
 
 @pytest.mark.parametrize(
-    ("y", "first"), [([0.5, 1.0], "0.5, first in row 0"), ([0, 1, 1.25], "1.25, first in row 2")]
+    ("y", "first"),
+    [
+        ([0.5, 1.0], "0.5, first in row 0"),
+        ([0, 1, 1.25], "1.25, first in row 2"),
+        ([0.0, 1e300], "1e+300, first in row 1"),
+    ],
 )
 def test_a_fraction_is_no_class_and_the_message_names_the_task_that_takes_it(
     y: list[float], first: str
 ) -> None:
-    assert refusal(y, columns(2)) == f"y: holds {first}, which is no class; for numbers say task: regression"
+    for answer in (columns(2), {"label": np.array([0, 1])}):
+        assert refusal(y, answer) == f"y: holds {first}, which is no class; for numbers say task: regression"
 
 
 def test_text_for_a_model_that_names_no_class_asks_for_labels() -> None:
@@ -200,6 +206,20 @@ def test_a_label_only_model_of_words_has_the_words_as_classes() -> None:
     assert (target.names, target.values, target.by_name) == (["a", "b", "c"], ["a", "b", "c"], True)
 
 
+def test_rows_that_name_no_class_of_a_label_only_model_are_refused_with_both() -> None:
+    """Every answer would be wrong, and a reviewer would choose among twice as many classes as there are."""
+    assert refusal(["a", "b", "a"], {"label": np.array([1, 0, 1])}) == (
+        "y: holds a, b, and the model's label 0, 1, none of them alike; write y as the model does, or name "
+        "its classes in order (labels)"
+    )
+
+
+def test_rows_of_a_label_only_model_without_a_label_are_refused() -> None:
+    assert refusal(["a", "", "b"], {"label": texts("a", "b", "b")}) == (
+        "y: is empty, first in row 1; leave out rows without a label"
+    )
+
+
 def test_a_label_only_model_with_labels_in_the_policy_has_those_classes() -> None:
     found = read(["b", "a"], {"label": texts("a", "b")}, labels=["b", "a", "c"])
     assert found.y.tolist() == [0, 1]
@@ -236,7 +256,8 @@ def test_a_label_names_the_class_with_its_value_and_any_other_none(label: Array,
     target = ClassNames(kind="classes", names=["a", "b", "c"], values=[2, 3, 4], by_name=True, unseen=[])
     found = labelled_classes(target, {"label": label})
     assert found is not None
-    assert (found.dtype, found.tolist()) == (np.int64, classes)
+    assert found.dtype == np.int64
+    assert found.tolist() == classes
 
 
 def test_bools_are_labels_of_two_classes() -> None:
@@ -272,8 +293,10 @@ def test_a_regressions_numbers_are_kept_with_their_range(dtype: Any) -> None:
     found = true_values(policy(task="regression"), None, {}, np.array([3, 1, 2], dtype), 3)
     assert found.target == NumberRange(kind="number", low=1.0, high=3.0)
     assert found.values is not None
-    assert (found.values.dtype, found.values.tolist()) == (np.float64, [3.0, 1.0, 2.0])
-    assert (found.y.dtype, found.y.tolist()) == (np.int64, [0, 0, 0])
+    assert found.values.dtype == np.float64
+    assert found.values.tolist() == [3.0, 1.0, 2.0]
+    assert found.y.dtype == np.int64
+    assert found.y.tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(("bad", "text"), [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf")])

@@ -180,14 +180,16 @@ def test_rows_are_read_from_a_table(letters: Path, tmp_path: Path) -> None:
     assert (done.returncode, "the file has 40" in done.stdout) == (0, True)
 
 
-def test_the_demo_needs_samples_and_says_so_before_it_starts_ray(tmp_path: Path) -> None:
+def test_the_demo_says_what_is_wrong_with_samples_before_it_starts_ray(tmp_path: Path) -> None:
     folder = copy_of("letters", tmp_path)
-    (folder / "samples.npz").unlink()
-    done = gateway("demo", str(folder), "--once")
+    (folder / "samples.npz").write_bytes(b"")
+    ports = [str(free_port()) for _ in range(3)]
+    listening = ("--port", ports[0], "--grpc-port", ports[1], "--admin-port", ports[2])
+    done = gateway("demo", str(folder), "--once", *listening)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"{folder}/samples.npz: cannot be read: ")
+    assert done.stderr.startswith(f"{folder}/samples.npz: ")
     assert (
-        "save held-out rows there with np.savez('samples.npz', **{'attributes': rows}, y=labels)"
+        "save held-out rows there with np.savez('samples.npz', **{'attributes': rows}), or remove it"
         in done.stderr
     )
 

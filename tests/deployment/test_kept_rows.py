@@ -105,6 +105,7 @@ def test_as_many_rows_as_are_asked_for_are_there_from_the_first_on(n: int, first
     assert found["note"][:, 0].tolist() == [str(i).encode() for i in first]
 
 
-def test_the_sizes_of_a_row_are_those_of_each_input() -> None:
+def test_the_sizes_of_a_row_are_those_of_the_inputs_that_are_asked_for() -> None:
     kept = KeptRows({"image": np.zeros((2, 3, 4, 5)), "age": np.zeros((2, 1)), "one": np.zeros(2)}, {})
-    assert kept.sizes == {"image": (3, 4, 5), "age": (1,), "one": ()}
+    assert kept.sizes(["image", "age", "one"]) == {"image": (3, 4, 5), "age": (1,), "one": ()}
+    assert kept.sizes({"age", "no such input"}) == {"age": (1,)}

@@ -277,7 +277,14 @@ def test_rows_that_do_not_fit_are_refused(changed: dict[str, Any], message: str)
         fit_one(**changed)
 
 
-@pytest.mark.parametrize(("r", "delta", "pilot"), [(0.0, 0.1, 9), (0.1, 1.0, 9), (0.1, 0.1, 0)])
-def test_a_plan_without_rows_or_rates_is_refused(r: float, delta: float, pilot: int) -> None:
-    with pytest.raises(ValueError, match="expected rates in"):
+@pytest.mark.parametrize(
+    ("r", "delta", "pilot", "message"),
+    [
+        (0.0, 0.1, 9, r"r is 0\.0, delta 0\.1; both must lie strictly between 0 and 1"),
+        (0.1, 1.0, 9, r"r is 0\.1, delta 1\.0; both must lie strictly between 0 and 1"),
+        (0.1, 0.1, 0, "there is no pilot row; give more rows"),
+    ],
+)
+def test_a_plan_without_rows_or_rates_is_refused(r: float, delta: float, pilot: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         planned_miscoverage(r, delta, pilot, 100)

@@ -48,7 +48,7 @@ def certificate_of(*, guards: bool = True, check: bool = True, **more: Any) -> C
         "false_alarm": ALARM if guards else None,
         "without_features": ALARM if guards else None,
         "selective": {"primary": SELECTIVE, "small": SELECTIVE | GONE} if check else {},
-        "unpromised_cuts": {}, "answered": SELECTIVE if check else None, "absolute_error": None,
+        "unpromised_cuts": {}, "answered": SELECTIVE if check else None, "absolute_error": None, "parity": None,
         "target": CLASSES, "unguarded": {},
         "confidence": {"each": 0.95, "promises": 2 * guards + 3 * check, "together": 0.75, "attempts": 1,
                        "over_attempts": 0.95},

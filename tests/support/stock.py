@@ -13,7 +13,8 @@ import numpy as np
 import onnxruntime
 
 from bench.environment import python_of
-from gateway.cli.samples import Rows, Samples, load_samples
+from gateway.cli.samples import Rows, load_samples
+from gateway.deployment.artifacts import load_artifacts
 from gateway.deployment.deployment import Deployment
 from tests.support.deployments import be_patient, edit, key_for
 from tests.support.served import Served, copy_of, serving
@@ -49,7 +50,11 @@ def target(name: str, folder: Path, serving_more: str = "") -> Iterator[Path]:
     [input_name], [output_name] = policy.inputs, policy.expose
     keys = {who: key_for(deployment, who, "trusted", per_s) for who, per_s in RATES.items()}
     with serving(deployment, "--local") as served:
-        rows, odd = _rows(served, load_samples(deployment, input_name), keys["ada"])
+        artifacts = load_artifacts(Deployment.read(deployment))
+        artifacts.close()
+        samples = load_samples(deployment, artifacts.contract)
+        clean, family = samples.clean[input_name], samples.families[min(samples.families)][input_name]
+        rows, odd = _rows(served, clean, family, keys["ada"])
         expected = _truth(deployment / "primary.onnx", input_name, output_name, rows)
         np.savez(folder / "truth.npz", rows=rows, odd=odd, expected=expected)
         described = {
@@ -69,7 +74,7 @@ def target(name: str, folder: Path, serving_more: str = "") -> Iterator[Path]:
         yield folder
 
 
-def _rows(served: Served, samples: Samples, key: str) -> tuple[Rows, Rows]:
+def _rows(served: Served, clean: Rows, family: Rows, key: str) -> tuple[Rows, Rows]:
     """Rows that the primary answers, and one that is deferred; each is a request of its own."""
 
     def ends(row: Rows, outcome: str) -> bool:
@@ -77,9 +82,8 @@ def _rows(served: Served, samples: Samples, key: str) -> tuple[Rows, Rows]:
         reply = served.data.post(f"/v2/models/{served.model}/infer", content=row.tobytes(), headers=raw)
         return reply.headers["x-failsafe-outcome"] == outcome
 
-    good = [row for row in _alone(samples.clean[: 2 * ROWS]) if ends(row, "served")][:ROWS]
+    good = [row for row in _alone(clean[: 2 * ROWS]) if ends(row, "served")][:ROWS]
     assert len(good) == ROWS
-    family = samples.families[min(samples.families)]
     return np.concatenate(good), next(row for row in _alone(family) if ends(row, "deferred"))
 
 

@@ -27,6 +27,7 @@ from guards.arrays import Arrays
 from guards.interval import Interval, planned_miscoverage
 from guards.row_view import TABLE
 from guards.selective import NEVER
+from guards.width_limit import within_width
 
 VALUE, LOWER, UPPER = "value", "lower", "upper"
 
@@ -80,10 +81,8 @@ class IntervalPolicy(Strict):
     """Whether its verdicts act. `false`: answers that it would stop leave all the same."""
 
     def unreadable(self, outputs: Sequence[ModelTensor]) -> Iterable[FieldProblem]:
-        value = next((spec for spec in outputs if spec.name == VALUE), None)
-        if value is None or value.dtype.kind != "f" or any(size != 1 for size in value.shape[1:]):
-            named = ", ".join(spec.name for spec in outputs)
-            yield (), f"reads {VALUE!r}, one float a row, and the model has {named}; map its name (names)"
+        if what := lacks_value(outputs):
+            yield (), what
 
     def suspicion(self, answer: Tensors) -> F8:
         lower, upper = one_a_row(answer[LOWER]), one_a_row(answer[UPPER])
@@ -110,9 +109,19 @@ class IntervalPolicy(Strict):
         Raises:  ValueError naming the problem of the rows.
         """
         miscoverage = planned_miscoverage(self.selective_error, delta, len(pilot), tests)
-        return FittedInterval(
-            rung, Interval.fit(*_part(fit, rung), *_part(pilot, rung), miscoverage=miscoverage, seed=0)
-        )
+        rows = _part(pilot, rung)
+        found = Interval.fit(*_part(fit, rung), *rows, miscoverage=miscoverage, seed=0)
+        if self.max_width is not None:
+            found = within_width(found, *rows, self._widest(rows[1]), self.selective_error, delta, tests)
+        return FittedInterval(rung, found)
+
+    def _widest(self, value: F8) -> F8:
+        """float64[n]: the widest interval with which each answer may leave."""
+        match self.max_width:
+            case RelativeWidth(relative=most):
+                return most * np.abs(value)
+            case most:
+                return np.full(len(value), np.inf if most is None else most)
 
     def load(self, rung: str, packed: Arrays) -> FittedInterval:
         """Reads what `FittedInterval.pack` returned. Raises ValueError naming the key that is wrong."""
@@ -150,6 +159,18 @@ class FittedInterval:
         lower, upper = self.interval.bounds(t, one_a_row(value), *own)
         found = {LOWER: _outwards(lower, value, -np.inf), UPPER: _outwards(upper, value, np.inf)}
         return {**answer, **found}
+
+
+def lacks_value(outputs: Sequence[ModelTensor]) -> str:
+    """Why the errors of a model's `value` cannot be measured; empty if they can."""
+    value = next((spec for spec in outputs if spec.name == VALUE), None)
+    if value is None:
+        named = ", ".join(spec.name for spec in outputs)
+        return f"reads {VALUE!r}, one float a row, and the model has {named}; map its name (names)"
+    if value.dtype.kind != "f" or any(size != 1 for size in value.shape[1:]):
+        sizes = ", ".join("?" if size is None else str(size) for size in value.shape[1:])
+        return f"reads {VALUE!r} as one float a row, and the model's is {value.dtype}[n, {sizes}]"
+    return ""
 
 
 def one_a_row(output: NDArray[Any]) -> F8:
