@@ -86,7 +86,7 @@ class WalkThrough:
     def _of_any(self) -> Iterator[Scene]:
         few, answered = first(self.samples.clean, OUTLIER_ROWS), self._answered()
         with self.client.isolated([rung.name for rung in self.policy.rungs]):
-            yield self._reviewed("every model broken: a person answers", first(few, 1))
+            yield self._reviewed("all broken: a person answers", first(few, 1))
         title = "rows kept by calibration" if self.samples.kept else "rows of the file"
         yield self._send(title, first(self.samples.clean, CLEAN_ROWS), answered)
         for name, rows in self.samples.families.items():
