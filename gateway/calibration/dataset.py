@@ -50,7 +50,8 @@ def read(arrays: Mapping[str, NDArray[Any]], contract: Contract, *, labels_neede
     y = _labels(own.get(Y))
     if y is None and labels_needed:
         if Y in contract.inputs_by_name:
-            raise ValueError(f"{Y}: is an input of the model, so labels have no name; rename that input")
+            mend = "give that input another name by `names: {OTHER: y}` on every model of the policy"
+            raise ValueError(f"{Y}: is an input of the model, so labels have no name; {mend}")
         what = "missing: name the array or column of labels, or true values, y"
         raise ValueError(f"{Y}: {what}; the file holds {listed(arrays)}")
     others = {name: array for name, array in arrays.items() if name not in own}
@@ -68,7 +69,11 @@ def _labels(y: NDArray[Any] | None) -> NDArray[Any] | None:
     if y is None:
         return None
     if y.ndim != 1 or y.dtype.kind not in "biufUS":
-        raise ValueError(f"{Y}: is {y.dtype}{list(y.shape)}, not one number or text a row")
+        mend = ""
+        if y.ndim == 2:
+            one = y.shape[1] == 1
+            mend = "; give y.reshape(-1)" if one else "; of a column a class, give y.argmax(axis=1)"
+        raise ValueError(f"{Y}: is {y.dtype}{list(y.shape)}, not one number or text a row{mend}")
     if not len(y):
         raise ValueError(f"{Y}: holds no rows")
     if y.dtype.kind == "f" and (what := not_finite(y)):

@@ -27,11 +27,12 @@ from fallbacks.predictor import LoadedModel
 from fallbacks.roles import FEATURES, LABEL, LOGITS, LOWER, PROBABILITIES, UPPER, VALUE, not_distributions
 from gateway.calibration.data_files import load_columns
 from gateway.calibration.dataset import Dataset, read
+from gateway.calibration.label_order import refuse_other_order
 from gateway.calibration.parity import Parity, parity
 from gateway.calibration.samples import Samples, count_samples, one_row_of_each
 from gateway.calibration.true_values import TrueValues, labelled_classes, true_values
 from gateway.core.decision import Tensors
-from gateway.core.errors import ArtifactError, Problem
+from gateway.core.errors import ArtifactError, PolicyError, Problem
 from gateway.core.rows import RowIndices, finite
 from gateway.deployment.certificate import CertifiedTarget
 from gateway.deployment.contract import contract_of
@@ -87,6 +88,7 @@ def held_out(
         _refuse_bad_probabilities(name, answers[name], data)
     with _naming(data):
         truth = true_values(policy, models[primary].classes, answers[primary], file.y, n)
+        _refuse_other_labels(deployment, truth, answers[primary].get(PROBABILITIES))
         samples = samples_of(file, truth)
         missing = {name for name, one in policy.inputs.items() if one.missing == "allow"}
         fit = fold_indices(samples)["fit"]
@@ -101,6 +103,17 @@ def held_out(
         file.x, truth.y, truth.values, answers, labelled, primary, view, partial(ask, models[primary])
     )
     return HeldOut(rows, samples, truth.target, parity(file.expected, answers[primary]))
+
+
+def _refuse_other_labels(deployment: Deployment, truth: TrueValues, p: NDArray[Any] | None) -> None:
+    """Raises PolicyError if the rows name classes that `labels` has in another order than the model."""
+    labels = deployment.policy.labels
+    if p is None or p.ndim != 2 or not labels or not getattr(truth.target, "by_name", False):
+        return
+    try:
+        refuse_other_order(p, truth.y, labels)
+    except ValueError as error:
+        raise PolicyError([deployment.problem(("labels",), str(error))]) from error
 
 
 def samples_of(file: Dataset, truth: TrueValues) -> Samples:

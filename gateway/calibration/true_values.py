@@ -114,6 +114,11 @@ def _label_classes(given: Sequence[str], answered: set[str]) -> set[str]:
     return answered | set(given)
 
 
+def names_of(y: NDArray[Any]) -> list[str]:
+    """The classes that labels name, numbers in their order, else text in its order."""
+    return sorted(set(_texts(y)), key=_by_number)
+
+
 def _by_number(text: str) -> tuple[bool, float, str]:
     return (False, float(text), text) if _is_integer(text) else (True, 0.0, text)
 
@@ -137,8 +142,12 @@ def _class_numbers(
             raise ValueError(what + f"; did you mean {hint!r}?" * bool(hint))
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= len(known):
+        mend = ""
+        if not labels and len(found := np.unique(y)) == len(known):
+            mend = f"; name them in the order of its columns: `labels: {[str(int(one)) for one in found]}`"
         raise ValueError(
             f"y: holds labels from {low} to {high}; the model has the classes 0 to {len(known) - 1}"
+            + mend * (len(known) <= SHOWN_NAMES)
         )
     return y.astype(np.int64), False
 

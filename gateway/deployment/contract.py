@@ -101,7 +101,13 @@ def _rungs_that_differ(deployment: Deployment, models: Mapping[str, LoadedModel]
         for j, output in enumerate(policy.expose):
             if output not in outputs:
                 what = f"{output!r} is no output of rung {rung.name!r}, which has {', '.join(outputs)}"
-                yield deployment.problem(("expose", j), what, closest(output, set(outputs)))
+                nearest = closest(output, set(outputs))
+                hint = (
+                    ""
+                    if nearest
+                    else f"; if one of them is that, say so on its model: names: {{{output}: OUTPUT}}"
+                )
+                yield deployment.problem(("expose", j), what + hint, nearest)
             elif output in wanted and not _same_form(outputs[output], wanted[output]):
                 what = f"{output!r} of rung {rung.name!r} is {_form(outputs[output])}"
                 what += f", and of the first rung {_form(wanted[output])}; callers must get one form"
