@@ -165,7 +165,11 @@ def _certificate(
         deployment=policy.name,
         population=population,
         samples=SampleCounts(
-            rows=samples.rows, counted=samples.counted, by=samples.by, warning=samples.warning
+            rows=samples.rows,
+            counted=samples.counted,
+            by=samples.by,
+            warning=samples.warning,
+            unused=list(held.unused),
         ),
         rows=held.samples_by_fold(),
         false_alarm=alarms.full,

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from fallbacks.predictor import LoadedModel
 from fallbacks.roles import FEATURES, LABEL, LOGITS, LOWER, PROBABILITIES, UPPER, VALUE, not_distributions
 from gateway.calibration.data_files import load_columns
-from gateway.calibration.dataset import Dataset, read
+from gateway.calibration.dataset import EXPECTED, Dataset, read
 from gateway.calibration.label_order import refuse_other_order
 from gateway.calibration.parity import Parity, parity
 from gateway.calibration.samples import Samples, count_samples, one_row_of_each
@@ -54,13 +54,15 @@ Progress = Callable[[str], None]
 class HeldOut:
     """The rows of a calibration file with every rung's answers, and what they count as.
 
-    parity: how far the first rung's outputs are from those that the file expects.
+    parity: how far the first rung's outputs are from those that the file expects; unused: the arrays of the
+    file that nothing takes.
     """
 
     rows: CalibrationRows
     samples: Samples
     target: CertifiedTarget
     parity: Parity
+    unused: tuple[str, ...]
 
     def samples_by_fold(self) -> dict[str, int]:
         """How many samples each fold has."""
@@ -94,6 +96,7 @@ def held_out(
         fit = fold_indices(samples)["fit"]
         any_size = {name for name, one in policy.inputs.items() if one.shape is not None and -1 in one.shape}
         view = RowView.fit({name: array[fit] for name, array in file.x.items()}, missing, any_size)
+        agreement = parity(file.expected, answers[primary])
     labelled = {
         name: found
         for name, answer in answers.items()
@@ -102,7 +105,7 @@ def held_out(
     rows = CalibrationRows(
         file.x, truth.y, truth.values, answers, labelled, primary, view, partial(ask, models[primary])
     )
-    return HeldOut(rows, samples, truth.target, parity(file.expected, answers[primary]))
+    return HeldOut(rows, samples, truth.target, agreement, file.unused)
 
 
 def _refuse_other_labels(deployment: Deployment, truth: TrueValues, p: NDArray[Any] | None) -> None:
@@ -184,12 +187,20 @@ def _answer(name: str, model: LoadedModel, chunk: Tensors, first: int, data: Pat
         raise ArtifactError([Problem("", what, str(data))]) from error
 
 
-def read_rows(deployment: Deployment, models: Mapping[str, LoadedModel], data: Path) -> Dataset:
-    """The rows of a file. Raises ArtifactError naming the file."""
+def read_rows(
+    deployment: Deployment, models: Mapping[str, LoadedModel], data: Path, *, expected: bool = True
+) -> Dataset:
+    """The rows of a file. expected: whether outputs that it expects are read, which needs roles.
+
+    Raises:  ArtifactError naming the file.
+    """
     contract = contract_of(deployment, models)
     try:
         texts = {spec.name for spec in contract.inputs if spec.datatype == "BYTES"}
-        return read(load_columns(data, texts), contract, labels_needed=deployment.policy.task != "opaque")
+        held = load_columns(data, texts)
+        if not expected:
+            held = {name: array for name, array in held.items() if not name.startswith(EXPECTED)}
+        return read(held, contract, labels_needed=deployment.policy.task != "opaque")
     except OSError as error:
         what = f"cannot be read: {error.strerror or error}; give held-out rows as .npz, .csv or .parquet"
         raise ArtifactError([Problem("", what, str(data))]) from error

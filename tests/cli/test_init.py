@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def test_a_model_with_a_fallback_and_rows_is_ready_to_serve(tmp_path: Path, rows
     folder = tmp_path / "My Letters"
     done = gateway("init", str(folder), *files, "--data", str(numbered))
     assert done.returncode == 0, done.stderr
-    assert f"next: gateway serve {folder} --local" in done.stdout
+    assert f"next: gateway serve '{folder}' --local" in done.stdout
     policy = yaml.safe_load((folder / "gateway.yaml").read_text())
     assert policy["name"] == "my-letters"
     assert [rung["name"] for rung in policy["rungs"]] == ["primary", "fallback"]
@@ -52,11 +53,13 @@ def test_without_rows_the_next_command_is_calibrate(tmp_path: Path) -> None:
     assert policy["rungs"][0]["model"]["names"] == {"value": "variable"}
 
 
-def test_names_of_classes_that_nothing_maps_to_columns_are_asked_for(tmp_path: Path, rows: Path) -> None:
+def test_names_of_classes_are_taken_in_order_and_their_error_is_told(tmp_path: Path, rows: Path) -> None:
     done = gateway("init", str(tmp_path / "x"), "--model", str(LETTERS / "primary.onnx"), "--data", str(rows))
-    assert done.returncode == 2
-    assert "nothing names the classes; write `labels: [...]`" in done.stderr
-    assert list((tmp_path / "x").iterdir()) == [], "nothing is left behind"
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "x" / "gateway.yaml").read_text()
+    assert yaml.safe_load(text)["labels"] == [chr(ord("A") + i) for i in range(26)]
+    (wrong,) = re.findall(r"of your rows ([0-9.]+)% are", text)
+    assert float(wrong) < 5, "the order fits the model"
 
 
 @pytest.mark.parametrize(
@@ -69,11 +72,11 @@ def test_names_of_classes_that_nothing_maps_to_columns_are_asked_for(tmp_path: P
         (["--upstream", "http://127.0.0.1:9/v2/models/m"], "cannot be calibrated"),
         (
             ["--model", str(LETTERS / "primary.onnx"), "--fallback", str(DIAMONDS / "fallback.onnx")],
-            "the fallback answers as task: regression, and primary as task: classification",
+            "the fallback takes the inputs carat, depth,",
         ),
         (["--model", str(LETTERS / "primary.onnx"), "--data", str(LETTERS / "none.csv")], "none.csv"),
     ],
-    ids=["no model", "no file", "no ONNX file", "no model's URL", "no server", "two tasks", "no rows"],
+    ids=["no model", "no file", "no ONNX file", "no model's URL", "no server", "other inputs", "no rows"],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path: Path, words: list[str], says: str) -> None:
     done = gateway("init", str(tmp_path / "new"), *words)
