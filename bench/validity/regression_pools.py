@@ -46,11 +46,12 @@ Noise = Callable[[Tensors, np.random.Generator], F8]
 class RegressionPool:
     """A population. rows: m inputs and every rung's answers, the truth left at 0; y: float64[m, k].
 
-    guarded: whether its policies have a guard.
+    models: of each rung, without the bounds of a second network; guarded: whether its policies have a guard.
     """
 
     name: str
     rows: CalibrationRows
+    models: Mapping[str, OnnxModel]
     y: F8
     guarded: bool
 
@@ -96,16 +97,16 @@ def regression_pool(name: str) -> RegressionPool:
     models = {rung: _model(fit_regressor(training, seen, hidden, seed=5)) for rung, hidden in HIDDEN.items()}
     answers: dict[str, Tensors] = {}
     for rung, model in models.items():
-        value = ask(model, x)[LOGITS]
+        value = ask(model, x)[VALUE]
         answers[rung] = {VALUE: value}
         if name == "quantiles":
-            errors = np.abs(seen - ask(model, training)[LOGITS][:, 0])
-            reach = QUANTILES * _at_least(ask(_model(fit_regressor(training, errors, 64, seed=6)), x)[LOGITS])
+            errors = np.abs(seen - ask(model, training)[VALUE][:, 0])
+            reach = QUANTILES * _at_least(ask(_model(fit_regressor(training, errors, 64, seed=6)), x)[VALUE])
             answers[rung] = {VALUE: value, LOWER: value - reach, UPPER: value + reach}
     view, primary = RowView.fit(x, frozenset()), next(iter(models))
     nothing, m = np.zeros(INPUTS), partial(ask, models[primary])
     rows = CalibrationRows(x, nothing.astype(np.int64), nothing, answers, {}, primary, view, m)
-    return RegressionPool(name, rows, y, name == GUARDED)
+    return RegressionPool(name, rows, models, y, name == GUARDED)
 
 
 def _at_least(errors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -113,4 +114,4 @@ def _at_least(errors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _model(network: Network) -> OnnxModel:
-    return OnnxModel("network", network.onnx(), 1)
+    return OnnxModel("network", network.onnx(), 1, {VALUE: LOGITS})
