@@ -29,7 +29,7 @@ from gateway.calibration.not_promised import not_promised, stopped_too_often, un
 from gateway.calibration.page import render_report
 from gateway.calibration.refusals import Refusals
 from gateway.calibration.row_hashes import row_hashes
-from gateway.calibration.samples import Samples, count_samples
+from gateway.calibration.samples import count_samples
 from gateway.calibration.served import ServedRows, serve
 from gateway.calibration.slices import class_slices
 from gateway.calibration.statements import confidence, error_statements
@@ -40,6 +40,7 @@ from gateway.deployment.certificate import (
     GUARDS_FILE,
     Certificate,
     Digests,
+    NoTarget,
     ParityFinding,
     SampleCounts,
     policy_digest,
@@ -64,7 +65,7 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
     What identifies models in other servers is written to `upstreams.json`, and that these rows were read to
     `var/calibrations.jsonl`.
 
-    Args:    data: an .npz of labelled rows in any order, as `dataset.read` reads it.
+    Args:    data: held-out rows in any order, as `dataset.read` reads them.
     Raises:  PolicyError, ArtifactError naming what cannot be read, fitted or certified, with a remedy.
     Cost:    two or three passes of each model over the data; half a minute for 15,000 small images.
     """
@@ -79,7 +80,7 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
             found = certify(deployment, held, progress)
         except ValueError as error:
             raise ArtifactError([Problem("", str(error), str(data))]) from error
-        population = _population(held.samples, data.name)
+        population = _population(held, data.name)
         digests = _digests(deployment.policy, models, data_digest)
         certificate = _certificate(deployment.policy, held, found, population, digests)
         progress("serving the held-out rows")
@@ -117,10 +118,8 @@ def _independent_rows(deployment: Deployment, models: Mapping[str, LoadedModel],
     file = read_rows(deployment, models, data)
     n = len(next(iter(file.x.values())))
     y = np.zeros(n) if file.y is None else file.y
-    codes = np.unique(y, return_inverse=True)[1].astype(
-        np.int64
-    )  # rows count alike under any names of classes
-    return count_samples(file.x, codes, file.group).counted
+    _, codes = np.unique(y, return_inverse=True)  # rows count alike under any names of classes
+    return count_samples(file.x, codes.astype(np.int64), file.group).counted
 
 
 def _artifacts(
@@ -167,7 +166,11 @@ def _certificate(
         deployment=policy.name,
         population=population,
         samples=SampleCounts(
-            rows=samples.rows, counted=samples.counted, by=samples.by, warning=samples.warning
+            rows=samples.rows,
+            counted=samples.counted,
+            by=samples.by,
+            warning=samples.warning,
+            unused=list(held.unused),
         ),
         rows=held.samples_by_fold(),
         false_alarm=alarms.full,
@@ -191,11 +194,12 @@ def _parity(held: HeldOut) -> ParityFinding | None:
     return ParityFinding(finding=held.parity.sentence, warning=held.parity.problem or None)
 
 
-def _population(samples: Samples, file: str) -> str:
+def _population(held: HeldOut, file: str) -> str:
+    samples, rows = held.samples, "rows" if isinstance(held.target, NoTarget) else "labelled rows"
     if samples.by == "groups":
         return f"a row of a new group, exchangeable with the {samples.counted} groups of {file}"
     if samples.by == "rows":
-        return f"rows exchangeable with the {samples.rows} labelled rows of {file}"
+        return f"rows exchangeable with the {samples.rows} {rows} of {file}"
     return f"rows exchangeable with the {samples.counted} samples among the {samples.rows} rows of {file}"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fallbacks.roles import PROBABILITIES
 from gateway.calibration.alarms import (
     Alarms,
     certified_guards,
@@ -27,10 +28,10 @@ from gateway.calibration.ladder import Ladder, enforced_check
 from gateway.calibration.wrong import wrong_answers
 from gateway.core.decision import VERDICT_NAMES, Verdict
 from gateway.core.rows import F8, Mask
+from gateway.policy.kinds.interval import IntervalPolicy, RelativeWidth
 from gateway.policy.kinds.kind import CertifiedGuardKind
 from gateway.policy.kinds.rows import CalibrationRows
 from gateway.policy.schema import Policy, RungPolicy
-from gateway.protocol.targets import PROBABILITIES
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +58,7 @@ class RungEvidence:
 
     probabilities: float[n, k], None where the model has no such output. wrong: bool[n], None if unknown.
     suspicion, cut: of its check, None without one; a row passes below the cut. enforced: whether it acts.
+    relative: whether the suspicion is an interval's width as a share of the number.
     """
 
     name: str
@@ -65,6 +67,7 @@ class RungEvidence:
     suspicion: F8 | None
     cut: float | None
     enforced: bool
+    relative: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,4 +133,5 @@ def _rung(policy: Policy, rung: RungPolicy, rows: CalibrationRows, ladder: Ladde
     suspicion = None if check is None else check.suspicion(answer)
     enforced = enforced_check(rung) is not None
     wrong, cut = wrong_answers(policy, rung.name, rows), ladder.own.get(rung.name)
-    return RungEvidence(rung.name, answer.get(PROBABILITIES), wrong, suspicion, cut, enforced)
+    relative = isinstance(check, IntervalPolicy) and isinstance(check.max_width, RelativeWidth)
+    return RungEvidence(rung.name, answer.get(PROBABILITIES), wrong, suspicion, cut, enforced, relative)

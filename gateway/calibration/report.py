@@ -14,6 +14,11 @@ from gateway.deployment.promises import confidence_sentence, percent, promises
 from gateway.policy.schema import Policy
 
 BUDGETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+CAPTION = (
+    "For answers, rows: if none is wrong and all are accepted. Half of it wrong: half of what is promised "
+    "is; nine calibrations in ten pass. Where a check rejects half, twice as many. Fitting a guard takes "
+    "about 250."
+)
 ERRORS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
 
 
@@ -67,6 +72,8 @@ def plan_rows(policy: Policy, samples: int | None) -> list[PlannedPromise]:
     budgets = {policy.false_alarm_budget} if any(guard.certified for guard in policy.guards) else set()
     errors = {check.selective_error for rung in policy.rungs for check in rung.checks}
     errors |= set() if policy.answered_error is None else {policy.answered_error}
+    wrong = "true values outside the interval" if policy.task == "regression" else "answers wrong"
+    shares = () if policy.task == "opaque" else sorted({*ERRORS, *errors})
 
     def planned(what: str, share: float, rows: int, half: int | None, asked: bool) -> PlannedPromise:
         return PlannedPromise(what, share, rows, half, asked, None if samples is None else samples >= rows)
@@ -75,10 +82,8 @@ def plan_rows(policy: Policy, samples: int | None) -> list[PlannedPromise]:
         planned("good rows stopped", a, rows_for_budget(a, delta), None, a in budgets)
         for a in sorted({*BUDGETS, *budgets})
     ] + [
-        planned(
-            "answers wrong", r, rows_for_error(r, delta, 0.0), rows_for_error(r, delta, r / 2), r in errors
-        )
-        for r in sorted({*ERRORS, *errors})
+        planned(wrong, r, rows_for_error(r, delta, 0.0), rows_for_error(r, delta, r / 2), r in errors)
+        for r in shares
     ]
 
 
@@ -87,9 +92,7 @@ def plan_table(policy: Policy, samples: int | None) -> Table:
     has = "" if samples is None else f"; the file has {samples}"
     table = Table(
         title=f"{policy.name}: independent rows that a calibration file needs{has}",
-        caption="For answers, rows: if none is wrong and all are accepted. Half of it wrong: half "
-        "of what is promised is; nine calibrations in ten pass. Where a check rejects half, twice as many. "
-        "Fitting a guard takes about 250.",
+        caption="Fitting a guard takes about 250 rows." if policy.task == "opaque" else CAPTION,
         caption_justify="left",
     )
     for column in ("promise", "at most", "rows", "rows, half of it wrong", ""):

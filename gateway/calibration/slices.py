@@ -16,7 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.calibration.evidence import Evidence
+from gateway.calibration.true_values import UNKNOWN
 from gateway.core.rows import Mask
+from gateway.deployment.certificate import Certificate, ClassNames
+from gateway.policy.schema import Policy
 from guards.selective import clopper_pearson_interval
 
 FLAG_ROWS = 200
@@ -137,21 +140,14 @@ def exact_interval(events: int, n: int) -> tuple[float, float]:
 
 
 def predicted_class(evidence: Evidence, rung: int) -> NDArray[Any] | None:
-    """int64[n]: the class to which a rung gives the largest probability; None without probabilities."""
-    p = evidence.rungs[rung].probabilities if rung < len(evidence.rungs) else None
-    if p is None or p.ndim != 2 or p.shape[1] < 2:
+    """int64[n]: the class to which a rung gives the largest probability, else the one that its output `label`
+    names, -1 where that is none; None without either."""
+    if rung >= len(evidence.rungs):
         return None
-    return np.asarray(p.argmax(axis=1), np.int64)
-
-
-def answered_class(evidence: Evidence) -> NDArray[Any]:
-    """int64[n]: the class that the rung that answers a row predicts, -1 without an answer or a class."""
-    answer = np.full(len(evidence.rows), -1, np.int64)
-    for rung in range(len(evidence.rungs)):
-        predicted = predicted_class(evidence, rung)
-        if predicted is not None:
-            answer = np.where(evidence.by == rung, predicted, answer)
-    return answer
+    one = evidence.rungs[rung]
+    if one.probabilities is None or one.probabilities.ndim != 2 or one.probabilities.shape[1] < 2:
+        return evidence.rows.labelled.get(one.name)
+    return np.asarray(one.probabilities.argmax(axis=1), np.int64)
 
 
 def wrongly_answered(evidence: Evidence) -> Mask:
@@ -163,6 +159,14 @@ def wrongly_answered(evidence: Evidence) -> Mask:
     return found
 
 
+def class_names(policy: Policy, certificate: Certificate) -> list[str]:
+    """The names of the classes: those of the policy, else those of the model or the rows."""
+    target = certificate.target
+    return policy.labels or (target.names if isinstance(target, ClassNames) else [])
+
+
 def label_name(number: int, labels: Sequence[str]) -> str:
     """The name of a class; its number where it has none."""
+    if number == UNKNOWN:
+        return "no class"
     return labels[number] if 0 <= number < len(labels) else str(number)

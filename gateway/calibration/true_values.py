@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fallbacks.roles import LABEL, PROBABILITIES
 from gateway.core.decision import Tensors
 from gateway.core.rows import F8
 from gateway.deployment.certificate import CertifiedTarget, ClassNames, NoTarget, NumberRange
 from gateway.policy.kinds.rows import Labels
 from gateway.policy.locate import closest
 from gateway.policy.schema import Policy
-from gateway.protocol.targets import LABEL, PROBABILITIES
 
 UNKNOWN = -1
 """The number of a label that names no class."""

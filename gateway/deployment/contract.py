@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from fallbacks.predictor import LoadedModel, ModelTensor
+from fallbacks.roles import LOGITS, PROBABILITIES
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
 from gateway.deployment.interval_model import declared_outputs, without_value
 from gateway.policy.locate import closest
 from gateway.policy.schema import InputPolicy, InputSlices, OipPolicy, OnnxPolicy, Policy
 from gateway.protocol.contract import ONNX_PLATFORM, UPSTREAM_PLATFORM, Contract, TensorSpec
-from gateway.protocol.targets import LOGITS, NO_FORM, PROBABILITIES, Classes, Target
+from gateway.protocol.targets import NO_FORM, Classes, Target
 
 Sizes: TypeAlias = Mapping[str, tuple[int, ...]]
 """The sizes of one row of each input, as the calibration rows have them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.deployment.certificate import Certificate, FalseAlarm, MeanError, Selective
+from gateway.deployment.certificate import Certificate, FalseAlarm, MeanError, NumberRange, Selective
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,7 @@ def promises(certificate: Certificate) -> list[Promise]:
     ):
         if alarm is not None and alarm.promised:
             found.append(_of_alarm(field, what, alarm))
-    for name, one in certificate.selective.items():
-        gone = " and ".join(one.while_gone)
-        when = f" while {gone} {'is' if len(one.while_gone) == 1 else 'are'} gone" if gone else ""
-        found.append(_of_selective(f"selective.{name}", f"what {name} answers{when} is wrong", one, one.cut))
-    if certificate.answered is not None:
-        what = "everything answered is wrong, while every model works"
-        found.append(_of_selective("answered", what, certificate.answered, None))
+    found += _of_errors(certificate)
     if certificate.absolute_error is not None:
         found.append(_of_mean(certificate.absolute_error))
     return found
@@ -60,9 +54,29 @@ def _of_alarm(field: str, what: str, alarm: FalseAlarm) -> Promise:
     return Promise(field, rows, percent(alarm.budget), 1 - alarm.delta, evidence, None)
 
 
-def _of_selective(field: str, what: str, selective: Selective, cut: float | None) -> Promise:
+def _of_errors(certificate: Certificate) -> list[Promise]:
+    """Of each rung and of everything answered. A number is wrong if the truth lies outside its interval."""
+    numbers = isinstance(certificate.target, NumberRange)
+    wrong = "has its true value outside the interval" if numbers else "is wrong"
+    found = []
+    for name, one in certificate.selective.items():
+        gone = " and ".join(one.while_gone)
+        when = f" while {gone} {'is' if len(one.while_gone) == 1 else 'are'} gone" if gone else ""
+        what = f"what {name} answers{when} {wrong}"
+        found.append(_of_selective(f"selective.{name}", what, one, one.cut, numbers=numbers))
+    if certificate.answered is not None:
+        what = f"everything answered {wrong}, while every model works"
+        found.append(_of_selective("answered", what, certificate.answered, None, numbers=numbers))
+    return found
+
+
+def _of_selective(
+    field: str, what: str, selective: Selective, cut: float | None, *, numbers: bool
+) -> Promise:
     covered = f"{selective.coverage:.1%}".replace("%", " %")
-    evidence = f"{selective.errors} wrong of {selective.accepted}, {covered} of the rows that reach it"
+    errors, accepted = selective.errors, selective.accepted
+    counts = f"{errors} of {accepted} true values outside" if numbers else f"{errors} wrong of {accepted}"
+    evidence = f"{counts}, {covered} of the rows that reach it"
     return Promise(field, what, percent(selective.risk), 1 - selective.delta, evidence, cut)
 
 

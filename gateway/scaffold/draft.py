@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fallbacks.predictor import ModelTensor
+from fallbacks.roles import FEATURES, LABEL, LOGITS, LOWER, PROBABILITIES, UPPER, VALUE
 from gateway.calibration.rows_needed import SURE_OF_PASSING, least_budget, rows_for_budget
 from gateway.core.decision import Tensors
-from gateway.protocol.targets import FEATURES, LABEL, LOGITS, LOWER, PROBABILITIES, UPPER, VALUE
 from gateway.scaffold.roles import Task
 from guards.row_view import is_picture
 from guards.selective import margins

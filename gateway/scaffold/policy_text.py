@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import yaml
 
-from gateway.protocol.targets import VALUE
+from fallbacks.roles import VALUE
 from gateway.scaffold.draft import INTERVAL_ERROR, Draft, DraftInput, DraftModel
 
 COMMENT_AT = 34

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fallbacks.predictor import LoadedModel
+from fallbacks.roles import PROBABILITIES, VALUE
 from gateway.calibration.dataset import Dataset
 from gateway.calibration.folds import SHARES, ask
 from gateway.calibration.label_order import likely_order
 from gateway.calibration.true_values import labelled_classes, names_of, true_values
 from gateway.core.decision import Tensors
 from gateway.core.errors import ArtifactError, Problem
-from gateway.policy.kinds.interval import VALUE, one_a_row
+from gateway.policy.kinds.interval import one_a_row
 from gateway.policy.schema import Policy
-from gateway.protocol.targets import PROBABILITIES
 from gateway.scaffold.draft import Draft, error_to_promise, mean_to_promise
 
 MEASURED_ROWS = 5_000

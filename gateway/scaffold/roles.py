@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fallbacks.predictor import ModelTensor
-from fallbacks.roles import not_distributions
+from fallbacks.roles import FEATURES, LABEL, LOGITS, LOWER, PROBABILITIES, UPPER, VALUE, not_distributions
 from gateway.core.decision import Tensors
-from gateway.protocol.targets import FEATURES, LABEL, LOGITS, LOWER, PROBABILITIES, UPPER, VALUE
 
 Task: TypeAlias = Literal["classification", "regression", "opaque"]
 MOST_CLASSES = 20_000

@@ -75,6 +75,13 @@ def test_the_plan_needs_no_data_and_marks_what_the_policy_asks_for() -> None:
     assert "good rows stopped" in text and "answers wrong" in text
 
 
+def test_the_plan_of_a_regressor_speaks_of_intervals_and_that_of_an_opaque_model_of_no_errors() -> None:
+    numbers = plan_rows(number_policy_of(), None)
+    assert {one.promise for one in numbers} == {"good rows stopped", "true values outside the interval"}
+    opaque = policy_of(check=False, task="opaque", answered_error=None)
+    assert {one.promise for one in plan_rows(opaque, None)} == {"good rows stopped"}
+
+
 def test_the_plan_says_what_a_file_is_too_small_for(tmp_path: Path) -> None:
     folder = letters(tmp_path)
     with np.load(CONFIGS / "letters" / "letters.npz") as held:

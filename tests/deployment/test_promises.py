@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.deployment.promises import confidence_sentence, promises
-from tests.support.calibration_evidence import ALARM, SELECTIVE, certificate_of
+from tests.support.calibration_evidence import ALARM, NUMBERS, SELECTIVE, certificate_of
 
 
 def test_every_promise_is_one_sentence_with_its_share_and_confidence() -> None:
@@ -53,3 +53,20 @@ def test_without_a_promise_nothing_is_said_to_hold() -> None:
     none = certificate_of(guards=False, check=False)
     assert promises(none) == []
     assert confidence_sentence(none) == "Nothing is promised."
+
+
+def test_of_a_regressor_it_is_said_that_the_true_value_lies_outside_the_interval_and_nothing_of_wrong() -> (
+    None
+):
+    mean = {"mean": 3.0, "clip": 30.0, "delta": 0.05, "n": 150, "average": 2.0, "bound": 2.6}
+    found = promises(certificate_of(target=NUMBERS, absolute_error=mean))
+    said = {one.field: f"{one.sentence()} {one.evidence}" for one in found}
+    assert (
+        "At most 10 % of what primary answers has its true value outside the interval"
+        in said["selective.primary"]
+    )
+    assert "what small answers while primary is gone has its true value outside" in said["selective.small"]
+    assert "everything answered has its true value outside the interval" in said["answered"]
+    assert "5 of 150 true values outside" in said["answered"]
+    assert "At most 3 of absolute error on average in everything answered" in said["absolute_error"]
+    assert not any("wrong" in one for one in said.values())

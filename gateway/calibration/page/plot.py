@@ -66,6 +66,7 @@ class Line:
     tone: Tone
     points: list[Position]
     dashed: bool = False
+    thin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class Dot:
     y: float
     tone: Tone
     says: str
+    radius: float = 4.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from gateway.calibration.evidence import Evidence
 from gateway.calibration.page.formatting import share
 from gateway.calibration.page.plot import Dot, Key, Line, Plot, Tone, x_axis, y_axis
-from gateway.calibration.slices import predicted_class
 from gateway.core.decision import Tensors
 from gateway.core.rows import F8, Mask
 from gateway.policy.kinds.rows import CalibrationRows
@@ -60,11 +59,10 @@ class Comparison:
 
 def compare(evidence: Evidence) -> Comparison | None:
     """None where the primary has no probabilities of at least two classes."""
-    predicted = predicted_class(evidence, 0)
     p = evidence.rungs[0].probabilities if evidence.rungs else None
-    if predicted is None or p is None:
+    if p is None or p.ndim != 2 or p.shape[1] < 2:
         return None
-    right = predicted == evidence.rows.y
+    right = np.asarray(p.argmax(axis=1) == evidence.rows.y)
     before = reliability(_confidence(p), right)
     z, source = _logits(evidence.rows.answers[evidence.rows.primary], p)
     fitting = _fitting(evidence.tail, p.shape[1])

@@ -15,11 +15,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from gateway.calibration.evidence import Evidence
 from gateway.calibration.page import formatting
 from gateway.calibration.page.curves import rung_plots
+from gateway.calibration.page.deciles import number_slices
 from gateway.calibration.page.histograms import guard_lines, guard_plots, input_only_stopped
+from gateway.calibration.page.intervals import number_plots, rung_errors
 from gateway.calibration.page.load import load_lines
 from gateway.calibration.page.reliability import compare
 from gateway.calibration.page.rows import nearest_refused, worst_accepted
-from gateway.calibration.slices import FLAG_FACTOR, FLAG_ROWS, class_slices
+from gateway.calibration.page.truth import STEPS
+from gateway.calibration.slices import FLAG_FACTOR, FLAG_ROWS, class_names, class_slices
 from gateway.deployment.certificate import Certificate
 from gateway.deployment.promises import confidence_sentence, promises
 from gateway.policy.schema import Policy
@@ -31,7 +34,8 @@ NEVER_PROMISED = (
     "That an attacker who knows the guards is stopped. An attacker who adapts to them can pass.",
     "Anything about rows of another population: other cameras, customers, seasons or languages than those "
     "of the calibration data. The guards stop many such rows, but no share of them is promised.",
-    "Anything about a single class, subgroup or caller, unless a promise names it: the shares are averages.",
+    "Anything about a single class, range of numbers, subgroup or caller, unless a promise names it: the "
+    "shares are averages.",
 )
 FOLDS = {
     "fit": "to fit the guards",
@@ -59,6 +63,7 @@ def render_report(certificate: Certificate, policy: Policy, evidence: Evidence, 
     Args:    made_s: when the certificate was made, Unix time.
     Cost:    0.4 s for 7,000 rows of ten classes, 4 s for 20,000 rows of 1,000 classes, on one core.
     """
+    labels = class_names(policy, certificate)
     return _templates.get_template("report.html").render(
         certificate=certificate,
         policy=policy,
@@ -69,16 +74,27 @@ def render_report(certificate: Certificate, policy: Policy, evidence: Evidence, 
         never_promised=NEVER_PROMISED,
         **_guards(certificate, evidence, policy.false_alarm_budget),
         rungs=rung_plots(certificate, evidence),
-        reliability=compare(evidence),
-        slices=class_slices(evidence, policy.labels, policy.false_alarm_budget, certificate.samples.rows),
+        checked=any(rung.suspicion is not None for rung in evidence.rungs),
+        reliability=compare(evidence) if policy.task == "classification" else None,
+        **_numbers(policy, evidence),
+        steps=STEPS,
+        slices=class_slices(evidence, labels, policy.false_alarm_budget, certificate.samples.rows),
         most_slices=MOST_SLICES,
         flag={"rows": FLAG_ROWS, "factor": FLAG_FACTOR},
-        accepted=worst_accepted(evidence, policy.labels),
-        refused=nearest_refused(evidence, policy.labels),
+        accepted=worst_accepted(evidence, labels),
+        refused=nearest_refused(evidence, labels),
         rates=RATES_A_DAY,
         load=load_lines(evidence, review=policy.review is not None),
         folds=FOLDS,
     )
+
+
+def _numbers(policy: Policy, evidence: Evidence) -> dict[str, Any]:
+    return {
+        "number_plots": number_plots(evidence, policy.answered_error),
+        "rung_errors": rung_errors(evidence),
+        "number_slices": number_slices(evidence, policy.false_alarm_budget, policy.answered_error),
+    }
 
 
 def _guards(certificate: Certificate, evidence: Evidence, budget: float) -> dict[str, Any]:

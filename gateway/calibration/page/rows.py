@@ -4,49 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gateway.calibration.evidence import Evidence
+from gateway.calibration.page.facts import Facts, row_facts
 from gateway.calibration.page.formatting import number
+from gateway.calibration.page.numbers import answered_numbers
 from gateway.calibration.page.pictures import Shown, show
-from gateway.calibration.slices import answered_class, label_name, predicted_class
-from gateway.core.rows import F8, RowIndices
+from gateway.calibration.slices import wrongly_answered
+from gateway.core.rows import F8, Mask, RowIndices
 
 MOST = 12
 
 
 @dataclass(frozen=True, slots=True)
 class ShownRow:
-    """A judged row. inputs: as shown; facts: its label, what a rung answers and its score, by name."""
+    """A judged row. inputs: as shown; facts: what is true, what a rung answers and its score, by name."""
 
     inputs: list[Shown]
-    facts: list[tuple[str, str]]
+    facts: Facts
 
 
 def worst_accepted(evidence: Evidence, labels: Sequence[str]) -> list[ShownRow]:
-    """Rows that were answered wrongly, those with the least suspicion first."""
-    answer = answered_class(evidence)
-    suspicion = _suspicion(evidence)
-    wrong = np.flatnonzero((answer >= 0) & (answer != evidence.rows.y) & ~np.isnan(suspicion))
-    return [
-        _row(evidence, labels, i, answer, int(evidence.by[i]), [("suspicion", number(suspicion[i]))])
-        for i in _first(wrong, suspicion)
-    ]
+    """Rows that were answered wrongly: classes by suspicion, the least first; numbers the farthest first."""
+    wrong, order, score = _worst(evidence)
+    rows = _first(np.flatnonzero(wrong), order)
+    facts = [row_facts(evidence, labels, depth) for depth in range(len(evidence.rungs))]
+    return [_row(evidence, i, [*facts[int(evidence.by[i])](i), *_known(score, order[i])]) for i in rows]
 
 
 def nearest_refused(evidence: Evidence, labels: Sequence[str]) -> list[ShownRow]:
     """Rows that the guards stopped, those just above the cut first, with what the primary would have said."""
     if evidence.joint is None:
         return []
-    predicted = predicted_class(evidence, 0)
     stopped = np.flatnonzero(evidence.stopped & ~np.isnan(evidence.joint))
+    facts = row_facts(evidence, labels, 0)
     return [
-        _row(evidence, labels, i, predicted, 0, _stopped_by(evidence, evidence.joint, i))
+        _row(evidence, i, [*facts(i), *_stopped_by(evidence, evidence.joint, i)])
         for i in _first(stopped, evidence.joint)
     ]
+
+
+def _worst(evidence: Evidence) -> tuple[Mask, F8, str]:
+    """bool[n], the rows; float64[n], their order; and the name under which it is shown, if it is."""
+    numbers = answered_numbers(evidence)
+    if numbers is None:
+        return wrongly_answered(evidence), _suspicion(evidence), "suspicion"
+    far = numbers.error if np.isnan(numbers.width).all() else numbers.beyond
+    return np.asarray(far > 0), -far, ""
+
+
+def _known(name: str, value: float) -> Facts:
+    return [(name, number(float(value)))] if name and not np.isnan(value) else []
 
 
 def _first(rows: RowIndices, order: F8) -> list[int]:
@@ -65,21 +75,11 @@ def _suspicion(evidence: Evidence) -> F8:
     return found
 
 
-def _stopped_by(evidence: Evidence, joint: F8, i: int) -> list[tuple[str, str]]:
+def _stopped_by(evidence: Evidence, joint: F8, i: int) -> Facts:
     names = [one.name for one in evidence.guards if one.enforced and one.scores[i] >= one.cut]
     return [("risk", number(float(joint[i]))), ("by", ", ".join(names) or "–")]
 
 
-def _row(
-    evidence: Evidence,
-    labels: Sequence[str],
-    i: int,
-    answers: NDArray[Any] | None,
-    rung: int,
-    facts: list[tuple[str, str]],
-) -> ShownRow:
-    """answers: int64[n], the classes that the rung predicts, None if it predicts none."""
-    said = "–" if answers is None else label_name(int(answers[i]), labels)
+def _row(evidence: Evidence, i: int, facts: Facts) -> ShownRow:
     inputs = [show(name, np.asarray(array[i], array.dtype)) for name, array in evidence.rows.x.items()]
-    label = label_name(int(evidence.rows.y[i]), labels)
-    return ShownRow(inputs, [("label", label), (evidence.rungs[rung].name, said), *facts])
+    return ShownRow(inputs, facts)

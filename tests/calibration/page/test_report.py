@@ -116,6 +116,7 @@ def test_a_class_that_is_stopped_too_often_is_named_and_marked() -> None:
 def test_of_many_classes_the_worst_twenty_are_shown_and_the_rest_counted() -> None:
     html = report(evidence=evidence_of(2000, 50))
     assert html.count("30 more classes are not shown") == 2
+    assert report(evidence=evidence_of(2000, 21)).count("1 more class is not shown") == 2
 
 
 def test_slices_with_a_cut_of_their_own_are_listed() -> None:
