@@ -76,13 +76,13 @@ def nearest(
     joined = [node("Concat", list(columns), ["joined"], axis=1)] if columns else []
     nodes = [
         *joined,
-        node("Gemm", ["joined" if columns else x, "w", "b"], ["distances"]),
+        node("Gemm", ["joined" if columns else x, "centres", "offsets"], ["distances"]),
         node("Softmax", ["distances"], [p], axis=1),
         *extra,
     ]
     inputs = [info(one, F32, ["n", 1]) for one in columns] or [info(x, F32, shape or ["n", d])]
     given = [info(p, F32, ["n", k])] if outputs is None else outputs
-    return model(nodes, inputs, given, w=at.T, b=-(at**2).sum(1) / 2, **weights)
+    return model(nodes, inputs, given, centres=at.T, offsets=-(at**2).sum(1) / 2, **weights)
 
 
 def begun(folder: Path, content: bytes, rows: Mapping[str, Array], fallback: bytes | None = None) -> Path:
