@@ -11,6 +11,7 @@ import pytest
 import yaml
 from onnx import NodeProto, TensorProto, ValueInfoProto
 
+from fallbacks.predictor import ModelTensor
 from gateway.calibration.calibrate import calibrate
 from gateway.core.errors import Problems
 from gateway.deployment.deployment import Deployment
@@ -23,6 +24,7 @@ from tests.support.kinds import (
     TEXT,
     begun,
     deferred_to,
+    floats,
     info,
     initialised,
     labelled,
@@ -214,12 +216,12 @@ def test_labels_that_do_not_fit_the_model_are_refused_with_those_that_do(
     assert not (folder / "certificate.json").exists()
 
 
-@pytest.mark.parametrize("labels", ["[a, a]", "[a, ' ']", "['', b]"])
+@pytest.mark.parametrize("labels", ["[a, a]", "['1', '1']", "[déjà, 'déjà']"])
 def test_labels_that_a_reviewer_could_not_tell_apart_are_refused(tmp_path: Path, labels: str) -> None:
     folder = begun(tmp_path, nearest(), rows(2))
     policy = folder / "gateway.yaml"
     policy.write_text(policy.read_text() + f"labels: {labels}\n")
-    with pytest.raises(Problems, match=r"labels\[[01]\]: ('a' is there twice|is blank)"):
+    with pytest.raises(Problems, match=r"labels\[1\]: '\w+' is there twice"):
         Deployment.read(folder)
 
 
@@ -310,9 +312,7 @@ def scaled(op: str, *more: NodeProto, **weights: Any) -> bytes:
         (scaled("Sigmoid", node("Identity", ["first"], ["probabilities"])), "sum"),
         (scaled("LogSoftmax", node("Identity", ["first"], ["probabilities"])), "[-"),
         (
-            scaled(
-                "Softmax", node("Mul", ["first", "hundred"], ["probabilities"]), hundred=np.float32([100])
-            ),
+            scaled("Softmax", node("Mul", ["first", "hundred"], ["probabilities"]), hundred=floats([100])),
             "sum 100",
         ),
         (
@@ -320,8 +320,8 @@ def scaled(op: str, *more: NodeProto, **weights: Any) -> bytes:
                 "Softmax",
                 node("Mul", ["first", "two"], ["double"]),
                 node("Sub", ["double", "half"], ["probabilities"]),
-                two=np.float32([2]),
-                half=np.float32([0.5]),
+                two=floats([2]),
+                half=floats([0.5]),
             ),
             "sum 1)",
         ),
@@ -337,8 +337,6 @@ def test_what_is_no_distribution_is_refused_with_rows(tmp_path: Path, content: b
 
 
 def test_an_output_that_is_called_by_a_role_has_it_before_any_that_looks_like_it() -> None:
-    from fallbacks.predictor import ModelTensor
-
     f32 = np.dtype(np.float32)
     score, p = ModelTensor("score", f32, (None, 1)), ModelTensor("probabilities", f32, (None, 2))
     answer = {"score": np.full((2, 1), 0.5, np.float32), "probabilities": np.full((2, 2), 0.5, np.float32)}

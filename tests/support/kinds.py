@@ -44,6 +44,11 @@ def model(
     return content
 
 
+def floats(values: Sequence[float]) -> Array:
+    """float32[n]."""
+    return np.array(values, np.float32)
+
+
 def centres(k: int, d: int = 4) -> Array:
     """float32[k, d]: where the rows of each class lie, far enough apart for few errors."""
     return np.random.default_rng(k).normal(0, 3, (k, d)).astype(np.float32)
@@ -86,7 +91,7 @@ def nearest(
 
 
 def begun(folder: Path, content: bytes, rows: Mapping[str, Array], fallback: bytes | None = None) -> Path:
-    """A deployment in folder/typed by `gateway init --data`, with budgets for a busy machine, and calibrated."""
+    """A deployment in folder/typed by `gateway init --data`, calibrated, with budgets for a busy machine."""
     made = initialised(folder, content, rows, fallback)
     calibrate(Deployment.read(made), folder / "rows.npz")
     return made
