@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,7 @@ SHARED_FIELDS = (
 
 def disagreements(deployments: Sequence[Deployment]) -> Iterator[Problem]:
     """Where a deployment differs from the first one, at its own line, naming the other's."""
-    first = deployments[0]
-    for other in deployments[1:]:
+    for first, other in product(deployments[:1], deployments[1:]):
         for field in SHARED_FIELDS:
             here, there = _value(other, field), _value(first, field)
             if here != there:
@@ -110,10 +110,10 @@ def settings_of(folders: Sequence[Path]) -> Deployment:
 def those_that_agree(read: Sequence[Deployment | tuple[Problem, ...]]) -> list[Deployment]:
     """Those that could be read. Raises PolicyError if there are none, or they cannot be served together."""
     deployments = [one for one in read if isinstance(one, Deployment)]
-    if not deployments:
-        raise PolicyError([problem for one in read if not isinstance(one, Deployment) for problem in one])
-    if problems := [*collisions(deployments), *disagreements(deployments)]:
-        raise PolicyError(problems)
+    unread = [problem for one in read if not isinstance(one, Deployment) for problem in one]
+    problems = [*collisions(deployments), *disagreements(deployments)]
+    if problems or not deployments:
+        raise PolicyError([*problems, *unread])
     return deployments
 
 

@@ -11,6 +11,7 @@ from scipy.stats import binom
 from typer.testing import CliRunner
 
 from gateway.calibration.folds import SHARES, fold_indices
+from gateway.calibration.report import plan_rows
 from gateway.calibration.rows_needed import (
     file_rows,
     least_budget,
@@ -22,6 +23,7 @@ from gateway.calibration.samples import count_samples
 from gateway.cli.commands import app
 from guards.order_statistic import largest_k
 from guards.selective import Counts, most_errors
+from tests.support.calibration_evidence import number_policy_of, policy_of
 from tests.support.deployments import CONFIGS, letters
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,22 +22,36 @@ SELECTIVE = {
     "coverage": 0.75, "while_gone": [],
 }  # fmt: skip
 GONE = {"while_gone": ["primary"]}
+RUNGS = ("primary", "small")
+WIDTH = {"kind": "interval", "selective_error": 0.1, "budget_s": 0.01, "on_error": "degrade"}
+NUMBERS = {"kind": "number", "low": -3.0, "high": 3.0}
 CLASSES = {"kind": "classes", "names": ["0", "1", "2", "3"], "values": [], "by_name": False, "unseen": []}
 
 
 def policy_of(*, guards: int = 1, check: bool = True, labels: tuple[str, ...] = (), **more: Any) -> Policy:
     """A policy with so many guards and two rungs."""
-    rungs = [
-        {"name": name, "model": {"kind": "onnx", "path": f"{name}.onnx"}, "budget_s": 0.01}
-        | ({"checks": [CHECK | {"name": f"{name}_confidence"}]} if check else {})
-        for name in ("primary", "small")
-    ]
     fields = {
         "schema": 1, "name": "sample", "deadline_s": 1.0, "false_alarm_budget": 0.05, "answered_error": 0.1,
-        "labels": list(labels), "expose": ["probabilities"], "rungs": rungs,
+        "labels": list(labels), "expose": ["probabilities"],
+        "rungs": _rungs(check=check),
         "guards": [OOD | {"name": f"g{i}", "cuts": {"defer": "certified"}} for i in range(guards)],
     }  # fmt: skip
     return Policy.model_validate(fields | more)
+
+
+def _rungs(*, check: bool) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "model": {"kind": "onnx", "path": f"{name}.onnx"}, "budget_s": 0.01}
+        | ({"checks": [CHECK | {"name": f"{name}_confidence"}]} if check else {})
+        for name in RUNGS
+    ]
+
+
+def number_policy_of(*, check: bool = True, **more: Any) -> Policy:
+    """The same of two regressors."""
+    named = [{"name": name, "checks": [WIDTH | {"name": f"{name}_width"}] * check} for name in RUNGS]
+    rungs = [rung | one for rung, one in zip(_rungs(check=False), named, strict=True)]
+    return policy_of(task="regression", expose=["value"], rungs=rungs, **more)
 
 
 def certificate_of(*, guards: bool = True, check: bool = True, **more: Any) -> Certificate:
@@ -73,16 +88,10 @@ def evidence_of(
     rng = np.random.default_rng(seed)
     rows = _rows(rng, n, classes, probabilities, logits, x)
     tail = _rows(rng, max(n // 2, 10), classes, probabilities, logits, None)
-    scores = [rng.exponential(1.0, n) for _ in range(guards)]
-    found = [
-        GuardEvidence(f"g{i}", "ood", "defer", True, one, 3.0, rng.exponential(1.0, n), 3.5)
-        for i, one in enumerate(scores)
-    ]
-    joint = np.max(scores, axis=0) if scores else None
-    stopped = np.zeros(n, bool) if joint is None else joint >= 3.0
+    found, joint, stopped = _guards(rng, n, guards)
     rungs: list[RungEvidence] = []
     by = np.where(stopped, -1, 1 if check else 0)
-    for i, name in reversed(list(enumerate(("primary", "small")))):
+    for i, name in reversed(list(enumerate(RUNGS))):
         p = rows.answers[name].get("probabilities")
         suspicion = 1 - p.max(axis=1).astype(float) if check and p is not None else None
         wrong = None if p is None else np.asarray(p.argmax(axis=1) != rows.y)
@@ -115,3 +124,54 @@ def _rows(
     inputs = x or {"row": rng.random((n, 5)).astype(np.float32)}
     answers = {"primary": answer, "small": answer}
     return CalibrationRows.classified(inputs, y, answers, "primary", lambda _: answer)
+
+
+def number_evidence_of(
+    n: int = 300, *, guards: int = 1, interval: bool = True, relative: bool = False, seed: int = 0
+) -> Evidence:
+    """n judged rows of numbers, of which a tenth lies outside the interval value - 1 to value + 1.
+
+    The second rung's numbers are ten larger. relative: whether the check divides the width by the number.
+    """
+    rng = np.random.default_rng(seed)
+    value = 20.0 + 5.0 * rng.normal(size=n)
+    outside = rng.random(n) < 0.1
+    truth = value + rng.choice([-1, 1], n) * np.where(outside, 1.5, 0.5)
+    x = {"row": rng.random((n, 5)).astype(np.float32)}
+    answers = {name: {"value": (value + 10.0 * i)[:, None]} for i, name in enumerate(RUNGS)}
+    if interval:
+        for one in answers.values():
+            one |= {"lower": one["value"] - 1.0, "upper": one["value"] + 1.0}
+    rows = CalibrationRows.classified(
+        x, np.zeros(n, np.int64), answers, "primary", lambda _: answers["primary"]
+    )
+    rows = replace(rows, truth=truth)
+    found, joint, stopped = _guards(rng, n, guards)
+    width = (2.0 / value if relative else np.full(n, 2.0)) if interval else None
+    rungs = (
+        RungEvidence("primary", None, outside if interval else None, width, 3.0, True, relative),
+        RungEvidence("small", None, np.ones(n, bool) if interval else None, width, 3.0, True, relative),
+    )
+    return Evidence(rows, rows, tuple(found), rungs, joint, stopped, np.where(stopped, -1, 0))
+
+
+def label_evidence_of(n: int = 300, *, seed: int = 0) -> Evidence:
+    """n judged rows of a model that gives labels alone: the true class, but of each tenth row another one."""
+    evidence = evidence_of(n, check=False, probabilities=False, seed=seed)
+    wrong = np.arange(n) % 10 == 0
+    labelled = {name: np.where(wrong, (evidence.rows.y + 1) % 4, evidence.rows.y) for name in RUNGS}
+    rungs = tuple(replace(rung, wrong=wrong) for rung in evidence.rungs)
+    return replace(evidence, rows=replace(evidence.rows, labelled=labelled), rungs=rungs)
+
+
+def _guards(
+    rng: np.random.Generator, n: int, guards: int
+) -> tuple[list[GuardEvidence], NDArray[np.float64] | None, NDArray[np.bool_]]:
+    """Guards that stop from 3 nats on, their joint risk, and the rows that they stop."""
+    scores = [rng.exponential(1.0, n) for _ in range(guards)]
+    found = [
+        GuardEvidence(f"g{i}", "ood", "defer", True, one, 3.0, rng.exponential(1.0, n), 3.5)
+        for i, one in enumerate(scores)
+    ]
+    joint = np.max(scores, axis=0) if scores else None
+    return found, joint, np.zeros(n, bool) if joint is None else joint >= 3.0

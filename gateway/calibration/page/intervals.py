@@ -9,9 +9,10 @@ import numpy as np
 from gateway.calibration.evidence import Evidence
 from gateway.calibration.page.deciles import Estimate
 from gateway.calibration.page.formatting import number, share
-from gateway.calibration.page.numbers import Numbers, answered_numbers, numbers_of
+from gateway.calibration.page.numbers import answered_numbers, numbers_of
 from gateway.calibration.page.plot import Dot, Key, Line, Plot, x_axis, y_axis
 from gateway.calibration.page.truth import truth_plot
+from gateway.core.rows import F8, Mask
 
 BINS, LEAST_ROWS_A_BIN = 10, 20
 
@@ -62,34 +63,36 @@ def number_plots(evidence: Evidence, answered_error: float | None) -> list[Plot]
         return []
     plots = [truth_plot(given)]
     if not np.isnan(given.width).any():
-        plots.append(_width_plot(given, answered_error))
+        relative = evidence.rungs[0].relative
+        size = np.maximum(np.abs(given.value), np.finfo(np.float32).tiny) if relative else 1.0
+        unit = ", as a share of the number" if relative else ""
+        plots.append(_width_plot(given.width / size, given.beyond > 0, answered_error, unit))
     return plots
 
 
-def _width_plot(given: Numbers, answered_error: float | None) -> Plot:
-    order = np.argsort(given.width, kind="stable")
+def _width_plot(width: F8, outside: Mask, answered_error: float | None, unit: str) -> Plot:
+    order = np.argsort(width, kind="stable")
     parts = np.array_split(order, max(1, min(BINS, len(order) // LEAST_ROWS_A_BIN)))
-    shares = [Estimate.of(given.beyond[rows] > 0) for rows in parts]
+    shares = [Estimate.of(outside[rows]) for rows in parts]
+    medians = [number(float(np.median(width[rows]))) for rows in parts]
     x = x_axis(0.5, len(parts) + 0.5)
     y = y_axis(0.0, 1.1 * max(answered_error or 0.0, 0.01, *(one.high for one in shares)))
     lines, dots = [], []
-    for i, (rows, one) in enumerate(zip(parts, shares, strict=True), start=1):
-        width = number(float(np.median(given.width[rows])))
+    for i, (rows, one, median) in enumerate(zip(parts, shares, medians, strict=True), start=1):
         lines.append(Line("value", [(x.at(i), y.at(one.low)), (x.at(i), y.at(one.high))]))
-        says = f"{len(rows)} intervals, about {width} wide: {share(one.share)} of true values outside"
+        says = f"{len(rows)} intervals of median width {median}: {share(one.share)} outside"
         dots.append(Dot(x.at(i), y.at(one.share), "value", says))
     legend = [Key("dot", "value", "true values outside, with a 95\xa0% interval of the share")]
     if answered_error is not None:
         level = y.at(answered_error)
         lines.append(Line("limit", [(x.at(0.5), level), (x.at(len(parts) + 0.5), level)], dashed=True))
-        legend.append(Key("dashed", "limit", f"at most on average: {share(answered_error)}"))
-    widths = [number(float(np.median(given.width[rows]))) for rows in (parts[0], parts[-1])]
+        legend.append(Key("dashed", "limit", f"at most, of all answers together: {share(answered_error)}"))
     return Plot(
-        "do narrow and wide intervals hold as often?",
-        f"Share of true values outside, by the width of the interval, from {widths[0]} to {widths[1]}.",
-        f"median width, from {widths[0]} to {widths[1]}" if len(parts) > 1 else f"median width {widths[0]}",
+        "outside against width",
+        f"Share of true values outside by the width of the interval, from {medians[0]} to {medians[-1]}.",
+        f"median width of the interval{unit}",
         "outside",
-        [(x.at(1), "narrowest"), (x.at(len(parts)), "widest")] if len(parts) > 1 else [],
+        [(x.at(i + 1), medians[i]) for i in sorted({0, len(parts) // 2, len(parts) - 1})],
         y.ticks(percent=True),
         [],
         lines,

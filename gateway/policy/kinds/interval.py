@@ -70,7 +70,8 @@ class IntervalPolicy(Strict):
     `gateway calibrate` makes the intervals, and certifies it."""
     max_width: MaxWidth | None = None
     """The widest interval that may leave: `5000` in the unit of `value`, or `{relative: 0.3}` of its absolute
-    value. An answer with a wider one goes on to the next rung. Without it any width may leave."""
+    value. An answer with a wider one goes on to the next rung. Without it an interval may be as wide as is
+    certified: about as the widest of the calibration rows."""
     budget_s: Seconds
     """Seconds that the check may take for one batch. At the limit `on_error` applies."""
     on_error: CheckVerdict

@@ -16,8 +16,18 @@ from gateway.calibration.page import render_report
 from gateway.deployment.certificate import Certificate
 from gateway.deployment.promises import confidence_sentence, promises
 from gateway.policy.schema import Policy
-from tests.calibration.page.pages import check
-from tests.support.calibration_evidence import ALARM, OOD, certificate_of, evidence_of, policy_of
+from tests.calibration.page.pages import Page, check
+from tests.support.calibration_evidence import (
+    ALARM,
+    NUMBERS,
+    OOD,
+    certificate_of,
+    evidence_of,
+    label_evidence_of,
+    number_evidence_of,
+    number_policy_of,
+    policy_of,
+)
 from tests.support.deployments import CONFIGS
 
 HOSTILE = "<script>alert(1)</script>\"' onload=x {{ 7*7 }} \u202e\x00\ud800"
@@ -71,8 +81,99 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 def test_every_shape_of_calibration_gives_a_whole_page(name: str) -> None:
     certificate, policy, evidence = CASES[name]
     page = check(report(certificate_of(**certificate), policy_of(**policy), evidence_of(**evidence)))
-    headings = [attributes.get("id") for tag, attributes in page.elements if tag == "section"]
-    assert headings == ["promises", "guards", "rungs", "reliability", "slices", "rows", "load", "bound"]
+    confidence = ["reliability"] * evidence.get("probabilities", True)
+    assert sections(page) == ["promises", "guards", "rungs", *confidence, "slices", "rows", "load", "bound"]
+
+
+def sections(page: Page) -> list[str | None]:
+    """The sections' names; each is linked from the top and no other is."""
+    found = [attributes.get("id") for tag, attributes in page.elements if tag == "section"]
+    links = [attributes.get("href") for tag, attributes in page.elements if tag == "a"]
+    assert links == [f"#{name}" for name in found]
+    return found
+
+
+NUMBER_CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "the usual": ({}, {}),
+    "relative widths": ({}, {"relative": True}),
+    "no check": ({"check": False}, {"interval": False}),
+    "no guards": ({"guards": 0}, {"guards": 0}),
+    "one row": ({}, {"n": 1}),
+}
+
+
+@pytest.mark.parametrize("name", NUMBER_CASES)
+def test_a_regressor_gets_numbers_and_slices_and_no_word_of_classes(name: str) -> None:
+    policy, evidence = NUMBER_CASES[name]
+    certificate = certificate_of(target=NUMBERS, check=name != "no check", guards=name != "no guards")
+    page = check(report(certificate, number_policy_of(**policy), number_evidence_of(**evidence)))
+    seen = ["promises", "guards", "rungs", "numbers", "slices", "rows", "load", "bound"]
+    answered = "numbers" in sections(page)
+    assert sections(page) == [one for one in seen if answered or one != "numbers"]
+    assert answered or name == "one row"
+    assert not re.search("is wrong|probabilities|label|Classes", page.text)
+    assert ("No rung has a check" in page.text) == (name == "no check")
+
+
+def test_an_opaque_model_gets_guards_and_load_and_no_word_of_errors() -> None:
+    policy = policy_of(check=False, task="opaque", answered_error=None, expose=["boxes"])
+    evidence = evidence_of(check=False, probabilities=False)
+    page = check(report(certificate_of(check=False, target={"kind": "none"}), policy, evidence))
+    assert sections(page) == ["promises", "guards", "rows", "load", "bound"]
+    assert not re.search("label|wrong|Worst", page.text)
+    assert "Stopped next to the cut" in page.text
+
+
+def test_slices_with_a_cut_of_their_own_are_listed_of_an_opaque_model_too() -> None:
+    slices = [
+        {"values": ["north"], "n": 90, "k": 1, "cut": 3.5},
+        {"values": [], "n": 110, "k": 2, "cut": 2.5},
+    ]
+    certificate = certificate_of(check=False, target={"kind": "none"}, false_alarm=ALARM | {"slices": slices})
+    policy = policy_of(check=False, task="opaque", answered_error=None, expose=["boxes"])
+    page = check(report(certificate, policy, evidence_of(check=False, probabilities=False)))
+    assert sections(page) == ["promises", "guards", "slices", "rows", "load", "bound"]
+    assert "north" in page.text
+
+
+def test_of_labels_alone_wrong_answers_and_predicted_classes_are_shown_by_name() -> None:
+    names = {
+        "kind": "classes",
+        "names": ["aphid", "bee", "cricket", "moth"],
+        "values": [],
+        "by_name": True,
+        "unseen": [],
+    }
+    certificate = certificate_of(check=False, target=names)
+    text = check(report(certificate, policy_of(check=False), label_evidence_of())).text
+    assert "By the class that the primary predicts" in text
+    assert "No judged row was answered wrongly" not in text
+    assert all(name in text for name in ("aphid", "bee", "cricket", "moth"))
+    assert "least suspicion" not in text
+
+
+def test_the_labels_of_the_policy_go_before_those_of_the_certificate() -> None:
+    names = {"kind": "classes", "names": ["aphid", "bee"], "values": [], "by_name": False, "unseen": []}
+    text = check(
+        report(certificate_of(target=names), policy_of(labels=("x1", "x2")), evidence_of(300, 2))
+    ).text
+    assert "x1" in text and "aphid" not in text
+
+
+def test_inputs_that_no_guard_reads_are_warned_of_beside_the_guards() -> None:
+    assert "No guard reads" not in report()
+    page = check(report(certificate_of(unguarded={"note": "it is free text", "<i>": HOSTILE})))
+    assert "No guard reads these inputs" in page.text
+    assert "note: it is free text." in page.text
+
+
+@pytest.mark.parametrize("warning", [None, "value is another answer than expected in 3.0% of the rows"])
+def test_parity_is_a_fact_and_a_warning_only_if_the_model_is_another(warning: str | None) -> None:
+    finding = "Beside the original's outputs for 750 rows: value: no row differs."
+    page = check(report(certificate_of(parity={"finding": finding, "warning": warning})))
+    assert finding in page.text
+    assert ("does not answer as its original" in page.text) == (warning is not None)
+    assert warning is None or f"{warning}." in page.text
 
 
 def test_every_promise_is_a_sentence_and_so_is_what_holds_of_all() -> None:

@@ -15,7 +15,7 @@ from gateway.calibration.page.formatting import count, number, printable, share
 from gateway.calibration.page.pictures import MAX_SIDE_PIXELS, MAX_VALUES, show
 from gateway.calibration.page.rows import MOST, nearest_refused, worst_accepted
 from gateway.png import png
-from tests.support.calibration_evidence import evidence_of
+from tests.support.calibration_evidence import evidence_of, label_evidence_of, number_evidence_of
 
 
 def decoded(data: bytes) -> NDArray[np.uint8]:
@@ -54,6 +54,21 @@ def test_a_large_picture_is_thinned_out() -> None:
     pixels = decoded(base64.b64decode(shown.picture.partition(",")[2]))
     assert max(pixels.shape) <= MAX_SIDE_PIXELS
     assert pixels.shape == (91, 37, 3)
+
+
+def test_a_standardized_picture_is_stretched_from_its_least_value_to_its_largest() -> None:
+    array = np.linspace(-2.0, 3.0, 256).reshape(1, 16, 16)
+    shown = show("image", array)
+    assert shown.picture is not None
+    pixels = decoded(base64.b64decode(shown.picture.partition(",")[2]))
+    assert pixels.reshape(-1).tolist() == list(range(256))
+    assert show("image", np.full((3, 16, 16), -7.0)).picture is not None
+
+
+def test_one_number_or_word_is_shown_beside_its_name_and_a_text_below() -> None:
+    assert show("x", np.array([3.0])).short and show("x", np.array([b"very good"], object)).short
+    assert not show("x", np.array([3.0, 4.0])).short and not show("x", np.array([b"b" * 99], object)).short
+    assert not show("x", np.zeros((1, 2, 2))).short
 
 
 @pytest.mark.parametrize(
@@ -100,6 +115,52 @@ def test_the_nearest_refused_rows_are_stopped_and_ordered_from_the_cut_on() -> N
     assert risks == sorted(risks)
     assert risks[0] >= 3.0
     assert {dict(row.facts)["by"] for row in nearest_refused(evidence, [])} <= {"g0", "g1", "g0, g1"}
+
+
+def test_the_true_values_farthest_outside_come_first_with_number_interval_and_error() -> None:
+    evidence = number_evidence_of(2000)
+    assert evidence.rows.truth is not None
+    evidence.rows.truth[::50] += 4.0
+    rows = worst_accepted(evidence, [])
+    assert len(rows) == MOST
+    beyond = []
+    for row in rows:
+        assert [name for name, _ in row.facts] == ["truth", "primary", "interval", "error"]
+        facts = dict(row.facts)
+        low, high = map(float, facts["interval"].split(" to "))
+        truth = float(facts["truth"])
+        beyond.append(max(low - truth, truth - high))
+        assert float(facts["error"]) == pytest.approx(abs(truth - float(facts["primary"])), abs=0.02)
+    assert beyond[-1] > 0 and beyond == pytest.approx(sorted(beyond, reverse=True), abs=0.02)
+
+
+def test_without_intervals_the_largest_errors_come_first() -> None:
+    errors = [
+        float(dict(row.facts)["error"]) for row in worst_accepted(number_evidence_of(interval=False), [])
+    ]
+    assert errors == sorted(errors, reverse=True) and len(errors) == MOST
+    assert all(
+        "interval" not in dict(row.facts) for row in worst_accepted(number_evidence_of(interval=False), [])
+    )
+
+
+def test_a_wrong_label_is_shown_without_a_suspicion_that_is_not_known() -> None:
+    rows = worst_accepted(label_evidence_of(), [])
+    assert len(rows) == MOST
+    for row in rows:
+        assert [name for name, _ in row.facts] == ["label", "primary"]
+        assert row.facts[0][1] != row.facts[1][1]
+
+
+def test_a_label_that_is_no_class_is_named_so() -> None:
+    evidence = label_evidence_of()
+    evidence.rows.labelled["primary"][:] = -1
+    assert dict(worst_accepted(evidence, [])[0].facts)["primary"] == "no class"
+
+
+def test_a_stopped_row_of_an_opaque_model_has_no_label() -> None:
+    rows = nearest_refused(evidence_of(check=False, probabilities=False), [])
+    assert {tuple(name for name, _ in row.facts) for row in rows} == {("risk", "by")}
 
 
 def test_no_rows_are_shown_where_nothing_is_known_to_be_wrong_or_stopped() -> None:
