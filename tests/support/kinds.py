@@ -44,8 +44,8 @@ def model(
     return content
 
 
-def floats(values: Sequence[float]) -> Array:
-    """float32[n]."""
+def floats(values: Sequence[Any]) -> Array:
+    """Values as float32."""
     return np.array(values, np.float32)
 
 
