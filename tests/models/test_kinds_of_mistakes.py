@@ -1,4 +1,4 @@
-"""Kinds of mistakes in rows, models and policies: `init` and `calibrate` say where, what, and how to mend it."""
+"""Kinds of mistakes in rows, models and policies: each is told with where, what, and how to mend it."""
 
 from __future__ import annotations
 
@@ -45,8 +45,14 @@ def refusal(folder: Path, data: Path) -> str:
     ("rows", "says"),
     [
         ({"x": put(X, (11, 3), np.nan), "y": Y}, "x: holds NaN, first in row 11, column 3; encode missing"),
-        ({"x": put(X, (2, 0), np.inf), "y": Y}, "x: holds infinity, first in row 2, column 0; leave such rows"),
-        ({"x": X.astype(object), "y": Y}, "x holds Python objects); save text with astype(str), numbers with"),
+        (
+            {"x": put(X, (2, 0), np.inf), "y": Y},
+            "x: holds infinity, first in row 2, column 0; leave such rows",
+        ),
+        (
+            {"x": X.astype(object), "y": Y},
+            "x holds Python objects); save text with astype(str), numbers with",
+        ),
         ({"x": X, "y": np.array(["a", None] * 600)}, "y holds Python objects); save text with astype(str)"),
         ({"x": X, "y": put(Y.astype(float), 5, np.nan)}, "y: holds NaN, first in row 5; leave rows without"),
         ({"x": X, "y": Y[:, None]}, "y: is int64[1200, 1], not one number or text a row; give y.reshape(-1)"),
@@ -55,10 +61,13 @@ def refusal(folder: Path, data: Path) -> str:
         ({"x": X[:, 0], "y": Y}, "it has one value a row: give an array of several in an .npz"),
         ({"x": X, "labels": Y}, "y: missing: name the array or column of labels, or true values, y"),
         ({"X": X, "y": Y}, "x: missing; the file holds X"),
-        ({"x": X.astype("U"), "y": Y}, "x: is text, not numbers that FP32 can hold; save it with astype(float)"),
+        (
+            {"x": X.astype("U"), "y": Y},
+            "x: is text, not numbers that FP32 can hold; save it with astype(float)",
+        ),
     ],
     ids=lambda one: "" if isinstance(one, dict) else one[:24],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_rows_is_told_with_row_column_and_mend(
     plain: Path, tmp_path: Path, rows: dict[str, Any], says: str
 ) -> None:
@@ -137,11 +146,14 @@ def test_a_folder_in_the_place_of_a_model_is_told(tmp_path: Path) -> None:
     ("fallback", "says"),
     [
         (nearest(x="features"), "smaller.onnx: the fallback takes the inputs features, and primary x; begin"),
-        (nearest(3), "'probabilities' of rung 'fallback' is float32[n, 3], and of the first rung float32[n, 2]"),
+        (
+            nearest(3),
+            "'probabilities' of rung 'fallback' is float32[n, 3], and of the first rung float32[n, 2]",
+        ),
         (nearest(2, 5), "takes 'x' as float32[n, 5], and the first rung as float32[n, 4]"),
     ],
     ids=["other names", "other classes", "other width"],
-)  # fmt: skip
+)
 def test_a_fallback_that_does_not_fit_is_told_without_a_file_that_is_gone(
     tmp_path: Path, fallback: bytes, says: str
 ) -> None:
@@ -157,12 +169,15 @@ REPLACED: dict[str, tuple[Callable[[str], str], str]] = {
     "large": (lambda t: re.sub(r"deadline_s: \S+", "deadline_s: 1e30", t), "reads it as text; write 1.0e+30"),
     "comma": (lambda t: re.sub(r"deadline_s: \S+", "deadline_s: 0,5", t), "not '0,5'; write 0.5"),
     "no": (lambda t: t + "labels: [si, no]\n", "labels[1]: input should be a valid string: YAML reads no as"),
-    "number": (lambda t: t + "labels: [a, 1]\n", "labels[1]: input should be a valid string: YAML reads 1 as"),
+    "number": (
+        lambda t: t + "labels: [a, 1]\n",
+        "labels[1]: input should be a valid string: YAML reads 1 as",
+    ),
     "twice": (lambda t: t + "labels: [a, a]\n", "labels[1]: 'a' is there twice"),
     "empty": (lambda _: "\n# nothing yet\n", "the file is empty; a policy is fields such as `schema: 1`"),
     "list": (lambda _: "- schema: 1\n", "the file holds a list; a policy is fields such as `schema: 1`"),
     "spelling": (lambda t: t.replace("expose:", "exposed:"), "exposed: is not a field here; did you mean"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", REPLACED)
