@@ -5,14 +5,29 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
+import yaml
+
+from gateway.calibration.calibrate import calibrate
+from gateway.deployment.deployment import Deployment
 from tests.support.deployments import run
 from tests.support.kinds import (
+    F32,
+    I64,
+    TEXT,
     begun,
+    info,
+    initialised,
     labelled,
+    model,
     nearest,
+    node,
+    outcomes,
 )
-from tests.support.mixed_models import mixed, of
+from tests.support.mixed_models import UNSEEN, mixed, of
 from tests.support.typed import INFER, Sent, typed
 from tests.support.typed_models import texts
 
@@ -55,3 +70,54 @@ def test_a_binary_body_without_the_length_of_its_head_says_which_header_is_missi
                 assert "Inference-Header-Content-Length" in reply.json["error"]
 
     run(main)
+
+
+REFUSED: dict[str, Any] = {
+    "a category": (
+        TEXT,
+        ["Bergen", "Oslo"],
+        [
+            node(
+                "OneHotEncoder",
+                ["code"],
+                ["hot"],
+                domain="ai.onnx.ml",
+                cats_strings=["Bergen", "Oslo"],
+                zeros=0,
+            )
+        ],
+        UNSEEN,
+    ),
+    "an index": (
+        I64,
+        [0, 1],
+        [node("Gather", ["one hot", "code"], ["hot"], axis=0)],
+        np.array([[9]]),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_rows_that_the_model_itself_refuses_take_it_from_no_other_caller(tmp_path: Path, kind: str) -> None:
+    element, values, encoder, strange = REFUSED[kind]
+    nodes = [
+        *encoder,
+        node("Reshape", ["hot", "sizes"], ["flat"]),
+        node("MatMul", ["flat", "w"], ["z"]),
+        node("Softmax", ["z"], ["probabilities"], axis=1),
+    ]
+    eye = np.eye(2, dtype=np.float32)
+    weights = {"sizes": [-1, 2], "w": 6 * eye, "one hot": eye}
+    outputs = [info("probabilities", F32, ["n", 2])]
+    content = model(nodes, [info("code", element, ["n", 1])], outputs, **weights)
+    y = np.random.default_rng(0).integers(0, 2, 1200)
+    held = {"code": np.array(values)[y], "y": y, "group": np.arange(1200)}
+    folder = initialised(tmp_path, content, held)
+    policy = yaml.safe_load((folder / "gateway.yaml").read_text())
+    policy["guards"] = [one for one in policy["guards"] if one["kind"] == "rate"]
+    (folder / "gateway.yaml").write_text(yaml.safe_dump(policy))
+    calibrate(Deployment.read(folder), tmp_path / "rows.npz")
+    datatype = "BYTES" if element == TEXT else "INT64"
+    good = of(0, held, {"code": datatype})
+    ends = outcomes(folder, *[{"code": Sent(datatype, strange, False)}] * 8, good)
+    assert ends == [(422, "unavailable")] * 8 + [(200, "ok")]
