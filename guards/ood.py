@@ -24,7 +24,7 @@ from guards.raw_tabular import RawTabular
 from guards.residual import Residual
 from guards.rmd import Rmd
 from guards.rows import F8, Signals
-from guards.table import MOST_NUMBERS
+from guards.table import MOST_TEXTS
 
 AnyDetector: TypeAlias = Gen | Fdbd | Rmd | Residual | Knn | Noise | RawImage | RawTabular
 
@@ -35,8 +35,8 @@ KINDS: dict[str, type[AnyDetector]] = {
 
 
 RAW_UNREADABLE = (
-    "raw: the model has no picture and no table of inputs (an input of any size, or of more than "
-    f"{MOST_NUMBERS:,} numbers, is none); leave it out, or use detectors of the answer"
+    "raw: the model has no picture and no table of inputs (an input whose rows have any size, or more than "
+    f"{MOST_TEXTS} texts each, is none); leave it out, or use detectors of the answer"
 )
 
 

@@ -199,7 +199,8 @@ def read_rows(
         texts = {spec.name for spec in contract.inputs if spec.datatype == "BYTES"}
         held = load_columns(data, texts)
         if not expected:
-            held = {name: array for name, array in held.items() if not name.startswith(EXPECTED)}
+            own = contract.inputs_by_name
+            held = {k: array for k, array in held.items() if k in own or not k.startswith(EXPECTED)}
         return read(held, contract, labels_needed=deployment.policy.task != "opaque")
     except OSError as error:
         what = f"cannot be read: {error.strerror or error}; give held-out rows as .npz, .csv or .parquet"

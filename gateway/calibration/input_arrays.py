@@ -154,6 +154,8 @@ def _no_numbers(values: NDArray[Any], spec: TensorSpec) -> str:
             float(text)
         except ValueError:
             mend = "leave the cell empty where a value is missing" if text.strip() else "it is empty"
+            if spec.dtype.kind == "b" and text.strip():
+                mend = "write true or false, or 1 or 0"
             return f"{what}: row {index[0]} holds {text[:40]!r}; {mend}"
     return f"{what}; save it with astype(float)"
 

@@ -399,8 +399,6 @@ def _task_contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
     for i, label in enumerate(policy.labels):
         if label in policy.labels[:i]:
             yield ("labels", i), f"{label!r} is there twice; a reviewer could not tell which class it names"
-        elif not label.strip():
-            yield ("labels", i), "is blank; name the class"
     if policy.task != "classification" and policy.labels:
         yield ("labels",), f"name classes, and task: {policy.task} has none: leave them out"
     if policy.task != "classification" and policy.false_alarm_by == "predicted_class":

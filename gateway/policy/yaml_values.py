@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from decimal import Decimal
 
 import yaml
 
+LONGEST_PLAIN = 12
+"""Characters that a number without an exponent may have to be proposed."""
 _NUMBER_TYPES = frozenset({"float_type", "int_type"})
 _EXPONENT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
 _DECIMAL_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+")
@@ -43,7 +46,8 @@ def _as_number(text: str, *, quoted: bool) -> str:
     if _EXPONENT.fullmatch(text):
         mantissa, exponent = text.lower().split("e")
         written = f"{float(mantissa)}e{int(exponent):+d}"
-        return f": YAML reads it as text; write {float(text):.12g} or {written}"
+        plain = format(Decimal(text), "f")
+        return f": YAML reads it as text; write {f'{plain} or ' * (len(plain) <= LONGEST_PLAIN)}{written}"
     if _DECIMAL_COMMA.fullmatch(text):
         return f"; write {text.replace(',', '.')}"
     if quoted and isinstance(yaml.safe_load(text), int | float):

@@ -15,7 +15,7 @@ from gateway.core.decision import Tensors
 from gateway.scaffold.roles import Task
 from guards.row_view import is_picture
 from guards.selective import margins
-from guards.table import MOST_NUMBERS, MOST_TEXTS
+from guards.table import MOST_TEXTS
 
 BUDGETS = (0.02, 0.05, 0.1)
 ERRORS = (0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
@@ -114,8 +114,7 @@ def _readable(one: DraftInput) -> bool:
     """Whether detector `raw` reads an input; an axis that is open counts as one value."""
     sizes = one.spec.shape[1:] if one.shape is None else one.shape
     width = math.prod(1 if size is None else size for size in sizes)
-    most = MOST_TEXTS if one.spec.dtype.kind == "O" else MOST_NUMBERS
-    return is_picture(one.spec) or 0 < width <= most
+    return width > 0 and (one.spec.dtype.kind != "O" or width <= MOST_TEXTS)
 
 
 def exposed_outputs(task: Task, models: Sequence[DraftModel], own: Sequence[str]) -> tuple[str, ...]:

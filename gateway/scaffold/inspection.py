@@ -11,7 +11,7 @@ from gateway.scaffold.draft import Draft, DraftModel, draft_inputs
 from gateway.scaffold.observe import answer_of
 from gateway.scaffold.roles import Guess, guess_roles
 from guards.row_view import is_picture
-from guards.table import MOST_NUMBERS
+from guards.table import MOST_NUMBERS, MOST_TEXTS
 
 MOST_SHOWN = 20
 
@@ -70,7 +70,8 @@ def _guarded(spec: ModelTensor) -> str:
     if is_picture(spec):
         return "as a picture"
     if spec.dtype.kind == "O":
-        return "as categories or text"
+        many = math.prod(size or 1 for size in spec.shape[1:]) > MOST_TEXTS
+        return "not: too many texts" if many else "as categories or text"
     if None in spec.shape[1:]:
         return "as numbers, of the sizes of the calibration rows"
     width = math.prod(size or 1 for size in spec.shape[1:])

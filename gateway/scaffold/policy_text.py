@@ -36,18 +36,20 @@ def _head(draft: Draft) -> Iterator[str]:
     yield "schema: 1"
     yield f"name: {draft.name}"
     yield _line(f"task: {draft.task}", TASKS[draft.task])
-    yield _line(f"deadline_s: {deadline_s(draft):g}", "from a request's arrival to its answer")
-    budget = f"false_alarm_budget: {draft.false_alarm_budget:g}"
+    yield _line(f"deadline_s: {_number(deadline_s(draft))}", "from a request's arrival to its answer")
+    budget = f"false_alarm_budget: {_number(draft.false_alarm_budget)}"
     yield _line(budget, "of good rows that all guards together may stop")
     if draft.task == "classification":
         measured = "" if draft.measured_error is None else f"; of your rows {draft.measured_error:.1%} are"
-        yield _line(f"answered_error: {_answered(draft):g}", f"of all answers that may be wrong{measured}")
+        yield _line(
+            f"answered_error: {_number(_answered(draft))}", f"of all answers that may be wrong{measured}"
+        )
     if draft.task == "regression":
-        error = f"answered_error: {_answered(draft):g}"
+        error = f"answered_error: {_number(_answered(draft))}"
         yield _line(error, "of all answers whose interval may miss the truth")
         if draft.mean_error is not None:
             mean, clip = draft.mean_error
-            error = f"absolute_error: {{mean: {mean:g}, clip: {clip:g}}}"
+            error = f"absolute_error: {{mean: {_number(mean)}, clip: {_number(clip)}}}"
             yield _line(error, "of all answers on average, in the unit of value")
     if draft.labels:
         yield _line(f"labels: {_flow(list(draft.labels))}", "in the order of the columns of probabilities")
@@ -95,7 +97,7 @@ def _guards(draft: Draft) -> Iterator[str]:
         yield "    kind: ood"
         yield f"    detectors: {_flow(draft.detectors)}"
         yield "    cuts: {defer: certified}"
-        yield f"    budget_s: {GUARD_BUDGET_S:g}"
+        yield f"    budget_s: {_number(GUARD_BUDGET_S)}"
         yield "    on_error: defer"
     else:
         yield "  # no guard of kind ood: no detector can read an input or output of this model"
@@ -104,7 +106,7 @@ def _guards(draft: Draft) -> Iterator[str]:
         yield "    kind: squeeze"
         yield "    cuts: {defer: certified}"
         yield "    share: 0.1"
-        yield f"    budget_s: {draft.models[0].budget_s:g}"
+        yield f"    budget_s: {_number(draft.models[0].budget_s)}"
         yield "    on_error: degrade"
     yield ""
 
@@ -114,7 +116,7 @@ def _rungs(draft: Draft) -> Iterator[str]:
     for one in draft.models:
         yield f"  - name: {one.name}"
         yield f"    model: {_flow(_model(one))}"
-        budget = f"    budget_s: {one.budget_s:g}"
+        budget = f"    budget_s: {_number(one.budget_s)}"
         fixed = "its file fixes the batch: rows are run one after the other"
         yield _line(budget, fixed) if one.row_by_row else budget
         if draft.checked(one):
@@ -148,11 +150,17 @@ def _tail(draft: Draft) -> Iterator[str]:
     yield "# rows that no model may answer wait here for a reviewer: http://127.0.0.1:8082/review"
     yield (
         'review: {store: "sqlite:///var/review.db", capacity: 10000, expire_after_s: 86400, '
-        f"budget_s: {REVIEW_BUDGET_S:g}}}"
+        f"budget_s: {_number(REVIEW_BUDGET_S)}}}"
     )
     yield _line(f"expose: {_flow(list(draft.exposed))}", "the outputs that callers see")
     yield "disclosure: {anonymous: {rounded: 2}, trusted: full}"
     yield "serving: {anonymous: loopback, max_batch_rows: 32}"
+
+
+def _number(value: float) -> str:
+    """A number as YAML reads it as one: 2e-06 would be text."""
+    text = f"{value:g}"
+    return text if "." in text else text.replace("e", ".0e")
 
 
 def _flow(value: object) -> str:

@@ -34,17 +34,17 @@ def with_promises(draft: Draft, policy: Policy, models: Mapping[str, LoadedModel
     x = {name: array[:MEASURED_ROWS] for name, array in file.x.items()}
     y, n = file.y[:MEASURED_ROWS], min(draft.rows, MEASURED_ROWS)
     answers = {name: ask(model, x) for name, model in models.items()}
-    if draft.task == "regression":
-        off = np.abs(one_a_row(answers[draft.models[0].name][VALUE]) - y.astype(np.float64))
-        return replace(draft, mean_error=mean_to_promise(off) if tests >= LEAST_TESTS else None)
     first = next(iter(models))
-    if not draft.labels and not models[first].classes:
+    if draft.task == "classification" and not draft.labels and not models[first].classes:
         draft = _with_labels(draft, policy, answers[first], y)
         policy = policy.model_copy(update={"labels": list(draft.labels)})
     try:
         truth = true_values(policy, models[first].classes, answers[first], y, n)
     except ValueError as error:
         raise ArtifactError([Problem("", str(error))]) from error
+    if truth.values is not None:
+        off = np.abs(one_a_row(answers[first][VALUE]) - truth.values)
+        return replace(draft, mean_error=mean_to_promise(off) if tests >= LEAST_TESTS else None)
     wrong = {
         name: float((_predicted(answer, labelled_classes(truth.target, answer)) != truth.y).mean())
         for name, answer in answers.items()

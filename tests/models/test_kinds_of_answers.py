@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +12,29 @@ import yaml
 from onnx import NodeProto, TensorProto, ValueInfoProto
 
 from gateway.calibration.calibrate import calibrate
-from gateway.core.errors import Problems
 from gateway.deployment.deployment import Deployment
-from gateway.scaffold.roles import guess_roles
 from tests.support.deployments import edit, run
 from tests.support.kinds import (
     F32,
     F64,
     I64,
+    ODD,
     TEXT,
+    answered,
     begun,
     deferred_to,
     info,
-    initialised,
     labelled,
     model,
     nearest,
     node,
     outputs_at,
+    rows,
     said,
     sent,
 )
 from tests.support.typed import typed
-from tests.support.typed_models import Array
 
-ODD = sent("FP32", [[9e5, -9e5, 9e5, 9e5]])
 INDEX = node("ArgMax", ["probabilities"], ["index"], axis=1, keepdims=0)
 BY_INDEX = node("Gather", ["values", "index"], ["label"], axis=0)
 BY_NAME = node(
@@ -48,23 +46,6 @@ BY_NAME = node(
     values_strings=["no", "peut-être", "ja 🙂"],
 )
 FLAT = node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0)
-
-
-def rows(k: int, n: int = 1500) -> dict[str, Array]:
-    x, y = labelled(n, k)
-    return {"x": x, "y": y}
-
-
-def answered(folder: Path, inputs: Mapping[str, Any], **answer: Any) -> dict[str, Any]:
-    """What the caller of a deferred row gets once a person has answered."""
-
-    async def main() -> dict[str, Any]:
-        async with typed(folder) as to:
-            url, claim = await deferred_to(to, inputs)
-            assert await said(to, claim, **answer) == 200
-            return await outputs_at(to, url)
-
-    return run(main)
 
 
 @pytest.mark.parametrize(
@@ -159,70 +140,6 @@ def test_a_persons_answer_is_the_right_label_too(
     assert given == {"label": [names[2]], "probabilities": [0, 0, 1]}
 
 
-@pytest.mark.parametrize(
-    ("names", "written"),
-    [
-        (["stay", "churn"], ["stay", "churn"]),
-        (["churn", "stay"], ["churn", "stay"]),
-        (["010", "007"], ["010", "007"]),
-        (["True", "False"], ["True", "False"]),
-        ([1, 2], ["1", "2"]),
-        ([7.0, 3.0], ["7", "3"]),
-    ],
-    ids=str,
-)
-def test_classes_that_no_file_names_are_those_of_the_rows_in_the_order_of_the_columns(
-    tmp_path: Path, names: list[Any], written: list[str]
-) -> None:
-    held = rows(2) | {"y": np.array(names)[rows(2)["y"]]}
-    folder = begun(tmp_path, nearest(), held)
-    assert yaml.safe_load((folder / "gateway.yaml").read_text())["labels"] == written
-    assert answered(folder, {"x": ODD}, label=written[0]) == {"probabilities": [1, 0]}
-
-
-@pytest.mark.parametrize("y", [np.arange(1500) % 2 == 1, (np.arange(1500) % 2).astype(float)])
-def test_labels_that_are_columns_already_need_no_names(tmp_path: Path, y: Array) -> None:
-    held = rows(2)
-    order = np.argsort(held["y"], kind="stable")
-    x = held["x"][order][np.argsort(np.argsort(y, kind="stable"), kind="stable")]
-    folder = initialised(tmp_path, nearest(), {"x": x, "y": y})
-    assert "labels" not in yaml.safe_load((folder / "gateway.yaml").read_text())
-
-
-@pytest.mark.parametrize(
-    ("labels", "y", "says"),
-    [
-        (["b", "a", "c"], ["a", "b", "c"], "are 'a' in y; labels stand in the order of the columns"),
-        (["a", "c", "b"], ["a", "b", "c"], "likely ['a', 'b', 'c']"),
-        (["a", "b", "d"], ["a", "b", "c"], "y: holds 'c', first in row"),
-        (["alpha", "beta", "gamma"], ["alpha", "beta ", "gamma"], "did you mean 'beta'?"),
-        ([], [1, 2, 3], "name them in the order of its columns: `labels: ['1', '2', '3']`"),
-        ([], [0, 1, 3], "y: holds labels from 0 to 3; the model has the classes 0 to 2"),
-        ([], ["a", "b", "c"], "write `labels: [...]` in the order of the 3 columns of probabilities"),
-    ],
-)
-def test_labels_that_do_not_fit_the_model_are_refused_with_those_that_do(
-    tmp_path: Path, labels: list[str], y: list[Any], says: str
-) -> None:
-    folder = initialised(tmp_path, nearest(3), rows(3))
-    policy = folder / "gateway.yaml"
-    policy.write_text(policy.read_text() + (f"labels: {labels}\n" if labels else ""))
-    np.savez(tmp_path / "named.npz", x=rows(3)["x"], y=np.array(y)[rows(3)["y"]])
-    with pytest.raises(Problems) as refused:
-        calibrate(Deployment.read(folder), tmp_path / "named.npz")
-    assert says in str(refused.value)
-    assert not (folder / "certificate.json").exists()
-
-
-@pytest.mark.parametrize("labels", ["[a, a]", "[a, ' ']", "['', b]"])
-def test_labels_that_a_reviewer_could_not_tell_apart_are_refused(tmp_path: Path, labels: str) -> None:
-    folder = begun(tmp_path, nearest(), rows(2))
-    policy = folder / "gateway.yaml"
-    policy.write_text(policy.read_text() + f"labels: {labels}\n")
-    with pytest.raises(Problems, match=r"labels\[[01]\]: ('a' is there twice|is blank)"):
-        Deployment.read(folder)
-
-
 def regressor(element: int, dtype: Any, shape: Any, name: str) -> bytes:
     """The sum of x in another datatype, as [n, 1] or [n]."""
     flat = len(shape) == 1
@@ -264,89 +181,3 @@ def test_of_a_regressor_a_person_types_a_number_and_the_caller_gets_it(
             assert await outputs_at(to, url) == {"value": [12.5], "lower": [12.5], "upper": [12.5]}
 
     run(main)
-
-
-@pytest.mark.parametrize(
-    "name", ["save_infer_model/out.tmp_0", "StatefulPartitionedCall:1", "scores", "vraisemblance (%)"]
-)
-def test_an_output_of_any_name_is_found_written_and_served_by_its_role(tmp_path: Path, name: str) -> None:
-    folder = begun(tmp_path, nearest(p=name), rows(2))
-    (rung,) = yaml.safe_load((folder / "gateway.yaml").read_text())["rungs"]
-    assert rung["model"]["names"] == {"probabilities": name}
-    assert answered(folder, {"x": ODD}, label=1) == {"probabilities": [0, 1]}
-
-
-@pytest.mark.parametrize(
-    ("names", "says"),
-    [
-        ("", "which has scores; if one of them is that, say so on its model: names: {probabilities: OUTPUT}"),
-        ("probabilities: score", "(nearest: 'scores'); its inputs: 'x'; its outputs: 'scores'"),
-        ("probabilites: scores", "did you mean 'probabilites'?"),
-        ("probabilities: scores, logits: scores", "gives 'scores' two names, 'probabilities', 'logits'"),
-    ],
-)
-def test_a_name_that_is_missing_or_wrong_is_told_with_the_outputs_there_are(
-    tmp_path: Path, names: str, says: str
-) -> None:
-    folder = initialised(tmp_path, nearest(p="scores"), rows(2))
-    edit(folder, (", names: {probabilities: scores}", f", names: {{{names}}}" if names else ""))
-    with pytest.raises(Problems) as refused:
-        calibrate(Deployment.read(folder), tmp_path / "rows.npz")
-    assert says in str(refused.value)
-
-
-def scaled(op: str, *more: NodeProto, **weights: Any) -> bytes:
-    """Something else called probabilities, of the scores of two classes."""
-    nodes = [node("Gemm", ["x", "w", "b"], ["scores"]), node(op, ["scores"], ["first"]), *more]
-    x, given = [info("x", F32, ["n", 4])], [info("probabilities", F32, ["n", 2])]
-    w = np.array([[1, -1], [1, -1], [0.5, 0], [0, 0.5]], np.float32)
-    return model(nodes, x, given, w=w, b=np.zeros(2, np.float32), **weights)
-
-
-@pytest.mark.parametrize(
-    ("content", "shown"),
-    [
-        (scaled("Identity", node("Identity", ["first"], ["probabilities"])), "sum"),
-        (scaled("Sigmoid", node("Identity", ["first"], ["probabilities"])), "sum"),
-        (scaled("LogSoftmax", node("Identity", ["first"], ["probabilities"])), "[-"),
-        (
-            scaled(
-                "Softmax", node("Mul", ["first", "hundred"], ["probabilities"]), hundred=np.float32([100])
-            ),
-            "sum 100",
-        ),
-        (
-            scaled(
-                "Softmax",
-                node("Mul", ["first", "two"], ["double"]),
-                node("Sub", ["double", "half"], ["probabilities"]),
-                two=np.float32([2]),
-                half=np.float32([0.5]),
-            ),
-            "sum 1)",
-        ),
-    ],
-    ids=["decision scores", "sigmoids of two labels", "logarithms", "per cent", "negative, of sum 1"],
-)
-def test_what_is_no_distribution_is_refused_with_rows(tmp_path: Path, content: bytes, shown: str) -> None:
-    folder = initialised(tmp_path, content, rows(2))
-    with pytest.raises(Problems, match=r"'probabilities' that are none \(row \d+: \[") as refused:
-        calibrate(Deployment.read(folder), tmp_path / "rows.npz")
-    assert shown in str(refused.value)
-    assert "must be from 0 to 1 and sum to 1" in str(refused.value)
-
-
-def test_an_output_that_is_called_by_a_role_has_it_before_any_that_looks_like_it() -> None:
-    from fallbacks.predictor import ModelTensor
-
-    f32 = np.dtype(np.float32)
-    score, p = ModelTensor("score", f32, (None, 1)), ModelTensor("probabilities", f32, (None, 2))
-    answer = {"score": np.full((2, 1), 0.5, np.float32), "probabilities": np.full((2, 2), 0.5, np.float32)}
-    guess = guess_roles([score, p], None, answer, np.array([0, 1]))
-    assert guess.names == {"probabilities": "probabilities"}
-
-
-def test_an_output_called_value_that_has_a_column_a_class_is_no_number(tmp_path: Path) -> None:
-    folder = begun(tmp_path, nearest(p="value"), rows(2))
-    assert yaml.safe_load((folder / "gateway.yaml").read_text())["task"] == "classification"
-    assert answered(folder, {"x": ODD}, label=0) == {"probabilities": [1, 0]}

@@ -44,6 +44,11 @@ def model(
     return content
 
 
+def floats(values: Sequence[Any]) -> Array:
+    """Values as float32."""
+    return np.array(values, np.float32)
+
+
 def centres(k: int, d: int = 4) -> Array:
     """float32[k, d]: where the rows of each class lie, far enough apart for few errors."""
     return np.random.default_rng(k).normal(0, 3, (k, d)).astype(np.float32)
@@ -86,7 +91,7 @@ def nearest(
 
 
 def begun(folder: Path, content: bytes, rows: Mapping[str, Array], fallback: bytes | None = None) -> Path:
-    """A deployment in folder/typed by `gateway init --data`, with budgets for a busy machine, and calibrated."""
+    """A deployment in folder/typed by `gateway init --data`, calibrated, with budgets for a busy machine."""
     made = initialised(folder, content, rows, fallback)
     calibrate(Deployment.read(made), folder / "rows.npz")
     return made
@@ -161,3 +166,24 @@ async def outputs_at(to: Typed, url: str) -> dict[str, Any]:
     """The outputs that a caller gets of a person's answer."""
     reply = (await to.ada.get(url)).json["answer"]
     return {one["name"]: one["data"] for one in reply["outputs"]}
+
+
+def rows(k: int, n: int = 1500) -> dict[str, Array]:
+    x, y = labelled(n, k)
+    return {"x": x, "y": y}
+
+
+def answered(folder: Path, inputs: Mapping[str, Any], **answer: Any) -> dict[str, Any]:
+    """What the caller of a deferred row gets once a person has answered."""
+
+    async def main() -> dict[str, Any]:
+        async with typed(folder) as to:
+            url, claim = await deferred_to(to, inputs)
+            assert await said(to, claim, **answer) == 200
+            return await outputs_at(to, url)
+
+    return run(main)
+
+
+ODD = sent("FP32", [[9e5, -9e5, 9e5, 9e5]])
+"""A row that is far from every class."""
