@@ -103,10 +103,11 @@ def _measure(
         work = Path(scratch)
         for one in plans:  # what only the first requests pay
             wrk(one["JSON"], work, ALL_CORES)
-        return [_in_turns(form, plans[0][form], plans[1][form], rounds, work) for form in BINARY_BY_FORM]
+        return [in_turns(form, plans[0][form], plans[1][form], rounds, work) for form in BINARY_BY_FORM]
 
 
-def _in_turns(form: str, here: LoadPlan, there: LoadPlan, rounds: int, work: Path) -> Pairs:
+def in_turns(form: str, here: LoadPlan, there: LoadPlan, rounds: int, work: Path) -> Pairs:
+    """Requests a second of two servers under one load each, in pairs: A B, B A, A B, ..."""
     pairs = Pairs(form, [], [])
     for turn in range(rounds):
         order = [(here, pairs.here), (there, pairs.there)]

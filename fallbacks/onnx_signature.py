@@ -104,12 +104,17 @@ def local_names(file: str, names: Mapping[str, str], signature: Signature) -> di
                 f"its inputs: {listed(inputs)}; its outputs: {listed(outputs)}"
             )
     if len(set(names.values())) != len(names):
-        raise ValueError(f"{file}: names: gives two names to one tensor")
+        twice = next(name for name in names.values() if list(names.values()).count(name) > 1)
+        given = listed([local for local, name in names.items() if name == twice])
+        raise ValueError(f"{file}: names: gives {twice!r} two names, {given}; give it one")
     renamed = {name: local for local, name in names.items()}
     locals_ = {name: renamed.get(name, name) for name in (*inputs, *outputs)}
     for side in (inputs, outputs):
-        if len({locals_[name] for name in side}) != len(side):
-            raise ValueError(f"{file}: names: gives one name to two tensors")
+        for name in side:
+            both = [other for other in side if locals_[other] == locals_[name]]
+            if len(both) > 1:
+                what = f"gives {listed(both)} one name, {locals_[name]!r}; give one of them another"
+                raise ValueError(f"{file}: names: {what}")
     return locals_
 
 

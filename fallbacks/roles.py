@@ -20,6 +20,12 @@ Array: TypeAlias = NDArray[Any]
 
 PROBABILITIES: Final = "probabilities"
 LOGITS: Final = "logits"
+LABEL: Final = "label"
+FEATURES: Final = "features"
+VALUE: Final = "value"
+LOWER: Final = "lower"
+UPPER: Final = "upper"
+"""The roles of a model's outputs, which are their names in policies and on the wire."""
 VALUE_TOLERANCE: Final = 1e-3
 """How far outside [0, 1] a probability may lie: a float16 near 1 has a step of 5e-4."""
 SUM_TOLERANCE: Final = 1e-2

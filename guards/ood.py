@@ -24,6 +24,7 @@ from guards.raw_tabular import RawTabular
 from guards.residual import Residual
 from guards.rmd import Rmd
 from guards.rows import F8, Signals
+from guards.table import MOST_NUMBERS
 
 AnyDetector: TypeAlias = Gen | Fdbd | Rmd | Residual | Knn | Noise | RawImage | RawTabular
 
@@ -31,6 +32,12 @@ RAW = "raw"
 KINDS: dict[str, type[AnyDetector]] = {
     cls.kind: cls for cls in (Gen, Fdbd, Rmd, Residual, Knn, Noise, RawImage, RawTabular)
 }
+
+
+RAW_UNREADABLE = (
+    "raw: the model has no picture and no table of inputs (an input of any size, or of more than "
+    f"{MOST_NUMBERS:,} numbers, is none); leave it out, or use detectors of the answer"
+)
 
 
 def detectors(kind: str, s: Signals) -> tuple[type[AnyDetector], ...]:
@@ -43,7 +50,7 @@ def detectors(kind: str, s: Signals) -> tuple[type[AnyDetector], ...]:
         raw: dict[type[AnyDetector], object] = {RawImage: s.x, RawTabular: s.t}
         if found := tuple(one for one, signal in raw.items() if signal is not None):
             return found
-        raise ValueError("raw: the model has no picture and no table of inputs; use detectors of its answer")
+        raise ValueError(RAW_UNREADABLE)
     if kind not in KINDS:
         nearest = get_close_matches(kind, [*KINDS, RAW], 1, 0.0)[0]
         raise ValueError(f"{kind!r}: no such detector; did you mean {nearest!r}?")

@@ -14,7 +14,9 @@ import httpx
 import pytest
 
 from fallbacks.oip import open_inference_pb2 as pb
+from tests.cli.test_several import ask
 from tests.support.served import STOP_WITHIN_S, Served, clean_rows, copy_of, descendants, serving
+from tests.support.several import named, no_certificate
 
 pytestmark = pytest.mark.ray
 
@@ -150,4 +152,32 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:
     while descendants(pid) and time.monotonic() < until_s:
         time.sleep(0.2)
     assert descendants(pid) == {}
+    assert running.process.returncode == 0
+
+
+def test_several_deployments_are_served_by_every_replica_and_a_broken_one_is_loaded_at_all(
+    tmp_path: Path,
+) -> None:
+    folders = [named(tmp_path, name) for name in ("birds", "trees", "stones")]
+    certificate = (folders[-1] / "certificate.json").read_bytes()
+    no_certificate(folders[-1])
+    state = tmp_path / "state"
+    flags = (*map(str, folders[1:]), "--replicas", "2", "--state-dir", str(state))
+    with serving(folders[0], *flags) as running:
+        until_s, ready_at = time.monotonic() + 60, [0]
+        while ready_at[0] < 2 and time.monotonic() < until_s:  # the second one may start later
+            ready_at = [one["ready_at"] for one in running.admin.get("/status").json()["deployments"]]
+            time.sleep(0.2)
+        assert ready_at == [2, 2, 0]
+        for name, status in (("birds", 200), ("trees", 200), ("stones", 503)):
+            assert ask(running, name, "").status_code == status
+        (folders[-1] / "certificate.json").write_bytes(certificate)
+        loaded = running.admin.post("/models/stones/load", timeout=90)
+        assert [one["changed"] for one in loaded.json()["replicas"].values()] == [True, True]
+        for _ in range(8):  # new connections, which the kernel spreads over the replicas
+            with httpx.Client(base_url=running.data.base_url, timeout=10) as data:
+                assert data.get("/v2/models/stones/ready").status_code == 200
+        assert {path.parent.name for path in state.glob("*/review.db")} == {"birds", "trees", "stones"}
+    log = (folders[0] / "serve.log").read_text()
+    assert "not ready: stones" in log and str(folders[-1] / "certificate.json") in log
     assert running.process.returncode == 0

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,17 +41,32 @@ def serve_copy(folder: Path, scratch: Path) -> Iterator[ServerProcess]:
 
     Raises: WrongInput, with the log of the server, if it does not answer within a minute.
     """
-    copy, log = scratch / folder.name, scratch / "serve.log"
+    copy = scratch / folder.name
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(VAR))
-    key = add_key(copy / VAR, "bench", tier="trusted", per_s=UNLIMITED_PER_S, scopes=frozenset({"infer"}))
+    with serve_folders([copy], unlimited_key(copy), scratch / "serve.log") as server:
+        yield server
+
+
+def unlimited_key(folder: Path) -> str:
+    """A key of a deployment for a caller that has no limit."""
+    scopes = frozenset({"infer"})
+    return add_key(folder / VAR, "bench", tier="trusted", per_s=UNLIMITED_PER_S, scopes=scopes)
+
+
+@contextmanager
+def serve_folders(folders: Sequence[Path], key: str, log: Path) -> Iterator[ServerProcess]:
+    """Serves deployments in one process, and always ends it. The target is the first one's model.
+
+    Raises: WrongInput, with the log of the server, if it does not answer within a minute.
+    """
     port, grpc_port, admin_port = _free_ports()
     ports = ["--port", str(port), "--grpc-port", str(grpc_port), "--admin-port", str(admin_port)]
     with log.open("wb") as file:
-        command = [sys.executable, "-m", "gateway", "serve", str(copy), "--local", *ports]
+        command = [sys.executable, "-m", "gateway", "serve", *map(str, folders), "--local", *ports]
         process = subprocess.Popen(command, stdout=file, stderr=file)  # noqa: S603 (our own command)
     try:
-        target = _wait_until_ready(process, f"http://127.0.0.1:{port}", copy, key, log)
-        yield ServerProcess(copy, target, process.pid)
+        target = _wait_until_ready(process, f"http://127.0.0.1:{port}", folders[0], key, log)
+        yield ServerProcess(folders[0], target, process.pid)
     finally:
         process.terminate()
         try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.validity.pools import POOLS
-from gateway.protocol.targets import PROBABILITIES
+from fallbacks.roles import PROBABILITIES
 from guards.rows import F8
 from guards.selective import Labelled
 

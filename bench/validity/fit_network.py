@@ -1,6 +1,8 @@
-"""Fits a small network in numpy: a random hidden layer, and a softmax regression on it."""
+"""Fits a small network in numpy: a random hidden layer, and a softmax or linear regression on it."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -20,16 +22,37 @@ def fit_network(x: Tensors, y: Labels, classes: int, hidden: int, seed: int) -> 
     Args:    x: int64, float32 or float64[n, width] each; y: int64[n] in 0 .. classes - 1.
     Cost:    some hundred steps of full gradient descent: about a second for 4,000 rows.
     """
+    return _network(x, hidden, seed, lambda h: _softmax_regression(h, np.eye(classes)[y]))
+
+
+def fit_regressor(x: Tensors, y: F8, hidden: int, seed: int) -> Network:
+    """The same with one output, `logits`, the least squares fit of y: float64[n].
+
+    Cost:    one linear system of `hidden` unknowns.
+    """
+    return _network(x, hidden, seed, lambda h: _least_squares(h, y))
+
+
+def _network(x: Tensors, hidden: int, seed: int, fit_output: Callable[[F8], tuple[F8, F8]]) -> Network:
     columns = np.concatenate([array.astype(np.float64) for array in x.values()], axis=1)
     rng, mean, spread = np.random.default_rng(seed), columns.mean(0), columns.std(0)
     scale = 1 / np.where(spread > 0, spread, 1.0)
     d = columns.shape[1]
     w1, b1 = rng.normal(0, 1.5 / np.sqrt(d), (d, hidden)), rng.normal(0, 0.5, hidden)
     h = np.maximum((columns - mean) * scale @ w1 + b1, 0)
-    w2, b2 = _softmax_regression(h, np.eye(classes)[y])
+    w2, b2 = fit_output(h)
     inputs = {name: (array.dtype, array.shape[1]) for name, array in x.items()}
     f4 = [array.astype(np.float32) for array in (mean, scale, w1, b1, w2, b2)]
     return Network(inputs, *f4)
+
+
+def _least_squares(h: F8, y: F8) -> tuple[F8, F8]:
+    """Weights [h, 1] and bias [1], with a ridge of a thousandth of each feature's mean square."""
+    centre = h.mean(0)
+    z = h - centre
+    gram = z.T @ z
+    w = np.linalg.solve(gram + RIDGE * np.diag(np.diag(gram) + 1), z.T @ (y - y.mean()))
+    return w[:, None], np.array([y.mean() - centre @ w])
 
 
 def _softmax_regression(h: F8, target: F8) -> tuple[F8, F8]:

@@ -6,22 +6,23 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from bench.validity.partial import Cell, append, read
-from bench.validity.pools import POOLS, Pool
-from bench.validity.resplit import Certified, resplit
-from bench.validity.shapes import SHAPES
+from bench.validity.resplit import Certified
 
 Advance = Callable[[int, int], None]
 """Gets how many re-splits are done, and of how many."""
+Resplit = Callable[[str, int, int, Sequence[str]], list[Certified]]
+"""One re-split, by a population's name, the rows of a file, the seed and the shapes; defined in a module."""
 
 
 @dataclass(frozen=True, slots=True)
 class GridSettings:
-    """What to run. seeds: of the re-splits; partial: the folder of results as they come."""
+    """What to run. shapes: all; seeds: of the re-splits; partial: the folder of results as they come."""
 
+    resplit: Resplit
+    shapes: Sequence[str]
     cells: Sequence[Cell]
     seeds: range
     processes: int
@@ -36,14 +37,17 @@ def run_grid(settings: GridSettings, advance: Advance) -> None:
         (cell, seed, shapes)
         for seed in settings.seeds
         for cell in settings.cells
-        if (shapes := _lacking(known[cell].get(seed, ())))
+        if (shapes := _lacking(settings.shapes, known[cell].get(seed, ())))
     ]
     total = len(settings.cells) * len(settings.seeds)
     done = total - len(missing)
     advance(done, total)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(settings.processes, context) as pool:
-        running = {pool.submit(_resplit, cell, seed, shapes): (cell, seed) for cell, seed, shapes in missing}
+        running = {
+            pool.submit(settings.resplit, cell.data, cell.rows, seed, shapes): (cell, seed)
+            for cell, seed, shapes in missing
+        }
         try:
             for future in as_completed(running):
                 append(settings.partial, *running[future], future.result())
@@ -54,16 +58,7 @@ def run_grid(settings: GridSettings, advance: Advance) -> None:
             raise
 
 
-def _lacking(found: Sequence[Certified]) -> tuple[str, ...]:
+def _lacking(every: Sequence[str], found: Sequence[Certified]) -> tuple[str, ...]:
     """The shapes without a result."""
     known = {one.shape for one in found}
-    return tuple(shape for shape in SHAPES if shape not in known)
-
-
-def _resplit(cell: Cell, seed: int, shapes: Sequence[str]) -> list[Certified]:
-    return list(resplit(_pool(cell.data), cell.rows, seed, shapes))
-
-
-@lru_cache(maxsize=len(POOLS))
-def _pool(name: str) -> Pool:
-    return POOLS[name]()
+    return tuple(shape for shape in every if shape not in known)

@@ -35,6 +35,7 @@ def append(folder: Path, cell: Cell, seed: int, found: Sequence[Certified]) -> N
             one.budget,
             one.outcome.refused,
             [[p.what, p.at_most, p.true] for p in one.outcome.promises],
+            one.outcome.answered,
         ]
         for one in found
     ]
@@ -52,7 +53,7 @@ def read(folder: Path, cell: Cell) -> dict[int, list[Certified]]:
         except orjson.JSONDecodeError:
             continue
         found.setdefault(one["seed"], []).extend(
-            Certified(shape, budget, Outcome(refused, tuple(Promised(*p) for p in promises)))
-            for shape, budget, refused, promises in one["found"]
+            Certified(shape, budget, Outcome(refused, tuple(Promised(*p) for p in promises), answered))
+            for shape, budget, refused, promises, answered in one["found"]
         )
     return found

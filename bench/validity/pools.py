@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from bench.validity.fit_network import fit_network
 from bench.validity.synthetic import Table, mixed, survey
 from fallbacks.onnx import OnnxModel
+from fallbacks.roles import PROBABILITIES
 from gateway.calibration.folds import ask
 from gateway.core.decision import Tensors
 from gateway.policy.kinds.rows import CalibrationRows, Labels
-from gateway.protocol.targets import PROBABILITIES
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FASHION_FILES = Path("/usr/share/datasets/fashion-mnist")

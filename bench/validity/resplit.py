@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from bench.validity.pools import Pool
+from bench.validity.pools import POOLS, Pool
 from bench.validity.shapes import BUDGETS, every_guard, policy_of
 from bench.validity.truth import Outcome, outcome
 from gateway.calibration.alarms import certified_guards
@@ -39,8 +40,22 @@ class Certified:
 def draw(pool: Pool, n: int, seed: int) -> dict[str, RowIndices]:
     """The folds of a calibration file of n independent rows of a population, each a sample of its own."""
     rows = np.random.default_rng([seed, n]).integers(0, len(pool.rows), n)
-    samples = Samples(np.arange(n), n, n, "rows", None)
-    return {name: rows[part] for name, part in fold_indices(samples).items()}
+    return {name: rows[part] for name, part in fold_parts(n).items()}
+
+
+def fold_parts(n: int) -> dict[str, RowIndices]:
+    """Which rows of a file are in which fold, if each is a sample of its own."""
+    return fold_indices(Samples(np.arange(n), n, n, "rows", None))
+
+
+def resplit_classifier(name: str, n: int, seed: int, shapes: Sequence[str]) -> list[Certified]:
+    """As `resplit`, of a population that this process makes once."""
+    return list(resplit(_pool(name), n, seed, shapes))
+
+
+@lru_cache(maxsize=len(POOLS))
+def _pool(name: str) -> Pool:
+    return POOLS[name]()
 
 
 def resplit(pool: Pool, n: int, seed: int, shapes: Sequence[str]) -> Iterator[Certified]:
@@ -50,7 +65,7 @@ def resplit(pool: Pool, n: int, seed: int, shapes: Sequence[str]) -> Iterator[Ce
     try:
         population = judge(pool.rows, *fit_guards(pool, folds))
     except ValueError as error:  # what `calibrate` refuses with for guards that cannot be fitted or recorded
-        yield from (Certified(*one, Outcome(f"guards: {error}", ())) for one in policies)
+        yield from (Certified(*one, Outcome(f"guards: {error}", (), 0.0)) for one in policies)
         return
     judged = {name: take(population, folds[name]) for name in JUDGED_FOLDS}
     for shape, budget in policies:

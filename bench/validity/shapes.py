@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 
 from bench.validity.pools import Pool
+from fallbacks.roles import PROBABILITIES
 from gateway.calibration.paths import NO_RUNG, OPEN
 from gateway.policy.schema import Policy
-from gateway.protocol.targets import PROBABILITIES
 from guards.rows import F8
 
 BUDGETS = {0.005: "tight", 0.01: "loose", 0.02: "tight", 0.05: "loose"}

@@ -20,9 +20,10 @@ TOGETHER = "all together"
 class Broken:
     """One promise of one policy on re-splits of one population.
 
-    printed: calibrations that print it; broken: those whose true share is above it; level: the probability
-    that this may have; lower, upper: the Clopper-Pearson limits of broken / resplits, each at 99 %; realised:
-    the mean true share over the promised one, where printed.
+    budget: of false alarms, or the promise of the checks of numbers (`regression_shapes.py`); printed:
+    calibrations that print it; broken: those whose true share is above it; level: the probability that this
+    may have; lower, upper: the Clopper-Pearson limits of broken / resplits, each at 99 %; realised: the mean
+    true share over the promised one, where printed.
     """
 
     data: str
@@ -57,17 +58,31 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """Of the certified calibrations of one policy, the mean true share of rows that a model answers."""
+
+    data: str
+    rows: int
+    budget: float
+    shape: str
+    certified: int
+    answered: float
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """Of a whole grid."""
 
     promises: Sequence[Broken]
     refused: Sequence[Refused]
+    answered: Sequence[Answered]
 
 
 def summarise(found: Mapping[Cell, Sequence[Sequence[Certified]]]) -> Summary:
     """Over the re-splits of each cell."""
     promises: list[Broken] = []
     refused: list[Refused] = []
+    answered: list[Answered] = []
     for cell, resplits in found.items():
         policies: dict[tuple[str, float], list[Certified]] = {}
         for certified in resplits:
@@ -77,7 +92,10 @@ def summarise(found: Mapping[Cell, Sequence[Sequence[Certified]]]) -> Summary:
             why = Counter(run.outcome.refused.split(":")[0] for run in runs if run.outcome.refused)
             refused.append(Refused(cell.data, cell.rows, budget, shape, len(runs), dict(why)))
             promises += _promises(cell, shape, budget, runs)
-    return Summary(promises, refused)
+            shares = [run.outcome.answered for run in runs if not run.outcome.refused]
+            mean = sum(shares) / max(1, len(shares))
+            answered.append(Answered(cell.data, cell.rows, budget, shape, len(shares), mean))
+    return Summary(promises, refused, answered)
 
 
 def limits(broken: int, resplits: int) -> tuple[float, float]:

@@ -39,9 +39,10 @@ def progress(console: Console) -> Iterator[Callable[[int, int], None]]:
 
 
 def validity_tables(summary: Summary) -> Iterator[Table]:
-    """By promise, by population and rows, and every promise that is broken beyond its margin."""
+    """By promise, by population and rows, by shape, and every promise that is broken beyond its margin."""
     yield _by_promise(summary.promises)
     yield _by_cell(summary)
+    yield _by_shape(summary)
     broken = [one for one in summary.promises if one.is_broken]
     if broken:
         yield _each(broken)
@@ -90,10 +91,7 @@ def _by_cell(summary: Summary) -> Table:
         title,
         "calibration rows",
         "re-splits",
-        "refused: guards",
-        "budget",
-        "rung",
-        "answered",
+        *(f"refused: {reason}" for reason in _reasons(summary)),
         "broken",
         "worst cell",
         "beyond margin",
@@ -106,11 +104,30 @@ def _by_cell(summary: Summary) -> Table:
             for one in summary.promises
             if (one.data, one.rows) == (data, rows) and one.promise != TOGETHER
         ]
-        why = [_refused(refused, reason) for reason in ("guards", "budget", "rung", "answered")]
+        why = [_refused(refused, reason) for reason in _reasons(summary)]
         beyond = sum(one.is_broken for one in these)
         table.add_row(
             f"{data} {rows:,}", str(refused[0].resplits), *why, *_shares(these), str(beyond), _realised(these)
         )
+    return table
+
+
+def _by_shape(summary: Summary) -> Table:
+    """A line a policy, over every population and number of rows."""
+    title = "Policies: refused, rows answered by a model where certified, broken of any promise"
+    table = _table(title, "policy", "budget", "refused", "rows answered", "broken", "worst cell", "realised")
+    for shape, budget in dict.fromkeys((one.shape, one.budget) for one in summary.refused):
+        answered = [one for one in summary.answered if (one.shape, one.budget) == (shape, budget)]
+        certified = sum(one.certified for one in answered)
+        runs = sum(one.resplits for one in summary.refused if (one.shape, one.budget) == (shape, budget))
+        share = sum(one.answered * one.certified for one in answered) / max(1, certified)
+        these = [
+            one
+            for one in summary.promises
+            if (one.shape, one.budget) == (shape, budget) and one.promise != TOGETHER
+        ]
+        shares = f"{1 - certified / runs:.0%}", f"{share:.0%}" if certified else "-"
+        table.add_row(shape, f"{budget:.1%}", *shares, *_shares(these), _realised(these))
     return table
 
 
@@ -157,6 +174,11 @@ def _realised(promises: Sequence[Broken]) -> str:
     known = [(one.realised, one.printed) for one in promises if one.realised is not None]
     printed = sum(weight for _, weight in known)
     return f"{sum(share * weight for share, weight in known) / printed:.0%}" if printed else "-"
+
+
+def _reasons(summary: Summary) -> list[str]:
+    """What refused a calibration."""
+    return sorted({reason for one in summary.refused for reason in one.refused})
 
 
 def _refused(refused: Sequence[Refused], reason: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fallbacks.roles import VALUE
 from gateway.calibration.alarms import (
     Alarms,
     BudgetRefused,
@@ -25,18 +26,21 @@ from gateway.calibration.alarms import (
 )
 from gateway.calibration.judge import Judged
 from gateway.calibration.ladder import AnsweredRefused, Ladder, RungRefused, certify_ladder
-from gateway.calibration.paths import CLOSED, LadderRows, RungIndex, RungRows
+from gateway.calibration.paths import CLOSED, NO_RUNG, LadderRows, RungIndex, RungRows
 from gateway.calibration.served import ServedRows
 from gateway.calibration.statements import ErrorStatements, error_statements
 from gateway.core.decision import Verdict
+from gateway.core.errors import ArtifactError
 from gateway.core.rows import Mask
 from gateway.deployment.certificate import FalseAlarm
+from gateway.policy.kinds.interval import one_a_row
+from gateway.policy.kinds.rows import CalibrationRows
 from gateway.policy.schema import Policy
 
 
 @dataclass(frozen=True, slots=True)
 class Promised:
-    """One printed promise: at most the share `at_most`; true: the share over the whole population."""
+    """One printed promise: at most `at_most`, a share or a mean; true: the same over the whole population."""
 
     what: str
     at_most: float
@@ -52,12 +56,14 @@ class Promised:
 class Outcome:
     """What one calibration came to.
 
-    refused: what could not be certified, `budget`, `rung` or `answered`; `guards: ` and why, where these
-    cannot be fitted or recorded; or empty.
+    refused: what could not be certified, `budget`, `rung`, `answered` or `absolute error`; `guards: ` or
+    `intervals: ` and why, where these cannot be fitted or recorded; or empty. answered: the true share of
+    rows that a model answers while every one works; 0 if refused.
     """
 
     refused: str
     promises: tuple[Promised, ...]
+    answered: float
 
 
 def outcome(policy: Policy, folds: Mapping[str, Judged], population: Judged) -> Outcome:
@@ -68,17 +74,22 @@ def outcome(policy: Policy, folds: Mapping[str, Judged], population: Judged) -> 
         kept = assumed_without_primary(policy, population.input_only) >= Verdict.DEFER
         ladder = certify_ladder(policy, tail.beside(cut), test, kept=kept)
     except BudgetRefused:
-        return Outcome("budget", ())
+        return Outcome("budget", (), 0.0)
     except RungRefused:
-        return Outcome("rung", ())
+        return Outcome("rung", (), 0.0)
     except AnsweredRefused:
-        return Outcome("answered", ())
+        return Outcome("answered", (), 0.0)
     every = ladder_rows(policy, population, alarms)
     served = served_by(policy, folds["risk"], test, ladder)
-    statements = error_statements(policy, ladder, test, served, folds["risk"].rows)
+    try:
+        statements = error_statements(policy, ladder, test, served, folds["risk"].rows)
+    except ArtifactError:
+        return Outcome("absolute error", (), 0.0)
+    everywhere = served_by(policy, population, every, ladder)
     of_guards = _of_guards(policy, alarms, population, every)
-    of_errors = _of_errors(policy, statements, every, served_by(policy, population, every, ladder))
-    return Outcome("", (*of_guards, *of_errors))
+    of_errors = _of_errors(policy, statements, every, everywhere)
+    of_sizes = _of_sizes(statements, population.rows, everywhere.while_gone[0])
+    return Outcome("", (*of_guards, *of_errors, *of_sizes), _share(everywhere.while_gone[0] != NO_RUNG))
 
 
 def ends(rows: LadderRows, cuts: Sequence[float], gone: int, assumed: Verdict) -> RungIndex:
@@ -151,6 +162,19 @@ def _of_errors(
     if statements.answered is not None:
         by = served.while_gone[0]
         yield Promised("answered", statements.answered.risk, _share(every.wrong(by)[by >= 0]))
+
+
+def _of_sizes(statements: ErrorStatements, rows: CalibrationRows, by: RungIndex) -> Iterator[Promised]:
+    """Of the mean absolute error of everything answered, each error clipped. by: which rung answers a row."""
+    if statements.absolute is None or rows.truth is None:
+        return
+    clip, errors = statements.absolute.clip, np.zeros(len(rows))
+    for depth, answer in enumerate(rows.answers.values()):
+        off = np.abs(one_a_row(answer[VALUE]) - rows.truth)
+        errors = np.where(by == depth, np.minimum(off, clip), errors)
+    answered = by != NO_RUNG
+    mean = float(errors[answered].mean()) if answered.any() else 0.0
+    yield Promised("absolute error", statements.absolute.mean, mean)
 
 
 def _share(rows: Mask) -> float:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from fallbacks.roles import VALUE
 from gateway.calibration.paths import NO_RUNG, RungIndex
 from gateway.core.rows import F8
 from gateway.deployment.certificate import MeanError
-from gateway.policy.kinds.interval import VALUE, one_a_row
+from gateway.policy.kinds.interval import one_a_row
 from gateway.policy.kinds.rows import CalibrationRows
 from gateway.policy.schema import Policy
 from guards.mean_bound import upper_mean_bound

@@ -65,7 +65,7 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
     What identifies models in other servers is written to `upstreams.json`, and that these rows were read to
     `var/calibrations.jsonl`.
 
-    Args:    data: an .npz of labelled rows in any order, as `dataset.read` reads it.
+    Args:    data: held-out rows in any order, as `dataset.read` reads them.
     Raises:  PolicyError, ArtifactError naming what cannot be read, fitted or certified, with a remedy.
     Cost:    two or three passes of each model over the data; half a minute for 15,000 small images.
     """
@@ -118,10 +118,8 @@ def _independent_rows(deployment: Deployment, models: Mapping[str, LoadedModel],
     file = read_rows(deployment, models, data)
     n = len(next(iter(file.x.values())))
     y = np.zeros(n) if file.y is None else file.y
-    codes = np.unique(y, return_inverse=True)[1].astype(
-        np.int64
-    )  # rows count alike under any names of classes
-    return count_samples(file.x, codes, file.group).counted
+    _, codes = np.unique(y, return_inverse=True)  # rows count alike under any names of classes
+    return count_samples(file.x, codes.astype(np.int64), file.group).counted
 
 
 def _artifacts(
@@ -168,7 +166,11 @@ def _certificate(
         deployment=policy.name,
         population=population,
         samples=SampleCounts(
-            rows=samples.rows, counted=samples.counted, by=samples.by, warning=samples.warning
+            rows=samples.rows,
+            counted=samples.counted,
+            by=samples.by,
+            warning=samples.warning,
+            unused=list(held.unused),
         ),
         rows=held.samples_by_fold(),
         false_alarm=alarms.full,

@@ -24,6 +24,7 @@ from gateway.calibration.csv_file import csv_columns
 from gateway.calibration.parquet_file import parquet_columns
 from guards import arrays
 
+LFS_POINTER = b"version https://git-lfs"
 MEND = "save one with np.savez(FILE, x=..., y=...)"
 
 
@@ -34,6 +35,9 @@ def load_columns(path: Path, text: Collection[str] = ()) -> dict[str, NDArray[An
     Raises:  ValueError that begins with the path and names the line or column; OSError.
     Cost:    a CSV: about a second for a million cells.
     """
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise ValueError(f"{path}: is a git-lfs pointer, not the rows; run `git lfs pull`")
     match path.suffix.lower():
         case ".npz":
             return arrays.load(path, MEND)

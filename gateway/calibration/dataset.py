@@ -3,14 +3,15 @@
 One array a model input (`input_arrays.py`), and `y`, the label or true value of every row.
 
 An array `group`, one integer or text a row, says which rows belong together, such as those of one person:
-they count as one sample (`samples.py`). An array `expected` holds what the model that was exported gave as
-first output for the same rows, `expected.NAME` the same of output NAME: `parity.py` compares.
+they count as one sample (`samples.py`). An array `expected` holds what the model that was exported gave for
+the same rows, as the first output of its form; `expected.NAME` the same of output NAME: `parity.py` compares.
 
 In the file of a model with an input of one of these names, the array is the input and nothing else.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +51,8 @@ def read(arrays: Mapping[str, NDArray[Any]], contract: Contract, *, labels_neede
     y = _labels(own.get(Y))
     if y is None and labels_needed:
         if Y in contract.inputs_by_name:
-            raise ValueError(f"{Y}: is an input of the model, so labels have no name; rename that input")
+            mend = "give that input another name by `names: {OTHER: y}` on every model of the policy"
+            raise ValueError(f"{Y}: is an input of the model, so labels have no name; {mend}")
         what = "missing: name the array or column of labels, or true values, y"
         raise ValueError(f"{Y}: {what}; the file holds {listed(arrays)}")
     others = {name: array for name, array in arrays.items() if name not in own}
@@ -68,7 +70,11 @@ def _labels(y: NDArray[Any] | None) -> NDArray[Any] | None:
     if y is None:
         return None
     if y.ndim != 1 or y.dtype.kind not in "biufUS":
-        raise ValueError(f"{Y}: is {y.dtype}{list(y.shape)}, not one number or text a row")
+        mend = ""
+        if y.ndim == 2:
+            one = y.shape[1] == 1
+            mend = "; give y.reshape(-1)" if one else "; of a column a class, give y.argmax(axis=1)"
+        raise ValueError(f"{Y}: is {y.dtype}{list(y.shape)}, not one number or text a row{mend}")
     if not len(y):
         raise ValueError(f"{Y}: holds no rows")
     if y.dtype.kind == "f" and (what := not_finite(y)):
@@ -91,6 +97,17 @@ def _group(group: NDArray[Any] | None, n: int) -> NDArray[Any] | None:
     return group
 
 
+def _fitting(array: NDArray[Any], contract: Contract) -> str:
+    """The first output of the form of an array, or the first one."""
+    text = array.dtype.kind in "OSU"
+    for spec in contract.outputs:
+        sizes = tuple(1 if size is None else size for size in spec.shape[1:])
+        same = math.prod(sizes) == math.prod(array.shape[1:]) and (spec.datatype == "BYTES") == text
+        if same and (array.dtype.kind != "f" or spec.dtype.kind == "f"):
+            return spec.name
+    return contract.outputs[0].name
+
+
 def _expected(own: Mapping[str, NDArray[Any]], contract: Contract, n: int) -> dict[str, NDArray[Any]]:
     """The expected outputs by the name of the output."""
     known = [spec.name for spec in contract.outputs]
@@ -98,7 +115,7 @@ def _expected(own: Mapping[str, NDArray[Any]], contract: Contract, n: int) -> di
     for name, array in own.items():
         if name in (Y, GROUP):
             continue
-        output = known[0] if name == EXPECTED else name.removeprefix(f"{EXPECTED}.")
+        output = _fitting(array, contract) if name == EXPECTED else name.removeprefix(f"{EXPECTED}.")
         if output not in known:
             what = f"{output!r} is no exposed output of the model: {listed(known)}"
             raise ValueError(f"{name}: {what}{misspelt([output], known)}")

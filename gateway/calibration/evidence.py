@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fallbacks.roles import PROBABILITIES
 from gateway.calibration.alarms import (
     Alarms,
     certified_guards,
@@ -31,7 +32,6 @@ from gateway.policy.kinds.interval import IntervalPolicy, RelativeWidth
 from gateway.policy.kinds.kind import CertifiedGuardKind
 from gateway.policy.kinds.rows import CalibrationRows
 from gateway.policy.schema import Policy, RungPolicy
-from gateway.protocol.targets import PROBABILITIES
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -52,7 +52,8 @@ def find_inputs(
         if rows is None:
             rows = len(array) if array.ndim else 0
         if array.shape[:1] != (rows,) or not spec.fits(array):
-            raise ValueError(f"{one.name}: has shape {array.shape}, not {spec.wire_shape} with {rows} rows")
+            what = f"{one.name}: has shape {array.shape}, not {spec.wire_shape} with {rows} rows"
+            raise ValueError(what + _shape_mend(array, spec, rows))
         x[spec.name] = array
     if not rows:
         raise ValueError(f"{found[contract.inputs[0].name].name}: holds no rows")
@@ -123,6 +124,15 @@ def _as_sent(found: _Found, spec: TensorSpec) -> NDArray[Any]:
                 f"{name}: holds values outside {spec.bounds[0]} to {spec.bounds[1]}, first {what}"
             )
     return array
+
+
+def _shape_mend(array: NDArray[Any], spec: TensorSpec, rows: int) -> str:
+    """How to correct a shape that is not that of the input, or nothing."""
+    if array.ndim == 1 and len(array) == rows and len(spec.shape) > 1:
+        return "; it has one value a row: give an array of several in an .npz, or a Parquet column of lists"
+    if spec.fits(array):
+        return f"; give as many rows of {spec.name!r} as of labels and of other inputs"
+    return ""
 
 
 def _as_bytes(name: str, values: NDArray[Any]) -> NDArray[Any]:

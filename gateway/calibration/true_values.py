@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fallbacks.roles import LABEL, PROBABILITIES
 from gateway.core.decision import Tensors
 from gateway.core.rows import F8
 from gateway.deployment.certificate import CertifiedTarget, ClassNames, NoTarget, NumberRange
 from gateway.policy.kinds.rows import Labels
 from gateway.policy.locate import closest
 from gateway.policy.schema import Policy
-from gateway.protocol.targets import LABEL, PROBABILITIES
 
 UNKNOWN = -1
 """The number of a label that names no class."""
@@ -114,6 +114,11 @@ def _label_classes(given: Sequence[str], answered: set[str]) -> set[str]:
     return answered | set(given)
 
 
+def names_of(y: NDArray[Any]) -> list[str]:
+    """The classes that labels name, numbers in their order, else text in its order."""
+    return sorted(set(_texts(y)), key=_by_number)
+
+
 def _by_number(text: str) -> tuple[bool, float, str]:
     return (False, float(text), text) if _is_integer(text) else (True, 0.0, text)
 
@@ -121,26 +126,46 @@ def _by_number(text: str) -> tuple[bool, float, str]:
 def _class_numbers(
     y: NDArray[Any], known: Sequence[str], named: Sequence[int | str] | None, labels: Sequence[str]
 ) -> tuple[Labels, bool]:
-    """int64[n], and whether they were read by name."""
-    by_values = named is not None and all(isinstance(one, int) for one in named)
-    by_name = y.dtype.kind in "US" or (bool(labels) and all(map(_is_integer, labels)))
-    if by_name or by_values or known != [str(i) for i in range(len(known))]:
-        names = [str(one) for one in named] if by_values and not by_name and named is not None else known
-        texts = _texts(y)
-        numbers = _positions(texts, names)
-        if (numbers != UNKNOWN).all():
-            return numbers, by_name
-        if y.dtype.kind in "US" or by_values:
-            row = int(np.flatnonzero(numbers == UNKNOWN)[0])
-            hint = closest(texts[row], set(names))
-            what = f"y: holds {texts[row]!r}, first in row {row}; the classes are {_listed(names)}"
-            raise ValueError(what + f"; did you mean {hint!r}?" * bool(hint))
+    """int64[n], and whether they were read by name.
+
+    Read by the first that fits every row: labels of the policy, values of the model's file, columns. Numbers
+    are names where all names are numbers, but not those of columns.
+    """
+    own = None if named is None or not all(isinstance(one, int) for one in named) else list(map(str, named))
+    columns = [str(i) for i in range(len(known))]
+    numbers_name = all(map(_is_integer, known)) and list(known) != columns
+    by_name = y.dtype.kind in "US" or numbers_name
+    texts = _texts(y)
+    readings = [(known, True), (own, False)]
+    for names, is_name in readings if labels else reversed(readings):
+        if names is not None and (by_name or not is_name):
+            numbers = _positions(texts, names)
+            if (numbers != UNKNOWN).all():
+                return numbers, is_name
+    if y.dtype.kind in "US":
+        raise ValueError(_unknown(texts, known))
+    if own is not None and not labels:
+        raise ValueError(_unknown(texts, own))
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= len(known):
-        raise ValueError(
-            f"y: holds labels from {low} to {high}; the model has the classes 0 to {len(known) - 1}"
-        )
+        raise ValueError(_out_of_range(y, known, labels))
     return y.astype(np.int64), False
+
+
+def _unknown(texts: Sequence[str], names: Sequence[str]) -> str:
+    row = int(np.flatnonzero(_positions(texts, names) == UNKNOWN)[0])
+    hint = closest(texts[row], set(names))
+    what = f"y: holds {texts[row]!r}, first in row {row}; the classes are {_listed(names)}"
+    return what + f"; did you mean {hint!r}?" * bool(hint)
+
+
+def _out_of_range(y: NDArray[Any], known: Sequence[str], labels: Sequence[str]) -> str:
+    what = f"y: holds labels from {int(y.min())} to {int(y.max())}"
+    what += f"; the model has the classes 0 to {len(known) - 1}"
+    found = np.unique(y)
+    if labels or len(found) != len(known) or len(known) > SHOWN_NAMES:
+        return what
+    return f"{what}; name them in the order of its columns: `labels: {[str(int(one)) for one in found]}`"
 
 
 def _label_values(

@@ -6,11 +6,11 @@ from typing import assert_never
 
 import numpy as np
 
+from fallbacks.roles import LABEL, LOWER, PROBABILITIES, UPPER
 from gateway.core.rows import Mask
-from gateway.policy.kinds.interval import LOWER, UPPER, one_a_row
+from gateway.policy.kinds.interval import one_a_row
 from gateway.policy.kinds.rows import CalibrationRows
 from gateway.policy.schema import Policy
-from gateway.protocol.targets import LABEL, PROBABILITIES
 
 
 def wrong_answers(policy: Policy, rung: str, rows: CalibrationRows) -> Mask | None:

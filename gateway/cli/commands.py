@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import subprocess
 import sys
 from contextlib import suppress
@@ -74,8 +75,8 @@ def serve(
     """Serves deployments until Ctrl-C: those named, or those in a folder."""
     from gateway.access.tls import load_tls
     from gateway.replica import ListenAddress, admin_token, refuse_public_bind, refuse_used_ports
+    from gateway.serving.agreement import settings_of
     from gateway.serving.folders import deployment_folders
-    from gateway.serving.repository import settings_of
 
     named = deployment_folders(folders)
     settings = settings_of(named)
@@ -179,10 +180,10 @@ def init(
     for line in chosen(draft, folder):
         print_line(line)
     if data is None:
-        print_line(f"next: gateway calibrate {folder} --data ROWS")
+        print_line(f"next: gateway calibrate {shlex.quote(str(folder))} --data ROWS")
         return
     calibrate(folder, data)
-    print_line(f"next: gateway serve {folder} --local")
+    print_line(f"next: gateway serve {shlex.quote(str(folder))} --local")
 
 
 @app.command()
@@ -239,6 +240,9 @@ def calibrate(
             certificate = run(deployment, data, status.update)
     except Problems as error:
         _exit_with_problems(error, as_json)
+    if certificate.samples.unused:
+        listed = ", ".join(certificate.samples.unused)
+        print(f"note: nothing takes {listed} of {data}", file=sys.stderr)  # noqa: T201
     warnings = [certificate.samples.warning, certificate.parity and certificate.parity.warning]
     for warning in filter(None, warnings):
         print(f"warning: {warning}", file=sys.stderr)  # noqa: T201

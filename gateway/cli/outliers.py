@@ -42,7 +42,7 @@ def made_outliers(inputs: Sequence[TensorSpec], x: Tensors, seed: int) -> dict[s
     """
     rng, families = np.random.default_rng(seed), dict[str, Tensors]()
     for family, make in {
-        "numbers far outside": _far_outside,
+        "numbers far off": _far_outside,
         "unseen text": _random_text,
         "pictures of noise": _noise,
     }.items():

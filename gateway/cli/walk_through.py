@@ -17,6 +17,7 @@ from typing import assert_never
 import numpy as np
 from rich.progress import track
 
+from fallbacks.roles import LABEL, LOWER, PROBABILITIES, UPPER, VALUE
 from gateway.access.callers import add_key
 from gateway.cli.demo_client import Client, Ending
 from gateway.cli.outliers import noise, take
@@ -28,7 +29,7 @@ from gateway.deployment.deployment import Deployment
 from gateway.policy.kinds.rate import RatePolicy
 from gateway.policy.schema import Policy
 from gateway.protocol.contract import Contract
-from gateway.protocol.targets import LABEL, LOWER, PROBABILITIES, UPPER, VALUE, Classes, NoForm, Number
+from gateway.protocol.targets import Classes, NoForm, Number
 
 CLEAN_ROWS, OUTLIER_ROWS, BURST_ROWS = 100, 50, 60
 BURST_PER_S, BURST_AT_ONCE, BURST_BY_ROW = 5.0, 10.0, 0.2
@@ -86,7 +87,7 @@ class WalkThrough:
     def _of_any(self) -> Iterator[Scene]:
         few, answered = first(self.samples.clean, OUTLIER_ROWS), self._answered()
         with self.client.isolated([rung.name for rung in self.policy.rungs]):
-            yield self._reviewed("every model broken: a person answers", first(few, 1))
+            yield self._reviewed("all broken: a person answers", first(few, 1))
         title = "rows kept by calibration" if self.samples.kept else "rows of the file"
         yield self._send(title, first(self.samples.clean, CLEAN_ROWS), answered)
         for name, rows in self.samples.families.items():

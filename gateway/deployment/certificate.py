@@ -127,12 +127,16 @@ CertifiedTarget: TypeAlias = Annotated[ClassNames | NumberRange | NoTarget, Fiel
 
 
 class SampleCounts(Strict):
-    """What the data's rows count as: by rows, by equal copies of them, or by the file's groups."""
+    """What the data's rows count as: by rows, by equal copies of them, or by the file's groups.
+
+    unused: the arrays or columns of the file that nothing takes.
+    """
 
     rows: int
     counted: int
     by: Literal["rows", "equal copies", "distinct rows", "groups"]
     warning: str | None
+    unused: list[str]
 
 
 class Confidence(Strict):

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from fallbacks.predictor import LoadedModel, ModelTensor
+from fallbacks.roles import LOGITS, PROBABILITIES
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
 from gateway.deployment.interval_model import declared_outputs, without_value
 from gateway.policy.locate import closest
 from gateway.policy.schema import InputPolicy, InputSlices, OipPolicy, OnnxPolicy, Policy
 from gateway.protocol.contract import ONNX_PLATFORM, UPSTREAM_PLATFORM, Contract, TensorSpec
-from gateway.protocol.targets import LOGITS, NO_FORM, PROBABILITIES, Classes, Target
+from gateway.protocol.targets import NO_FORM, Classes, Target
 
 Sizes: TypeAlias = Mapping[str, tuple[int, ...]]
 """The sizes of one row of each input, as the calibration rows have them."""
@@ -100,7 +101,13 @@ def _rungs_that_differ(deployment: Deployment, models: Mapping[str, LoadedModel]
         for j, output in enumerate(policy.expose):
             if output not in outputs:
                 what = f"{output!r} is no output of rung {rung.name!r}, which has {', '.join(outputs)}"
-                yield deployment.problem(("expose", j), what, closest(output, set(outputs)))
+                nearest = closest(output, set(outputs))
+                hint = (
+                    ""
+                    if nearest
+                    else f"; if one of them is that, say so on its model: names: {{{output}: OUTPUT}}"
+                )
+                yield deployment.problem(("expose", j), what + hint, nearest)
             elif output in wanted and not _same_form(outputs[output], wanted[output]):
                 what = f"{output!r} of rung {rung.name!r} is {_form(outputs[output])}"
                 what += f", and of the first rung {_form(wanted[output])}; callers must get one form"

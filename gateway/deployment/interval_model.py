@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import cast
 
 from fallbacks.predictor import LoadedModel, ModelTensor
+from fallbacks.roles import LOWER, UPPER, VALUE
 from gateway.core.decision import Tensors
-from gateway.policy.kinds.interval import LOWER, UPPER, VALUE, FittedInterval, IntervalPolicy, lacks_value
+from gateway.policy.kinds.interval import FittedInterval, IntervalPolicy, lacks_value
 from gateway.policy.kinds.kind import FieldProblem
 from gateway.policy.schema import Policy, RungPolicy
 from guards.row_view import RowView

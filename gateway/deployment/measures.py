@@ -16,12 +16,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fallbacks.roles import FEATURES, LOGITS, PROBABILITIES
 from gateway.core.batch import Batch
 from gateway.core.decision import Tensors
 from gateway.core.rows import F8
 from gateway.deployment.graph import Graph, record
 from gateway.policy.kinds.kind import FittedGuard, GuardColumns
-from gateway.protocol.targets import FEATURES, LOGITS, PROBABILITIES
 from guards.row_view import PICTURE, TABLE, RowView
 from guards.rows import Signals
 

@@ -88,6 +88,8 @@ def _try_model(model: LoadedModel, path: str, rows: Tensors) -> None:
 
 def _load_file(deployment: Deployment, at: Loc, name: str, names: Mapping[str, str]) -> OnnxModel:
     path = deployment.folder / name
+    if path.is_dir():
+        raise _LoadFailed(deployment.problem(at, f"{name!r} is a folder; give the path of one .onnx file"))
     if not path.is_file():
         nearest = closest(name, {p.name for p in deployment.folder.glob("*.onnx")})
         raise _LoadFailed(deployment.problem(at, f"{name!r} does not exist", nearest))

@@ -13,13 +13,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fallbacks.roles import PROBABILITIES
 from gateway.core.batch import Batch
 from gateway.core.decision import Tensors
 from gateway.core.rows import F8
 from gateway.core.stage import Guard
 from gateway.deployment.certificate import FalseAlarm
 from gateway.policy.schema import InputSlices
-from gateway.protocol.targets import PROBABILITIES
 
 MOST_BYTES = 64
 """Of a text, so many bytes name its slice: one long text may not cost every row of a batch as much memory."""

@@ -36,14 +36,12 @@ from gateway.serving.data_plane import (
     INFERENCE_SCOPES,
     METADATA_SCOPES,
     PUBLIC,
-    TIMEOUT_HEADER,
     Call,
     DataPlane,
     RequestRejected,
-    preferred_wait_s,
-    time_limit_s,
 )
 from gateway.serving.deferred import wait_for_reviews
+from gateway.serving.waits import TIMEOUT_HEADER, preferred_wait_s, time_limit_s
 
 Trailers: TypeAlias = tuple[tuple[str, str], ...]
 URLS_CHARACTERS = 4096

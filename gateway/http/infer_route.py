@@ -14,16 +14,9 @@ from gateway.http.routes import RoutedRequest
 from gateway.listener.messages import Admitted, Headers, Reply, Request
 from gateway.protocol.endings import Rejection
 from gateway.protocol.infer_request import parse_header_length, parse_http_infer
-from gateway.serving.data_plane import (
-    TIMEOUT_HEADER,
-    Call,
-    DataPlane,
-    RequestRejected,
-    bounded_natural,
-    preferred_wait_s,
-    time_limit_s,
-)
+from gateway.serving.data_plane import Call, DataPlane, RequestRejected
 from gateway.serving.deferred import wait_for_reviews
+from gateway.serving.waits import TIMEOUT_HEADER, bounded_natural, preferred_wait_s, time_limit_s
 
 T = TypeVar("T")
 

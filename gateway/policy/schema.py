@@ -396,6 +396,11 @@ def _task_contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
         yield ("answered_error",), f"is missing: the share of wrong answers that task: {policy.task} may have"
     if policy.task != "regression" and policy.absolute_error is not None:
         yield ("absolute_error",), "is for task: regression alone: leave it out"
+    for i, label in enumerate(policy.labels):
+        if label in policy.labels[:i]:
+            yield ("labels", i), f"{label!r} is there twice; a reviewer could not tell which class it names"
+        elif not label.strip():
+            yield ("labels", i), "is blank; name the class"
     if policy.task != "classification" and policy.labels:
         yield ("labels",), f"name classes, and task: {policy.task} has none: leave them out"
     if policy.task != "classification" and policy.false_alarm_by == "predicted_class":

@@ -9,10 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-LABEL, VALUE, LOWER, UPPER = "label", "value", "lower", "upper"
-PROBABILITIES, LOGITS, FEATURES = "probabilities", "logits", "features"
-"""The roles of a model's outputs, which are their names in policies and on the wire."""
-
 
 @dataclass(frozen=True, slots=True)
 class Classes:

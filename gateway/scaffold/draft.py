@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fallbacks.predictor import ModelTensor
+from fallbacks.roles import FEATURES, LABEL, LOGITS, LOWER, PROBABILITIES, UPPER, VALUE
 from gateway.calibration.rows_needed import SURE_OF_PASSING, least_budget, rows_for_budget
 from gateway.core.decision import Tensors
-from gateway.protocol.targets import FEATURES, LABEL, LOGITS, LOWER, PROBABILITIES, UPPER, VALUE
 from gateway.scaffold.roles import Task
 from guards.row_view import is_picture
 from guards.selective import margins
+from guards.table import MOST_NUMBERS, MOST_TEXTS
 
 BUDGETS = (0.02, 0.05, 0.1)
 ERRORS = (0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
@@ -78,7 +79,7 @@ class Draft:
         if not self.rows:
             return BUDGETS[0]
         fitting = [a for a in BUDGETS if self.rows >= rows_for_budget(a, DELTA)]
-        return fitting[0] if fitting else least_budget(max(1, self.rows * 4 // 15), DELTA)
+        return fitting[0] if fitting else min(0.5, least_budget(max(1, self.rows * 4 // 15), DELTA))
 
     @property
     def detectors(self) -> list[str]:
@@ -88,7 +89,8 @@ class Draft:
             *(["gen"] if LOGITS in has else []),
             *(["rmd", "residual", "knn"] if FEATURES in has else []),
         ]
-        return [*found, "raw"] if self.task == "classification" else ["raw"]
+        raw = ["raw"] if any(map(_readable, self.inputs)) else []
+        return [*found, *raw] if self.task == "classification" else raw
 
     @property
     def picture(self) -> DraftInput | None:
@@ -106,6 +108,14 @@ class Draft:
         """Whether a check can judge a model's answers."""
         needed = {"classification": PROBABILITIES, "regression": VALUE}.get(self.task)
         return needed is not None and needed in model.outputs
+
+
+def _readable(one: DraftInput) -> bool:
+    """Whether detector `raw` reads an input; an axis that is open counts as one value."""
+    sizes = one.spec.shape[1:] if one.shape is None else one.shape
+    width = math.prod(1 if size is None else size for size in sizes)
+    most = MOST_TEXTS if one.spec.dtype.kind == "O" else MOST_NUMBERS
+    return is_picture(one.spec) or 0 < width <= most
 
 
 def exposed_outputs(task: Task, models: Sequence[DraftModel], own: Sequence[str]) -> tuple[str, ...]:

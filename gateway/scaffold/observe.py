@@ -13,6 +13,7 @@ from fallbacks.predictor import LoadedModel, ModelTensor, zeros
 from gateway.calibration.dataset import Dataset
 from gateway.calibration.folds import read_rows
 from gateway.core.decision import Tensors
+from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
 from gateway.deployment.models import load_models
 from gateway.deployment.upstreams import record_upstreams
@@ -49,11 +50,12 @@ def observe(folder: Path, models: Sequence[DraftModel], data: Path | None) -> Ob
     loaded = load_models(probe, record_upstreams(probe))
     try:
         first = loaded[models[0].name]
+        _refuse_other_inputs(loaded)
         shared = [s.name for s in first.outputs if all(s.name in _names(one) for one in loaded.values())]
         file = None
         if data is not None:
             alone = Deployment(folder, _probe_policy(models[:1], first.inputs, [first.outputs[0].name]), None)
-            file = read_rows(alone, {models[0].name: first}, data)
+            file = read_rows(alone, {models[0].name: first}, data, expected=False)
         tried = {name: answer_of(model, file) for name, model in loaded.items()}
         y = None if file is None else file.y
         return Observed(
@@ -68,6 +70,19 @@ def observe(folder: Path, models: Sequence[DraftModel], data: Path | None) -> Ob
     finally:
         for model in loaded.values():
             model.close()
+
+
+def _refuse_other_inputs(loaded: Mapping[str, LoadedModel]) -> None:
+    """Raises PolicyError for a model that names its inputs otherwise than the first."""
+    (first, model), *others = loaded.items()
+    wanted = [spec.name for spec in model.inputs]
+    for name, other in others:
+        own = [spec.name for spec in other.inputs]
+        if set(own) != set(wanted):
+            example = f", such as {{{wanted[0]!r}: {own[0]!r}}}" if len(own) == len(wanted) == 1 else ""
+            what = f"takes the inputs {', '.join(own)}, and {first} {', '.join(wanted)}; begin without it, "
+            what += f"and add it to rungs by hand with `names` on its model{example}"
+            raise PolicyError([Problem("", f"the {name} {what}", f"{name}.onnx")])
 
 
 def _names(model: LoadedModel) -> set[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import yaml
 
-from gateway.protocol.targets import VALUE
+from fallbacks.roles import VALUE
 from gateway.scaffold.draft import INTERVAL_ERROR, Draft, DraftInput, DraftModel
 
 COMMENT_AT = 34
@@ -90,12 +90,15 @@ def _guards(draft: Draft) -> Iterator[str]:
     yield _line("guards:", "judge the request; the most severe verdict counts")
     rate = {"name": "rate", "kind": "rate", "per_s": 200, "burst": 400, "budget_s": RATE_BUDGET_S}
     yield f"  - {_flow(rate | {'on_error': 'allow'})}"
-    yield _line("  - name: ood", "unlike the rows that the model was calibrated on?")
-    yield "    kind: ood"
-    yield f"    detectors: {_flow(draft.detectors)}"
-    yield "    cuts: {defer: certified}"
-    yield f"    budget_s: {GUARD_BUDGET_S:g}"
-    yield "    on_error: defer"
+    if draft.detectors:
+        yield _line("  - name: ood", "unlike the rows that the model was calibrated on?")
+        yield "    kind: ood"
+        yield f"    detectors: {_flow(draft.detectors)}"
+        yield "    cuts: {defer: certified}"
+        yield f"    budget_s: {GUARD_BUDGET_S:g}"
+        yield "    on_error: defer"
+    else:
+        yield "  # no guard of kind ood: no detector can read an input or output of this model"
     if draft.squeezes:
         yield _line("  - name: perturbation", "does the answer change when the picture is simplified?")
         yield "    kind: squeeze"

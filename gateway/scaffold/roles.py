@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fallbacks.predictor import ModelTensor
-from fallbacks.roles import not_distributions
+from fallbacks.roles import FEATURES, LABEL, LOGITS, LOWER, PROBABILITIES, UPPER, VALUE, not_distributions
 from gateway.core.decision import Tensors
-from gateway.protocol.targets import FEATURES, LABEL, LOGITS, LOWER, PROBABILITIES, UPPER, VALUE
 
 Task: TypeAlias = Literal["classification", "regression", "opaque"]
 MOST_CLASSES = 20_000
+ROLES = (PROBABILITIES, LOGITS, LABEL, FEATURES, VALUE, LOWER, UPPER)
 HINTS: Mapping[str, tuple[str, ...]] = {
     PROBABILITIES: ("prob", "softmax", "sigmoid"),
     LOGITS: ("logit",),
@@ -51,7 +51,7 @@ def guess_roles(
     """
     numbers = y is not None and y.dtype.kind == "f" and not (y == np.rint(y)).all()
     found: dict[str, str] = {}
-    for spec in outputs:
+    for spec in sorted(outputs, key=lambda spec: spec.name not in ROLES):  # a name that is a role goes first
         roles = list(_roles(spec, classes, answer, y, numbers=numbers))
         role = next((role for role in roles if role not in found), None)
         if role is not None:
@@ -76,9 +76,10 @@ def _roles(
     """The roles that an output may have, the likeliest first."""
     values = None if answer is None else answer.get(spec.name)
     shape = spec.shape if values is None else (None, *values.shape[1:])
-    if spec.name in (PROBABILITIES, LOGITS, LABEL, FEATURES, VALUE, LOWER, UPPER):
+    column = len(shape) <= 2 and shape[1:] in ((), (1,))
+    if spec.name in ROLES and (column or spec.name not in (VALUE, LOWER, UPPER)):
         yield spec.name
-    elif len(shape) <= 2 and shape[1:] in ((), (1,)):
+    elif column:
         yield from _of_column(spec, values, y, numbers=numbers)
     elif len(shape) == 2 and spec.dtype.kind == "f":
         yield from _of_matrix(spec, shape[1], classes, values)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fallbacks.predictor import LoadedModel
 from gateway.calibration.dataset import Dataset
-from gateway.core.errors import PolicyError, Problem
+from gateway.core.errors import PolicyError, Problem, Problems
 from gateway.deployment.contract import contract_of
 from gateway.deployment.deployment import Deployment
 from gateway.deployment.models import load_models
@@ -42,13 +42,35 @@ def scaffold(folder: Path, sources: Sources, data: Path | None) -> Draft:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".init-", dir=folder) as staged:
-            draft = _write_all(Path(staged), _policy_name(folder), sources, data)
+            try:
+                draft = _write_all(Path(staged), _policy_name(folder), sources, data)
+            except Problems as error:
+                found = [_of_sources(one, staged, folder, sources, data) for one in error.problems]
+                raise type(error)(found) from error
             for made in sorted(one for one in Path(staged).iterdir() if one.is_file()):
                 made.replace(folder / made.name)
         return draft
     except OSError as error:
         what = f"cannot be written: {error.strerror or error}"
         raise PolicyError([Problem("", what, str(error.filename or folder))]) from error
+
+
+def _of_sources(problem: Problem, staged: str, folder: Path, sources: Sources, data: Path | None) -> Problem:
+    """The problem in terms of the files that were given: those in the staged folder will be gone."""
+    models = [one for one in draft_models(sources) if one.path]
+    what, file = problem.what, problem.file
+    for model, source in zip(models, map(str, sources.files), strict=False):
+        copy = f"{staged}/{model.path}"
+        if what.startswith(f"{copy}: "):
+            return Problem("", what.removeprefix(f"{copy}: ").replace(copy, source), source)
+        what, file = what.replace(copy, source), source if file == model.path else file
+    if not file and data is not None and what.startswith("y: "):
+        return Problem("", what, str(data))
+    return (
+        replace(problem, what=what, file=str(folder), line=0)
+        if staged in file
+        else replace(problem, what=what, file=file)
+    )
 
 
 def _write_all(folder: Path, name: str, sources: Sources, data: Path | None) -> Draft:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 from fallbacks.review.open_store import place_of
 from fallbacks.review.store import StoreError
-from gateway.core.errors import Problem
+from gateway.core.errors import PolicyError, Problem, Problems
 from gateway.deployment.deployment import Deployment
 from gateway.policy.locate import Loc
+from gateway.policy.schema import Policy
 
 SHARED_FIELDS = (
     "replicas",
@@ -32,8 +35,7 @@ SHARED_FIELDS = (
 
 def disagreements(deployments: Sequence[Deployment]) -> Iterator[Problem]:
     """Where a deployment differs from the first one, at its own line, naming the other's."""
-    first = deployments[0]
-    for other in deployments[1:]:
+    for first, other in product(deployments[:1], deployments[1:]):
         for field in SHARED_FIELDS:
             here, there = _value(other, field), _value(first, field)
             if here != there:
@@ -65,6 +67,22 @@ def _identities(deployment: Deployment) -> Iterator[tuple[str, Loc, str]]:
             yield f"{place} is the review queue", ("review", "store"), place
 
 
+def needs_restart(old: Policy, deployment: Deployment, alone: bool) -> Iterator[Problem]:
+    """The changed fields that are read only when a replica starts, or that other deployments share."""
+    new = deployment.policy
+    stores = [policy.review and policy.review.store for policy in (old, new)]
+    if stores[0] != stores[1]:
+        yield deployment.problem(("review", "store"), "a change of the review store needs a restart")
+    for field in ("replicas", "trusted_proxies", "base_path") if alone else SHARED_FIELDS:
+        if getattr(old.serving, field) != getattr(new.serving, field):
+            what = f"a change of {field} needs a restart"
+            if not alone:
+                what += ": the deployments that are served together share it"
+            yield deployment.problem(("serving", field), what)
+    if old.name != new.name:
+        yield deployment.problem(("name",), "a change of the name needs a restart")
+
+
 def _value(deployment: Deployment, field: str) -> Any:
     """A setting as it is compared: files by where they are."""
     serving = deployment.policy.serving
@@ -82,3 +100,26 @@ def _shown(value: Any) -> Any:
     if isinstance(value, tuple):
         return value[0]  # the certificate's file
     return "absent" if value is None else repr(value)
+
+
+def settings_of(folders: Sequence[Path]) -> Deployment:
+    """The deployment whose settings of the process are in force. Raises as `Repository.open` for policies."""
+    return those_that_agree([read_deployment(folder) for folder in folders])[0]
+
+
+def those_that_agree(read: Sequence[Deployment | tuple[Problem, ...]]) -> list[Deployment]:
+    """Those that could be read. Raises PolicyError if there are none, or they cannot be served together."""
+    deployments = [one for one in read if isinstance(one, Deployment)]
+    unread = [problem for one in read if not isinstance(one, Deployment) for problem in one]
+    problems = [*collisions(deployments), *disagreements(deployments)]
+    if problems or not deployments:
+        raise PolicyError([*problems, *unread])
+    return deployments
+
+
+def read_deployment(folder: Path) -> Deployment | tuple[Problem, ...]:
+    """The deployment in a folder, or what is wrong with its policy."""
+    try:
+        return Deployment.read(folder)
+    except Problems as error:
+        return error.problems

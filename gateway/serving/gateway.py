@@ -8,41 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 from fallbacks.breaker import Breaker, BreakerState
-from fallbacks.review.open_store import open_store
-from fallbacks.review.store import StoreError
-from gateway.access.callers import Callers
-from gateway.access.in_flight import InFlight
 from gateway.core.batch import Batch
 from gateway.core.batching import Batcher
 from gateway.core.decision import Decision
-from gateway.core.errors import ArtifactError, PolicyError, Problem
+from gateway.core.errors import ArtifactError, PolicyError
 from gateway.core.pipeline import BatchResult, Pipeline, Review
 from gateway.core.record import RequestRecord
 from gateway.deployment.artifacts import Artifacts, load_artifacts
 from gateway.deployment.compile import Stores, compile_policy
-from gateway.deployment.deployment import VAR, Deployment
+from gateway.deployment.deployment import Deployment
 from gateway.policy.schema import Policy, RoundedTier, TopTier
 from gateway.protocol import disclosure
 from gateway.protocol.contract import Contract
 from gateway.protocol.disclosure import Tier
 from gateway.protocol.statistics import Statistics
-from gateway.serving.agreement import SHARED_FIELDS
+from gateway.serving.agreement import needs_restart
+from gateway.serving.host import Host, in_own_thread, open_review
 from gateway.serving.review import NoReview, QueuedReview
 from gateway.telemetry.audit import Audit
 from gateway.telemetry.json_lines import JsonLinesSink
 from gateway.telemetry.metrics import Telemetry
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -86,44 +78,6 @@ class LoadedDeployment:
                 return disclosure.Rounded(2)
 
 
-async def in_own_thread(work: Callable[[], T]) -> T:
-    """What blocking work returns, done in a thread that ends with it."""
-    thread = ThreadPoolExecutor(1, "loading")
-    try:
-        return await asyncio.get_running_loop().run_in_executor(thread, work)
-    finally:
-        thread.shutdown(wait=False)
-
-
-def new_replica_name() -> str:
-    """A name for this process among the replicas: its process id and random digits."""
-    return f"{os.getpid()}-{secrets.token_hex(2)}"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Host:
-    """What a gateway gets from its process.
-
-    state: the folder for what the gateway writes; None: `var` of the deployment. callers: those who may call
-    it; in_flight: over all deployments of the process. alone: whether the process has no other deployment;
-    only then a reload may change what belongs to the process.
-    """
-
-    replica: str
-    state: Path | None
-    callers: Callers
-    in_flight: InFlight
-    alone: bool
-
-    @classmethod
-    def of(cls, deployment: Deployment) -> Host:
-        """The host of a deployment that is alone in its process."""
-        serving = deployment.policy.serving
-        callers = Callers(deployment.var, anonymous_loopback=serving.anonymous == "loopback")
-        in_flight = InFlight(serving.max_in_flight, serving.max_in_flight_per_caller)
-        return cls(new_replica_name(), None, callers, in_flight, alone=True)
-
-
 class Gateway:
     """Open one with `Gateway.open`; `start` it on the event loop that will serve; `close` it at the end.
 
@@ -164,7 +118,7 @@ class Gateway:
     @classmethod
     def of(cls, deployment: Deployment, host: Host) -> Gateway:
         """Loads, verifies and compiles a deployment. Raises PolicyError or ArtifactError; blocks."""
-        review = _open_review(deployment, host.state)
+        review = open_review(deployment, host.state)
         try:
             return cls(deployment, review, host)
         except BaseException:
@@ -222,7 +176,7 @@ class Gateway:
     def _load_again(self) -> LoadedDeployment:
         """What is to be put in force. Blocks."""
         deployment = Deployment.read(self.folder)
-        if problems := list(_needs_restart(self.loaded.policy, deployment, self._alone)):
+        if problems := list(needs_restart(self.loaded.policy, deployment, self._alone)):
             raise PolicyError(problems)
         return self._load(deployment)
 
@@ -283,41 +237,3 @@ class Gateway:
             await artifacts.closed()
         if isinstance(self.review, QueuedReview):
             self.review.store.close()
-
-
-def _needs_restart(old: Policy, deployment: Deployment, alone: bool) -> Iterator[Problem]:
-    """The changed fields that are read only when a replica starts, or that other deployments share."""
-    new = deployment.policy
-    stores = [policy.review and policy.review.store for policy in (old, new)]
-    if stores[0] != stores[1]:
-        yield deployment.problem(("review", "store"), "a change of the review store needs a restart")
-    for field in ("replicas", "trusted_proxies", "base_path") if alone else SHARED_FIELDS:
-        if getattr(old.serving, field) != getattr(new.serving, field):
-            what = f"a change of {field} needs a restart"
-            if not alone:
-                what += ": the deployments that are served together share it"
-            yield deployment.problem(("serving", field), what)
-    if old.name != new.name:
-        yield deployment.problem(("name",), "a change of the name needs a restart")
-
-
-def review_store_url(deployment: Deployment, state: Path | None) -> str:
-    """Where the review queue is: `var/...` of the policy lies in the folder for state, if there is one."""
-    assert deployment.policy.review is not None
-    url = deployment.policy.review.store
-    prefix = f"sqlite:///{VAR}/"
-    if state is None or not url.startswith(prefix):
-        return url
-    return f"sqlite:///{state.resolve() / url.removeprefix(prefix)}"
-
-
-def _open_review(deployment: Deployment, state: Path | None) -> Review:
-    policy = deployment.policy.review
-    if policy is None:
-        return NoReview()
-    try:
-        url = review_store_url(deployment, state)
-        store = open_store(url, deployment.folder, capacity=policy.capacity)
-    except StoreError as error:
-        raise PolicyError([deployment.problem(("review", "store"), str(error))]) from error
-    return QueuedReview(store, policy.expire_after_s)

@@ -21,9 +21,10 @@ from gateway.access.callers import Callers
 from gateway.access.in_flight import InFlight
 from gateway.core.errors import PolicyError, Problem, Problems
 from gateway.deployment.deployment import VAR, Deployment
-from gateway.serving.agreement import collisions, disagreements
+from gateway.serving.agreement import collisions, disagreements, read_deployment, those_that_agree
 from gateway.serving.folders import name_of
-from gateway.serving.gateway import Gateway, Host, in_own_thread, new_replica_name
+from gateway.serving.gateway import Gateway
+from gateway.serving.host import Host, in_own_thread, new_replica_name
 
 UNLOADED = "it was unloaded by an administrator"
 log = logging.getLogger(__name__)
@@ -91,8 +92,8 @@ class Repository:
         Raises:  PolicyError with every problem if no deployment can be opened, if two have one name, or if
                  they disagree on what they share.
         """
-        read = [(folder, _read(folder)) for folder in folders]
-        deployments = _that_agree([one for _, one in read])
+        read = [(folder, read_deployment(folder)) for folder in folders]
+        deployments = those_that_agree([one for _, one in read])
         repository = cls(deployments[0], folders, state_dir)
         taken = {one.policy.name for one in deployments}
         entries: list[Entry] = []
@@ -182,7 +183,7 @@ class Repository:
 
     def _reopen(self, entry: NotReady) -> Entry:
         """The deployment as it is on the disk now. Blocks; may run in a thread."""
-        deployment = _read(entry.folder)
+        deployment = read_deployment(entry.folder)
         if not isinstance(deployment, Deployment):
             return NotReady(entry.name, entry.folder, entry.version, deployment)
         others = [one.loaded.deployment for one in self.gateways.values()]
@@ -234,30 +235,7 @@ class Repository:
         return self._callers_of(entry.folder, entry.name)
 
 
-def settings_of(folders: Sequence[Path]) -> Deployment:
-    """The deployment whose settings of the process are in force. Raises as `Repository.open` for policies."""
-    return _that_agree([_read(folder) for folder in folders])[0]
-
-
-def _that_agree(read: Sequence[Deployment | tuple[Problem, ...]]) -> list[Deployment]:
-    """Those that could be read. Raises PolicyError if there are none, or they cannot be served together."""
-    deployments = [one for one in read if isinstance(one, Deployment)]
-    if not deployments:
-        raise PolicyError([problem for one in read if not isinstance(one, Deployment) for problem in one])
-    if problems := [*collisions(deployments), *disagreements(deployments)]:
-        raise PolicyError(problems)
-    return deployments
-
-
 async def _close_later(gateway: Gateway) -> None:
     """Closes a gateway once no row can use it any more."""
     await asyncio.sleep(2 * gateway.loaded.policy.deadline_s)
     await gateway.close()
-
-
-def _read(folder: Path) -> Deployment | tuple[Problem, ...]:
-    """The deployment in a folder, or what is wrong with its policy."""
-    try:
-        return Deployment.read(folder)
-    except Problems as error:
-        return error.problems

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fallbacks.oip.tensors import Array
+from fallbacks.roles import LABEL, LOWER, PROBABILITIES, UPPER, VALUE
 from gateway.core.decision import Tensors
-from gateway.protocol.targets import LABEL, LOWER, PROBABILITIES, UPPER, VALUE
 
 MAX_SUGGESTIONS = 3
 MAX_COLUMNS, MAX_NUMBERS = 8, 6

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeAlias
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
@@ -23,6 +24,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from prometheus_client import CollectorRegistry
 
 from gateway.core.decision import VERDICT_NAMES
+from gateway.core.errors import PolicyError, Problem
 from gateway.core.pipeline import Trail
 from gateway.core.record import RequestRecord
 from gateway.telemetry.histogram import Durations
@@ -34,11 +36,28 @@ Callback: TypeAlias = Callable[[CallbackOptions], Iterable[Observation]]
 MAX_PASSES = 20_000
 
 
+@contextmanager
+def _settings_named() -> Iterator[None]:
+    """OpenTelemetry reads variables OTEL_... when its parts are made, and raises anything for a wrong one.
+
+    Raises:  PolicyError naming those that are set.
+    """
+    try:
+        yield
+    except Exception as error:
+        variables = sorted(name for name in os.environ if name.startswith("OTEL_"))
+        if not variables:
+            raise
+        what = f"OpenTelemetry cannot be set up with them: {str(error) or type(error).__name__}"
+        raise PolicyError([Problem(", ".join(variables), f"{what}; correct or unset them")]) from error
+
+
 class Telemetry:
     """An audit sink that counts rows, verdicts and durations. `model` and `replica` label every series."""
 
+    @_settings_named()
     def __init__(self, deployment: str, replica: str, exporter: SpanExporter | None = None) -> None:
-        """exporter: for spans; if None, that of OTLP, if an endpoint is set."""
+        """exporter: for spans; if None, that of OTLP, if an endpoint is set. Raises PolicyError."""
         self._labels = {"model": deployment, "replica": replica}
         self._passes: deque[Trail] = deque(maxlen=MAX_PASSES)
         self._lock = threading.Lock()  # an exporter collects in a thread of its own

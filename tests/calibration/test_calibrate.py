@@ -265,6 +265,9 @@ def test_the_smallest_deployment_of_the_readme_needs_about_a_thousand_rows(
     folder.mkdir()
     (folder / "gateway.yaml").write_text(readme.partition("```yaml\n")[2].partition("```")[0])
     shutil.copy(LETTERS / "primary.onnx", folder)
+    edit(
+        folder, (", names: {probabilities: output_probability}", "")
+    )  # of scikit-learn; this one has the role
     x, y = held
     np.savez(tmp_path / "held_out.npz", x=x[:1000], y=y[:1000])
     certificate = calibrate(Deployment.read(folder), tmp_path / "held_out.npz")

@@ -92,7 +92,11 @@ def test_byte_strings_as_labels_are_text() -> None:
 @pytest.mark.parametrize(
     ("y", "says"),
     [
-        ([[1], [2]], "y: is int64[2, 1], not one number or text a row"),
+        ([[1], [2]], "y: is int64[2, 1], not one number or text a row; give y.reshape(-1)"),
+        (
+            [[0, 1], [1, 0]],
+            "y: is int64[2, 2], not one number or text a row; of a column a class, give y.argmax(axis=1)",
+        ),
         ([1j, 2], "y: is complex128[2], not one number or text a row"),
         ([0.5, np.nan], "y: holds NaN, first in row 1; leave rows without a label or true value out"),
         ([-np.inf, 1.0], "y: holds infinity, first in row 0; leave rows without a label or true value out"),
@@ -115,7 +119,8 @@ def test_labels_are_missed_only_where_they_are_needed() -> None:
 
 def test_an_input_called_y_leaves_no_name_for_labels() -> None:
     assert refusal({"a": [1.0], "y": [1.0]}, contract("a", "y")) == (
-        "y: is an input of the model, so labels have no name; rename that input"
+        "y: is an input of the model, so labels have no name; give that input another name by "
+        "`names: {OTHER: y}` on every model of the policy"
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from rich.console import Console
 
 from gateway.cli.demo import show
@@ -26,7 +27,7 @@ from tests.cli.test_samples import contract, three_inputs_rows
 from tests.support.deployments import FULL_RATE, be_patient, edit, key_for, letters
 from tests.support.served import TOKEN, copy_of, free_port, serving
 from tests.support.typed import POLICY, deployed
-from tests.support.typed_models import three_inputs
+from tests.support.typed_models import model, three_inputs
 
 REVIEW = (
     'review: {store: "sqlite:///var/review.db", capacity: 10000, expire_after_s: 86400, on_expire: refuse, '
@@ -84,15 +85,15 @@ def test_an_own_deployment_of_several_inputs_shows_every_outcome(tmp_path: Path)
     scenes = played(folder)
     assert all(scene.passed for scene in scenes.values()), scenes
     assert list(scenes) == [
-        "every model broken: a person answers",
+        "all broken: a person answers",
         "rows kept by calibration",
-        "outliers: numbers far outside",
+        "outliers: numbers far off",
         "outliers: unseen text",
         "a burst of one caller",
         "primary just broken",
         "primary mended",
     ]
-    assert ends(scenes["every model broken: a person answers"])["deferred:unavailable"] == 1
+    assert ends(scenes["all broken: a person answers"])["deferred:unavailable"] == 1
     assert ends(scenes["primary just broken"])["refused:unavailable"] >= 49
 
 
@@ -124,8 +125,40 @@ def test_no_right_deployment_is_called_wrong(
     scenes = played(folder)
     assert all(scene.passed for scene in scenes.values()), scenes
     assert ("a burst of one caller" in scenes) == ("a burst of one caller" not in missing)
-    assert first_ends in (None, ends(scenes["every model broken: a person answers"]))
+    assert first_ends in (None, ends(scenes["all broken: a person answers"]))
     assert scenes["primary just broken"].share("served") == 0
+
+
+def number_model() -> bytes:
+    """value = x."""
+    made = helper.make_tensor_value_info
+    nodes = [helper.make_node("Identity", ["x"], ["value"])]
+    inputs, outputs = (made(name, TensorProto.FLOAT, ["n", 1]) for name in ("x", "value"))
+    return model(nodes, [inputs], [outputs], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("task", "exposed", "end"),
+    [
+        ("regression", "value, lower, upper", "degraded:unavailable"),
+        ("opaque", "value", "refused:abstained"),
+    ],
+)
+def test_a_person_answers_in_the_form_of_the_task(task: str, exposed: str, end: str, tmp_path: Path) -> None:
+    """A number for a regressor; of an opaque model nothing can be answered, and the row is refused."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(10, 20, (1000, 1)).astype(np.float32)
+    policy = POLICY.replace("deadline_s", f"task: {task}\ndeadline_s")
+    check = "{name: confidence, kind: confidence, selective_error: 0.1, budget_s: 1, on_error: degrade}"
+    if task == "regression":
+        policy = policy.replace("kind: confidence", "kind: interval")
+    else:
+        policy = policy.replace("answered_error: 0.1\n", "").replace(f"    checks: [{check}]\n", "")
+    held: dict[str, np.ndarray] = {"x": x, "y": x[:, 0] + rng.normal(size=1000)}
+    scenes = played(deployed(tmp_path, number_model(), exposed.split(", "), held, policy))
+    assert all(scene.passed for scene in scenes.values()), scenes
+    first_scene = scenes["all broken: a person answers"]
+    assert ends(first_scene) == {"deferred:unavailable": 1, end: 1}
 
 
 def test_rows_that_are_mostly_refused_are_called_wrong_but_not_those_of_a_file(tmp_path: Path) -> None:

@@ -71,6 +71,28 @@ def test_a_token_that_no_client_can_send_is_named(
     assert (done.returncode, done.stderr) == (2, f"GATEWAY_ADMIN_TOKEN: {says}\n")
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "-1", "max_queue_size must be a positive integer."),
+        (
+            "OTEL_ATTRIBUTE_COUNT_LIMIT",
+            "x",
+            "OTEL_ATTRIBUTE_COUNT_LIMIT must be a non-negative integer but got x",
+        ),
+    ],
+)
+def test_a_setting_that_opentelemetry_does_not_take_is_named(
+    tmp_path: Path, variable: str, value: str, says: str
+) -> None:
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+    done = serve(copy_of("letters", tmp_path), "--local", **endpoint, **{variable: value})
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert variable in last.split(": ")[0]
+    assert last.endswith(f": OpenTelemetry cannot be set up with them: {says}; correct or unset them")
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     folder = copy_of("letters", tmp_path)
     (folder / "var").symlink_to("/sys/kernel")  # where nothing can be written, by root neither

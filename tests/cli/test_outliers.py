@@ -18,7 +18,7 @@ def test_numbers_lie_thirty_robust_spreads_from_the_median_on_either_side() -> N
     age = spec_of("FP32", (None, 1), "age", missing=True)
     x = np.random.default_rng(0).normal(50, 2, (N, 1)).astype(np.float32)
     x[0], x[1] = np.nan, 1e9  # neither a missing value nor an outlier moves them
-    far = made_outliers([age], {"age": x}, seed=0)["numbers far outside"]["age"]
+    far = made_outliers([age], {"age": x}, seed=0)["numbers far off"]["age"]
     assert far.shape == x.shape and far.dtype == x.dtype and np.isfinite(far).all()
     distance = np.abs(far - 50)
     assert distance.min() > 30 and distance.max() < 100
@@ -26,7 +26,7 @@ def test_numbers_lie_thirty_robust_spreads_from_the_median_on_either_side() -> N
 
 
 def test_a_constant_column_gets_other_values_too() -> None:
-    far = made_outliers([spec_of("INT64")], {"x": np.full((N, 2), 7)}, seed=0)["numbers far outside"]["x"]
+    far = made_outliers([spec_of("INT64")], {"x": np.full((N, 2), 7)}, seed=0)["numbers far off"]["x"]
     assert set(np.unique(far)) == {7 - 30, 7 + 30}
 
 
@@ -52,7 +52,7 @@ def test_each_kind_of_input_is_changed_alone_and_there_is_a_family_of_each() -> 
         for family, made in made_outliers(inputs, x, seed=0).items()
     }
     assert changed == {
-        "numbers far outside": ["age"],
+        "numbers far off": ["age"],
         "unseen text": ["plan"],
         "pictures of noise": ["face"],
     }
@@ -65,7 +65,7 @@ def test_each_kind_of_input_is_changed_alone_and_there_is_a_family_of_each() -> 
 def test_values_stay_inside_the_range_of_the_policy() -> None:
     count = spec_of("INT32", (None, 3), "count", low=0.5, high=9)
     x = {"count": np.random.default_rng(0).integers(3, 6, (N, 3), np.int32)}
-    far = made_outliers([count], x, seed=0)["numbers far outside"]["count"]
+    far = made_outliers([count], x, seed=0)["numbers far off"]["count"]
     assert set(np.unique(far)) == {1, 9}
     assert sendable([count], {"count": far}).all()
 

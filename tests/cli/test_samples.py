@@ -54,7 +54,7 @@ def test_any_other_sends_the_rows_that_calibration_kept_with_outliers_made_of_th
     samples = load_samples(folder, contract(folder))
     assert (samples.prepared, samples.kept) == (False, True)
     assert samples.clean["attributes"].shape == (64, 16)
-    assert list(samples.families) == ["numbers far outside"]
+    assert list(samples.families) == ["numbers far off"]
 
 
 def test_every_input_is_sent_whatever_its_datatype(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_every_input_is_sent_whatever_its_datatype(tmp_path: Path) -> None:
         "series": "f",
     }
     assert set(samples.clean["words"]) <= {b"w%d" % i for i in range(1000)}
-    assert list(samples.families) == ["numbers far outside", "unseen text"]
+    assert list(samples.families) == ["numbers far off", "unseen text"]
 
 
 def three_inputs_rows() -> dict[str, np.ndarray]:
@@ -123,7 +123,7 @@ def test_rows_stand_under_the_name_of_the_input_or_under_x(tmp_path: Path, name:
 def test_pictures_are_stored_as_bytes(tmp_path: Path, name: str) -> None:
     bytes_ = {name: np.array([[0, 51]], np.uint8), "y": np.array([0])}
     arrays.save(tmp_path / "samples.npz", bytes_)
-    noise = {"noise": np.full((2, 2), 255, np.uint8), "of": np.arange(2)}
+    noise: dict[str, np.ndarray] = {"noise": np.full((2, 2), 255, np.uint8), "of": np.arange(2)}
     arrays.save(tmp_path / "outliers.npz", noise)
     found = load_samples(tmp_path, contract_of(spec_of("FP32", name="a", low=0.0, high=1.0)))
     assert found.clean["a"].tolist() == [[0, np.float32(0.2)]]

@@ -93,6 +93,20 @@ def test_answers_have_bounds_that_are_rounded_outwards(dtype: Any, column: bool)
     model.close()
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_bounds_end_at_the_largest_number_of_the_datatype(dtype: Any) -> None:
+    """An infinite width is no suspicion, and a double beyond a float16 is no rare value."""
+    most = np.finfo(dtype).max
+    value = np.array([[most], [-most], [0]], dtype)
+    wide = FittedInterval(
+        "rung0", Interval(Constant(1.0), quantiles=False, q=float(most) / 4, miscoverage=0.1)
+    )
+    answer = wide.with_bounds(None, {"value": value})
+    assert np.isfinite(answer["lower"]).all() and np.isfinite(answer["upper"]).all()
+    assert (answer["upper"][0], answer["lower"][1]) == (most, -most)
+    assert (answer["lower"] <= value).all() and (value <= answer["upper"]).all()
+
+
 def test_rows_are_answered_alike_asked_and_run() -> None:
     model = loaded(regressor())
     bounded = wrapped(model)

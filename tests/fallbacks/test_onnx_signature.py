@@ -46,8 +46,11 @@ def test_names_can_be_exchanged(load: Load) -> None:
             "its inputs: 'x'; its outputs: 'probabilities', 'logits'$",
         ),
         ({"p": "@@@"}, "the model has no '@@@'; its inputs: 'x'"),
-        ({"a": "x", "b": "x"}, "gives two names to one tensor"),
-        ({"logits": "probabilities"}, "gives one name to two tensors"),
+        ({"a": "x", "b": "x"}, "gives 'x' two names, 'a', 'b'; give it one$"),
+        (
+            {"logits": "probabilities"},
+            "gives 'probabilities', 'logits' one name, 'logits'; give one of them another$",
+        ),
     ],
 )
 def test_names_that_do_not_fit_the_file_list_what_it_has(

@@ -139,7 +139,11 @@ def test_an_unseen_category_is_rarer_than_every_seen_one() -> None:
 
 def test_no_rows_to_fit_on_are_no_error_of_the_table() -> None:
     """A file of two rows leaves none to fit on; which promise that breaks is told by those that need rows."""
-    inputs = {"age": np.zeros((0, 1)), "x": np.zeros((0, 2, 3), np.float32), "word": np.zeros((0, 1), object)}
+    inputs: dict[str, NDArray[Any]] = {
+        "age": np.zeros((0, 1)),
+        "x": np.zeros((0, 2, 3), np.float32),
+        "word": np.zeros((0, 1), object),
+    }
     table = Table.fit(inputs, frozenset(), frozenset())
     assert table is not None
     assert table.columns[0] == "age"

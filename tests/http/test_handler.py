@@ -15,8 +15,8 @@ import pytest
 from gateway.core.batch import Batch
 from gateway.core.deadline import now_s
 from gateway.core.decision import Decision
-from gateway.serving.data_plane import LONGEST_WAIT_S, preferred_wait_s
 from gateway.serving.review_answers import answer_unsure, answer_with_label
+from gateway.serving.waits import LONGEST_WAIT_S, preferred_wait_s
 from tests.support.data_planes import (
     PlaneFixture,
     Rows,

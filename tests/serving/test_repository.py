@@ -161,6 +161,14 @@ def test_two_deployments_of_one_name_are_refused_with_both_places(tmp_path: Path
     assert "name: 'letters'" in told
 
 
+def test_a_refusal_names_the_problems_of_unreadable_policies_too(tmp_path: Path) -> None:
+    one, other, trees = letters(tmp_path / "a"), letters(tmp_path / "b"), named(tmp_path, "trees")
+    unreadable(trees)
+    with pytest.raises(PolicyError) as error:
+        Repository.open([one, other, trees])
+    assert "is the name" in str(error.value) and "defre" in str(error.value)
+
+
 OTHER_VALUES = {
     "replicas": "3",
     "max_connections": "100",

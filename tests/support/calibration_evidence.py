@@ -58,7 +58,7 @@ def certificate_of(*, guards: bool = True, check: bool = True, **more: Any) -> C
     """A certificate of that policy. more: fields instead of the usual ones."""
     fields = {
         "schema": 3, "deployment": "sample", "population": "rows exchangeable with the 750 rows of data.npz",
-        "samples": {"rows": 750, "counted": 750, "by": "rows", "warning": None},
+        "samples": {"rows": 750, "counted": 750, "by": "rows", "warning": None, "unused": []},
         "rows": {"fit": 250, "tail": 150, "cut": 200, "risk": 150},
         "false_alarm": ALARM if guards else None,
         "without_features": ALARM if guards else None,

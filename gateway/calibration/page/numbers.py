@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fallbacks.roles import LOWER, UPPER, VALUE
 from gateway.calibration.evidence import Evidence
 from gateway.core.rows import F8, Mask
-from gateway.policy.kinds.interval import LOWER, UPPER, VALUE, one_a_row
+from gateway.policy.kinds.interval import one_a_row
 
 
 @dataclass(frozen=True, slots=True, eq=False)

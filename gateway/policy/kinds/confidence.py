@@ -46,7 +46,7 @@ class ConfidencePolicy(Strict):
     def unreadable(self, outputs: Sequence[ModelTensor]) -> Iterable[FieldProblem]:
         read = next((spec for spec in outputs if spec.name == OUTPUT), None)
         if read is None or read.dtype.kind != "f" or len(read.shape) != 2:
-            named = ", ".join(spec.name for spec in outputs)
+            named = ", ".join(f"{spec.name} ({spec.dtype}, {len(spec.shape)} axes)" for spec in outputs)
             what = f"reads {OUTPUT!r}, a float for each class, and the model has {named}"
             yield (), what + "; map the name of such an output (names), or leave the check out"
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Discriminator, Field, Tag
 
 from fallbacks.predictor import ModelTensor
+from fallbacks.roles import LOWER, UPPER, VALUE
 from gateway.core.batch import Answered
 from gateway.core.decision import Reason, Tensors
 from gateway.core.rows import F8
@@ -28,8 +29,6 @@ from guards.interval import Interval, planned_miscoverage
 from guards.row_view import TABLE
 from guards.selective import NEVER
 from guards.width_limit import within_width
-
-VALUE, LOWER, UPPER = "value", "lower", "upper"
 
 
 class RelativeWidth(Strict):
@@ -71,7 +70,8 @@ class IntervalPolicy(Strict):
     `gateway calibrate` makes the intervals, and certifies it."""
     max_width: MaxWidth | None = None
     """The widest interval that may leave: `5000` in the unit of `value`, or `{relative: 0.3}` of its absolute
-    value. An answer with a wider one goes on to the next rung. Without it any width may leave."""
+    value. An answer with a wider one goes on to the next rung. Without it an interval may be as wide as is
+    certified: about as the widest of the calibration rows."""
     budget_s: Seconds
     """Seconds that the check may take for one batch. At the limit `on_error` applies."""
     on_error: CheckVerdict
@@ -152,7 +152,8 @@ class FittedInterval:
     def with_bounds(self, t: NDArray[np.float32] | None, answer: Tensors) -> Tensors:
         """The answer with `lower` and `upper`, of the datatype and shape of `value`.
 
-        Bounds are rounded outwards to the datatype. t: float32[n, f], the table of the rows.
+        Bounds are rounded outwards to the datatype, and end at its largest number. t: float32[n, f], the
+        table of the rows.
         """
         value = answer[VALUE]
         own = [one_a_row(answer[name]) if name in answer else None for name in (LOWER, UPPER)]
@@ -179,9 +180,12 @@ def one_a_row(output: NDArray[Any]) -> F8:
 
 
 def _outwards(bound: F8, like: NDArray[Any], away: float) -> NDArray[Any]:
+    most = np.finfo(like.dtype)
+    bound = np.clip(bound, float(most.min), float(most.max))
     rounded = bound.astype(like.dtype)
     inside = rounded > bound if away < 0 else rounded < bound
-    further = np.nextafter(rounded, like.dtype.type(away))
+    with np.errstate(over="ignore"):  # beyond the largest number, which is not inside
+        further = np.nextafter(rounded, like.dtype.type(away))
     return np.where(inside, further, rounded).reshape(like.shape)
 
 

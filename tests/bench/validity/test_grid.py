@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from typer.testing import CliRunner
 
 from bench.validity.__main__ import app
 from bench.validity.fit_network import fit_network
 from bench.validity.grid import GridSettings, run_grid
 from bench.validity.partial import Cell, append, read
-from bench.validity.resplit import Certified
+from bench.validity.resplit import Certified, resplit_classifier
 from bench.validity.shapes import BUDGETS, SHAPES
 from bench.validity.truth import Outcome, Promised
 from fallbacks.onnx import OnnxModel
@@ -19,11 +20,12 @@ from fallbacks.onnx import OnnxModel
 
 def test_a_grid_goes_on_from_what_an_earlier_run_has(tmp_path: Path) -> None:
     cell, done = Cell("survey", 500), list[tuple[int, int]]()
-    whole = [Certified(shape, 0.02, Outcome("budget", ())) for shape in SHAPES]
+    whole = [Certified(shape, 0.02, Outcome("budget", (), 0.0)) for shape in SHAPES]
     append(tmp_path, cell, 0, whole)
     append(tmp_path, cell, 1, whole[1:])
 
-    run_grid(GridSettings([cell], range(2), 1, tmp_path), lambda *counts: done.append(counts))
+    settings = GridSettings(resplit_classifier, SHAPES, [cell], range(2), 1, tmp_path)
+    run_grid(settings, lambda *counts: done.append(counts))
 
     found = read(tmp_path, cell)
     assert found[0] == whole
@@ -34,7 +36,7 @@ def test_a_grid_goes_on_from_what_an_earlier_run_has(tmp_path: Path) -> None:
 
 def test_results_are_read_as_they_were_kept_but_for_a_line_that_was_cut_off(tmp_path: Path) -> None:
     cell = Cell("letters", 2_000)
-    kept = [Certified("sliced", 0.01, Outcome("", (Promised("answered", 0.05, 0.04),)))]
+    kept = [Certified("sliced", 0.01, Outcome("", (Promised("answered", 0.05, 0.04),), 0.9))]
     append(tmp_path, cell, 7, kept)
     with cell.file(tmp_path).open("ab") as file:
         file.write(b'{"seed": 8, "fou')
@@ -42,8 +44,9 @@ def test_results_are_read_as_they_were_kept_but_for_a_line_that_was_cut_off(tmp_
     assert read(tmp_path, cell) == {7: kept}
 
 
-def test_an_unknown_population_is_wrong_input() -> None:
-    result = CliRunner().invoke(app, ["--data", "fruit"])
+@pytest.mark.parametrize("command", [[], ["regression"]])
+def test_an_unknown_population_is_wrong_input(command: list[str]) -> None:
+    result = CliRunner().invoke(app, [*command, "--data", "fruit"])
 
     assert result.exit_code == 2
 

@@ -78,8 +78,8 @@ def test_all_together_counts_each_calibration_once_and_a_slice_as_part_of_its_pr
         Promised("answered", 0.1, 0.2),
     )
     runs = [
-        [Certified("sliced", 0.1, Outcome("", promises))],
-        [Certified("sliced", 0.1, Outcome("rung", ()))],
+        [Certified("sliced", 0.1, Outcome("", promises, 0.9))],
+        [Certified("sliced", 0.1, Outcome("rung", (), 0.0))],
     ]
 
     summary = summarise({Cell("x", 500): runs})
@@ -88,20 +88,21 @@ def test_all_together_counts_each_calibration_once_and_a_slice_as_part_of_its_pr
     assert (together.broken, together.printed, together.resplits) == (1, 1, 2)
     assert together.level == pytest.approx(0.1)
     assert summary.refused[0].refused == {"rung": 1}
+    assert (summary.answered[0].certified, summary.answered[0].answered) == (1, 0.9)
 
 
 def test_the_tables_name_what_is_broken() -> None:
     promises = (Promised("answered", 0.1, 0.2),)
-    runs = [[Certified("defers", 0.02, Outcome("", promises))]] * 20
+    runs = [[Certified("defers", 0.02, Outcome("", promises, 0.9))]] * 20
 
     tables = [*validity_tables(summarise({Cell("letters", 2_000): runs}))]
 
-    assert len(tables) == 3
-    assert str(tables[2].title).startswith("Broken")
+    assert len(tables) == 4
+    assert str(tables[3].title).startswith("Broken")
 
 
 def test_the_results_are_one_line_for_each_promise_under_the_names_of_their_columns() -> None:
-    runs = [[Certified("defers", 0.02, Outcome("", (Promised("answered", 0.1, 0.05),)))]]
+    runs = [[Certified("defers", 0.02, Outcome("", (Promised("answered", 0.1, 0.05),), 0.9))]]
 
     found = orjson.loads(as_json(summarise({Cell("letters", 2_000): runs})))
 
@@ -109,3 +110,4 @@ def test_the_results_are_one_line_for_each_promise_under_the_names_of_their_colu
     assert first["promise"] == "answered"
     assert (first["printed"], first["broken"], first["realised"]) == (1, 0, 0.5)
     assert found["refused"]["rows"] == [["letters", 2_000, 0.02, "defers", 1, {}]]
+    assert found["answered"]["rows"] == [["letters", 2_000, 0.02, "defers", 1, 0.9]]

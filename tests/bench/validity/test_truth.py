@@ -40,11 +40,13 @@ def test_true_shares_are_those_counted_by_hand() -> None:
         ("selective small", 0.2, 1 / 7),
         ("answered", 0.2, 1 / 9),
     ]
+    assert found.answered == 0.9
 
 
 def test_a_refused_calibration_prints_no_promise() -> None:
     assert calibrate(10, 0, policy()).refused == "budget"
     assert calibrate(10, 0, policy()).promises == ()
+    assert calibrate(10, 0, policy()).answered == 0
 
 
 def test_a_later_rung_answers_alone_what_its_own_guards_allow_while_the_primary_is_gone() -> None:

@@ -58,10 +58,15 @@ def model() -> Iterator[OnnxModel]:
 
 @pytest.fixture(scope="module")
 def rows(model: OnnxModel) -> CalibrationRows:
-    """The test pictures of configs/fashion with what its model answers."""
+    """The test pictures of configs/fashion, their quarters as a table, and what its model answers.
+
+    The table holds the brightness of each quarter. A kind may read the one or the other.
+    """
     with np.load(CONFIGS / "fashion" / "samples.npz") as held:
         x = {SOURCE: np.asarray(held["image"] * held["scale"], np.float32)}
         y = held["y"].astype(np.int64)
+    side = x[SOURCE].shape[-1] // 2
+    x["quarters"] = x[SOURCE].reshape(len(y), 2, side, 2, side).mean((2, 4)).reshape(len(y), 4)
     return CalibrationRows.classified(x, y, {MODEL: ask(model, x)}, MODEL, lambda inputs: ask(model, inputs))
 
 

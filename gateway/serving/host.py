@@ -1,0 +1,84 @@
+"""What a gateway gets from its process: a replica's name, callers, limits, a place for what it writes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from fallbacks.review.open_store import open_store
+from fallbacks.review.store import StoreError
+from gateway.access.callers import Callers
+from gateway.access.in_flight import InFlight
+from gateway.core.errors import PolicyError
+from gateway.core.pipeline import Review
+from gateway.deployment.deployment import VAR, Deployment
+from gateway.serving.review import NoReview, QueuedReview
+
+T = TypeVar("T")
+
+
+def new_replica_name() -> str:
+    """A name for this process among the replicas: its process id and random digits."""
+    return f"{os.getpid()}-{secrets.token_hex(2)}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Host:
+    """What a gateway gets from its process.
+
+    state: the folder for what the gateway writes; None: `var` of the deployment. callers: those who may call
+    it; in_flight: over all deployments of the process. alone: whether the process has no other deployment;
+    only then a reload may change what belongs to the process.
+    """
+
+    replica: str
+    state: Path | None
+    callers: Callers
+    in_flight: InFlight
+    alone: bool
+
+    @classmethod
+    def of(cls, deployment: Deployment) -> Host:
+        """The host of a deployment that is alone in its process."""
+        serving = deployment.policy.serving
+        callers = Callers(deployment.var, anonymous_loopback=serving.anonymous == "loopback")
+        in_flight = InFlight(serving.max_in_flight, serving.max_in_flight_per_caller)
+        return cls(new_replica_name(), None, callers, in_flight, alone=True)
+
+
+async def in_own_thread(work: Callable[[], T]) -> T:
+    """What blocking work returns, done in a thread that ends with it."""
+    thread = ThreadPoolExecutor(1, "loading")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
+    finally:
+        thread.shutdown(wait=False)
+
+
+def _store_url(deployment: Deployment, state: Path | None) -> str:
+    """Where the review queue is: `var/...` of the policy lies in the folder for state, if there is one."""
+    assert deployment.policy.review is not None
+    url = deployment.policy.review.store
+    prefix = f"sqlite:///{VAR}/"
+    if state is None or not url.startswith(prefix):
+        return url
+    return f"sqlite:///{state.resolve() / url.removeprefix(prefix)}"
+
+
+def open_review(deployment: Deployment, state: Path | None) -> Review:
+    """The review queue of a deployment, or none. Raises PolicyError if it cannot be opened."""
+    policy = deployment.policy.review
+    if policy is None:
+        return NoReview()
+    try:
+        url = _store_url(deployment, state)
+        store = open_store(url, deployment.folder, capacity=policy.capacity)
+    except StoreError as error:
+        raise PolicyError([deployment.problem(("review", "store"), str(error))]) from error
+    return QueuedReview(store, policy.expire_after_s)
