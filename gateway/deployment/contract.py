@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from fallbacks.predictor import LoadedModel, ModelTensor
-from fallbacks.roles import LOGITS, PROBABILITIES
+from fallbacks.roles import LOGITS, LOWER, PROBABILITIES, UPPER
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
 from gateway.deployment.interval_model import declared_outputs, without_value
@@ -102,16 +102,18 @@ def _rungs_that_differ(deployment: Deployment, models: Mapping[str, LoadedModel]
             if output not in outputs:
                 what = f"{output!r} is no output of rung {rung.name!r}, which has {', '.join(outputs)}"
                 nearest = closest(output, set(outputs))
-                hint = (
-                    ""
-                    if nearest
-                    else f"; if one of them is that, say so on its model: names: {{{output}: OUTPUT}}"
-                )
-                yield deployment.problem(("expose", j), what + hint, nearest)
+                yield deployment.problem(("expose", j), what + _how_to_get(output, nearest), nearest)
             elif output in wanted and not _same_form(outputs[output], wanted[output]):
                 what = f"{output!r} of rung {rung.name!r} is {_form(outputs[output])}"
                 what += f", and of the first rung {_form(wanted[output])}; callers must get one form"
                 yield deployment.problem(("expose", j), what)
+
+
+def _how_to_get(output: str, nearest: str) -> str:
+    """How a rung comes to an output that it lacks; nothing where another name is near."""
+    if output in (LOWER, UPPER):
+        return "; a check of kind: interval gives it"
+    return "" if nearest else f"; if one of them is that, say so on its model: names: {{{output}: OUTPUT}}"
 
 
 def _other_inputs(primary: LoadedModel, model: LoadedModel) -> str:

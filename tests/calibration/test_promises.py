@@ -535,7 +535,7 @@ def test_a_row_that_a_model_answers_with_nan_is_refused_by_its_number(tmp_path: 
     x, y = draw(np.random.default_rng(0), 1500)
     x["x"][17] = 0
     np.savez(tmp_path / "held.npz", y=y, **x)
-    with pytest.raises(ArtifactError, match="first row 17"):
+    with pytest.raises(ArtifactError, match="answers row 17 with a number that is not finite"):
         calibrate(Deployment.read(tmp_path), tmp_path / "held.npz")
 
 

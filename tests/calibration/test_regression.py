@@ -331,7 +331,10 @@ def test_an_interval_of_a_model_without_a_value_is_refused_with_the_line(tmp_pat
 def test_bounds_that_a_rung_without_a_check_does_not_have_are_refused(tmp_path: Path) -> None:
     problem = refusal(tmp_path, policy_of([interval(), None], expose=["value", "lower"]), MODELS)
     assert (problem.field, line(tmp_path, problem)) == ("expose[1]", "- lower")
-    assert problem.what == "'lower' is no output of rung 'rung1', which has value"
+    assert (
+        problem.what
+        == "'lower' is no output of rung 'rung1', which has value; a check of kind: interval gives it"
+    )
 
 
 def test_a_width_that_no_interval_has_is_refused_with_what_would_help(tmp_path: Path) -> None:
