@@ -88,7 +88,11 @@ def serve(
     if local:
         from gateway.local import serve_locally
 
-        serve_locally(named, state_dir, address, token, lambda found: _print_addresses(found, address, token))
+        def ready(repository: Repository) -> None:
+            _print_not_ready(repository)
+            _print_addresses(repository, address, token)
+
+        serve_locally(named, state_dir, address, token, ready)
     else:
         _serve_on_ray(named, state_dir, address, replicas or settings.policy.serving.replicas, token)
 
@@ -100,6 +104,7 @@ def _serve_on_ray(
     from gateway.serving.repository import Repository
 
     repository = Repository.open(folders, state_dir)  # problems are printed here, not in a replica's log
+    _print_not_ready(repository)
     asyncio.run(repository.close())
     listed, state = ",".join(map(str, folders)), str(state_dir or "")
     cluster = Cluster(Options(folder=listed, state_dir=state, **asdict(address), replicas=replicas))
@@ -339,15 +344,17 @@ def bench(context: typer.Context) -> None:
     sys.exit(subprocess.call([sys.executable, "-m", "bench", *context.args]))  # noqa: S603 (our own module)
 
 
+def _print_not_ready(repository: Repository) -> None:
+    """To standard error: what is not served, and why."""
+    for entry in repository.not_ready:
+        problems = "".join(f"\n    {one}" for one in entry.problems)
+        print(f"not ready: {entry.name}{problems}", file=sys.stderr, flush=True)  # noqa: T201
+
+
 def _print_addresses(repository: Repository, address: ListenAddress, token: str) -> None:
-    """What is served and where; what is not ready, and why, goes to standard error."""
     secure = repository.settings.policy.serving.tls is not None
-    for name, entry in repository.entries.items():
-        if name in repository.gateways:
-            print_line(f"serving {name} at {address.url(secure=secure)}/v2/models/{name}")
-        else:
-            problems = "".join(f"\n    {one}" for one in getattr(entry, "problems", ()))
-            print(f"not ready: {name}{problems}", file=sys.stderr, flush=True)  # noqa: T201
+    for name in repository.gateways:
+        print_line(f"serving {name} at {address.url(secure=secure)}/v2/models/{name}")
     print_line(f"grpc    {address.host_and_port(address.grpc_port)}")
     admin = address.admin_url(secure=secure)
     review = f"   review  {admin}/review" if len(repository.entries) == 1 else ""

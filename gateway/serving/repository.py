@@ -66,7 +66,8 @@ class Loaded:
 class Repository:
     """Open one with `Repository.open`; `start` it on the event loop that serves; `close` it at the end.
 
-    entries: every deployment, in the order in which they were given. gateways: those that are ready.
+    entries: every deployment, in the order in which they were given. gateways: those that are ready;
+    not_ready: the others.
     only: the gateway of a process with one deployment, while that is ready.
     """
 
@@ -105,7 +106,7 @@ class Repository:
                 taken.add(entries[-1].name)
         repository._put({entry.name: entry for entry in entries})
         if not repository.gateways:
-            raise PolicyError([p for one in entries if isinstance(one, NotReady) for p in one.problems])
+            raise PolicyError([problem for one in repository.not_ready for problem in one.problems])
         return repository
 
     def start(self) -> None:
@@ -228,6 +229,7 @@ class Repository:
     def _put(self, entries: Mapping[str, Entry]) -> None:
         self.entries = entries
         self.gateways = {name: one for name, one in entries.items() if isinstance(one, Gateway)}
+        self.not_ready = [one for one in entries.values() if isinstance(one, NotReady)]
         self.only = next(iter(self.gateways.values())) if self._alone and self.gateways else None
         self.callers = tuple({id(c): c for c in map(self._callers_of_entry, entries.values())}.values())
 
