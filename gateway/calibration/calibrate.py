@@ -31,7 +31,7 @@ from gateway.calibration.refusals import Refusals
 from gateway.calibration.row_hashes import row_hashes
 from gateway.calibration.samples import count_samples
 from gateway.calibration.served import ServedRows, serve
-from gateway.calibration.slices import class_slices
+from gateway.calibration.slices import class_names, class_slices
 from gateway.calibration.statements import confidence, error_statements
 from gateway.core.errors import ArtifactError, Problem
 from gateway.deployment.artifacts import Artifacts
@@ -224,7 +224,8 @@ def _with_left_out(policy: Policy, certificate: Certificate, evidence: Evidence)
     """The certificate with what it does not promise."""
     forms = [guard.name for guard in evidence.guards if guard.input_only_scores is not None]
     unlabelled = [rung.name for rung in evidence.rungs if rung.wrong is None]
-    slices = class_slices(evidence, policy.labels, policy.false_alarm_budget, certificate.samples.rows)
+    names = class_names(policy, certificate)
+    slices = class_slices(evidence, names, policy.false_alarm_budget, certificate.samples.rows)
     left_out = [*not_promised(policy, certificate, forms, unlabelled), *stopped_too_often(slices)]
     return certificate.model_copy(update={"not_promised": left_out})
 

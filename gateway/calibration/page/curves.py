@@ -14,6 +14,7 @@ from gateway.calibration.evidence import Evidence, RungEvidence
 from gateway.calibration.page.formatting import number, share
 from gateway.calibration.page.histograms import input_only_stopped
 from gateway.calibration.page.plot import Dot, Key, Line, Plot, x_axis, y_axis
+from gateway.calibration.paths import CLOSED
 from gateway.core.rows import F8, Mask
 from gateway.deployment.certificate import Certificate, Selective
 from guards.selective import NEVER
@@ -119,4 +120,6 @@ def _title(rung: RungEvidence, selective: Selective | None) -> str:
 def _cut_name(rung: RungEvidence, terms: _Terms, selective: Selective | None) -> str:
     name = f"certified {terms.cut}" if selective is not None else f"{terms.cut}, without a promise"
     unit = " times the number" if rung.relative else ""
-    return f"{name} {number(rung.cut)}{unit}{'' if rung.enforced else ', only observed'}"
+    closed = rung.cut is not None and rung.cut <= CLOSED
+    value = "that accepts no answer" if closed else f"{number(rung.cut)}{unit}"
+    return f"{name} {value}{'' if rung.enforced else ', only observed'}"

@@ -11,6 +11,7 @@ from gateway.calibration.page.curves import risk_coverage, rung_plots
 from gateway.calibration.page.histograms import guard_lines, guard_plots, histogram, input_only_stopped
 from gateway.calibration.page.plot import BOTTOM, LEFT, RIGHT, TOP, Axis, Plot
 from gateway.calibration.page.reliability import compare, fit_temperature, reliability, softmax
+from gateway.calibration.paths import CLOSED
 from tests.support.calibration_evidence import ALARM, SELECTIVE, certificate_of, evidence_of
 
 
@@ -93,6 +94,13 @@ def test_a_rung_without_a_promise_is_drawn_without_its_line() -> None:
     plot = rung_plots(certificate, replace(evidence, rungs=rungs))[0]
     assert [key.text for key in plot.legend if "promise: " in key.text] == []
     assert "cut, without a promise 0.5, only observed" in plot.legend[-1].text
+
+
+def test_a_cut_that_accepts_nothing_is_said_in_words() -> None:
+    evidence = evidence_of()
+    rungs = (replace(evidence.rungs[0], cut=CLOSED), evidence.rungs[1])
+    plot = rung_plots(certificate_of(selective={}), replace(evidence, rungs=rungs))[0]
+    assert "cut, without a promise that accepts no answer: 0\xa0% accepted" in plot.legend[-1].text
 
 
 def test_a_rung_that_the_guards_leave_no_row_is_not_drawn() -> None:

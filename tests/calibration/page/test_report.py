@@ -190,10 +190,11 @@ def test_every_promise_is_a_sentence_and_so_is_what_holds_of_all() -> None:
 
 def test_rows_that_are_not_counted_as_rows_are_warned_of() -> None:
     assert "Rows are not counted as rows" not in report()
-    copies = {"rows": 750, "counted": 500, "by": "distinct rows", "warning": "copies", "unused": []}
+    copies = {"rows": 750, "counted": 500, "by": "distinct rows", "warning": "copies", "unused": ["id"]}
     text = check(report(certificate_of(samples=copies))).text
     assert "Rows are not counted as rows" in text
     assert "500 samples, by distinct rows" in text
+    assert "Not read" in text and "id: neither an input" in text
 
 
 def test_the_mode_observe_is_warned_of() -> None:
