@@ -73,7 +73,9 @@ def _labels(y: NDArray[Any] | None) -> NDArray[Any] | None:
         mend = ""
         if y.ndim == 2:
             one = y.shape[1] == 1
-            mend = "; give y.reshape(-1)" if one else "; of a column a class, give y.argmax(axis=1)"
+            single = y.dtype.kind in "biuf" and bool((y.sum(axis=1) == 1).all())
+            mend = "; of a column a class, give y.argmax(axis=1)" if single else ""
+            mend = "; give y.reshape(-1)" if one else mend
         raise ValueError(f"{Y}: is {y.dtype}{list(y.shape)}, not one number or text a row{mend}")
     if not len(y):
         raise ValueError(f"{Y}: holds no rows")

@@ -46,12 +46,17 @@ def guess_roles(
     """The task and the roles.
 
     Args:    outputs: as the model declares them; classes: those that its file names; answer: its outputs for
-             a
-             few rows; y: the true values of these or other rows. None: not known.
+             a few rows; y: the true values of these or other rows. None: not known.
     """
     numbers = y is not None and y.dtype.kind == "f" and not (y == np.rint(y)).all()
     found: dict[str, str] = {}
-    for spec in sorted(outputs, key=lambda spec: spec.name not in ROLES):  # a name that is a role goes first
+    given = None if y is None else len(np.unique(y))
+
+    def rank(spec: ModelTensor) -> tuple[bool, bool]:
+        """A name that is a role goes first, then as many columns as the rows have classes."""
+        return spec.name not in ROLES, spec.shape[1:] != (given,)
+
+    for spec in sorted(outputs, key=rank):
         roles = list(_roles(spec, classes, answer, y, numbers=numbers))
         role = next((role for role in roles if role not in found), None)
         if role is not None:
@@ -113,9 +118,13 @@ def _of_matrix(
         yield LOGITS
         return
     known = classes is not None and k == len(classes)
-    if values is not None:
-        yield LOGITS if not_distributions(values).any() else PROBABILITIES
-    elif known or _hints(PROBABILITIES, spec.name):
+    if values is not None and not not_distributions(values).any():
+        yield PROBABILITIES
+    elif (
+        values is not None and not ((values >= 0) & (values <= 1)).all()
+    ):  # shares of several labels are none
+        yield LOGITS
+    elif values is None and (known or _hints(PROBABILITIES, spec.name)):
         yield PROBABILITIES
     yield FEATURES
 

@@ -130,3 +130,24 @@ def test_what_is_no_distribution_is_refused_with_rows(tmp_path: Path, content: b
         calibrate(Deployment.read(folder), tmp_path / "rows.npz")
     assert shown in str(refused.value)
     assert "must be from 0 to 1 and sum to 1" in str(refused.value)
+
+
+def test_shares_of_several_labels_are_no_scores_of_classes(tmp_path: Path) -> None:
+    nodes = [node("MatMul", ["x", "w"], ["z"]), node("Sigmoid", ["z"], ["tags"])]
+    w = floats([[1, -1, 0], [0, 1, -1], [1, 0, 1], [0, 0, 1]])
+    content = model(nodes, [info("x", F32, ["n", 4])], [info("tags", F32, ["n", 3])], w=w)
+    folder = begun(tmp_path, content, rows(3))
+    policy = yaml.safe_load((folder / "gateway.yaml").read_text())
+    assert (policy["task"], policy["expose"]) == ("opaque", ["tags"])
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_of_two_distributions_that_of_as_many_classes_as_the_rows_have_is_the_answer(
+    tmp_path: Path, first: bool
+) -> None:
+    other = node("Softmax", ["x"], ["attention"], axis=1)
+    outputs = [info("p", F32, ["n", 2]), info("attention", F32, ["n", 4])]
+    content = nearest(p="p", extra=[other], outputs=outputs if first else outputs[::-1])
+    folder = begun(tmp_path, content, rows(2))
+    (rung,) = yaml.safe_load((folder / "gateway.yaml").read_text())["rungs"]
+    assert rung["model"]["names"]["probabilities"] == "p"
