@@ -1,4 +1,4 @@
-"""`gateway init` and `gateway inspect`: a first policy for a model, and what a model is."""
+"""What `gateway init` and `gateway inspect` print."""
 
 from __future__ import annotations
 

@@ -1,0 +1,77 @@
+"""`gateway key`: a caller's key, printed once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli.options import (
+    AsJson,
+    Folders,
+    StateDir,
+    app,
+    exit_with_problems,
+    exit_with_usage_error,
+    print_line,
+    require_choice,
+)
+from gateway.core.errors import Problems
+
+
+@app.command()
+def key(
+    folders: Folders,
+    name: Annotated[str, typer.Argument(help="Who the key is for: a lower-case name.")],
+    tier: Annotated[str, typer.Option(help="A tier of the policy's `disclosure`.")] = "anonymous",
+    per_s: Annotated[
+        float | None, typer.Option(min=0, help="Rows a second; default: what the policy says.")
+    ] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="What the key allows: infer (default), metadata, explain.")
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Models that it may ask; default: all.")] = None,
+    state_dir: StateDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Makes a caller's key and prints it once; only its keyed hash is kept."""
+    from gateway.access.keys import SCOPES
+    from gateway.deployment.deployment import Deployment
+    from gateway.serving.folders import deployment_folders
+
+    try:
+        deployments = [Deployment.read(folder) for folder in deployment_folders(folders)]
+    except Problems as error:
+        exit_with_problems(error, as_json)
+    if state_dir is None and len(deployments) > 1:
+        what = "several deployments share keys only with --state-dir, the one that they are served with"
+        exit_with_usage_error(f"{what}; or name one deployment")
+    var, policies = state_dir or deployments[0].var, [one.policy for one in deployments]
+    tiers = {tier for policy in policies for tier in policy.disclosure}
+    require_choice("--tier", tier, {"anonymous", *tiers}, "in the policy's disclosure")
+    for one in scope or ():
+        require_choice("--scope", one, set(SCOPES), "a scope")
+    for one in model or ():
+        require_choice("--model", one, {policy.name for policy in policies}, "served here")
+    models = frozenset(model) if model else None
+    made = _made(var, name, tier=tier, per_s=per_s, scopes=frozenset(scope or ["infer"]), models=models)
+    print_line(json.dumps({"name": name, "key": made}) if as_json else made)
+
+
+def _made(var: Path, name: str, **granted: Any) -> str:
+    """A new key in a folder's file of keys. Exits with code 2 where it cannot be made."""
+    from pydantic import ValidationError
+
+    from gateway.access.callers import add_key
+
+    try:
+        return add_key(var, name, **granted)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        option = {"name": "NAME", "per_s": "--per-s"}.get(str(wrong["loc"][0]), str(wrong["loc"][0]))
+        exit_with_usage_error(f"{option}: {wrong['msg']}, not {wrong['input']!r}")
+    except OSError as error:
+        what = f"{error.strerror or error}; keys are kept in the folder that a running gateway writes to"
+        exit_with_usage_error(f"{error.filename or var}: cannot be written: {what}")
