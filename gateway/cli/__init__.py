@@ -1,4 +1,4 @@
-"""The `gateway` command: `commands.py`, a file for each larger subcommand, and the walk-through of `make demo`.
+"""The `gateway` command: `commands.py`, a file for each larger subcommand, the walk-through of `make demo`.
 
 May import every other package; imports them inside the functions, so that `gateway --help` starts at once.
 """
