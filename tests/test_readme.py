@@ -127,12 +127,17 @@ def test_the_metrics_that_operating_lists_are_those_of_a_running_gateway(letters
         time.sleep(0.1)
         scraped = labels_by_metric(letters.admin.get("/metrics").text)
     listed = {row[0].strip("`"): set(re.findall(r"\w+", row[1])) for row in table(OPERATING, "metric")}
-    shared = QUEUE_METRICS | {"gateway_replicas"}
-    assert {name: labels if name in shared else labels | {"replica"} for name, labels in listed.items()} == {
+    expected = {
+        name: labels
+        | (set() if name == "gateway_replicas" else {"model"})
+        | (set() if name in QUEUE_METRICS | {"gateway_replicas"} else {"replica"})
+        for name, labels in listed.items()
+    }
+    assert expected == {
         # a failed stage is counted when one has failed, a missing record when one is missing
         **scraped,
-        "gateway_stage_errors_total": {"stage", "replica"},
-        "gateway_records_missed_total": {"replica"},
+        "gateway_stage_errors_total": {"stage", "model", "replica"},
+        "gateway_records_missed_total": {"model", "replica"},
     }
 
 
@@ -165,5 +170,6 @@ def test_the_routes_of_administration_that_operating_lists_exist(letters: Served
     assert {"/status", "/metrics", "/policy", "/policy/reload", "/review/claim"} <= paths
     whole = [path for path in paths if path not in ("/restore", "/renew")]  # written after their siblings
     for path in whole:
-        assert letters.admin.request("OPTIONS", path.replace("{name}", "primary")).status_code == 405, path
+        name = "letters" if path.startswith("/models/") else "primary"
+        assert letters.admin.request("OPTIONS", path.replace("{name}", name)).status_code == 405, path
     assert letters.admin.request("OPTIONS", "/nothing").status_code == 404

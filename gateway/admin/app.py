@@ -69,6 +69,7 @@ def admin_app(repository: Repository, token: str) -> Starlette:
         Route("/rungs/{name}/restore", _switch_rung, methods=["POST"]),
         *console.ROUTES,
     ]
+    loading = [Route("/load", load, methods=["POST"]), Route("/unload", unload, methods=["POST"])]
     app = Starlette(
         routes=[
             Route("/", _home),
@@ -77,9 +78,11 @@ def admin_app(repository: Repository, token: str) -> Starlette:
             Route("/pages/{name}", static),
             Route("/metrics", metrics),
             Route("/decisions/{id}", decision),
-            Route("/models/{deployment}/load", load, methods=["POST"]),
-            Route("/models/{deployment}/unload", unload, methods=["POST"]),
-            Mount("/models/{deployment}", routes=of_a_deployment, middleware=[Middleware(OwnRedirects)]),
+            Mount(
+                "/models/{deployment}",
+                routes=[*loading, *of_a_deployment],
+                middleware=[Middleware(OwnRedirects)],
+            ),
             *of_a_deployment,
         ],
         middleware=[Middleware(RequireLogin, credentials=credentials)],
