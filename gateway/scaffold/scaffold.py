@@ -64,13 +64,13 @@ def _of_sources(problem: Problem, staged: str, folder: Path, sources: Sources, d
         if what.startswith(f"{copy}: "):
             return Problem("", what.removeprefix(f"{copy}: ").replace(copy, source), source)
         what, file = what.replace(copy, source), source if file == model.path else file
-    if not file and data is not None and what.startswith("y: "):
-        return Problem("", what, str(data))
-    return (
-        replace(problem, what=what, file=str(folder), line=0)
-        if staged in file
-        else replace(problem, what=what, file=file)
-    )
+    if data is not None and (what.startswith("y: ") or file == str(data)):
+        in_policy = any(field in what for field in ("`labels", "`names", "(names)"))
+        mend = "; `gateway init` without --data writes a policy in which to say so" * in_policy
+        return Problem("", what + mend, str(data))
+    if staged in file:
+        return replace(problem, what=what, file=str(folder), line=0)
+    return replace(problem, what=what, file=file)
 
 
 def _write_all(folder: Path, name: str, sources: Sources, data: Path | None) -> Draft:

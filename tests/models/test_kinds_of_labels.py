@@ -151,3 +151,16 @@ def test_of_two_distributions_that_of_as_many_classes_as_the_rows_have_is_the_an
     folder = begun(tmp_path, content, rows(2))
     (rung,) = yaml.safe_load((folder / "gateway.yaml").read_text())["rungs"]
     assert rung["model"]["names"]["probabilities"] == "p"
+
+
+def test_what_only_a_policy_can_say_is_told_with_how_to_get_one(tmp_path: Path) -> None:
+    held = rows(3)
+    some = held["y"] < 2
+    named = {"x": held["x"][some], "y": np.array(["a", "b", "c"])[held["y"][some]]}
+    with pytest.raises(Problems, match=r"rows\.npz: y: holds text \(a, b\).*`gateway init` without --data"):
+        initialised(tmp_path, nearest(3), named)
+    folder = initialised(tmp_path, nearest(3), None)
+    policy = folder / "gateway.yaml"
+    policy.write_text(policy.read_text() + "labels: [a, b, c]\n")
+    calibrate(Deployment.read(folder), tmp_path / "rows.npz")
+    assert answered(folder, {"x": ODD}, label="c") == {"probabilities": [0, 0, 1]}
