@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import binom
 from typer.testing import CliRunner
 
+import gateway.cli.calibrate  # noqa: F401 (adds the command)
 from gateway.calibration.folds import SHARES, fold_indices
 from gateway.calibration.report import plan_rows
 from gateway.calibration.rows_needed import (
@@ -20,7 +21,7 @@ from gateway.calibration.rows_needed import (
     supported_error,
 )
 from gateway.calibration.samples import count_samples
-from gateway.cli.commands import app
+from gateway.cli.options import app
 from guards.order_statistic import largest_k
 from guards.selective import Counts, most_errors
 from tests.support.calibration_evidence import number_policy_of, policy_of
