@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fallbacks.roles import VALUE
+from gateway.calibration.absolute_error import MeanRefused
 from gateway.calibration.alarms import (
     Alarms,
     BudgetRefused,
@@ -30,7 +31,6 @@ from gateway.calibration.paths import CLOSED, NO_RUNG, LadderRows, RungIndex, Ru
 from gateway.calibration.served import ServedRows
 from gateway.calibration.statements import ErrorStatements, error_statements
 from gateway.core.decision import Verdict
-from gateway.core.errors import ArtifactError
 from gateway.core.rows import Mask
 from gateway.deployment.certificate import FalseAlarm
 from gateway.policy.kinds.interval import one_a_row
@@ -83,7 +83,7 @@ def outcome(policy: Policy, folds: Mapping[str, Judged], population: Judged) -> 
     served = served_by(policy, folds["risk"], test, ladder)
     try:
         statements = error_statements(policy, ladder, test, served, folds["risk"].rows)
-    except ArtifactError:
+    except MeanRefused:
         return Outcome("absolute error", (), 0.0)
     everywhere = served_by(policy, population, every, ladder)
     of_guards = _of_guards(policy, alarms, population, every)
