@@ -1,12 +1,12 @@
 """One re-split of a population of numbers: every policy calibrated on it by the gateway's own functions.
 
-The intervals of one promise are fitted once for all policies that have it: they do not depend on `max_width`
-or on the other rungs. Guards and bounds read an input alone, so each of the inputs is judged once.
+The intervals of one promise are fitted once for policies that have the same `max_width`: they do not depend
+on the other rungs. Guards and bounds read an input alone, so each of the inputs is judged once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 from bench.validity.regression_pools import RegressionPool, regression_pool
 from bench.validity.regression_shapes import (
     ABSOLUTE_FACTORS,
+    FITTED_TOGETHER,
     NO_LIMITS,
     RUNGS,
     Limits,
@@ -64,17 +65,31 @@ def resplit_regression(name: str, n: int, seed: int, shapes: Sequence[str]) -> l
 
 def _of_promise(
     pool: RegressionPool, folds: Mapping[str, RowIndices], judged: Judged, r: float, shapes: Sequence[str]
-) -> Iterator[Certified]:
+) -> list[Certified]:
+    found: dict[str, Outcome] = {}
+    for fitted, several in FITTED_TOGETHER.items():
+        if asked := [shape for shape in several if shape in shapes]:
+            found |= _of_intervals(pool, folds, judged, r, fitted, asked)
+    return [Certified(shape, r, found[shape]) for shape in shapes]
+
+
+def _of_intervals(
+    pool: RegressionPool,
+    folds: Mapping[str, RowIndices],
+    judged: Judged,
+    r: float,
+    fitted: str,
+    shapes: Sequence[str],
+) -> dict[str, Outcome]:
+    """Shapes whose intervals are those of the shape `fitted`."""
     try:
-        bounded = _with_bounds(pool, folds, _policy(pool, "two rungs", r))
+        bounded = _with_bounds(pool, folds, _policy(pool, fitted, r))
     except PolicyError as error:
-        yield from (Certified(shape, r, Outcome(f"intervals: {error}", (), 0.0)) for shape in shapes)
-        return
+        return dict.fromkeys(shapes, Outcome(f"intervals: {error}", (), 0.0))
     every = take(judged, _inputs(pool, np.arange(pool.y.size)))
     population = replace(every, rows=every_row(pool, bounded))
     parts = {name: take(population, folds[name]) for name in JUDGED_FOLDS}
-    for shape in shapes:
-        yield Certified(shape, r, outcome(_policy(pool, shape, r), parts, population))
+    return {shape: outcome(_policy(pool, shape, r), parts, population) for shape in shapes}
 
 
 def _policy(pool: RegressionPool, shape: str, r: float) -> Policy:

@@ -28,6 +28,12 @@ FALSE_ALARM_BUDGET = 0.05
 ABSOLUTE_FACTORS = {0.05: 0.95, 0.1: 1.1, 0.2: 1.3}
 """The promises of the checks, each with the factor of the promised mean error beside it."""
 REGRESSION_SHAPES = ("any width", "absolute width", "relative width", "two rungs", "absolute error")
+FITTED_TOGETHER = {
+    "any width": ("any width", "absolute error"),
+    "two rungs": ("absolute width", "two rungs"),
+    "relative width": ("relative width",),
+}
+"""The shapes that have the same intervals, by the one whose rungs have all of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from bench.validity.regression import (
 from bench.validity.regression_pools import NOISES, RegressionPool, regression_pool
 from bench.validity.regression_shapes import (
     ABSOLUTE_FACTORS,
+    FITTED_TOGETHER,
     REGRESSION_SHAPES,
     regression_policy,
 )
@@ -138,6 +140,25 @@ def test_a_resplit_has_every_shape_at_every_promise(name: str) -> None:
     guards = {"false alarm", "without primary"} if name == "uneven" else set[str]()
     assert printed >= {"selective primary", "answered"} | guards
     assert printed <= {"selective primary", "selective small", "answered", "absolute error"} | guards
+
+
+@pytest.mark.parametrize(("fitted", "several"), FITTED_TOGETHER.items())
+def test_shapes_that_are_fitted_together_have_the_same_intervals(
+    uneven: RegressionPool, fitted: str, several: Sequence[str]
+) -> None:
+    every, limits = every_row(uneven, uneven.rows), limits_of("uneven")
+    folds = {name: every.take(rows) for name, rows in draw_rows(uneven, 1_000, 0).items()}
+    found = {}
+    for shape in several:
+        policy = regression_policy(shape, 0.2, limits, guarded=False)
+        intervals = fit_intervals(Deployment(Path(), policy, None), folds, lambda step: None)
+        found[shape] = {rung: one.interval.q for rung, one in intervals.items()}
+
+    assert all(q.items() <= found[fitted].items() for q in found.values())
+
+
+def test_every_shape_is_fitted_with_one_other() -> None:
+    assert sorted(sum(FITTED_TOGETHER.values(), ())) == sorted(REGRESSION_SHAPES)
 
 
 @pytest.mark.parametrize("shape", ["relative width", "two rungs"])
