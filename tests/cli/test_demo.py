@@ -208,12 +208,12 @@ def test_a_person_answers_in_the_form_of_the_target() -> None:
     assert an_answer(NoForm()) == {"unsure": True}
 
 
-def test_what_is_wrong_is_said_before_anything_is_started(tmp_path: Path) -> None:
+def test_mistakes_are_said_before_anything_starts(tmp_path: Path) -> None:
     folder = letters(tmp_path)
     port = str(free_port())
     ports = ("--port", port, "--grpc-port", str(free_port()), "--admin-port", str(free_port()))
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
-    uncalibrated = letters(tmp_path / "uncalibrated")
+    uncalibrated = letters(tmp_path / "un")
     (uncalibrated / "guards.npz").unlink()
     wrong = {
         (str(tmp_path / "nowhere"),): "nowhere",
