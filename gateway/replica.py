@@ -37,14 +37,11 @@ from gateway.policy.schema import Serving
 from gateway.serving.data_plane import DataPlane
 from gateway.serving.replicas import PeerReplicas
 from gateway.serving.repository import Repository
+from gateway.serving.unix_path import unix_address
 
 SHUTDOWN_GRACE_S = 5.0
 BACKLOG = 2048
 TOKEN_VARIABLE = "GATEWAY_ADMIN_TOKEN"  # noqa: S105 (the name of an environment variable)
-LONGEST_UNIX_PATH = 107
-"""Bytes that Linux keeps for the path of a unix socket, without the NUL at its end."""
-SOCKET_NAME_BYTES = len("/4194304-ffff.sock")
-"""Of the longest name that a replica's socket can have: its process id, of at most 2**22, and four digits."""
 log = logging.getLogger(__name__)
 
 
@@ -196,21 +193,13 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def refuse_deep_folder(folder: Path) -> None:
-    """Raises PolicyError for a folder whose path leaves no room for the name of a replica's socket."""
-    most = LONGEST_UNIX_PATH - SOCKET_NAME_BYTES
-    if (used := len(os.fsencode(folder))) > most:
-        what = f"its path has {used} bytes; the unix sockets of replicas leave room for {most}"
-        raise PolicyError([Problem("", f"{what}; serve the deployment from a shorter path", str(folder))])
-
-
 def bind_unix(path: Path) -> socket.socket:
     """A unix socket for its owner alone, in a folder that is made if missing. Raises PolicyError."""
-    refuse_deep_folder(path.parent)
     own = socket.socket(socket.AF_UNIX)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        own.bind(str(path))
+        with unix_address(path) as address:
+            own.bind(address)
         path.chmod(0o600)
     except OSError as error:
         own.close()

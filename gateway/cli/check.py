@@ -8,7 +8,6 @@ from pathlib import Path
 from gateway.access.tls import load_tls
 from gateway.core.errors import PolicyError
 from gateway.deployment.deployment import Deployment
-from gateway.replica import refuse_deep_folder
 from gateway.serving.gateway import Gateway
 from gateway.serving.host import Host
 
@@ -20,7 +19,6 @@ def checked(folder: Path) -> Gateway:
     """
     deployment = Deployment.read(folder)
     load_tls(deployment)
-    refuse_deep_folder(deployment.var / "run")
     gateway = Gateway.of(deployment, Host.of(deployment))
     if not asyncio.run(_decides(gateway)):
         what = f"the row of the health check is not decided within {deployment.policy.deadline_s:g} s"

@@ -18,6 +18,8 @@ from typing import Any
 import httpx
 import orjson
 
+from gateway.serving.unix_path import unix_address
+
 ALONE_HEADER = "x-fs-alone"
 TIMEOUT_S = 0.5
 STARTUP_GRACE_S = 2.0
@@ -63,14 +65,13 @@ class PeerReplicas:
 
     async def _ask(self, socket: Path, method: str, path: str, timeout_s: float) -> PeerReply | None:
         headers = {"authorization": f"Bearer {self.token}", ALONE_HEADER: "1", "accept": "application/json"}
-        transport = httpx.AsyncHTTPTransport(uds=str(socket), verify=_NO_TLS, trust_env=False)
         try:
-            async with (
-                asyncio.timeout(timeout_s),
-                httpx.AsyncClient(transport=transport, trust_env=False, timeout=timeout_s) as client,
-            ):
-                reply = await client.request(method, f"http://replica{path}", headers=headers)
-                return PeerReply(socket.stem, reply.status_code, reply.content)
+            with unix_address(socket) as address:
+                transport = httpx.AsyncHTTPTransport(uds=address, verify=_NO_TLS, trust_env=False)
+                client = httpx.AsyncClient(transport=transport, trust_env=False, timeout=timeout_s)
+                async with asyncio.timeout(timeout_s), client:
+                    reply = await client.request(method, f"http://replica{path}", headers=headers)
+                    return PeerReply(socket.stem, reply.status_code, reply.content)
         except (httpx.HTTPError, TimeoutError, OSError) as error:
             if _is_connection_refused(error) and _remove_stale_socket(socket):
                 return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -17,6 +16,7 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.admin.pages.status import MetricSamples
+from gateway.replica import bind_unix
 from gateway.serving.replicas import PeerReplicas, PeerReply, merge
 from tests.support.admin_world import LETTERS, TOKEN, AdminWorld, admin_world, deployment, on_loop, rewrite
 
@@ -43,12 +43,9 @@ class _Quiet(uvicorn.Server):
 @asynccontextmanager
 async def listening(one: AdminWorld) -> AsyncIterator[Path]:
     """Serves a replica's administration plane on its unix socket."""
-    folder = one.repository.run
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{one.repository.replica}.sock"
-    config = uvicorn.Config(one.app, uds=str(path), lifespan="off", log_config=None, access_log=False)
-    server = _Quiet(config)
-    task = asyncio.create_task(server.serve())
+    path = one.repository.run / f"{one.repository.replica}.sock"
+    server = _Quiet(uvicorn.Config(one.app, lifespan="off", log_config=None, access_log=False))
+    task = asyncio.create_task(server.serve([bind_unix(path)]))
     await server.listens.wait()
     try:
         yield path
@@ -68,10 +65,9 @@ async def replicas(folder: Path, n: int = 2) -> AsyncIterator[list[AdminWorld]]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A deployment whose path is short enough for a unix socket."""
-    with tempfile.TemporaryDirectory(prefix="fs") as short:
-        yield deployment(Path(short))
+def folder(tmp_path: Path) -> Path:
+    """A deployment whose path alone is longer than the address of a unix socket may be."""
+    return deployment(tmp_path / ("deep" * 30))
 
 
 @on_loop
@@ -159,8 +155,7 @@ async def test_a_dead_socket_is_removed_and_a_new_one_is_waited_for(folder: Path
         run = folder / "var" / "run"
         old, fresh = run / "dead.sock", run / "fresh.sock"
         for path in (old, fresh):
-            with socket.socket(socket.AF_UNIX) as left:
-                left.bind(str(path))
+            bind_unix(path).close()
         os.utime(old, (time.time() - 60,) * 2)
         numbers = MetricSamples((await one.script.get("/metrics")).content)
         assert not old.exists() and fresh.exists()
@@ -170,8 +165,7 @@ async def test_a_dead_socket_is_removed_and_a_new_one_is_waited_for(folder: Path
 @on_loop
 async def test_a_silent_replica_is_named_and_does_not_delay_the_reply(folder: Path) -> None:
     async with replicas(folder, 2) as (one, other):
-        with socket.socket(socket.AF_UNIX) as silent:
-            silent.bind(str(folder / "var" / "run" / "silent.sock"))
+        with bind_unix(folder / "var" / "run" / "silent.sock") as silent:
             silent.listen()
             start_s = time.monotonic()
             fields = (await one.script.get("/status")).json()

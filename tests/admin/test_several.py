@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -22,12 +20,11 @@ PROCESS_FAMILIES = {"gateway_replicas"}
 
 
 @pytest.fixture
-def folders() -> Iterator[list[Path]]:
-    """birds and trees, which are sound, and stones, whose policy is not valid; in short paths for sockets."""
-    with tempfile.TemporaryDirectory(prefix="fs") as short:
-        made = [named(Path(short), name) for name in ("birds", "trees", "stones")]
-        unreadable(made[-1])
-        yield made
+def folders(tmp_path: Path) -> list[Path]:
+    """birds and trees, which are sound, and stones, whose policy is not valid."""
+    made = [named(tmp_path, name) for name in ("birds", "trees", "stones")]
+    unreadable(made[-1])
+    return made
 
 
 @on_loop

@@ -55,7 +55,7 @@ def deployment(tmp_path: Path) -> Path:
     """A copy of configs/letters that a test may change."""
     files = ("gateway.yaml", "primary.onnx", "fallback.onnx", "guards.npz", "certificate.json")
     folder = tmp_path / "letters"
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for name in files:
         shutil.copy(LETTERS / name, folder / name)
     return folder
