@@ -33,7 +33,7 @@ from gateway.grpc.server import GrpcHandler, grpc_server
 from gateway.http.handler import HttpHandler
 from gateway.listener.limits import Limits, connection_capacity
 from gateway.listener.server import Server
-from gateway.policy.schema import Serving
+from gateway.policy.serving import Serving
 from gateway.serving.data_plane import DataPlane
 from gateway.serving.replicas import PeerReplicas
 from gateway.serving.repository import Repository

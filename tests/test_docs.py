@@ -19,7 +19,8 @@ from gateway.core.errors import PolicyError
 from gateway.deployment.deployment import Deployment
 from gateway.http.route_table import ROUTES
 from gateway.listener.limits import Limits
-from gateway.policy.schema import OipPolicy, Policy, Serving
+from gateway.policy.schema import OipPolicy, Policy
+from gateway.policy.serving import Serving
 from gateway.protocol.endings import Rejection, status_of
 from tests.support.markdown import ROOT, Fence, anchors, fences, links, pages, prose_of, table, text_of
 

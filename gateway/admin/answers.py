@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, assert_never
 
-from gateway.policy.schema import REFUSE, ReviewPolicy
+from gateway.policy.review import REFUSE, ReviewPolicy
 from gateway.protocol.contract import Contract
 from gateway.protocol.targets import Classes, NoForm, Number
 from gateway.serving.review_answers import (

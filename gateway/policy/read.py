@@ -9,8 +9,9 @@ import yaml
 from pydantic import ValidationError
 
 from gateway.core.errors import PolicyError, Problem
+from gateway.policy.contradictions import contradictions
 from gateway.policy.locate import dotted, duplicates, explain, line_of
-from gateway.policy.schema import Policy, contradictions
+from gateway.policy.schema import Policy
 
 POLICY_FILE = "gateway.yaml"
 

@@ -6,16 +6,14 @@ kinds of guards and checks are in `kinds/`, one file each. Nothing here opens a 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self, TypeAlias, assert_never
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from fallbacks.oip.address import UpstreamAddress
 from gateway.policy.fields import Name, SchemaOne, Seconds, Share, Strict
 from gateway.policy.kinds import CheckPolicy, GuardPolicy
-from gateway.policy.locate import Loc
+from gateway.policy.review import ReviewPolicy
+from gateway.policy.serving import Serving
 
 TensorNames: TypeAlias = dict[Annotated[str, Field(min_length=1)], Annotated[str, Field(min_length=1)]]
 """This deployment's names of inputs and outputs, mapped to the model's own."""
@@ -76,30 +74,6 @@ class RungPolicy(Strict):
     checks: Annotated[list[CheckPolicy], Field(max_length=1)] = []
     """What judges each answer of this rung before it leaves. A row whose answer does not pass goes on to the
     next rung; without a check every answer passes, and counts in `answered_error`."""
-
-
-REFUSE = "refuse"
-"""What `none_of_these` says where no label is meant, even if one is called so."""
-
-
-class ReviewPolicy(Strict):
-    """The queue of rows that wait for a reviewer's answer."""
-
-    store: Annotated[str, Field(pattern=r"^sqlite:///.+")]
-    """The queue's SQLite file: `sqlite:///` and a path relative to the deployment folder (`sqlite:////` and
-    an absolute path). Made where it is missing, shared by the replicas. A change needs a restart."""
-    capacity: Annotated[int, Field(ge=1)]
-    """Cases that may be open or leased at the same time. Rows beyond that are refused as `unavailable`."""
-    expire_after_s: Annotated[float, Field(ge=1)]
-    """Seconds from a case's arrival until it expires undecided. A reload applies a new value to new cases."""
-    on_expire: Literal["refuse"] = "refuse"
-    """What the caller of an expired case gets: a refusal as `unavailable`. There is no other choice."""
-    none_of_these: Annotated[str, Field(min_length=1)] = REFUSE
-    """How a row ends of which a reviewer says that it is none of the classes: `refuse` (as `abstained`), or
-    one of `labels`, such as `other`, which is then the answer. A reload applies it to answers of before."""
-    budget_s: Seconds = 0.25
-    """Seconds that storing the rows of one batch may take. At the limit the rows are refused as
-    `unavailable`."""
 
 
 class InputPolicy(Strict):
@@ -191,60 +165,6 @@ TierPolicy: TypeAlias = Annotated[
     | Annotated[TopTier, Tag("top")],
     Discriminator(_tier_arm),
 ]
-
-
-class TlsFiles(Strict):
-    """The two PEM files of TLS."""
-
-    certificate: Annotated[str, Field(min_length=1)]
-    """The certificate, followed by its chain if it has one: a PEM file, relative to the deployment folder."""
-    key: Annotated[str, Field(min_length=1)]
-    """The certificate's private key without a password: a PEM file, relative to the deployment folder."""
-
-
-class Serving(Strict):
-    """Which callers are let in, and how much one replica takes: each limit is for one replica."""
-
-    replicas: Annotated[int, Field(ge=1, le=64)] = 1
-    """Processes that serve under Ray, each with the limits of this block. `--replicas` overrides it;
-    `--local` serves one. A change needs a restart."""
-    max_batch_rows: Annotated[int, Field(ge=1, le=1024)] = 128
-    """Rows that one request may have, and rows of several requests that are decided together. A request with
-    more is invalid (400). Must not exceed what upstream servers take."""
-    withheld_rows: Literal["refuse_request", "mark"] = "refuse_request"
-    """What a request gets of which some rows are answered and some withheld. `refuse_request`: the end of its
-    worst row and no outputs, unless it asks for `fs_row_outcome`. `mark`: 200 (OK) with the withheld rows
-    blank (NaN, the type's minimum, empty; `null` in JSON), and how each row ended in `fs_row_outcomes`. For
-    deployments whose every client reads that parameter: a blank row is no answer. A request whose every row
-    is withheld ends as its worst row in either case."""
-    max_queued_rows: Annotated[int, Field(ge=1)] = 4096
-    """Rows that may wait for a batch or for the review queue's disk. At the limit a request is refused as
-    `unavailable` at once, to be sent again after a second."""
-    max_connections: Annotated[int, Field(ge=1, le=65_536)] = 2048
-    """Open connections over HTTP, and as many again over gRPC; fewer where the limit of open files is too
-    low, which the log says. At the limit the HTTP connection that has been idle longest gives way. Read at
-    start only: a change needs a restart."""
-    max_connections_per_caller: Annotated[int, Field(ge=1, le=65_536)] = 256
-    """Open HTTP connections of one caller; not counted behind `trusted_proxies`, whose connections are
-    shared. Read at start only: a change needs a restart."""
-    max_in_flight: Annotated[int, Field(ge=1)] = 4096
-    """Requests under way at the same time over both protocols, those that wait for a reviewer's answer
-    included. At the limit a request is refused as `unavailable`."""
-    max_in_flight_per_caller: Annotated[int, Field(ge=1)] = 256
-    """The same for one caller. At the limit the caller's request is refused as `rate_limited`."""
-    base_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
-    """A prefix that URLs may have before `/v2`, such as `/team/a`; URLs without it work as well. A change
-    needs a restart."""
-    anonymous: Literal["loopback", "nobody"] = "nobody"
-    """Which callers without a key are let in: those from loopback addresses (`loopback`) or none (`nobody`).
-    Each address is a caller of its own, with the disclosure tier `anonymous` and the scope `infer`."""
-    trusted_proxies: list[str] = []
-    """Proxies whose `X-Forwarded-For` is believed: addresses, networks (`10.0.0.0/8`) and names, or only `*`
-    for every peer. A caller's address is the rightmost one that is no trusted proxy. A change needs a
-    restart."""
-    tls: TlsFiles | None = None
-    """The certificate and key of both data ports, TLS 1.2 and later; without it they speak plain text. Read
-    at start only: a renewed certificate needs a restart."""
 
 
 class Policy(Strict):
@@ -344,75 +264,3 @@ def _certified_model(model: ModelPolicy) -> dict[str, Any]:
             return {"upstream": model.model_dump(include={"model", "version", "names", "encoder"})}
         case _:
             assert_never(model)
-
-
-def contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
-    """Fields of a policy that contradict each other, each with a message."""
-    uses: dict[str, list[Loc]] = {}
-    for i, guard in enumerate(policy.guards):
-        uses.setdefault(guard.name, []).append(("guards", i, "name"))
-    for i, rung in enumerate(policy.rungs):
-        uses.setdefault(rung.name, []).append(("rungs", i, "name"))
-        for j, check in enumerate(rung.checks):
-            uses.setdefault(check.name, []).append(("rungs", i, "checks", j, "name"))
-    if policy.name == "stats":
-        yield ("name",), "is the path of the statistics of all models: choose another"
-    for name, at in uses.items():
-        if len(at) > 1:
-            yield at[-1], f"the name {name!r} is used {len(at)} times; stage names are unique"
-    for i, guard in enumerate(policy.guards):
-        for field, what in guard.contradictions():
-            yield ("guards", i, *field), what
-    for i, rung in enumerate(policy.rungs):
-        if isinstance(rung.model, OipPolicy):
-            try:
-                UpstreamAddress.parse(rung.model.url)
-            except ValueError as error:
-                yield ("rungs", i, "model", "url"), str(error)
-    yield from _review_contradictions(policy)
-    yield from _task_contradictions(policy)
-    spent_s = math.fsum(_budgets_s(policy))
-    if spent_s > policy.deadline_s + 1e-9:
-        what = f"{policy.deadline_s} s is less than the {spent_s:.3f} s that all budgets can take together"
-        yield ("deadline_s",), what + "; a part that hangs would cost the answer"
-
-
-def _review_contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
-    """An end for a row of no class that is no label."""
-    review = policy.review
-    if review is not None and review.none_of_these not in (REFUSE, *policy.labels):
-        what = f"{review.none_of_these!r} is not among `labels`: name one of them, or say {REFUSE}"
-        yield ("review", "none_of_these"), what
-
-
-def _task_contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
-    """Promises and checks that the task cannot have, or lacks."""
-    if policy.task == "opaque" and policy.answered_error is not None:
-        yield (
-            ("answered_error",),
-            "has no meaning with task: opaque, whose errors cannot be counted: leave it out",
-        )
-    if policy.task != "opaque" and policy.answered_error is None:
-        yield ("answered_error",), f"is missing: the share of wrong answers that task: {policy.task} may have"
-    if policy.task != "regression" and policy.absolute_error is not None:
-        yield ("absolute_error",), "is for task: regression alone: leave it out"
-    for i, label in enumerate(policy.labels):
-        if label in policy.labels[:i]:
-            yield ("labels", i), f"{label!r} is there twice; a reviewer could not tell which class it names"
-    if policy.task != "classification" and policy.labels:
-        yield ("labels",), f"name classes, and task: {policy.task} has none: leave them out"
-    if policy.task != "classification" and policy.false_alarm_by == "predicted_class":
-        yield ("false_alarm_by",), f"no class is predicted with task: {policy.task}: leave it out"
-    for i, rung in enumerate(policy.rungs):
-        for j, check in enumerate(rung.checks):
-            if check.task != policy.task:
-                what = f"{check.kind} judges answers of task: {check.task}, and this is task: {policy.task}"
-                yield ("rungs", i, "checks", j, "kind"), what
-
-
-def _budgets_s(policy: Policy) -> Iterator[float]:
-    yield from (guard.budget_s for guard in policy.guards)
-    for rung in policy.rungs:
-        yield from (rung.budget_s, *(check.budget_s for check in rung.checks))
-    if policy.review is not None:
-        yield policy.review.budget_s

@@ -22,7 +22,7 @@ from fallbacks.oip.tensors import Array
 from fallbacks.review.cases import CaseRecord, CaseState
 from fallbacks.roles import LABEL, LOWER, PROBABILITIES, UPPER, VALUE
 from gateway.core.decision import Degraded, Outcome, Reason, Refused
-from gateway.policy.schema import REFUSE, ReviewPolicy
+from gateway.policy.review import REFUSE, ReviewPolicy
 from gateway.protocol.contract import Contract, TensorSpec
 from gateway.protocol.endings import BY_REVIEW
 from gateway.protocol.targets import Classes, NoForm, Number, Target

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.admin.answers import DIGITS, InvalidAnswer, accepted, form_of, keyed, read_answer
-from gateway.policy.schema import ReviewPolicy
+from gateway.policy.review import ReviewPolicy
 from gateway.protocol.contract import Contract, TensorSpec
 from gateway.protocol.targets import Classes, NoForm, Number, Target
 

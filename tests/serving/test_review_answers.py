@@ -12,7 +12,7 @@ import pytest
 from fallbacks.review.cases import CaseRecord, CaseState
 from gateway.core.decision import Decision, Degraded, Outcome, Reason, Refused
 from gateway.http.replies import reply_infer
-from gateway.policy.schema import ReviewPolicy
+from gateway.policy.review import ReviewPolicy
 from gateway.protocol.contract import Contract, TensorSpec
 from gateway.protocol.endings import BY_REVIEW, Stamp
 from gateway.protocol.infer_request import InferRequest

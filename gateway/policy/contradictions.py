@@ -1,0 +1,83 @@
+"""Fields of a policy that are valid alone and contradict each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from fallbacks.oip.address import UpstreamAddress
+from gateway.policy.locate import Loc
+from gateway.policy.review import REFUSE
+from gateway.policy.schema import OipPolicy, Policy
+
+
+def contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
+    """Fields of a policy that contradict each other, each with a message."""
+    uses: dict[str, list[Loc]] = {}
+    for i, guard in enumerate(policy.guards):
+        uses.setdefault(guard.name, []).append(("guards", i, "name"))
+    for i, rung in enumerate(policy.rungs):
+        uses.setdefault(rung.name, []).append(("rungs", i, "name"))
+        for j, check in enumerate(rung.checks):
+            uses.setdefault(check.name, []).append(("rungs", i, "checks", j, "name"))
+    if policy.name == "stats":
+        yield ("name",), "is the path of the statistics of all models: choose another"
+    for name, at in uses.items():
+        if len(at) > 1:
+            yield at[-1], f"the name {name!r} is used {len(at)} times; stage names are unique"
+    for i, guard in enumerate(policy.guards):
+        for field, what in guard.contradictions():
+            yield ("guards", i, *field), what
+    for i, rung in enumerate(policy.rungs):
+        if isinstance(rung.model, OipPolicy):
+            try:
+                UpstreamAddress.parse(rung.model.url)
+            except ValueError as error:
+                yield ("rungs", i, "model", "url"), str(error)
+    yield from _review_contradictions(policy)
+    yield from _task_contradictions(policy)
+    spent_s = math.fsum(_budgets_s(policy))
+    if spent_s > policy.deadline_s + 1e-9:
+        what = f"{policy.deadline_s} s is less than the {spent_s:.3f} s that all budgets can take together"
+        yield ("deadline_s",), what + "; a part that hangs would cost the answer"
+
+
+def _review_contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
+    """An end for a row of no class that is no label."""
+    review = policy.review
+    if review is not None and review.none_of_these not in (REFUSE, *policy.labels):
+        what = f"{review.none_of_these!r} is not among `labels`: name one of them, or say {REFUSE}"
+        yield ("review", "none_of_these"), what
+
+
+def _task_contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
+    """Promises and checks that the task cannot have, or lacks."""
+    if policy.task == "opaque" and policy.answered_error is not None:
+        yield (
+            ("answered_error",),
+            "has no meaning with task: opaque, whose errors cannot be counted: leave it out",
+        )
+    if policy.task != "opaque" and policy.answered_error is None:
+        yield ("answered_error",), f"is missing: the share of wrong answers that task: {policy.task} may have"
+    if policy.task != "regression" and policy.absolute_error is not None:
+        yield ("absolute_error",), "is for task: regression alone: leave it out"
+    for i, label in enumerate(policy.labels):
+        if label in policy.labels[:i]:
+            yield ("labels", i), f"{label!r} is there twice; a reviewer could not tell which class it names"
+    if policy.task != "classification" and policy.labels:
+        yield ("labels",), f"name classes, and task: {policy.task} has none: leave them out"
+    if policy.task != "classification" and policy.false_alarm_by == "predicted_class":
+        yield ("false_alarm_by",), f"no class is predicted with task: {policy.task}: leave it out"
+    for i, rung in enumerate(policy.rungs):
+        for j, check in enumerate(rung.checks):
+            if check.task != policy.task:
+                what = f"{check.kind} judges answers of task: {check.task}, and this is task: {policy.task}"
+                yield ("rungs", i, "checks", j, "kind"), what
+
+
+def _budgets_s(policy: Policy) -> Iterator[float]:
+    yield from (guard.budget_s for guard in policy.guards)
+    for rung in policy.rungs:
+        yield from (rung.budget_s, *(check.budget_s for check in rung.checks))
+    if policy.review is not None:
+        yield policy.review.budget_s
