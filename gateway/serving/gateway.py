@@ -98,7 +98,7 @@ class Gateway:
         self.loaded = self._load(deployment)
         self.telemetry = Telemetry(policy.name, self.replica)
         path = self.state / f"decisions-{self.replica}.jsonl"
-        self.statistics = Statistics(lambda: self.loaded.pipeline.models)
+        self.statistics = Statistics()
         self.audit = Audit([JsonLinesSink(path), self.telemetry])
         serving = policy.serving
         self.batcher = Batcher(
@@ -162,9 +162,8 @@ class Gateway:
         return result
 
     def record(self, record: RequestRecord) -> None:
-        """Records a finished request for the audit log, telemetry and statistics; never blocks."""
+        """Records a judged request for the audit log and telemetry; never blocks."""
         self.audit.take(record)
-        self.statistics.add(record)
 
     async def reload(self) -> bool:
         """Reads the folder again; whether anything changed. Loads in a thread, and serves meanwhile.
