@@ -124,7 +124,8 @@ def message_too_large(limit: int) -> RequestRejected:
 async def _infer(call: MethodCall) -> CallReply:
     plane, raw = call.plane, await call.read()
     message = read_message(raw)
-    inference = plane.begin(call.caller, message.model_name, message.model_version, call.decision_id)
+    trace = call.headers.get("traceparent")
+    inference = plane.begin(call.caller, message.model_name, message.model_version, call.decision_id, trace)
     try:
         if len(raw) > (limit := inference.loaded.contract.body_limit_bytes):
             raise message_too_large(limit)

@@ -54,7 +54,7 @@ class RequestRejected(Exception):
 class Call(NamedTuple):
     """One request for inference: its caller, the deployment that it calls, and its start.
 
-    received_s: Unix seconds; start_s: seconds of `time.perf_counter`.
+    received_s: Unix seconds; start_s: seconds of `time.perf_counter`; trace: its header `traceparent`.
     """
 
     caller: Caller
@@ -63,6 +63,7 @@ class Call(NamedTuple):
     decision_id: str
     received_s: float
     start_s: float
+    trace: str
 
 
 class DataPlane:
@@ -140,11 +141,13 @@ class DataPlane:
             if isinstance(one, Gateway) or not ready_only
         ]
 
-    def begin(self, caller: Caller, name: str, version: str | None, decision_id: str) -> Call:
+    def begin(
+        self, caller: Caller, name: str, version: str | None, decision_id: str, trace: str | None
+    ) -> Call:
         """A request for inference, timed from now. Raises RequestRejected."""
         received_s, start_s = time.time(), time.perf_counter()
         gateway = self.model(caller, name, version)
-        return Call(caller, gateway, gateway.loaded, decision_id, received_s, start_s)
+        return Call(caller, gateway, gateway.loaded, decision_id, received_s, start_s, trace or "")
 
     def acquire_slot(self, caller: Caller) -> InFlightSlot:
         """A slot among the requests in flight, for a `with` block. Raises RequestRejected if none is free."""
@@ -198,6 +201,7 @@ class DataPlane:
                 call.received_s,
                 elapsed_s,
                 tuple(decisions),
+                call.trace,
             )
         )
         return decisions, stamp

@@ -230,7 +230,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.audit.drain()
-        self.telemetry.close()
+        await in_own_thread(self.telemetry.close)
         for artifacts in (*self._retired, self.loaded.artifacts):
             artifacts.close()  # closing twice does nothing
             await artifacts.closed()
