@@ -44,9 +44,10 @@ class AttackPlan:
 async def _send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, payload: bytes) -> str:
     """The status of the reply to one request."""
     writer.write(payload)
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), REPLY_S)
-    if length := LENGTH.search(head):
-        await reader.readexactly(int(length[1]))
+    async with asyncio.timeout(REPLY_S):
+        head = await reader.readuntil(b"\r\n\r\n")
+        if length := LENGTH.search(head):
+            await reader.readexactly(int(length[1]))
     return head[9:12].decode("ascii", "replace")
 
 
