@@ -18,7 +18,7 @@ from gateway.access.in_flight import RETRY_S, InFlight
 from gateway.core.batch import Batch
 from gateway.core.deadline import now_s
 from gateway.core.decision import Decision, Reason, Refused
-from gateway.core.record import RequestRecord
+from gateway.core.record import RequestRecord, without_outputs
 from gateway.protocol import metadata
 from gateway.protocol.endings import Rejection, Stamp
 from gateway.protocol.infer_request import InferRequest
@@ -177,7 +177,7 @@ class DataPlane:
                 stamp.mode,
                 call.received_s,
                 elapsed_s,
-                tuple(decisions),
+                without_outputs(decisions),
             )
         )
         return decisions, stamp
