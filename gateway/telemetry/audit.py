@@ -16,7 +16,7 @@ from gateway.telemetry.sink import AuditSink
 
 RECORD_BYTES: Final = 1024
 ROW_BYTES: Final = 1024
-"""What a record and each of its rows count in memory: their decisions and their share of a pass's findings."""
+"""What a record and each of its rows count in memory: decisions, and their share of a pass's findings."""
 
 
 class Audit:

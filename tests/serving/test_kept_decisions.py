@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import weakref
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from gateway.core.batch import Batch
 from gateway.core.decision import Decision, Deferred, Degraded, Outcome, Reason, Refused, Served
 from gateway.core.record import RequestRecord, without_outputs
 from gateway.telemetry.audit import RECORD_BYTES, ROW_BYTES, Audit
@@ -69,15 +71,15 @@ def test_a_buffer_for_a_sink_is_bounded_in_rows(tmp_path: Path) -> None:
 def test_a_decision_that_is_kept_keeps_no_output_of_the_model_in_memory(tmp_path: Path) -> None:
     folder = letters(tmp_path, FULL_RATE)
     with plane_of(folder, ada=key_for(folder, "ada")) as plane:
-        answers: list[weakref.ref[np.ndarray]] = []
+        answers: list[weakref.ref[Any]] = []
         decide = plane.gateway.decide
 
-        async def remember(*args: object) -> list[Decision]:
-            decisions = await decide(*args)  # type: ignore[arg-type]
+        async def remember(batch: Batch, priority: int = 1) -> list[Decision]:
+            decisions = await decide(batch, priority)
             for one in decisions:
                 if isinstance(one.outcome, Served):
                     # Of a row, as of every view, the array that owns the memory is what must be given back.
-                    answers.extend(weakref.ref(a.base) for a in one.outcome.output.values())
+                    answers.extend(weakref.ref(cast(Any, a.base)) for a in one.outcome.output.values())
             return decisions
 
         plane.gateway.decide = remember  # type: ignore[method-assign]
