@@ -143,7 +143,7 @@ async def _judge(call: MethodCall, inference: Call, message: Any) -> CallReply:
     seconds = time_limit_s(loaded.policy.deadline_s, request.timeout_us, timeout, call.left_s())
     decisions, stamp = await _run_to_end(plane.judge(inference, request, seconds))
     if review_s := preferred_wait_s(call.headers.get("prefer", "").lower()):
-        decisions = await wait_for_reviews(inference.gateway, decisions, review_s)
+        decisions = await wait_for_reviews(inference, decisions, review_s)
     answer = build_answer(loaded.contract, request, decisions, loaded.tier(call.caller.tier))
     if isinstance(answer, NoAnswer):
         return error_reply(answer.end, stamp, urls=answer.urls)

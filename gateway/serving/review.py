@@ -16,14 +16,20 @@ import orjson
 
 from fallbacks.oip.payload import encode
 from fallbacks.review.cases import Case
+from fallbacks.review.quotas import PutResult
 from fallbacks.review.store import ReviewStore
-from gateway.core.decision import Verdict
+from gateway.access.callers import ANONYMOUS, is_anonymous
+from gateway.core.decision import Reason, Refused, Verdict
 from gateway.core.pipeline import ReviewRequest
+from gateway.serving.answer_watch import AnswerWatch
 from gateway.serving.review_summary import brief, model_view
 
 SWEEP_EVERY_S = 60.0
 RETENTION_S = 30 * 86_400.0
-"""How long decided and expired cases are kept."""
+"""How long decided and expired cases are kept, without their rows: so long may a caller fetch the answer."""
+OVER_QUOTA_RETRY_S = 60.0
+"""When a caller whose share of the queue is full may try again: room comes as reviewers answer."""
+_OVER_QUOTA = Refused(Reason.RATE_LIMITED, OVER_QUOTA_RETRY_S)
 log = logging.getLogger(__name__)
 
 
@@ -36,14 +42,19 @@ class QueuedReview:
         self.store = store
         self.expire_after_s = expire_after_s
         self._clock = clock
+        self.answers = AnswerWatch(store)
 
-    async def put(self, requests: Sequence[ReviewRequest], /) -> Sequence[bool]:
-        """Stores rows durably, in order; False for rows over the capacity. Raises what the store raises."""
+    async def put(self, requests: Sequence[ReviewRequest], /) -> Sequence[bool | Refused]:
+        """Stores rows durably, in order; False for rows over the capacity. Raises what the store raises.
+
+        A row over the quota of its caller is refused as `rate_limited`.
+        """
         now_s = self._clock()
-        return await self.store.put([self._case(request, now_s) for request in requests])
+        results = await self.store.put([self._case(request, now_s) for request in requests])
+        return [_OVER_QUOTA if one is PutResult.OVER_QUOTA else one is PutResult.STORED for one in results]
 
     async def sweep(self) -> None:
-        """Until cancelled: marks expired cases, and deletes final ones, payloads included, after 30 days."""
+        """Until cancelled: marks expired cases, which deletes their rows; deletes final ones after 30 days."""
         while True:
             try:
                 await self.store.expire(self._clock())
@@ -53,6 +64,11 @@ class QueuedReview:
             await asyncio.sleep(SWEEP_EVERY_S)
 
     def _case(self, request: ReviewRequest, now_s: float) -> Case:
+        """One row as a case. A row of the same caller is the same case if a reviewer would see no difference.
+
+        The policy need not be the same: an answer is read by the one in force when its caller fetches it.
+        """
+        view = orjson.dumps(model_view(request.suggestion)).decode()
         return Case(
             id=request.id,
             principal=request.principal,
@@ -60,7 +76,9 @@ class QueuedReview:
             expires_s=now_s + self.expire_after_s,
             payload=encode(request.inputs),
             why=orjson.dumps(_reason_and_findings(request)).decode(),
-            model_view=orjson.dumps(model_view(request.suggestion)).decode(),
+            model_view=view,
+            pool=ANONYMOUS if is_anonymous(request.principal) else "",
+            group=f"{request.reason} {view}",
         )
 
 

@@ -287,12 +287,14 @@ class PlaneFixture:
             yield seen
 
     async def answer(self, case_id: str, answer: str) -> None:
-        """A reviewer answers one case."""
+        """A reviewer answers one case, or the one that the row of this id joined."""
         assert isinstance(self.gateway.review, QueuedReview)
         store = self.gateway.review.store
+        record = await store.find(case_id)
+        assert record is not None
         for claim in await store.claim("grace", 60, 10_000):
-            if claim.case.id == case_id:
-                await store.resolve(case_id, claim.fence, "grace", answer)
+            if claim.case.id == record.id:
+                await store.resolve(claim.case.id, claim.fence, "grace", answer)
             else:
                 await store.release(claim.case.id, claim.fence)
 

@@ -22,7 +22,17 @@ from hypothesis.stateful import (
 from fallbacks.review.cases import Case, CaseState, Claim
 from fallbacks.review.open_store import open_store
 from fallbacks.review.store import ReviewStore, StaleLease
-from tests.support.review_cases import DECIDED, EXPIRED, LEASED, OPEN, Clock, a_case
+from tests.support.review_cases import (
+    DECIDED,
+    EXPIRED,
+    FULL,
+    LEASED,
+    OPEN,
+    REJECTED,
+    STORED,
+    Clock,
+    a_case,
+)
 
 T = TypeVar("T")
 Lease = tuple[Claim, str]
@@ -96,9 +106,14 @@ class TwoReplicas(RuleBasedStateMachine):
         expected = []
         for case in cases:
             room = len(self.in_state(OPEN, LEASED)) < CAPACITY
-            if case.id not in self.model and room and case.expires_s > self.clock.now_s:
-                self.model[case.id] = ModelCase(case)
-            expected.append(case.id in self.model)
+            if case.id in self.model:
+                expected.append(STORED)
+            elif case.expires_s <= self.clock.now_s:
+                expected.append(REJECTED)
+            else:
+                expected.append(STORED if room else FULL)
+                if room:
+                    self.model[case.id] = ModelCase(case)
         assert self.call(which, lambda store: store.put(cases)) == expected
 
     @rule(target=leases, which=REPLICA, who=st.sampled_from(["rita", "ravi"]), lease_s=st.integers(1, 30))
