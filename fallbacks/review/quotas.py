@@ -64,13 +64,13 @@ def check_room(
 ) -> PutResult:
     """STORED if `taken` more fits into every account of the case; else the reason why it does not.
 
-    used: what each account has, those without any left out. A caller over its own quota learns of that one
-    alone, however full the store is.
+    used: what each account has, those without any left out.
     """
     whole, own, *pools = (used.get(account, NOTHING) for account in accounts_of(case))
-    if not _fits(own, taken, quotas.principal) or not all(_fits(one, taken, quotas.pool) for one in pools):
-        return PutResult.OVER_QUOTA
-    return PutResult.STORED if _fits(whole, taken, Share(capacity, quotas.size_bytes)) else PutResult.FULL
+    if not _fits(whole, taken, Share(capacity, quotas.size_bytes)):
+        return PutResult.FULL
+    fits = _fits(own, taken, quotas.principal) and all(_fits(one, taken, quotas.pool) for one in pools)
+    return PutResult.STORED if fits else PutResult.OVER_QUOTA
 
 
 def _fits(used: Share, taken: Share, limit: Share) -> bool:

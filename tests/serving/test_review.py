@@ -168,8 +168,9 @@ def test_an_infinite_score_is_kept_as_none(tmp_path: Path) -> None:
 def test_a_store_without_room_takes_the_first_in_order(tmp_path: Path) -> None:
     async def main() -> None:
         with opened(tmp_path, capacity=2) as (review, _):
-            assert await review.put([review_request(name) for name in "abc"]) == [True, True, False]
-            assert await review.put([review_request("d")]) == [False]
+            rows = [review_request(name, inputs={"attributes": ROW + i}) for i, name in enumerate("abcd")]
+            assert await review.put(rows[:3]) == [True, True, False]
+            assert await review.put(rows[3:]) == [False]
             assert await review.store.find("c") is None
 
     run(main)
@@ -264,7 +265,7 @@ def test_sweep_marks_expired_cases_and_deletes_old_ones_and_survives_a_closed_st
             clock.now_s += 61
             await asyncio.sleep(0.1)
             assert (await found(review.store, "late")).state is CaseState.EXPIRED
-            assert await review.store.payload("late") is not None
+            assert await review.store.payload("late") is None, "the row goes when the case expires"
             clock.now_s += serving_review.RETENTION_S + 1
             await asyncio.sleep(0.1)
             for name in ("answered", "late"):
