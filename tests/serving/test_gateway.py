@@ -454,7 +454,9 @@ def test_defers_when_every_model_is_broken_and_refuses_when_the_queue_is_full(
     tmp_path: Path,
 ) -> None:
     async def main() -> None:
-        async with opened(letters(tmp_path, FULL_RATE, ("capacity: *", "capacity: 3, per_caller: 3"))) as gateway:
+        async with opened(
+            letters(tmp_path, FULL_RATE, ("capacity: *", "capacity: 3, per_caller: 3"))
+        ) as gateway:
             swap(gateway, Raises(), 0)
             swap(gateway, Raises(), 1)
             decisions = await gateway.decide(batch_of(clean_rows(5)))
