@@ -13,8 +13,9 @@ import time
 from types import TracebackType
 from typing import Final, NamedTuple
 
-from gateway.access.callers import Caller
+from gateway.access.callers import Caller, account_of
 from gateway.access.in_flight import RETRY_S, InFlight
+from gateway.access.lookup_rate import LookupRate
 from gateway.core.batch import Batch
 from gateway.core.deadline import now_s
 from gateway.core.decision import Decision, Reason, Refused
@@ -69,6 +70,7 @@ class DataPlane:
         self.repository = repository
         self.peers = peers
         self.ids = Ids()
+        self._lookups = LookupRate()
 
     def stamp(self, decision_id: str, gateway: Gateway | None = None) -> Stamp:
         """The stamp of a reply to a request that was not judged.
@@ -150,6 +152,12 @@ class DataPlane:
         if refused is not None:
             raise RequestRejected(refused)
         return InFlightSlot(in_flight, caller.principal)
+
+    def charge_lookup(self, caller: Caller) -> None:
+        """Counts one look-up of a decision or a review. Raises RequestRejected for one too many."""
+        refused = self._lookups.charge(account_of(caller.principal), time.monotonic())
+        if refused is not None:
+            raise RequestRejected(refused)
 
     async def judge(
         self, call: Call, asked: InferRequest, time_limit_s: float

@@ -54,7 +54,7 @@ class QueuedReview:
         return [_OVER_QUOTA if one is PutResult.OVER_QUOTA else one is PutResult.STORED for one in results]
 
     async def sweep(self) -> None:
-        """Until cancelled: marks expired cases, which deletes their rows; deletes final ones after 30 days."""
+        """Until cancelled: marks expired cases, which deletes their rows; deletes them after 30 days."""
         while True:
             try:
                 await self.store.expire(self._clock())
