@@ -73,7 +73,9 @@ class Case:
 
     def digest(self) -> bytes:
         """SHA-256 of group and payload: equal digests of one principal are one question to a reviewer."""
-        return hashlib.sha256(b"%b\0%b" % (self.group.encode(), self.payload)).digest()
+        found = hashlib.sha256(self.group.encode() + b"\0")
+        found.update(self.payload)
+        return found.digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,9 +175,10 @@ class ReviewStore(Protocol):
         """Marks every case past its expiry at `now_s` as expired; how many it marked."""
         ...
 
-    async def purge(self, before_s: float) -> int:
+    async def purge(self, before_s: float, expired_before_s: float | None = None) -> int:
         """Deletes the cases that became final before `before_s`, with the rows that joined them; how many.
 
+        expired_before_s: another time for those that expired, of which there is no answer to keep.
         Gives back the room that is free since, where the store can.
         """
         ...

@@ -26,7 +26,10 @@ from gateway.serving.review_summary import brief, model_view
 
 SWEEP_EVERY_S = 60.0
 RETENTION_S = 30 * 86_400.0
-"""How long decided and expired cases are kept, without their rows: so long may a caller fetch the answer."""
+"""How long decided cases are kept, without their rows: so long may a caller fetch the answer."""
+EXPIRED_RETENTION_S = (600.0, 86_400.0)
+"""How long expired cases are kept: as long as they waited, within these limits. So a flood that no reviewer
+answers takes no more than twice the room of what may wait."""
 OVER_QUOTA_RETRY_S = 60.0
 """When a caller whose share of the queue is full may try again: room comes as reviewers answer."""
 _OVER_QUOTA = Refused(Reason.RATE_LIMITED, OVER_QUOTA_RETRY_S)
@@ -54,11 +57,13 @@ class QueuedReview:
         return [_OVER_QUOTA if one is PutResult.OVER_QUOTA else one is PutResult.STORED for one in results]
 
     async def sweep(self) -> None:
-        """Until cancelled: marks expired cases, which deletes their rows; deletes them after 30 days."""
+        """Until cancelled: marks expired cases, which deletes their rows; deletes what is old enough."""
         while True:
             try:
                 await self.store.expire(self._clock())
-                await self.store.purge(self._clock() - RETENTION_S)
+                now_s, (least_s, most_s) = self._clock(), EXPIRED_RETENTION_S
+                expired_s = min(max(self.expire_after_s, least_s), most_s)
+                await self.store.purge(now_s - RETENTION_S, now_s - expired_s)
             except Exception:
                 log.exception("the review queue could not be tended; the next round tries again")
             await asyncio.sleep(SWEEP_EVERY_S)

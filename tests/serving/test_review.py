@@ -309,7 +309,14 @@ def test_sweep_marks_expired_cases_and_deletes_old_ones_and_survives_a_closed_st
             await asyncio.sleep(0.1)
             assert (await found(review.store, "late")).state is CaseState.EXPIRED
             assert await review.store.payload("late") is None, "the row goes when the case expires"
-            clock.now_s += serving_review.RETENTION_S + 1
+            clock.now_s += serving_review.EXPIRED_RETENTION_S[0] - 2
+            await asyncio.sleep(0.1)
+            assert await review.store.find("late") is not None
+            clock.now_s += 2
+            await asyncio.sleep(0.1)
+            assert await review.store.find("late") is None
+            assert (await found(review.store, "answered")).answer is not None
+            clock.now_s += serving_review.RETENTION_S
             await asyncio.sleep(0.1)
             for name in ("answered", "late"):
                 assert await review.store.find(name) is None

@@ -178,11 +178,13 @@ def expire(connection: Connection, now_s: float, limit: int) -> Swept:
     return Swept(changed, changed > 0)
 
 
-def purge(connection: Connection, before_s: float, limit: int, now_s: float) -> Swept:
-    """Deletes cases that became final before `before_s`: up to `limit`, or as many rows that joined them."""
-    decided = select(C.id).where(C.decided_s < before_s)
+def purge(
+    connection: Connection, decided_before_s: float, expired_before_s: float, limit: int, now_s: float
+) -> Swept:
+    """Deletes cases that became final before these times: up to `limit`, or as many rows that joined them."""
+    decided = select(C.id).where(C.decided_s < decided_before_s)
     undecided = [CaseState.EXPIRED, *WAITING]
-    expired = select(C.id).where(C.state.in_(undecided), C.expires_s < before_s, OVERDUE)
+    expired = select(C.id).where(C.state.in_(undecided), C.expires_s < expired_before_s, OVERDUE)
     old = decided.union_all(expired).limit(limit)
     members = select(MEMBERS.c.id).where(MEMBERS.c.case_id.in_(old)).limit(limit)
     values = {"now_s": now_s}

@@ -128,9 +128,10 @@ class SqliteReviewStore:
         """As `ReviewStore.expire`."""
         return await self._sweep(lambda to, _: statements.expire(to, now_s, SWEEP_ROWS))
 
-    async def purge(self, before_s: float) -> int:
+    async def purge(self, before_s: float, expired_before_s: float | None = None) -> int:
         """As `ReviewStore.purge`."""
-        deleted = await self._sweep(lambda to, now_s: statements.purge(to, before_s, SWEEP_ROWS, now_s))
+        before = (before_s, before_s if expired_before_s is None else expired_before_s)
+        deleted = await self._sweep(lambda to, now_s: statements.purge(to, *before, SWEEP_ROWS, now_s))
         while await self._writes.call(lambda: release_free_pages(self._engine), lambda: None):
             pass
         return deleted

@@ -272,6 +272,19 @@ def test_the_payload_goes_when_its_case_is_decided_or_expires_and_the_answer_sta
     run(scene())
 
 
+def test_expired_cases_may_be_deleted_sooner_than_decided_ones(store: ReviewStore, clock: Clock) -> None:
+    async def scene() -> None:
+        await store.put([a_case("a"), a_case("b", 1100.0), a_case("c", 1200.0)])
+        (claim,) = await store.claim("rita", 60.0)
+        await store.resolve(claim.case.id, claim.fence, "rita", "1")
+        clock.now_s = 1300.0
+        assert await store.purge(900.0, 1150.0) == 0, "b was decided in time"
+        assert await store.purge(900.0, 1250.0) == 1
+        assert sorted(await store.find_all("abc")) == ["a", "b"]
+
+    run(scene())
+
+
 def test_what_was_decided_lately_is_found_by_time(store: ReviewStore, clock: Clock) -> None:
     async def scene() -> None:
         await store.put([row("a"), row("b"), row("c", payload=b"y")])
