@@ -19,6 +19,7 @@ from gateway.core.decision import Decision
 from gateway.core.record import RequestRecord, without_outputs
 from gateway.telemetry.audit import Audit
 from gateway.telemetry.json_lines import JsonLinesSink
+from gateway.telemetry.sink import AuditSink
 
 SINGLE_RECORDS = 500
 
@@ -49,7 +50,7 @@ async def kept_records(
 
 
 async def _filled(in_process: InProcessGateway, size: int, path: Path) -> Audit:
-    sinks = [JsonLinesSink(path), in_process.gateway.telemetry]
+    sinks: list[AuditSink] = [JsonLinesSink(path), in_process.gateway.telemetry]
     audit = Audit(sinks, keep=size, keep_bytes=UNBOUNDED_BUFFER, buffer=UNBOUNDED_BUFFER)
     for start in range(0, size, MAX_ROWS):
         for record in await _decided(in_process, min(MAX_ROWS, size - start), "kept", start):

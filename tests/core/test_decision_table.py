@@ -99,7 +99,8 @@ class OverQuota:
     """Takes the first row, refuses the second as one too many of its caller, and has no room for a third."""
 
     async def put(self, cases: Sequence[ReviewRequest], /) -> Sequence[bool | Refused]:
-        return [True, Refused(Reason.RATE_LIMITED, 60.0), False][: len(cases)]
+        ends: list[bool | Refused] = [True, Refused(Reason.RATE_LIMITED, 60.0), False]
+        return ends[: len(cases)]
 
 
 def test_a_row_over_its_callers_share_of_the_queue_ends_as_the_queue_says() -> None:
