@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from fallbacks.review.store import ReviewStore
-from gateway.access.in_flight import InFlight
+from gateway.access.waiting import WaitingRequests
 
 POLL_EVERY_S: Final = 0.1
 LATELY_S: Final = 2.0
 """How far back each query reaches, so that it finds an answer whose commit took until after the last one."""
-MAX_WAITING, MAX_WAITING_PER_CALLER = 1024, 64
-"""A quarter of the requests that may be in flight by default; callers without a key count as one."""
 log = logging.getLogger(__name__)
 
 
@@ -33,11 +31,11 @@ class _Waiting:
 
 
 class AnswerWatch:
-    """Watches one store, on one event loop. slots: limits how many requests wait, in all and per caller."""
+    """Watches one store, on one event loop. requests: those that wait, to be counted by who waits."""
 
     def __init__(self, store: ReviewStore) -> None:
         self._store = store
-        self.slots = InFlight(MAX_WAITING, MAX_WAITING_PER_CALLER)
+        self.requests = WaitingRequests()
         self._waiting: set[_Waiting] = set()
         self._task: asyncio.Task[None] | None = None
 

@@ -19,16 +19,19 @@ from gateway.serving.review_answers import outcome_of
 log = logging.getLogger(__name__)
 
 
-async def wait_for_reviews(call: Call, decisions: list[Decision], wait_s: float) -> list[Decision]:
+async def wait_for_reviews(
+    call: Call, decisions: list[Decision], wait_s: float, size_bytes: int
+) -> list[Decision]:
     """The decisions with reviewers' answers in place of deferrals, as far as they come within `wait_s`.
 
     The decisions as they are, at once, if the caller, or all callers, have as many requests waiting as may.
+    size_bytes: of the request's body, which is held meanwhile. Callers without a key count as one.
     """
     review = call.gateway.review
     if not isinstance(review, QueuedReview) or not _deferred(decisions):
         return decisions
     account = account_of(call.caller.principal)
-    if review.answers.slots.acquire(account) is not None:
+    if not review.answers.requests.acquire(account, size_bytes):
         return decisions
     try:
         return await _wait(review, call.gateway.loaded, decisions, now_s() + wait_s)
@@ -36,7 +39,7 @@ async def wait_for_reviews(call: Call, decisions: list[Decision], wait_s: float)
         log.exception("the review queue cannot be read; the deferral stands")
         return decisions
     finally:
-        review.answers.slots.release(account)
+        review.answers.requests.release(account, size_bytes)
 
 
 async def _wait(

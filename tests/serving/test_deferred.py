@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,9 +13,15 @@ import pytest
 from fallbacks.review.cases import CaseRecord
 from fallbacks.review.open_store import open_store
 from gateway.access.callers import Caller
+from gateway.access.waiting import (
+    MAX_BYTES,
+    MAX_BYTES_PER_ACCOUNT,
+    MAX_WAITING,
+    MAX_WAITING_PER_ACCOUNT,
+    WaitingRequests,
+)
 from gateway.core.decision import Decision, Deferred, Degraded, Reason, Refused
 from gateway.serving import answer_watch
-from gateway.serving.answer_watch import MAX_WAITING, MAX_WAITING_PER_CALLER
 from gateway.serving.data_plane import Call
 from gateway.serving.deferred import wait_for_reviews
 from gateway.serving.gateway import Gateway
@@ -91,7 +97,7 @@ def test_many_waiting_requests_ask_the_store_as_often_as_one(
         async with broken(tmp_path) as (gateway, review):
             decisions = await deferred(gateway, 16)
             counted = CountedQueries(review, monkeypatch)
-            waiting = [wait_for_reviews(call_of(gateway), decisions, 0.5) for _ in range(30)]
+            waiting = [wait_for_reviews(call_of(gateway), decisions, 0.5, 100) for _ in range(30)]
             assert await asyncio.gather(*waiting) == [decisions] * 30
             assert counted.finds == 2 * 30, "one look at the beginning, and one at the end"
             assert 1 <= counted.polls <= 11
@@ -106,7 +112,7 @@ def test_an_answer_that_another_replica_took_ends_the_wait_of_every_identical_ro
     async def main() -> None:
         async with broken(tmp_path) as (gateway, _):
             decisions = [*await deferred(gateway, 1, "first"), *await deferred(gateway, 1, "same")]
-            waiting = asyncio.create_task(wait_for_reviews(call_of(gateway), decisions, LONG_S))
+            waiting = asyncio.create_task(wait_for_reviews(call_of(gateway), decisions, LONG_S, 100))
             await asyncio.sleep(0.2)
             other = open_store("sqlite:///var/review.db", gateway.folder, capacity=9)
             (claim,) = await other.claim("grace", 60.0)
@@ -127,7 +133,7 @@ def test_a_row_that_is_not_answered_stays_deferred_and_the_others_get_their_answ
         async with broken(tmp_path) as (gateway, review):
             decisions = await deferred(gateway, 3)
             await answer(review, "r0")
-            waiting = asyncio.create_task(wait_for_reviews(call_of(gateway), decisions, 1.0))
+            waiting = asyncio.create_task(wait_for_reviews(call_of(gateway), decisions, 1.0, 100))
             await asyncio.sleep(0.2)
             await answer(review, "r2")
             settled = await waiting
@@ -142,39 +148,39 @@ def test_a_case_that_expires_ends_the_wait(tmp_path: Path) -> None:
         async with broken(tmp_path, ("expire_after_s: *", "expire_after_s: 1")) as (gateway, _):
             decisions = await deferred(gateway, 1)
             async with asyncio.timeout(LONG_S / 2):
-                (settled,) = await wait_for_reviews(call_of(gateway), decisions, LONG_S)
+                (settled,) = await wait_for_reviews(call_of(gateway), decisions, LONG_S, 100)
             assert settled.outcome == Refused(Reason.UNAVAILABLE)
 
     run(main)
 
 
 @pytest.mark.parametrize(
-    ("who", "limit"),
-    [(lambda i: "ada", MAX_WAITING_PER_CALLER), (lambda i: f"anonymous@127.0.0.{i}", MAX_WAITING_PER_CALLER)],
-    ids=["one key", "many addresses"],
+    "who", [lambda i: "ada", lambda i: f"anonymous@127.0.0.{i}"], ids=["one key", "many addresses"]
 )
 def test_one_caller_too_many_gets_its_deferral_at_once_and_others_wait(
-    tmp_path: Path, who: object, limit: int
+    tmp_path: Path, who: Callable[[int], str]
 ) -> None:
-    assert callable(who)
+    limit = MAX_WAITING_PER_ACCOUNT
 
     async def main() -> None:
         async with broken(tmp_path) as (gateway, review):
             decisions = await deferred(gateway, 1)
             waiting = [
-                asyncio.create_task(wait_for_reviews(call_of(gateway, who(i)), decisions, LONG_S))
+                asyncio.create_task(wait_for_reviews(call_of(gateway, who(i)), decisions, LONG_S, 100))
                 for i in range(limit)
             ]
             await asyncio.sleep(0.1)
             async with asyncio.timeout(LONG_S / 2):
-                assert await wait_for_reviews(call_of(gateway, who(limit)), decisions, LONG_S) == decisions
-            bob = asyncio.create_task(wait_for_reviews(call_of(gateway, "bob"), decisions, LONG_S))
+                assert (
+                    await wait_for_reviews(call_of(gateway, who(limit)), decisions, LONG_S, 100) == decisions
+                )
+            bob = asyncio.create_task(wait_for_reviews(call_of(gateway, "bob"), decisions, LONG_S, 100))
             await asyncio.sleep(0.1)
             assert not bob.done()
             for task in (bob, *waiting):
                 task.cancel()
             await asyncio.gather(bob, *waiting, return_exceptions=True)
-            assert review.answers.slots.total == 0
+            assert review.answers.requests.total == 0
 
     run(main)
 
@@ -184,9 +190,9 @@ def test_all_waiting_requests_together_have_a_limit(tmp_path: Path) -> None:
         async with broken(tmp_path) as (gateway, review):
             decisions = await deferred(gateway, 1)
             for i in range(MAX_WAITING):
-                assert review.answers.slots.acquire(f"caller{i}") is None
+                assert review.answers.requests.acquire(f"caller{i}", 100)
             async with asyncio.timeout(LONG_S / 2):
-                assert await wait_for_reviews(call_of(gateway), decisions, LONG_S) == decisions
+                assert await wait_for_reviews(call_of(gateway), decisions, LONG_S, 100) == decisions
 
     run(main)
 
@@ -195,7 +201,7 @@ def test_a_store_that_fails_ends_the_wait_with_the_deferral(tmp_path: Path) -> N
     async def main() -> None:
         async with broken(tmp_path) as (gateway, review):
             decisions = await deferred(gateway, 1)
-            waiting = asyncio.create_task(wait_for_reviews(call_of(gateway), decisions, LONG_S))
+            waiting = asyncio.create_task(wait_for_reviews(call_of(gateway), decisions, LONG_S, 100))
             await asyncio.sleep(0.2)
             review.store.close()
             async with asyncio.timeout(LONG_S / 2):
@@ -209,6 +215,21 @@ def test_a_request_without_a_deferred_row_does_not_wait(tmp_path: Path) -> None:
         async with opened(letters(tmp_path, FULL_RATE)) as gateway:
             decisions = [Decision("a", Refused(Reason.ABSTAINED))]
             async with asyncio.timeout(SHORT_S * 10):
-                assert await wait_for_reviews(call_of(gateway), decisions, LONG_S) == decisions
+                assert await wait_for_reviews(call_of(gateway), decisions, LONG_S, 100) == decisions
 
     run(main)
+
+
+def test_the_bodies_that_waiting_requests_hold_have_a_limit_per_account_and_in_all() -> None:
+    requests = WaitingRequests()
+    assert requests.acquire("ada", MAX_BYTES_PER_ACCOUNT - 1)
+    assert not requests.acquire("ada", 2)
+    assert requests.acquire("ada", 1)
+    others = MAX_BYTES // MAX_BYTES_PER_ACCOUNT - 1
+    assert all(requests.acquire(f"{i}", MAX_BYTES_PER_ACCOUNT) for i in range(others))
+    assert not requests.acquire("one more", 1)
+    assert requests.total == 2 + others
+    requests.release("ada", 1)
+    assert requests.acquire("one more", 1)
+    requests.release("ada", MAX_BYTES_PER_ACCOUNT - 1)
+    assert requests.acquire("ada", MAX_BYTES_PER_ACCOUNT - 1)
