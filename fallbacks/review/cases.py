@@ -72,8 +72,8 @@ class Case:
         return CASE_BYTES + len(self.payload) + len(self.why) + len(self.model_view)
 
     def digest(self) -> bytes:
-        """SHA-256 of group and payload: equal digests of one principal are one question to a reviewer."""
-        found = hashlib.sha256(self.group.encode() + b"\0")
+        """SHA-256 of principal, group and payload: cases of equal digests are one question to a reviewer."""
+        found = hashlib.sha256(f"{len(self.principal)} {self.principal} {self.group}\0".encode())
         found.update(self.payload)
         return found.digest()
 

@@ -31,7 +31,8 @@ class ReviewStore(Protocol):
 
     *Bounded capacity.* Open and leased cases together never exceed `capacity`, counted over all processes. A
     full store refuses (FULL) at once; it never queues a `put` until there is room. A case past its expiry
-    takes no room, even if nothing has marked it as expired.
+    takes no room, even if nothing has marked it as expired; where hundreds are, a `put` may be refused until
+    `expire` has marked them.
 
     *Quotas.* Nor do the cases of one principal, of one pool, or the bytes of any of these or of all exceed
     `quotas` (OVER_QUOTA, FULL). So a caller that fills its own share takes nothing from the others.

@@ -23,7 +23,8 @@ Run: TypeAlias = Callable[[str, dict[str, Any]], sqlite3.Cursor]
 
 MAX_MEMBERS: Final = 1000
 """The most rows that join one case. The next identical row opens a case again."""
-EXPIRED_AT_ONCE: Final = 200
+EXPIRED_AT_ONCE, EXPIRY_ROUNDS = 200, 4
+"""A put that lacks room marks up to 800 overdue cases, or those of 64 MiB: another waits for no more."""
 
 KNOWN: Final = """
 SELECT cases.principal = :principal AND (cases.digest = :digest OR cases.digest IS NULL AND EXISTS (
@@ -33,7 +34,7 @@ FROM cases WHERE cases.id = coalesce((SELECT case_id FROM members WHERE members.
 # The one that expires last, unless it would end before half of the new row's time.
 JOINABLE: Final = """
 SELECT id, coalesce((SELECT max(position) FROM members WHERE case_id = cases.id), 0)
-FROM cases WHERE digest = :digest AND principal = :principal AND state NOT IN ('decided', 'expired')
+FROM cases WHERE digest = :digest AND state NOT IN ('decided', 'expired')
 AND 2 * (expires_s - :now_s) >= :expires_s - :now_s ORDER BY expires_s DESC LIMIT 1"""
 USED: Final = """
 SELECT account, cases, bytes FROM case_usage
@@ -107,9 +108,14 @@ def _joinable(run: Run, values: dict[str, Any]) -> OpenCase | None:
 def _make_room(run: Run, case: Case, taken: Share, limits: Limits) -> PutResult:
     """STORED if there is room, or is once overdue cases are marked; else the reason why there is none."""
     overdue = {"now_s": limits.now_s, "limit": EXPIRED_AT_ONCE, "most_bytes": EXPIRE_BYTES}
-    while True:
-        rows = run(USED, {"principal": case.principal, "pool": case.pool})
-        used = {account: Share(cases, size_bytes) for account, cases, size_bytes in rows}
-        result = check_room(used, case, taken, limits.capacity, limits.quotas)
+    for _ in range(EXPIRY_ROUNDS):
+        result = check_room(_used(run, case), case, taken, limits.capacity, limits.quotas)
         if result is PutResult.STORED or not run(EXPIRE_SQL, overdue).rowcount:
             return result
+    return check_room(_used(run, case), case, taken, limits.capacity, limits.quotas)
+
+
+def _used(run: Run, case: Case) -> dict[str, Share]:
+    """What is taken of each account of a case."""
+    rows = run(USED, {"principal": case.principal, "pool": case.pool})
+    return {account: Share(cases, size_bytes) for account, cases, size_bytes in rows}

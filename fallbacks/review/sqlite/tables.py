@@ -46,7 +46,7 @@ CASES: Final = Table(
     Index("cases_by_state", "state", "expires_s", "created_s", "id"),
     Index("cases_by_age", "created_s", sqlite_where=NOT_FINAL),
     Index("cases_by_decision", "decided_s", sqlite_where=text("decided_s IS NOT NULL")),
-    Index("cases_by_digest", "digest", sqlite_where=NOT_FINAL),
+    Index("cases_by_digest", "digest", "expires_s", sqlite_where=NOT_FINAL),
 )
 """Columns with a default are of later releases: an older one neither reads nor writes them."""
 # In a table of their own, because SQLite rewrites a whole row to change one field of it.

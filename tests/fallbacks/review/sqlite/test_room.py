@@ -75,12 +75,20 @@ def test_a_put_costs_no_more_because_its_caller_has_many_cases_and_rows_that_joi
         rows = [a_case(f"{i}", payload=b"%d" % i, pool="p", group="g") for i in range(n)]
         await store.put(rows)
         await store.put([a_case(f"same{i}", payload=b"0", pool="p", group="g") for i in range(n)])
+        for who in range(n):
+            await store.put([a_case(f"of{who}", payload=b"0", principal=f"{who}", group="g")])
+        for age in range(n // 10):  # each too old for the next one to join
+            store._clock.now_s = 1000.0 + 1000.0 * age  # type: ignore[attr-defined]
+            case = a_case(f"old{age}", 2000.0 + 1100.0 * age, payload=b"old", group="g")
+            assert await store.put([case]) == [STORED]
+        store._clock.now_s = 1000.0  # type: ignore[attr-defined]
         ticks: list[None] = []
         driver_of(store._engine).set_progress_handler(lambda: ticks.append(None), 1)
         taken = []
         for case in (
             a_case("new", payload=b"new", pool="p", group="g"),
             a_case("joins", payload=b"0", pool="p", group="g"),
+            a_case("joins the latest", payload=b"old", group="g"),
         ):
             ticks.clear()
             assert await store.put([case]) == [STORED]
