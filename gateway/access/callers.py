@@ -72,7 +72,7 @@ def is_anonymous(principal: str) -> bool:
 
 def account_of(principal: str) -> str:
     """Under what a limit counts that callers without a key share: a limit for each address would be none."""
-    return ANONYMOUS if is_anonymous(principal) else principal
+    return f"{ANONYMOUS}@" if is_anonymous(principal) else principal
 
 
 @dataclass(frozen=True, slots=True, eq=False)
