@@ -1,14 +1,14 @@
 """Handlers of a caller's own decisions and reviews; to other callers these are 404, like unknown ones.
 
 An id that is not the caller's takes the same steps as one that is unknown: neither what is replied nor how
-long it takes tells whether it exists. Look-ups have a limit per caller, and count as requests in flight.
+long it takes tells whether it exists. Each caller has a limit of look-ups.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeAlias
 
 import orjson
@@ -21,7 +21,7 @@ from gateway.http.routes import RoutedRequest
 from gateway.listener.messages import Admitted, Reply
 from gateway.protocol.endings import Rejection, Stamp
 from gateway.protocol.infer_request import InferRequest
-from gateway.serving.data_plane import DataPlane, RequestRejected
+from gateway.serving.data_plane import DataPlane
 from gateway.serving.decisions import model_of, rows_anywhere
 from gateway.serving.gateway import Gateway
 from gateway.serving.review import QueuedReview
@@ -30,7 +30,7 @@ from gateway.serving.review_answers import outcome_of
 log = logging.getLogger(__name__)
 
 
-Lookup: TypeAlias = Callable[[DataPlane, Caller, str, Stamp], Awaitable[Reply]]
+Lookup: TypeAlias = Callable[[DataPlane, Caller, str, Stamp], Coroutine[Any, Any, Reply]]
 """Replies to one look-up of this caller, of this id."""
 
 
@@ -45,19 +45,11 @@ def review(routed: RoutedRequest) -> Admitted:
 
 
 def _admit(routed: RoutedRequest, lookup: Lookup) -> Admitted:
-    """Counts the look-up, which holds a slot among the requests in flight while it is answered."""
+    """Counts the look-up against its caller's limit."""
     plane, caller, id_ = routed.plane, routed.caller, routed.path["id"]
     plane.charge_lookup(caller)
     stamp = plane.stamp(routed.decision_id)
-
-    async def answer(_: bytes) -> Reply:
-        try:
-            with plane.acquire_slot(caller):
-                return await lookup(plane, caller, id_, stamp)
-        except RequestRejected as rejected:
-            return reply_unanswered(rejected.end, stamp, error=rejected.error)
-
-    return Admitted(0, answer)
+    return Admitted(0, lambda _: lookup(plane, caller, id_, stamp))
 
 
 async def _reply_decision(plane: DataPlane, caller: Caller, id_: str, stamp: Stamp) -> Reply:

@@ -47,7 +47,7 @@ _INFER = (
     Reason.UNAVAILABLE,
     Reason.DEADLINE,
 )
-_LOOKUP = (Rejection.NOT_FOUND, Reason.UNAVAILABLE)
+_REVIEW = (Rejection.NOT_FOUND, Reason.UNAVAILABLE)
 _UNSUPPORTED = "Not supported: always 501"
 _ADMINISTRATION = "For administrators alone, elsewhere: always 403"
 
@@ -105,9 +105,9 @@ ROUTES = (
     Route("POST", "v2/systemsharedmemory/{rest*}", METADATA_SCOPES, unsupported, _UNSUPPORTED),
     Route("POST", "v2/cudasharedmemory/{rest*}", METADATA_SCOPES, unsupported, _UNSUPPORTED),
     Route("GET", "decisions/{id}", OWN_RESULT_SCOPES, decision,
-          "How a request of the caller's own ended", "Decision", _LOOKUP),
+          "How a request of the caller's own ended", "Decision", _NOT_FOUND),
     Route("GET", "reviews/{id}", INFERENCE_SCOPES, review,
-          "How a deferred row of the caller's own stands", "Review", _LOOKUP),
+          "How a deferred row of the caller's own stands", "Review", _REVIEW),
 )
 # fmt: on
 """A path that matches several rows belongs to the first."""

@@ -202,22 +202,6 @@ def test_addresses_without_a_key_share_one_limit_of_look_ups(tmp_path: Path) -> 
         plane.handler.plane.charge_lookup(Caller("ada"))
 
 
-def test_a_look_up_holds_one_of_its_callers_slots_in_flight(plane: PlaneFixture) -> None:
-    async def main() -> None:
-        asked = await plane.ada.infer(plane.strange[:1])
-        in_flight = plane.handler.plane.repository.in_flight
-        id_ = asked.parameters["fs_decision_id"]
-        before, in_flight.limit_per_caller = in_flight.limit_per_caller, 0
-        try:
-            for kind in ("decisions", "reviews"):
-                assert (await plane.ada.get(f"/{kind}/{id_}")).outcome == (429, "refused", "rate_limited")
-        finally:
-            in_flight.limit_per_caller = before
-        assert (in_flight.total, (await plane.ada.get(f"/reviews/{id_}")).status) == (0, 200)
-
-    plane.run(main)
-
-
 def test_an_id_of_another_caller_takes_the_steps_of_an_unknown_one(
     plane: PlaneFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
