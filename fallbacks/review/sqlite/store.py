@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from fallbacks.review.cases import Case, CaseCounts, CaseRecord, CaseState, Claim
 from fallbacks.review.quotas import PutResult, Quotas
@@ -23,6 +24,7 @@ from fallbacks.review.sqlite.group_commit import GroupCommit
 from fallbacks.review.sqlite.reclaim import drop_final_payloads, release_free_pages
 from fallbacks.review.sqlite.statements import Swept
 from fallbacks.review.sqlite.tables import TABLES, VERSION
+from fallbacks.review.store import StoreError
 from fallbacks.worker import Worker
 
 T = TypeVar("T")
@@ -50,7 +52,11 @@ class SqliteReviewStore:
         Raises: StoreError if the file cannot be used, saying why.
         """
         engine = open_sqlite(path, TABLES, VERSION)
-        drop_final_payloads(engine)
+        try:
+            drop_final_payloads(engine)
+        except DBAPIError as error:
+            engine.dispose()
+            raise StoreError(f"{path}: {error.orig}; try again when no other program writes to it") from error
         return cls(engine, capacity, quotas, clock)
 
     async def put(self, cases: Sequence[Case], /) -> list[PutResult]:

@@ -17,6 +17,7 @@ from fallbacks.review.quotas import UNLIMITED, Quotas, Share
 from fallbacks.review.sqlite import insertion, statements
 from fallbacks.review.sqlite import reclaim as sqlite_reclaim
 from fallbacks.review.sqlite.store import SqliteReviewStore
+from fallbacks.review.store import StoreError
 from tests.fallbacks.review.sqlite.test_group_commit import V1, driver_of
 from tests.support.review_cases import DECIDED, EXPIRED, OPEN, OVER_QUOTA, REJECTED, STORED, Clock, a_case
 
@@ -179,6 +180,21 @@ def test_a_file_of_an_older_release_is_counted_and_loses_the_payloads_of_final_c
     run(scene())
     store.close()
     SqliteReviewStore.open(path, capacity=10, clock=Clock()).close()
+
+
+def test_an_old_payload_that_cannot_be_deleted_refuses_the_file_and_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    with sqlite3.connect(path) as older:
+        older.executescript(V1)
+        older.execute(
+            "INSERT INTO cases (id, principal, created_s, expires_s, why, model_view, state, fence) "
+            "VALUES ('a', 'alice', 1000, 2000, '{}', '[]', 'expired', 0)"
+        )
+        older.execute("INSERT INTO payloads VALUES ('a', 'x')")
+        older.execute("CREATE TRIGGER t BEFORE DELETE ON payloads BEGIN SELECT RAISE(ABORT, 'no'); END")
+    older.close()
+    with pytest.raises(StoreError, match=r"r\.db: no; try again"):
+        SqliteReviewStore.open(path, capacity=10, clock=Clock())
 
 
 def test_a_release_that_knows_no_quotas_may_go_on_beside_this_one(
