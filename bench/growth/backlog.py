@@ -15,6 +15,7 @@ from bench.growth.part import CostCurve, GrowthPart
 from fallbacks.oip.payload import encode
 from fallbacks.review.cases import WAITING, Case
 from fallbacks.review.open_store import open_store
+from fallbacks.review.quotas import PutResult
 from fallbacks.review.store import ReviewStore
 from gateway.admin.console import LISTED_CASES
 from gateway.serving.review import QueuedReview
@@ -74,7 +75,7 @@ def _putting(in_process: InProcessGateway, store: ReviewStore) -> TimedCall:
     cases = _cases(in_process, "new")
 
     async def put() -> None:
-        if not all(await store.put([next(cases)])):
+        if await store.put([next(cases)]) != [PutResult.STORED]:
             raise RuntimeError("the store did not take a case")
 
     return put

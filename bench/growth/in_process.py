@@ -19,7 +19,7 @@ from gateway.cli.samples import Rows, load_samples
 from gateway.core.batch import Batch
 from gateway.core.deadline import now_s
 from gateway.core.pipeline import Pipeline
-from gateway.core.record import RequestRecord
+from gateway.core.record import RequestRecord, without_outputs
 from gateway.deployment.deployment import VAR
 from gateway.http.replies import reply_infer
 from gateway.listener.messages import Reply
@@ -69,7 +69,7 @@ class InProcessGateway:
         stamp = Stamp(decisions[0].policy, "enforce", id_)
         elapsed_s = time.perf_counter() - start_s
         record = RequestRecord(
-            id_, sent.principal, stamp.policy, stamp.mode, received_s, elapsed_s, tuple(decisions)
+            id_, sent.principal, stamp.policy, stamp.mode, received_s, elapsed_s, without_outputs(decisions)
         )
         self.gateway.record(record)
         reply = reply_infer(self.contract, request, decisions, stamp)

@@ -16,9 +16,10 @@ from bench.micro.reply_and_audit import UNBOUNDED_BUFFER
 from gateway.core.batch import Batch
 from gateway.core.deadline import now_s
 from gateway.core.decision import Decision
-from gateway.core.record import RequestRecord
+from gateway.core.record import RequestRecord, without_outputs
 from gateway.telemetry.audit import Audit
 from gateway.telemetry.json_lines import JsonLinesSink
+from gateway.telemetry.sink import AuditSink
 
 SINGLE_RECORDS = 500
 
@@ -49,7 +50,8 @@ async def kept_records(
 
 
 async def _filled(in_process: InProcessGateway, size: int, path: Path) -> Audit:
-    audit = Audit([JsonLinesSink(path), in_process.gateway.telemetry], keep=size, buffer=UNBOUNDED_BUFFER)
+    sinks: list[AuditSink] = [JsonLinesSink(path), in_process.gateway.telemetry]
+    audit = Audit(sinks, keep=size, keep_bytes=UNBOUNDED_BUFFER, buffer=UNBOUNDED_BUFFER)
     for start in range(0, size, MAX_ROWS):
         for record in await _decided(in_process, min(MAX_ROWS, size - start), "kept", start):
             audit.take(record)
@@ -67,7 +69,7 @@ async def _decided(in_process: InProcessGateway, n: int, name: str, start: int) 
 
 
 def _record(id_: str, decision: Decision) -> RequestRecord:
-    return RequestRecord(id_, "bench", decision.policy, "enforce", 0.0, 0.001, (decision,))
+    return RequestRecord(id_, "bench", decision.policy, "enforce", 0.0, 0.001, without_outputs([decision]))
 
 
 async def _new(in_process: InProcessGateway, repetitions: Repetitions) -> Iterator[RequestRecord]:

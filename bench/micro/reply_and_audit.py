@@ -11,7 +11,7 @@ from bench.micro.fixture import PRINCIPAL, MicroFixture
 from bench.micro.requests import binary_infer_body, json_infer_body
 from bench.micro.workload import SyncWorkload, Workload
 from gateway.core.decision import Decision
-from gateway.core.record import RequestRecord
+from gateway.core.record import RequestRecord, without_outputs
 from gateway.http.replies import reply_infer
 from gateway.protocol.endings import Stamp
 from gateway.protocol.infer_request import parse_http_infer
@@ -60,7 +60,7 @@ def _record(fixture: MicroFixture, n: int) -> RequestRecord:
 
 def _named(id_: str, fixture: MicroFixture, decisions: Sequence[Decision]) -> RequestRecord:
     policy = fixture.deployment.pipeline.policy
-    return RequestRecord(id_, PRINCIPAL, policy, "enforce", 0.0, 0.001, tuple(decisions))
+    return RequestRecord(id_, PRINCIPAL, policy, "enforce", 0.0, 0.001, without_outputs(decisions))
 
 
 def _take(fixture: MicroFixture, n: int) -> Workload:

@@ -14,6 +14,7 @@ one whose lease has ended cannot overwrite the reviewer who holds the case now.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +22,9 @@ from typing import Final
 
 MAX_PAYLOAD_BYTES: Final = 33 * 2**20
 """A row may fill a body of 8 MiB, and a number that takes two bytes there (`0,`) may take eight here."""
+
+CASE_BYTES: Final = 4096
+"""What a case counts beside its texts and its payload: its other columns and their indexes."""
 
 
 class CaseState(StrEnum):
@@ -53,12 +57,25 @@ class Case:
     payload: bytes
     why: str
     model_view: str
+    pool: str = ""
+    group: str = ""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.created_s) and math.isfinite(self.expires_s)):
             raise ValueError(f"case {self.id}: created_s and expires_s must be finite")
         if len(self.payload) > MAX_PAYLOAD_BYTES:
             raise ValueError(f"case {self.id}: {len(self.payload)} bytes, over {MAX_PAYLOAD_BYTES}")
+
+    @property
+    def size_bytes(self) -> int:
+        """What the case counts against quotas while it waits."""
+        return CASE_BYTES + len(self.payload) + len(self.why) + len(self.model_view)
+
+    def digest(self) -> bytes:
+        """SHA-256 of principal, group and payload: cases of equal digests are one question to a reviewer."""
+        found = hashlib.sha256(f"{len(self.principal)} {self.principal} {self.group}\0".encode())
+        found.update(self.payload)
+        return found.digest()
 
 
 @dataclass(frozen=True, slots=True)

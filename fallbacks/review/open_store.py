@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from fallbacks.review.quotas import Quotas
 from fallbacks.review.sqlite.file import sqlite_path
 from fallbacks.review.sqlite.store import SqliteReviewStore
 from fallbacks.review.store import ReviewStore, StoreError
@@ -17,17 +18,24 @@ def place_of(url: str, folder: Path) -> str:
 
 
 def open_store(
-    url: str, folder: Path, *, capacity: int, clock: Callable[[], float] = time.time
+    url: str,
+    folder: Path,
+    *,
+    capacity: int,
+    quotas: Quotas = Quotas(),
+    clock: Callable[[], float] = time.time,
 ) -> ReviewStore:
     """A handle on the store of a URL, which is created where it is missing. Blocks.
 
     Args:    url: `sqlite:///PATH`; a relative path starts at `folder`. capacity: the most open and leased
-             cases together; processes that share a store should agree on it. clock: seconds of the wall
+             cases together; quotas: what else bounds them, by default nothing; processes that share a store
+             should agree on both. clock: seconds of the wall
              clock, because cases outlive processes.
     Raises:  StoreError if the URL names no store that exists, or the store cannot be used.
     """
     match url.partition(":")[0]:
         case "sqlite":
-            return SqliteReviewStore.open(sqlite_path(url, folder), capacity=capacity, clock=clock)
+            path = sqlite_path(url, folder)
+            return SqliteReviewStore.open(path, capacity=capacity, quotas=quotas, clock=clock)
         case _:
             raise StoreError(f"{url}: names no SQLite file; write sqlite:///folder/review.db")

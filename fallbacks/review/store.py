@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from fallbacks.review.cases import Case, CaseCounts, CaseRecord, CaseState, Claim
+from fallbacks.review.quotas import PutResult, Quotas
 
 
 class StoreError(Exception):
@@ -29,15 +30,26 @@ class ReviewStore(Protocol):
     the machine's power.
 
     *Bounded capacity.* Open and leased cases together never exceed `capacity`, counted over all processes. A
-    full store refuses (False) at once; it never queues a `put` until there is room. A case past its expiry
-    takes no room, even if nothing has marked it as expired.
+    full store refuses (FULL) at once; it never queues a `put` until there is room. A case past its expiry
+    takes no room, even if nothing has marked it as expired; where hundreds are, a `put` may be refused until
+    `expire` has marked them.
+
+    *Quotas.* Nor do the cases of one principal, of one pool, or the bytes of any of these or of all exceed
+    `quotas` (OVER_QUOTA, FULL). So a caller that fills its own share takes nothing from the others.
+
+    *Identical rows.* A row with the principal, group and payload of an open or leased case joins that case
+    instead of opening one: it is found under its own id, stands as that case does, and takes few bytes. It
+    does not join one that would expire before half of its own time, nor one that very many rows have joined.
+    Rows of different principals never share a case.
+
+    *Payloads.* The payload of a case is deleted in the transaction that makes it final.
 
     *Atomicity.* The cases of one `put` become visible together. If `put` raises, none of them was stored, or
     it is unknown whether all were (the connection was lost during the commit).
 
-    *Idempotence.* An id that is already stored with the same principal and payload is True and changes
-    nothing, whatever its state and however full the store is. An id that is stored for anything else is
-    False. So a caller who does not know how a `put` ended repeats it.
+    *Idempotence.* An id that is already stored with the same principal, group and payload is STORED and
+    changes nothing, whatever its state and however full the store is. An id that is stored for anything else
+    is REJECTED. So a caller who does not know how a `put` ended repeats it.
 
     *Order.* `put` fills the remaining room in the order of its argument. `claim` leases the cases that expire
     first, then the oldest, then by id.
@@ -49,7 +61,7 @@ class ReviewStore(Protocol):
     *Time decides, not a sweeper.* Every method judges state by the store's clock at the time of the call.
     `expire` only writes down what every read reports already.
 
-    *Finality.* A decided or expired case never changes again, until `purge` deletes it and its payload.
+    *Finality.* A decided or expired case never changes again, until `purge` deletes it.
 
     *Cancellation.* A call that is cancelled before its commit changes nothing. Whether a call that is
     cancelled during its commit took effect is unknown until the case is looked up.
@@ -84,7 +96,7 @@ class ReviewStore(Protocol):
             why='{"reason": "abstained", "raised": []}',
             model_view="[[3, 0.52], [1, 0.41]]",
         )
-        assert await store.put([case]) == [True]
+        assert await store.put([case]) == [PutResult.STORED]
 
         (claim,) = await store.claim("grace", lease_s=600.0)
         shown = decode(claim.case.payload)
@@ -97,12 +109,13 @@ class ReviewStore(Protocol):
 
     capacity: int
     """The most open and leased cases together. May be changed; the next `put` uses the new value."""
+    quotas: Quotas
+    """The most of them for one caller and pool, and in bytes. May be changed as well."""
 
-    async def put(self, cases: Sequence[Case], /) -> list[bool]:
-        """Stores cases in order; one bool per case, whether it is in the store now.
+    async def put(self, cases: Sequence[Case], /) -> list[PutResult]:
+        """Stores cases in order; for each, whether it is in the store now, or why it is not.
 
-        False where there is no room, where the case has expired already, or where its id is stored for a
-        different case. An empty sequence returns an empty list.
+        An empty sequence returns an empty list.
         """
         ...
 
@@ -132,11 +145,22 @@ class ReviewStore(Protocol):
         ...
 
     async def find(self, case_id: str) -> CaseRecord | None:
-        """The case as it stands now, or None if no case has this id."""
+        """The case as it stands now, or None if no case has this id.
+
+        Of a row that joined another case, that case, whose own id the record has.
+        """
+        ...
+
+    async def find_all(self, case_ids: Collection[str]) -> dict[str, CaseRecord]:
+        """As `find` for several ids at once; unknown ids are left out."""
+        ...
+
+    async def decided_within(self, seconds: float) -> list[str]:
+        """The ids of the cases that were decided in the last `seconds`."""
         ...
 
     async def payload(self, case_id: str) -> bytes | None:
-        """The bytes that were put, or None if no case has this id."""
+        """The bytes that were put, or None if no open or leased case has this id of its own."""
         ...
 
     async def list_cases(self, states: Collection[CaseState], limit: int) -> list[CaseRecord]:
@@ -152,8 +176,12 @@ class ReviewStore(Protocol):
         """Marks every case past its expiry at `now_s` as expired; how many it marked."""
         ...
 
-    async def purge(self, before_s: float) -> int:
-        """Deletes the cases that became final before `before_s`, payloads included; how many it deleted."""
+    async def purge(self, before_s: float, expired_before_s: float | None = None) -> int:
+        """Deletes the cases that became final before `before_s`, with the rows that joined them; how many.
+
+        expired_before_s: another time for those that expired, of which there is no answer to keep.
+        Gives back the room that is free since, where the store can.
+        """
         ...
 
     def close(self) -> None:

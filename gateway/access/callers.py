@@ -41,6 +41,8 @@ INLINE_READ_BYTES = 32 * 2**10
 """About 150 keys, one millisecond on the event loop. A thread reads larger files."""
 PAUSE_AFTER_KEYS, PAUSE_S = 100, 0.0002
 MAX_SEEN_KEYS = 10_000
+ANONYMOUS = "anonymous"
+"""The principals of callers without a key begin with it, before `@` and their address; no key has an `@`."""
 LONGEST_ADDRESS = 64
 """Longer than any IPv6 address with a zone. Longer texts from proxies are not cached."""
 log = logging.getLogger(__name__)
@@ -61,6 +63,16 @@ class Caller:
 
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models
+
+
+def is_anonymous(principal: str) -> bool:
+    """Whether this is a caller without a key, one of perhaps very many addresses of one sender."""
+    return principal.startswith(f"{ANONYMOUS}@")
+
+
+def account_of(principal: str) -> str:
+    """Under what a limit counts that callers without a key share: a limit for each address would be none."""
+    return f"{ANONYMOUS}@" if is_anonymous(principal) else principal
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,7 +235,7 @@ def _entries(
 def _anonymous_caller(address: str) -> Caller | None:
     """The anonymous caller of a loopback address; None for other addresses."""
     try:
-        return Caller(f"anonymous@{address}") if ip_address(address).is_loopback else None
+        return Caller(f"{ANONYMOUS}@{address}") if ip_address(address).is_loopback else None
     except ValueError:
         return None
 

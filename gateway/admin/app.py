@@ -182,10 +182,13 @@ async def _switch_rung(request: Request) -> Response:
 
 
 async def decision(request: Request) -> Response:
-    """The findings of a request, or of one of its rows, from any replica."""
+    """The findings of a request, or of one of its rows, from any replica; `?principal=`: only of this one."""
     id_, audits = request.path_params["id"], [one.audit for one in repository_of(request).gateways.values()]
-    alone = ALONE_HEADER in request.headers
-    rows = rows_here(audits, id_) if alone else await rows_anywhere(audits, request.app.state.peers, id_)
+    alone, principal = ALONE_HEADER in request.headers, request.query_params.get("principal")
+    if alone:
+        rows = rows_here(audits, id_, principal)
+    else:
+        rows = await rows_anywhere(audits, request.app.state.peers, id_, principal)
     if rows:
         return json_reply({"id": id_, "rows": rows})
     return problem(request, 404, "No such decision", "it is unknown, or too old to be kept in memory")

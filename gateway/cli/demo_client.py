@@ -70,13 +70,13 @@ class Client:
         found = reply.get("answer", reply).get("parameters", {})
         return tuple(str(found.get(f"fs_{part}", "none")) for part in ("outcome", "reason", "served_by"))  # type: ignore[return-value]
 
-    def room_for_cases(self, capacity: int) -> bool:
-        """Whether the review queue takes another case."""
-        return int(self._get("/review")["waiting"]) < capacity
+    def room_for_cases(self, quota: int) -> bool:
+        """Whether the review queue takes another case of a caller who may have so many."""
+        return int(self._get("/review")["waiting"]) < quota
 
     def answer(self, review_url: str, target: Target) -> None:
-        """Claims cases until the given one, answers it, and releases the others."""
-        case_id = review_url.rsplit("/", 1)[-1]
+        """Claims cases until the one that the row is in, answers it, and releases the others."""
+        case_id = self._get(f"/review/{review_url.rsplit('/', 1)[-1]}")["id"]
         others: list[dict[str, Any]] = []
         while case := self._post("/review/claim", {"reviewer": REVIEWER}):
             if case["id"] == case_id:

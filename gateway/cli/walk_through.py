@@ -126,7 +126,7 @@ class WalkThrough:
     def _reviewed(self, title: str, row: Tensors) -> Scene:
         """Sends a row that no model may answer, answers it as a reviewer, and asks again as its caller."""
         review = self.policy.review
-        room = review is not None and self.client.room_for_cases(review.capacity)
+        room = review is not None and self.client.room_for_cases(review.quotas.principal.cases)
         ending, url = self.client.ask(row)
         endings = Counter([ending])
         if not room:  # no person can be asked

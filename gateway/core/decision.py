@@ -8,15 +8,16 @@ the order of guards can never change the result, and the top is the only short-c
 An **outcome** is where a row ends. There are four and nothing else can leave the pipeline; every place
 that handles outcomes ends in `assert_never`, so the type checker proves that it handles them all.
 
-    | guards say        | rung 0                             | rung 1  | review  | outcome              |
-    |-------------------|------------------------------------|---------|---------|----------------------|
-    | allow             | answers, checks allow              | -       | -       | Served               |
-    | allow             | error, timeout, or a check objects | answers | -       | Degraded(rung 1)     |
-    | degrade           | skipped                            | answers | -       | Degraded(rung 1)     |
-    | allow or degrade  | fails                              | fails   | accepts | Deferred             |
-    | defer             | -                                  | -       | accepts | Deferred             |
-    | what needs review |                                    |         | full    | Refused(unavailable) |
-    | refuse            |                                    |         |         | Refused(the reason)  |
+    | guards say        | rung 0                             | rung 1  | review     | outcome               |
+    |-------------------|------------------------------------|---------|------------|-----------------------|
+    | allow             | answers, checks allow              | -       | -          | Served                |
+    | allow             | error, timeout, or a check objects | answers | -          | Degraded(rung 1)      |
+    | degrade           | skipped                            | answers | -          | Degraded(rung 1)      |
+    | allow or degrade  | fails                              | fails   | accepts    | Deferred              |
+    | defer             | -                                  | -       | accepts    | Deferred              |
+    | what needs review |                                    |         | over quota | Refused(rate_limited) |
+    | what needs review |                                    |         | full, down | Refused(unavailable)  |
+    | refuse            |                                    |         |            | Refused(the reason)   |
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Reason(StrEnum):
 
     OK = "ok"
     ABSTAINED = "abstained"  # any judgement of the input or of the answer
-    RATE_LIMITED = "rate_limited"  # rate and every other budget
+    RATE_LIMITED = "rate_limited"  # rate and every other budget of the caller
     UNAVAILABLE = "unavailable"  # a model or the review queue has failed or is full
     DEADLINE = "deadline"
 

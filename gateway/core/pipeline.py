@@ -5,7 +5,7 @@
                 ├─ allow ──> rung 0 ──checks──> Served
                 ├─ degrade, or rung 0 failed ──> rung 1.. ──checks──> Degraded
                 ├─ defer, or no rung left ──> review queue ──> Deferred
-                └─ the queue is full or down ────────────────────────────> Refused
+                └─ the queue is full, or down, or full of this caller's ─> Refused
 
 `decide` is total: every row in gets exactly one outcome out, in order, and nothing is raised but our own
 cancellation. This holds by construction: each part has a time limit and its failure is a value (`stage.py`,
@@ -73,8 +73,11 @@ class ReviewRequest:
 
 
 class Review(Protocol):
-    async def put(self, cases: Sequence[ReviewRequest], /) -> Sequence[bool]:
-        """Stores requests durably, in order; False where there is no room. May raise."""
+    async def put(self, cases: Sequence[ReviewRequest], /) -> Sequence[bool | Refused]:
+        """Stores requests durably, in order; False where there is no room. May raise.
+
+        A refusal where there is none for this caller: the row ends so.
+        """
         ...
 
 
@@ -258,13 +261,16 @@ class Pipeline:
             results = await call_within(
                 "review", self.review.put, cases, self.review_budget_s, batch.until_s, StoreFailed
             )
-            stored = [bool(one) for one in results]
+            stored = [one if isinstance(one, Refused) else bool(one) for one in results]
         except (StageFailure, TypeError, ValueError):
             stored = []
         if len(stored) != len(cases):
             stored = [False] * len(cases)
-        for row, case, accepted in zip(rows, cases, stored, strict=True):
-            state.end(int(row), Deferred(case.id, case.reason) if accepted else Refused(Reason.UNAVAILABLE))
+        for row, case, one in zip(rows, cases, stored, strict=True):
+            if isinstance(one, Refused):
+                state.end(int(row), one)
+            else:
+                state.end(int(row), Deferred(case.id, case.reason) if one else Refused(Reason.UNAVAILABLE))
 
     def _case(self, state: _BatchState, batch: Batch, i: int, row: int) -> ReviewRequest:
         known = (batch.known(rung.name) for rung in self.rungs)

@@ -129,7 +129,7 @@ async def _infer(call: MethodCall) -> CallReply:
     try:
         if len(raw) > (limit := inference.loaded.contract.body_limit_bytes):
             raise message_too_large(limit)
-        return await _judge(call, inference, message)
+        return await _judge(call, inference, message, len(raw))
     except RequestRejected as rejected:
         stamp = plane.stamp(call.decision_id, inference.gateway)
         return error_reply(rejected.end, stamp, rejected.error)
@@ -137,14 +137,14 @@ async def _infer(call: MethodCall) -> CallReply:
         return error_reply(error, plane.stamp(call.decision_id, inference.gateway))
 
 
-async def _judge(call: MethodCall, inference: Call, message: Any) -> CallReply:
+async def _judge(call: MethodCall, inference: Call, message: Any, size_bytes: int) -> CallReply:
     plane, loaded = call.plane, inference.loaded
     request = parse_grpc_infer(message, loaded.contract)
     timeout = call.headers.get(TIMEOUT_HEADER)
     seconds = time_limit_s(loaded.policy.deadline_s, request.timeout_us, timeout, call.left_s())
     decisions, stamp = await _run_to_end(plane.judge(inference, request, seconds))
     if review_s := preferred_wait_s(call.headers.get("prefer", "").lower()):
-        decisions = await wait_for_reviews(inference.gateway, decisions, review_s)
+        decisions = await wait_for_reviews(inference, decisions, review_s, size_bytes)
     answer = build_answer(loaded.contract, request, decisions, loaded.tier(call.caller.tier))
     if isinstance(answer, NoAnswer):
         return error_reply(answer.end, stamp, urls=answer.urls)

@@ -83,7 +83,7 @@ async def _judge(plane: DataPlane, request: Request, call: Call, body: bytes) ->
         prefer = prefer.lower()
         prefer_async = "respond-async" in prefer
         if seconds := preferred_wait_s(prefer):
-            reviewed = await _unless_gone(request, wait_for_reviews(call.gateway, decisions, seconds))
+            reviewed = await _unless_gone(request, wait_for_reviews(call, decisions, seconds, len(body)))
             if reviewed is None:
                 return None
             decisions = reviewed

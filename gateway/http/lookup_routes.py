@@ -1,10 +1,15 @@
-"""Handlers of a caller's own decisions and reviews; to other callers these are 404, like unknown ones."""
+"""Handlers of a caller's own decisions and reviews; to other callers these are 404, like unknown ones.
+
+An id that is not the caller's takes the same steps as one that is unknown: neither what is replied nor how
+long it takes tells whether it exists. Each caller has a limit of look-ups.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeAlias
 
 import orjson
 
@@ -25,21 +30,32 @@ from gateway.serving.review_answers import outcome_of
 log = logging.getLogger(__name__)
 
 
+Lookup: TypeAlias = Callable[[DataPlane, Caller, str, Stamp], Coroutine[Any, Any, Reply]]
+"""Replies to one look-up of this caller, of this id."""
+
+
 def decision(routed: RoutedRequest) -> Admitted:
-    """Replies how one of the caller's requests ended."""
-    plane, stamp, id_ = routed.plane, routed.plane.stamp(routed.decision_id), routed.path["id"]
-    return Admitted(0, lambda _: _reply_decision(plane, routed.caller, id_, stamp))
+    """Replies how one of the caller's requests ended. Raises RequestRejected for too many look-ups."""
+    return _admit(routed, _reply_decision)
 
 
 def review(routed: RoutedRequest) -> Admitted:
-    """Replies the state of the review of one of the caller's deferred rows."""
-    plane, stamp, id_ = routed.plane, routed.plane.stamp(routed.decision_id), routed.path["id"]
-    return Admitted(0, lambda _: _reply_review(plane, routed.caller, id_, stamp))
+    """Replies the state of the review of one of the caller's deferred rows. Raises as `decision`."""
+    return _admit(routed, _reply_review)
+
+
+def _admit(routed: RoutedRequest, lookup: Lookup) -> Admitted:
+    """Counts the look-up against its caller's limit."""
+    plane, caller, id_ = routed.plane, routed.caller, routed.path["id"]
+    plane.charge_lookup(caller)
+    stamp = plane.stamp(routed.decision_id)
+    return Admitted(0, lambda _: lookup(plane, caller, id_, stamp))
 
 
 async def _reply_decision(plane: DataPlane, caller: Caller, id_: str, stamp: Stamp) -> Reply:
     """How a request of the caller ended; its findings only for a key with the scope `explain`."""
-    rows = await rows_anywhere([one.audit for one in plane.usable(caller)], plane.peers, id_)
+    audits = [one.audit for one in plane.usable(caller)]
+    rows = await rows_anywhere(audits, plane.peers, id_, caller.principal)
     if not rows or rows[0]["principal"] != caller.principal or not caller.may_use(model_of(rows[0])):
         return reply_unanswered(Rejection.NOT_FOUND, stamp, error="no such decision of yours is kept")
     document = {name: rows[0][name] for name in ("policy", "mode")}
@@ -53,11 +69,11 @@ async def _reply_review(plane: DataPlane, caller: Caller, case_id: str, stamp: S
     """The state of a review of the caller; the reviewer's answer has the form of the model's outputs."""
     case_stamp = stamp._replace(decision_id=case_id)
     try:
-        found = await _find_case(plane.usable(caller), case_id)
+        found = await _find_case(plane.usable(caller), case_id, caller.principal)
     except Exception:
         log.exception("the review queue cannot be read")
         return reply_unanswered(Refused(Reason.UNAVAILABLE), case_stamp)
-    if found is None or found[1].principal != caller.principal:
+    if found is None:
         return reply_unanswered(Rejection.NOT_FOUND, stamp, error="no such review of yours")
     gateway, record = found
     loaded, case_stamp = gateway.loaded, plane.stamp(case_id, gateway)
@@ -72,11 +88,18 @@ async def _reply_review(plane: DataPlane, caller: Caller, case_id: str, stamp: S
     return reply_json(orjson.dumps(document))
 
 
-async def _find_case(gateways: Sequence[Gateway], case_id: str) -> tuple[Gateway, CaseRecord] | None:
-    """A case, and the gateway in whose queue it is. Raises what a store raises."""
-    for gateway in gateways:
-        if isinstance(gateway.review, QueuedReview):
-            record = await gateway.review.store.find(case_id)
-            if record is not None:
-                return gateway, record
+async def _find_case(
+    gateways: Sequence[Gateway], case_id: str, principal: str
+) -> tuple[Gateway, CaseRecord] | None:
+    """A case of this principal, and the gateway in whose queue it is. Raises what a store raises.
+
+    Asks every queue at once, whichever has it: the time would tell else which ids there are.
+    """
+    asked = [(one, one.review.store) for one in gateways if isinstance(one.review, QueuedReview)]
+    found = await asyncio.gather(*(store.find(case_id) for _, store in asked), return_exceptions=True)
+    for (gateway, _), record in zip(asked, found, strict=True):
+        if isinstance(record, CaseRecord) and record.principal == principal:
+            return gateway, record
+    if errors := [one for one in found if isinstance(one, BaseException)]:
+        raise errors[0]
     return None

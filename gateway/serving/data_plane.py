@@ -13,12 +13,13 @@ import time
 from types import TracebackType
 from typing import Final, NamedTuple
 
-from gateway.access.callers import Caller
+from gateway.access.callers import Caller, account_of
 from gateway.access.in_flight import RETRY_S, InFlight
+from gateway.access.lookup_rate import LookupRate
 from gateway.core.batch import Batch
 from gateway.core.deadline import now_s
 from gateway.core.decision import Decision, Reason, Refused
-from gateway.core.record import RequestRecord
+from gateway.core.record import RequestRecord, without_outputs
 from gateway.protocol import metadata
 from gateway.protocol.endings import Rejection, Stamp
 from gateway.protocol.infer_request import InferRequest
@@ -37,6 +38,8 @@ METADATA_SCOPES = frozenset({"infer", "metadata"})
 OWN_RESULT_SCOPES = frozenset({"infer", "explain"})
 EXPLAINED_SCOPES = frozenset({"explain"})
 """Its callers may read what each guard found and how long it took: no release grid hides that from them."""
+LONGEST_TRACE = 64
+"""Characters of a `traceparent` that is kept; one of version 00 has 55."""
 LOADING = (
     "models are loaded and unloaded on the administration plane: POST /models/NAME/load or /unload there"
 )
@@ -73,6 +76,7 @@ class DataPlane:
         self.repository = repository
         self.peers = peers
         self.ids = Ids()
+        self._lookups = LookupRate()
 
     def stamp(self, decision_id: str, gateway: Gateway | None = None) -> Stamp:
         """The stamp of a reply to a request that was not judged.
@@ -147,7 +151,7 @@ class DataPlane:
         """A request for inference, timed from now. Raises RequestRejected."""
         received_s, start_s = time.time(), time.perf_counter()
         gateway = self.model(caller, name, version)
-        return Call(caller, gateway, gateway.loaded, decision_id, received_s, start_s, trace or "")
+        return Call(caller, gateway, gateway.loaded, decision_id, received_s, start_s, _trace(trace))
 
     def acquire_slot(self, caller: Caller) -> InFlightSlot:
         """A slot among the requests in flight, for a `with` block. Raises RequestRejected if none is free."""
@@ -156,6 +160,12 @@ class DataPlane:
         if refused is not None:
             raise RequestRejected(refused)
         return InFlightSlot(in_flight, caller.principal)
+
+    def charge_lookup(self, caller: Caller) -> None:
+        """Counts one look-up of a decision or a review. Raises RequestRejected for one too many."""
+        refused = self._lookups.charge(account_of(caller.principal), time.monotonic())
+        if refused is not None:
+            raise RequestRejected(refused)
 
     async def judge(
         self, call: Call, asked: InferRequest, time_limit_s: float
@@ -200,11 +210,16 @@ class DataPlane:
                 stamp.mode,
                 call.received_s,
                 elapsed_s,
-                tuple(decisions),
+                without_outputs(decisions),
                 call.trace,
             )
         )
         return decisions, stamp
+
+
+def _trace(header: str | None) -> str:
+    """The header `traceparent` if it can be one: a record keeps it, so a longer text is not kept."""
+    return header if header is not None and len(header) <= LONGEST_TRACE else ""
 
 
 def _unknown_model(name: str, version: str | None) -> RequestRejected:

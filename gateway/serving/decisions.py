@@ -16,21 +16,29 @@ from gateway.telemetry.audit import Audit
 from gateway.telemetry.serialize import serialize_record
 
 
-def rows_here(audits: Sequence[Audit], id_: str) -> list[dict[str, Any]]:
-    """All findings of a request, or of one row of it (`REQUEST.ROW`), if this replica decided it."""
+def rows_here(audits: Sequence[Audit], id_: str, principal: str | None = None) -> list[dict[str, Any]]:
+    """All findings of a request, or of one row of it (`REQUEST.ROW`), if this replica decided it.
+
+    principal: whose request it must be. Another's is looked up like an unknown one, and as fast.
+    """
     for audit in audits:
         record = audit.find(id_) or audit.find(id_.partition(".")[0])
-        rows = [orjson.loads(line) for line in serialize_record(record)] if record else []
+        if record is None or principal not in (None, record.principal):
+            continue
+        rows = [orjson.loads(line) for line in serialize_record(record)]
         if found := [row for row in rows if id_ in (row["request"], row["id"])]:
             return found
     return []
 
 
-async def rows_anywhere(audits: Sequence[Audit], peers: PeerReplicas, id_: str) -> list[dict[str, Any]]:
+async def rows_anywhere(
+    audits: Sequence[Audit], peers: PeerReplicas, id_: str, principal: str | None = None
+) -> list[dict[str, Any]]:
     """The same, from any replica; another one looks among all its deployments."""
-    if found := rows_here(audits, id_):
+    if found := rows_here(audits, id_, principal):
         return found
-    for answer in await peers.ask("GET", f"/decisions/{quote(id_, safe='')}"):
+    of = "" if principal is None else f"?principal={quote(principal, safe='')}"
+    for answer in await peers.ask("GET", f"/decisions/{quote(id_, safe='')}{of}"):
         if answer.ok:
             rows: list[dict[str, Any]] = answer.json()["rows"]
             return rows

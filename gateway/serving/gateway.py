@@ -209,6 +209,7 @@ class Gateway:
             self.in_flight.limit_per_caller = policy.serving.max_in_flight_per_caller
         if isinstance(self.review, QueuedReview) and policy.review is not None:
             self.review.store.capacity = policy.review.capacity
+            self.review.store.quotas = policy.review.quotas
             self.review.expire_after_s = policy.review.expire_after_s
 
     async def healthy(self) -> bool:

@@ -78,7 +78,7 @@ def open_review(deployment: Deployment, state: Path | None) -> Review:
         return NoReview()
     try:
         url = _store_url(deployment, state)
-        store = open_store(url, deployment.folder, capacity=policy.capacity)
+        store = open_store(url, deployment.folder, capacity=policy.capacity, quotas=policy.quotas)
     except StoreError as error:
         raise PolicyError([deployment.problem(("review", "store"), str(error))]) from error
     return QueuedReview(store, policy.expire_after_s)

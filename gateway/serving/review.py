@@ -16,14 +16,23 @@ import orjson
 
 from fallbacks.oip.payload import encode
 from fallbacks.review.cases import Case
+from fallbacks.review.quotas import PutResult
 from fallbacks.review.store import ReviewStore
-from gateway.core.decision import Verdict
+from gateway.access.callers import ANONYMOUS, is_anonymous
+from gateway.core.decision import Reason, Refused, Verdict
 from gateway.core.pipeline import ReviewRequest
+from gateway.serving.answer_watch import AnswerWatch
 from gateway.serving.review_summary import brief, model_view
 
 SWEEP_EVERY_S = 60.0
 RETENTION_S = 30 * 86_400.0
-"""How long decided and expired cases are kept."""
+"""How long decided cases are kept, without their rows: so long may a caller fetch the answer."""
+EXPIRED_RETENTION_S = (600.0, 86_400.0)
+"""How long expired cases are kept: as long as they waited, within these limits. So a flood that no reviewer
+answers takes no more than twice the room of what may wait."""
+OVER_QUOTA_RETRY_S = 60.0
+"""When a caller whose share of the queue is full may try again: room comes as reviewers answer."""
+_OVER_QUOTA = Refused(Reason.RATE_LIMITED, OVER_QUOTA_RETRY_S)
 log = logging.getLogger(__name__)
 
 
@@ -36,23 +45,35 @@ class QueuedReview:
         self.store = store
         self.expire_after_s = expire_after_s
         self._clock = clock
+        self.answers = AnswerWatch(store)
 
-    async def put(self, requests: Sequence[ReviewRequest], /) -> Sequence[bool]:
-        """Stores rows durably, in order; False for rows over the capacity. Raises what the store raises."""
+    async def put(self, requests: Sequence[ReviewRequest], /) -> Sequence[bool | Refused]:
+        """Stores rows durably, in order; False for rows over the capacity. Raises what the store raises.
+
+        A row over the quota of its caller is refused as `rate_limited`.
+        """
         now_s = self._clock()
-        return await self.store.put([self._case(request, now_s) for request in requests])
+        results = await self.store.put([self._case(request, now_s) for request in requests])
+        return [_OVER_QUOTA if one is PutResult.OVER_QUOTA else one is PutResult.STORED for one in results]
 
     async def sweep(self) -> None:
-        """Until cancelled: marks expired cases, and deletes final ones, payloads included, after 30 days."""
+        """Until cancelled: marks expired cases, which deletes their rows; deletes what is old enough."""
         while True:
             try:
                 await self.store.expire(self._clock())
-                await self.store.purge(self._clock() - RETENTION_S)
+                now_s, (least_s, most_s) = self._clock(), EXPIRED_RETENTION_S
+                expired_s = min(max(self.expire_after_s, least_s), most_s)
+                await self.store.purge(now_s - RETENTION_S, now_s - expired_s)
             except Exception:
                 log.exception("the review queue could not be tended; the next round tries again")
             await asyncio.sleep(SWEEP_EVERY_S)
 
     def _case(self, request: ReviewRequest, now_s: float) -> Case:
+        """One row as a case. A row of the same caller is the same case if a reviewer would see no difference.
+
+        The policy need not be the same: an answer is read by the one in force when its caller fetches it.
+        """
+        view = orjson.dumps(model_view(request.suggestion)).decode()
         return Case(
             id=request.id,
             principal=request.principal,
@@ -60,7 +81,9 @@ class QueuedReview:
             expires_s=now_s + self.expire_after_s,
             payload=encode(request.inputs),
             why=orjson.dumps(_reason_and_findings(request)).decode(),
-            model_view=orjson.dumps(model_view(request.suggestion)).decode(),
+            model_view=view,
+            pool=ANONYMOUS if is_anonymous(request.principal) else "",
+            group=f"{request.reason} {view}",
         )
 
 

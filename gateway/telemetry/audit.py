@@ -8,19 +8,32 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Final
 
 from gateway.core.record import RequestRecord
 from gateway.telemetry.delivery import Delivery
 from gateway.telemetry.sink import AuditSink
 
+RECORD_BYTES: Final = 1024
+ROW_BYTES: Final = 1024
+"""What a record and each of its rows count in memory: decisions, and their share of a pass's findings."""
+
 
 class Audit:
     """Keeps the latest records for `GET /decisions/{id}`, and delivers all of them to the sinks."""
 
-    def __init__(self, sinks: Sequence[AuditSink], *, buffer: int = 20_000, keep: int = 10_000) -> None:
-        """buffer: how many records may wait for each sink; keep: how many can be found."""
+    def __init__(
+        self,
+        sinks: Sequence[AuditSink],
+        *,
+        buffer: int = 200_000,
+        keep: int = 10_000,
+        keep_bytes: int = 64 * 2**20,
+    ) -> None:
+        """buffer: how many rows may wait for each sink; keep, keep_bytes: how many records can be found."""
         self._deliveries = [Delivery(sink, buffer) for sink in sinks]
-        self._keep = keep
+        self._keep, self._keep_bytes = keep, keep_bytes
+        self.kept_bytes = 0
         self._kept: OrderedDict[str, RequestRecord] = OrderedDict()
 
     @property
@@ -29,10 +42,12 @@ class Audit:
         return max((delivery.lost for delivery in self._deliveries), default=0)
 
     def take(self, record: RequestRecord) -> None:
-        """Never blocks and never raises. Cost: 0.3 us."""
+        """Never blocks and never raises. Cost: 0.4 us."""
+        old = self._kept.pop(record.id, None)
         self._kept[record.id] = record
-        if len(self._kept) > self._keep:
-            self._kept.popitem(last=False)
+        self.kept_bytes += _size_of(record) - (0 if old is None else _size_of(old))
+        while len(self._kept) > self._keep or self.kept_bytes > self._keep_bytes:
+            self.kept_bytes -= _size_of(self._kept.popitem(last=False)[1])
         for delivery in self._deliveries:
             delivery.add(record)
 
@@ -53,3 +68,8 @@ class Audit:
         """Delivers what is buffered, in the calling thread. Blocks while sinks write."""
         for delivery in self._deliveries:
             delivery.drain()
+
+
+def _size_of(record: RequestRecord) -> int:
+    """What a kept record counts in bytes."""
+    return RECORD_BYTES + ROW_BYTES * len(record.decisions)

@@ -25,13 +25,17 @@ log = logging.getLogger(__name__)
 
 
 class Delivery:
-    """Delivers records to one sink, which may fail or hang without any effect on anything else."""
+    """Delivers records to one sink, which may fail or hang without any effect on anything else.
+
+    capacity: rows that may wait for the sink; the record that reaches it is still taken as a whole.
+    """
 
     def __init__(self, sink: AuditSink, capacity: int) -> None:
         self._sink = sink
         self._name = type(sink).__name__
         self._capacity = capacity
         self._buffer: deque[RequestRecord] = deque()
+        self._buffered_rows = 0
         self._lock = threading.Lock()  # held during `accept` and `flush`
         self._accepted = 0  # records since the last flush
         # Two counters, because the first changes on the event loop and the second in the thread that writes.
@@ -47,10 +51,11 @@ class Delivery:
 
     def add(self, record: RequestRecord) -> None:
         """Never blocks and never raises. Cost: 0.1 us."""
-        if len(self._buffer) >= self._capacity or self._abandoned:
+        if self._buffered_rows >= self._capacity or self._abandoned:
             self._never_accepted += 1
         else:
             self._buffer.append(record)
+            self._buffered_rows += len(record.decisions)
 
     async def run(self) -> None:
         """Delivers until cancelled, then delivers the rest. Holds the event loop for one slice at a time."""
@@ -108,6 +113,7 @@ class Delivery:
         while self._buffer and rows < SLICE_ROWS:
             records.append(self._buffer.popleft())
             rows += len(records[-1].decisions)
+        self._buffered_rows -= rows
         with self._lock:
             if not self._accept(records) and len(records) > 1:
                 for record in records:
@@ -157,6 +163,7 @@ class Delivery:
         self._abandoned = True
         left = len(self._buffer) + self._accepted
         self._buffer.clear()
+        self._buffered_rows = 0
         self._never_accepted += left
         log.error("%s hangs at shutdown: %d records are lost", self._name, left)
 

@@ -15,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.access import callers, keys
-from gateway.access.callers import CHECK_EVERY_S, Caller, Callers, Key, add_key, load_keys
+from gateway.access.callers import CHECK_EVERY_S, Caller, Callers, Key, account_of, add_key, load_keys
 from gateway.core.decision import Reason, Refused, Served
 from gateway.core.errors import ArtifactError
 from tests.support.deployments import batch_of, clean_rows, key_for, letters, opened, run
@@ -461,3 +461,10 @@ def test_the_rate_of_a_key_reaches_the_rate_guard(tmp_path: Path) -> None:
     assert outcomes["slow"] == [Served] * 1 + [Refused] * 7
     assert outcomes["quick"] == [Served] * 8
     assert outcomes["default"] == [Served] * 4 + [Refused] * 4
+
+
+def test_callers_without_a_key_share_an_account_that_no_key_can_have() -> None:
+    shared = account_of("anonymous@127.0.0.1")
+    assert shared == account_of("anonymous@::1")
+    assert shared not in ("anonymous", "anonymous@127.0.0.1")
+    assert [account_of(name) for name in ("ada", "anonymous")] == ["ada", "anonymous"]

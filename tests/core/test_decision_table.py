@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from gateway.core.batch import Answered, Batch
 from gateway.core.decision import Decision, Deferred, Degraded, Reason, Refused, Served, Tensors, Verdict
 from gateway.core.model import Model
-from gateway.core.pipeline import Pipeline, Rung
+from gateway.core.pipeline import Pipeline, ReviewRequest, Rung
 from gateway.core.stage import FeatureStage, Stage
 from tests.support.core_parts import FakeGuard, FakeModel, FakeReview, batch_of, run
 
@@ -92,6 +93,21 @@ def test_decision_table(
 def test_refuses_when_review_is_down(mood: str) -> None:
     got = decide_one(X_FOR["defer"], ladder(WORKS, WORKS), FakeReview(mood)).outcome  # type: ignore[arg-type]
     assert got == Refused(Reason.UNAVAILABLE)
+
+
+class OverQuota:
+    """Takes the first row, refuses the second as one too many of its caller, and has no room for a third."""
+
+    async def put(self, cases: Sequence[ReviewRequest], /) -> Sequence[bool | Refused]:
+        ends: list[bool | Refused] = [True, Refused(Reason.RATE_LIMITED, 60.0), False]
+        return ends[: len(cases)]
+
+
+def test_a_row_over_its_callers_share_of_the_queue_ends_as_the_queue_says() -> None:
+    pipeline = Pipeline("p", (guard(),), ladder(WORKS, WORKS), OverQuota(), 1.0)
+    outcomes = [one.outcome for one in run(lambda: pipeline.decide(batch_of([2.0, 2.0, 2.0, 0.0])))][:3]
+    assert [type(one) for one in outcomes] == [Deferred, Refused, Refused]
+    assert outcomes[1:] == [Refused(Reason.RATE_LIMITED, 60.0), Refused(Reason.UNAVAILABLE)]
 
 
 @pytest.mark.parametrize("score", [np.nan, -np.inf])

@@ -239,9 +239,9 @@ def test_the_reviews_of_a_large_batch_fit_what_a_client_takes_of_trailers(plane:
 def test_a_call_with_prefer_wait_gets_the_reviewers_answer(plane: PlaneFixture) -> None:
     async def main() -> None:
         async with grpc_client(plane) as client:
-            known = await plane.cases()
+            await plane.answer_all()
             call = asyncio.create_task(client.infer(plane.strange[:1], headers=[("prefer", "wait=10")]))
-            await plane.answer(await plane.new_case(known), answer_with_label(3))
+            await plane.answer(await plane.new_case(), answer_with_label(3))
             result = await call
             assert result.code == "OK"
             assert result.tensor().argmax() == 3
@@ -252,9 +252,9 @@ def test_a_call_with_prefer_wait_gets_the_reviewers_answer(plane: PlaneFixture) 
 def test_a_reviewer_who_is_not_sure_ends_the_call_as_an_abstention(plane: PlaneFixture) -> None:
     async def main() -> None:
         async with grpc_client(plane) as client:
-            known = await plane.cases()
+            await plane.answer_all()
             call = asyncio.create_task(client.infer(plane.strange[:1], headers=[("prefer", "wait=10")]))
-            await plane.answer(await plane.new_case(known), answer_unsure())
+            await plane.answer(await plane.new_case(), answer_unsure())
             result = await call
             assert result.code == "FAILED_PRECONDITION"
             assert result.outcome[1:3] == ("refused", "abstained")

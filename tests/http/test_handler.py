@@ -251,9 +251,9 @@ def test_deferred_is_a_202_only_with_prefer_respond_async(
 
 def test_prefer_wait_gets_the_reviewers_answer_as_a_200(plane: PlaneFixture) -> None:
     async def main() -> None:
-        known = await plane.cases()
+        await plane.answer_all()
         waiting = asyncio.create_task(plane.ada.infer(plane.strange[:1], {"Prefer": "wait=20"}, id="mine"))
-        case_id = await plane.new_case(known)
+        case_id = await plane.new_case()
         await plane.answer(case_id, answer_with_label(7))
         reply = stamped(await waiting)
         assert reply.outcome == (200, "degraded", "abstained")
@@ -267,9 +267,9 @@ def test_prefer_wait_gets_the_reviewers_answer_as_a_200(plane: PlaneFixture) -> 
 
 def test_prefer_wait_is_refused_if_the_reviewer_is_not_sure(plane: PlaneFixture) -> None:
     async def main() -> None:
-        known = await plane.cases()
+        await plane.answer_all()
         waiting = asyncio.create_task(plane.ada.infer(plane.strange[:1], {"Prefer": "wait=20"}))
-        await plane.answer(await plane.new_case(known), answer_unsure())
+        await plane.answer(await plane.new_case(), answer_unsure())
         assert (await waiting).outcome == (422, "refused", "abstained")
 
     plane.run(main)

@@ -157,14 +157,14 @@ def test_a_caller_over_the_rate_is_refused_with_the_time_to_wait(tmp_path: Path)
 
 
 def test_two_replicas_share_one_queue_and_its_capacity(tmp_path: Path) -> None:
-    folder = letters(tmp_path, FULL_RATE, ("capacity: *", "capacity: 12"))
+    folder = letters(tmp_path, FULL_RATE, ("capacity: *", "capacity: 12, per_caller: 12"))
 
     async def main() -> None:
         async with opened(folder) as one, opened(folder) as two:
             assert one.replica != two.replica
             got = await asyncio.gather(
                 one.decide(batch_of(outlier_rows(10), name="a")),
-                two.decide(batch_of(outlier_rows(10), name="b")),
+                two.decide(batch_of(outlier_rows(20)[10:], name="b")),
             )
             ends = kinds([*got[0], *got[1]])
             assert ends["Deferred"] == 12
@@ -358,7 +358,7 @@ def test_a_reload_to_less_room_for_review_leaves_less_room(tmp_path: Path) -> No
 
     async def main() -> None:
         async with opened(folder) as gateway:
-            edit(folder, ("capacity: *", "capacity: 2"))
+            edit(folder, ("capacity: *", "capacity: 2, per_caller: 2"))
             if await applied(gateway):
                 assert kinds(await gateway.decide(batch_of(outlier_rows(20))))["Deferred"] == 2
 
@@ -454,7 +454,9 @@ def test_defers_when_every_model_is_broken_and_refuses_when_the_queue_is_full(
     tmp_path: Path,
 ) -> None:
     async def main() -> None:
-        async with opened(letters(tmp_path, FULL_RATE, ("capacity: *", "capacity: 3"))) as gateway:
+        async with opened(
+            letters(tmp_path, FULL_RATE, ("capacity: *", "capacity: 3, per_caller: 3"))
+        ) as gateway:
             swap(gateway, Raises(), 0)
             swap(gateway, Raises(), 1)
             decisions = await gateway.decide(batch_of(clean_rows(5)))
@@ -471,7 +473,7 @@ def test_a_full_review_queue_refuses_what_needs_a_person_and_nothing_else(tmp_pa
     async def main() -> None:
         async with opened(letters(tmp_path, FULL_RATE, ("capacity: *", "capacity: 1"))) as gateway:
             assert kinds(await gateway.decide(batch_of(outlier_rows(1)))) == {"Deferred": 1}
-            strange = await gateway.decide(batch_of(outlier_rows(5), name="o"))
+            strange = await gateway.decide(batch_of(outlier_rows(6)[1:], name="o"))
             assert [d.outcome for d in strange] == [Refused(Reason.UNAVAILABLE)] * 5
             assert kinds(await gateway.decide(batch_of(clean_rows(20), name="c")))["Served"] >= 18
 

@@ -14,12 +14,13 @@ import orjson
 import pytest
 
 from fallbacks.oip.payload import decode
-from fallbacks.review.cases import CaseRecord, CaseState
+from fallbacks.review.cases import WAITING, CaseRecord, CaseState
 from fallbacks.review.open_store import open_store
 from fallbacks.review.store import ReviewStore
 from gateway.core.decision import Decision, Degraded, Finding, Reason, Refused, Verdict
 from gateway.core.pipeline import ReviewRequest
 from gateway.http.replies import reply_infer
+from gateway.policy.review import ReviewPolicy
 from gateway.protocol.contract import Contract, TensorSpec
 from gateway.protocol.endings import BY_REVIEW, Stamp
 from gateway.protocol.infer_request import InferRequest
@@ -168,9 +169,52 @@ def test_an_infinite_score_is_kept_as_none(tmp_path: Path) -> None:
 def test_a_store_without_room_takes_the_first_in_order(tmp_path: Path) -> None:
     async def main() -> None:
         with opened(tmp_path, capacity=2) as (review, _):
-            assert await review.put([review_request(name) for name in "abc"]) == [True, True, False]
-            assert await review.put([review_request("d")]) == [False]
+            rows = [review_request(name, inputs={"attributes": ROW + i}) for i, name in enumerate("abcd")]
+            assert await review.put(rows[:3]) == [True, True, False]
+            assert await review.put(rows[3:]) == [False]
             assert await review.store.find("c") is None
+
+    run(main)
+
+
+def test_a_caller_over_its_share_is_refused_as_rate_limited_and_others_are_stored(tmp_path: Path) -> None:
+    async def main() -> None:
+        with opened(tmp_path, capacity=8) as (review, _):
+            review.store.quotas = ReviewPolicy(
+                store="sqlite:///r.db", capacity=8, expire_after_s=60, anonymous=3
+            ).quotas
+
+            def rows(who: str, n: int) -> list[ReviewRequest]:
+                return [
+                    review_request(f"{who}{i}", principal=who, inputs={"attributes": ROW + i})
+                    for i in range(n)
+                ]
+
+            refused = Refused(Reason.RATE_LIMITED, 60.0)
+            assert await review.put(rows("ada", 3)) == [True, True, refused]
+            assert await review.put(rows("anonymous@127.0.0.1", 3)) == [True, True, refused]
+            assert await review.put(rows("anonymous@127.0.0.2", 2)) == [True, refused]
+            assert await review.put(rows("bob", 2)) == [True, True]
+            assert await review.put(rows("eve", 2)) == [True, False], "8 of 8: the whole queue is full"
+
+    run(main)
+
+
+def test_rows_that_a_reviewer_could_not_tell_apart_are_one_case_of_their_caller(tmp_path: Path) -> None:
+    async def main() -> None:
+        with opened(tmp_path) as (review, _):
+            other_findings = (Finding("ood", 9.75, Verdict.DEFER, True, 0.0),)
+            same = [review_request("a"), review_request("b", findings=other_findings)]
+            others = [
+                review_request("another caller", principal="bob"),
+                review_request("another row", inputs={"attributes": np.nextafter(ROW, np.float32(99))}),
+                review_request("another reason", reason=Reason.UNAVAILABLE),
+                review_request("another suggestion", suggestion={"probabilities": P[:, ::-1]}),
+                replace(review_request("no suggestion"), suggestion=None),
+            ]
+            assert await review.put([*same, *others]) == [True] * 7
+            waiting = await review.store.list_cases(WAITING, 99)
+            assert sorted(record.id for record in waiting) == sorted(["a", *(one.id for one in others)])
 
     run(main)
 
@@ -264,8 +308,15 @@ def test_sweep_marks_expired_cases_and_deletes_old_ones_and_survives_a_closed_st
             clock.now_s += 61
             await asyncio.sleep(0.1)
             assert (await found(review.store, "late")).state is CaseState.EXPIRED
-            assert await review.store.payload("late") is not None
-            clock.now_s += serving_review.RETENTION_S + 1
+            assert await review.store.payload("late") is None, "the row goes when the case expires"
+            clock.now_s += serving_review.EXPIRED_RETENTION_S[0] - 2
+            await asyncio.sleep(0.1)
+            assert await review.store.find("late") is not None
+            clock.now_s += 2
+            await asyncio.sleep(0.1)
+            assert await review.store.find("late") is None
+            assert (await found(review.store, "answered")).answer is not None
+            clock.now_s += serving_review.RETENTION_S
             await asyncio.sleep(0.1)
             for name in ("answered", "late"):
                 assert await review.store.find(name) is None

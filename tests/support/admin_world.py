@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 
 from fallbacks.oip.payload import encode
 from fallbacks.review.cases import Case
+from fallbacks.review.quotas import PutResult
 from gateway.admin.app import admin_app
 from gateway.admin.pages.login import COOKIE, AdminCredentials
 from gateway.core.batch import Batch
@@ -135,7 +136,8 @@ class AdminWorld:
             "why": orjson.dumps({"reason": "abstained", "raised": raised}).decode(),
             "model_view": "[[3,0.5],[19,0.25],[1,0.125]]",
         }
-        assert await self.review.store.put([Case(id=id_, payload=payload, **(fields | changes))]) == [True]
+        case = Case(id=id_, payload=payload, **(fields | changes))
+        assert await self.review.store.put([case]) == [PutResult.STORED]
 
 
 @asynccontextmanager

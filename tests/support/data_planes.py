@@ -26,6 +26,7 @@ from gateway.serving.gateway import Gateway
 from gateway.serving.replicas import PeerReplicas
 from gateway.serving.repository import Repository
 from gateway.serving.review import NoReview, QueuedReview
+from gateway.serving.review_answers import answer_unsure
 from tests.support.deployments import (
     FULL_RATE,
     Raises,
@@ -270,10 +271,17 @@ class PlaneFixture:
         assert isinstance(self.gateway.review, QueuedReview)
         return {record.id for record in await self.gateway.review.store.list_cases(WAITING, 10_000)}
 
-    async def new_case(self, known: set[str]) -> str:
-        """The id of the one case that has come since."""
+    async def answer_all(self) -> None:
+        """A reviewer answers every case that waits, so that the next row opens one of its own."""
+        assert isinstance(self.gateway.review, QueuedReview)
+        store = self.gateway.review.store
+        for claim in await store.claim("grace", 60, 10_000):
+            await store.resolve(claim.case.id, claim.fence, "grace", answer_unsure())
+
+    async def new_case(self) -> str:
+        """The id of the one case that waits."""
         for _ in range(500):
-            if fresh := await self.cases() - known:
+            if fresh := await self.cases():
                 return fresh.pop()
             await asyncio.sleep(0.01)
         raise AssertionError("no case came")
@@ -287,12 +295,14 @@ class PlaneFixture:
             yield seen
 
     async def answer(self, case_id: str, answer: str) -> None:
-        """A reviewer answers one case."""
+        """A reviewer answers one case, or the one that the row of this id joined."""
         assert isinstance(self.gateway.review, QueuedReview)
         store = self.gateway.review.store
+        record = await store.find(case_id)
+        assert record is not None
         for claim in await store.claim("grace", 60, 10_000):
-            if claim.case.id == case_id:
-                await store.resolve(case_id, claim.fence, "grace", answer)
+            if claim.case.id == record.id:
+                await store.resolve(claim.case.id, claim.fence, "grace", answer)
             else:
                 await store.release(claim.case.id, claim.fence)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 from fallbacks.review.cases import Case, CaseState
+from fallbacks.review.quotas import PutResult
 
 OPEN, LEASED, DECIDED, EXPIRED = CaseState
+STORED, OVER_QUOTA, FULL, REJECTED = PutResult
 
 
 class Clock:
@@ -24,6 +26,8 @@ def a_case(
     payload: bytes = b"x",
     principal: str = "alice",
     created_s: float = 1000.0,
+    pool: str = "",
+    group: str = "",
 ) -> Case:
     why, view = json.dumps({"reason": "odd"}), json.dumps({"cat": 0.5})
-    return Case(name, principal, created_s, expires_s, payload, why, view)
+    return Case(name, principal, created_s, expires_s, payload, why, view, pool, group)

@@ -21,13 +21,25 @@ from hypothesis.stateful import (
 
 from fallbacks.review.cases import Case, CaseState, Claim
 from fallbacks.review.open_store import open_store
+from fallbacks.review.quotas import UNLIMITED, PutResult, Quotas, Share
 from fallbacks.review.store import ReviewStore, StaleLease
-from tests.support.review_cases import DECIDED, EXPIRED, LEASED, OPEN, Clock, a_case
+from tests.support.review_cases import (
+    DECIDED,
+    EXPIRED,
+    FULL,
+    LEASED,
+    OPEN,
+    OVER_QUOTA,
+    REJECTED,
+    STORED,
+    Clock,
+    a_case,
+)
 
 T = TypeVar("T")
 Lease = tuple[Claim, str]
 
-CAPACITY = 4
+CAPACITY, SHARE = 4, 3
 FOLDER = "/dev/shm" if Path("/dev/shm").is_dir() else None  # no disk to wait for
 REPLICA = st.integers(0, 1)
 
@@ -67,7 +79,8 @@ class TwoReplicas(RuleBasedStateMachine):
         self.turn = 0
 
     def replica(self) -> ReviewStore:
-        return open_store(self.url, Path(), capacity=CAPACITY, clock=self.clock)
+        quotas = Quotas(principal=Share(SHARE, UNLIMITED))
+        return open_store(self.url, Path(), capacity=CAPACITY, quotas=quotas, clock=self.clock)
 
     @initialize(target=leases)
     def start(self) -> Any:
@@ -92,14 +105,27 @@ class TwoReplicas(RuleBasedStateMachine):
         puts=st.lists(st.tuples(st.integers(0, 9), st.integers(-5, 60)), min_size=1, max_size=3),
     )
     def put(self, which: int, puts: Sequence[tuple[int, int]]) -> None:
-        cases = [a_case(f"{name}", self.clock.now_s + left_s) for name, left_s in puts]
+        cases = [
+            a_case(f"{name}", self.clock.now_s + left_s, principal=["alice", "bob"][name % 2])
+            for name, left_s in puts
+        ]
         expected = []
         for case in cases:
-            room = len(self.in_state(OPEN, LEASED)) < CAPACITY
-            if case.id not in self.model and room and case.expires_s > self.clock.now_s:
-                self.model[case.id] = ModelCase(case)
-            expected.append(case.id in self.model)
+            expected.append(self.expected_of(case))
+            if expected[-1] is STORED:
+                self.model.setdefault(case.id, ModelCase(case))
         assert self.call(which, lambda store: store.put(cases)) == expected
+
+    def expected_of(self, case: Case) -> PutResult:
+        waiting = self.in_state(OPEN, LEASED)
+        if case.id in self.model:
+            return STORED
+        if case.expires_s <= self.clock.now_s:
+            return REJECTED
+        if len(waiting) >= CAPACITY:
+            return FULL
+        own = sum(one.case.principal == case.principal for one in waiting)
+        return OVER_QUOTA if own >= SHARE else STORED
 
     @rule(target=leases, which=REPLICA, who=st.sampled_from(["rita", "ravi"]), lease_s=st.integers(1, 30))
     def claim(self, which: int, who: str, lease_s: int) -> Any:

@@ -1,5 +1,6 @@
 """The review store in one SQLite file that the replicas of a machine share.
 
 May import `fallbacks.review` and `fallbacks.worker`. Read `store.py` first, then `tables.py`; `file.py` opens
-the file, `group_commit.py` writes new cases, `statements.py` has every other statement.
+the file, `counting.py` keeps count of what is taken, `group_commit.py` and `insertion.py` write new cases,
+`statements.py` has every other statement, `reclaim.py` gives room back.
 """

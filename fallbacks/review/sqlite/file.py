@@ -7,6 +7,7 @@
 | busy_timeout       | 2 s   | the longest that one replica waits for another's write                  |
 | foreign_keys       | ON    | SQLite leaves them off                                                  |
 | secure_delete      | ON    | purged rows are overwritten, not only unlinked                          |
+| auto_vacuum        | INCR. | pages that are free can be given back; of new files only (`reclaim.py`) |
 | journal_size_limit | 64 MB | one burst of large payloads does not occupy the disk for ever           |
 
 A transaction that may write begins IMMEDIATE: it takes the write lock first, so that what it reads stays true
@@ -19,6 +20,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +40,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import StaticPool
+from sqlalchemy.schema import CreateColumn
 
 from fallbacks.review.store import StoreError
 
@@ -105,6 +108,15 @@ def _create(path: Path) -> None:
     except FileExistsError:
         # By name, never by opening: closing any handle of a file drops this process's SQLite locks on it.
         path.chmod(0o600)
+    else:
+        _begin_file(path)
+
+
+def _begin_file(path: Path) -> None:
+    """Writes the first page of a new file, which settles that free pages can be given back later."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as connection:  # opening it reports errors
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        _use_wal(connection)
 
 
 def _engine(path: Path, begin: str, pragmas: Sequence[str]) -> Engine:
@@ -150,9 +162,10 @@ def _check(path: Path, connection: Connection) -> None:
 
 
 def _ensure_schema(path: Path, connection: Connection, tables: MetaData, version: int) -> None:
-    """Creates missing tables and indexes. Raises StoreError for a foreign database or another version.
+    """Creates missing tables, columns, indexes. Raises StoreError for a foreign database or another version.
 
-    A release may add tables and indexes without a new version, if older releases keep working beside it.
+    A release may add tables, indexes and columns that have a default without a new version, if older releases
+    keep working beside it.
     """
     schema = Table("schema_version", MetaData(), Column("version", Integer, nullable=False))
     present = set(connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars())
@@ -166,7 +179,19 @@ def _ensure_schema(path: Path, connection: Connection, tables: MetaData, version
         raise StoreError(
             f"{path}: schema {found}, but this program knows {version}; use the release that wrote it"
         )
+    for table in tables.sorted_tables:
+        if table.name in present:
+            _add_missing_columns(connection, table)
     tables.create_all(connection)
     for table in tables.sorted_tables:
         for index in table.indexes:
             index.create(connection, checkfirst=True)
+
+
+def _add_missing_columns(connection: Connection, table: Table) -> None:
+    """Adds the columns that a later release has than the one that made the table. Cost: none for its rows."""
+    stored = {row.name for row in connection.exec_driver_sql(f"PRAGMA table_info({table.name})")}
+    for column in table.columns:
+        if column.name not in stored:
+            declared = CreateColumn(column).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {declared}")

@@ -1,14 +1,15 @@
 """The statements that read cases and change their state. Each takes an open transaction, and the time.
 
 Each finds its rows by an index and touches no others, so none takes longer because more cases are stored.
-`group_commit.py` has the statements that insert cases.
+`insertion.py` has the statements that insert cases.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from dataclasses import fields
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -25,11 +26,12 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    text,
     update,
 )
 
 from fallbacks.review.cases import WAITING, Case, CaseCounts, CaseRecord, CaseState, Claim
-from fallbacks.review.sqlite.tables import CASES, COUNTS, NOT_FINAL, PAYLOADS
+from fallbacks.review.sqlite.tables import CASES, COUNTS, MEMBERS, NOT_FINAL, PAYLOADS
 from fallbacks.review.store import StaleLease
 
 C = CASES.c
@@ -50,6 +52,13 @@ STATE_CONDITIONS: Final[dict[CaseState, tuple[ColumnElement[bool], ...]]] = {
     CaseState.EXPIRED: (_EXPIRED, and_(_OPEN, OVERDUE), and_(_LEASED, OVERDUE)),
 }
 """Conditions on the stored columns, by the state that a case is in now. Disjoint; they cover every case."""
+
+
+class Swept(NamedTuple):
+    """How many cases one transaction of a sweep changed, and whether there may be more."""
+
+    cases: int
+    more: bool
 
 
 # Built once: building a statement takes three times as long as running it.
@@ -85,8 +94,15 @@ _STATE_NOW = case(
     (and_(_LEASED, _LEASE_ENDED), CaseState.OPEN.value),
     else_=C.state,
 )
-_FIND = _select_records(_STATE_NOW).where(C.id == _ID)
+# A row that joined the case of an identical one stands as that case does.
+_ASKED = func.json_each(bindparam("ids", type_=Text)).table_valued("value", name="asked")
+_CASE_ID = func.coalesce(
+    select(MEMBERS.c.case_id).where(MEMBERS.c.id == _ASKED.c.value).scalar_subquery(), _ASKED.c.value
+)
+_FIND = _select_records(_STATE_NOW).add_columns(_ASKED.c.value.label("asked"))
+_FIND = _FIND.select_from(_ASKED).join(CASES, C.id == _CASE_ID)
 _PAYLOAD = select(PAYLOADS.c.payload).where(PAYLOADS.c.id == _ID)
+_DECIDED_SINCE = select(C.id).where(_DECIDED, C.decided_s >= bindparam("since_s", type_=Float))
 _COUNTS = select(
     *(_stored_count(state).label(state.value) for state in CaseState),
     _count(_OPEN, OVERDUE).label("overdue_open"),
@@ -99,6 +115,20 @@ _COUNTS = select(
     .scalar_subquery()
     .label("oldest_created_s"),
 )
+
+EXPIRE_BYTES: Final = 16 * 2**20
+"""A transaction that expires cases stops with the one that makes their payloads this large: it overwrites
+them with zeros."""
+
+EXPIRE_SQL: Final = """
+UPDATE cases SET state = 'expired' WHERE id IN (
+    SELECT id FROM (
+        SELECT id, sum(bytes) OVER (ORDER BY id) - bytes AS before FROM (
+            SELECT id, bytes FROM cases
+            WHERE state IN ('open', 'leased') AND expires_s <= :now_s LIMIT :limit))
+    WHERE before < :most_bytes)"""
+"""Stores `expired` for up to `limit` overdue cases, of these for those that begin before `most_bytes`."""
+_EXPIRE = text(EXPIRE_SQL)
 
 
 def claim(connection: Connection, reviewer: str, lease_s: float, limit: int, now_s: float) -> list[Claim]:
@@ -141,20 +171,27 @@ def change_leased(
         raise StaleLease(f"case {case_id} is not held under fence {fence}")
 
 
-def expire(connection: Connection, now_s: float, limit: int) -> int:
+def expire(connection: Connection, now_s: float, limit: int) -> Swept:
     """Stores `expired` for up to `limit` overdue cases; how many."""
-    overdue = select(C.id).where(STORED_WAITING, OVERDUE).limit(limit)
-    statement = update(CASES).where(C.id.in_(overdue)).values(state=CaseState.EXPIRED)
-    return connection.execute(statement, {"now_s": now_s}).rowcount
+    values = {"now_s": now_s, "limit": limit, "most_bytes": EXPIRE_BYTES}
+    changed = connection.execute(_EXPIRE, values).rowcount
+    return Swept(changed, changed > 0)
 
 
-def purge(connection: Connection, before_s: float, limit: int, now_s: float) -> int:
-    """Deletes up to `limit` of the cases that became final before `before_s`, payloads included; how many."""
-    decided = select(C.id).where(C.decided_s < before_s)
+def purge(
+    connection: Connection, decided_before_s: float, expired_before_s: float, limit: int, now_s: float
+) -> Swept:
+    """Deletes cases that became final before these times: up to `limit`, or as many rows that joined them."""
+    decided = select(C.id).where(C.decided_s < decided_before_s)
     undecided = [CaseState.EXPIRED, *WAITING]
-    expired = select(C.id).where(C.state.in_(undecided), C.expires_s < before_s, OVERDUE)
-    statement = delete(CASES).where(C.id.in_(decided.union_all(expired).limit(limit)))
-    return connection.execute(statement, {"now_s": now_s}).rowcount
+    expired = select(C.id).where(C.state.in_(undecided), C.expires_s < expired_before_s, OVERDUE)
+    old = decided.union_all(expired).limit(limit)
+    members = select(MEMBERS.c.id).where(MEMBERS.c.case_id.in_(old)).limit(limit)
+    values = {"now_s": now_s}
+    if connection.execute(delete(MEMBERS).where(MEMBERS.c.id.in_(members)), values).rowcount == limit:
+        return Swept(0, True)
+    changed = connection.execute(delete(CASES).where(C.id.in_(old)), values).rowcount
+    return Swept(changed, changed == limit)
 
 
 def list_cases(
@@ -174,9 +211,15 @@ def _sort_key(record: CaseRecord) -> tuple[bool, float, float, str]:
     return True, -final_s, record.created_s, record.id
 
 
-def find(connection: Connection, case_id: str, now_s: float) -> CaseRecord | None:
-    row = connection.execute(_FIND, {"id": case_id, "now_s": now_s}).one_or_none()
-    return None if row is None else _record(row)
+def find_all(connection: Connection, ids: Collection[str], now_s: float) -> dict[str, CaseRecord]:
+    """The cases under these ids, by the id that was asked for."""
+    rows = connection.execute(_FIND, {"ids": json.dumps(list(ids)), "now_s": now_s})
+    return {row.asked: _record(row) for row in rows}
+
+
+def decided_since(connection: Connection, since_s: float) -> list[str]:
+    """The ids of the cases that were decided at `since_s` or later."""
+    return list(connection.execute(_DECIDED_SINCE, {"since_s": since_s}).scalars())
 
 
 def payload(connection: Connection, case_id: str) -> bytes | None:
@@ -198,4 +241,5 @@ def counts(connection: Connection, now_s: float) -> CaseCounts:
 
 def _record(row: Row[Any]) -> CaseRecord:
     values = row._asdict()
+    values.pop("asked", None)
     return CaseRecord(**{**values, "state": CaseState(values["state"])})

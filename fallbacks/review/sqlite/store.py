@@ -14,12 +14,17 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from fallbacks.review.cases import Case, CaseCounts, CaseRecord, CaseState, Claim
+from fallbacks.review.quotas import PutResult, Quotas
 from fallbacks.review.sqlite import statements
 from fallbacks.review.sqlite.file import BUSY_S, open_reader, open_sqlite
 from fallbacks.review.sqlite.group_commit import GroupCommit
+from fallbacks.review.sqlite.reclaim import drop_final_payloads, release_free_pages
+from fallbacks.review.sqlite.statements import Swept
 from fallbacks.review.sqlite.tables import TABLES, VERSION
+from fallbacks.review.store import StoreError
 from fallbacks.worker import Worker
 
 T = TypeVar("T")
@@ -30,23 +35,31 @@ SWEEP_ROWS: Final = 200
 class SqliteReviewStore:
     """`ReviewStore` over a SQLite file."""
 
-    def __init__(self, engine: Engine, capacity: int, clock: Callable[[], float]) -> None:
+    def __init__(self, engine: Engine, capacity: int, quotas: Quotas, clock: Callable[[], float]) -> None:
         self._engine = engine
-        self.capacity = capacity
+        self.capacity, self.quotas = capacity, quotas
         self._clock = clock
         self._group_commit = GroupCommit(engine, clock)
         self._reader = open_reader(engine)
         self._writes, self._reads = Worker("review"), Worker("review-reads")
 
     @classmethod
-    def open(cls, path: Path, *, capacity: int, clock: Callable[[], float]) -> SqliteReviewStore:
+    def open(
+        cls, path: Path, *, capacity: int, clock: Callable[[], float], quotas: Quotas = Quotas()
+    ) -> SqliteReviewStore:
         """The store in this file, which is created where it is missing. Blocks.
 
         Raises: StoreError if the file cannot be used, saying why.
         """
-        return cls(open_sqlite(path, TABLES, VERSION), capacity, clock)
+        engine = open_sqlite(path, TABLES, VERSION)
+        try:
+            drop_final_payloads(engine)
+        except DBAPIError as error:
+            engine.dispose()
+            raise StoreError(f"{path}: {error.orig}; try again when no other program writes to it") from error
+        return cls(engine, capacity, quotas, clock)
 
-    async def put(self, cases: Sequence[Case], /) -> list[bool]:
+    async def put(self, cases: Sequence[Case], /) -> list[PutResult]:
         """As `ReviewStore.put`.
 
         Cost:   one disk flush (half a millisecond measured), shared by all puts that wait at the same time;
@@ -55,8 +68,12 @@ class SqliteReviewStore:
         if not cases:
             return []
         put = self._group_commit.add(cases)
+
+        def job() -> list[PutResult]:
+            return self._group_commit.finish(put, self.capacity, self.quotas)
+
         try:
-            return await self._writes.call(lambda: self._group_commit.finish(put, self.capacity), put.cancel)
+            return await self._writes.call(job, put.cancel)
         except RuntimeError:
             put.cancel()  # the store is closed: nothing may write this put later
             raise
@@ -91,7 +108,15 @@ class SqliteReviewStore:
 
     async def find(self, case_id: str) -> CaseRecord | None:
         """As `ReviewStore.find`."""
-        return await self._read(lambda of, now_s: statements.find(of, case_id, now_s))
+        return (await self.find_all([case_id])).get(case_id)
+
+    async def find_all(self, case_ids: Collection[str]) -> dict[str, CaseRecord]:
+        """As `ReviewStore.find_all`."""
+        return await self._read(lambda of, now_s: statements.find_all(of, case_ids, now_s))
+
+    async def decided_within(self, seconds: float) -> list[str]:
+        """As `ReviewStore.decided_within`."""
+        return await self._read(lambda of, now_s: statements.decided_since(of, now_s - seconds))
 
     async def payload(self, case_id: str) -> bytes | None:
         """As `ReviewStore.payload`."""
@@ -109,9 +134,13 @@ class SqliteReviewStore:
         """As `ReviewStore.expire`."""
         return await self._sweep(lambda to, _: statements.expire(to, now_s, SWEEP_ROWS))
 
-    async def purge(self, before_s: float) -> int:
+    async def purge(self, before_s: float, expired_before_s: float | None = None) -> int:
         """As `ReviewStore.purge`."""
-        return await self._sweep(lambda to, now_s: statements.purge(to, before_s, SWEEP_ROWS, now_s))
+        before = (before_s, before_s if expired_before_s is None else expired_before_s)
+        deleted = await self._sweep(lambda to, now_s: statements.purge(to, *before, SWEEP_ROWS, now_s))
+        while await self._writes.call(lambda: release_free_pages(self._engine), lambda: None):
+            pass
+        return deleted
 
     def close(self) -> None:
         """As `ReviewStore.close`."""
@@ -128,11 +157,12 @@ class SqliteReviewStore:
 
         return await self._reads.call(job, lambda: None)
 
-    async def _sweep(self, work: Callable[[Connection, float], int]) -> int:
-        """Repeats a statement that changes up to SWEEP_ROWS rows, each time in a transaction of its own."""
-        total = changed = await self._write(work)
-        while changed == SWEEP_ROWS:
-            total += (changed := await self._write(work))
+    async def _sweep(self, work: Callable[[Connection, float], Swept]) -> int:
+        """Repeats a change of up to SWEEP_ROWS rows, each in a transaction of its own; how many cases."""
+        total, more = 0, True
+        while more:
+            changed, more = await self._write(work)
+            total += changed
         return total
 
     async def _write(self, work: Callable[[Connection, float], T]) -> T:

@@ -1,4 +1,4 @@
-"""The tables of the SQLite review store, and the triggers that keep the number of cases in each state."""
+"""The tables of the SQLite review store. `counting.py` has the triggers that keep the tables of counts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-from fallbacks.review.cases import CaseState
+from fallbacks.review.sqlite.counting import BY_ACCOUNT, BY_STATE
 
 VERSION: Final = 1
 TABLES: Final = MetaData()
@@ -40,10 +40,15 @@ CASES: Final = Table(
     Column("lease_until_s", Float),
     Column("answer", Text),
     Column("decided_s", Float),
+    Column("pool", Text, nullable=False, server_default=""),
+    Column("digest", LargeBinary),
+    Column("bytes", Integer, nullable=False, server_default="0"),
     Index("cases_by_state", "state", "expires_s", "created_s", "id"),
     Index("cases_by_age", "created_s", sqlite_where=NOT_FINAL),
     Index("cases_by_decision", "decided_s", sqlite_where=text("decided_s IS NOT NULL")),
+    Index("cases_by_digest", "digest", "expires_s", sqlite_where=NOT_FINAL),
 )
+"""Columns with a default are of later releases: an older one neither reads nor writes them."""
 # In a table of their own, because SQLite rewrites a whole row to change one field of it.
 PAYLOADS: Final = Table(
     "payloads",
@@ -51,6 +56,23 @@ PAYLOADS: Final = Table(
     Column("id", Text, ForeignKey(CASES.c.id, ondelete="CASCADE"), primary_key=True),
     Column("payload", LargeBinary, nullable=False),
 )
+MEMBERS: Final = Table(
+    "members",
+    TABLES,
+    Column("id", Text, primary_key=True),
+    Column("case_id", Text, ForeignKey(CASES.c.id, ondelete="CASCADE"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Index("members_by_case", "case_id", "position", unique=True),
+)
+"""Rows that are identical to that of a case and wait for the same answer, each under an id of its own."""
+USAGE: Final = Table(
+    "case_usage",
+    TABLES,
+    Column("account", Text, primary_key=True),
+    Column("cases", Integer, nullable=False),
+    Column("bytes", Integer, nullable=False),
+)
+"""What the cases that wait count in each account (`quotas.py`); accounts without any have no row."""
 COUNTS: Final = Table(
     "case_counts",
     TABLES,
@@ -59,22 +81,5 @@ COUNTS: Final = Table(
 )
 """How many cases are stored in each state: counting rows would take longer the more there are."""
 
-# Triggers keep the counts in the transaction that changes a case, so they are exact across processes, also of
-# an older release. Each opening counts again, which corrects counts that were changed by other means.
-_COUNTING: Final = (
-    """CREATE TRIGGER IF NOT EXISTS case_added AFTER INSERT ON cases BEGIN
-        UPDATE case_counts SET n = n + 1 WHERE state = NEW.state; END""",
-    """CREATE TRIGGER IF NOT EXISTS case_moved AFTER UPDATE OF state ON cases
-        WHEN NEW.state <> OLD.state BEGIN
-        UPDATE case_counts SET n = n - 1 WHERE state = OLD.state;
-        UPDATE case_counts SET n = n + 1 WHERE state = NEW.state; END""",
-    """CREATE TRIGGER IF NOT EXISTS case_deleted AFTER DELETE ON cases BEGIN
-        UPDATE case_counts SET n = n - 1 WHERE state = OLD.state; END""",
-    "DELETE FROM case_counts",
-    *(
-        f"INSERT INTO case_counts SELECT '{state}', count(*) FROM cases WHERE state = '{state}'"  # noqa: S608
-        for state in CaseState
-    ),
-)
-for _statement in _COUNTING:
+for _statement in (*BY_STATE, *BY_ACCOUNT):
     event.listen(TABLES, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]

@@ -9,7 +9,7 @@ import pytest
 
 from fallbacks.review.open_store import open_store
 from fallbacks.review.store import StoreError
-from tests.support.review_cases import a_case
+from tests.support.review_cases import STORED, a_case
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from tests.support.review_cases import a_case
 def test_relative_path_starts_at_the_folder(tmp_path: Path, name: str, written: str) -> None:
     folder = tmp_path / "what?ever%41"
     store = open_store(f"sqlite:///{name}", folder, capacity=3)
-    assert asyncio.run(store.put([a_case("a", 9e9)])) == [True]
+    assert asyncio.run(store.put([a_case("a", 9e9)])) == [STORED]
     store.close()
     assert (folder / written).is_file()
 

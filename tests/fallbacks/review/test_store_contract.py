@@ -23,8 +23,19 @@ from hypothesis.stateful import run_state_machine_as_test
 from fallbacks.oip.payload import decode, encode
 from fallbacks.review.cases import MAX_PAYLOAD_BYTES, Case, CaseCounts, CaseState, Claim
 from fallbacks.review.open_store import open_store
+from fallbacks.review.quotas import PutResult
 from fallbacks.review.store import ReviewStore, StaleLease
-from tests.support.review_cases import DECIDED, EXPIRED, LEASED, OPEN, Clock, a_case
+from tests.support.review_cases import (
+    DECIDED,
+    EXPIRED,
+    FULL,
+    LEASED,
+    OPEN,
+    REJECTED,
+    STORED,
+    Clock,
+    a_case,
+)
 from tests.support.review_history import TwoReplicas
 
 T = TypeVar("T")
@@ -83,6 +94,7 @@ def test_example_of_the_protocol_runs(shared: SharedStore) -> None:
     scope: dict[str, Any] = {
         "Case": Case,
         "CaseState": CaseState,
+        "PutResult": PutResult,
         "decode": decode,
         "encode": encode,
         "folder": Path(),
@@ -100,7 +112,7 @@ def test_put_then_claim_then_resolve_leaves_the_answer_for_the_caller(
     store: ReviewStore, clock: Clock
 ) -> None:
     async def scene() -> None:
-        assert await store.put([a_case("a", payload=b"picture")]) == [True]
+        assert await store.put([a_case("a", payload=b"picture")]) == [STORED]
         (claim,) = await store.claim("rita", 600.0)
         assert claim == Claim(a_case("a", payload=b"picture"), fence=1, until_s=1600.0)
         clock.now_s += 30
@@ -109,7 +121,7 @@ def test_put_then_claim_then_resolve_leaves_the_answer_for_the_caller(
         assert record is not None
         assert (record.state, record.answer, record.reviewer) == (DECIDED, '"cat"', "rita")
         assert (record.principal, record.decided_s, record.why) == ("alice", 1030.0, '{"reason": "odd"}')
-        assert await store.payload("a") == b"picture"
+        assert await store.payload("a") is None, "what is decided needs no payload any more"
         assert await store.find("b") is None
         assert await store.payload("b") is None
 
@@ -128,7 +140,7 @@ def test_another_handle_sees_a_case_at_once_and_after_both_are_closed(shared: Sh
         third = shared.open()
         assert await third.list_cases(list(CaseState), 9) == records
         assert [record.state for record in records] == [OPEN, DECIDED]
-        assert await third.payload("a") == b"picture"
+        assert [await third.payload(name) for name in "ab"] == [None, b"x"]
 
     run(scene())
 
@@ -137,13 +149,13 @@ def test_put_takes_in_order_up_to_capacity_and_again_when_one_is_decided_or_over
     store: ReviewStore, clock: Clock
 ) -> None:
     async def scene() -> None:
-        assert await store.put([a_case("a", 1500.0), *map(a_case, "bcd")]) == [True, True, True, False]
+        assert await store.put([a_case("a", 1500.0), *map(a_case, "bcd")]) == [STORED, STORED, STORED, FULL]
         (claim,) = await store.claim("rita", 60.0)
-        assert await store.put([a_case("d")]) == [False], "a leased case still takes its room"
+        assert await store.put([a_case("d")]) == [FULL], "a leased case still takes its room"
         await store.resolve(claim.case.id, claim.fence, "rita", "1")
-        assert await store.put([a_case("d", 1100.0)]) == [True]
+        assert await store.put([a_case("d", 1100.0)]) == [STORED]
         clock.now_s = 1100.0
-        assert await store.put([a_case("e")]) == [True], "an overdue case takes none, before any sweep"
+        assert await store.put([a_case("e")]) == [STORED], "an overdue case takes none, before any sweep"
 
     run(scene())
 
@@ -151,9 +163,9 @@ def test_put_takes_in_order_up_to_capacity_and_again_when_one_is_decided_or_over
 def test_capacity_may_be_changed_while_the_store_is_open(store: ReviewStore) -> None:
     async def scene() -> None:
         store.capacity = 1
-        assert await store.put([a_case("a"), a_case("b")]) == [True, False]
+        assert await store.put([a_case("a"), a_case("b")]) == [STORED, FULL]
         store.capacity = 2
-        assert await store.put([a_case("b"), a_case("c")]) == [True, False]
+        assert await store.put([a_case("b"), a_case("c")]) == [STORED, FULL]
 
     run(scene())
 
@@ -163,16 +175,16 @@ def test_put_again_is_true_even_when_full_but_never_for_another_case_under_the_s
 ) -> None:
     async def scene() -> None:
         cases = [a_case(name) for name in "abc"]
-        assert await store.put(cases) == [True] * 3
+        assert await store.put(cases) == [STORED] * 3
         (claim,) = await store.claim("rita", 60.0)
-        assert await store.put(cases) == [True] * 3
+        assert await store.put(cases) == [STORED] * 3
         assert await store.put([a_case("a", principal="mallory"), a_case("b", payload=b"y")]) == [
-            False,
-            False,
+            REJECTED,
+            REJECTED,
         ]
         await store.resolve(claim.case.id, claim.fence, "rita", "1")
-        assert await store.put([a_case("d"), a_case("d")]) == [True, True]
-        assert await store.put(cases) == [True] * 3, "and nothing is opened again"
+        assert await store.put([a_case("d"), a_case("d")]) == [STORED, STORED]
+        assert await store.put(cases) == [STORED] * 3, "and nothing is opened again"
 
     run(scene())
     assert counts(store) == {OPEN: 3, DECIDED: 1}
@@ -180,13 +192,13 @@ def test_put_again_is_true_even_when_full_but_never_for_another_case_under_the_s
 
 def test_put_of_nothing_or_of_the_overdue_takes_nothing(store: ReviewStore) -> None:
     assert run(store.put([])) == []
-    assert run(store.put([a_case("a", expires_s=1000.0)])) == [False]
+    assert run(store.put([a_case("a", expires_s=1000.0)])) == [REJECTED]
     assert counts(store) == {}
 
 
 def test_largest_payload_is_stored_and_a_larger_one_is_no_case(store: ReviewStore) -> None:
     largest = bytes(MAX_PAYLOAD_BYTES)
-    assert run(store.put([a_case("a", payload=largest)])) == [True]
+    assert run(store.put([a_case("a", payload=largest)])) == [STORED]
     assert run(store.payload("a")) == largest
     with pytest.raises(ValueError, match=f"case b: {MAX_PAYLOAD_BYTES + 1} bytes, over {MAX_PAYLOAD_BYTES}"):
         a_case("b", payload=largest + b"x")
@@ -196,7 +208,7 @@ def test_largest_payload_is_stored_and_a_larger_one_is_no_case(store: ReviewStor
 def test_times_that_are_not_finite_or_not_positive_are_refused(store: ReviewStore, bad_s: float) -> None:
     with pytest.raises(ValueError, match="finite"):
         a_case("a", expires_s=bad_s)
-    assert run(store.put([a_case("a")])) == [True]
+    assert run(store.put([a_case("a")])) == [STORED]
     for lease_s in (bad_s, 0.0, -1.0):
         with pytest.raises(ValueError, match="positive"):
             run(store.claim("rita", lease_s))
@@ -383,11 +395,11 @@ def test_concurrent_puts_fill_the_store_exactly_and_each_learns_of_its_own_cases
         puts = [[a_case(f"{i}-{j}") for j in range(3)] for i in range(20)]
         results = await asyncio.gather(*(handles[i % 2].put(cases) for i, cases in enumerate(puts)))
         pairs = [
-            (case.id, stored)
+            (case.id, result)
             for put, its in zip(puts, results, strict=True)
-            for case, stored in zip(put, its, strict=True)
+            for case, result in zip(put, its, strict=True)
         ]
-        stored_ids = sorted(id_ for id_, stored in pairs if stored)
+        stored_ids = sorted(id_ for id_, result in pairs if result is STORED)
         assert len(stored_ids) == 31
         assert sorted(r.id for r in await handles[0].list_cases([OPEN], 99)) == stored_ids
 
@@ -403,7 +415,7 @@ def test_cancelled_put_stores_all_of_its_cases_or_none(shared: SharedStore) -> N
                 await asyncio.sleep(0.0002)
             put.cancel()
             await asyncio.gather(put, return_exceptions=True)
-            assert await store.put([a_case(f"after{i}")]) == [True]
+            assert await store.put([a_case(f"after{i}")]) == [STORED]
             ids = {record.id for record in await store.list_cases([OPEN], 1000)}
             assert len(ids & {f"{i}a", f"{i}b"}) in (0, 2)
 
@@ -415,7 +427,7 @@ def test_put_that_is_cancelled_before_it_begins_stores_nothing(store: ReviewStor
         put = asyncio.create_task(store.put([a_case("a")]))
         put.cancel()
         await asyncio.gather(put, return_exceptions=True)
-        assert await store.put([a_case("b")]) == [True]
+        assert await store.put([a_case("b")]) == [STORED]
         assert await store.find("a") is None
 
     run(scene())
@@ -452,14 +464,15 @@ import asyncio, sys, time
 from pathlib import Path
 from fallbacks.review.cases import Case
 from fallbacks.review.open_store import open_store
+from fallbacks.review.quotas import PutResult
 url, name, capacity, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 async def main():
     store = open_store(url, Path(), capacity=capacity)
     print("ready", flush=True)
     for i in range(count):
         cases = [Case(f"{name}-{i}-{j}", "p", time.time(), 9e9, bytes(3000), "{}", "{}") for j in range(2)]
-        for case, stored in zip(cases, await store.put(cases)):
-            if stored:
+        for case, result in zip(cases, await store.put(cases)):
+            if result is PutResult.STORED:
                 print(case.id, flush=True)
     store.close()
 asyncio.run(main())
@@ -482,7 +495,7 @@ def test_every_acknowledged_case_survives_kill_9(shared: SharedStore) -> None:
     found = {record.id for record in run(store.list_cases([OPEN], 10**6))}
     assert set(acknowledged) <= found
     assert len(found) % 2 == 0, "a put is there as a whole or not at all"
-    assert run(store.put([a_case("after", 9e9)])) == [True]
+    assert run(store.put([a_case("after", 9e9)])) == [STORED]
 
 
 def test_processes_that_open_and_put_at_once_never_exceed_the_capacity(shared: SharedStore) -> None:

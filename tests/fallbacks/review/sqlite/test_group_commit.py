@@ -14,10 +14,11 @@ import pytest
 from sqlalchemy import Engine
 
 from fallbacks.review.cases import CaseState
+from fallbacks.review.quotas import PutResult
 from fallbacks.review.sqlite import group_commit
 from fallbacks.review.sqlite import store as sqlite_store
 from fallbacks.review.sqlite.store import SqliteReviewStore
-from tests.support.review_cases import DECIDED, EXPIRED, LEASED, OPEN, Clock, a_case
+from tests.support.review_cases import DECIDED, EXPIRED, FULL, LEASED, OPEN, STORED, Clock, a_case
 
 T = TypeVar("T")
 
@@ -69,7 +70,7 @@ def commits_of(store: SqliteReviewStore) -> list[str]:
     return commits
 
 
-async def held_up(gate: Gate, store: SqliteReviewStore) -> asyncio.Task[list[bool]]:
+async def held_up(gate: Gate, store: SqliteReviewStore) -> asyncio.Task[list[PutResult]]:
     """A put that holds the write lock and does not go on until the gate is open."""
     gate.reached.clear()
     gate.open.clear()
@@ -78,7 +79,7 @@ async def held_up(gate: Gate, store: SqliteReviewStore) -> asyncio.Task[list[boo
     return first
 
 
-async def behind(store: SqliteReviewStore, *names: str) -> list[asyncio.Task[list[bool]]]:
+async def behind(store: SqliteReviewStore, *names: str) -> list[asyncio.Task[list[PutResult]]]:
     """Puts of one case each that wait, in order, for the one that is held up."""
     tasks = [asyncio.create_task(store.put([a_case(name)])) for name in names]
     await asyncio.sleep(0)
@@ -91,8 +92,8 @@ def test_puts_that_wait_share_the_next_transaction(store: SqliteReviewStore, gat
         first = await held_up(gate, store)
         tasks = await behind(store, *(f"{i}" for i in range(40)))
         gate.open.set()
-        assert await first == [True]
-        assert await asyncio.gather(*tasks) == [[True]] * 40
+        assert await first == [STORED]
+        assert await asyncio.gather(*tasks) == [[STORED]] * 40
         assert len(commits) == 2
 
     run(scene())
@@ -102,7 +103,7 @@ def test_a_put_alone_has_a_transaction_of_its_own(store: SqliteReviewStore) -> N
     async def scene() -> None:
         commits = commits_of(store)
         for i in range(3):
-            assert await store.put([a_case(f"{i}")]) == [True]
+            assert await store.put([a_case(f"{i}")]) == [STORED]
             assert len(commits) == i + 1
 
     run(scene())
@@ -116,8 +117,8 @@ def test_a_group_is_taken_in_order_up_to_the_capacity(store: SqliteReviewStore, 
         tasks.append(asyncio.create_task(store.put([a_case("c"), a_case("d"), a_case("b")])))
         tasks += await behind(store, "e")
         gate.open.set()
-        assert await first == [True]
-        assert await asyncio.gather(*tasks) == [[True], [True], [True], [True, False, True], [False]]
+        assert await first == [STORED]
+        assert await asyncio.gather(*tasks) == [[STORED], [STORED], [STORED], [STORED, FULL, STORED], [FULL]]
 
     run(scene())
 
@@ -133,7 +134,7 @@ def test_put_cancelled_before_its_commit_is_rolled_back_and_the_others_are_not(
         await asyncio.gather(first, return_exceptions=True)
         gate.reached.clear()
         gate.open.set()
-        assert await asyncio.gather(*tasks) == [[True], [True]], "the room of the cancelled put is free"
+        assert await asyncio.gather(*tasks) == [[STORED], [STORED]], "the room of the cancelled put is free"
         assert await store.find("first") is None
 
     run(scene())
@@ -154,7 +155,7 @@ def test_put_cancelled_while_its_group_is_written_stores_nothing(
         tasks[1].cancel()
         await asyncio.gather(tasks[1], return_exceptions=True)
         gate.open.set()
-        assert await tasks[0] == await tasks[2] == [True]
+        assert await tasks[0] == await tasks[2] == [STORED]
         assert await store.find("b") is None
         assert (await store.counts()).by_state[OPEN] == 2
 
@@ -176,7 +177,7 @@ def test_an_error_of_one_put_is_not_an_error_of_its_neighbours(
         tasks = await behind(store, "a", "b", "c")
         gate.open.set()
         ends = await asyncio.gather(first, *tasks, return_exceptions=True)
-        assert [ends[i] for i in (0, 1, 3)] == [[True]] * 3
+        assert [ends[i] for i in (0, 1, 3)] == [[STORED]] * 3
         assert isinstance(ends[2], sqlite3.IntegrityError)
         assert await store.find("b") is None
 
@@ -197,7 +198,7 @@ def test_a_lock_that_another_process_holds_is_waited_for_once_not_once_a_put(
             )
         assert {type(end) for end in ends} == {sqlite3.OperationalError}
         other.execute("ROLLBACK")
-        assert await store.put([a_case("after")]) == [True]
+        assert await store.put([a_case("after")]) == [STORED]
         assert (await store.counts()).by_state[OPEN] == 1
 
     run(scene())
@@ -212,8 +213,8 @@ def test_large_cases_are_written_in_several_groups(store: SqliteReviewStore, gat
         tasks = [asyncio.create_task(store.put([a_case(f"{i}", payload=half)])) for i in range(6)]
         await asyncio.sleep(0)
         gate.open.set()
-        assert await first == [True]
-        assert await asyncio.gather(*tasks) == [[True]] * 6
+        assert await first == [STORED]
+        assert await asyncio.gather(*tasks) == [[STORED]] * 6
         assert len(commits) == 1 + 3
 
     run(scene())
@@ -238,7 +239,7 @@ def test_a_read_does_not_wait_for_a_write(store: SqliteReviewStore, gate: Gate) 
             assert (await store.counts()).by_state[OPEN] == 0
             assert await store.list_cases([OPEN], 9) == []
         gate.open.set()
-        assert await first == [True]
+        assert await first == [STORED]
         assert await store.find("first") is not None, "an acknowledged case is read"
 
     run(scene())
@@ -308,7 +309,7 @@ def test_a_sweep_lets_puts_in_between(store: SqliteReviewStore, monkeypatch: pyt
 
         swept = asyncio.create_task(record_end("sweep", store.expire(1002.0)))
         await asyncio.sleep(0)
-        assert await record_end("put", store.put([a_case("new")])) == [True]
+        assert await record_end("put", store.put([a_case("new")])) == [STORED]
         assert await swept == 100
         assert ended == ["put", "sweep"]
         assert await store.purge(1002.0) == 100
@@ -341,7 +342,7 @@ def test_a_file_of_an_older_release_is_counted_and_that_release_may_go_on(tmp_pa
         older.execute(INSERT, ("d", "open"))
         older.execute("DELETE FROM cases WHERE id = 'c'")
     assert run(store.counts()).by_state == {OPEN: 3, LEASED: 0, DECIDED: 0, EXPIRED: 0}
-    assert run(store.put([a_case("e"), a_case("f")])) == [True, False]
+    assert run(store.put([a_case("e"), a_case("f")])) == [STORED, FULL]
     older.close()
     store.close()
 

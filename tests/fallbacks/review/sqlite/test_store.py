@@ -14,7 +14,7 @@ import pytest
 from fallbacks.review.cases import CaseState
 from fallbacks.review.sqlite.store import SqliteReviewStore
 from fallbacks.review.store import StoreError
-from tests.support.review_cases import Clock, a_case
+from tests.support.review_cases import STORED, Clock, a_case
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ def test_cancelled_put_is_undone_while_another_process_holds_the_lock(
             async with asyncio.timeout(0.05):
                 await store.put([a_case("a")])
         other.execute("ROLLBACK")
-        assert await store.put([a_case("b")]) == [True]
+        assert await store.put([a_case("b")]) == [STORED]
         assert await store.find("a") is None
 
     run(scene())
@@ -80,7 +80,7 @@ def test_error_of_the_database_reaches_the_caller_and_changes_nothing(
     with pytest.raises(Exception, match="no"):
         run(store.put([a_case("a"), a_case("b")]))
     assert run(store.list_cases(list(CaseState), 9)) == []
-    assert run(store.put([a_case("a")])) == [True]
+    assert run(store.put([a_case("a")])) == [STORED]
 
 
 def test_file_is_made_with_its_folders_for_this_user_only_and_commits_reach_the_disk(tmp_path: Path) -> None:
