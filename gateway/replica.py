@@ -18,13 +18,13 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
 import grpc
 import uvicorn
 
 from gateway.access.proxies import Proxies
+from gateway.access.site import Site, is_loopback
 from gateway.access.tls import Tls, load_tls
 from gateway.admin.app import admin_app
 from gateway.core.errors import PolicyError, Problem
@@ -61,7 +61,7 @@ class ListenAddress:
 
     def admin_url(self, *, secure: bool) -> str:
         """Where the administration plane is reached; secure: whether the process has files for TLS."""
-        secure = secure and not _is_loopback(self.admin_host)
+        secure = secure and not is_loopback(self.admin_host)
         return f"http{'s' * secure}://{_host_and_port(self.admin_host, self.admin_port)}"
 
     def host_and_port(self, port: int) -> str:
@@ -100,7 +100,7 @@ class Replica:
         self._data_socket = bind(address.host, address.port)
         self._grpc: grpc.aio.Server | None = None
         app = admin_app(repository, token)
-        admin_tls = None if _is_loopback(address.admin_host) else self._tls
+        admin_tls = None if is_loopback(address.admin_host) else self._tls
         self._admins = [
             (_admin_server(app, admin_tls), bind(address.admin_host, address.admin_port)),
             (_admin_server(app, None), self._bind_replica_socket()),
@@ -133,7 +133,15 @@ class Replica:
             connections=serving.max_connections, connections_per_caller=serving.max_connections_per_caller
         )
         context = None if self._tls is None else self._tls.context
-        return Server(HttpHandler(self._plane), limits, self._proxies, context)
+        return Server(
+            HttpHandler(self._plane, self._site(self._address.host)), limits, self._proxies, context
+        )
+
+    def _site(self, bound: str, *, shared: bool = True) -> Site:
+        """The hosts of a listener, and the origins that may use it if it is `shared` with web pages."""
+        serving = self.repository.settings.policy.serving
+        names = (*serving.hosts, *(self._tls.names if self._tls else ()))
+        return Site(bound, names, serving.cors if shared else ())
 
     def _grpc_server(self, serving: Serving) -> grpc.aio.Server:
         """Made on the loop that serves, to which grpc binds it. Raises PolicyError naming the address."""
@@ -238,25 +246,15 @@ def refuse_used_ports(address: ListenAddress) -> None:
 
 
 def refuse_public_bind(deployment: Deployment, address: ListenAddress) -> None:
-    """Outside loopback there must be TLS, our own or that of a proxy. Raises PolicyError.
-
-    Of names only `localhost` counts as loopback, since a resolver decides about others.
-    """
+    """Outside loopback there must be TLS, our own or that of a proxy. Raises PolicyError."""
     serving = deployment.policy.serving
     if serving.tls or serving.trusted_proxies:
         return
     for host in (address.host, address.admin_host):
-        if not _is_loopback(host):
+        if not is_loopback(host):
             what = f"{host} is not loopback: name the files for TLS here"
             what += ", or in serving.trusted_proxies the proxies that end it"
             raise PolicyError([deployment.problem(("serving", "tls"), what)])
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def admin_token() -> str:

@@ -40,6 +40,8 @@ from gateway.listener.states import (
 )
 
 CONTINUE_HEAD = b"HTTP/1.1 100 Continue\r\n\r\n"
+NO_CONTENT = HTTPStatus.NO_CONTENT.value
+"""The one status of our replies that has no Content-Length."""
 CLOSE_HEADER = b"connection: close\r\n"
 STATUS_LINES = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in HTTPStatus}
 TOO_SLOW = {
@@ -255,11 +257,11 @@ class Connection(asyncio.Protocol):
         else:
             self._move(WriteEvent.REPLY_CLOSES if event is REPLY_KEEPS else event)
         transport.write(
-            b"%b%bcontent-length: %d\r\n%b\r\n%b"
+            b"%b%b%b%b\r\n%b"
             % (
                 STATUS_LINES[reply.status],
                 reply.headers,
-                len(reply.body),
+                b"content-length: %d\r\n" % len(reply.body) if reply.status != NO_CONTENT else b"",
                 b"" if kept else CLOSE_HEADER,
                 b"" if request.head_only else reply.body,
             )

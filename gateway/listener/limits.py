@@ -87,20 +87,24 @@ class RemoteProtocolError(Exception):
 
 
 CHECKED_HEADERS = frozenset({b"transfer-encoding", b"expect", b"connection", b"upgrade"})
-"""A head with one of these needs `check_head`, and so does one after which the connection closes."""
+"""A head with one of these needs `check_head`; so does one without Host, and one after which the connection
+closes."""
 
 
-def check_head(headers: Headers, version: str, upgrade: bool) -> bool:
+def check_head(headers: Headers, version: str, tunnel: bool) -> bool:
     """Checks a head for what this server does not do. Returns whether it is HTTP/1.1; else it is HTTP/1.0.
 
+    An offer to upgrade is ignored (RFC 9110, section 7.8): Java's client makes one by default.
+
+    Args:    tunnel: whether the method is CONNECT.
     Raises:  RemoteProtocolError for another protocol, coding or expectation, and for ambiguous framing.
     """
-    if upgrade:
-        raise RemoteProtocolError(
-            Fault.UNSUPPORTED, "this server speaks HTTP/1.1 and upgrades to nothing else"
-        )
+    if tunnel:
+        raise RemoteProtocolError(Fault.UNSUPPORTED, "this server makes no tunnels")
     if version not in ("1.1", "1.0"):
         raise RemoteProtocolError(Fault.INVALID, "this server speaks HTTP/1.1 and HTTP/1.0")
+    if version == "1.1" and b"host" not in headers:
+        raise RemoteProtocolError(Fault.INVALID, "HTTP/1.1 needs the header Host")
     coding = headers.get(b"transfer-encoding")
     if coding is not None:
         if version != "1.1" or b"content-length" in headers:
@@ -111,3 +115,10 @@ def check_head(headers: Headers, version: str, upgrade: bool) -> bool:
     if b"expect" in headers and headers[b"expect"].lower() != b"100-continue":
         raise RemoteProtocolError(Fault.UNMET_EXPECTATION, "Expect must be 100-continue")
     return version == "1.1"
+
+
+def head_of_body(headers: Headers) -> bytes:
+    """A head after which llhttp reads the body that these checked headers announce."""
+    if b"transfer-encoding" in headers:
+        return b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
+    return b"POST / HTTP/1.1\r\ncontent-length: %b\r\n\r\n" % headers.get(b"content-length", b"0")

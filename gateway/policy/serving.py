@@ -8,6 +8,11 @@ from pydantic import Field
 
 from gateway.policy.fields import Strict
 
+HOST = r"^(\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)$"
+"""A name without a port, one for all names below another, or `*`."""
+ORIGIN = r"^(\*|https?://[A-Za-z0-9_.\[\]:-]+)$"
+"""Scheme and host, with a port that is not the scheme's own; or `*`."""
+
 
 class TlsFiles(Strict):
     """The two PEM files of TLS."""
@@ -58,6 +63,16 @@ class Serving(Strict):
     """Proxies whose `X-Forwarded-For` is believed: addresses, networks (`10.0.0.0/8`) and names, or only `*`
     for every peer. A caller's address is the rightmost one that is no trusted proxy. A change needs a
     restart."""
+    hosts: list[Annotated[str, Field(pattern=HOST)]] = []
+    """Names that requests may give as `Host`, or gRPC calls as their authority: `models.example.org`,
+    `*.example.org` for every name below one, or `*` for any. A request for another host is refused
+    (`misdirected`). Always taken: the host that is listened on, the names in the certificate of `tls`, IP
+    addresses, and on loopback `localhost`. Both HTTP ports and gRPC have the same. A change needs a
+    restart."""
+    cors: list[Annotated[str, Field(pattern=ORIGIN)]] = []
+    """Web pages that may call the data plane from a browser, by origin: `https://app.example.org`, or `*` for
+    all. A request that a browser sends for a page of another site is refused (`forbidden`), at the
+    administration always. A change needs a restart."""
     tls: TlsFiles | None = None
     """The certificate and key of both data ports, TLS 1.2 and later; without it they speak plain text. Read
     at start only: a renewed certificate needs a restart."""
