@@ -15,23 +15,23 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-import uvicorn
+from starlette.types import ASGIApp
 
 from gateway.access.proxies import Proxies
 from gateway.access.site import Site, is_loopback
-from gateway.access.tls import Tls, load_tls
+from gateway.access.tls import load_tls
+from gateway.admin import handler as administration
 from gateway.admin.app import admin_app
+from gateway.admin.handler import AdminHandler
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
 from gateway.grpc.server import GrpcHandler, grpc_server
 from gateway.http.handler import HttpHandler
-from gateway.listener.limits import Limits, connection_capacity
+from gateway.listener.limits import OTHER_FILES, Limits, connection_capacity
 from gateway.listener.server import Server
 from gateway.policy.serving import Serving
 from gateway.serving.data_plane import DataPlane
@@ -73,14 +73,6 @@ def _host_and_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-class _AdminServer(uvicorn.Server):
-    """Leaves signals to the process that runs the replica."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 class Replica:
     """Gateways that listen. `start` returns when it accepts; `stop` when the last answer has left.
 
@@ -96,16 +88,18 @@ class Replica:
         self._tls = load_tls(settings)
         trusted = settings.policy.serving.trusted_proxies
         self._proxies = Proxies(trusted) if trusted else None
+        self._capacity = connection_capacity(
+            settings.policy.serving.max_connections, OTHER_FILES + administration.FILES
+        )
         self._data = self._http_server(settings.policy.serving)
         self._data_socket = bind(address.host, address.port)
         self._grpc: grpc.aio.Server | None = None
         app = admin_app(repository, token)
-        admin_tls = None if is_loopback(address.admin_host) else self._tls
         self._admins = [
-            (_admin_server(app, admin_tls), bind(address.admin_host, address.admin_port)),
-            (_admin_server(app, None), self._bind_replica_socket()),
+            (self._admin_server(app), bind(address.admin_host, address.admin_port, administration.BACKLOG)),
+            (self._replica_server(app), self._bind_replica_socket()),
         ]
-        self._admin_tasks: list[asyncio.Task[None]] = []
+        self._started = False
 
     def _bind_replica_socket(self) -> socket.socket:
         self._socket_path = self.repository.run / f"{self.repository.replica}.sock"
@@ -115,14 +109,10 @@ class Replica:
         """Listens and begins to answer on the running loop."""
         await self.repository.healthy()  # runs all code once, so that the first request is not slower
         freeze_loaded_objects()
+        self._started = True
         self.repository.start()
-        self._admin_tasks = [asyncio.create_task(server.serve([own])) for server, own in self._admins]
-        while not all(server.started for server, _ in self._admins):
-            for task in self._admin_tasks:
-                if task.done():
-                    task.result()
-                    raise RuntimeError("a listener ended before it started")
-            await asyncio.sleep(0.005)
+        for server, own in self._admins:
+            await server.start(own, administration.BACKLOG)
         self._grpc = self._grpc_server(self.repository.settings.policy.serving)
         await self._grpc.start()
         # Last: a client that finds it ready finds every port open.
@@ -130,7 +120,9 @@ class Replica:
 
     def _http_server(self, serving: Serving) -> Server:
         limits = Limits(
-            connections=serving.max_connections, connections_per_caller=serving.max_connections_per_caller
+            connections=self._capacity,
+            connections_per_address=max(1, self._capacity // 2),
+            connections_per_caller=serving.max_connections_per_caller,
         )
         context = None if self._tls is None else self._tls.context
         return Server(
@@ -143,49 +135,39 @@ class Replica:
         names = (*serving.hosts, *(self._tls.names if self._tls else ()))
         return Site(bound, names, serving.cors if shared else ())
 
+    def _admin_server(self, app: ASGIApp) -> Server:
+        """The listener of administration."""
+        host = self._address.admin_host
+        tls = None if is_loopback(host) or self._tls is None else self._tls.context
+        handler = AdminHandler(app, self._site(host, shared=False), "http" if tls is None else "https")
+        return Server(handler, administration.LIMITS, self._proxies, tls)
+
+    def _replica_server(self, app: ASGIApp) -> Server:
+        """The same for the other replicas of this machine."""
+        return Server(AdminHandler(app, None, "http"), administration.UNIX_LIMITS)
+
     def _grpc_server(self, serving: Serving) -> grpc.aio.Server:
         """Made on the loop that serves, to which grpc binds it. Raises PolicyError naming the address."""
         address = self._address.host_and_port(self._address.grpc_port)
         handler = GrpcHandler(self._plane, self._proxies)
-        capacity = connection_capacity(serving.max_connections)
         try:
-            return grpc_server(handler, address, capacity, 2 * serving.max_in_flight, self._tls)
+            return grpc_server(handler, address, self._capacity, 2 * serving.max_in_flight, self._tls)
         except RuntimeError as error:
             raise PolicyError([Problem("", f"cannot listen on {address}: {error}")]) from error
 
     async def stop(self) -> None:
         """Stops accepting, finishes requests in flight, writes buffered records. Idempotent."""
-        for server, _ in self._admins:
-            server.should_exit = True
-        if self._grpc is not None:
-            await asyncio.gather(self._grpc.stop(SHUTDOWN_GRACE_S), self._data.stop(SHUTDOWN_GRACE_S))
-        if self._admin_tasks:
-            await asyncio.gather(*self._admin_tasks, return_exceptions=True)
+        if self._started:
+            self._started = False
+            stopping = [one.stop(SHUTDOWN_GRACE_S) for one in (self._data, *(one for one, _ in self._admins))]
+            if self._grpc is not None:
+                stopping.append(self._grpc.stop(SHUTDOWN_GRACE_S))
+            await asyncio.gather(*stopping)
             await self.repository.close()
-        self._admin_tasks = []
         self._socket_path.unlink(missing_ok=True)
 
 
-def _admin_server(app: object, tls: Tls | None) -> _AdminServer:
-    config = uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        http="httptools",
-        loop="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        backlog=BACKLOG,
-        timeout_graceful_shutdown=int(SHUTDOWN_GRACE_S),
-    )
-    config.load()
-    config.ssl = None if tls is None else tls.context
-    return _AdminServer(config)
-
-
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, backlog: int = BACKLOG) -> socket.socket:
     """A listening socket that other replicas may share. Raises PolicyError naming the address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
@@ -196,7 +178,7 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise PolicyError([Problem("", f"cannot listen on {host}:{port}: {error.strerror}")]) from error
-    listening.listen(BACKLOG)
+    listening.listen(backlog)
     listening.setblocking(False)
     return listening
 

@@ -21,6 +21,7 @@ SPARE_CONNECTIONS = 64
 """How many connections beyond the limit get a 503; any more are closed without a reply."""
 OTHER_FILES = 256
 """Open files other than connections: stores, logs, models, Ray."""
+FILES_PER_GRPC_CONNECTION = 1
 log = logging.getLogger(__name__)
 
 
@@ -34,8 +35,9 @@ class Limits:
     to the end of the head; body_s: from there to its end; idle_s: between two requests; stuck_s: in which a
     client takes not one byte of a reply; linger_s: for a client to read the last reply and close; pipelined:
     requests sent without waiting for a reply; chunks: of one body; sweep_s: how often deadlines are compared
-    with the clock; connections: open at once; connections_per_caller: of one principal, unless proxies stand
-    before the server.
+    with the clock; connections: open at once; connections_per_address, connections_per_caller: of one address
+    and of one principal, unless proxies stand before the server; spare_connections: how many more are told
+    why they are refused.
     """
 
     head_bytes: int = 16 * 1024
@@ -50,25 +52,30 @@ class Limits:
     chunks: int = 16_384
     sweep_s: float = 0.5
     connections: int = 2048
+    connections_per_address: int = 1024
     connections_per_caller: int = 256
+    spare_connections: int = SPARE_CONNECTIONS
 
     def framing_bytes(self, chunks: int) -> int:
         """How many bytes around the data of so many chunks are accepted: a line each, and trailers."""
         return self.head_bytes + CHUNK_LINE_BYTES * chunks
 
 
-def connection_capacity(connections: int) -> int:
+def connection_capacity(connections: int, reserved_files: int) -> int:
     """How many connections of HTTP this process can have open: `connections`, or fewer.
 
     gRPC may have as many again. Raises the soft limit of open files where that is too low; if the hard limit
     allows fewer connections, logs a warning.
+
+    Args:    reserved_files: for what must never be without: administration, stores, logs, models.
     """
-    needed = 2 * connections + SPARE_CONNECTIONS + OTHER_FILES
+    files_each = 1 + FILES_PER_GRPC_CONNECTION
+    needed = files_each * connections + SPARE_CONNECTIONS + reserved_files
     soft, hard = (math.inf if n == resource.RLIM_INFINITY else n for n in _open_files())
     if soft < needed:
         soft = min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (int(soft), _open_files()[1]))
-    capacity = int(max(1, min(connections, connections + (soft - needed) // 2)))
+    capacity = int(max(1, min(connections, connections + (soft - needed) // files_each)))
     if capacity < connections:
         log.warning("at most %d connections at once: %d open files are allowed (ulimit -Hn)", capacity, soft)
     return capacity

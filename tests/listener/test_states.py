@@ -338,7 +338,7 @@ async def walk(path: ModelPath) -> None:
     server = Server(handler := Controlled(), LIMITS)
     await server.start(own)
     if path.steps[0] == TURNED_AWAY:
-        server._capacity = 0
+        server._all.limit = 0
     reader, writer = await asyncio.open_connection(*own.getsockname(), limit=2**16)
     (connection,) = await _accepted(server)
     assert isinstance(connection, Connection)
