@@ -18,7 +18,6 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
 from starlette.types import ASGIApp
 
 from gateway.access.proxies import Proxies
@@ -29,7 +28,7 @@ from gateway.admin.app import admin_app
 from gateway.admin.handler import AdminHandler
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
-from gateway.grpc.server import GrpcHandler, grpc_server
+from gateway.grpc.server import GrpcListener
 from gateway.http.handler import HttpHandler
 from gateway.listener.limits import OTHER_FILES, Limits, connection_capacity
 from gateway.listener.server import Server
@@ -93,7 +92,8 @@ class Replica:
         )
         self._data = self._http_server(settings.policy.serving)
         self._data_socket = bind(address.host, address.port)
-        self._grpc: grpc.aio.Server | None = None
+        self._grpc_socket = bind(address.host, address.grpc_port)
+        self._grpc: GrpcListener | None = None
         app = admin_app(repository, token)
         self._admins = [
             (self._admin_server(app), bind(address.admin_host, address.admin_port, administration.BACKLOG)),
@@ -113,21 +113,23 @@ class Replica:
         self.repository.start()
         for server, own in self._admins:
             await server.start(own, administration.BACKLOG)
-        self._grpc = self._grpc_server(self.repository.settings.policy.serving)
-        await self._grpc.start()
+        self._grpc = self._grpc_listener(self.repository.settings.policy.serving)
+        await self._grpc.start(self._grpc_socket, BACKLOG)
         # Last: a client that finds it ready finds every port open.
         await self._data.start(self._data_socket, BACKLOG)
 
-    def _http_server(self, serving: Serving) -> Server:
-        limits = Limits(
+    def _limits(self, serving: Serving) -> Limits:
+        """Of each port of the data plane."""
+        return Limits(
             connections=self._capacity,
             connections_per_address=max(1, self._capacity // 2),
             connections_per_caller=serving.max_connections_per_caller,
         )
+
+    def _http_server(self, serving: Serving) -> Server:
+        handler = HttpHandler(self._plane, self._site(self._address.host))
         context = None if self._tls is None else self._tls.context
-        return Server(
-            HttpHandler(self._plane, self._site(self._address.host)), limits, self._proxies, context
-        )
+        return Server(handler, self._limits(serving), self._proxies, context)
 
     def _site(self, bound: str, *, shared: bool = True) -> Site:
         """The hosts of a listener, and the origins that may use it if it is `shared` with web pages."""
@@ -146,14 +148,17 @@ class Replica:
         """The same for the other replicas of this machine."""
         return Server(AdminHandler(app, None, "http"), administration.UNIX_LIMITS)
 
-    def _grpc_server(self, serving: Serving) -> grpc.aio.Server:
-        """Made on the loop that serves, to which grpc binds it. Raises PolicyError naming the address."""
-        address = self._address.host_and_port(self._address.grpc_port)
-        handler = GrpcHandler(self._plane, self._proxies)
-        try:
-            return grpc_server(handler, address, self._capacity, 2 * serving.max_in_flight, self._tls)
-        except RuntimeError as error:
-            raise PolicyError([Problem("", f"cannot listen on {address}: {error}")]) from error
+    def _grpc_listener(self, serving: Serving) -> GrpcListener:
+        """Made on the loop that serves, to which grpc binds it."""
+        return GrpcListener(
+            self._plane,
+            self.repository.run / f"{self.repository.replica}.grpc",
+            self._limits(serving),
+            site=self._site(self._address.host),
+            max_calls=2 * serving.max_in_flight,
+            proxies=self._proxies,
+            tls=self._tls,
+        )
 
     async def stop(self) -> None:
         """Stops accepting, finishes requests in flight, writes buffered records. Idempotent."""

@@ -21,7 +21,8 @@ SPARE_CONNECTIONS = 64
 """How many connections beyond the limit get a 503; any more are closed without a reply."""
 OTHER_FILES = 256
 """Open files other than connections: stores, logs, models, Ray."""
-FILES_PER_GRPC_CONNECTION = 1
+FILES_PER_GRPC_CONNECTION = 3
+"""The client's, and both ends of the unix socket to grpc."""
 log = logging.getLogger(__name__)
 
 
