@@ -229,7 +229,7 @@ def _server(handler: GrpcHandler, limits: Limits, max_calls: int) -> grpc.aio.Se
             ("grpc.max_concurrent_streams", MAX_STREAMS),
             ("grpc.max_connection_idle_ms", int(limits.idle_s * 1000)),
             ("grpc.server_handshake_timeout_ms", int(limits.head_s * 1000)),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", int(MIN_PING_S * 1000)),
+            ("grpc.http2.min_ping_interval_without_data_ms", int(MIN_PING_S * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
         ],
         maximum_concurrent_rpcs=max_calls,
