@@ -28,7 +28,7 @@ from gateway.admin.app import admin_app
 from gateway.admin.handler import AdminHandler
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
-from gateway.grpc.server import GrpcListener
+from gateway.grpc.server import SUFFIX, GrpcListener
 from gateway.http.handler import HttpHandler
 from gateway.listener.limits import OTHER_FILES, Limits, connection_capacity
 from gateway.listener.server import Server
@@ -152,7 +152,7 @@ class Replica:
         """Made on the loop that serves, to which grpc binds it."""
         return GrpcListener(
             self._plane,
-            self.repository.run / f"{self.repository.replica}.grpc",
+            self.repository.run / f"{self.repository.replica}{SUFFIX}",
             self._limits(serving),
             site=self._site(self._address.host),
             max_calls=2 * serving.max_in_flight,

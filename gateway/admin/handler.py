@@ -25,10 +25,10 @@ from gateway.protocol.endings import STATUSES
 LIMITS = Limits(connections=64, connections_per_address=16, spare_connections=16)
 BACKLOG = 64
 """Connections that the system holds until they are accepted: they take no open file of ours."""
-UNIX_LIMITS = Limits(connections=128, spare_connections=16)
+UNIX_LIMITS = Limits(connections=64, spare_connections=16)
 """Of the socket for other replicas of this machine, of which there are at most 64."""
-FILES = sum(limits.connections + limits.spare_connections for limits in (LIMITS, UNIX_LIMITS)) + 2 * BACKLOG
-"""Open files that administration takes at most."""
+FILES = sum(limits.connections + limits.spare_connections for limits in (LIMITS, UNIX_LIMITS)) + BACKLOG
+"""Open files that administration takes at most, with those that are accepted and closed at once."""
 FAULTS = {
     Fault.INVALID: (400, "this is no request of HTTP/1.1"),
     Fault.TOO_LARGE: (413, "the request is too large"),

@@ -21,8 +21,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from errno import ECONNREFUSED
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,8 @@ MAX_RECEIVED_BYTES = MAX_BODY_BYTES + 2**21
 """A little more than the largest message, so that a slightly larger one gets the gateway's own error."""
 MAX_STREAMS = 256
 """Concurrent calls of one connection."""
+SUFFIX, STALE_S = ".grpc", 60.0
+"""Of the names of unix sockets, and how old one is that may be left over."""
 MIN_PING_S = 0.5
 """The shortest time between two pings of a client: those that want one a second are a little early at times.
 After the third that comes sooner, with no reply in between, grpc ends the connection."""
@@ -203,6 +207,7 @@ class GrpcListener:
     async def start(self, listening: socket.socket, backlog: int = 2048) -> None:
         """Begins to accept. To be called, like the constructor, on the loop that serves."""
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _remove_stale(self._path.parent)
         with unix_address(self._path) as address:
             uri = "unix:" + address.replace("%", "%25")
             if self._tls is None:
@@ -218,6 +223,18 @@ class GrpcListener:
         """Stops accepting; returns when the calls under way have ended, at the latest after `grace_s`."""
         await asyncio.gather(self._relay.stop(grace_s), self._server.stop(grace_s))
         self._path.unlink(missing_ok=True)
+
+
+def _remove_stale(folder: Path) -> None:
+    """Removes the unix sockets of listeners that were killed. One that is just starting refuses too."""
+    for path in folder.glob(f"*{SUFFIX}"):
+        with (
+            suppress(FileNotFoundError),
+            socket.socket(socket.AF_UNIX) as probe,
+            unix_address(path) as address,
+        ):
+            if time.time() - path.stat().st_mtime > STALE_S and probe.connect_ex(address) == ECONNREFUSED:
+                path.unlink()
 
 
 def _server(handler: GrpcHandler, limits: Limits, max_calls: int) -> grpc.aio.Server:

@@ -1,4 +1,4 @@
-"""The HTTP/1.1 server of the data plane: one listening socket, one handler.
+"""The HTTP/1.1 server of the data plane and of administration: one listening socket, one handler.
 
 It is our own because limits must hold before a client is known: uvicorn with httptools has no timeout for a
 head or a body and no bound on headers. It also takes half the time, 16 us a request where uvicorn takes 29

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -21,7 +24,8 @@ from gateway.grpc.opening import PREFACE, opening_bytes
 from gateway.listener.limits import Limits
 from gateway.replica import bind
 from tests.support.certificates import certificate
-from tests.support.data_planes import PlaneFixture, Rows, whole_plane
+from tests.support.data_planes import PlaneFixture, Rows, plane_of, whole_plane
+from tests.support.deployments import FULL_RATE, key_for, letters
 from tests.support.grpc_client import INFER, SERVICE, GrpcClient, grpc_client, listener_of, request_of
 
 HELLO = PREFACE + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -289,3 +293,39 @@ def test_its_unix_socket_is_for_its_owner_alone_and_removed_at_the_end(plane: Pl
         assert not path.exists()
 
     plane.run(main)
+
+
+def test_the_unix_sockets_of_listeners_that_were_killed_are_removed(plane: PlaneFixture) -> None:
+    async def main() -> None:
+        run = plane.handler.plane.repository.run
+        run.mkdir(exist_ok=True)
+        killed, starting, other = run / "killed.grpc", run / "starting.grpc", run / "other.grpc"
+        for path in (killed, starting, other):
+            with socket.socket(socket.AF_UNIX) as left_over:
+                left_over.bind(str(path))
+        hour_ago = time.time() - 3600
+        os.utime(killed, (hour_ago, hour_ago))
+        other.unlink()
+        with socket.socket(socket.AF_UNIX) as alive:
+            alive.bind(str(other))
+            alive.listen()
+            os.utime(other, (hour_ago, hour_ago))
+            async with grpc_client(plane) as client:
+                assert (await client(LIVE)).code == "OK"
+                assert (killed.exists(), starting.exists(), other.exists()) == (False, True, True)
+        starting.unlink()
+        other.unlink()
+
+    plane.run(main)
+
+
+@pytest.mark.parametrize("folder", ["per%41cent and ünïcode", "deep" * 30], ids=["odd", "long"])
+def test_it_serves_from_any_folder(tmp_path: Path, folder: str) -> None:
+    within = letters(tmp_path / folder, FULL_RATE)
+    with plane_of(within, ada=key_for(within, "ada")) as plane:
+
+        async def main() -> None:
+            async with grpc_client(plane) as client:
+                assert (await client.infer(plane.good[:1])).code == "OK"
+
+        plane.run(main)
