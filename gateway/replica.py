@@ -92,7 +92,6 @@ class Replica:
         )
         self._data = self._http_server(settings.policy.serving)
         self._data_socket = bind(address.host, address.port)
-        self._grpc_socket = bind(address.host, address.grpc_port)
         self._grpc: GrpcListener | None = None
         app = admin_app(repository, token)
         self._admins = [
@@ -114,7 +113,7 @@ class Replica:
         for server, own in self._admins:
             await server.start(own, administration.BACKLOG)
         self._grpc = self._grpc_listener(self.repository.settings.policy.serving)
-        await self._grpc.start(self._grpc_socket, BACKLOG)
+        await self._grpc.start(bind(self._address.host, self._address.grpc_port), BACKLOG)
         # Last: a client that finds it ready finds every port open.
         await self._data.start(self._data_socket, BACKLOG)
 
