@@ -121,7 +121,7 @@ class Replica:
         """Of each port of the data plane."""
         return Limits(
             connections=self._capacity,
-            connections_per_address=max(1, self._capacity // 2),
+            connections_per_address=max(1, self._capacity * 3 // 4),
             connections_per_caller=serving.max_connections_per_caller,
         )
 

@@ -42,9 +42,9 @@ class Serving(Strict):
     """Rows that may wait for a batch or for the review queue's disk. At the limit a request is refused as
     `unavailable` at once, to be sent again after a second."""
     max_connections: Annotated[int, Field(ge=1, le=65_536)] = 2048
-    """Open connections over HTTP, and as many again over gRPC, of which one address may have half; fewer
-    where the limit of open files is too low, which the log says. At a limit a connection without a request
-    under way gives way. Read at start only: a change needs a restart."""
+    """Open connections over HTTP, and as many again over gRPC, of which one address may have three quarters;
+    fewer where the limit of open files is too low, which the log says. At a limit a connection without a
+    request under way gives way. Read at start only: a change needs a restart."""
     max_connections_per_caller: Annotated[int, Field(ge=1, le=65_536)] = 256
     """Open HTTP connections of one caller; not counted behind `trusted_proxies`, whose connections are
     shared. Read at start only: a change needs a restart."""
