@@ -15,23 +15,22 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
-import grpc
-import uvicorn
+from starlette.types import ASGIApp
 
 from gateway.access.proxies import Proxies
-from gateway.access.tls import Tls, load_tls
+from gateway.access.site import Site, is_loopback
+from gateway.access.tls import load_tls
+from gateway.admin import handler as administration
 from gateway.admin.app import admin_app
+from gateway.admin.handler import AdminHandler
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
-from gateway.grpc.server import GrpcHandler, grpc_server
+from gateway.grpc.server import SUFFIX, GrpcListener
 from gateway.http.handler import HttpHandler
-from gateway.listener.limits import Limits, connection_capacity
+from gateway.listener.limits import OTHER_FILES, Limits, connection_capacity
 from gateway.listener.server import Server
 from gateway.policy.serving import Serving
 from gateway.serving.data_plane import DataPlane
@@ -61,7 +60,7 @@ class ListenAddress:
 
     def admin_url(self, *, secure: bool) -> str:
         """Where the administration plane is reached; secure: whether the process has files for TLS."""
-        secure = secure and not _is_loopback(self.admin_host)
+        secure = secure and not is_loopback(self.admin_host)
         return f"http{'s' * secure}://{_host_and_port(self.admin_host, self.admin_port)}"
 
     def host_and_port(self, port: int) -> str:
@@ -71,14 +70,6 @@ class ListenAddress:
 
 def _host_and_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-class _AdminServer(uvicorn.Server):
-    """Leaves signals to the process that runs the replica."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 class Replica:
@@ -96,16 +87,18 @@ class Replica:
         self._tls = load_tls(settings)
         trusted = settings.policy.serving.trusted_proxies
         self._proxies = Proxies(trusted) if trusted else None
+        self._capacity = connection_capacity(
+            settings.policy.serving.max_connections, OTHER_FILES + administration.FILES
+        )
         self._data = self._http_server(settings.policy.serving)
         self._data_socket = bind(address.host, address.port)
-        self._grpc: grpc.aio.Server | None = None
+        self._grpc: GrpcListener | None = None
         app = admin_app(repository, token)
-        admin_tls = None if _is_loopback(address.admin_host) else self._tls
         self._admins = [
-            (_admin_server(app, admin_tls), bind(address.admin_host, address.admin_port)),
-            (_admin_server(app, None), self._bind_replica_socket()),
+            (self._admin_server(app), bind(address.admin_host, address.admin_port, administration.BACKLOG)),
+            (self._replica_server(app), self._bind_replica_socket()),
         ]
-        self._admin_tasks: list[asyncio.Task[None]] = []
+        self._started = False
 
     def _bind_replica_socket(self) -> socket.socket:
         self._socket_path = self.repository.run / f"{self.repository.replica}.sock"
@@ -115,69 +108,70 @@ class Replica:
         """Listens and begins to answer on the running loop."""
         await self.repository.healthy()  # runs all code once, so that the first request is not slower
         freeze_loaded_objects()
+        self._started = True
         self.repository.start()
-        self._admin_tasks = [asyncio.create_task(server.serve([own])) for server, own in self._admins]
-        while not all(server.started for server, _ in self._admins):
-            for task in self._admin_tasks:
-                if task.done():
-                    task.result()
-                    raise RuntimeError("a listener ended before it started")
-            await asyncio.sleep(0.005)
-        self._grpc = self._grpc_server(self.repository.settings.policy.serving)
-        await self._grpc.start()
+        for server, own in self._admins:
+            await server.start(own, administration.BACKLOG)
+        self._grpc = self._grpc_listener(self.repository.settings.policy.serving)
+        await self._grpc.start(bind(self._address.host, self._address.grpc_port), BACKLOG)
         # Last: a client that finds it ready finds every port open.
         await self._data.start(self._data_socket, BACKLOG)
 
-    def _http_server(self, serving: Serving) -> Server:
-        limits = Limits(
-            connections=serving.max_connections, connections_per_caller=serving.max_connections_per_caller
+    def _limits(self, serving: Serving) -> Limits:
+        """Of each port of the data plane."""
+        return Limits(
+            connections=self._capacity,
+            connections_per_address=max(1, self._capacity * 3 // 4),
+            connections_per_caller=serving.max_connections_per_caller,
         )
-        context = None if self._tls is None else self._tls.context
-        return Server(HttpHandler(self._plane), limits, self._proxies, context)
 
-    def _grpc_server(self, serving: Serving) -> grpc.aio.Server:
-        """Made on the loop that serves, to which grpc binds it. Raises PolicyError naming the address."""
-        address = self._address.host_and_port(self._address.grpc_port)
-        handler = GrpcHandler(self._plane, self._proxies)
-        capacity = connection_capacity(serving.max_connections)
-        try:
-            return grpc_server(handler, address, capacity, 2 * serving.max_in_flight, self._tls)
-        except RuntimeError as error:
-            raise PolicyError([Problem("", f"cannot listen on {address}: {error}")]) from error
+    def _http_server(self, serving: Serving) -> Server:
+        handler = HttpHandler(self._plane, self._site(self._address.host))
+        context = None if self._tls is None else self._tls.context
+        return Server(handler, self._limits(serving), self._proxies, context)
+
+    def _site(self, bound: str, *, shared: bool = True) -> Site:
+        """The hosts of a listener, and the origins that may use it if it is `shared` with web pages."""
+        serving = self.repository.settings.policy.serving
+        names = (*serving.hosts, *(self._tls.names if self._tls else ()))
+        return Site(bound, names, serving.cors if shared else ())
+
+    def _admin_server(self, app: ASGIApp) -> Server:
+        """The listener of administration."""
+        host = self._address.admin_host
+        tls = None if is_loopback(host) or self._tls is None else self._tls.context
+        handler = AdminHandler(app, self._site(host, shared=False), "http" if tls is None else "https")
+        return Server(handler, administration.LIMITS, self._proxies, tls)
+
+    def _replica_server(self, app: ASGIApp) -> Server:
+        """The same for the other replicas of this machine."""
+        return Server(AdminHandler(app, None, "http"), administration.UNIX_LIMITS)
+
+    def _grpc_listener(self, serving: Serving) -> GrpcListener:
+        """Made on the loop that serves, to which grpc binds it."""
+        return GrpcListener(
+            self._plane,
+            self.repository.run / f"{self.repository.replica}{SUFFIX}",
+            self._limits(serving),
+            site=self._site(self._address.host),
+            max_calls=2 * serving.max_in_flight,
+            proxies=self._proxies,
+            tls=self._tls,
+        )
 
     async def stop(self) -> None:
         """Stops accepting, finishes requests in flight, writes buffered records. Idempotent."""
-        for server, _ in self._admins:
-            server.should_exit = True
-        if self._grpc is not None:
-            await asyncio.gather(self._grpc.stop(SHUTDOWN_GRACE_S), self._data.stop(SHUTDOWN_GRACE_S))
-        if self._admin_tasks:
-            await asyncio.gather(*self._admin_tasks, return_exceptions=True)
+        if self._started:
+            self._started = False
+            stopping = [one.stop(SHUTDOWN_GRACE_S) for one in (self._data, *(one for one, _ in self._admins))]
+            if self._grpc is not None:
+                stopping.append(self._grpc.stop(SHUTDOWN_GRACE_S))
+            await asyncio.gather(*stopping)
             await self.repository.close()
-        self._admin_tasks = []
         self._socket_path.unlink(missing_ok=True)
 
 
-def _admin_server(app: object, tls: Tls | None) -> _AdminServer:
-    config = uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        http="httptools",
-        loop="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        backlog=BACKLOG,
-        timeout_graceful_shutdown=int(SHUTDOWN_GRACE_S),
-    )
-    config.load()
-    config.ssl = None if tls is None else tls.context
-    return _AdminServer(config)
-
-
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, backlog: int = BACKLOG) -> socket.socket:
     """A listening socket that other replicas may share. Raises PolicyError naming the address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
@@ -188,7 +182,7 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise PolicyError([Problem("", f"cannot listen on {host}:{port}: {error.strerror}")]) from error
-    listening.listen(BACKLOG)
+    listening.listen(backlog)
     listening.setblocking(False)
     return listening
 
@@ -238,25 +232,15 @@ def refuse_used_ports(address: ListenAddress) -> None:
 
 
 def refuse_public_bind(deployment: Deployment, address: ListenAddress) -> None:
-    """Outside loopback there must be TLS, our own or that of a proxy. Raises PolicyError.
-
-    Of names only `localhost` counts as loopback, since a resolver decides about others.
-    """
+    """Outside loopback there must be TLS, our own or that of a proxy. Raises PolicyError."""
     serving = deployment.policy.serving
     if serving.tls or serving.trusted_proxies:
         return
     for host in (address.host, address.admin_host):
-        if not _is_loopback(host):
+        if not is_loopback(host):
             what = f"{host} is not loopback: name the files for TLS here"
             what += ", or in serving.trusted_proxies the proxies that end it"
             raise PolicyError([deployment.problem(("serving", "tls"), what)])
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def admin_token() -> str:

@@ -5,22 +5,29 @@ Read once, at the start of a replica: a renewed certificate takes effect at a re
 
 from __future__ import annotations
 
+import logging
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
 
 FIELD = ("serving", "tls")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """For listeners. certificate, key: the PEM files, for gRPC; context: the same, for HTTP."""
+    """For listeners. certificate, key: the PEM files, for gRPC; context: the same, for HTTP.
+
+    names: for which the certificate is valid, as `example.org` or `*.example.org`.
+    """
 
     certificate: bytes
     key: bytes = field(repr=False)
     context: ssl.SSLContext
+    names: tuple[str, ...] = ()
 
 
 def load_tls(deployment: Deployment) -> Tls | None:
@@ -45,7 +52,30 @@ def load_tls(deployment: Deployment) -> Tls | None:
         context.load_cert_chain(folder / files.certificate, folder / files.key, password="")
     except (ssl.SSLError, OSError, ValueError) as error:
         raise PolicyError([_problem(deployment, error)]) from None
-    return Tls(certificate, key, context)
+    return Tls(certificate, key, context, _names(context, certificate))
+
+
+def _names(serving: ssl.SSLContext, pem: bytes) -> tuple[str, ...]:
+    """The names in a certificate: what a client sees of it, in a handshake in memory. Cost: 2 ms.
+
+    None if a client that trusts this certificate would refuse it, as one that has expired.
+    """
+    asking = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    asking.check_hostname = False
+    asking.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    asking.load_verify_locations(cadata=pem.decode("ascii", "ignore"))
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = asking.wrap_bio(to_client, to_server)
+    server = serving.wrap_bio(to_server, to_client, server_side=True)
+    try:
+        for side in (client, server, client):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+        found = client.getpeercert() or {}
+    except (ssl.SSLError, ValueError) as error:
+        log.warning("clients will refuse the certificate, whose names are not taken as hosts: %s", error)
+        return ()
+    return tuple(str(pair[1]) for pair in found.get("subjectAltName", ()) if pair[0] == "DNS")
 
 
 def _read(deployment: Deployment, name: str, path: str) -> bytes:

@@ -48,14 +48,20 @@ def decode(body: bytes, coding: str, limit_bytes: int) -> bytes:
     elif name in _WINDOW:
         data = _inflate(body, name, limit_bytes)
     else:
-        raise RequestRejected(
-            Rejection.UNSUPPORTED, "Content-Encoding must be one of identity, gzip and deflate"
-        )
+        raise unsupported_coding()
     if data is None:
         raise RequestRejected(
             Rejection.TOO_LARGE, f"the body may have at most {limit_bytes} bytes when decoded"
         )
     return data
+
+
+def unsupported_coding() -> RequestRejected:
+    """Why a request ends whose coding is not one of `CODINGS`. The reply names those that are."""
+    what = "Content-Encoding must be one of identity, gzip and deflate"
+    return RequestRejected(
+        Rejection.UNSUPPORTED_MEDIA, what, **{"accept-encoding": "identity, gzip, deflate"}
+    )
 
 
 def _inflate(body: bytes, name: str, limit_bytes: int) -> bytes | None:

@@ -6,14 +6,19 @@ gets more than health and the server's metadata, nor has its body read.
 
     admit(head) ── Reply: rejected, or answered without a body
                 └─ Admitted: how large a body is read, and what answers it
+
+HEAD is answered as GET; the listener leaves out the body. OPTIONS says which methods a path has, and to a
+page of an origin that the policy allows, what it may send (`cross_origin.py`).
 """
 
 from __future__ import annotations
 
 from gateway.access.callers import Caller
 from gateway.access.in_flight import RETRY_S
+from gateway.access.site import Refusal, Site
 from gateway.core.decision import Reason, Refused
-from gateway.http.replies import reply_unanswered
+from gateway.http.cross_origin import preflight_headers, share_reply, share_step
+from gateway.http.replies import reply_allow, reply_unanswered
 from gateway.http.route_table import ROUTES
 from gateway.http.routes import RoutedRequest, Router
 from gateway.listener.messages import Admitted, Fault, Reply, Request, parts_of
@@ -35,10 +40,10 @@ FAULT_ENDS: dict[Fault, UnansweredEnd] = {
 
 
 class HttpHandler:
-    """The `Handler` of the listener on the data plane's port."""
+    """The `Handler` of the listener on the data plane's port. site: which requests are addressed to it."""
 
-    def __init__(self, plane: DataPlane) -> None:
-        self.plane = plane
+    def __init__(self, plane: DataPlane, site: Site) -> None:
+        self.plane, self._site = plane, site
         base = plane.repository.settings.policy.serving.base_path
         self._router = Router(ROUTES, parts_of(base))
 
@@ -47,6 +52,17 @@ class HttpHandler:
 
         Cost: 6 us for an inference request with a key.
         """
+        refusal = self._site.refuse(request.headers)
+        if refusal is not None:
+            return self._refuse_site(refusal)
+        origin = request.headers.get(b"origin")
+        if origin is None or not self._site.shares_with(origin):
+            return self._options(request) if request.method == "OPTIONS" else self._admit(request)
+        if request.method == "OPTIONS":
+            return share_reply(self._options(request), origin, preflight_headers(request))
+        return share_step(self._admit(request), origin)
+
+    def _admit(self, request: Request) -> Admitted | Reply:
         decision_id = self.plane.ids.new()
         try:
             route, path = self._router.find(request)
@@ -59,6 +75,17 @@ class HttpHandler:
         except RequestRejected as rejected:
             stamp = self.plane.stamp(decision_id)
             return reply_unanswered(rejected.end, stamp, error=rejected.error, headers=rejected.headers)
+
+    def _options(self, request: Request) -> Reply:
+        """Which methods the path has. No key is needed: the paths are those of the protocol."""
+        try:
+            return reply_allow(self._router.methods(request.parts))
+        except RequestRejected as rejected:
+            return reply_unanswered(rejected.end, self.plane.stamp(self.plane.ids.new()))
+
+    def _refuse_site(self, refusal: Refusal) -> Reply:
+        stamp = self.plane.stamp(self.plane.ids.new())
+        return reply_unanswered(refusal.end, stamp, error=refusal.error)
 
     def refuse(self, fault: Fault, error: str = "") -> Reply:
         """The reply to bytes that are no request which can be routed."""

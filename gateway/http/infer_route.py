@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from gateway.core.errors import InvalidRequest
-from gateway.http.codings import CODINGS, accepted_coding, decode, encode
+from gateway.http.codings import CODINGS, accepted_coding, decode, encode, unsupported_coding
 from gateway.http.replies import reply_infer, reply_unanswered
 from gateway.http.routes import RoutedRequest
 from gateway.listener.messages import Admitted, Headers, Reply, Request
@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 MIN_ENCODED_BYTES = 1024
 """A smaller reply fits one packet as it is."""
+REFUSED_MEDIA_TYPES = frozenset({b"text/plain", b"multipart/form-data"})
+"""What browsers send to another site without asking it first, for pages that show no origin."""
 _TIMEOUT_NAME = TIMEOUT_HEADER.encode()
 
 
@@ -30,6 +32,7 @@ def infer(routed: RoutedRequest) -> Admitted:
     path, trace = routed.path, routed.request.header(b"traceparent")
     call = routed.plane.begin(routed.caller, path["model"], path.get("version"), routed.decision_id, trace)
     limit, headers = call.loaded.contract.body_limit_bytes, routed.request.headers
+    _check_media_type(headers)
     coding = _content_coding(headers)
     if not _fits(headers.get(b"content-length", b"0"), limit):
         raise RequestRejected(Rejection.TOO_LARGE, f"the body may have at most {limit} bytes")
@@ -42,8 +45,22 @@ def _content_coding(headers: Headers) -> str:
         return "identity"
     coding = headers[b"content-encoding"].decode("latin-1").strip().lower()
     if coding not in CODINGS:
-        raise RequestRejected(Rejection.UNSUPPORTED, f"Content-Encoding must be one of {', '.join(CODINGS)}")
+        raise unsupported_coding()
     return coding
+
+
+def _check_media_type(headers: Headers) -> None:
+    """Raises RequestRejected for a type that pages of any site may send, unless that is curl's own.
+
+    Nothing else depends on the type: tritonclient sends none, and `curl -d` one of a form.
+    """
+    media_type = headers.get(b"content-type")
+    if media_type is not None and media_type.partition(b";")[0].strip().lower() in REFUSED_MEDIA_TYPES:
+        raise RequestRejected(
+            Rejection.UNSUPPORTED_MEDIA,
+            "Content-Type must be application/json or application/octet-stream, or absent",
+            accept="application/json, application/octet-stream",
+        )
 
 
 def _fits(content_length: bytes, limit: int) -> bool:

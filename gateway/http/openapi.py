@@ -36,14 +36,18 @@ _ERRORS: dict[Cause, _Error] = {
     ),
     Rejection.INVALID: _Error("What the caller can mend: each field, and what is wrong with it."),
     Rejection.UNAUTHENTICATED: _Error("A valid key is needed.", ("www-authenticate",)),
-    Rejection.FORBIDDEN: _Error("The key does not allow that."),
+    Rejection.FORBIDDEN: _Error(
+        "The key does not allow that, or a browser sent it for a page of another site."
+    ),
     Rejection.NOT_FOUND: _Error("There is nothing here, or it is another's."),
     Rejection.METHOD_NOT_ALLOWED: _Error(
         "A part of the path that is empty makes another path, which has other methods.", ("allow",)
     ),
     Rejection.TOO_SLOW: _Error("The request did not arrive in time."),
     Rejection.TOO_LARGE: _Error("The body is too large, after decoding too."),
+    Rejection.UNSUPPORTED_MEDIA: _Error("The Content-Encoding or the Content-Type is not taken."),
     Rejection.UNEXPECTED: _Error("What the request expects cannot be met."),
+    Rejection.MISDIRECTED: _Error("Host names no host of this gateway."),
     Reason.ABSTAINED: _Error(
         "Deferred to a person, or the gateway abstains from answering.", bodies=("Deferred", "Error")
     ),
@@ -146,8 +150,9 @@ def _infer_body(contract: Contract) -> Schema:
         content = {JSON: {"schema": ref("InferRequest")}, OCTETS: octets}
     text = f"""JSON alone without Inference-Header-Content-Length. With it, so many bytes of JSON, in which
 inputs say `parameters.binary_data_size` instead of `data`; then their bytes in their order: little-endian,
-BYTES as a 4-byte length and so many bytes. At 0, nothing but the bytes of the only input. The Content-Type is
-not looked at. At most {contract.body_limit_bytes} bytes once decoded, nested at most {MAX_DEPTH} deep."""
+BYTES as a 4-byte length and so many bytes. At 0, nothing but the bytes of the only input. Any
+Content-Type but text/plain and multipart/form-data is taken, and none.
+At most {contract.body_limit_bytes} bytes once decoded, nested at most {MAX_DEPTH} deep."""
     return {"required": True, "description": text, "content": content}
 
 

@@ -53,6 +53,11 @@ def reply_json(body: bytes) -> Reply:
     return Reply(200, _JSON_LINE, body)
 
 
+def reply_allow(methods: Sequence[str]) -> Reply:
+    """A 204 that says which methods a path has."""
+    return Reply(204, _lines({"allow": ", ".join(methods)}), b"")
+
+
 def render_http_infer(
     contract: Contract,
     request: InferRequest,

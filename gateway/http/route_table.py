@@ -43,6 +43,7 @@ _INFER = (
     Deferral.ERROR,
     Rejection.NOT_FOUND,
     Rejection.TOO_LARGE,
+    Rejection.UNSUPPORTED_MEDIA,
     Reason.ABSTAINED,
     Reason.UNAVAILABLE,
     Reason.DEADLINE,

@@ -29,9 +29,12 @@ EVERY_ROUTE: tuple[Cause, ...] = (
     Rejection.UNEXPECTED,
     Rejection.HEAD_TOO_LARGE,
     Rejection.UNSUPPORTED,
+    Rejection.MISDIRECTED,
+    Rejection.FORBIDDEN,
 )
-"""How any request may end: no HTTP/1.1, too slow, headers too large, or expecting what is not served."""
-ROUTES_WITH_A_KEY: tuple[Cause, ...] = (Rejection.UNAUTHENTICATED, Rejection.FORBIDDEN, Reason.RATE_LIMITED)
+"""How any request may end: no HTTP/1.1, too slow, headers too large, expecting what is not served, of another
+host, or sent by a browser for a page of another site."""
+ROUTES_WITH_A_KEY: tuple[Cause, ...] = (Rejection.UNAUTHENTICATED, Reason.RATE_LIMITED)
 PATHS_WITH_PARAMETERS: tuple[Cause, ...] = (Rejection.METHOD_NOT_ALLOWED,)
 """An empty parameter makes it another path, which has other methods."""
 
@@ -119,11 +122,18 @@ class Router:
             raise RequestRejected(Rejection.NOT_FOUND)
         match = methods.get(request.method)
         if match is None:
-            raise RequestRejected(Rejection.METHOD_NOT_ALLOWED, allow=", ".join(methods))
+            raise RequestRejected(Rejection.METHOD_NOT_ALLOWED, allow=", ".join(self.methods(request.parts)))
         return match
 
+    def methods(self, parts: tuple[str, ...]) -> tuple[str, ...]:
+        """The methods of a path, with OPTIONS. Raises RequestRejected if it has none."""
+        methods = self._cached[parts]
+        if not methods:
+            raise RequestRejected(Rejection.NOT_FOUND)
+        return (*methods, "OPTIONS")
+
     def _match(self, parts: tuple[str, ...]) -> dict[str, tuple[Route, PathParameters]]:
-        """The routes of a path by method."""
+        """The routes of a path by method. HEAD has that of GET."""
         if self._base and parts[: len(self._base)] == self._base:
             parts = parts[len(self._base) :]
         methods: dict[str, tuple[Route, PathParameters]] = {}
@@ -131,6 +141,8 @@ class Router:
             parameters = _path_parameters(pattern, parts)
             if parameters is not None:
                 methods.setdefault(route.method, (route, parameters))
+        if "GET" in methods:
+            methods["HEAD"] = methods["GET"]
         return methods
 
 

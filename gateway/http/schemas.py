@@ -24,6 +24,8 @@ TEXT: Schema = {"type": "string"}
 COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": MAX_INTEGER}
 OUTCOMES = list(OUTCOME_NAMES.values())
 REASONS = [str(reason) for reason in (*Reason, *Rejection)]
+FLAT: Schema = {"additionalProperties": {"type": ["string", "number", "boolean", "null"]}}
+"""Of the parameters of a request: a nested one is refused, also where its name is not known."""
 MODES = ["enforce", "observe", "none"]
 """`none`: the request reached no model."""
 
@@ -84,6 +86,7 @@ def infer_request(contract: Contract) -> Schema:
             "parameters": {
                 "type": ["object", "null"],
                 "properties": properties,
+                **FLAT,
                 "description": "timeout: in microseconds, 0 for none; it can only shorten the policy's.",
             },
             "inputs": inputs,
@@ -150,7 +153,7 @@ def _input(spec: TensorSpec, max_rows: int) -> Schema:
         "name": {"const": spec.name},
         "datatype": {"const": spec.datatype},
         "shape": _shape(spec, max_rows),
-        "parameters": {"type": ["object", "null"], "properties": parameters},
+        "parameters": {"type": ["object", "null"], "properties": parameters, **FLAT},
         "data": False if spec.datatype in ("FP16", "BF16") else _data(spec, max_rows),
     }
     return {"type": "object", "required": ["name", "datatype", "shape", "data"], "properties": properties}
@@ -198,7 +201,7 @@ def _requested_output(spec: TensorSpec) -> Schema:
         parameters["classification"] = {"type": "null"}
     properties = {
         "name": {"const": spec.name},
-        "parameters": {"type": ["object", "null"], "properties": parameters},
+        "parameters": {"type": ["object", "null"], "properties": parameters, **FLAT},
     }
     return {"type": "object", "required": ["name"], "properties": properties}
 

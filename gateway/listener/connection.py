@@ -40,6 +40,8 @@ from gateway.listener.states import (
 )
 
 CONTINUE_HEAD = b"HTTP/1.1 100 Continue\r\n\r\n"
+NO_CONTENT = HTTPStatus.NO_CONTENT.value
+"""The one status of our replies that has no Content-Length."""
 CLOSE_HEADER = b"connection: close\r\n"
 STATUS_LINES = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in HTTPStatus}
 TOO_SLOW = {
@@ -69,6 +71,7 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_unsent_bytes",
         "_wait",
+        "address",
         "deadline_s",
         "write_state",
     )
@@ -82,6 +85,7 @@ class Connection(asyncio.Protocol):
         self._wait = ANSWER  # until there is a transport
         self._unsent_bytes = 0
         self._principals: frozenset[str] = frozenset()
+        self.address = ""
         self.deadline_s = math.inf
 
     # ---------------------------------------------------------------- called by the transport
@@ -89,11 +93,11 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         server, self._transport = self._server, transport  # type: ignore[assignment]
         peer = transport.get_extra_info("peername")
-        address = str(peer[0]) if isinstance(peer, tuple) else ""
+        self.address = str(peer[0]) if isinstance(peer, tuple) else ""
         self._reader = Reader(
             server.handler.admit,
             server.limits,
-            address,
+            self.address,
             server.proxies,
             self.disconnected,
             self.count_connection,
@@ -161,6 +165,8 @@ class Connection(asyncio.Protocol):
         if principal in self._principals:
             return True
         if self._server.count_connection(principal):
+            if not self._principals:
+                self._server.mark_known(self)
             self._principals |= {principal}
             return True
         self._reader.keep_alive = False
@@ -255,11 +261,11 @@ class Connection(asyncio.Protocol):
         else:
             self._move(WriteEvent.REPLY_CLOSES if event is REPLY_KEEPS else event)
         transport.write(
-            b"%b%bcontent-length: %d\r\n%b\r\n%b"
+            b"%b%b%b%b\r\n%b"
             % (
                 STATUS_LINES[reply.status],
                 reply.headers,
-                len(reply.body),
+                b"content-length: %d\r\n" % len(reply.body) if reply.status != NO_CONTENT else b"",
                 b"" if kept else CLOSE_HEADER,
                 b"" if request.head_only else reply.body,
             )
@@ -287,6 +293,7 @@ class Connection(asyncio.Protocol):
         if self._unsent_bytes:
             self._extend(self._loop.time())
         if self.write_state is LINGERING:
+            self._server.mark_lingering(self)
             transport.write_eof()
         else:
             transport.close()
@@ -294,12 +301,21 @@ class Connection(asyncio.Protocol):
     # ---------------------------------------------------------------- called by the server
 
     @property
-    def idle_since_s(self) -> float | None:
-        """Since when it waits for a request or for the rest of a head, on the loop's clock."""
+    def waits_since_s(self) -> float | None:
+        """Since when it waits for a request, or part of one: of a known caller, no part of a body."""
         awaits = self._wait.awaits
-        if awaits is WaitTarget.REQUEST or awaits is WaitTarget.HEAD:
-            return self.deadline_s - self._server.timeouts_s[awaits]
-        return None
+        if awaits > WaitTarget.BODY or (awaits is WaitTarget.BODY and self._principals):
+            return None
+        return self.deadline_s - self._server.timeouts_s[awaits]
+
+    def give_way(self) -> None:
+        """Closes at once; with part of a body, or what the client has not read, by a reset."""
+        if self._transport is None:
+            return
+        if self.write_state is LINGERING or self._wait.awaits is WaitTarget.BODY:
+            self._abort(WriteEvent.ABORTED)
+        else:
+            self._end(WriteEvent.HUNG_UP)
 
     def expire(self, now_s: float) -> None:
         """Replies 408 to part of a request; closes or aborts else, unless bytes were taken meanwhile."""

@@ -32,6 +32,10 @@ class ConnectionServer(Protocol):
 
     def remove_connection(self, connection: ManagedConnection, /) -> None: ...
 
+    def mark_known(self, connection: ManagedConnection, /) -> None: ...
+
+    def mark_lingering(self, connection: ManagedConnection, /) -> None: ...
+
     def count_connection(self, principal: str, /) -> bool: ...
 
     def uncount_connection(self, principals: Iterable[str], /) -> None: ...
@@ -40,14 +44,19 @@ class ConnectionServer(Protocol):
 class ManagedConnection(Protocol):
     """What a server needs of each of its connections.
 
-    deadline_s: when, on the loop's clock, `expire` is to be called; idle_since_s: since when no request is
-    under way, None if one is (part of a head does not count: it costs a client nothing to send).
+    deadline_s: when, on the loop's clock, `expire` is to be called; address: of the peer, empty where it has
+    none; waits_since_s: since when no request is under way, None if one is (part of one, of a caller that is
+    not known, does not count: it costs a client nothing to send).
     """
 
     deadline_s: float
+    address: str
 
     @property
-    def idle_since_s(self) -> float | None: ...
+    def waits_since_s(self) -> float | None: ...
+
+    def give_way(self) -> None:
+        """Closes at once."""
 
     def expire(self, now_s: float, /) -> None:
         """Ends what did not happen by the deadline."""

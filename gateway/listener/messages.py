@@ -52,18 +52,20 @@ class Reply(NamedTuple):
 class Request:
     """One request without its body.
 
-    parts: the path's, decoded, empty ones left out; headers: by lower-case name, repeated ones joined;
+    target: as in the request line; parts: its path's, decoded, empty ones left out; headers: by lower-case
+    name, repeated ones joined;
     address: of the client, empty where it has none; disconnected: returns when the client has closed its
     connection; count_connection: counts the connection as one of this principal's and returns whether it may
     have so many (a server that does not count returns True). On False the handler must refuse the request:
     the connection ends with that reply.
     """
 
-    __slots__ = ("address", "count_connection", "disconnected", "headers", "method", "parts")
+    __slots__ = ("address", "count_connection", "disconnected", "headers", "method", "parts", "target")
 
     def __init__(
         self,
         method: str,
+        target: bytes,
         parts: tuple[str, ...],
         headers: Headers,
         address: str,
@@ -71,6 +73,7 @@ class Request:
         count_connection: CountConnection = _uncounted,
     ) -> None:
         self.method = method
+        self.target = target
         self.parts = parts
         self.headers = headers
         self.address = address
@@ -138,7 +141,22 @@ def parts_of_target(target: bytes) -> tuple[str, ...]:
     return parts_of(unquote(path.decode("ascii")))
 
 
+def host_of_target(target: bytes) -> bytes:
+    """The host and port in a request line, as `Host` has them; empty if it has none, as `*`.
+
+    Raises:  ValueError for a target that is no URL.
+    """
+    try:
+        url = httptools.parse_url(target)
+    except httptools.HttpParserInvalidURLError:
+        raise ValueError("the target of a request must be a path") from None
+    host = url.host or b""
+    host = b"[%b]" % host if b":" in host else host
+    return b"%b:%d" % (host, url.port) if host and url.port else host
+
+
 PARTS_BY_TARGET = BoundedCache(parts_of_target, entries=CACHED, longest=LONGEST_CACHED)
+HOST_BY_TARGET = BoundedCache(host_of_target, entries=CACHED, longest=LONGEST_CACHED)
 
 
 def bearer_token(authorization: str) -> str | None:

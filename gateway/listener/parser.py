@@ -5,6 +5,10 @@
 
 A body is collected only for an admitted request, and only up to the limit that came with the admission. How
 far the reading has come is a state of `states.READ_TABLE`.
+
+llhttp ends at the head of a request that offers to upgrade (`Upgrade: h2c`), as if another protocol followed.
+The offer is ignored, so what follows is its body: another parser reads on, after a head that frames the same
+body and is not reported (`_AfterOffer`). To read the body as the next request would be smuggling.
 """
 
 from __future__ import annotations
@@ -14,8 +18,15 @@ from collections.abc import Awaitable, Callable
 
 import httptools
 
-from gateway.listener.limits import CHECKED_HEADERS, Limits, RemoteProtocolError, check_head
+from gateway.listener.limits import (
+    CHECKED_HEADERS,
+    Limits,
+    RemoteProtocolError,
+    check_head,
+    head_of_body,
+)
 from gateway.listener.messages import (
+    HOST_BY_TARGET,
     PARTS_BY_TARGET,
     Admitted,
     ClientAddresses,
@@ -31,6 +42,7 @@ Admit = Callable[[Request], Admitted | Reply]
 AFTER_HEAD_BEGUN = AFTER_READ[ReadEvent.HEAD_BEGUN]
 AFTER_BODY_NEEDED = AFTER_READ[ReadEvent.BODY_NEEDED]
 AFTER_BODY_UNNEEDED = AFTER_READ[ReadEvent.BODY_UNNEEDED]
+BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 AFTER_REQUEST = AFTER_READ[ReadEvent.REQUEST_READ]
 
 
@@ -47,6 +59,34 @@ class PendingRequest:
         self.step = step
         self.head_only = head_only
         self.body = b""
+
+
+class _AfterOffer:
+    """The callbacks of a parser that goes on after an offer to upgrade: those of the reader, but no head.
+
+    reports: False until the parser has read the head that stands for the one it has not seen.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader, self.reports = reader, False
+        self.on_chunk_header, self.on_body = reader.on_chunk_header, reader.on_body
+        self.on_message_complete = reader.on_message_complete
+
+    def on_message_begin(self) -> None:
+        if self.reports:
+            self._reader.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if self.reports:
+            self._reader.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.reports:
+            self._reader.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self.reports:
+            self._reader.on_headers_complete()
 
 
 class Reader:
@@ -70,6 +110,7 @@ class Reader:
         "_head_bytes",
         "_headers",
         "_limits",
+        "_offers_upgrade",
         "_parser",
         "_proxies",
         "_request",
@@ -96,6 +137,7 @@ class Reader:
         self.queue: deque[PendingRequest] = deque()
         self.state = IDLE
         self.keep_alive = True
+        self._offers_upgrade = False  # and has a body, which the parser has not read
         self._fed_bytes = 0  # since the last head or message ended
         self._head_bytes = self._fields = 0
         self._target = b""
@@ -113,7 +155,13 @@ class Reader:
         assert self._parser is not None, "closed"
         self._fed_bytes += len(data)
         try:
-            self._parser.feed_data(data)
+            while True:
+                try:
+                    self._parser.feed_data(data)
+                    break
+                except httptools.HttpParserUpgrade as offer:
+                    data = data[offer.args[0] :]
+                    self._go_on_after_offer()
         except httptools.HttpParserCallbackError as error:
             self._fail(error.__context__ or error)
         except httptools.HttpParserError as error:
@@ -136,6 +184,17 @@ class Reader:
         self.end()
         self._parser = self._disconnected = self._count_connection = None
         self._request, self._body = None, b""  # of a request that was cut off
+
+    def _go_on_after_offer(self) -> None:
+        """Replaces the parser, which has ended, by one that reads the body and what follows it."""
+        if not self._offers_upgrade:
+            self._parser = httptools.HttpRequestParser(self)
+            return
+        self._offers_upgrade = False
+        callbacks = _AfterOffer(self)
+        self._parser = httptools.HttpRequestParser(callbacks)
+        self._parser.feed_data(head_of_body(self._headers))
+        callbacks.reports = True
 
     def _fail(self, error: BaseException) -> None:
         self.move(ReadEvent.RULE_BROKEN)
@@ -196,10 +255,12 @@ class Reader:
             what = f"at most {self._limits.pipelined} requests may be sent ahead"
             raise RemoteProtocolError(Fault.INVALID, what)
         self.keep_alive, expects = parser.should_keep_alive(), False
-        if not self.keep_alive or not CHECKED_HEADERS.isdisjoint(headers) or parser.should_upgrade():
-            modern = check_head(headers, parser.get_http_version(), parser.should_upgrade())
-            self.keep_alive, expects = self.keep_alive and modern, modern and b"expect" in headers
         method = parser.get_method().decode("ascii")
+        offers = parser.should_upgrade()
+        if not self.keep_alive or offers or b"host" not in headers or not CHECKED_HEADERS.isdisjoint(headers):
+            modern = check_head(headers, parser.get_http_version(), tunnel=method == "CONNECT")
+            self.keep_alive, expects = self.keep_alive and modern, modern and b"expect" in headers
+            self._offers_upgrade = offers and not BODY_HEADERS.isdisjoint(headers)
         step = self._admit(self._request_of(method))
         self._request = PendingRequest(step, head_only=method == "HEAD")
         self._body_limit = 0 if isinstance(step, Reply) else step.body_limit
@@ -218,10 +279,14 @@ class Reader:
             address = self._proxies.client(address, headers.get(b"x-forwarded-for"))
         try:
             parts = PARTS_BY_TARGET[self._target]
+            if not self._target.startswith(b"/") and (host := HOST_BY_TARGET[self._target]):
+                headers[b"host"] = host  # which the target overrides: RFC 9112, section 3.2.2
         except ValueError as error:
             raise RemoteProtocolError(Fault.INVALID, str(error)) from None
         assert self._disconnected is not None and self._count_connection is not None, "closed"
-        return Request(method, parts, headers, address, self._disconnected, self._count_connection)
+        return Request(
+            method, self._target, parts, headers, address, self._disconnected, self._count_connection
+        )
 
     def on_chunk_header(self) -> None:
         self._chunks += 1
@@ -242,6 +307,8 @@ class Reader:
             self._body = data
 
     def on_message_complete(self) -> None:
+        if self._offers_upgrade:  # the body follows
+            return
         request = self._request
         assert request is not None
         if self._body_limit:

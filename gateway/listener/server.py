@@ -1,4 +1,4 @@
-"""The HTTP/1.1 server of the data plane: one listening socket, one handler.
+"""The HTTP/1.1 server of the data plane and of administration: one listening socket, one handler.
 
 It is our own because limits must hold before a client is known: uvicorn with httptools has no timeout for a
 head or a body and no bound on headers. It also takes half the time, 16 us a request where uvicorn takes 29
@@ -8,8 +8,8 @@ does not change between requests. llhttp (httptools) does the parsing.
     Server ── Connection (replies in order) ── Reader (bytes to requests) ── Handler (the data plane)
          └─ TlsTransport ─┘
 
-The number of connections is bounded: a new one beyond the bound replaces the one that has been idle longest;
-if none is idle, it gets a 503.
+The number of connections is bounded, in all and of each address: a new one beyond a bound replaces one that
+waits, in the order of `groups`; if none does, it gets a 503.
 
 At shutdown the server stops accepting, closes idle connections, and finishes the requests under way.
 """
@@ -17,29 +17,23 @@ At shutdown the server stops accepting, closes idle connections, and finishes th
 from __future__ import annotations
 
 import asyncio
-import math
 import socket
 import ssl
-from collections.abc import Iterable
-from heapq import nsmallest
 
 from gateway.listener.connection import Connection
-from gateway.listener.limits import SPARE_CONNECTIONS, Limits, connection_capacity
-from gateway.listener.managed import ManagedConnection
+from gateway.listener.limits import Limits
 from gateway.listener.messages import ClientAddresses, Handler
+from gateway.listener.pool import ConnectionPool
 from gateway.listener.states import timeouts_s
 from gateway.listener.tls_transport import TlsTransport
 
 LIMITS = Limits()
-IDLE_CANDIDATES = 64
-"""How many of the longest idle connections one search keeps: to search 2,048 takes 0.2 ms."""
 
 
-class Server:
+class Server(ConnectionPool):
     """Serves one listening socket. `start` it once, on the loop that serves; then `stop` it.
 
-    draining: every reply ends its connection. connections: those that are open, and those that are lost while
-    the handler still works for them. tls: all connections are of TLS.
+    tls: all connections are of TLS.
     """
 
     def __init__(
@@ -49,105 +43,12 @@ class Server:
         proxies: ClientAddresses | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.handler, self.limits, self.proxies, self._tls = handler, limits, proxies, tls
+        super().__init__(limits, proxies)
+        self.handler, self._tls = handler, tls
         self.timeouts_s = timeouts_s(limits)
-        self.draining = False
-        self.connections: set[ManagedConnection] = set()
-        self._capacity = limits.connections
-        # When each candidate became idle, as it was at the search; the longest idle is last.
-        self._idle_candidates: list[tuple[float, ManagedConnection]] = []
-        self._connections_by_principal: dict[str, int] = {}
-        self._limit_per_principal = math.inf if proxies else limits.connections_per_caller
-        self._empty = asyncio.Event()
-        self._listener: asyncio.Server | None = None
-        self._sweeper: asyncio.TimerHandle | None = None
 
     async def start(self, listening: socket.socket, backlog: int = 2048) -> None:
         """Begins to accept."""
         loop, tls = asyncio.get_running_loop(), self._tls
-        self._capacity = connection_capacity(self.limits.connections)
         made = (lambda: Connection(self, loop)) if tls is None else (lambda: TlsTransport(self, loop, tls))
-        self._listener = await loop.create_server(made, sock=listening, backlog=backlog)
-        self._sweeper = loop.call_later(self.limits.sweep_s, self._sweep, loop)
-
-    async def stop(self, grace_s: float) -> None:
-        """Stops accepting; returns when the last reply is sent, or after `grace_s` cancels what is left."""
-        if self._listener is None:
-            return
-        self._listener.close()
-        self.draining = True
-        for connection in tuple(self.connections):
-            connection.drain()
-        try:
-            async with asyncio.timeout(grace_s):
-                await self._wait_empty()
-        except TimeoutError:
-            for connection in tuple(self.connections):
-                connection.terminate()
-            await self._wait_empty()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        self._listener = None
-
-    async def _wait_empty(self) -> None:
-        """Returns when there is no connection left."""
-        while self.connections:
-            self._empty.clear()
-            await self._empty.wait()
-
-    def add_connection(self, connection: ManagedConnection) -> bool:
-        """Adds a connection. Returns whether there is capacity for it, or an idle one was closed instead."""
-        self.connections.add(connection)
-        if self.draining:
-            connection.drain()
-        return len(self.connections) <= self._capacity or self._close_longest_idle(connection)
-
-    def _close_longest_idle(self, newcomer: ManagedConnection) -> bool:
-        """Closes the connection that has been idle longest. Returns whether there is one.
-
-        While a candidate of the last search is still idle since the same time, no other has been idle longer.
-        """
-        while True:
-            while self._idle_candidates:
-                since_s, connection = self._idle_candidates.pop()
-                if connection.idle_since_s == since_s:
-                    connection.drain()
-                    return True
-            since = ((one.idle_since_s, one) for one in self.connections if one is not newcomer)
-            idle = [(since_s, one) for since_s, one in since if since_s is not None]
-            self._idle_candidates = nsmallest(IDLE_CANDIDATES, idle, key=lambda pair: pair[0])[::-1]
-            if not self._idle_candidates:
-                return False
-
-    @property
-    def saturated(self) -> bool:
-        """Whether there are too many connections to give a further one a 503."""
-        return len(self.connections) > self._capacity + SPARE_CONNECTIONS
-
-    def remove_connection(self, connection: ManagedConnection) -> None:
-        """Removes a connection that is lost and has no request under way."""
-        self.connections.discard(connection)
-        if not self.connections:
-            self._empty.set()
-
-    def count_connection(self, principal: str) -> bool:
-        """Counts one more connection of a principal. False if it has too many; behind proxies none has."""
-        count = self._connections_by_principal.get(principal, 0)
-        if count >= self._limit_per_principal:
-            return False
-        self._connections_by_principal[principal] = count + 1
-        return True
-
-    def uncount_connection(self, principals: Iterable[str]) -> None:
-        """Counts one connection less of each principal."""
-        for principal in principals:
-            self._connections_by_principal[principal] -= 1
-            if not self._connections_by_principal[principal]:
-                del self._connections_by_principal[principal]
-
-    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Ends the connections whose deadline has passed. Cost: about 50 ns a connection."""
-        self._sweeper = loop.call_later(self.limits.sweep_s, self._sweep, loop)
-        now_s = loop.time()
-        for connection in [one for one in self.connections if one.deadline_s <= now_s]:
-            connection.expire(now_s)
+        await self.accept(listening, made, backlog)

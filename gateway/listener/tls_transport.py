@@ -36,14 +36,17 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         self._connection: Connection | None = None  # from the end of the handshake to the loss of TCP
         self._paused = self._read_ended = False
         self.deadline_s = math.inf
-        self.idle_since_s: float | None = None
+        self.waits_since_s: float | None = None
+        self.address = ""
 
     # ---------------------------------------------------------------- the protocol of the TCP transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._tcp: asyncio.Transport = transport  # type: ignore[assignment]
-        self.idle_since_s = self._loop.time()
-        self.deadline_s = self.idle_since_s + self._server.limits.handshake_s
+        peer = transport.get_extra_info("peername")
+        self.address = str(peer[0]) if isinstance(peer, tuple) else ""
+        self.waits_since_s = self._loop.time()
+        self.deadline_s = self.waits_since_s + self._server.limits.handshake_s
         if not self._server.add_connection(self) and self._server.saturated:
             self._tcp.abort()
 
@@ -166,6 +169,9 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
     def drain(self) -> None:
         self.terminate()
 
+    def give_way(self) -> None:
+        self.terminate()
+
     def terminate(self) -> None:
-        self.deadline_s, self.idle_since_s = math.inf, None
+        self.deadline_s, self.waits_since_s = math.inf, None
         self._tcp.abort()

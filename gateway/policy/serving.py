@@ -8,6 +8,11 @@ from pydantic import Field
 
 from gateway.policy.fields import Strict
 
+HOST = r"^(\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)$"
+"""A name without a port, one for all names below another, or `*`."""
+ORIGIN = r"^(\*|https?://[A-Za-z0-9_.\[\]:-]+)$"
+"""Scheme and host, with a port that is not the scheme's own; or `*`."""
+
 
 class TlsFiles(Strict):
     """The two PEM files of TLS."""
@@ -37,9 +42,9 @@ class Serving(Strict):
     """Rows that may wait for a batch or for the review queue's disk. At the limit a request is refused as
     `unavailable` at once, to be sent again after a second."""
     max_connections: Annotated[int, Field(ge=1, le=65_536)] = 2048
-    """Open connections over HTTP, and as many again over gRPC; fewer where the limit of open files is too
-    low, which the log says. At the limit the HTTP connection that has been idle longest gives way. Read at
-    start only: a change needs a restart."""
+    """Open connections over HTTP, and as many again over gRPC, of which one address may have three quarters;
+    fewer where the limit of open files is too low, which the log says. At a limit a connection without a
+    request under way gives way. Read at start only: a change needs a restart."""
     max_connections_per_caller: Annotated[int, Field(ge=1, le=65_536)] = 256
     """Open HTTP connections of one caller; not counted behind `trusted_proxies`, whose connections are
     shared. Read at start only: a change needs a restart."""
@@ -63,6 +68,15 @@ class Serving(Strict):
     """Proxies whose `X-Forwarded-For` is believed: addresses, networks (`10.0.0.0/8`) and names, or only `*`
     for every peer. A caller's address is the rightmost one that is no trusted proxy. A change needs a
     restart."""
+    hosts: list[Annotated[str, Field(pattern=HOST)]] = []
+    """Names that requests may give as `Host`, at the data plane and the administration: `models.example.org`,
+    `*.example.org` for every name below one, or `*` for any. A request for another host is refused
+    (`misdirected`). Always taken: the host that is listened on, the names in the certificate of `tls`, IP
+    addresses, and on loopback `localhost`. A change needs a restart."""
+    cors: list[Annotated[str, Field(pattern=ORIGIN)]] = []
+    """Web pages that may call the data plane from a browser, by origin: `https://app.example.org`, or `*` for
+    all. A request that a browser sends for a page of another site is refused (`forbidden`), at the
+    administration always. A change needs a restart."""
     tls: TlsFiles | None = None
     """The certificate and key of both data ports, TLS 1.2 and later; without it they speak plain text. Read
     at start only: a renewed certificate needs a restart."""

@@ -54,6 +54,8 @@ class Rejection(StrEnum):
     TOO_SLOW = "too_slow"
     UNSUPPORTED = "unsupported"
     UNEXPECTED = "expectation_failed"
+    UNSUPPORTED_MEDIA = "unsupported_media"
+    MISDIRECTED = "misdirected"
     HEAD_TOO_LARGE = "head_too_large"
 
 
@@ -97,6 +99,10 @@ STATUSES: dict[Cause, Status] = {
     Rejection.TOO_SLOW: Status(408, "DEADLINE_EXCEEDED", "the request did not arrive in time"),
     Rejection.UNSUPPORTED: Status(501, "UNIMPLEMENTED", "this gateway does not support that"),
     Rejection.UNEXPECTED: Status(417, "INVALID_ARGUMENT", "what the request expects cannot be met"),
+    Rejection.UNSUPPORTED_MEDIA: Status(
+        415, "INVALID_ARGUMENT", "the form or coding of the body is not one that is taken"
+    ),
+    Rejection.MISDIRECTED: Status(421, "PERMISSION_DENIED", "this gateway has no such host"),
     Rejection.HEAD_TOO_LARGE: Status(431, "INVALID_ARGUMENT", "the headers are too large or too many"),
 }
 

@@ -8,7 +8,8 @@ is raised, whatever the bytes: every type is checked before it is used.
     └─────────────── Inference-Header-Content-Length ───────────────┘ binary data, in the order of inputs
 
 Without the header the whole body is JSON. At 0 (a raw request) it is the data of a one-input model.
-Unknown members and parameters are ignored; a null counts as an absent member.
+Unknown members and parameters are ignored; a null counts as an absent member. A parameter is a string, a
+number or a boolean, so one that is a list or an object is invalid, known or not.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def parse_http_infer(body: bytes, header_length: int | None, contract: Contract)
     problems = RequestProblems()
     identity = problems.read_member(document, "id", str, "id")
     timeout_us = priority = binary = None
-    if parameters := problems.read_member(document, "parameters", dict, "parameters"):
+    if parameters := problems.read_parameters(document, "parameters"):
         timeout_us = problems.read_count(parameters, "timeout", "parameters.timeout")
         priority = problems.read_count(parameters, "priority", "parameters.priority")
         binary = problems.read_member(parameters, "binary_data_output", bool, "parameters.binary_data_output")
@@ -236,7 +237,7 @@ def _entries(document: dict[str, Any], key: str, most: int, problems: RequestPro
         if not isinstance(members, dict):
             problems.add(at, "must be an object")
             continue
-        parameters = problems.read_member(members, "parameters", dict, f"{at}.parameters") or {}
+        parameters = problems.read_parameters(members, f"{at}.parameters")
         reject_shared_memory(at, parameters, problems)
         yield _Entry(at, members, parameters)
 

@@ -47,6 +47,16 @@ class RequestProblems:
         self.add(at, f"must be {_TYPE_NAMES[kind]}")
         return None
 
+    def read_parameters(self, owner: dict[str, Any], at: str) -> dict[str, Any]:
+        """The optional member `parameters`, with a problem for the first that is nested."""
+        parameters = self.read_member(owner, "parameters", dict, at) or {}
+        for name, value in parameters.items():
+            if isinstance(value, list | dict):
+                what = f"{name[:_LONGEST_NAME]!r} is nested: it must be a string, a number, true or false"
+                self.add(at, what)
+                break
+        return parameters
+
     def read_count(self, owner: dict[str, Any], key: str, at: str) -> int | None:
         """An optional integer of at least 0; None and a problem for anything else."""
         value = self.read_member(owner, key, int, at)

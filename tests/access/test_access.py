@@ -97,10 +97,11 @@ def test_a_method_without_a_route_is_refused_on_every_path(plane: PlaneFixture, 
     known = {route.method for route in ROUTES if path_of(route) == path}
 
     async def main() -> None:
-        for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"} - known:
+        allowed = known | {"OPTIONS"} | ({"HEAD"} if "GET" in known else set())
+        for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE"} - allowed:
             reply = await plane.ada.request(method, path)
             assert reply.outcome == (405, "refused", "method_not_allowed")
-            assert set(reply.headers["allow"].split(", ")) == known
+            assert set(reply.headers["allow"].split(", ")) == allowed
 
     plane.run(main)
 

@@ -12,7 +12,7 @@ from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
 from gateway.replica import ListenAddress, Replica, refuse_public_bind
 from gateway.serving.repository import Repository
-from tests.support.certificates import RSA, certificate, openssl
+from tests.support.certificates import EC, RSA, certificate, openssl
 from tests.support.deployments import letters
 
 ANONYMOUS = "serving: {anonymous: loopback"
@@ -174,3 +174,17 @@ def test_a_replica_refuses_by_itself_however_it_is_started(folder: Path) -> None
 )
 def test_an_address_has_its_url(host: str, secure: bool, url: str) -> None:
     assert ListenAddress(host, 80).url(secure=secure) == url
+
+
+def test_the_names_in_the_certificate_are_hosts_unless_clients_refuse_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = "DNS:models.example.org,DNS:*.example.org,IP:10.0.0.1"
+    for name, more, found in (
+        ("own", (), ("models.example.org", "*.example.org")),
+        ("other", ("-addext", "extendedKeyUsage=clientAuth"), ()),
+    ):
+        folder = letters(tmp_path / name)
+        certificate(folder, name, EC, names, *more)
+        assert loaded(folder, f"{name}.pem", f"{name}.key").names == found
+    assert "clients will refuse the certificate" in caplog.text

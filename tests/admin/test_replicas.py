@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import socket
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.admin.handler import UNIX_LIMITS, AdminHandler
 from gateway.admin.pages.status import MetricSamples
+from gateway.listener.server import Server
 from gateway.replica import bind_unix
 from gateway.serving.replicas import PeerReplicas, PeerReply, merge
 from tests.support.admin_world import LETTERS, TOKEN, AdminWorld, admin_world, deployment, on_loop, rewrite
@@ -24,34 +23,16 @@ ALONE = {"x-fs-alone": "1"}
 ROWS = np.load(LETTERS / "samples.npz")["attributes"][:8]
 
 
-class _Quiet(uvicorn.Server):
-    """Leaves signals to the test runner, and says when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listens = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listens.set()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 @asynccontextmanager
 async def listening(one: AdminWorld) -> AsyncIterator[Path]:
     """Serves a replica's administration plane on its unix socket."""
     path = one.repository.run / f"{one.repository.replica}.sock"
-    server = _Quiet(uvicorn.Config(one.app, lifespan="off", log_config=None, access_log=False))
-    task = asyncio.create_task(server.serve([bind_unix(path)]))
-    await server.listens.wait()
+    server = Server(AdminHandler(one.app, None, "http"), UNIX_LIMITS)
+    await server.start(bind_unix(path))
     try:
         yield path
     finally:
-        server.should_exit = True
-        await task
+        await server.stop(1.0)
 
 
 @asynccontextmanager

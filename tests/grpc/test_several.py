@@ -11,13 +11,12 @@ from grpc_health.v1 import health_pb2
 
 from fallbacks.oip import open_inference_pb2 as pb
 from gateway.access.callers import add_key
-from gateway.grpc.server import GrpcHandler, grpc_server
+from gateway.replica import bind
 from gateway.serving.data_plane import DataPlane
 from gateway.serving.replicas import PeerReplicas
 from gateway.serving.repository import Repository
 from tests.support.deployments import clean_rows, edit, run
-from tests.support.grpc_client import INFER, SERVICE, GrpcClient, request_of
-from tests.support.served import free_port
+from tests.support.grpc_client import INFER, SERVICE, GrpcClient, listener_of, request_of
 from tests.support.several import named, no_certificate
 
 HEALTH = "/grpc.health.v1.Health/Check"
@@ -34,9 +33,10 @@ async def serving(tmp_path: Path) -> AsyncIterator[tuple[Repository, GrpcClient]
     repository = Repository.open(folders, state)
     repository.start()
     plane = DataPlane(repository, PeerReplicas(repository.run, repository.replica, "no token"))
-    address = f"127.0.0.1:{free_port()}"
-    server = grpc_server(GrpcHandler(plane, None), address, 64, 64)
-    await server.start()
+    own = bind("127.0.0.1", 0)
+    address = f"127.0.0.1:{own.getsockname()[1]}"
+    server = listener_of(plane)
+    await server.start(own)
     try:
         options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
         async with grpc.aio.insecure_channel(address, options=options) as channel:

@@ -157,7 +157,7 @@ def test_a_preset_dictionary_is_refused() -> None:
     ],
 )
 def test_other_codings_and_several_at_once_are_not_supported(coding: str) -> None:
-    assert ended(encode(SMALL, "gzip"), coding) is Rejection.UNSUPPORTED
+    assert ended(encode(SMALL, "gzip"), coding) is Rejection.UNSUPPORTED_MEDIA
 
 
 @given(body=st.binary(max_size=2000), coding=st.sampled_from(CODINGS))

@@ -106,6 +106,8 @@ TABLE: list[tuple[RequestEnd, int, str, str, str]] = [
     (Rejection.TOO_SLOW, 408, "DEADLINE_EXCEEDED", "refused", "too_slow"),
     (Rejection.UNSUPPORTED, 501, "UNIMPLEMENTED", "refused", "unsupported"),
     (Rejection.UNEXPECTED, 417, "INVALID_ARGUMENT", "refused", "expectation_failed"),
+    (Rejection.UNSUPPORTED_MEDIA, 415, "INVALID_ARGUMENT", "refused", "unsupported_media"),
+    (Rejection.MISDIRECTED, 421, "PERMISSION_DENIED", "refused", "misdirected"),
     (Rejection.HEAD_TOO_LARGE, 431, "INVALID_ARGUMENT", "refused", "head_too_large"),
 ]
 

@@ -202,13 +202,14 @@ def test_a_path_without_a_route_is_a_404(plane: PlaneFixture, path: str) -> None
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("GET", INFER, "POST"),
-        ("PUT", INFER, "POST"),
-        ("POST", "/v2/models/letters", "GET"),
-        ("DELETE", "/v2", "GET"),
-        ("POST", "/v2/health/ready", "GET"),
-        ("POST", "/decisions/x", "GET"),
-        ("DELETE", "/reviews/x", "GET"),
+        ("GET", INFER, "POST, OPTIONS"),
+        ("HEAD", INFER, "POST, OPTIONS"),
+        ("PUT", INFER, "POST, OPTIONS"),
+        ("POST", "/v2/models/letters", "GET, HEAD, OPTIONS"),
+        ("DELETE", "/v2", "GET, HEAD, OPTIONS"),
+        ("POST", "/v2/health/ready", "GET, HEAD, OPTIONS"),
+        ("POST", "/decisions/x", "GET, HEAD, OPTIONS"),
+        ("DELETE", "/reviews/x", "GET, HEAD, OPTIONS"),
     ],
 )
 def test_another_method_is_a_405_with_allow(plane: PlaneFixture, method: str, path: str, allow: str) -> None:
@@ -402,8 +403,10 @@ def test_the_largest_batch_fits_the_limit_in_json(plane: PlaneFixture) -> None:
 
 def test_an_encoding_that_is_not_known_is_refused(plane: PlaneFixture) -> None:
     async def main() -> None:
-        reply = await plane.ada.post(b"\x1f\x8b", {"content-encoding": "br"})
-        assert reply.outcome == (501, "refused", "unsupported")
+        for coding in ("br", "gzip, gzip", "zstd", "", "middle-out"):
+            reply = await plane.ada.post(b"\x1f\x8b", {"content-encoding": coding})
+            assert reply.outcome == (415, "refused", "unsupported_media")
+            assert reply.headers["accept-encoding"] == "identity, gzip, deflate"
 
     plane.run(main)
 
@@ -430,7 +433,9 @@ def test_a_cancelled_request_ends_as_cancelled_and_affects_no_other_request(plan
     async def main() -> None:
         with plane.spoiled(Hangs()):
             headers = {b"x-api-key": plane.keys["ada"].encode()}
-            admitted = plane.handler.admit(Request("POST", parts_of(INFER), headers, LOCAL, never_gone))
+            admitted = plane.handler.admit(
+                Request("POST", INFER.encode(), parts_of(INFER), headers, LOCAL, never_gone)
+            )
             assert isinstance(admitted, Admitted)
             answering = asyncio.create_task(admitted.answer(body))
             await asyncio.sleep(0.05)
@@ -443,7 +448,7 @@ def test_a_cancelled_request_ends_as_cancelled_and_affects_no_other_request(plan
 
 
 def test_a_client_without_an_address_is_not_on_this_machine(plane: PlaneFixture) -> None:
-    request = Request("POST", parts_of(INFER), {}, "", never_gone)
+    request = Request("POST", INFER.encode(), parts_of(INFER), {}, "", never_gone)
     reply = plane.handler.admit(request)
     assert isinstance(reply, Reply)
     assert reply.status == 401

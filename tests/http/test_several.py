@@ -18,7 +18,16 @@ from gateway.http.handler import HttpHandler
 from gateway.serving.data_plane import DataPlane
 from gateway.serving.replicas import PeerReplicas
 from gateway.serving.repository import Repository
-from tests.support.data_planes import REMOTE, Client, ClientReply, Listeners, Rows, listeners_of, request_of
+from tests.support.data_planes import (
+    REMOTE,
+    SITE,
+    Client,
+    ClientReply,
+    Listeners,
+    Rows,
+    listeners_of,
+    request_of,
+)
 from tests.support.deployments import Hangs, clean_rows, key_for, outlier_rows, run, swap
 from tests.support.several import named, no_certificate
 
@@ -56,7 +65,7 @@ async def serving(tmp_path: Path) -> AsyncIterator[SeveralPlane]:
     repository.start()
     try:
         plane = DataPlane(repository, PeerReplicas(repository.run, repository.replica, "no token"))
-        async with listeners_of(HttpHandler(plane)) as listeners:
+        async with listeners_of(HttpHandler(plane, SITE)) as listeners:
             yield SeveralPlane(repository, listeners, tmp_path / STATE)
     finally:
         await repository.close()
@@ -237,7 +246,7 @@ def test_the_same_name_in_two_files_of_keys_sees_no_decision_of_the_other(tmp_pa
         repository = Repository.open(folders)
         repository.start()
         plane = DataPlane(repository, PeerReplicas(repository.run, repository.replica, "no token"))
-        async with listeners_of(HttpHandler(plane)) as listeners:
+        async with listeners_of(HttpHandler(plane, SITE)) as listeners:
             of_birds, of_trees = (Client(listeners, key, REMOTE) for key in keys)
             deferred = await infer(of_birds, "birds", outlier_rows(1))
             path = f"/decisions/{deferred.parameters['fs_decision_id']}"

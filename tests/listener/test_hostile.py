@@ -114,7 +114,10 @@ def document(text: str, **members: Any) -> bytes:
 
 
 def head(*lines: str | bytes, first: str = f"POST {INFER} HTTP/1.1") -> bytes:
-    texts = (line.encode("latin-1") if isinstance(line, str) else line for line in (first, "Host: x", *lines))
+    texts = (
+        line.encode("latin-1") if isinstance(line, str) else line
+        for line in (first, "Host: localhost", *lines)
+    )
     return b"".join(line + b"\r\n" for line in texts) + b"\r\n"
 
 
@@ -143,7 +146,10 @@ AT_ONCE: Mapping[str, tuple[bytes, set[int]]] = {
     "zeros": (bytes(100_000), {400, CLOSED}),
     "a TLS hello": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(508), {400}),
     "the preface of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(100), {400}),
-    "an upgrade to HTTP/2": (head("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c"), {501}),
+    "an upgrade to HTTP/2 without a body": (
+        head("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c"),
+        {400},
+    ),
     "a huge chunk": (CHUNKED + b"f" * 16 + b"\r\n" + b"x" * 9 * MB, {400, 413, CLOSED}),
     "a chunk beyond 64 bits": (CHUNKED + b"1" + b"0" * 16 + b"\r\nx", {400}),
     "a negative chunk": (CHUNKED + b"-1\r\nx\r\n0\r\n\r\n", {400}),
@@ -175,9 +181,9 @@ AT_ONCE: Mapping[str, tuple[bytes, set[int]]] = {
     "gzip cut short": (infer(gzip.compress(GOOD.encode())[:-3], "Content-Encoding: gzip"), {400}),
     "gzip twice": (
         infer(gzip.compress(gzip.compress(GOOD.encode())), "Content-Encoding: gzip, gzip"),
-        {400, 415, 501},
+        {415},
     ),
-    "an unknown coding": (infer(GOOD, "Content-Encoding: middle-out"), {415, 501}),
+    "an unknown coding": (infer(GOOD, "Content-Encoding: middle-out"), {415}),
     "deep arrays": (infer("[" * DEEP), {400, 413}),
     "deep objects": (infer('{"a":' * DEEP + "1" + "}" * DEEP), {400, 413}),
     "deep arrays in the data": (document("[" * DEEP + "]" * DEEP, data="?"), {400, 413}),
@@ -228,7 +234,7 @@ AT_ONCE: Mapping[str, tuple[bytes, set[int]]] = {
     "digits within the limit": (document("[" + "9" * 5000 + "]", data="?"), {400, 413}),
     "an empty body": (infer(b""), {400}),
     "a body of white space": (infer(b" " * 1000), {400}),
-    "a tunnel": (b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: x\r\n\r\n", {501}),
+    "a tunnel": (b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: localhost\r\n\r\n", {501}),
     "another expectation": (head("Expect: a miracle", "Content-Length: 5"), {417}),
     "too many requests ahead": (get("/v2/health/live").encode() * 20_000, {400, CLOSED}),
 }

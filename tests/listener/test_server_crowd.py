@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import resource
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 import uvloop
 
 from gateway.access.proxies import Proxies
-from gateway.listener.limits import OTHER_FILES, SPARE_CONNECTIONS, connection_capacity
+from gateway.listener.limits import FILES_PER_GRPC_CONNECTION, SPARE_CONNECTIONS
 from tests.support.raw_http import (
     QUICK,
     RawConnection,
@@ -94,7 +93,7 @@ def test_a_connection_that_was_used_meanwhile_is_not_taken_for_idle(run: Run) ->
 def test_connections_under_way_are_not_replaced_and_a_new_one_gets_a_503(run: Run) -> None:
     async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
         working = [await listener.connect() for _ in range(5)]
-        half = post("/echo", b"body")[:-2].decode()
+        half = post("/echo", b"body", "X-Caller: ada")[:-2].decode()
         for connection, sent in zip(
             working, [get("/slow"), get("/slow"), get("/slow"), half, get("/slow")], strict=True
         ):
@@ -161,6 +160,125 @@ def test_a_flood_of_idle_connections_does_not_keep_a_good_client_out(run: Run) -
             assert len(listener.server.connections) <= 2 * 5
 
     run(main, FEW)
+
+
+# ---------------------------------------------------------------- which gives way first
+
+
+def test_one_that_only_waits_for_its_client_to_close_gives_way_before_an_idle_one(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        idle = [await listener.connect() for _ in range(4)]
+        await asyncio.sleep(A_TICK_S)
+        refused = await listener.connect()
+        assert (await refused.request("noise\r\n\r\n")).status == 400
+        await asyncio.sleep(A_TICK_S)
+        assert len(listener.server.connections) == 5, "it lingers"
+        assert await listener.serves()
+        for connection in idle:
+            assert (await connection.request(get("/now"))).status == 200
+        assert len(listener.server.connections) <= 5
+
+    run(main, replace(FEW, linger_s=30))
+
+
+def test_one_whose_caller_is_known_gives_way_after_those_whose_is_not(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        known = await listener.connect()
+        await known.request(get("/now", "X-Caller: ada"))
+        await asyncio.sleep(A_TICK_S)
+        for _ in range(20):
+            stranger = await listener.connect()
+            await stranger.request(get("/now"))
+        assert (await known.request(get("/now"))).status == 200, "idle for longest, and known"
+        others = [await listener.connect() for _ in range(4)]
+        for i, other in enumerate(others):
+            await other.request(get("/now", f"X-Caller: caller {i}"))
+            await asyncio.sleep(A_TICK_S)
+        await known.request(get("/now"))
+        await asyncio.sleep(A_TICK_S)
+        await listener.connect()
+        assert await others[0].is_closed(), "all are known: it has been idle for longest"
+
+    run(main, replace(FEW, idle_s=30))
+
+
+def test_half_a_body_of_a_caller_that_is_not_known_gives_way(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        for _ in range(20):
+            half = await listener.connect()
+            await half.send(post("/echo", b"body")[:-2])
+        await asyncio.sleep(A_TICK_S)
+        assert await listener.serves()
+        assert await listener.connections[0].is_closed()
+
+    run(main, FEW)
+
+
+def test_those_that_are_refused_never_take_the_place_of_others(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        for _ in range(5):
+            await (await listener.connect()).send(get("/slow"))
+        await asyncio.sleep(A_TICK_S)
+        for _ in range(30):
+            late = await listener.connect()
+            assert (await late.reply()).status == 503
+        assert len(listener.server._all) == 5
+        handler.release.set()
+
+    run(main, replace(FEW, linger_s=30))
+
+
+# ---------------------------------------------------------------- of one address
+
+
+THREE_EACH = replace(FEW, connections=20, connections_per_address=3)
+
+
+def test_of_one_address_a_new_one_replaces_an_idle_one_of_the_same(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        elsewhere = RawConnection(
+            *await asyncio.open_connection(*listener.address, local_addr=("127.0.0.9", 0))
+        )
+        listener.connections.append(elsewhere)
+        await elsewhere.request(get("/now"))
+        for _ in range(30):
+            assert (await (await listener.connect()).request(get("/now"))).status == 200
+        assert len(listener.server._by_address["127.0.0.1"]) == 3
+        assert (await elsewhere.request(get("/now"))).status == 200
+        for connection in listener.connections[1:]:
+            await connection.close()
+        await elsewhere.close()
+        assert await listener.has_no_connections()
+        assert listener.server._by_address == {}
+
+    run(main, THREE_EACH)
+
+
+def test_an_address_whose_connections_are_all_at_work_gets_a_503_and_others_are_served(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        for _ in range(3):
+            await (await listener.connect()).send(get("/slow"))
+        await asyncio.sleep(A_TICK_S)
+        for _ in range(3):
+            got = await (await listener.connect()).reply()
+            assert (got.status, got.closes) == (503, True)
+        elsewhere = RawConnection(
+            *await asyncio.open_connection(*listener.address, local_addr=("127.0.0.9", 0))
+        )
+        assert (await elsewhere.request(get("/now"))).status == 200
+        await elsewhere.close()
+        handler.release.set()
+
+    run(main, THREE_EACH)
+
+
+def test_behind_proxies_connections_are_not_counted_by_address(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connections = [await listener.connect() for _ in range(10)]
+        for connection in connections:
+            assert (await connection.request(get("/now"))).status == 200
+
+    run(main, THREE_EACH, Proxies(["127.0.0.1"]))
 
 
 # ---------------------------------------------------------------- of one caller
@@ -262,12 +380,16 @@ def test_behind_proxies_connections_are_not_counted_by_caller(run: Run) -> None:
 # ---------------------------------------------------------------- open files
 
 
+EACH = 1 + FILES_PER_GRPC_CONNECTION
+"""Open files of one connection of HTTP and one of gRPC."""
+
+
 def limited(hard: int, soft: int, wanted: int) -> tuple[int, int, str]:
     """The capacity of a process with these limits, its soft limit after that, and its log."""
     code = (
         "import logging, resource; from gateway.listener.limits import connection_capacity as capacity;"
         "logging.basicConfig();"
-        f"print(capacity({wanted}), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+        f"print(capacity({wanted}, 100), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )
 
     def limit() -> None:
@@ -280,7 +402,7 @@ def limited(hard: int, soft: int, wanted: int) -> tuple[int, int, str]:
 
 
 def test_the_soft_limit_of_open_files_is_raised_as_far_as_needed() -> None:
-    needed = 2 * 500 + SPARE_CONNECTIONS + OTHER_FILES
+    needed = EACH * 500 + SPARE_CONNECTIONS + 100
     assert limited(4000, 300, 500) == (500, needed, "")
     assert limited(4000, 3000, 500) == (500, 3000, ""), "a sufficient limit stays"
     assert limited(needed, 300, 500) == (500, needed, "")
@@ -288,31 +410,6 @@ def test_the_soft_limit_of_open_files_is_raised_as_far_as_needed() -> None:
 
 def test_the_capacity_is_lower_where_the_hard_limit_requires_it() -> None:
     room, now, log = limited(600, 300, 500)
-    assert (room, now) == ((600 - SPARE_CONNECTIONS - OTHER_FILES) // 2, 600)
+    assert (room, now) == ((600 - SPARE_CONNECTIONS - 100) // EACH, 600)
     assert f"at most {room} connections" in log
     assert limited(100, 100, 500)[0] == 1
-
-
-def test_the_listener_uses_the_lower_capacity(
-    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    possible = resource.getrlimit(resource.RLIMIT_NOFILE)
-    monkeypatch.setattr(
-        "gateway.listener.limits._open_files", lambda: (SPARE_CONNECTIONS + OTHER_FILES + 6,) * 2
-    )
-    monkeypatch.setattr("gateway.listener.limits.resource.setrlimit", lambda *_: None)
-
-    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
-        connections = []
-        for _ in range(4):
-            connections.append(await listener.connect())
-            await asyncio.sleep(A_TICK_S)
-        assert await connections[0].is_closed()
-        assert (await connections[3].request(get("/now"))).status == 200
-
-    with caplog.at_level(logging.WARNING):
-        run(main, FEW)
-    assert "at most 3 connections" in caplog.text
-    monkeypatch.undo()
-    assert resource.getrlimit(resource.RLIMIT_NOFILE) == possible
-    assert connection_capacity(1) == 1

@@ -58,7 +58,7 @@ LARGE = b"x" * 2**24
 SMALL = Reply(200, b"", b"{}")
 SOON_S = 5.0
 BYTES = {"begin": b"POST /", "end": b"0\r\n\r\n", "break": b"\0z"}
-HEAD = b" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+HEAD = b" HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
 HEADERS = {
     "expect": b"Expect: 100-continue\r\n",
     "expect last": b"Expect: 100-continue\r\nConnection: close\r\n",
@@ -338,7 +338,7 @@ async def walk(path: ModelPath) -> None:
     server = Server(handler := Controlled(), LIMITS)
     await server.start(own)
     if path.steps[0] == TURNED_AWAY:
-        server._capacity = 0
+        server._all.limit = 0
     reader, writer = await asyncio.open_connection(*own.getsockname(), limit=2**16)
     (connection,) = await _accepted(server)
     assert isinstance(connection, Connection)

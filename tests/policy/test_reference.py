@@ -278,6 +278,8 @@ AFTER_A_RESTART: dict[str, dict[str, Any]] = {
         "base_path": "/a",
         "anonymous": "nobody",
         "trusted_proxies": ["10.0.0.1"],
+        "hosts": ["models.example.org"],
+        "cors": ["https://app.example.org"],
         "tls": {"certificate": "cert.pem", "key": "key.pem"},
     },
 }

@@ -164,7 +164,11 @@ def valid(draw: st.DrawFn) -> tuple[Contract, bytes, int | None]:
         tail += body[length:] if length else b""
     if len(contract.inputs) == 1 and tail and draw(st.booleans()):
         return contract, tail, 0
-    more = {"id": draw(st.sampled_from(["", "\u2028"])), "parameters": {"timeout": 1, "x": [[{"y": 0}]]}}
+    more = {
+        "id": draw(st.sampled_from(["", "\u2028"])),
+        "parameters": {"timeout": 1, "x": 2.5},
+        "x": [[{"y": 0}]],
+    }
     outputs = [{"name": s.name, "parameters": {"binary_data": True}} for s in contract.outputs]
     head = json.dumps({**more, "inputs": entries, "outputs": outputs}, ensure_ascii=False).encode()
     return contract, head + tail, len(head) if tail or draw(st.booleans()) else None

@@ -53,7 +53,7 @@ def test_timeout_is_in_microseconds_and_zero_means_none() -> None:
 
 
 def test_unknown_members_and_parameters_are_ignored() -> None:
-    unknown = {"sequence_id": 7, "x": {"y": [1, 2]}, "content_type": None}
+    unknown = {"sequence_id": 7, "x": "y", "z": 2.5, "last": True, "content_type": None}
     assert parsed(parameters=unknown, model_name="other", extra=[[1], {"a": "]"}]).rows == 2
 
 
@@ -136,7 +136,20 @@ def test_depth_counts_brackets_outside_of_strings_only() -> None:
     with pytest.raises(InvalidRequest, match="body: nested deeper than 16"):
         parsed(extra=json.loads("[" * 16 + "]" * 16))
     with pytest.raises(InvalidRequest, match="body: nested deeper than 16"):
-        parsed(parameters={"a": json.loads('{"a":' * 15 + "1" + "}" * 15)})
+        parsed(extra={"a": json.loads('{"a":' * 15 + "1" + "}" * 15)})
+
+
+@pytest.mark.parametrize("value", [[], [1], {}, {"a": 1}, [[["x"]]]])
+def test_a_nested_parameter_is_refused_wherever_it_stands(value: object) -> None:
+    problem = r"parameters: 'n' is nested: it must be a string, a number, true or false"
+    nested = {"priority": 1, "n": value, "more": value}
+    with pytest.raises(InvalidRequest, match=f"^{problem}$"):
+        parsed(parameters=nested)
+    with pytest.raises(InvalidRequest, match=rf"^outputs\[0\]\.{problem}$"):
+        parsed(outputs=[{"name": "p", "parameters": nested}])
+    [entry] = json.loads(json_request({SPEC: PICTURES})[0])["inputs"]
+    with pytest.raises(InvalidRequest, match=rf"^inputs\[0\]\.{problem}$"):
+        parsed(inputs=[{**entry, "parameters": nested}])
 
 
 @pytest.mark.parametrize(("value", "length"), [(None, None), ("0", 0), ("17", 17), ("9" * 18, 10**18 - 1)])

@@ -178,6 +178,8 @@ OTHER_VALUES = {
     "base_path": "/team/a",
     "anonymous": "nobody",
     "trusted_proxies": "[10.0.0.1]",
+    "hosts": "[models.example.org]",
+    "cors": "[https://app.example.org]",
     "tls": "{certificate: cert.pem, key: key.pem}",
 }
 

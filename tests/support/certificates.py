@@ -10,13 +10,30 @@ EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
 RSA = ("-newkey", "rsa:2048")
 
 
-def certificate(folder: Path, name: str = "own", kind: tuple[str, ...] = EC) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1 and localhost, and its key."""
+def certificate(
+    folder: Path,
+    name: str = "own",
+    kind: tuple[str, ...] = EC,
+    names: str = "DNS:localhost,IP:127.0.0.1",
+    *more: str,
+) -> tuple[Path, Path]:
+    """A self-signed certificate for these names, and its key. more: further options of `openssl req`."""
     folder.mkdir(exist_ok=True)
     pem, key = folder / f"{name}.pem", folder / f"{name}.key"
-    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
     openssl(
-        *("req", "-x509", "-nodes", *kind, "-days", "2", "-subj", "/CN=localhost", "-addext", names),
+        *(
+            "req",
+            "-x509",
+            "-nodes",
+            *kind,
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            f"subjectAltName={names}",
+            *more,
+        ),
         *("-keyout", str(key), "-out", str(pem)),
     )
     return pem, key

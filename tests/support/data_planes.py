@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fallbacks.review.cases import WAITING
 from gateway.access.proxies import Proxies
+from gateway.access.site import Site
 from gateway.core.model import Predictor
 from gateway.core.record import RequestRecord
 from gateway.http.handler import HttpHandler
@@ -47,6 +48,8 @@ LOCAL = "127.0.0.1"
 REMOTE = "192.0.2.7"
 LIMITS = Limits(sweep_s=0.05)
 X16 = list(range(16))
+SITE = Site(LOCAL, ["gateway"])
+"""With the hosts that the clients of these tests name."""
 PARAMETERS = ("outcome", "reason", "served_by", "policy", "mode", "decision_id")
 
 
@@ -323,7 +326,7 @@ def limited_plane(folder: Path, limits: Limits, keys: dict[str, str]) -> Iterato
             stack.push_async_callback(repository.close)
             [gateway] = repository.gateways.values()
             peers = PeerReplicas(repository.run, repository.replica, "no token")
-            handler = HttpHandler(DataPlane(repository, peers))
+            handler = HttpHandler(DataPlane(repository, peers), SITE)
             listeners = await stack.enter_async_context(listeners_of(handler, limits))
             return gateway, handler, listeners
 

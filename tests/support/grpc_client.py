@@ -12,9 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fallbacks.oip import open_inference_pb2 as pb
-from gateway.grpc.server import GrpcHandler, grpc_server
-from tests.support.data_planes import PARAMETERS, PlaneFixture
-from tests.support.served import free_port
+from gateway.access.proxies import Proxies
+from gateway.access.tls import Tls
+from gateway.grpc.server import LIMITS, GrpcListener
+from gateway.listener.limits import Limits
+from gateway.replica import bind
+from gateway.serving.data_plane import DataPlane
+from tests.support.data_planes import PARAMETERS, SITE, PlaneFixture
 
 SERVICE = "inference.GRPCInferenceService"
 INFER = f"/{SERVICE}/ModelInfer"
@@ -105,14 +109,32 @@ async def result_of(call: Any) -> CallResult:
     return CallResult((await call.code()).name, await call.details() or "", trailers, message)
 
 
+def listener_of(
+    plane: DataPlane,
+    calls: int = 64,
+    limits: Limits = LIMITS,
+    proxies: Proxies | None = None,
+    tls: Tls | None = None,
+) -> GrpcListener:
+    """A listener of gRPC over a data plane, on the running loop."""
+    repository = plane.repository
+    path = repository.run / f"{repository.replica}.grpc"
+    return GrpcListener(plane, path, limits, site=SITE, max_calls=calls, proxies=proxies, tls=tls)
+
+
 @asynccontextmanager
 async def grpc_client(
-    plane: PlaneFixture, key: str | None = "ada", calls: int = 64
+    plane: PlaneFixture,
+    key: str | None = "ada",
+    calls: int = 64,
+    limits: Limits = LIMITS,
+    proxies: Proxies | None = None,
 ) -> AsyncIterator[GrpcClient]:
     """A client of a server on the running loop. key: itself, or the name of a caller of the fixture."""
-    address = f"127.0.0.1:{free_port()}"
-    server = grpc_server(GrpcHandler(plane.handler.plane, None), address, 64, calls)
-    await server.start()
+    own = bind("127.0.0.1", 0)
+    address = f"127.0.0.1:{own.getsockname()[1]}"
+    server = listener_of(plane.handler.plane, calls, limits, proxies)
+    await server.start(own)
     try:
         options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
         async with grpc.aio.insecure_channel(address, options=options) as channel:

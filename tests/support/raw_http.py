@@ -146,7 +146,9 @@ class RawConnection:
         """The next reply. An error must be JSON, with a text and an outcome."""
         status, headers = await self.head()
         async with asyncio.timeout(SOON_S):
-            body = b"" if head_only else await self.reader.readexactly(int(headers["content-length"]))
+            length = 0 if head_only or status == 204 else int(headers["content-length"])
+            body = await self.reader.readexactly(length)
+        assert ("content-length" in headers) is (status != 204)
         got = RawReply(status, headers, body)
         if status >= 400:
             assert headers["content-type"] == "application/json"
@@ -277,15 +279,15 @@ def runner(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> Run:
 
 def get(path: str, *headers: str, version: str = "1.1") -> str:
     lines = "".join(f"{line}\r\n" for line in headers)
-    return f"GET {path} HTTP/{version}\r\nHost: x\r\n{lines}\r\n"
+    return f"GET {path} HTTP/{version}\r\nHost: localhost\r\n{lines}\r\n"
 
 
 def post(path: str, body: bytes, *headers: str) -> bytes:
     lines = "".join(f"{line}\r\n" for line in headers)
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n{lines}\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n{lines}\r\n"
     return head.encode("latin-1") + body
 
 
 def chunked(path: str, *chunks: bytes, last: bytes = b"0\r\n\r\n") -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     return head + b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + last

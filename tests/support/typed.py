@@ -26,7 +26,7 @@ from gateway.serving.replicas import PeerReplicas
 from gateway.serving.repository import Repository
 from gateway.serving.review import QueuedReview
 from guards import arrays
-from tests.support.data_planes import Client, ClientReply, listeners_of
+from tests.support.data_planes import SITE, Client, ClientReply, listeners_of
 from tests.support.deployments import key_for
 from tests.support.typed_models import DATATYPES, Array, half, one_input, own_run, rows, texts, unhalf
 
@@ -192,7 +192,7 @@ async def typed(folder: Path) -> AsyncIterator[Typed]:
         wire = httpx.ASGITransport(admin_app(repository, TOKEN), raise_app_exceptions=False)
         bearer = {"authorization": f"Bearer {TOKEN}"}
         async with (
-            listeners_of(HttpHandler(DataPlane(repository, peers))) as listeners,
+            listeners_of(HttpHandler(DataPlane(repository, peers), SITE)) as listeners,
             httpx.AsyncClient(transport=wire, base_url="http://127.0.0.1:8082", headers=bearer) as admin,
         ):
             yield Typed(gateway, Client(listeners, key), Client(listeners), admin)

@@ -54,7 +54,9 @@ def _request(scope: Scope, receive: Receive) -> Request:
 
     client = scope.get("client")
     address = client[0] if client else ""
-    return Request(scope["method"], parts_of(scope["path"]), _by_name(scope["headers"]), address, gone)
+    return Request(
+        scope["method"], scope["raw_path"], parts_of(scope["path"]), _by_name(scope["headers"]), address, gone
+    )
 
 
 def _by_name(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

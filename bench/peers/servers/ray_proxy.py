@@ -22,6 +22,7 @@ from onnx_session import folder
 from ray import serve
 from starlette.applications import Starlette
 
+from gateway.access.site import Site
 from gateway.http.handler import HttpHandler
 from gateway.serving.data_plane import DataPlane
 from gateway.serving.replicas import PeerReplicas
@@ -41,7 +42,7 @@ def mounted() -> Starlette:
 
     app = Starlette(lifespan=lifespan)
     siblings = PeerReplicas(repository.run, repository.replica, "")
-    app.mount("/", AsgiHandler(HttpHandler(DataPlane(repository, siblings))))
+    app.mount("/", AsgiHandler(HttpHandler(DataPlane(repository, siblings), Site("127.0.0.1"))))
     return app
 
 

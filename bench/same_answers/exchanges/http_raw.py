@@ -26,7 +26,7 @@ def exchanges(deployment: SampledDeployment) -> Iterator[Exchange]:
 
 
 def _head(deployment: SampledDeployment, *lines: bytes) -> bytes:
-    first = f"POST /v2/models/{deployment.name}/infer HTTP/1.1\r\nHost: x\r\n".encode()
+    first = f"POST /v2/models/{deployment.name}/infer HTTP/1.1\r\nHost: 127.0.0.1\r\n".encode()
     return first + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
 
 
@@ -64,7 +64,7 @@ def _chunked(deployment: SampledDeployment) -> Iterator[Exchange]:
 
 
 def _get_chunked() -> bytes:
-    return f"GET {LIVE} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    return f"GET {LIVE} HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
 
 
 def _pipelined(deployment: SampledDeployment) -> Iterator[Exchange]:
@@ -117,12 +117,10 @@ def _versions(deployment: SampledDeployment) -> Iterator[Exchange]:
     )
     yield HttpExchange("expects something else", (head + b"\r\nExpect: 200-ok\r\n\r\n" + body,), replies=0)
     upgrade = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
-    yield HttpExchange("upgrade to h2c", (get(LIVE, *upgrade),), replies=0)
-    yield HttpExchange(
-        "upgrade to websocket", (get(LIVE, "Connection: Upgrade", "Upgrade: websocket"),), replies=0
-    )
+    yield HttpExchange("upgrade to h2c", (get(LIVE, *upgrade),))
+    yield HttpExchange("upgrade to websocket", (get(LIVE, "Connection: Upgrade", "Upgrade: websocket"),))
     yield HttpExchange("upgrade without connection", (get(LIVE, "Upgrade: h2c"),))
-    yield HttpExchange("no host", (f"GET {LIVE} HTTP/1.1\r\n\r\n".encode(),))
+    yield HttpExchange("no host", (f"GET {LIVE} HTTP/1.1\r\n\r\n".encode(),), replies=0)
     yield HttpExchange("two hosts", (get(LIVE, "Host: other"),))
     yield HttpExchange("an absolute target", (get(f"http://other{LIVE}"),))
     yield HttpExchange("a tunnel", (request("CONNECT", "other:443"),), replies=0)
@@ -186,7 +184,7 @@ BAD_BYTES = {
     "a request line alone": b"GET /\r\n\r\n",
     "a long request line": b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n",
     "a tab in the request line": b"GET\t/v2 HTTP/1.1\r\n\r\n",
-    "two spaces": b"GET  /v2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-    "a target that is no path": b"GET v2 HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a target with a byte that is no ASCII": b"GET /\xff HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    "two spaces": b"GET  /v2 HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n",
+    "a target that is no path": b"GET v2 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    "a target with a byte beyond ASCII": b"GET /\xff HTTP/1.1\r\nHost: [::1]\r\nConnection: close\r\n\r\n",
 }
