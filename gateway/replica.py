@@ -18,7 +18,6 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
 import grpc
@@ -26,6 +25,7 @@ import uvicorn
 
 from gateway.access.proxies import Proxies
 from gateway.access.tls import Tls, load_tls
+from gateway.addresses import is_loopback
 from gateway.admin.app import admin_app
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
@@ -253,10 +253,7 @@ def refuse_public_bind(deployment: Deployment, address: ListenAddress) -> None:
 
 
 def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return host == "localhost" or is_loopback(host)
 
 
 def admin_token() -> str:

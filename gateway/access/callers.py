@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
 from pathlib import Path
 
 from gateway.access.keys import (
@@ -31,6 +30,7 @@ from gateway.access.keys import (
     load_keys,
     parse_keys,
 )
+from gateway.addresses import is_loopback, peer_address
 from gateway.caching import BoundedCache
 from gateway.core.errors import ArtifactError
 
@@ -127,12 +127,15 @@ class Callers:
             self._read()
 
     def identify(self, key: str | None, address: str) -> Caller | None:
-        """The caller of a key, or an anonymous one from loopback if the policy allows; else None."""
+        """The caller of a key, or an anonymous one from loopback if the policy allows; else None.
+
+        address: of the peer, empty if a proxy sent the request: what a header says is never loopback.
+        """
         now_s = self._clock()
         if now_s - self._checked_s >= CHECK_EVERY_S:
             self._checked_s = now_s
             self._check_file()
-        if key:
+        if key is not None:
             return self._table.find(key)
         return _ANONYMOUS[address] if self.anonymous_loopback else None
 
@@ -222,10 +225,7 @@ def _entries(
 
 def _anonymous_caller(address: str) -> Caller | None:
     """The anonymous caller of a loopback address; None for other addresses."""
-    try:
-        return Caller(f"anonymous@{address}") if ip_address(address).is_loopback else None
-    except ValueError:
-        return None
+    return Caller(f"anonymous@{peer_address(address)}") if is_loopback(address) else None
 
 
 _ANONYMOUS = BoundedCache(_anonymous_caller, entries=4096, longest=LONGEST_ADDRESS)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
@@ -23,14 +24,15 @@ from urllib.parse import unquote
 import grpc
 
 from gateway.access.callers import Caller
-from gateway.access.proxies import Proxies, host_of
+from gateway.access.credentials import InvalidCredential, sent_key
+from gateway.access.proxies import Proxies, host_of, is_forwarded
 from gateway.access.tls import Tls
+from gateway.addresses import peer_address
 from gateway.core.decision import Reason, Refused
 from gateway.core.errors import InvalidRequest
 from gateway.grpc.bounds import MAX_OTHER_BYTES
 from gateway.grpc.methods import METHODS, CallReply, Method, MethodCall, error_reply, message_too_large
 from gateway.listener.limits import BODY_TIMEOUT_S, Limits
-from gateway.listener.messages import bearer_token
 from gateway.protocol.contract import MAX_BODY_BYTES
 from gateway.protocol.endings import Rejection
 from gateway.serving.data_plane import PUBLIC, DataPlane, RequestRejected
@@ -52,7 +54,7 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         """The handler of one call; a method that is not in the table is unsupported."""
         method = METHODS.get(details.method)
-        headers = {name: value for name, value in details.invocation_metadata if isinstance(value, str)}
+        headers = _headers(details.invocation_metadata)
 
         async def handle(_: Any, context: grpc.aio.ServicerContext) -> bytes | None:
             reply = await self._reply(method, headers, context)
@@ -77,7 +79,7 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]
             if method.scopes is PUBLIC:
                 caller = Caller(f"unidentified@{address}")
             else:
-                caller = plane.identify(_key(headers), address, method.scopes)
+                caller = self._identify(headers, address, method.scopes)
             read = partial(_read, context, plane)
             with plane.acquire_slot(caller):  # before its message is read
                 call = MethodCall(plane, caller, id_, headers, read, context.time_remaining)
@@ -90,14 +92,24 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]
             log.exception("a call could not be answered: this is a defect of the gateway")
             return error_reply(Refused(Reason.UNAVAILABLE), plane.stamp(id_))
 
+    def _identify(self, headers: dict[str, str], address: str, scopes: frozenset[str]) -> Caller:
+        """The caller of a method that needs one. Raises RequestRejected."""
+        try:
+            key = sent_key(headers.get("authorization"), headers.get("x-api-key"))
+        except InvalidCredential as error:
+            raise RequestRejected(Rejection.UNAUTHENTICATED, str(error)) from None
+        unproxied = key is None and not is_forwarded([name.encode() for name in headers])
+        return self._plane.identify(key, address if unproxied else "", scopes)
+
     def _address(self, headers: dict[str, str], context: grpc.aio.ServicerContext) -> str:
         """The client's address, from `ipv4:127.0.0.1:5000`, `ipv6:%5B::1%5D:5000` or the trusted proxies."""
         kind, _, host_port = unquote(context.peer()).partition(":")
-        peer = host_of(host_port) if kind in ("ipv4", "ipv6") else ""
+        peer = peer_address(host_of(host_port)) if kind in ("ipv4", "ipv6") else ""
         if self._proxies is None:
             return peer
         forwarded = headers.get("x-forwarded-for")
-        return self._proxies.client(peer, None if forwarded is None else forwarded.encode("latin-1"))
+        sent = None if forwarded is None else forwarded.encode("latin-1", "replace")
+        return self._proxies.client(peer, sent)
 
 
 async def _read(context: grpc.aio.ServicerContext, plane: DataPlane) -> bytes:
@@ -116,12 +128,13 @@ async def _read(context: grpc.aio.ServicerContext, plane: DataPlane) -> bytes:
     return bytes(message)
 
 
-def _key(headers: dict[str, str]) -> str | None:
-    token = bearer_token(headers.get("authorization", ""))
-    if token is not None:
-        return token
-    key = headers.get("x-api-key")
-    return None if key is None else key.strip()
+def _headers(metadata: Sequence[tuple[str, str | bytes]]) -> dict[str, str]:
+    """A call's metadata by name, repeated ones joined as HTTP joins them. A binary one has an empty value."""
+    headers: dict[str, str] = {}
+    for name, value in metadata:
+        text = value if isinstance(value, str) else ""
+        headers[name] = f"{headers[name]}, {text}" if name in headers else text
+    return headers
 
 
 def grpc_server(

@@ -11,7 +11,9 @@ gets more than health and the server's metadata, nor has its body read.
 from __future__ import annotations
 
 from gateway.access.callers import Caller
+from gateway.access.credentials import InvalidCredential, sent_key
 from gateway.access.in_flight import RETRY_S
+from gateway.access.proxies import is_forwarded
 from gateway.core.decision import Reason, Refused
 from gateway.http.replies import reply_unanswered
 from gateway.http.route_table import ROUTES
@@ -52,13 +54,22 @@ class HttpHandler:
             route, path = self._router.find(request)
             caller = UNIDENTIFIED
             if route.scopes is not PUBLIC:
-                caller = self.plane.identify(request.key, request.address, route.scopes)
+                caller = self._identify(request, route.scopes)
                 if not request.count_connection(caller.principal):
                     raise RequestRejected(Refused(Reason.RATE_LIMITED, RETRY_S))
             return route.handler(RoutedRequest(self.plane, request, decision_id, path, caller))
         except RequestRejected as rejected:
             stamp = self.plane.stamp(decision_id)
             return reply_unanswered(rejected.end, stamp, error=rejected.error, headers=rejected.headers)
+
+    def _identify(self, request: Request, scopes: frozenset[str]) -> Caller:
+        """The caller of a request for a route that needs one. Raises RequestRejected."""
+        try:
+            key = sent_key(request.header(b"authorization"), request.header(b"x-api-key"))
+        except InvalidCredential as error:
+            raise RequestRejected(Rejection.UNAUTHENTICATED, str(error)) from None
+        unproxied = key is None and not is_forwarded(request.headers)
+        return self.plane.identify(key, request.address if unproxied else "", scopes)
 
     def refuse(self, fault: Fault, error: str = "") -> Reply:
         """The reply to bytes that are no request which can be routed."""

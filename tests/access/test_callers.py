@@ -390,7 +390,21 @@ def test_anonymous_callers_are_known_from_loopback_each_address_its_own_principa
     tmp_path: Path, address: str
 ) -> None:
     assert CallersOnClock(tmp_path, anonymous=True)(None, address) == Caller(f"anonymous@{address}")
-    assert CallersOnClock(tmp_path, anonymous=True)("", address) == Caller(f"anonymous@{address}")
+    assert CallersOnClock(tmp_path, anonymous=True)("", address) is None, "an empty key is no lack of one"
+
+
+@pytest.mark.parametrize(
+    ("address", "principal"),
+    [
+        ("::ffff:127.0.0.1", "anonymous@127.0.0.1"),
+        ("::ffff:7f00:1", "anonymous@127.0.0.1"),
+        ("0:0:0:0:0:0:0:1", "anonymous@::1"),
+    ],
+)
+def test_an_address_in_another_form_is_the_same_anonymous_caller(
+    tmp_path: Path, address: str, principal: str
+) -> None:
+    assert CallersOnClock(tmp_path, anonymous=True)(None, address) == Caller(principal)
 
 
 def test_long_addresses_that_a_proxy_forwards_are_not_kept(tmp_path: Path) -> None:
@@ -407,7 +421,8 @@ def test_long_addresses_that_a_proxy_forwards_are_not_kept(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "address", ["192.0.2.7", "10.0.0.1", "0.0.0.0", "::", "fe80::1", "", "localhost", "unix:"]
+    "address",
+    ["192.0.2.7", "10.0.0.1", "0.0.0.0", "::", "fe80::1", "::ffff:10.0.0.1", "", "localhost", "unix:"],
 )
 def test_anonymous_callers_from_other_addresses_are_unknown(tmp_path: Path, address: str) -> None:
     assert CallersOnClock(tmp_path, anonymous=True)(None, address) is None
