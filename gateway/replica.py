@@ -34,6 +34,7 @@ from gateway.http.handler import HttpHandler
 from gateway.listener.limits import Limits, connection_capacity
 from gateway.listener.server import Server
 from gateway.policy.serving import Serving
+from gateway.private_files import make_private_folder
 from gateway.serving.data_plane import DataPlane
 from gateway.serving.replicas import PeerReplicas
 from gateway.serving.repository import Repository
@@ -197,7 +198,7 @@ def bind_unix(path: Path) -> socket.socket:
     """A unix socket for its owner alone, in a folder that is made if missing. Raises PolicyError."""
     own = socket.socket(socket.AF_UNIX)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(path.parent)
         with unix_address(path) as address:
             own.bind(address)
         path.chmod(0o600)
