@@ -39,6 +39,8 @@ def make_private_folder(folder: Path) -> None:
         )
     if mode & stat.S_ISVTX and mode & OTHERS_WRITE:
         raise _refused(folder, "is shared by users: name a folder of its own below it")
+    if mode & OTHERS and folder.is_symlink():
+        raise _refused(folder, f"leads to a folder that others can open (mode {mode:o}): chmod 700 that one")
     if mode & OTHERS or mode & FOLDER_MODE != FOLDER_MODE:
         folder.chmod(FOLDER_MODE)
         log.info("%s had mode %o: now it is for its owner alone", folder, mode)

@@ -99,7 +99,8 @@ class Callers:
 
         address: of the peer, empty if a proxy sent the request: what a header says is never loopback.
         """
-        self.check()
+        if self._clock() - self._checked_s >= CHECK_EVERY_S:
+            self.check()
         if key is None:
             return _ANONYMOUS[address] if self.anonymous_loopback else None
         caller = self._table.find(key)

@@ -25,7 +25,14 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from gateway.core.errors import ArtifactError, Problem
 from gateway.policy.fields import Name, Strict
-from gateway.private_files import append_line, convert_list, read_own, write_lock, write_private_file
+from gateway.private_files import (
+    append_line,
+    convert_list,
+    make_private_folder,
+    read_own,
+    write_lock,
+    write_private_file,
+)
 
 KEYS_FILE = "keys.jsonl"
 LIST_FILE = "keys.json"
@@ -140,6 +147,7 @@ def add_key(
     """
     made = datetime.now(UTC).replace(microsecond=0)
     key = "fsg_" + secrets.token_urlsafe(32)
+    make_private_folder(var)
     convert_keys(var)
     with write_lock(var):
         has_keys = bool(_read_valid(var))  # nothing is added to an invalid file: no replica would read it

@@ -45,12 +45,12 @@ class Host:
     alone: bool
 
     @classmethod
-    def of(cls, deployment: Deployment) -> Host:
+    def of(cls, deployment: Deployment, state: Path | None = None) -> Host:
         """The host of a deployment that is alone in its process."""
         serving = deployment.policy.serving
-        callers = Callers(deployment.var, anonymous_loopback=serving.anonymous == "loopback")
+        callers = Callers(state or deployment.var, anonymous_loopback=serving.anonymous == "loopback")
         in_flight = InFlight(serving.max_in_flight, serving.max_in_flight_per_caller)
-        return cls(new_replica_name(), None, callers, in_flight, alone=True)
+        return cls(new_replica_name(), state, callers, in_flight, alone=True)
 
 
 def make_state_folder(folder: Path) -> None:
@@ -58,7 +58,7 @@ def make_state_folder(folder: Path) -> None:
     try:
         make_private_folder(folder)
     except OSError as error:
-        what = f"cannot hold what a gateway writes: {error.strerror or error}"
+        what = f"cannot hold what a gateway writes (--state-dir names another): {error.strerror or error}"
         raise PolicyError([Problem("", what, str(folder))]) from error
 
 
