@@ -116,7 +116,7 @@ def _bind_calls_between_deployments_to_loopback() -> None:
     add_port = serve_replica.add_port_to_grpc_server  # type: ignore[attr-defined]
 
     def add_port_on_loopback(server: Any, address: str) -> int:
-        port: int = add_port(server, address.replace("[::]:", "127.0.0.1:"))
+        port: int = add_port(server, address.replace("[::]:", "127.0.0.1:"))  # type: ignore[no-untyped-call]
         return port
 
     serve_replica.add_port_to_grpc_server = add_port_on_loopback  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -157,14 +158,16 @@ def test_one_scrape_shows_every_replica(served: Served) -> None:
     assert len(names) == 2, names
 
 
+def open_files(pid: int) -> Iterator[Path]:
+    """What the descriptors of a process lead to."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            yield link.readlink()
+
+
 def listening_at(pids: Iterable[int]) -> dict[str, set[str]]:
     """The addresses of every listening socket of TCP of these processes, in the kernel's notation."""
-    inodes = {
-        os.readlink(link)
-        for pid in pids
-        for link in Path(f"/proc/{pid}/fd").iterdir()
-        if link.is_symlink() and "socket:" in os.readlink(link)
-    }
+    inodes = {str(target) for pid in pids for target in open_files(pid)}
     found: dict[str, set[str]] = {}
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
