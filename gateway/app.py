@@ -46,6 +46,7 @@ from ray import serve
 APP = "failsafe-gateway"
 SESSIONS = "ray"
 HEALTH_EVERY_S, HEALTH_TIMEOUT_S = 2.0, 10.0
+CLOSE_EVERY_S = 2.0
 OBJECT_STORE_BYTES = 80 * 2**20
 log = logging.getLogger(__name__)
 
@@ -183,19 +184,21 @@ class Cluster:
         serve.start(proxy_location="Disabled", logging_config=quiet)
         serve.run(build(self._options), name=APP, route_prefix=None, logging_config=quiet)
 
+    def wait_for_signal(self) -> None:
+        """Returns at Ctrl-C or SIGTERM. Closes what new processes of Ray open to others meanwhile."""
+        stopped = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stopped.set())
+        while not stopped.wait(CLOSE_EVERY_S):
+            if self._session is not None:
+                self._session.close_to_others()
+
     def stop(self) -> None:
-        """Drains the replicas, then ends Ray and every process it started."""
+        """Drains the replicas, then ends Ray and every process it started. Does nothing before `start`."""
+        if self._session is None:
+            return
         with contextlib.redirect_stdout(io.StringIO()):  # Ray prints its normal shutdown as a failure
             serve.shutdown()  # type: ignore[no-untyped-call]
             ray.shutdown()
-        if self._session is not None:
-            self._session.remove()
-            self._session = None
-
-
-def wait_for_signal() -> None:
-    """Returns at Ctrl-C or SIGTERM."""
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-    stopped.wait()
+        self._session.remove()
+        self._session = None
