@@ -13,22 +13,29 @@ import contextlib
 import io
 import logging
 import os
+import secrets
 import signal
 import sys
 import threading
 from pathlib import Path
 from typing import Any
 
+from gateway.addresses import is_loopback
 from gateway.core.errors import Problems
+from gateway.deployment.deployment import VAR
 from gateway.replica import ListenAddress, Replica, admin_token
 from gateway.serving.folders import deployment_folders
+from gateway.serving.linked_folder import LinkedFolder
 from gateway.serving.repository import Repository
 
 if "ray" not in sys.modules:
-    # Ray reads these when it is imported: only clients with the token may use our own cluster, and usage is
-    # not reported. Under `serve run` Ray is imported first, and its operator's settings apply.
+    # Ray reads these when it is imported: only clients with the token, a secret of this cluster alone, may
+    # use it, and usage is not reported. Under `serve run` Ray is imported first, and its operator's settings
+    # apply.
     os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ.setdefault("RAY_AUTH_TOKEN", admin_token())
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_urlsafe(32)
+    # Else Ray replaces 127.0.0.1 by an address that others reach, and its processes listen on all interfaces.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
@@ -37,7 +44,9 @@ from pydantic import BaseModel
 from ray import serve
 
 APP = "failsafe-gateway"
+SESSIONS = "ray"
 HEALTH_EVERY_S, HEALTH_TIMEOUT_S = 2.0, 10.0
+CLOSE_EVERY_S = 2.0
 OBJECT_STORE_BYTES = 80 * 2**20
 log = logging.getLogger(__name__)
 
@@ -63,6 +72,8 @@ class GatewayReplica:
     """One replica under Ray's supervision."""
 
     def __init__(self, folders: list[str], state_dir: str, address: dict[str, Any], token: str) -> None:
+        if is_loopback(ray.util.get_node_ip_address()):  # type: ignore[no-untyped-call]
+            _bind_calls_between_deployments_to_loopback()
         repository = Repository.open([Path(one) for one in folders], Path(state_dir) if state_dir else None)
         self._replica = Replica(repository, ListenAddress(**address), token)
         self._started: asyncio.Task[None] | None = None
@@ -96,6 +107,22 @@ class GatewayReplica:
             await self._replica.stop()
 
 
+def _bind_calls_between_deployments_to_loopback() -> None:
+    """Serve makes every replica listen on `[::]` for other deployments' calls, of which there are none here.
+
+    No setting changes that in Ray 2.60. The replica looks the function up after its callable is made.
+    """
+    import ray.serve._private.replica as serve_replica
+
+    add_port = serve_replica.add_port_to_grpc_server  # type: ignore[attr-defined]
+
+    def add_port_on_loopback(server: Any, address: str) -> int:
+        port: int = add_port(server, address.replace("[::]:", "127.0.0.1:"))  # type: ignore[no-untyped-call]
+        return port
+
+    serve_replica.add_port_to_grpc_server = add_port_on_loopback  # type: ignore[attr-defined]
+
+
 def build(options: Options) -> serve.Application:
     """The application for `serve run` and `serve.run`."""
     address = options.model_dump(include={"host", "port", "grpc_port", "admin_port", "admin_host"})
@@ -114,6 +141,11 @@ def build(options: Options) -> serve.Application:
     return deployment.bind(folders, state_dir, address, admin_token())
 
 
+def _state_of(options: Options) -> Path:
+    """The folder for what belongs to the process: `--state-dir`, or `var` of the first deployment."""
+    return Path(options.state_dir or deployment_folders(folders_of(options.folder))[0] / VAR)
+
+
 def folders_of(text: str) -> list[Path]:
     """The folders in a list with commas; a folder with a comma in its name can only be given alone."""
     return (
@@ -122,14 +154,21 @@ def folders_of(text: str) -> list[Path]:
 
 
 class Cluster:
-    """A private single-node Ray for `gateway serve`: on loopback, with a token; `stop` ends its processes."""
+    """A private single-node Ray for `gateway serve`: on loopback, with a token of its own.
+
+    Its session (logs, sockets) lies in `ray/` of the folder for state. `stop` ends its processes and removes
+    the session.
+    """
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        self._session: LinkedFolder | None = None
 
     def start(self) -> None:
         """Returns when every replica listens: 6 to 15 s, nearly all Ray's. Raises what a replica raised."""
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        self._session = LinkedFolder.make(_state_of(self._options) / SESSIONS)
+        os.umask(0o077)  # inherited by all that Ray starts: nothing but state is written from here on
         # No runtime_env: replicas have our environment anyway, and with one they could not be the processes
         # that Ray starts ahead of need (1.5 s from start to first answer).
         ray.init(
@@ -138,21 +177,28 @@ class Cluster:
             log_to_driver=False,
             logging_level=logging.ERROR,
             _node_ip_address="127.0.0.1",
+            _temp_dir=str(self._session.path),
         )
+        self._session.close_to_others()  # Ray opens its folders to all users, whatever the umask
         quiet = {"log_level": "ERROR", "enable_access_log": False}
         serve.start(proxy_location="Disabled", logging_config=quiet)
         serve.run(build(self._options), name=APP, route_prefix=None, logging_config=quiet)
 
+    def wait_for_signal(self) -> None:
+        """Returns at Ctrl-C or SIGTERM. Closes what new processes of Ray open to others meanwhile."""
+        stopped = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stopped.set())
+        while not stopped.wait(CLOSE_EVERY_S):
+            if self._session is not None:
+                self._session.close_to_others()
+
     def stop(self) -> None:
-        """Drains the replicas, then ends Ray and every process it started."""
+        """Drains the replicas, then ends Ray and every process it started. Does nothing before `start`."""
+        if self._session is None:
+            return
         with contextlib.redirect_stdout(io.StringIO()):  # Ray prints its normal shutdown as a failure
             serve.shutdown()  # type: ignore[no-untyped-call]
             ray.shutdown()
-
-
-def wait_for_signal() -> None:
-    """Returns at Ctrl-C or SIGTERM."""
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-    stopped.wait()
+        self._session.remove()
+        self._session = None

@@ -21,8 +21,9 @@ from pathlib import Path
 from starlette.types import ASGIApp
 
 from gateway.access.proxies import Proxies
-from gateway.access.site import Site, is_loopback
+from gateway.access.site import Site
 from gateway.access.tls import load_tls
+from gateway.addresses import is_loopback_host
 from gateway.admin import handler as administration
 from gateway.admin.app import admin_app
 from gateway.admin.handler import AdminHandler
@@ -33,6 +34,7 @@ from gateway.http.handler import HttpHandler
 from gateway.listener.limits import OTHER_FILES, Limits, connection_capacity
 from gateway.listener.server import Server
 from gateway.policy.serving import Serving
+from gateway.private_files import make_private_folder
 from gateway.serving.data_plane import DataPlane
 from gateway.serving.replicas import PeerReplicas
 from gateway.serving.repository import Repository
@@ -60,7 +62,7 @@ class ListenAddress:
 
     def admin_url(self, *, secure: bool) -> str:
         """Where the administration plane is reached; secure: whether the process has files for TLS."""
-        secure = secure and not is_loopback(self.admin_host)
+        secure = secure and not is_loopback_host(self.admin_host)
         return f"http{'s' * secure}://{_host_and_port(self.admin_host, self.admin_port)}"
 
     def host_and_port(self, port: int) -> str:
@@ -139,7 +141,7 @@ class Replica:
     def _admin_server(self, app: ASGIApp) -> Server:
         """The listener of administration."""
         host = self._address.admin_host
-        tls = None if is_loopback(host) or self._tls is None else self._tls.context
+        tls = None if is_loopback_host(host) or self._tls is None else self._tls.context
         handler = AdminHandler(app, self._site(host, shared=False), "http" if tls is None else "https")
         return Server(handler, administration.LIMITS, self._proxies, tls)
 
@@ -191,7 +193,7 @@ def bind_unix(path: Path) -> socket.socket:
     """A unix socket for its owner alone, in a folder that is made if missing. Raises PolicyError."""
     own = socket.socket(socket.AF_UNIX)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(path.parent)
         with unix_address(path) as address:
             own.bind(address)
         path.chmod(0o600)
@@ -237,7 +239,7 @@ def refuse_public_bind(deployment: Deployment, address: ListenAddress) -> None:
     if serving.tls or serving.trusted_proxies:
         return
     for host in (address.host, address.admin_host):
-        if not is_loopback(host):
+        if not is_loopback_host(host):
             what = f"{host} is not loopback: name the files for TLS here"
             what += ", or in serving.trusted_proxies the proxies that end it"
             raise PolicyError([deployment.problem(("serving", "tls"), what)])

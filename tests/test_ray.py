@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -14,17 +17,28 @@ import httpx
 import pytest
 
 from fallbacks.oip import open_inference_pb2 as pb
+from tests.cli.test_private_state import open_to_others, open_umask
 from tests.cli.test_several import ask
-from tests.support.served import STOP_WITHIN_S, Served, clean_rows, copy_of, descendants, serving
+from tests.support.served import STOP_WITHIN_S, TOKEN, Served, clean_rows, copy_of, descendants, serving
 from tests.support.several import named, no_certificate
 
 pytestmark = pytest.mark.ray
+LISTEN = "0A"
+IPV4_LOOPBACK, MAPPED_LOOPBACK = "0100007F", "0000000000000000FFFF00000100007F"
+IPV6_LOOPBACK = "00000000000000000000000001000000"
+JOIN = """
+import sys
+import ray
+ray.init(address=sys.argv[1], namespace="x", log_to_driver=False, logging_level="ERROR")
+ran = ray.remote(num_cpus=0)(lambda: "the task ran")
+print(ray.get(ran.remote(), timeout=60))
+"""
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = copy_of("letters", tmp_path_factory.mktemp("ray"))
-    with serving(folder, "--replicas", "2") as running:
+    with open_umask(), serving(folder, "--replicas", "2") as running:
         yield running
 
 
@@ -144,10 +158,79 @@ def test_one_scrape_shows_every_replica(served: Served) -> None:
     assert len(names) == 2, names
 
 
-def test_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:
-    with serving(copy_of("letters", tmp_path)) as running:
+def open_files(pid: int) -> Iterator[Path]:
+    """What the descriptors of a process lead to."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            yield link.readlink()
+
+
+def listening_at(pids: Iterable[int]) -> dict[str, set[str]]:
+    """The addresses of every listening socket of TCP of these processes, in the kernel's notation."""
+    inodes = {str(target) for pid in pids for target in open_files(pid)}
+    found: dict[str, set[str]] = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == LISTEN and f"socket:[{fields[9]}]" in inodes:
+                address, _, port = fields[1].partition(":")
+                found.setdefault(address, set()).add(port)
+    return found
+
+
+def test_no_process_listens_on_another_interface_than_loopback(served: Served) -> None:
+    found = listening_at(descendants(served.process.pid))
+    assert sum(map(len, found.values())) > 8, "Ray's own processes listen too"
+    assert set(found) <= {IPV4_LOOPBACK, IPV6_LOOPBACK, MAPPED_LOOPBACK}
+
+
+def test_others_can_open_nothing_of_rays_session_which_lies_in_var(served: Served) -> None:
+    found = (served.folder / "var" / "ray").glob("*/session_*")
+    (session,) = (path for path in found if not path.is_symlink())
+    assert (session / "sockets" / "raylet").is_socket()
+    until_s = time.monotonic() + 20
+    while open_to_others(served.folder / "var") and time.monotonic() < until_s:
+        time.sleep(0.1)  # every new process of Ray opens the folders again, below one that stays closed
+    assert open_to_others(served.folder / "var") == {}
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return dict(pair.decode().split("=", 1) for pair in pairs if b"=" in pair)
+
+
+def joined(served: Served, token: str) -> str:
+    """What comes of a task that a program with this token sends to the cluster."""
+    pids = descendants(served.process.pid)
+    gcs = next(pid for pid in pids if Path(f"/proc/{pid}/comm").read_text() == "gcs_server\n")
+    ports = {int(port, 16) for found in listening_at([gcs]).values() for port in found}
+    variables = ("RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
+    own = environment_of(next(iter(replicas(served))))
+    env = os.environ | {name: own[name] for name in variables} | {"RAY_AUTH_TOKEN": token}
+    command = [sys.executable, "-c", JOIN, f"127.0.0.1:{ports.pop()}"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200, check=False)
+    return done.stdout
+
+
+def test_the_administrators_token_opens_nothing_of_ray_whose_token_is_its_own(served: Served) -> None:
+    (own,) = {environment_of(pid)["RAY_AUTH_TOKEN"] for pid in replicas(served)}
+    assert own != TOKEN
+    assert len(own) > 30
+    assert "the task ran" in joined(served, own)
+    assert "the task ran" not in joined(served, TOKEN)
+
+
+def test_ctrl_c_leaves_no_process_and_no_session_behind_in_a_deep_folder(tmp_path: Path) -> None:
+    (tmp_path / ("d" * 100)).mkdir()
+    short = set(Path("/tmp").glob("fsg-*"))
+    with serving(folder := copy_of("letters", tmp_path / ("d" * 100))) as running:
         assert running.ask(clean_rows(1)).status_code == 200
         pid = running.process.pid
+        (made,) = set(Path("/tmp").glob("fsg-*")) - short
+        assert made.stat().st_mode & 0o777 == 0o700
+        assert (made / "f").resolve().parent == folder / "var" / "ray"
+    assert not made.exists()
+    assert list((folder / "var" / "ray").iterdir()) == []
     until_s = time.monotonic() + STOP_WITHIN_S
     while descendants(pid) and time.monotonic() < until_s:
         time.sleep(0.2)

@@ -1,25 +1,26 @@
-"""The callers in a file of keys: the caller of each key, with its tier, scopes, models and rate.
+"""The callers in a file of keys: who may call, as the file says now.
 
-`gateway key` appends a caller to the file of keys (`keys.py`); a running gateway checks the file at most
-twice a second, so a new key is accepted within a second. If lines were only appended, only they are parsed; a
-large file is read by a thread, a few keys at a time, so that requests are served meanwhile.
+`gateway key` writes the file (`keys.py`); a running gateway looks at it at most twice a second, so a change
+is in force within a second. If lines were only appended, only they are parsed; a large file is read by a
+thread, a few keys at a time, so that requests are served meanwhile.
 
-A key that was seen before is looked up directly. The time that a wrong key takes reveals nothing: a
-dictionary compares texts only where their hashes agree, under a secret of the process.
+No key is accepted while the file, or its secret, is damaged, unreadable, gone, or may be another user's
+writing: `problem` says why, and is empty again once the file is mended. A key that was seen before is looked
+up directly. The time that a wrong key takes reveals nothing: a dictionary compares texts only where their
+hashes agree, under a secret of the process.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+from gateway.access.key_table import Caller, KeyTable, read_appended
 from gateway.access.keys import (
     KEYS_FILE,
     LIST_FILE,
@@ -27,42 +28,42 @@ from gateway.access.keys import (
     Key,
     add_key,
     convert_keys,
-    hash_of_key,
     load_keys,
-    parse_keys,
+    read_secret,
 )
+from gateway.access.last_used import merge_last_used
+from gateway.addresses import is_loopback, peer_address
 from gateway.caching import BoundedCache
 from gateway.core.errors import ArtifactError
+from gateway.private_files import not_own, read_own
 
 __all__ = ["KEYS_FILE", "SECRET_FILE", "Caller", "Callers", "Key", "add_key", "load_keys"]
 
 CHECK_EVERY_S = 0.5
+WRITE_USES_EVERY_S = 60.0
 INLINE_READ_BYTES = 32 * 2**10
 """About 150 keys, one millisecond on the event loop. A thread reads larger files."""
-PAUSE_AFTER_KEYS, PAUSE_S = 100, 0.0002
-MAX_SEEN_KEYS = 10_000
 ANONYMOUS = "anonymous"
 """The principals of callers without a key begin with it, before `@` and their address; no key has an `@`."""
 LONGEST_ADDRESS = 64
-"""Longer than any IPv6 address with a zone. Longer texts from proxies are not cached."""
+"""Longer than any IPv6 address with a zone. Longer texts are not cached."""
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """The sender of a request. Budgets, reviews and the audit log are kept by `principal`."""
+class _Files(NamedTuple):
+    """The files of keys as they lie on the disk: the file, the list of an earlier version, and the secret."""
 
-    principal: str
-    tier: str = "anonymous"
-    scopes: frozenset[str] = frozenset({"infer"})
-    models: frozenset[str] | None = None
+    keys: os.stat_result | None
+    list: os.stat_result | None
+    secret: os.stat_result | None
 
-    def has_any(self, scopes: frozenset[str]) -> bool:
-        """Whether the caller has at least one of these scopes; False if there are none."""
-        return not scopes.isdisjoint(self.scopes)
-
-    def may_use(self, model: str) -> bool:
-        return self.models is None or model in self.models
+    @property
+    def stamp(self) -> tuple[tuple[int, ...] | None, ...]:
+        """Differs after every change of a content, an owner or a mode."""
+        return tuple(
+            one and (one.st_mtime_ns, one.st_ctime_ns, one.st_ino, one.st_size, one.st_mode, one.st_uid)
+            for one in self
+        )
 
 
 def is_anonymous(principal: str) -> bool:
@@ -75,46 +76,11 @@ def account_of(principal: str) -> str:
     return f"{ANONYMOUS}@" if is_anonymous(principal) else principal
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _KeyTable:
-    """The content of the file. end: offset after the last whole line; digest: of the bytes before it."""
-
-    secret: bytes = b""
-    by_hash: dict[str, Caller] = field(default_factory=dict)
-    hash_of: dict[str, str] = field(default_factory=dict)
-    rates: dict[str, float] = field(default_factory=dict)
-    end: int = 0
-    digest: bytes = b""
-    seen: dict[str, Caller] = field(default_factory=dict)
-
-    def find(self, key: str) -> Caller | None:
-        """The caller of a key. Cost: 0.1 us for one that was seen before, 2 us for any other."""
-        caller = self.seen.get(key)
-        if caller is None and self.secret:
-            caller = self.by_hash.get(hash_of_key(key, self.secret))
-            if caller is not None:
-                if len(self.seen) >= MAX_SEEN_KEYS:
-                    self.seen.clear()
-                self.seen[key] = caller
-        return caller
-
-    def put(self, key: Key, caller: Caller) -> None:
-        """Adds a caller, in place of an earlier one of the same name."""
-        if (old := self.hash_of.get(key.name)) is not None and old != key.hash:
-            self.by_hash.pop(old, None)
-        self.by_hash[key.hash] = caller
-        self.hash_of[key.name] = key.hash
-        if key.per_s is not None:
-            self.rates[key.name] = key.per_s
-        else:
-            self.rates.pop(key.name, None)
-
-
 class Callers:
     """The callers in one file of keys, which is read again when it changes.
 
     only: the one model that keys of this file open; None: those that each key names, or every one.
-    `anonymous_loopback` may be changed at any time.
+    problem: why no key is accepted now; empty if keys are. `anonymous_loopback` may be changed at any time.
     """
 
     def __init__(
@@ -124,120 +90,147 @@ class Callers:
         anonymous_loopback: bool,
         only: str | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """Reads the file, however large. Blocks: 0.6 s for 100,000 keys."""
-        self._var = var
+        self.folder = var
+        self.problem = ""
         self._only = None if only is None else frozenset({only})
         self.anonymous_loopback = anonymous_loopback
-        self._clock = clock
+        self._clock, self._wall_clock = clock, wall_clock
         self._checked_s = -CHECK_EVERY_S
-        self._stamp: tuple[int, int, int, bool] | None = None
-        self._size = 0
+        self._stamp: object = None
         self._reading = False
-        self._table = _KeyTable()
-        if self._changed():
-            self._read()
+        self._table = KeyTable()
+        self._used: dict[str, float] = {}
+        self._took_uses_s = -WRITE_USES_EVERY_S
+        self._check_files(inline_bytes=2**62)
 
     def identify(self, key: str | None, address: str) -> Caller | None:
-        """The caller of a key, or an anonymous one from loopback if the policy allows; else None."""
-        now_s = self._clock()
-        if now_s - self._checked_s >= CHECK_EVERY_S:
-            self._checked_s = now_s
-            self._check_file()
-        if key:
-            return self._table.find(key)
-        return _ANONYMOUS[address] if self.anonymous_loopback else None
+        """The caller of a key, or an anonymous one from loopback if the policy allows; else None.
+
+        address: of the peer, empty if a proxy sent the request: what a header says is never loopback.
+        """
+        if self._clock() - self._checked_s >= CHECK_EVERY_S:
+            self.check()
+        if key is None:
+            return _ANONYMOUS[address] if self.anonymous_loopback else None
+        caller = self._table.find(key)
+        if caller is None:
+            return None
+        now_s = self._wall_clock()
+        if caller.expires_s is not None and now_s >= caller.expires_s:
+            return None
+        self._used[caller.principal] = now_s
+        return caller
 
     def rate_of(self, principal: str) -> float | None:
         """Rows a second of the caller's key; None without such a limit."""
         return self._table.rates.get(principal)
 
-    def _check_file(self) -> None:
-        """Reads the file again if it has changed, or lets a thread do so if it is large."""
-        if self._reading or not self._changed():
-            return
-        if self._size <= INLINE_READ_BYTES:
-            self._read()
-            return
-        self._reading = True
-        threading.Thread(target=self._read, name="callers", daemon=True).start()
+    def check(self) -> None:
+        """Looks at the files, unless it did so half a second ago. Never raises. Cost: 5 us if same."""
+        now_s = self._clock()
+        if now_s - self._checked_s >= CHECK_EVERY_S:
+            self._checked_s = now_s
+            self._check_files(INLINE_READ_BYTES)
 
-    def _changed(self) -> bool:
-        """Whether there is a file in a state not seen so far. Without a file no key is known."""
-        try:
-            stat = _first_stat(self._var / KEYS_FILE, self._var / LIST_FILE)
-        except (FileNotFoundError, NotADirectoryError):
-            self._table, self._stamp = _KeyTable(), None
-            return False
-        before, self._size = self._stamp, stat.st_size
-        self._stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size, (self._var / SECRET_FILE).exists())
-        return self._stamp != before
+    def take_uses(self, *, at_once: bool = False) -> dict[str, float]:
+        """When keys were used since the last call, by name, for `write_uses`; at most once a minute."""
+        now_s = self._clock()
+        if not self._used or not (at_once or now_s - self._took_uses_s >= WRITE_USES_EVERY_S):
+            return {}
+        self._took_uses_s = now_s
+        used, self._used = self._used, {}
+        return used
 
-    def _read(self) -> None:
-        stamp = self._stamp
+    def write_uses(self, used: dict[str, float]) -> None:
+        """Writes when keys were last used. Blocks; may run in a thread. Logs what fails."""
         try:
-            convert_keys(self._var)
-            content = (self._var / KEYS_FILE).read_bytes()
-            secret = (self._var / SECRET_FILE).read_bytes()
-            table = _read_appended(self._table, content, secret, self._only)
-        except (OSError, ValueError, ArtifactError):
-            log.exception("the callers on file cannot be read; those already known stay")
+            if used and not self.problem:
+                merge_last_used(self.folder, used, self._table.hash_of)
+        except OSError as error:
+            log.warning("the last uses of keys cannot be written: %s", _text(error))
+
+    def _check_files(self, inline_bytes: int) -> None:
+        """Reads the files if they have changed, or lets a thread do so if there is much to read."""
+        try:
+            files = _Files(*(_stat(self.folder / name) for name in (KEYS_FILE, LIST_FILE, SECRET_FILE)))
+        except OSError as error:
+            self._fail(_text(error))
+            self._stamp = None
+            return
+        if files.stamp == self._stamp:
+            return
+        self._stamp = files.stamp
+        if why := self._what_is_wrong(files):
+            self._fail(why)
+        elif files.keys is None and files.list is None:
+            self._use(KeyTable())
+        elif max(one.st_size for one in files[:2] if one) <= inline_bytes:
+            self._read(files.stamp)
+        elif self._reading:  # an earlier state: this one is read after it
+            self._stamp = None
         else:
-            if self._stamp == stamp:  # else the file has been removed meanwhile
-                self._table = table
+            self._reading = True
+            threading.Thread(target=self._read, args=(files.stamp,), name="callers", daemon=True).start()
+
+    def _what_is_wrong(self, files: _Files) -> str:
+        """Why these files cannot be read; empty if they can be, or if no key has ever been made."""
+        for name, held in ((KEYS_FILE, files.keys), (LIST_FILE, files.list), (SECRET_FILE, files.secret)):
+            if held is not None and (why := not_own(held)):
+                return f"{self.folder / name} {why}"
+        if files.keys is None and files.list is None and (files.secret or self._table.by_hash):
+            return f"{self.folder / KEYS_FILE} is gone: restore it, or make a new key"
+        return ""
+
+    def _read(self, stamp: object) -> None:
+        """Reads the files, and uses what they say unless they have changed since."""
+        try:
+            convert_keys(self.folder)
+            content = read_own(self.folder / KEYS_FILE)
+            table = read_appended(self._table, content, read_secret(self.folder), self._only)
+        except OSError as error:
+            if self._stamp == stamp:
+                self._fail(_text(error))
+                self._stamp = None  # tried again, since nothing on the disk has to change for it to succeed
+        except (ValueError, ArtifactError) as error:
+            if self._stamp == stamp:
+                self._fail(str(error))
+        else:
+            if self._stamp == stamp:
+                self._use(table)
         finally:
             self._reading = False
 
+    def _use(self, table: KeyTable) -> None:
+        if self.problem:
+            log.warning("keys are accepted again: %s was mended", self.folder / KEYS_FILE)
+        self._table, self.problem = table, ""
 
-def _first_stat(*paths: Path) -> os.stat_result:
-    """Of the first of these files that exists. Raises FileNotFoundError where none does."""
-    for path in paths[:-1]:
-        try:
-            return path.stat()
-        except FileNotFoundError:
-            pass
-    return paths[-1].stat()
-
-
-def _read_appended(table: _KeyTable, content: bytes, secret: bytes, only: frozenset[str] | None) -> _KeyTable:
-    """The keys in the file; parses only appended lines if nothing before them has changed.
-
-    Raises: ValueError, with the table as it was.
-    """
-    before = hashlib.sha256(memoryview(content)[: table.end]).digest()
-    appended_only = table.end > 0 and (before, secret) == (table.digest, table.secret)
-    start = table.end if appended_only else 0
-    entries: Iterable[tuple[Key, Caller]] = _entries(content, start, table, only)
-    end = content.rfind(b"\n") + 1
-    digest = hashlib.sha256(memoryview(content)[:end]).digest()
-    if appended_only:  # the same dictionaries: a copy would take as long as a new read
-        entries = list(entries)
-        new = replace(table, end=end, digest=digest, seen={})
-    else:
-        new = _KeyTable(secret, end=end, digest=digest)
-    for key, caller in entries:
-        new.put(key, caller)
-    return new
+    def _fail(self, why: str) -> None:
+        """Forgets every key. Logs a problem once."""
+        self._table = KeyTable()
+        if why != self.problem:
+            log.error("no key is accepted: %s", why)
+        self.problem = why
 
 
-def _entries(
-    content: bytes, start: int, table: _KeyTable, only: frozenset[str] | None
-) -> Iterator[tuple[Key, Caller]]:
-    """Keys with their callers; reuses equal ones of the table, else all would be freed at once."""
-    for n, key in enumerate(parse_keys(content, start), start=1):
-        models = key.models if only is None else only if key.models is None else only & key.models
-        caller, known = Caller(key.name, key.tier, key.scopes, models), table.by_hash.get(key.hash)
-        yield key, known if known is not None and known == caller else caller
-        if n % PAUSE_AFTER_KEYS == 0:
-            time.sleep(PAUSE_S)  # a thread that only releases the interpreter's lock regains it at once
+def _text(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror or error}"
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """Of the file itself, not of what a link leads to; None where there is none. Raises OSError."""
+    try:
+        return path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _anonymous_caller(address: str) -> Caller | None:
     """The anonymous caller of a loopback address; None for other addresses."""
-    try:
-        return Caller(f"{ANONYMOUS}@{address}") if ip_address(address).is_loopback else None
-    except ValueError:
-        return None
+    return Caller(f"{ANONYMOUS}@{peer_address(address)}") if is_loopback(address) else None
 
 
 _ANONYMOUS = BoundedCache(_anonymous_caller, entries=4096, longest=LONGEST_ADDRESS)

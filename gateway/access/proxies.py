@@ -1,37 +1,51 @@
 """The client behind trusted proxies: the rightmost address of X-Forwarded-For that is no trusted proxy.
 
 Each proxy appends the address of its peer, so everything to the left of the first untrusted address is only
-claimed by that client. The rules are exactly those of uvicorn's ProxyHeadersMiddleware.
+claimed by that client. An entry that is no address cannot be the client's: the client is then taken to be
+the peer. An address that was learned from a header counts calls; it never makes a caller anonymous.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from collections.abc import Collection, Sequence
 
+from gateway.addresses import ALL, parse_address, trusted_networks
 from gateway.caching import BoundedCache
 
-MAX_CACHED_CHARACTERS = 253
-"""The longest DNS name. Longer texts are not cached: they are no addresses."""
+LONGEST_ADDRESS = 64
+"""Longer than any IPv6 address with a zone, brackets and a port. Longer texts are not cached."""
+FORWARDING_HEADERS = frozenset(
+    {
+        b"via",
+        b"x-real-ip",
+        b"x-client-ip",
+        b"x-cluster-client-ip",
+        b"x-envoy-external-address",
+        b"true-client-ip",
+        b"cf-connecting-ip",
+        b"fastly-client-ip",
+    }
+)
+"""Headers that a proxy sends, beside those with `forwarded` in their names."""
+
+
+def is_forwarded(names: Collection[bytes]) -> bool:
+    """Whether a header says that a request came through a proxy, trusted or not.
+
+    Args:    names: of the headers, in lower case.
+    Cost:    0.3 us for eight headers.
+    """
+    return b"forwarded" in b"\n".join(names) or not FORWARDING_HEADERS.isdisjoint(names)
 
 
 class Proxies:
-    """trusted: addresses, networks (`10.0.0.0/8`) and names; or only `*`, which trusts every peer."""
+    """trusted: as `trusted_networks` takes them; or only `*`, which trusts every peer."""
 
     def __init__(self, trusted: Sequence[str]) -> None:
-        self._all = list(trusted) == ["*"]
-        self._addresses: set[IPv4Address | IPv6Address] = set()
-        self._networks: list[IPv4Network | IPv6Network] = []
-        self._names: set[str] = set()
-        for entry in trusted:
-            try:
-                if "/" in entry:
-                    self._networks.append(ip_network(entry))
-                else:
-                    self._addresses.add(ip_address(entry))
-            except ValueError:
-                self._names.add(entry)
-        self._trusted_by_host = BoundedCache(self._is_trusted, entries=4096, longest=MAX_CACHED_CHARACTERS)
+        """Raises ValueError for an entry that is neither."""
+        self._all = list(trusted) == [ALL]
+        self._networks = [] if self._all else [one for entry in trusted for one in trusted_networks(entry)]
+        self._hops = BoundedCache(self._read, entries=4096, longest=LONGEST_ADDRESS)
 
     def client(self, peer: str, forwarded: bytes | None) -> str:
         """The address of the client.
@@ -39,28 +53,25 @@ class Proxies:
         Args:    peer: the other end of the connection; forwarded: X-Forwarded-For, repeated ones joined.
         Cost:    0.3 us for peers without the header; about 2 us for a cached address.
         """
-        if forwarded is None or not self._trusts(peer):
+        if forwarded is None or not (self._all or self._hops[peer][1]):
             return peer
-        hops = [hop.strip() for hop in forwarded.decode("latin-1").split(",")]
+        hops = forwarded.decode("latin-1").split(",")
         if not self._all:
             for hop in reversed(hops):
-                if not self._trusts(host := host_of(hop)):
-                    return host or peer
-        return host_of(hops[0]) or peer  # all are trusted: the first is the client
+                address, trusted = self._hops[hop.strip()]
+                if not trusted:
+                    return address or peer
+        return self._hops[hops[0].strip()][0] or peer  # all are trusted: the first is the client
 
-    def _trusts(self, host: str) -> bool:
-        if self._all or not host:
-            return self._all
-        return self._trusted_by_host[host]
-
-    def _is_trusted(self, host: str) -> bool:
-        if len(host) > MAX_CACHED_CHARACTERS:
-            return host in self._names
+    def _read(self, hop: str) -> tuple[str, bool]:
+        """The address of a hop, empty if it has none, and whether it is a trusted proxy's."""
         try:
-            address = ip_address(host)
+            address = parse_address(host_of(hop)) if len(hop) <= LONGEST_ADDRESS else None
         except ValueError:
-            return host in self._names
-        return address in self._addresses or any(address in network for network in self._networks)
+            address = None
+        if address is None:
+            return "", False
+        return str(address), any(address in network for network in self._networks)
 
 
 def host_of(hop: str) -> str:
@@ -70,12 +81,10 @@ def host_of(hop: str) -> str:
     """
     if hop.startswith("["):
         host, bracket, rest = hop[1:].partition("]")
-        return host if bracket and rest[:1] in ("", ":") else hop
+        return host if bracket and ":" in host and (not rest or _is_port(rest)) else hop
     host, colon, port = hop.rpartition(":")
-    if not colon or ":" in host:
-        return hop
-    try:
-        int(port)
-    except ValueError:
-        return hop
-    return host
+    return host if colon and ":" not in host and _is_port(f":{port}") else hop
+
+
+def _is_port(text: str) -> bool:
+    return text[:1] == ":" and text[1:].isascii() and text[1:].isdigit()

@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from typing import NamedTuple
 
+from gateway.addresses import LOCALHOST, is_loopback_host
 from gateway.caching import BoundedCache
 from gateway.protocol.endings import Rejection
 
@@ -49,14 +50,6 @@ OTHER_SITE = Refusal(
 )
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host is loopback. Of names only `localhost` is, since a resolver decides about others."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 class Site:
     """The hosts of one listener, and the origins whose pages may use it.
 
@@ -65,10 +58,10 @@ class Site:
     """
 
     def __init__(self, bound: str, hosts: Sequence[str] = (), origins: Sequence[str] = ()) -> None:
-        self._on_loopback = is_loopback(bound)
+        self._on_loopback = is_loopback_host(bound)
         names = {_normal(name) for name in (bound, *hosts)}
         self._any_host = "*" in names
-        self._names = names | ({"localhost"} if self._on_loopback else set())
+        self._names = names | ({LOCALHOST} if self._on_loopback else set())
         self._suffixes = tuple(name[1:] for name in names if name.startswith("*."))
         self._any_origin = "*" in origins
         self._origins = frozenset(origin.rstrip("/").lower().encode() for origin in origins)

@@ -68,6 +68,8 @@ def _replica_gauges(gateway: Gateway) -> Iterator[Metric]:
     names = ["model", "replica"]
     yield _gauge("gateway_uptime_seconds", "since the deployment was opened", names, {own: uptime_s})
     yield _gauge("gateway_queued_rows", "rows that wait for a batch", names, {own: queued})
+    readable = {own: float(not gateway.callers.problem)}
+    yield _gauge("gateway_keys_readable", "0 while no key is accepted from the file of keys", names, readable)
     lost = CounterMetricFamily("gateway_audit_lost", "audit lines that could not be kept", labels=names)
     lost.add_metric(own, gateway.audit.lost)
     yield lost

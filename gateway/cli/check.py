@@ -12,14 +12,14 @@ from gateway.serving.gateway import Gateway
 from gateway.serving.host import Host
 
 
-def checked(folder: Path) -> Gateway:
+def checked(folder: Path, state_dir: Path | None = None) -> Gateway:
     """The gateway of a folder, closed. Makes what a start makes: the review queue's file, if it is missing.
 
     Raises:  PolicyError, ArtifactError for everything for which a start or its health check would fail.
     """
     deployment = Deployment.read(folder)
     load_tls(deployment)
-    gateway = Gateway.of(deployment, Host.of(deployment))
+    gateway = Gateway.of(deployment, Host.of(deployment, state_dir))
     if not asyncio.run(_decides(gateway)):
         what = f"the row of the health check is not decided within {deployment.policy.deadline_s:g} s"
         raise PolicyError([deployment.problem(("deadline_s",), what)])

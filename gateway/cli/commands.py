@@ -14,6 +14,7 @@ import typer
 
 import gateway.cli.calibrate
 import gateway.cli.key
+import gateway.cli.keys_on_file
 import gateway.cli.model
 import gateway.cli.serve  # noqa: F401 (each adds its commands)
 from gateway.cli.options import (
@@ -22,6 +23,7 @@ from gateway.cli.options import (
     Folder,
     GrpcPort,
     Port,
+    StateDir,
     app,
     exit_with_problems,
     print_line,
@@ -53,12 +55,12 @@ def demo(
 
 
 @app.command()
-def check(folder: Folder, as_json: AsJson = False) -> None:
+def check(folder: Folder, state_dir: StateDir = None, as_json: AsJson = False) -> None:
     """Does all that a start does but listen: what it calls ready can be served."""
     from gateway.cli.check import checked
 
     try:
-        gateway = checked(folder)
+        gateway = checked(folder, state_dir)
     except Problems as error:
         exit_with_problems(error, as_json)
     contract, certificate = gateway.loaded.contract, gateway.loaded.artifacts.certificate

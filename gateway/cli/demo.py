@@ -34,7 +34,7 @@ def run(folder: Path, data: Path | None, *, once: bool, address: ListenAddress) 
     """
     console = Console() if sys.stdout.isatty() else Console(width=110)
     walk, token = prepared(folder, data, address), admin_token()
-    from gateway.app import Cluster, Options, wait_for_signal  # imports ray: two seconds
+    from gateway.app import Cluster, Options  # imports ray: two seconds
 
     cluster = Cluster(Options(folder=str(folder), **asdict(address)))
     try:
@@ -48,7 +48,7 @@ def run(folder: Path, data: Path | None, *, once: bool, address: ListenAddress) 
         if not once and passed:
             console.print(f"still serving at {walk.client.url}   (Ctrl-C ends it)")
             console.print(f"status {walk.client.admin_url}/status   token {token}", soft_wrap=True)
-            wait_for_signal()
+            cluster.wait_for_signal()
         return 0 if passed else 1
     finally:
         walk.client.close()

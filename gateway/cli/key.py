@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from gateway.cli.keys_on_file import folder_of_keys
+from gateway.cli.moments import format_moment, parse_moment
 from gateway.cli.options import (
     AsJson,
     Folders,
@@ -16,6 +19,7 @@ from gateway.cli.options import (
     exit_with_problems,
     exit_with_usage_error,
     print_line,
+    print_warning,
     require_choice,
 )
 from gateway.core.errors import Problems
@@ -33,10 +37,16 @@ def key(
         list[str] | None, typer.Option(help="What the key allows: infer (default), metadata, explain.")
     ] = None,
     model: Annotated[list[str] | None, typer.Option(help="Models that it may ask; default: all.")] = None,
+    expires: Annotated[
+        str | None, typer.Option(help="When it ends: 30d, 12h, 2027-01-31 (UTC); default: never.")
+    ] = None,
     state_dir: StateDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Makes a caller's key and prints it once; only its keyed hash is kept."""
+    """Makes a caller's key and prints it once; only its keyed hash is kept.
+
+    `gateway key list` and `gateway key revoke` are commands: a folder of such a name is given as `./list`.
+    """
     from gateway.access.keys import SCOPES
     from gateway.deployment.deployment import Deployment
     from gateway.serving.folders import deployment_folders
@@ -45,19 +55,31 @@ def key(
         deployments = [Deployment.read(folder) for folder in deployment_folders(folders)]
     except Problems as error:
         exit_with_problems(error, as_json)
-    if state_dir is None and len(deployments) > 1:
-        what = "several deployments share keys only with --state-dir, the one that they are served with"
-        exit_with_usage_error(f"{what}; or name one deployment")
-    var, policies = state_dir or deployments[0].var, [one.policy for one in deployments]
+    var, policies = folder_of_keys(folders, state_dir), [one.policy for one in deployments]
     tiers = {tier for policy in policies for tier in policy.disclosure}
     require_choice("--tier", tier, {"anonymous", *tiers}, "in the policy's disclosure")
     for one in scope or ():
         require_choice("--scope", one, set(SCOPES), "a scope")
     for one in model or ():
         require_choice("--model", one, {policy.name for policy in policies}, "served here")
+    until = None if expires is None else _moment(expires)
     models = frozenset(model) if model else None
-    made = _made(var, name, tier=tier, per_s=per_s, scopes=frozenset(scope or ["infer"]), models=models)
-    print_line(json.dumps({"name": name, "key": made}) if as_json else made)
+    scopes = frozenset(scope or ["infer"])
+    made = _made(var, name, tier=tier, per_s=per_s, scopes=scopes, models=models, expires=until)
+    if as_json:
+        ends = {} if until is None else {"expires": f"{until:%Y-%m-%dT%H:%M:%SZ}"}
+        print_line(json.dumps({"name": name, "key": made, **ends}))
+        return
+    print_line(made)
+    if until is not None:
+        print_warning(f"it ends at {format_moment(until)}")
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return parse_moment(text, datetime.now(UTC))
+    except ValueError as error:
+        exit_with_usage_error(f"--expires: {error}")
 
 
 def _made(var: Path, name: str, **granted: Any) -> str:

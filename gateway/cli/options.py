@@ -6,13 +6,23 @@ import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from gateway.core.errors import Problems
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+
+class CommandsOfTwoWords(TyperGroup):
+    """Finds `gateway key list` before `gateway key` with the first argument `list`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        two = " ".join(args[:2])
+        return super().resolve_command(ctx, [two, *args[2:]] if two in self.commands else args)
+
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, cls=CommandsOfTwoWords)
 MAX_PORT = 65535
 
 Folders = Annotated[

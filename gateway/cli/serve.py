@@ -67,7 +67,7 @@ def serve(
 def _serve_on_ray(
     folders: list[Path], state_dir: Path | None, address: ListenAddress, replicas: int, token: str
 ) -> None:
-    from gateway.app import Cluster, Options, wait_for_signal  # imports ray: two seconds
+    from gateway.app import Cluster, Options  # imports ray: two seconds
     from gateway.serving.repository import Repository
 
     repository = Repository.open(folders, state_dir)  # problems are printed here, not in a replica's log
@@ -79,7 +79,7 @@ def _serve_on_ray(
         with suppress(KeyboardInterrupt):  # Ctrl-C while it starts is no error
             cluster.start()
             _print_addresses(repository, address, token)
-            wait_for_signal()
+            cluster.wait_for_signal()
     finally:
         cluster.stop()
 

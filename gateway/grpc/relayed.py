@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from gateway.addresses import peer_address
 from gateway.grpc.opening import opening_bytes
 from gateway.listener.limits import Limits
 from gateway.listener.managed import ManagedConnection
@@ -53,7 +54,7 @@ class RelayedConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._client = transport  # type: ignore[assignment]
         peer = transport.get_extra_info("peername")
-        self.address = str(peer[0]) if isinstance(peer, tuple) else ""
+        self.address = peer_address(str(peer[0])) if isinstance(peer, tuple) else ""
         self.deadline_s = self._since_s + self._relay.limits.head_s
         if not self._relay.add_connection(self):
             self.terminate()

@@ -22,7 +22,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from errno import ECONNREFUSED
 from functools import partial
@@ -32,7 +32,8 @@ from typing import Any
 import grpc
 
 from gateway.access.callers import Caller
-from gateway.access.proxies import Proxies
+from gateway.access.credentials import InvalidCredential, sent_key
+from gateway.access.proxies import Proxies, is_forwarded
 from gateway.access.site import Site
 from gateway.access.tls import Tls
 from gateway.core.decision import Reason, Refused
@@ -42,7 +43,6 @@ from gateway.grpc.bounds import MAX_OTHER_BYTES
 from gateway.grpc.methods import METHODS, CallReply, Method, MethodCall, error_reply, message_too_large
 from gateway.grpc.relay import Relay
 from gateway.listener.limits import BODY_TIMEOUT_S, Limits
-from gateway.listener.messages import bearer_token
 from gateway.protocol.contract import MAX_BODY_BYTES
 from gateway.protocol.endings import Rejection, Stamp
 from gateway.serving.data_plane import METADATA_SCOPES, PUBLIC, DataPlane, RequestRejected
@@ -73,7 +73,7 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         """The handler of one call; a method that is not in the table is unsupported."""
-        headers = {name: value for name, value in details.invocation_metadata if isinstance(value, str)}
+        headers = _headers(details.invocation_metadata)
         if details.method in reflection.METHODS:
             return grpc.stream_stream_rpc_method_handler(partial(self._reflect, headers))
         method = METHODS.get(details.method)
@@ -134,15 +134,25 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]
         address = self._address("" if connection is None else connection.address, headers)
         if scopes is PUBLIC:
             return Caller(f"unidentified@{address}"), nullcontext()
-        caller = self._plane.identify(_key(headers), address, scopes)
+        caller = self._identify_sender(headers, address, scopes)
         return caller, nullcontext() if connection is None else connection.under_way()
+
+    def _identify_sender(self, headers: dict[str, str], address: str, scopes: frozenset[str]) -> Caller:
+        """The caller of a method that needs one. Raises RequestRejected."""
+        try:
+            key = sent_key(headers.get("authorization"), headers.get("x-api-key"))
+        except InvalidCredential as error:
+            raise RequestRejected(Rejection.UNAUTHENTICATED, str(error)) from None
+        unproxied = key is None and not is_forwarded([name.encode() for name in headers])
+        return self._plane.identify(key, address if unproxied else "", scopes)
 
     def _address(self, peer: str, headers: dict[str, str]) -> str:
         """The client's address: the peer's, or what trusted proxies say."""
         if self._proxies is None:
             return peer
         forwarded = headers.get("x-forwarded-for")
-        return self._proxies.client(peer, None if forwarded is None else forwarded.encode("latin-1"))
+        sent = None if forwarded is None else forwarded.encode("latin-1", "replace")
+        return self._proxies.client(peer, sent)
 
 
 def _refusal(error: RequestRejected | InvalidRequest, stamp: Stamp) -> CallReply:
@@ -175,12 +185,13 @@ async def _next_message(context: grpc.aio.ServicerContext, limit_bytes: int) -> 
     return bytes(message)
 
 
-def _key(headers: dict[str, str]) -> str | None:
-    token = bearer_token(headers.get("authorization", ""))
-    if token is not None:
-        return token
-    key = headers.get("x-api-key")
-    return None if key is None else key.strip()
+def _headers(metadata: Sequence[tuple[str, str | bytes]]) -> dict[str, str]:
+    """A call's metadata by name, repeated ones joined as HTTP joins them. A binary one has an empty value."""
+    headers: dict[str, str] = {}
+    for name, value in metadata:
+        text = value if isinstance(value, str) else ""
+        headers[name] = f"{headers[name]}, {text}" if name in headers else text
+    return headers
 
 
 class GrpcListener:

@@ -14,7 +14,9 @@ page of an origin that the policy allows, what it may send (`cross_origin.py`).
 from __future__ import annotations
 
 from gateway.access.callers import Caller
+from gateway.access.credentials import InvalidCredential, sent_key
 from gateway.access.in_flight import RETRY_S
+from gateway.access.proxies import is_forwarded
 from gateway.access.site import Refusal, Site
 from gateway.core.decision import Reason, Refused
 from gateway.http.cross_origin import preflight_headers, share_reply, share_step
@@ -68,7 +70,7 @@ class HttpHandler:
             route, path = self._router.find(request)
             caller = UNIDENTIFIED
             if route.scopes is not PUBLIC:
-                caller = self.plane.identify(request.key, request.address, route.scopes)
+                caller = self._identify(request, route.scopes)
                 if not request.count_connection(caller.principal):
                     raise RequestRejected(Refused(Reason.RATE_LIMITED, RETRY_S))
             return route.handler(RoutedRequest(self.plane, request, decision_id, path, caller))
@@ -86,6 +88,15 @@ class HttpHandler:
     def _refuse_site(self, refusal: Refusal) -> Reply:
         stamp = self.plane.stamp(self.plane.ids.new())
         return reply_unanswered(refusal.end, stamp, error=refusal.error)
+
+    def _identify(self, request: Request, scopes: frozenset[str]) -> Caller:
+        """The caller of a request for a route that needs one. Raises RequestRejected."""
+        try:
+            key = sent_key(request.header(b"authorization"), request.header(b"x-api-key"))
+        except InvalidCredential as error:
+            raise RequestRejected(Rejection.UNAUTHENTICATED, str(error)) from None
+        unproxied = key is None and not is_forwarded(request.headers)
+        return self.plane.identify(key, request.address if unproxied else "", scopes)
 
     def refuse(self, fault: Fault, error: str = "") -> Reply:
         """The reply to bytes that are no request which can be routed."""

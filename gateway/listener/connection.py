@@ -12,6 +12,7 @@ import logging
 import math
 from http import HTTPStatus
 
+from gateway.addresses import peer_address
 from gateway.listener.limits import RemoteProtocolError
 from gateway.listener.managed import ConnectionServer
 from gateway.listener.messages import Admitted, Fault, Reply
@@ -93,7 +94,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         server, self._transport = self._server, transport  # type: ignore[assignment]
         peer = transport.get_extra_info("peername")
-        self.address = str(peer[0]) if isinstance(peer, tuple) else ""
+        self.address = peer_address(str(peer[0])) if isinstance(peer, tuple) else ""
         self._reader = Reader(
             server.handler.admit,
             server.limits,

@@ -18,7 +18,7 @@ from gateway.caching import BoundedCache
 Headers = Mapping[bytes, bytes]
 CountConnection = Callable[[str], bool]
 CACHED, LONGEST_CACHED = 512, 256
-"""So many targets and so many keys are kept parsed, each of at most so many bytes."""
+"""So many targets are kept parsed, each of at most so many bytes."""
 
 
 def _uncounted(principal: str, /) -> bool:
@@ -85,16 +85,6 @@ class Request:
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
 
-    @property
-    def key(self) -> str | None:
-        """The caller's key, from `Authorization: Bearer` or `x-api-key`."""
-        raw = self.headers.get(b"authorization")
-        if raw is not None:
-            token = _TOKENS[raw]
-            if token is not None:
-                return token
-        return self.header(b"x-api-key")
-
 
 class Admitted(NamedTuple):
     """A request whose body may be read and which may then be answered.
@@ -157,16 +147,3 @@ def host_of_target(target: bytes) -> bytes:
 
 PARTS_BY_TARGET = BoundedCache(parts_of_target, entries=CACHED, longest=LONGEST_CACHED)
 HOST_BY_TARGET = BoundedCache(host_of_target, entries=CACHED, longest=LONGEST_CACHED)
-
-
-def bearer_token(authorization: str) -> str | None:
-    """The key that follows `Bearer`; None of any other scheme."""
-    scheme, _, token = authorization.partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
-
-
-def _token(authorization: bytes) -> str | None:
-    return bearer_token(authorization.decode("latin-1"))
-
-
-_TOKENS = BoundedCache(_token, entries=CACHED, longest=LONGEST_CACHED)

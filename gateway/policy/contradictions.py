@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterator
 
 from fallbacks.oip.address import UpstreamAddress
+from gateway.addresses import ALL, is_everywhere, trusted_networks
 from gateway.policy.locate import Loc
 from gateway.policy.review import REFUSE
 from gateway.policy.schema import OipPolicy, Policy
+from gateway.policy.serving import Serving
 
 
 def contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
@@ -34,6 +36,7 @@ def contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
                 UpstreamAddress.parse(rung.model.url)
             except ValueError as error:
                 yield ("rungs", i, "model", "url"), str(error)
+    yield from _serving_contradictions(policy.serving)
     yield from _review_contradictions(policy)
     yield from _task_contradictions(policy)
     if policy.serving.release_grid_ms > policy.deadline_s * 1e3:
@@ -43,6 +46,27 @@ def contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
     if spent_s > policy.deadline_s + 1e-9:
         what = f"{policy.deadline_s} s is less than the {spent_s:.3f} s that all budgets can take together"
         yield ("deadline_s",), what + "; a part that hangs would cost the answer"
+
+
+def _serving_contradictions(serving: Serving) -> Iterator[tuple[Loc, str]]:
+    """Trusted proxies that are no addresses, or every address while callers are let in by theirs."""
+    trusted = serving.trusted_proxies
+    wrong = [(i, entry) for i, entry in enumerate(trusted) if entry != ALL and not _is_proxy(entry)]
+    for i, entry in wrong:
+        what = f"{entry!r} is no address, no network such as 10.0.0.0/8 (no bits after the prefix) and not"
+        yield ("serving", "trusted_proxies", i), f"{what} `localhost`; other names are not looked up"
+    if ALL in trusted and len(trusted) > 1:
+        yield ("serving", "trusted_proxies"), f"{ALL!r} trusts every peer: it must stand alone"
+    if serving.anonymous == "loopback" and not wrong and is_everywhere(trusted):
+        what = "trusts every peer, and `anonymous: loopback` lets callers in by their address"
+        yield ("serving", "trusted_proxies"), f"{what}: name the proxies, or say `anonymous: nobody`"
+
+
+def _is_proxy(entry: str) -> bool:
+    try:
+        return bool(trusted_networks(entry))
+    except ValueError:
+        return False
 
 
 def _review_contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:

@@ -62,12 +62,13 @@ class Serving(Strict):
     """A prefix that URLs may have before `/v2`, such as `/team/a`; URLs without it work as well. A change
     needs a restart."""
     anonymous: Literal["loopback", "nobody"] = "nobody"
-    """Which callers without a key are let in: those from loopback addresses (`loopback`) or none (`nobody`).
-    Each address is a caller of its own, with the disclosure tier `anonymous` and the scope `infer`."""
+    """Which callers without a key are let in: those that connect from this machine (`loopback`) or none
+    (`nobody`). A request that came through a proxy, by its headers, needs a key in either case. Each address
+    is a caller of its own, with the disclosure tier `anonymous` and the scope `infer`."""
     trusted_proxies: list[str] = []
-    """Proxies whose `X-Forwarded-For` is believed: addresses, networks (`10.0.0.0/8`) and names, or only `*`
-    for every peer. A caller's address is the rightmost one that is no trusted proxy. A change needs a
-    restart."""
+    """Proxies whose `X-Forwarded-For` is believed: addresses, networks (`10.0.0.0/8`) and `localhost`, or
+    only `*` for every peer. A client's address is the rightmost one that is no trusted proxy. All addresses
+    or `*` cannot be combined with `anonymous: loopback`. A change needs a restart."""
     hosts: list[Annotated[str, Field(pattern=HOST)]] = []
     """Names that requests may give as `Host`, at the data plane and the administration: `models.example.org`,
     `*.example.org` for every name below one, or `*` for any. A request for another host is refused

@@ -90,7 +90,10 @@ class DataPlane:
         return Stamp(loaded.tag, loaded.policy.mode, decision_id)
 
     def identify(self, key: str | None, address: str, scopes: frozenset[str]) -> Caller:
-        """The caller, if its key has one of the scopes. Raises RequestRejected."""
+        """The caller, if its key has one of the scopes. Raises RequestRejected.
+
+        address: of the peer, for callers without a key; empty if a proxy sent the request.
+        """
         for callers in self.repository.callers:
             caller = callers.identify(key, address)
             if caller is not None:

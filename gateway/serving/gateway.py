@@ -29,7 +29,7 @@ from gateway.protocol.contract import Contract
 from gateway.protocol.disclosure import Tier
 from gateway.protocol.statistics import Statistics
 from gateway.serving.agreement import needs_restart
-from gateway.serving.host import Host, in_own_thread, open_review
+from gateway.serving.host import Host, in_own_thread, make_state_folder, open_review
 from gateway.serving.review import NoReview, QueuedReview
 from gateway.telemetry.audit import Audit
 from gateway.telemetry.json_lines import JsonLinesSink
@@ -118,6 +118,7 @@ class Gateway:
     @classmethod
     def of(cls, deployment: Deployment, host: Host) -> Gateway:
         """Loads, verifies and compiles a deployment. Raises PolicyError or ArtifactError; blocks."""
+        make_state_folder(host.state or deployment.var)
         review = open_review(deployment, host.state)
         try:
             return cls(deployment, review, host)

@@ -15,9 +15,10 @@ from fallbacks.review.open_store import open_store
 from fallbacks.review.store import StoreError
 from gateway.access.callers import Callers
 from gateway.access.in_flight import InFlight
-from gateway.core.errors import PolicyError
+from gateway.core.errors import PolicyError, Problem
 from gateway.core.pipeline import Review
 from gateway.deployment.deployment import VAR, Deployment
+from gateway.private_files import make_private_folder
 from gateway.serving.review import NoReview, QueuedReview
 
 T = TypeVar("T")
@@ -44,12 +45,21 @@ class Host:
     alone: bool
 
     @classmethod
-    def of(cls, deployment: Deployment) -> Host:
+    def of(cls, deployment: Deployment, state: Path | None = None) -> Host:
         """The host of a deployment that is alone in its process."""
         serving = deployment.policy.serving
-        callers = Callers(deployment.var, anonymous_loopback=serving.anonymous == "loopback")
+        callers = Callers(state or deployment.var, anonymous_loopback=serving.anonymous == "loopback")
         in_flight = InFlight(serving.max_in_flight, serving.max_in_flight_per_caller)
-        return cls(new_replica_name(), None, callers, in_flight, alone=True)
+        return cls(new_replica_name(), state, callers, in_flight, alone=True)
+
+
+def make_state_folder(folder: Path) -> None:
+    """Makes a folder for what a gateway writes, or closes it to other users. Raises PolicyError."""
+    try:
+        make_private_folder(folder)
+    except OSError as error:
+        what = f"cannot hold what a gateway writes (--state-dir names another): {error.strerror or error}"
+        raise PolicyError([Problem("", what, str(folder))]) from error
 
 
 async def in_own_thread(work: Callable[[], T]) -> T:

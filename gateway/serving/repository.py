@@ -17,14 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from gateway.access.callers import Callers
+from gateway.access.callers import CHECK_EVERY_S, Callers
 from gateway.access.in_flight import InFlight
 from gateway.core.errors import PolicyError, Problem, Problems
 from gateway.deployment.deployment import VAR, Deployment
 from gateway.serving.agreement import collisions, disagreements, read_deployment, those_that_agree
 from gateway.serving.folders import name_of
 from gateway.serving.gateway import Gateway
-from gateway.serving.host import Host, in_own_thread, new_replica_name
+from gateway.serving.host import Host, in_own_thread, make_state_folder, new_replica_name
 
 UNLOADED = "it was unloaded by an administrator"
 log = logging.getLogger(__name__)
@@ -82,6 +82,7 @@ class Repository:
         self._callers: dict[tuple[Path, str | None], Callers] = {}
         self._lock = asyncio.Lock()
         self._closing: dict[str, asyncio.Task[None]] = {}
+        self._watching: asyncio.Task[None] | None = None
         self._put({})
 
     @classmethod
@@ -96,6 +97,7 @@ class Repository:
         read = [(folder, read_deployment(folder)) for folder in folders]
         deployments = those_that_agree([one for _, one in read])
         repository = cls(deployments[0], folders, state_dir)
+        make_state_folder(repository.run.parent)
         taken = {one.policy.name for one in deployments}
         entries: list[Entry] = []
         for folder, one in read:
@@ -113,6 +115,7 @@ class Repository:
         """Starts what each gateway does in the background, on the event loop that serves."""
         for gateway in self.gateways.values():
             gateway.start()
+        self._watching = asyncio.create_task(self._watch_keys())
 
     async def healthy(self) -> bool:
         """Whether every gateway that is ready decides its canary row in time."""
@@ -181,6 +184,23 @@ class Repository:
         """Finishes accepted rows of every gateway and ends its threads, those being unloaded too."""
         await asyncio.gather(*(gateway.close() for gateway in self.gateways.values()))
         await asyncio.gather(*self._closing.values())
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+            await self._write_uses_of_keys(at_once=True)
+
+    async def _watch_keys(self) -> None:
+        """Looks at the files of keys without requests too, and writes when keys were last used."""
+        while True:
+            for callers in self.callers:
+                callers.check()
+            await self._write_uses_of_keys()
+            await asyncio.sleep(CHECK_EVERY_S)
+
+    async def _write_uses_of_keys(self, *, at_once: bool = False) -> None:
+        for callers in self.callers:
+            if used := callers.take_uses(at_once=at_once):
+                await in_own_thread(partial(callers.write_uses, used))
 
     def _reopen(self, entry: NotReady) -> Entry:
         """The deployment as it is on the disk now. Blocks; may run in a thread."""

@@ -1,8 +1,11 @@
-"""A file of lines that is only appended to, and rotated at 64 MiB."""
+"""A private file of lines that is only appended to, and rotated at 64 MiB."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from gateway.private_files import FILE_MODE, OTHERS, make_private_folder
 
 ROTATE_BYTES = 64 * 2**20
 
@@ -29,13 +32,22 @@ class LineFile:
         self._last_failed = False
 
     def _append(self, text: bytes) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._path.parent.exists():
+            make_private_folder(self._path.parent)
         if self._path.exists() and self._path.stat().st_size > ROTATE_BYTES:
             self._rotated += 1
             self._path.replace(self._path.with_suffix(f".{self._rotated}.jsonl"))
             self._last_failed = False
-        with self._path.open("ab+") as file:
+        with open(self._path, "ab+", opener=_open_private) as file:
             if self._last_failed and file.tell():
                 file.seek(-1, 2)
                 text = text if file.read(1) == b"\n" else b"\n" + text
             file.write(text)
+
+
+def _open_private(path: str, flags: int) -> int:
+    """Opens or makes a file for its owner alone, whatever the umask."""
+    descriptor = os.open(path, flags, FILE_MODE)
+    if os.fstat(descriptor).st_mode & OTHERS:
+        os.fchmod(descriptor, FILE_MODE)
+    return descriptor

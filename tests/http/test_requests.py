@@ -260,7 +260,8 @@ def test_the_model_is_described_as_clients_expect(plane: PlaneFixture) -> None:
     ("headers", "address", "status"),
     [
         ({}, LOCAL, 200),
-        ({}, "::1", 200),
+        ({}, "::1", 401),  # as a trusted proxy says
+        ({}, "127.0.0.2", 401),
         ({}, REMOTE, 401),
         ({"authorization": "Bearer {ada}"}, REMOTE, 200),
         ({"authorization": "bearer  {ada} "}, REMOTE, 200),
@@ -269,6 +270,7 @@ def test_the_model_is_described_as_clients_expect(plane: PlaneFixture) -> None:
         ({"x-api-key": "wrong"}, LOCAL, 401),
         ({"authorization": "Bearer é"}, REMOTE, 401),
         ({"authorization": "Basic {ada}"}, REMOTE, 401),
+        ({"authorization": "Basic {ada}"}, LOCAL, 401),
         ({"authorization": "Bearer wrong", "x-api-key": "{ada}"}, REMOTE, 401),
         ({"authorization": "Bearer {reader}"}, LOCAL, 403),
         ({"x-forwarded-for": "127.0.0.1"}, REMOTE, 401),

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,11 +71,17 @@ class Served:
 
 @contextmanager
 def serving(
-    folder: Path, *flags: str, up_within_s: float = 90.0, cwd: Path | None = None
+    folder: Path,
+    *flags: str,
+    up_within_s: float = 90.0,
+    cwd: Path | None = None,
+    launcher: Sequence[str] = (),
+    log_folder: Path | None = None,
 ) -> Iterator[Served]:
-    """`gateway serve FOLDER FLAGS`, ended by Ctrl-C."""
+    """`gateway serve FOLDER FLAGS`, ended by Ctrl-C. launcher: a command that runs the rest."""
     port, grpc_port, admin_port = free_port(), free_port(), free_port()
     command = [
+        *launcher,
         sys.executable,
         "-m",
         "gateway",
@@ -90,10 +96,16 @@ def serving(
         *flags,
     ]
     env = os.environ | {"GATEWAY_ADMIN_TOKEN": TOKEN}
-    log = folder / "serve.log"
+    log = (log_folder or folder) / "serve.log"
     with log.open("w") as out:
         process = subprocess.Popen(
-            command, env=env, cwd=cwd, stdout=out, stderr=out, text=True, start_new_session=True
+            command,
+            env=env,
+            cwd=cwd,
+            stdout=out,
+            stderr=out,
+            text=True,
+            start_new_session=True,
         )
     data = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10)
     bearer = {"authorization": f"Bearer {TOKEN}", "accept": "application/json"}

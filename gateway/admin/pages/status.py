@@ -78,6 +78,7 @@ def status_of(gateway: Gateway, text: bytes, silent: Sequence[str]) -> dict[str,
         "replicas": _replicas(metrics, silent),
         "outcomes": _outcomes(metrics),
         "median_s": metrics.median("gateway_request_seconds"),
+        "keys_problem": gateway.callers.problem,
         "promise": "" if certificate.answered is None else _promise(policy, certificate, "answered"),
         "confidence": confidence_sentence(certificate) if in_force else NOT_IN_FORCE,
         "promises": [one.sentence() for one in promises(certificate)] if in_force else [],
@@ -107,6 +108,7 @@ def summary_of(entry: Entry, text: bytes, silent: Sequence[str]) -> dict[str, An
         "mode": loaded.policy.mode,
         "outcomes": _outcomes(metrics),
         "median_s": metrics.median("gateway_request_seconds"),
+        "keys_problem": entry.callers.problem,
         "review": _review(entry, metrics),
     }
 
@@ -119,6 +121,7 @@ def _replicas(metrics: MetricSamples, silent: Sequence[str]) -> list[dict[str, A
             "answers": True,
             "uptime_s": uptime_s,
             "policy": next(iter(metrics.by("policy", "gateway_policy_info", replica=name)), ""),
+            "keys_readable": metrics.sum("gateway_keys_readable", replica=name) > 0,
             "queued_rows": metrics.sum("gateway_queued_rows", replica=name),
             "audit_lost": metrics.sum("gateway_audit_lost_total", replica=name),
         }
