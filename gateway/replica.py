@@ -151,6 +151,7 @@ class Replica:
             server.should_exit = True
         if self._grpc is not None:
             await asyncio.gather(self._grpc.stop(SHUTDOWN_GRACE_S), self._data.stop(SHUTDOWN_GRACE_S))
+        self._plane.close()
         if self._admin_tasks:
             await asyncio.gather(*self._admin_tasks, return_exceptions=True)
             await self.repository.close()

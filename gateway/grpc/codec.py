@@ -68,6 +68,15 @@ def read_message(raw: bytes) -> Any:
         raise InvalidRequest([Problem("", "this is no ModelInferRequest")]) from None
 
 
+def parse_named_grpc_infer(raw: bytes, model: str, version: str, contract: Contract) -> InferRequest:
+    """The infer request in a large message, whose model was read beforehand. Raises InvalidRequest."""
+    message = read_message(raw)
+    if (message.model_name, message.model_version) != (model, version):
+        what = "must stand before the inputs, once, in a large message"
+        raise InvalidRequest([Problem("model_name", what)])
+    return parse_grpc_infer(message, contract)
+
+
 def parse_grpc_infer(message: Any, contract: Contract) -> InferRequest:
     """The infer request in a ModelInferRequest.
 

@@ -8,14 +8,20 @@ from functools import partial
 from typing import Any, TypeVar
 
 from gateway.core.errors import InvalidRequest
-from gateway.http.codings import CODINGS, accepted_coding, decode, encode
+from gateway.http.codings import CODINGS, accepted_coding, decode_small, encode
 from gateway.http.replies import reply_infer, reply_unanswered
 from gateway.http.routes import RoutedRequest
 from gateway.listener.messages import Admitted, Headers, Reply, Request
 from gateway.protocol.endings import Rejection
-from gateway.protocol.infer_request import parse_header_length, parse_http_infer
+from gateway.protocol.infer_request import (
+    INLINE_BYTES,
+    parse_header_length,
+    parse_http_infer,
+    parses_inline,
+)
 from gateway.serving.data_plane import Call, DataPlane, RequestRejected
 from gateway.serving.deferred import wait_for_reviews
+from gateway.serving.parsing import ParsedBody
 from gateway.serving.waits import TIMEOUT_HEADER, bounded_natural, preferred_wait_s, time_limit_s
 
 T = TypeVar("T")
@@ -27,6 +33,7 @@ _TIMEOUT_NAME = TIMEOUT_HEADER.encode()
 
 def infer(routed: RoutedRequest) -> Admitted:
     """Admits a body of at most the model's limit. Raises RequestRejected for what the head rules out."""
+    routed.plane.refuse_indebted(routed.caller)
     call = routed.plane.begin(
         routed.caller, routed.path["model"], routed.path.get("version"), routed.decision_id
     )
@@ -60,24 +67,35 @@ async def _answer(
     """The reply to a request whose body has been read; None if the client has hung up."""
     try:
         with plane.acquire_slot(call.caller):
-            if coding != "identity":
-                body = decode(body, coding, limit)
-            return await _judge(plane, request, call, body)
+            return await _judge(plane, request, call, coding, limit, body)
     except InvalidRequest as error:
+        plane.meter.charge_invalid_bytes(call.caller.principal, min(len(body), INLINE_BYTES))
         return reply_unanswered(error, plane.stamp(call.decision_id, call.gateway))
     except RequestRejected as rejected:
         stamp = plane.stamp(call.decision_id, call.gateway)
         return reply_unanswered(rejected.end, stamp, error=rejected.error)
 
 
-async def _judge(plane: DataPlane, request: Request, call: Call, body: bytes) -> Reply | None:
-    loaded = call.loaded
+async def _parse(
+    plane: DataPlane, request: Request, call: Call, coding: str, limit: int, body: bytes
+) -> ParsedBody:
+    """The request in a body: of a small one at once, of a large one off the event loop."""
     header_length = parse_header_length(request.header(b"inference-header-content-length"))
-    infer_request = parse_http_infer(body, header_length, loaded.contract)
+    contract, decoded = call.loaded.contract, decode_small(body, coding, INLINE_BYTES)
+    if decoded is not None and parses_inline(decoded, header_length, contract):
+        return ParsedBody(parse_http_infer(decoded, header_length, contract), 0.0)
+    how = {"form": "http", "coding": coding, "limit": limit, "header_length": header_length}
+    return await plane.parse(call, how, body)
+
+
+async def _judge(
+    plane: DataPlane, request: Request, call: Call, coding: str, limit: int, body: bytes
+) -> Reply | None:
+    loaded = call.loaded
+    infer_request, waited_s = await _parse(plane, request, call, coding, limit, body)
     timeout = request.header(_TIMEOUT_NAME)
-    decisions, stamp = await plane.judge(
-        call, infer_request, time_limit_s(loaded.policy.deadline_s, infer_request.timeout_us, timeout)
-    )
+    seconds = time_limit_s(loaded.policy.deadline_s, infer_request.timeout_us, timeout)
+    decisions, stamp = await plane.judge(call, infer_request, seconds - waited_s)
     prefer = request.header(b"prefer")
     prefer_async = False
     if prefer is not None:
