@@ -6,6 +6,7 @@ import gzip
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
@@ -13,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fallbacks.oip import open_inference_pb2 as pb
 from gateway.calibration.calibrate import calibrate
 from gateway.deployment.deployment import Deployment
-from gateway.protocol.contract import MAX_BODY_BYTES
+from gateway.protocol.contract import MAX_BODY_BYTES, MAX_TEXTS
 
 NUMBERS, TEXTS = "numbers", "texts"
 CALIBRATION_ROWS = 600
@@ -65,7 +66,7 @@ def deploy(folder: Path, name: str) -> Path:
 def _model(element: int) -> bytes:
     """p1 is the first number, or 1 where the first text is `yes`."""
     value = helper.make_tensor_value_info
-    known = {"keys_strings": ["yes"], "values_floats": [1.0], "default_float": 0.0}
+    known: dict[str, Any] = {"keys_strings": ["yes"], "values_floats": [1.0], "default_float": 0.0}
     nodes = [helper.make_node("Gather", ["x", "first"], ["value"], axis=1)]
     if element == TensorProto.STRING:
         nodes.append(helper.make_node("LabelEncoder", ["value"], ["p1"], domain="ai.onnx.ml", **known))
@@ -99,9 +100,8 @@ def worst_bodies() -> list[WorstBody]:
     most = _json(ones, *[b"1"] * ones)
     nested = _json(ROOM // 4, *[b"[1]"] * (ROOM // 4))
     unread = b'{"inputs":[],"z":[' + b",".join([b"{}"] * (ROOM // 3)) + b"]}"
-    digits = _json(ROOM // 303, *[b"0." + b"7" * 300] * (ROOM // 303))
+    digits = _json(ROOM // 303, b"1", *[b"0." + b"7" * 300] * (ROOM // 303 - 1))
     zeros = _json(2**19, *[b"0"] * 2**19)
-    texts = ROOM // 4
     return [
         WorstBody("JSON with most numbers", NUMBERS, most),
         WorstBody("JSON that ends too soon", NUMBERS, most[:-3]),
@@ -110,11 +110,11 @@ def worst_bodies() -> list[WorstBody]:
         WorstBody("ignored empty objects", NUMBERS, unread),
         WorstBody("gzip of 1 MiB", NUMBERS, gzip.compress(zeros, 9), GZIP),
         WorstBody("gzip of 8 MiB", NUMBERS, gzip.compress(most, 9), GZIP),
-        _binary_texts(texts),
+        _binary_texts(MAX_TEXTS),
         WorstBody("small and invalid", NUMBERS, b"{}"),
         WorstBody("32 KiB and invalid", NUMBERS, b'{"inputs":[],"z":[' + b"[]," * 10_000 + b"0]}"),
         WorstBody("gRPC typed integers", NUMBERS, _message("int_contents", [1] * GRPC_ROOM), grpc=True),
-        WorstBody("gRPC typed texts", TEXTS, _message("bytes_contents", [b""] * (GRPC_ROOM // 2)), grpc=True),
+        WorstBody("gRPC typed texts", TEXTS, _message("bytes_contents", [b""] * MAX_TEXTS), grpc=True),
     ]  # fmt: skip
 
 

@@ -89,11 +89,16 @@ def parse_load(
 def _measure(work: Path, bodies: list[WorstBody], seconds: float) -> tuple[float, list[Effect]]:
     folders = [deploy(work / name, name) for name in (NUMBERS, TEXTS)]
     good, scopes = unlimited_key(folders[0]), frozenset({"infer"})
-    keys = {f.name: add_key(f / VAR, "attacker", tier="trusted", per_s=None, scopes=scopes) for f in folders}
+    keys = [
+        add_key(work / one.model / VAR, f"attacker-{i}", tier="trusted", per_s=None, scopes=scopes)
+        for i, one in enumerate(bodies)
+    ]
     with serve_folders(folders, good, work / "serve.log") as server:
         address = Address(*_ports(server.pid))
         per_s = SHARE * asyncio.run(closed_loop(_good(address, good, CAPACITY_CONNECTIONS), 3.0))
-        attacks = [Attack(address, one, keys[one.model], seconds + START_S) for one in bodies]
+        attacks = [
+            Attack(address, one, key, seconds + START_S) for one, key in zip(bodies, keys, strict=True)
+        ]
         return per_s, [_beside(one, good, per_s, seconds) for one in attacks]
 
 

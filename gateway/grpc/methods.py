@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2
 
 from fallbacks.oip import open_inference_pb2 as pb
 from gateway.access.callers import Caller
+from gateway.access.metering import REFUSAL_DELAY_S
 from gateway.core.errors import InvalidRequest, Problem
 from gateway.grpc.bounds import INLINE_BYTES, Outline, outline_of
 from gateway.grpc.codec import parse_grpc_infer, read_message, render_grpc_infer
@@ -125,7 +126,9 @@ def message_too_large(limit: int) -> RequestRejected:
 
 async def _infer(call: MethodCall) -> CallReply:
     plane, principal = call.plane, call.caller.principal
-    plane.refuse_indebted(call.caller)
+    if (refused := plane.meter.refusal(principal)) is not None:
+        await asyncio.sleep(REFUSAL_DELAY_S)
+        raise RequestRejected(refused)
     raw = await call.read()
     try:
         outline, message = _read_message(raw)

@@ -48,6 +48,9 @@ class Serving(Strict):
     included. At the limit a request is refused as `unavailable`."""
     max_in_flight_per_caller: Annotated[int, Field(ge=1)] = 256
     """The same for one caller. At the limit the caller's request is refused as `rate_limited`."""
+    max_audit_bytes: Annotated[int, Field(ge=2**28)] = 4 * 2**30
+    """Of the audit log in the folder for state, over all replicas and starts. Beyond, its oldest files are
+    deleted: copy them elsewhere if they must be kept for longer."""
     base_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
     """A prefix that URLs may have before `/v2`, such as `/team/a`; URLs without it work as well. A change
     needs a restart."""

@@ -25,6 +25,9 @@ MAX_JSON_VALUES = MAX_BODY_BYTES // 2
 OTHER_JSON_VALUES = 8192
 """JSON values beside the tensors' data: names, shapes, parameters, requested outputs."""
 
+MAX_TEXTS = 2**17
+"""Elements of BYTES in one tensor whose shape is open. Each becomes an object of its own, several times."""
+
 _DATATYPES: dict[np.dtype[Any], str] = {
     np.dtype(np.bool_): "BOOL",
     np.dtype(np.uint8): "UINT8",
@@ -132,6 +135,8 @@ def read_shape(
         what = f"{shape[0]} rows; from 1 to {max_rows} are taken"
     elif tuple(shape[1:]) != spec.shape[1:] and not _matches(spec.shape, shape):
         what = f"{shape} does not match {spec.wire_shape}"
+    elif spec.dtype.kind == "O" and None in spec.shape[1:] and math.prod(shape) > MAX_TEXTS:
+        what = f"{math.prod(shape)} texts; at most {MAX_TEXTS} are taken"
     else:
         return tuple(shape)
     problems.add(at, what)
