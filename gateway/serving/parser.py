@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import orjson
 
-import gateway
 from gateway.core.errors import GatewayError
 from gateway.protocol.parse_frames import PREFIX
 
@@ -84,7 +83,7 @@ class ParserProcess:
 
 def _source() -> str:
     """Where the package lies that this process runs."""
-    return str(Path(gateway.__file__).parents[1])
+    return str(Path(__file__).parents[2])
 
 
 def _end(process: subprocess.Popen[bytes], own: socket.socket) -> None:
