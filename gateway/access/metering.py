@@ -37,6 +37,8 @@ ANONYMOUS_PREFIX = "anonymous@"
 INVALID_FACTOR = 5.0
 INVALID_BURST_S, INVALID_LEAK = 2.0, 0.1
 """The debt in CPU seconds (after the factor) at which a caller is refused, and what leaks away a second."""
+FAILURE_S = 0.3
+"""What a body costs that ended the parser process, before the factor: another one has to be started."""
 REFUSAL_DELAY_S = 0.2
 ANONYMOUS_SHARES = 8
 HALF_LIFE_S = 5.0

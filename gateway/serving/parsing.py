@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from fallbacks.worker import Worker
-from gateway.access.metering import ParseMeter
+from gateway.access.metering import FAILURE_S, ParseMeter
 from gateway.core.decision import Reason, Refused
 from gateway.protocol.contract import Contract
 from gateway.protocol.infer_request import InferRequest
@@ -24,8 +24,6 @@ from gateway.serving.parser import ParserFailed, ParserProcess
 
 WAITING_BYTES: Final = 256 * 2**20
 RETRY_S: Final = 1.0
-FAILURE_S: Final = 1.0
-"""What a body is charged that ended the process, in CPU seconds before the factor of an invalid one."""
 log = logging.getLogger(__name__)
 
 
@@ -126,8 +124,10 @@ class Parsing:
             except ParserFailed as failed:
                 log.warning("a body of %s was not parsed: %s", one.large.principal, failed)
                 self._meter.charge_invalid(one.large.principal, FAILURE_S)
-                if not one.turn.done():
-                    one.turn.set_exception(RequestRejected(Refused(Reason.UNAVAILABLE, RETRY_S)))
+                _fail(one)
+            except Exception:
+                log.exception("a body could not be parsed: this is a defect of the gateway")
+                _fail(one)
             else:
                 self._charge(one.large.principal, header)
                 if not one.turn.done():
@@ -143,3 +143,8 @@ class Parsing:
     def _charge(self, principal: str, header: dict[str, Any]) -> None:
         charge = self._meter.charge_valid if "request" in header else self._meter.charge_invalid
         charge(principal, header["cpu_s"])
+
+
+def _fail(one: _Waiting) -> None:
+    if not one.turn.done():
+        one.turn.set_exception(RequestRejected(Refused(Reason.UNAVAILABLE, RETRY_S)))
