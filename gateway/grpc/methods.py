@@ -16,7 +16,7 @@ from gateway.access.callers import Caller
 from gateway.access.metering import REFUSAL_DELAY_S
 from gateway.core.errors import InvalidRequest, Problem
 from gateway.grpc.bounds import INLINE_BYTES, Outline, outline_of
-from gateway.grpc.codec import parse_grpc_infer, read_message, render_grpc_infer
+from gateway.grpc.codec import NO_MESSAGE, parse_grpc_infer, read_small_message, render_grpc_infer
 from gateway.protocol import metadata
 from gateway.protocol.answers import NoAnswer, build_answer
 from gateway.protocol.contract import Contract
@@ -153,10 +153,10 @@ def _read_message(raw: bytes) -> tuple[Outline, Any | None]:
     try:
         outline = outline_of(raw) if len(raw) > INLINE_BYTES else None
     except (IndexError, UnicodeDecodeError):
-        raise InvalidRequest([Problem("", "this is no ModelInferRequest")]) from None
+        raise InvalidRequest([Problem("", NO_MESSAGE)]) from None
     if outline is not None and outline.other_bytes > INLINE_BYTES:
         return outline, None
-    message = read_message(raw)
+    message = read_small_message(raw)
     return Outline(message.model_name, message.model_version, 0), message
 
 
