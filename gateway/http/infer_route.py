@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 MIN_ENCODED_BYTES = 1024
 """A smaller reply fits one packet as it is."""
+INLINE_ENCODED_BYTES = 128 * 1024
+"""A larger reply is compressed in a thread: it takes more than a millisecond."""
 _TIMEOUT_NAME = TIMEOUT_HEADER.encode()
 
 
@@ -79,7 +81,8 @@ async def _answer(
         with plane.acquire_slot(call.caller):
             return await _judge(plane, request, call, coding, limit, body)
     except InvalidRequest as error:
-        plane.meter.charge_invalid_bytes(call.caller.principal, min(len(body), INLINE_BYTES))
+        size = min(len(body), INLINE_BYTES) if coding == "identity" else INLINE_BYTES
+        plane.meter.charge_invalid_bytes(call.caller.principal, size)
         return reply_unanswered(error, plane.stamp(call.decision_id, call.gateway))
     except RequestRejected as rejected:
         stamp = plane.stamp(call.decision_id, call.gateway)
@@ -120,10 +123,10 @@ async def _judge(
     reply = reply_infer(
         loaded.contract, infer_request, decisions, stamp, tier=tier, prefer_async=prefer_async
     )
-    return _encoded(reply, request.header(b"accept-encoding"))
+    return await _encoded(reply, request.header(b"accept-encoding"))
 
 
-def _encoded(reply: Reply, accept_encoding: str | None) -> Reply:
+async def _encoded(reply: Reply, accept_encoding: str | None) -> Reply:
     """The reply in a coding that the client accepts, if it is large enough."""
     if accept_encoding is None or reply.status != 200 or len(reply.body) < MIN_ENCODED_BYTES:
         return reply
@@ -131,6 +134,8 @@ def _encoded(reply: Reply, accept_encoding: str | None) -> Reply:
     if coding is None:
         return reply
     headers = b"%bcontent-encoding: %b\r\nvary: accept-encoding\r\n" % (reply.headers, coding.encode())
+    if len(reply.body) > INLINE_ENCODED_BYTES:  # zlib works without the interpreter's lock
+        return Reply(reply.status, headers, await asyncio.to_thread(encode, reply.body, coding))
     return Reply(reply.status, headers, encode(reply.body, coding))
 
 
