@@ -9,8 +9,7 @@ one before it does. Both are charged here, in two ways, because two things are w
   caller does not wait behind a heavy one.
 * **Invalid** bodies have a budget. An honest caller sends few, and nothing is gained by parsing more of them.
   They cost INVALID_FACTOR times their time. Beyond the budget every request of the caller is refused before
-  its body is read, until the debt has leaked away. Such a refusal is sent after REFUSAL_DELAY_S, since a
-  client that repeats it at once would take as much of the event loop with heads alone.
+  its body is read, until the debt has leaked away.
 
 What has been used halves every HALF_LIFE_S, so that a caller which was heavy a minute ago is as good as a new
 one. Callers without a key are one address each, and all of them together are charged once more as one group:
@@ -39,7 +38,6 @@ INVALID_BURST_S, INVALID_LEAK = 2.0, 0.1
 """The debt in CPU seconds (after the factor) at which a caller is refused, and what leaks away a second."""
 FAILURE_S = 0.3
 """What a body costs that ended the parser process, before the factor: another one has to be started."""
-REFUSAL_DELAY_S = 0.2
 ANONYMOUS_SHARES = 8
 HALF_LIFE_S = 5.0
 ACCOUNTS = 4096

@@ -13,9 +13,8 @@ from grpc_health.v1 import health_pb2
 
 from fallbacks.oip import open_inference_pb2 as pb
 from gateway.access.callers import Caller
-from gateway.access.metering import REFUSAL_DELAY_S
 from gateway.core.errors import InvalidRequest, Problem
-from gateway.grpc.bounds import INLINE_BYTES, Outline, outline_of
+from gateway.grpc.bounds import INLINE_BYTES, MAX_OTHER_BYTES, Outline, outline_of
 from gateway.grpc.codec import NO_MESSAGE, parse_grpc_infer, read_small_message, render_grpc_infer
 from gateway.protocol import metadata
 from gateway.protocol.answers import NoAnswer, build_answer
@@ -126,9 +125,7 @@ def message_too_large(limit: int) -> RequestRejected:
 
 async def _infer(call: MethodCall) -> CallReply:
     plane, principal = call.plane, call.caller.principal
-    if (refused := plane.meter.refusal(principal)) is not None:
-        await asyncio.sleep(REFUSAL_DELAY_S)
-        raise RequestRejected(refused)
+    plane.refuse_indebted(call.caller)
     raw = await call.read()
     try:
         outline, message = _read_message(raw)
@@ -202,6 +199,8 @@ def _read(
 
     async def handle(call: MethodCall) -> CallReply:
         raw = await call.read()
+        if len(raw) > MAX_OTHER_BYTES:
+            raise message_too_large(MAX_OTHER_BYTES)
         try:
             message = message_type.FromString(raw)
         except DecodeError:

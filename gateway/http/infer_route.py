@@ -7,8 +7,6 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
-from gateway.access.metering import REFUSAL_DELAY_S
-from gateway.core.decision import Refused
 from gateway.core.errors import InvalidRequest
 from gateway.http.codings import CODINGS, accepted_coding, decode_small, encode
 from gateway.http.replies import reply_infer, reply_unanswered
@@ -37,9 +35,7 @@ _TIMEOUT_NAME = TIMEOUT_HEADER.encode()
 
 def infer(routed: RoutedRequest) -> Admitted:
     """Admits a body of at most the model's limit. Raises RequestRejected for what the head rules out."""
-    refused = routed.plane.meter.refusal(routed.caller.principal)
-    if refused is not None:
-        return Admitted(0, partial(_refuse_later, routed.plane, routed.decision_id, refused))
+    routed.plane.refuse_indebted(routed.caller)
     call = routed.plane.begin(
         routed.caller, routed.path["model"], routed.path.get("version"), routed.decision_id
     )
@@ -48,12 +44,6 @@ def infer(routed: RoutedRequest) -> Admitted:
     if not _fits(headers.get(b"content-length", b"0"), limit):
         raise RequestRejected(Rejection.TOO_LARGE, f"the body may have at most {limit} bytes")
     return Admitted(limit, partial(_answer, routed.plane, routed.request, call, coding, limit))
-
-
-async def _refuse_later(plane: DataPlane, decision_id: str, refused: Refused, _: bytes) -> Reply:
-    """The reply to a caller that owes too much for invalid bodies, after a delay."""
-    await asyncio.sleep(REFUSAL_DELAY_S)
-    return reply_unanswered(refused, plane.stamp(decision_id))
 
 
 def _content_coding(headers: Headers) -> str:

@@ -147,6 +147,11 @@ class DataPlane:
         gateway = self.model(caller, name, version)
         return Call(caller, gateway, gateway.loaded, decision_id, received_s, start_s)
 
+    def refuse_indebted(self, caller: Caller) -> None:
+        """Raises RequestRejected for a caller that has sent too many invalid bodies lately."""
+        if (refused := self.meter.refusal(caller.principal)) is not None:
+            raise RequestRejected(refused)
+
     async def parse(self, call: Call, how: dict[str, Any], body: bytes) -> ParsedBody:
         """The request in a large body, parsed outside the event loop. Raises as `Parsing.parse` does."""
         large = LargeBody(call.caller.principal, call.loaded.contract, how, body)

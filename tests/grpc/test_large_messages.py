@@ -10,9 +10,9 @@ import pytest
 from fallbacks.oip import open_inference_pb2 as pb
 from gateway.access import metering
 from gateway.access.metering import ParseMeter
-from gateway.grpc.bounds import INLINE_BYTES, OUTLINE_FIELDS, outline_of
+from gateway.grpc.bounds import INLINE_BYTES, MAX_OTHER_BYTES, OUTLINE_FIELDS, outline_of
 from tests.support.data_planes import PlaneFixture, whole_plane
-from tests.support.grpc_client import INFER, grpc_client, request_of
+from tests.support.grpc_client import INFER, SERVICE, grpc_client, request_of
 
 LONG = "x" * (2 * INLINE_BYTES - 4096)
 """A parameter with which a message is parsed in the parser process."""
@@ -101,5 +101,16 @@ def test_a_caller_with_too_many_invalid_messages_is_refused(
             refused = await client(INFER, request_of(plane.good[:1]))
             assert refused.outcome == ("RESOURCE_EXHAUSTED", "refused", "rate_limited", "none")
             assert int(refused.trailers["retry-after"]) >= 1
+
+    plane.run(main)
+
+
+@pytest.mark.parametrize("method", ["/grpc.health.v1.Health/Check", f"/{SERVICE}/ModelMetadata"])
+def test_a_message_that_names_a_model_alone_may_not_be_large(plane: PlaneFixture, method: str) -> None:
+    async def main() -> None:
+        async with grpc_client(plane) as client:
+            name = pb.ModelMetadataRequest(name="x" * MAX_OTHER_BYTES).SerializeToString()
+            got = await client(method, name)
+            assert (got.code, got.trailers["x-failsafe-reason"]) == ("INVALID_ARGUMENT", "too_large")
 
     plane.run(main)
