@@ -73,7 +73,7 @@ class ParserProcess:
                 pass_fds=(its.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": _source(), "OPENBLAS_NUM_THREADS": "1"},
+                env=os.environ | {"PYTHONPATH": _module_paths(), "OPENBLAS_NUM_THREADS": "1"},
             )
         own.settimeout(REPLY_WITHIN_S)
         self._socket = own
@@ -81,9 +81,9 @@ class ParserProcess:
         return own
 
 
-def _source() -> str:
-    """Where the package lies that this process runs."""
-    return str(Path(__file__).parents[2])
+def _module_paths() -> str:
+    """Where this process finds its modules, this package first: the other one runs the same code."""
+    return os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
 
 
 def _end(process: subprocess.Popen[bytes], own: socket.socket) -> None:

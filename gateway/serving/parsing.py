@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from fallbacks.worker import Worker
-from gateway.access.metering import FAILURE_S, ParseMeter
+from gateway.access.metering import FAILURE_S, ParseMeter, Rank
 from gateway.core.decision import Reason, Refused
 from gateway.protocol.contract import Contract
 from gateway.protocol.infer_request import InferRequest
@@ -95,11 +95,13 @@ class Parsing:
     def _shed(self) -> None:
         """Refuses bodies of the callers that come last until the others fit."""
         while self._waiting_bytes > WAITING_BYTES:
-            last = max(reversed(self._waiting), key=self._rank)
+            ranks = self._ranks()
+            last = max(reversed(self._waiting), key=lambda one: ranks[one.large.principal])
             self._refuse(last, Refused(Reason.RATE_LIMITED, RETRY_S))
 
-    def _rank(self, one: _Waiting) -> tuple[float, float]:
-        return self._meter.rank(one.large.principal)
+    def _ranks(self) -> dict[str, Rank]:
+        """Of each caller with a body that waits. Cost: 1 us a caller."""
+        return {name: self._meter.rank(name) for name in {one.large.principal for one in self._waiting}}
 
     def _refuse(self, one: _Waiting, refused: Refused) -> None:
         """Refuses a body unless its turn has come."""
@@ -113,10 +115,15 @@ class Parsing:
         self._waiting_bytes -= len(one.large.body)
         return True
 
+    def _next(self) -> _Waiting:
+        """The body of the caller that comes first; of one caller's, the one that has waited longest."""
+        ranks = self._ranks()
+        return min(self._waiting, key=lambda one: ranks[one.large.principal])
+
     async def _parse_waiting(self) -> None:
         """Parses what waits, until nothing does."""
         while self._waiting:
-            one = min(self._waiting, key=self._rank)
+            one = self._next()
             self._remove(one)
             waited_s = asyncio.get_running_loop().time() - one.since_s
             try:
