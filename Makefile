@@ -2,49 +2,58 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
+DEVELOPMENT := .venv/.development
 
-.PHONY: demo test check docs bench peers growth fuzz gate mutants lock proto clean
+LOCK := uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
+
+.PHONY: demo test check docs bench peers growth fuzz gate mutants sbom audit lock proto clean
 
 demo: $(READY)  ## serve configs/fashion on Ray Serve and show every outcome on real inputs; ONCE=1 exits after that
 	$(BIN)/gateway demo configs/fashion $(if $(ONCE),--once)
 
-test: $(READY)  ## the whole test suite
+test: $(DEVELOPMENT)  ## the whole test suite
 	$(BIN)/python -m pytest
 
-check: $(READY)  ## format, lint, types, layers: everything but the tests
+check: $(DEVELOPMENT)  ## format, lint, types, layers: everything but the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(READY)  ## after editing a policy model: docs/policy.schema.json and the tables of docs/policy.md
+docs: $(DEVELOPMENT)  ## after editing a policy model: docs/policy.schema.json and the tables of docs/policy.md
 	$(BIN)/python docs/reference.py
 
-mutants: $(READY)  ## break core and certificate on purpose; every mutant must be killed
+mutants: $(DEVELOPMENT)  ## break core and certificate on purpose; every mutant must be killed
 	$(BIN)/python tests/mutants.py
 
-bench: $(READY)  ## what the guards stop, what a request costs and where, how fast it starts: about five minutes
+bench: $(DEVELOPMENT)  ## what the guards stop, what a request costs and where, how fast it starts: about five minutes
 	$(BIN)/python -m bench.quality configs/fashion
 	$(BIN)/python -m bench.micro
 	$(BIN)/python -m bench.peers --peers bare
 	$(BIN)/python -m bench.start --rounds 1
 
-peers: $(READY)  ## beside MLServer, LitServe, BentoML and Ray Serve's proxy, each in an environment of its own
+peers: $(DEVELOPMENT)  ## beside MLServer, LitServe, BentoML and Ray Serve's proxy, each in an environment of its own
 	$(BIN)/python -m bench.peers
 
-growth: $(READY)  ## cost against principals, backlog and rows; memory over 200,000 requests
+growth: $(DEVELOPMENT)  ## cost against principals, backlog and rows; memory over 200,000 requests
 	$(BIN)/python -m bench.growth
 	$(BIN)/python -m bench.growth memory
 
-fuzz: $(READY)  ## break requests on purpose for SECONDS (600), other ones each time
+fuzz: $(DEVELOPMENT)  ## break requests on purpose for SECONDS (600), other ones each time
 	$(BIN)/python -m tests.protocol.test_fuzz $(or $(SECONDS),600)
 
-gate: $(READY)  ## fails if a request has become half as expensive again, over the baseline server
+gate: $(DEVELOPMENT)  ## fails if a request has become half as expensive again, over the baseline server
 	$(BIN)/python -m bench.gate
 
+sbom: $(DEVELOPMENT)  ## sbom.cdx.json (CycloneDX): what requirements.lock installs, with licences; and docs/licences.md
+	$(BIN)/python docs/bill_of_materials.py
+
+audit: $(DEVELOPMENT)  ## known vulnerabilities of what requirements.lock installs; needs the advisories of PyPI
+	$(BIN)/pip-audit --requirement requirements.lock --require-hashes --no-deps --disable-pip
+
 lock:  ## after editing dependencies in pyproject.toml; needs uv
-	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
-		--group dev pyproject.toml -o requirements.lock
+	$(LOCK) --group build pyproject.toml -o requirements.lock
+	$(LOCK) --group build --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 proto:  ## after editing open_inference.proto; needs uv. The oldest generator whose stubs protobuf 6 and 7 both take
 	uv run --no-project --with grpcio-tools==1.76.0 --with 'protobuf<6.32' python -m grpc_tools.protoc -I. \
@@ -59,3 +68,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
+
+$(DEVELOPMENT): requirements-dev.lock $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $(DEVELOPMENT)

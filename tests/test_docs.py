@@ -193,7 +193,10 @@ def test_every_gateway_command_and_option_that_a_page_names_exists() -> None:
 
 
 def make_targets() -> set[str]:
-    return set(re.findall(r"^([a-z]+):", text_of("Makefile"), re.MULTILINE)) | {".venv/.ready"}
+    return set(re.findall(r"^([a-z]+):", text_of("Makefile"), re.MULTILINE)) | {
+        ".venv/.ready",
+        ".venv/.development",
+    }
 
 
 def test_every_make_target_that_a_page_names_exists() -> None:

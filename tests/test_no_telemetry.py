@@ -11,9 +11,11 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -76,14 +78,45 @@ def test_onnxruntime_itself_would_keep_events_here(folder: Path) -> None:
     assert kept_at_home(environment) != []
 
 
-def test_a_traced_start_looks_up_nothing(folder: Path) -> None:
-    """`gateway serve --local`, every connect of every thread traced, one request answered."""
+TRACED = ("-f", "-qq", "-yy", "-s", "0", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-e", "signal=none")
+"""Every way to reach another host. `-yy` shows what a descriptor is and where it is connected to."""
+ADDRESS = re.compile(r'(?:->|inet_addr\("|inet_pton\(AF_INET6, ")\[?([0-9a-f:.]*[0-9a-f])')
+
+
+def strace_into(trace: Path) -> list[str]:
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")
+    return [strace, *TRACED, "-o", str(trace)]
+
+
+def beyond_loopback(trace: Path) -> list[str]:
+    """The traced calls that reach another host. A UDP socket that is only connected has sent nothing: Ray
+    connects one to learn the address of this host."""
+    calls = [line for line in trace.read_text().splitlines() if "<TCP" in line or "<UDP" in line]
+    reaching = [line for line in calls if "<TCP" in line or " connect(" not in line]
+    return [line for line in reaching if not all(map(of_this_host, ADDRESS.findall(line)))]
+
+
+@cache
+def of_this_host(address: str) -> bool:
+    """Whether it can be bound here."""
+    address = address.removeprefix("::ffff:")
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--local"], pytest.param([], marks=pytest.mark.ray)], ids=["local", "Ray"]
+)
+def test_a_traced_start_looks_up_nothing(arguments: list[str], folder: Path) -> None:
+    """`gateway serve`, every thread and process traced, until it is ready and a while longer."""
     environment, trace, ports = empty_home(folder), folder / "trace", [free_port() for _ in range(3)]
-    command = [strace, "-f", "-qq", "-e", "trace=connect", "-e", "signal=none", "-o", str(trace)]
-    command += [sys.executable, "-m", "gateway", "serve", ".", "--local"]
+    command = [*strace_into(trace), sys.executable, "-m", "gateway", "serve", ".", *arguments]
     for name, port in zip(("--port", "--grpc-port", "--admin-port"), ports, strict=True):
         command += [name, str(port)]
     traced = subprocess.Popen(
@@ -95,9 +128,23 @@ def test_a_traced_start_looks_up_nothing(folder: Path) -> None:
     finally:
         os.killpg(traced.pid, signal.SIGINT)
         traced.wait(60)
-    beyond = [line for line in trace.read_text().splitlines() if re.search("AF_INET6?", line)]
-    assert [line for line in beyond if "127.0.0.1" not in line] == []
+    assert beyond_loopback(trace) == []
     assert kept_at_home(environment) == []
+
+
+def test_a_traced_calibration_looks_up_nothing(folder: Path) -> None:
+    environment, trace = empty_home(folder), folder / "trace"
+    command = [*strace_into(trace), sys.executable, *WAYS_IN["calibrate"]]
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    assert beyond_loopback(trace) == []
+
+
+def test_the_trace_shows_a_look_up(folder: Path) -> None:
+    """The proofs above prove something: this is how a resolver is asked for a name."""
+    trace = folder / "trace"
+    code = "import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'', ('192.0.2.1', 53))"
+    subprocess.run([*strace_into(trace), sys.executable, "-c", code], check=False, capture_output=True)
+    assert beyond_loopback(trace) != []
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:

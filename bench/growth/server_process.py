@@ -22,11 +22,15 @@ UNLIMITED_PER_S = 1e6
 
 @dataclass(frozen=True, slots=True)
 class ServerProcess:
-    """A process that serves `folder`, and how its one model is reached."""
+    """A process that serves `folder`, and how its one model is reached.
+
+    ports: of HTTP, gRPC and administration.
+    """
 
     folder: Path
     target: Target
     pid: int
+    ports: tuple[int, int, int]
 
     def resident_bytes(self) -> int:
         """Its resident memory now (VmRSS of Linux)."""
@@ -59,14 +63,14 @@ def serve_folders(folders: Sequence[Path], key: str, log: Path) -> Iterator[Serv
 
     Raises: WrongInput, with the log of the server, if it does not answer within a minute.
     """
-    port, grpc_port, admin_port = free_ports()
+    port, grpc_port, admin_port = used = free_ports()
     ports = ["--port", str(port), "--grpc-port", str(grpc_port), "--admin-port", str(admin_port)]
     with log.open("wb") as file:
         command = [sys.executable, "-m", "gateway", "serve", *map(str, folders), "--local", *ports]
         process = subprocess.Popen(command, stdout=file, stderr=file)  # noqa: S603 (our own command)
     try:
         target = _wait_until_ready(process, f"http://127.0.0.1:{port}", folders[0], key, log)
-        yield ServerProcess(folders[0], target, process.pid)
+        yield ServerProcess(folders[0], target, process.pid, used)
     finally:
         process.terminate()
         try:
@@ -86,12 +90,12 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, copy: Path, ke
     raise WrongInput(f"the server did not answer: {log.read_text(errors='replace')[-2000:]}")
 
 
-def free_ports() -> list[int]:
+def free_ports() -> tuple[int, int, int]:
     """Three ports of loopback that were free a moment ago."""
     probes = [socket.socket() for _ in range(3)]
     for probe in probes:
         probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
+    first, second, third = (int(probe.getsockname()[1]) for probe in probes)
     for probe in probes:
         probe.close()
-    return ports
+    return first, second, third

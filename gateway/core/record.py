@@ -10,7 +10,8 @@ from gateway.core.decision import Decision
 class RequestRecord(NamedTuple):
     """One request as it ended.
 
-    id: what the caller got; received_s: wall time in Unix seconds; decisions: one a row, in order.
+    id: what the caller got; received_s: wall time in Unix seconds; decisions: one a row, in order; trace: the
+    caller's place in a trace, as `traceparent` of W3C says it, or empty.
     """
 
     id: str
@@ -20,3 +21,4 @@ class RequestRecord(NamedTuple):
     received_s: float
     elapsed_s: float
     decisions: tuple[Decision, ...]
+    trace: str = ""

@@ -127,9 +127,10 @@ async def _infer(call: MethodCall) -> CallReply:
     plane, principal = call.plane, call.caller.principal
     plane.refuse_indebted(call.caller)
     raw = await call.read()
+    trace = call.headers.get("traceparent")
     try:
         outline, message = _read_message(raw)
-        inference = plane.begin(call.caller, outline.model, outline.version, call.decision_id)
+        inference = plane.begin(call.caller, outline.model, outline.version, call.decision_id, trace)
     except InvalidRequest:
         plane.meter.charge_invalid_bytes(principal, min(len(raw), INLINE_BYTES))
         raise

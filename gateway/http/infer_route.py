@@ -36,9 +36,8 @@ _TIMEOUT_NAME = TIMEOUT_HEADER.encode()
 def infer(routed: RoutedRequest) -> Admitted:
     """Admits a body of at most the model's limit. Raises RequestRejected for what the head rules out."""
     routed.plane.refuse_indebted(routed.caller)
-    call = routed.plane.begin(
-        routed.caller, routed.path["model"], routed.path.get("version"), routed.decision_id
-    )
+    path, trace = routed.path, routed.request.header(b"traceparent")
+    call = routed.plane.begin(routed.caller, path["model"], path.get("version"), routed.decision_id, trace)
     limit, headers = call.loaded.contract.body_limit_bytes, routed.request.headers
     coding = _content_coding(headers)
     if not _fits(headers.get(b"content-length", b"0"), limit):

@@ -36,6 +36,9 @@ def contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
                 yield ("rungs", i, "model", "url"), str(error)
     yield from _review_contradictions(policy)
     yield from _task_contradictions(policy)
+    if policy.serving.release_grid_ms > policy.deadline_s * 1e3:
+        what = f"{policy.serving.release_grid_ms} ms is longer than deadline_s: no answer would be in time"
+        yield ("serving", "release_grid_ms"), what
     spent_s = math.fsum(_budgets_s(policy))
     if spent_s > policy.deadline_s + 1e-9:
         what = f"{policy.deadline_s} s is less than the {spent_s:.3f} s that all budgets can take together"

@@ -27,6 +27,7 @@ from gateway.protocol.rejected import RequestRejected as RequestRejected
 from gateway.serving.gateway import Gateway, LoadedDeployment
 from gateway.serving.ids import Ids
 from gateway.serving.parsing import LargeBody, ParsedBody, Parsing
+from gateway.serving.release import ReleaseGrid
 from gateway.serving.replicas import PeerReplicas
 from gateway.serving.repository import NotReady, Repository
 
@@ -37,6 +38,8 @@ ALWAYS_FORBIDDEN: frozenset[str] = frozenset()
 INFERENCE_SCOPES = frozenset({"infer"})
 METADATA_SCOPES = frozenset({"infer", "metadata"})
 OWN_RESULT_SCOPES = frozenset({"infer", "explain"})
+EXPLAINED_SCOPES = frozenset({"explain"})
+"""Its callers may read what each guard found and how long it took: no release grid hides that from them."""
 LOADING = (
     "models are loaded and unloaded on the administration plane: POST /models/NAME/load or /unload there"
 )
@@ -46,7 +49,7 @@ LOADING = (
 class Call(NamedTuple):
     """One request for inference: its caller, the deployment that it calls, and its start.
 
-    received_s: Unix seconds; start_s: seconds of `time.perf_counter`.
+    received_s: Unix seconds; start_s: seconds of `time.perf_counter`; trace: its header `traceparent`.
     """
 
     caller: Caller
@@ -55,6 +58,7 @@ class Call(NamedTuple):
     decision_id: str
     received_s: float
     start_s: float
+    trace: str
 
 
 class DataPlane:
@@ -141,11 +145,13 @@ class DataPlane:
             if isinstance(one, Gateway) or not ready_only
         ]
 
-    def begin(self, caller: Caller, name: str, version: str | None, decision_id: str) -> Call:
+    def begin(
+        self, caller: Caller, name: str, version: str | None, decision_id: str, trace: str | None
+    ) -> Call:
         """A request for inference, timed from now. Raises RequestRejected."""
         received_s, start_s = time.time(), time.perf_counter()
         gateway = self.model(caller, name, version)
-        return Call(caller, gateway, gateway.loaded, decision_id, received_s, start_s)
+        return Call(caller, gateway, gateway.loaded, decision_id, received_s, start_s, trace or "")
 
     def refuse_indebted(self, caller: Caller) -> None:
         """Raises RequestRejected for a caller that has sent too many invalid bodies lately."""
@@ -168,13 +174,30 @@ class DataPlane:
     async def judge(
         self, call: Call, asked: InferRequest, time_limit_s: float
     ) -> tuple[list[Decision], Stamp]:
-        """One decision a row, recorded, and the reply's stamp. time_limit_s: seconds until the deadline."""
+        """One decision a row, recorded, and the reply's stamp, when the reply may be released.
+
+        Args:    time_limit_s: seconds until the deadline.
+        Raises:  RequestRejected for a model that was unloaded meanwhile.
+        """
+        deadline_s, step_ms = now_s() + time_limit_s, call.loaded.policy.serving.release_grid_ms
+        if step_ms and not call.caller.has_any(EXPLAINED_SCOPES):
+            with ReleaseGrid(step_ms / 1e3, deadline_s) as grid:
+                judged = await self._decide_and_record(call, asked, deadline_s)
+                await grid.next_point()
+        else:
+            judged = await self._decide_and_record(call, asked, deadline_s)
+        released_s = time.perf_counter() - call.start_s
+        call.gateway.statistics.add(judged[0], call.received_s, released_s)
+        return judged
+
+    async def _decide_and_record(
+        self, call: Call, asked: InferRequest, deadline_s: float
+    ) -> tuple[list[Decision], Stamp]:
         id_, gateway, loaded = call.decision_id, call.gateway, call.loaded
         if gateway.retired:  # unloaded while the body arrived
             raise RequestRejected(
                 Refused(Reason.UNAVAILABLE, RETRY_S), f"model {gateway.name!r} was unloaded"
             )
-        deadline_s = now_s() + time_limit_s
         ids = (id_,) if asked.rows == 1 else tuple(f"{id_}.{i}" for i in range(asked.rows))
         principals = (call.caller.principal,) * asked.rows
         batch = Batch(ids, principals, asked.inputs, (deadline_s,) * asked.rows)
@@ -192,6 +215,7 @@ class DataPlane:
                 call.received_s,
                 elapsed_s,
                 tuple(decisions),
+                call.trace,
             )
         )
         return decisions, stamp

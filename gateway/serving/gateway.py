@@ -98,7 +98,7 @@ class Gateway:
         self.loaded = self._load(deployment)
         self.telemetry = Telemetry(policy.name, self.replica)
         path = self.state / f"decisions-{self.replica}.jsonl"
-        self.statistics = Statistics(lambda: self.loaded.pipeline.models)
+        self.statistics = Statistics()
         serving = policy.serving
         self._log = JsonLinesSink(path, keep_bytes=serving.max_audit_bytes, siblings="decisions-*.jsonl")
         self.audit = Audit([self._log, self.telemetry])
@@ -163,9 +163,8 @@ class Gateway:
         return result
 
     def record(self, record: RequestRecord) -> None:
-        """Records a finished request for the audit log, telemetry and statistics; never blocks."""
+        """Records a judged request for the audit log and telemetry; never blocks."""
         self.audit.take(record)
-        self.statistics.add(record)
 
     async def reload(self) -> bool:
         """Reads the folder again; whether anything changed. Loads in a thread, and serves meanwhile.
@@ -233,7 +232,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.audit.drain()
-        self.telemetry.close()
+        await in_own_thread(self.telemetry.close)
         for artifacts in (*self._retired, self.loaded.artifacts):
             artifacts.close()  # closing twice does nothing
             await artifacts.closed()

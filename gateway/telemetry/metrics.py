@@ -7,8 +7,10 @@ the pass. OpenTelemetry reads the counts only when metrics are collected: by a s
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +36,8 @@ from gateway.telemetry.spans import outcome_labels, write_spans
 LabelValues: TypeAlias = tuple[str, ...]
 Callback: TypeAlias = Callable[[CallbackOptions], Iterable[Observation]]
 MAX_PASSES = 20_000
+CLOSE_S = 2.0
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -52,6 +56,14 @@ def _settings_named() -> Iterator[None]:
         raise PolicyError([Problem(", ".join(variables), f"{what}; correct or unset them")]) from error
 
 
+def _resource(deployment: str, replica: str) -> Resource:
+    """What metrics and spans are of. `OTEL_SERVICE_NAME` replaces the deployment's name."""
+    named = Resource.create({"service.instance.id": replica})
+    if str(named.attributes["service.name"]).startswith("unknown_service"):
+        return named.merge(Resource({"service.name": deployment}))
+    return named
+
+
 class Telemetry:
     """An audit sink that counts rows, verdicts and durations. `model` and `replica` label every series."""
 
@@ -65,7 +77,7 @@ class Telemetry:
         self._stage_errors, self._missed = Counter[LabelValues](), Counter[LabelValues]()
         self._recent = Durations()  # since the last collection
         self._scraped, self._exported = Durations(), Durations()
-        resource = Resource.create({"service.name": deployment, "service.instance.id": replica})
+        resource = _resource(deployment, replica)
         counters = CollectorRegistry()
         readers: list[MetricReader] = [PrometheusMetricReader(disable_target_info=True, registry=counters)]
         if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
@@ -74,13 +86,16 @@ class Telemetry:
             readers.append(otlp.metric_reader(self._take_exported, self._labels))
             exporter = exporter or otlp.span_exporter()
         self._meters = MeterProvider(
-            metric_readers=readers, resource=resource, exemplar_filter=AlwaysOffExemplarFilter()
+            metric_readers=readers,
+            resource=resource,
+            exemplar_filter=AlwaysOffExemplarFilter(),
+            shutdown_on_exit=False,  # the SDK would wait for half a minute
         )
         self._register_counters(self._meters.get_meter(SCOPE))
         self._text = PrometheusText(counters, self._copy_scraped, self._labels)
         self._tracers: TracerProvider | None = None
         if exporter is not None:
-            self._tracers = TracerProvider(resource=resource)
+            self._tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
             self._tracers.add_span_processor(BatchSpanProcessor(exporter))
             self._tracer = self._tracers.get_tracer(SCOPE)
 
@@ -168,7 +183,15 @@ class Telemetry:
         return self._text.render()
 
     def close(self) -> None:
-        """Exports the remaining metrics and spans."""
-        self._meters.shutdown()
+        """Exports the remaining metrics and spans, unless the collector takes longer than CLOSE_S; blocks."""
+        shutdowns: list[Callable[[], None]] = [self._meters.shutdown]
         if self._tracers is not None:
-            self._tracers.shutdown()
+            shutdowns.append(self._tracers.shutdown)
+        closing = [threading.Thread(target=one, daemon=True) for one in shutdowns]
+        until_s = time.monotonic() + CLOSE_S
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join(max(0.0, until_s - time.monotonic()))
+        if any(thread.is_alive() for thread in closing):
+            log.warning("the last metrics and spans were not exported: the collector did not answer")

@@ -1,11 +1,18 @@
-"""One span a request with one child a stage, written after the fact with their true start and end."""
+"""One span a request with one child a stage, written after the fact with their true start and end.
+
+A request that names a trace (`traceparent` of W3C Trace Context) is a part of it, and is not recorded where
+the caller's span is not, unless `OTEL_TRACES_SAMPLER` says otherwise.
+"""
 
 from __future__ import annotations
 
-from opentelemetry.trace import Span, Tracer, set_span_in_context
+from opentelemetry.trace import Span, SpanKind, Tracer, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gateway.core.decision import Decision, Outcome, Served, severity
 from gateway.core.record import RequestRecord
+
+_PROPAGATOR = TraceContextTextMapPropagator()
 
 
 def write_spans(tracer: Tracer, record: RequestRecord) -> None:
@@ -21,7 +28,8 @@ def write_spans(tracer: Tracer, record: RequestRecord) -> None:
         "gateway.served_by": by,
         "gateway.rows": str(len(record.decisions)),
     }
-    span = tracer.start_span("infer", start_time=start_ns, attributes=attributes)
+    caller = _PROPAGATOR.extract({"traceparent": record.trace}) if record.trace else None
+    span = tracer.start_span("infer", caller, SpanKind.SERVER, attributes, start_time=start_ns)
     _write_stage_spans(tracer, span, worst, start_ns)
     span.end(start_ns + int(record.elapsed_s * 1e9))
 

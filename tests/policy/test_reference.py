@@ -269,6 +269,7 @@ AFTER_A_RESTART: dict[str, dict[str, Any]] = {
         "max_in_flight": 99,
         "max_in_flight_per_caller": 9,
         "max_audit_bytes": 2**30,
+        "release_grid_ms": 5,
         "base_path": "/a",
         "anonymous": "nobody",
         "trusted_proxies": ["10.0.0.1"],
