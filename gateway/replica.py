@@ -169,6 +169,7 @@ class Replica:
             if self._grpc is not None:
                 stopping.append(self._grpc.stop(SHUTDOWN_GRACE_S))
             await asyncio.gather(*stopping)
+            self._plane.close()
             await self.repository.close()
         self._socket_path.unlink(missing_ok=True)
 

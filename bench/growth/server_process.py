@@ -63,7 +63,7 @@ def serve_folders(folders: Sequence[Path], key: str, log: Path) -> Iterator[Serv
 
     Raises: WrongInput, with the log of the server, if it does not answer within a minute.
     """
-    port, grpc_port, admin_port = used = _free_ports()
+    port, grpc_port, admin_port = used = free_ports()
     ports = ["--port", str(port), "--grpc-port", str(grpc_port), "--admin-port", str(admin_port)]
     with log.open("wb") as file:
         command = [sys.executable, "-m", "gateway", "serve", *map(str, folders), "--local", *ports]
@@ -90,7 +90,8 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, copy: Path, ke
     raise WrongInput(f"the server did not answer: {log.read_text(errors='replace')[-2000:]}")
 
 
-def _free_ports() -> tuple[int, int, int]:
+def free_ports() -> tuple[int, int, int]:
+    """Three ports of loopback that were free a moment ago."""
     probes = [socket.socket() for _ in range(3)]
     for probe in probes:
         probe.bind(("127.0.0.1", 0))

@@ -14,7 +14,8 @@ from grpc_health.v1 import health_pb2
 from fallbacks.oip import open_inference_pb2 as pb
 from gateway.access.callers import Caller
 from gateway.core.errors import InvalidRequest, Problem
-from gateway.grpc.codec import parse_grpc_infer, read_message, render_grpc_infer
+from gateway.grpc.bounds import INLINE_BYTES, MAX_OTHER_BYTES, Outline, outline_of
+from gateway.grpc.codec import NO_MESSAGE, parse_grpc_infer, read_small_message, render_grpc_infer
 from gateway.protocol import metadata
 from gateway.protocol.answers import NoAnswer, build_answer
 from gateway.protocol.contract import Contract
@@ -41,6 +42,7 @@ from gateway.serving.data_plane import (
     RequestRejected,
 )
 from gateway.serving.deferred import wait_for_reviews
+from gateway.serving.parsing import ParsedBody
 from gateway.serving.waits import TIMEOUT_HEADER, preferred_wait_s, time_limit_s
 
 Trailers: TypeAlias = tuple[tuple[str, str], ...]
@@ -122,29 +124,60 @@ def message_too_large(limit: int) -> RequestRejected:
 
 
 async def _infer(call: MethodCall) -> CallReply:
-    plane, raw = call.plane, await call.read()
-    message = read_message(raw)
+    plane, principal = call.plane, call.caller.principal
+    plane.refuse_indebted(call.caller)
+    raw = await call.read()
     trace = call.headers.get("traceparent")
-    inference = plane.begin(call.caller, message.model_name, message.model_version, call.decision_id, trace)
+    try:
+        outline, message = _read_message(raw)
+        inference = plane.begin(call.caller, outline.model, outline.version, call.decision_id, trace)
+    except InvalidRequest:
+        plane.meter.charge_invalid_bytes(principal, min(len(raw), INLINE_BYTES))
+        raise
     try:
         if len(raw) > (limit := inference.loaded.contract.body_limit_bytes):
             raise message_too_large(limit)
-        return await _judge(call, inference, message, len(raw))
+        return await _judge(call, inference, await _parse(plane, inference, outline, message, raw))
     except RequestRejected as rejected:
         stamp = plane.stamp(call.decision_id, inference.gateway)
         return error_reply(rejected.end, stamp, rejected.error)
     except InvalidRequest as error:
+        plane.meter.charge_invalid_bytes(principal, min(len(raw), INLINE_BYTES))
         return error_reply(error, plane.stamp(call.decision_id, inference.gateway))
 
 
-async def _judge(call: MethodCall, inference: Call, message: Any, size_bytes: int) -> CallReply:
+def _read_message(raw: bytes) -> tuple[Outline, Any | None]:
+    """The outline of a message, and the message itself if that is small beside raw data."""
+    try:
+        outline = outline_of(raw) if len(raw) > INLINE_BYTES else None
+    except (IndexError, UnicodeDecodeError):
+        raise InvalidRequest([Problem("", NO_MESSAGE)]) from None
+    if outline is not None and outline.other_bytes > INLINE_BYTES:
+        return outline, None
+    message = read_small_message(raw)
+    return Outline(message.model_name, message.model_version, 0), message
+
+
+async def _parse(
+    plane: DataPlane, inference: Call, outline: Outline, message: Any | None, raw: bytes
+) -> ParsedBody:
+    """The request in a message: of a small one at once, of a large one off the event loop."""
+    contract = inference.loaded.contract
+    if message is not None and (len(raw) <= INLINE_BYTES or contract.views_binary):
+        return ParsedBody(parse_grpc_infer(message, contract), 0.0)
+    how = {"form": "grpc", "model": outline.model, "version": outline.version}
+    return await plane.parse(inference, how, raw)
+
+
+async def _judge(call: MethodCall, inference: Call, parsed: ParsedBody) -> CallReply:
+
     plane, loaded = call.plane, inference.loaded
-    request = parse_grpc_infer(message, loaded.contract)
+    request, waited_s = parsed
     timeout = call.headers.get(TIMEOUT_HEADER)
     seconds = time_limit_s(loaded.policy.deadline_s, request.timeout_us, timeout, call.left_s())
-    decisions, stamp = await _run_to_end(plane.judge(inference, request, seconds))
+    decisions, stamp = await _run_to_end(plane.judge(inference, request, seconds - waited_s))
     if review_s := preferred_wait_s(call.headers.get("prefer", "").lower()):
-        decisions = await wait_for_reviews(inference, decisions, review_s, size_bytes)
+        decisions = await wait_for_reviews(inference, decisions, review_s, request.inputs_bytes)
     answer = build_answer(loaded.contract, request, decisions, loaded.tier(call.caller.tier))
     if isinstance(answer, NoAnswer):
         return error_reply(answer.end, stamp, urls=answer.urls)
@@ -168,6 +201,8 @@ def _read(
 
     async def handle(call: MethodCall) -> CallReply:
         raw = await call.read()
+        if len(raw) > MAX_OTHER_BYTES:
+            raise message_too_large(MAX_OTHER_BYTES)
         try:
             message = message_type.FromString(raw)
         except DecodeError:

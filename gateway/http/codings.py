@@ -1,7 +1,10 @@
 """The content codings of bodies, both ways (RFC 9110, section 8.4): gzip and deflate, read strictly.
 
 A body of a few bytes may decode to gigabytes, so decoding has a limit and never produces more than one byte
-beyond it. Pure functions, which run in the caller's thread.
+beyond it. The limit is that of the contract, and less for a body that decodes to more than EXPANSION times
+its bytes, so that what is costly here is costly to send. Deflate reaches a thousand times; rows of zeros in
+JSON, which are often sent, more than a hundred, so that the first FREE_BYTES are not held to it.
+Pure functions, which run in the caller's thread.
 
 One member of gzip (RFC 1952) is accepted, though a file may have several: no client sends more, and a further
 member could hide data from a proxy that inspects the first only. Deflate is the zlib form (RFC 1950), as RFC
@@ -19,12 +22,13 @@ from typing import Literal
 from gateway.caching import BoundedCache
 from gateway.core.errors import InvalidRequest, Problem
 from gateway.protocol.endings import Rejection
-from gateway.serving.data_plane import RequestRejected
+from gateway.protocol.rejected import RequestRejected
 
 Coding = Literal["gzip", "deflate"]
 
 LEVEL = 1
 """Of compression: higher levels take two to ten times as long and save a tenth of the size of JSON."""
+EXPANSION, FREE_BYTES = 100, 2**20
 LONGEST_CACHED = 256
 CODINGS = ("identity", "gzip", "x-gzip", "deflate")
 """The codings of request bodies."""
@@ -46,6 +50,7 @@ def decode(body: bytes, coding: str, limit_bytes: int) -> bytes:
     if name == "identity":
         data = body if len(body) <= limit_bytes else None
     elif name in _WINDOW:
+        limit_bytes = min(limit_bytes, FREE_BYTES + EXPANSION * len(body))
         data = _inflate(body, name, limit_bytes)
     else:
         raise unsupported_coding()
@@ -62,6 +67,13 @@ def unsupported_coding() -> RequestRejected:
     return RequestRejected(
         Rejection.UNSUPPORTED_MEDIA, what, **{"accept-encoding": "identity, gzip, deflate"}
     )
+
+
+def decode_small(body: bytes, coding: str, limit_bytes: int) -> bytes | None:
+    """A body without its coding, if it then has at most this size; else None. Raises InvalidRequest."""
+    if coding == "identity":
+        return body
+    return _inflate(body, coding, limit_bytes) if len(body) <= limit_bytes else None
 
 
 def _inflate(body: bytes, name: str, limit_bytes: int) -> bytes | None:

@@ -8,14 +8,20 @@ from functools import partial
 from typing import Any, TypeVar
 
 from gateway.core.errors import InvalidRequest
-from gateway.http.codings import CODINGS, accepted_coding, decode, encode, unsupported_coding
+from gateway.http.codings import CODINGS, accepted_coding, decode_small, encode, unsupported_coding
 from gateway.http.replies import reply_infer, reply_unanswered
 from gateway.http.routes import RoutedRequest
 from gateway.listener.messages import Admitted, Headers, Reply, Request
 from gateway.protocol.endings import Rejection
-from gateway.protocol.infer_request import parse_header_length, parse_http_infer
+from gateway.protocol.infer_request import (
+    INLINE_BYTES,
+    parse_header_length,
+    parse_http_infer,
+    parses_inline,
+)
 from gateway.serving.data_plane import Call, DataPlane, RequestRejected
 from gateway.serving.deferred import wait_for_reviews
+from gateway.serving.parsing import ParsedBody
 from gateway.serving.waits import TIMEOUT_HEADER, bounded_natural, preferred_wait_s, time_limit_s
 
 T = TypeVar("T")
@@ -24,11 +30,14 @@ MIN_ENCODED_BYTES = 1024
 """A smaller reply fits one packet as it is."""
 REFUSED_MEDIA_TYPES = frozenset({b"text/plain", b"multipart/form-data"})
 """What browsers send to another site without asking it first, for pages that show no origin."""
+INLINE_ENCODED_BYTES = 128 * 1024
+"""A larger reply is compressed in a thread: it takes more than a millisecond."""
 _TIMEOUT_NAME = TIMEOUT_HEADER.encode()
 
 
 def infer(routed: RoutedRequest) -> Admitted:
     """Admits a body of at most the model's limit. Raises RequestRejected for what the head rules out."""
+    routed.plane.refuse_indebted(routed.caller)
     path, trace = routed.path, routed.request.header(b"traceparent")
     call = routed.plane.begin(routed.caller, path["model"], path.get("version"), routed.decision_id, trace)
     limit, headers = call.loaded.contract.body_limit_bytes, routed.request.headers
@@ -76,31 +85,44 @@ async def _answer(
     """The reply to a request whose body has been read; None if the client has hung up."""
     try:
         with plane.acquire_slot(call.caller):
-            if coding != "identity":
-                body = decode(body, coding, limit)
-            return await _judge(plane, request, call, body)
+            return await _judge(plane, request, call, coding, limit, body)
     except InvalidRequest as error:
+        size = min(len(body), INLINE_BYTES) if coding == "identity" else INLINE_BYTES
+        plane.meter.charge_invalid_bytes(call.caller.principal, size)
         return reply_unanswered(error, plane.stamp(call.decision_id, call.gateway))
     except RequestRejected as rejected:
         stamp = plane.stamp(call.decision_id, call.gateway)
         return reply_unanswered(rejected.end, stamp, error=rejected.error)
 
 
-async def _judge(plane: DataPlane, request: Request, call: Call, body: bytes) -> Reply | None:
-    loaded = call.loaded
+async def _parse(
+    plane: DataPlane, request: Request, call: Call, coding: str, limit: int, body: bytes
+) -> ParsedBody:
+    """The request in a body: of a small one at once, of a large one off the event loop."""
     header_length = parse_header_length(request.header(b"inference-header-content-length"))
-    infer_request = parse_http_infer(body, header_length, loaded.contract)
+    contract, decoded = call.loaded.contract, decode_small(body, coding, INLINE_BYTES)
+    if decoded is not None and parses_inline(decoded, header_length, contract):
+        return ParsedBody(parse_http_infer(decoded, header_length, contract), 0.0)
+    how = {"form": "http", "coding": coding, "limit": limit, "header_length": header_length}
+    return await plane.parse(call, how, body)
+
+
+async def _judge(
+    plane: DataPlane, request: Request, call: Call, coding: str, limit: int, body: bytes
+) -> Reply | None:
+    loaded = call.loaded
+    infer_request, waited_s = await _parse(plane, request, call, coding, limit, body)
     timeout = request.header(_TIMEOUT_NAME)
-    decisions, stamp = await plane.judge(
-        call, infer_request, time_limit_s(loaded.policy.deadline_s, infer_request.timeout_us, timeout)
-    )
+    seconds = time_limit_s(loaded.policy.deadline_s, infer_request.timeout_us, timeout)
+    decisions, stamp = await plane.judge(call, infer_request, seconds - waited_s)
     prefer = request.header(b"prefer")
     prefer_async = False
     if prefer is not None:
         prefer = prefer.lower()
         prefer_async = "respond-async" in prefer
         if seconds := preferred_wait_s(prefer):
-            reviewed = await _unless_gone(request, wait_for_reviews(call, decisions, seconds, len(body)))
+            size_bytes = max(len(body), infer_request.inputs_bytes)
+            reviewed = await _unless_gone(request, wait_for_reviews(call, decisions, seconds, size_bytes))
             if reviewed is None:
                 return None
             decisions = reviewed
@@ -108,10 +130,10 @@ async def _judge(plane: DataPlane, request: Request, call: Call, body: bytes) ->
     reply = reply_infer(
         loaded.contract, infer_request, decisions, stamp, tier=tier, prefer_async=prefer_async
     )
-    return _encoded(reply, request.header(b"accept-encoding"))
+    return await _encoded(reply, request.header(b"accept-encoding"))
 
 
-def _encoded(reply: Reply, accept_encoding: str | None) -> Reply:
+async def _encoded(reply: Reply, accept_encoding: str | None) -> Reply:
     """The reply in a coding that the client accepts, if it is large enough."""
     if accept_encoding is None or reply.status != 200 or len(reply.body) < MIN_ENCODED_BYTES:
         return reply
@@ -119,6 +141,8 @@ def _encoded(reply: Reply, accept_encoding: str | None) -> Reply:
     if coding is None:
         return reply
     headers = b"%bcontent-encoding: %b\r\nvary: accept-encoding\r\n" % (reply.headers, coding.encode())
+    if len(reply.body) > INLINE_ENCODED_BYTES:  # zlib works without the interpreter's lock
+        return Reply(reply.status, headers, await asyncio.to_thread(encode, reply.body, coding))
     return Reply(reply.status, headers, encode(reply.body, coding))
 
 

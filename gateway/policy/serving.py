@@ -53,6 +53,9 @@ class Serving(Strict):
     included. At the limit a request is refused as `unavailable`."""
     max_in_flight_per_caller: Annotated[int, Field(ge=1)] = 256
     """The same for one caller. At the limit the caller's request is refused as `rate_limited`."""
+    max_audit_bytes: Annotated[int, Field(ge=2**28)] = 4 * 2**30
+    """Of the audit log in the folder for state, over all replicas and starts. Beyond, its oldest files are
+    deleted: copy them elsewhere if they must be kept for longer."""
     release_grid_ms: Annotated[int, Field(ge=0, le=1000)] = 0
     """Milliseconds between the times at which a request may be answered, from its arrival: requests whose
     work ends within the same step take equally long, so that a caller's clock does not tell which guard

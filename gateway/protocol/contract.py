@@ -20,6 +20,13 @@ from gateway.protocol.targets import NO_FORM, Target
 
 _INTEGERS = {int}  # type(True) is bool
 MAX_BODY_BYTES = 8 * 1024 * 1024
+MAX_JSON_VALUES = MAX_BODY_BYTES // 2
+"""Of one body, whatever the contract: as many numbers as fit the largest, but half as many empty lists."""
+OTHER_JSON_VALUES = 8192
+"""JSON values beside the tensors' data: names, shapes, parameters, requested outputs."""
+
+MAX_TEXTS = 2**17
+"""Elements of BYTES in one tensor whose shape is open. Each becomes an object of its own, several times."""
 
 _DATATYPES: dict[np.dtype[Any], str] = {
     np.dtype(np.bool_): "BOOL",
@@ -128,6 +135,8 @@ def read_shape(
         what = f"{shape[0]} rows; from 1 to {max_rows} are taken"
     elif tuple(shape[1:]) != spec.shape[1:] and not _matches(spec.shape, shape):
         what = f"{shape} does not match {spec.wire_shape}"
+    elif spec.dtype.kind == "O" and None in spec.shape[1:] and math.prod(shape) > MAX_TEXTS:
+        what = f"{math.prod(shape)} texts; at most {MAX_TEXTS} are taken"
     else:
         return tuple(shape)
     problems.add(at, what)
@@ -163,7 +172,9 @@ class RequestedOutput:
 class Contract:
     """One model on the wire.
 
-    outputs: the exposed ones only; body_limit_bytes: of the largest body that is read.
+    outputs: the exposed ones only; body_limit_bytes: of the largest body that is read;
+    max_json_values: in it.
+    views_binary: whether no element of binary data has to be converted by itself.
     labels: the names of the classes, for outputs whose last axis is so long.
     platform: of the first rung's model, ONNX_PLATFORM or UPSTREAM_PLATFORM.
     target: what a person may answer for a row.
@@ -187,6 +198,8 @@ class Contract:
     default_outputs: Mapping[bool, tuple[RequestedOutput, ...]] = field(init=False, compare=False, repr=False)
     bf16: frozenset[str] = field(init=False, compare=False, repr=False)
     body_limit_bytes: int = field(init=False, compare=False, repr=False)
+    max_json_values: int = field(init=False, compare=False, repr=False)
+    views_binary: bool = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         inputs_by_name = {spec.name: spec for spec in self.inputs}
@@ -209,6 +222,8 @@ class Contract:
             ("outputs_by_name", outputs_by_name),
             ("default_outputs", default_outputs),
             ("bf16", bf16),
+            ("max_json_values", _max_json_values(self.inputs, self.max_rows)),
+            ("views_binary", all(s.datatype not in ("BYTES", "FP16", "BF16") for s in self.inputs)),
         ):
             object.__setattr__(self, name, value)
 
@@ -221,3 +236,15 @@ def _body_limit(inputs: Sequence[TensorSpec], max_rows: int) -> int:
             return MAX_BODY_BYTES
         values += max_rows * math.prod(d for d in spec.shape[1:] if d is not None)
     return min(MAX_BODY_BYTES, 65536 + 32 * values)
+
+
+def _max_json_values(inputs: Sequence[TensorSpec], max_rows: int) -> int:
+    """How many values and lists the largest valid JSON has, with data nested as deep as its shape."""
+    values = OTHER_JSON_VALUES
+    for spec in inputs:
+        level = max_rows
+        values += level
+        for size in spec.shape[1:]:
+            level *= size or MAX_JSON_VALUES
+            values += level
+    return min(MAX_JSON_VALUES, values)

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from gateway.access.callers import Caller, account_of
 from gateway.access.in_flight import RETRY_S, InFlight
 from gateway.access.lookup_rate import LookupRate
+from gateway.access.metering import ParseMeter
 from gateway.core.batch import Batch
 from gateway.core.deadline import now_s
 from gateway.core.decision import Decision, Reason, Refused
@@ -23,8 +24,10 @@ from gateway.core.record import RequestRecord, without_outputs
 from gateway.protocol import metadata
 from gateway.protocol.endings import Rejection, Stamp
 from gateway.protocol.infer_request import InferRequest
+from gateway.protocol.rejected import RequestRejected as RequestRejected
 from gateway.serving.gateway import Gateway, LoadedDeployment
 from gateway.serving.ids import Ids
+from gateway.serving.parsing import LargeBody, ParsedBody, Parsing
 from gateway.serving.release import ReleaseGrid
 from gateway.serving.replicas import PeerReplicas
 from gateway.serving.repository import NotReady, Repository
@@ -46,14 +49,6 @@ LOADING = (
 """Why a request with any key is forbidden where no scope allows it."""
 
 
-class RequestRejected(Exception):
-    """The request has ended before it was judged. `headers`: more of them for its reply, such as Allow."""
-
-    def __init__(self, end: Rejection | Refused, error: str = "", **headers: str) -> None:
-        super().__init__(str(end))
-        self.end, self.error, self.headers = end, error, headers
-
-
 class Call(NamedTuple):
     """One request for inference: its caller, the deployment that it calls, and its start.
 
@@ -70,13 +65,22 @@ class Call(NamedTuple):
 
 
 class DataPlane:
-    """The gateways of a process as callers see them. `ids` gives decision ids."""
+    """The gateways of a process as callers see them. `close` it at the end.
+
+    ids: gives decision ids; meter: of what bodies cost before they are judged; parsing: of large ones.
+    """
 
     def __init__(self, repository: Repository, peers: PeerReplicas) -> None:
         self.repository = repository
         self.peers = peers
         self.ids = Ids()
         self._lookups = LookupRate()
+        self.meter = ParseMeter()
+        self.parsing = Parsing(self.meter)
+
+    def close(self) -> None:
+        """Ends the process that parses large bodies."""
+        self.parsing.close()
 
     def stamp(self, decision_id: str, gateway: Gateway | None = None) -> Stamp:
         """The stamp of a reply to a request that was not judged.
@@ -155,6 +159,16 @@ class DataPlane:
         received_s, start_s = time.time(), time.perf_counter()
         gateway = self.model(caller, name, version)
         return Call(caller, gateway, gateway.loaded, decision_id, received_s, start_s, _trace(trace))
+
+    def refuse_indebted(self, caller: Caller) -> None:
+        """Raises RequestRejected for a caller that has sent too many invalid bodies lately."""
+        if (refused := self.meter.refusal(caller.principal)) is not None:
+            raise RequestRejected(refused)
+
+    async def parse(self, call: Call, how: dict[str, Any], body: bytes) -> ParsedBody:
+        """The request in a large body, parsed outside the event loop. Raises as `Parsing.parse` does."""
+        large = LargeBody(call.caller.principal, call.loaded.contract, how, body)
+        return await self.parsing.parse(large, call.loaded.policy.deadline_s)
 
     def acquire_slot(self, caller: Caller) -> InFlightSlot:
         """A slot among the requests in flight, for a `with` block. Raises RequestRejected if none is free."""

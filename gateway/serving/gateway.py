@@ -99,8 +99,9 @@ class Gateway:
         self.telemetry = Telemetry(policy.name, self.replica)
         path = self.state / f"decisions-{self.replica}.jsonl"
         self.statistics = Statistics()
-        self.audit = Audit([JsonLinesSink(path), self.telemetry])
         serving = policy.serving
+        self._log = JsonLinesSink(path, keep_bytes=serving.max_audit_bytes, siblings="decisions-*.jsonl")
+        self.audit = Audit([self._log, self.telemetry])
         self.batcher = Batcher(
             self._answer,
             max_batch_rows=serving.max_batch_rows,
@@ -204,6 +205,7 @@ class Gateway:
         """Applies the limits of the policy in force to the state that outlives a pipeline."""
         self.batcher.max_batch_rows = policy.serving.max_batch_rows
         self.batcher.max_queued_rows = policy.serving.max_queued_rows
+        self._log.file.keep_bytes = policy.serving.max_audit_bytes
         if self._alone:
             self.callers.anonymous_loopback = policy.serving.anonymous == "loopback"
             self.in_flight.limit = policy.serving.max_in_flight

@@ -1,4 +1,7 @@
-"""The audit log: a file of JSON lines, one a row; where requests are missing, a line states how many."""
+"""The audit log: a file of JSON lines, one a row; many refused rows of one caller are counted in one.
+
+Where requests are missing, a line states how many.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +12,40 @@ from pathlib import Path
 import orjson
 
 from gateway.core.record import RequestRecord
-from gateway.telemetry.line_file import LineFile
-from gateway.telemetry.serialize import PassCache, serialize_records
+from gateway.telemetry.line_file import KEEP_BYTES, LineFile
+from gateway.telemetry.refusal_counts import RefusalCounts
+from gateway.telemetry.serialize import PassCache, serialize_rows
 
 
 class JsonLinesSink:
-    """Appends to one file. A gap is a line `{"gap": REQUESTS, "t": UNIX_SECONDS}`, before what follows it."""
+    """Appends to one file. A gap is a line `{"gap": REQUESTS, "t": UNIX_SECONDS}`, before what follows it.
 
-    def __init__(self, path: Path) -> None:
-        """The file, and its folder, are made by the first flush."""
-        self._file = LineFile(path)
+    Refused rows beyond the first few of a caller are lines `{"refused_rows": N, ...}` (`refusal_counts.py`).
+    """
+
+    def __init__(self, path: Path, *, keep_bytes: int = KEEP_BYTES, siblings: str = "") -> None:
+        """The file, and its folder, are made by the first flush. siblings: as in `LineFile`."""
+        self.file = LineFile(path, keep_bytes, siblings)
+        self._refused = RefusalCounts()
         self._lines: list[bytes] = []
         self._cache: PassCache = {}
 
     def accept(self, records: Sequence[RequestRecord], /) -> None:
         """Serialises the records. Raises TypeError where a text is no Unicode."""
-        lines = list(serialize_records(records, self._cache))
+        in_full = [self._refused.rows_in_full(record) for record in records]
+        lines: list[bytes] = []
+        for record, rows in zip(records, in_full, strict=True):
+            lines += serialize_rows(record, rows, self._cache)
+        for record, rows in zip(records, in_full, strict=True):
+            self._refused.add(record, rows)
         self._lines += lines
 
     def flush(self, missed: int, /) -> None:
         """Appends the lines. Raises OSError."""
         lines, self._lines = self._lines, []
         self._cache.clear()
+        lines += self._refused.take_lines()
         if missed:
             lines.insert(0, orjson.dumps({"gap": missed, "t": time.time()}))
         if lines:
-            self._file.append(lines)
+            self.file.append(lines)

@@ -1,20 +1,31 @@
-"""A private file of lines that is only appended to, and rotated at 64 MiB."""
+"""A private file of lines, rotated at 64 MiB; the oldest are deleted when there is more than is kept."""
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from gateway.private_files import FILE_MODE, OTHERS, make_private_folder
 
 ROTATE_BYTES = 64 * 2**20
+KEEP_BYTES = 4 * 2**30
+log = logging.getLogger(__name__)
 
 
 class LineFile:
-    """Opened anew for each append, since an operator may move it away."""
+    """Opened anew for each append, since an operator may move it away.
 
-    def __init__(self, path: Path) -> None:
+    keep_bytes: of this file and its siblings together, may be changed at any time; siblings: a pattern of the
+    names of files in its folder, those of earlier processes and other replicas.
+    """
+
+    def __init__(self, path: Path, keep_bytes: int = KEEP_BYTES, siblings: str = "") -> None:
         self._path = path
+        self.keep_bytes = keep_bytes
+        self._siblings = siblings or f"{path.stem}*{path.suffix}"
+        self._since_check_bytes = ROTATE_BYTES  # so that the first append checks
         self._last_failed = False
         self._rotated = 0
 
@@ -43,6 +54,31 @@ class LineFile:
                 file.seek(-1, 2)
                 text = text if file.read(1) == b"\n" else b"\n" + text
             file.write(text)
+        self._since_check_bytes += len(text)
+        if self._since_check_bytes > min(ROTATE_BYTES, self.keep_bytes // 8):
+            self._since_check_bytes = 0
+            try:
+                self._delete_oldest()
+            except OSError:  # the lines are written all the same
+                log.exception("old files beside %s cannot be deleted", self._path)
+
+    def _delete_oldest(self) -> None:
+        """Deletes the files that were written to least lately, but this one, until the others fit."""
+        kept_bytes = 0
+        for _, size, path in sorted(self._sizes(), reverse=True):
+            kept_bytes += size
+            if kept_bytes > self.keep_bytes and path != self._path:
+                path.unlink(missing_ok=True)
+                log.warning("deleted %s: the audit log has more than %d bytes", path, self.keep_bytes)
+
+    def _sizes(self) -> Iterator[tuple[float, int, Path]]:
+        """When each file was last written to, its size, and where it is."""
+        for path in self._path.parent.glob(self._siblings):
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                continue  # another replica has deleted it
+            yield stat.st_mtime, stat.st_size, path
 
 
 def _open_private(path: str, flags: int) -> int:

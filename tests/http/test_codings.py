@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.core.errors import InvalidRequest
+from gateway.http import codings
 from gateway.http.codings import Coding, accepted_coding, decode, encode
 from gateway.protocol.endings import Rejection
 from gateway.serving.data_plane import RequestRejected
@@ -266,3 +267,31 @@ def test_any_accept_encoding_gives_gzip_deflate_or_none(header: str) -> None:
     assert accepted_coding(header) in ("gzip", "deflate", None)
     if "gzip" not in header and "deflate" not in header:
         assert accepted_coding(header) is None
+
+
+# ---------------------------------------------------------------- how much may come of little
+
+
+def test_more_than_a_hundred_times_the_encoded_bytes_is_refused_beyond_the_first_mebibyte() -> None:
+    bomb = encode(bytes(8 * MB), "gzip")
+    assert ended(bomb, "gzip", 8 * MB) is Rejection.TOO_LARGE
+    most = codings.FREE_BYTES + codings.EXPANSION * len(bomb)
+    with pytest.raises(RequestRejected, match="too_large") as caught:
+        decode(bomb, "gzip", 8 * MB)
+    assert f"at most {most} bytes" in caught.value.error
+
+
+def test_what_compresses_less_and_what_is_small_is_read() -> None:
+    small = bytes(codings.FREE_BYTES)
+    assert decode(encode(small, "gzip"), "gzip", 8 * MB) == small
+    rows = b",".join([b"0.0,0.125,%d" % (i % 1000) for i in range(500_000)])
+    assert decode(encode(rows, "deflate"), "deflate", 8 * MB) == rows
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_a_body_that_decodes_to_little_is_decoded_at_once_and_another_is_not(coding: Coding) -> None:
+    assert codings.decode_small(encode(b"x" * 100, coding), coding, 100) == b"x" * 100
+    assert codings.decode_small(encode(b"x" * 101, coding), coding, 100) is None
+    assert codings.decode_small(b"y" * 500, "identity", 100) == b"y" * 500
+    with pytest.raises(InvalidRequest):
+        codings.decode_small(b"y" * 50, coding, 100)

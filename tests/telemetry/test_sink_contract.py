@@ -23,7 +23,7 @@ import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.core.decision import Decision, Reason, Refused
+from gateway.core.decision import Decision, Served
 from gateway.core.record import RequestRecord
 from gateway.telemetry import sink as contract
 from gateway.telemetry.audit import Audit
@@ -151,7 +151,8 @@ class Faulty:
 
 
 def request(name: str, rows: int = 1) -> RequestRecord:
-    return record_of(*(Decision(f"{name}.{i}", Refused(Reason.ABSTAINED)) for i in range(rows)), name=name)
+    """A request whose every row gets a line of its own, as one that is answered does."""
+    return record_of(*(Decision(f"{name}.{i}", Served({}, "primary")) for i in range(rows)), name=name)
 
 
 def names(n: int, prefix: str = "r") -> list[str]:
