@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
 
 from fallbacks.onnx_batches import Feed, row_count, run_fixed
 from fallbacks.onnx_conversions import FLOAT32_SUFFIX, decode_texts, encode_texts
+from fallbacks.onnx_errors import without_values
 from fallbacks.onnx_file import read_once
 from fallbacks.onnx_load import load_graph
 from fallbacks.onnx_signature import local_names, narrowed
-from fallbacks.predictor import ModelTensor, Tensors, UnfitInput, zeros
+from fallbacks.predictor import ModelBusy, ModelRaised, ModelTensor, Tensors, zeros
 from fallbacks.worker import Worker
 
 
@@ -90,13 +90,12 @@ class OnnxModel:
     async def predict(self, inputs: Tensors, /) -> Tensors:
         """All outputs, by name. Inputs that the model does not declare are ignored.
 
-        Raises: UnfitInput for bytes that are not UTF-8, and for values or sizes that an operator refuses;
-                ValueError for a missing input or a wrong dtype, what else onnxruntime raises, or RuntimeError
-                while a cancelled run still occupies the thread.
+        Raises: UnfitInput for bytes that are not UTF-8, ModelRaised for all that a run raises, ModelBusy while
+                a cancelled run still occupies the thread, ValueError for a missing input or a wrong dtype.
         Cost:   33 us over onnxruntime itself on uvloop, for the hop to the thread and back (batch of 1).
         """
         if self._worker.stuck:
-            raise RuntimeError(f"{self.name}: still busy with an abandoned run")
+            raise ModelBusy(f"{self.name}: still busy with an abandoned run")
         feed = self._feed(inputs)
         options = onnxruntime.RunOptions()
         options.log_severity_level = 4  # its errors are raised; they need not be on stderr as well
@@ -104,10 +103,15 @@ class OnnxModel:
         def stop() -> None:
             options.terminate = True
 
-        try:
-            return self._by_name(await self._worker.call(lambda: self._answer(feed, options), stop))
-        except (Fail, InvalidArgument) as error:  # an unknown category, an index or a width beyond a table
-            raise UnfitInput(f"{self.name}: {error}") from error
+        def answer() -> dict[str, NDArray[Any]]:
+            try:
+                return self._by_name(self._answer(feed, options))
+            except ModelRaised:
+                raise
+            except Exception as error:
+                raise ModelRaised(f"{self.name}: {without_values(error)}") from None
+
+        return await self._worker.call(answer, stop)
 
     def run(self, inputs: Tensors, *, chunk: int = 256) -> dict[str, NDArray[Any]]:
         """All outputs for a whole data set, in the caller's thread, `chunk` rows at a time: for calibration.

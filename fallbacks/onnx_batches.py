@@ -12,15 +12,17 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fallbacks.predictor import ModelRaised
+
 Array: TypeAlias = NDArray[Any]
 Feed: TypeAlias = Mapping[str, Array]
 
 
 def row_count(file: str, feed: Feed) -> int:
-    """How many rows every input has. Raises ValueError unless all have the same number."""
+    """How many rows every input has. Raises ModelRaised unless all have the same number."""
     sizes = {len(array) for array in feed.values()}
     if len(sizes) != 1:
-        raise ValueError(f"{file}: inputs of {sorted(sizes)} rows")
+        raise ModelRaised(f"{file}: inputs of {sorted(sizes)} rows")
     return sizes.pop()
 
 
@@ -35,13 +37,13 @@ def run_fixed(
     """The outputs for any number of rows, at least one, from runs of exactly `rows`.
 
     Args:    outputs: the names of what a run returns. unbatched: those that get a first axis.
-    Raises:  ValueError for inputs of different lengths or no row, for an output whose first axis is not
+    Raises:  ModelRaised, a ValueError, for inputs of different lengths or no row, for an output whose first axis is not
              `rows`, or whose other sizes differ between runs; what `run` raises.
     Cost:    ceil(n / rows) runs, and a copy of the outputs where that is more than one.
     """
     n = row_count(file, feed)
     if not n:
-        raise ValueError(f"{file}: no rows")
+        raise ModelRaised(f"{file}: no rows")
     parts = []
     for at in range(0, n, rows):
         found = run({name: _rows(array, at, rows) for name, array in feed.items()})
@@ -68,7 +70,7 @@ def _rows(array: Array, at: int, rows: int) -> Array:
 def _batched(file: str, name: str, array: Array, rows: int, unbatched: bool) -> Array:
     array = array[np.newaxis] if unbatched else array
     if array.shape[:1] != (rows,):
-        raise ValueError(f"{file}: output {name!r} has the shape {list(array.shape)} for a batch of {rows}")
+        raise ModelRaised(f"{file}: output {name!r} has the shape {list(array.shape)} for a batch of {rows}")
     return array
 
 
@@ -76,5 +78,5 @@ def _joined(file: str, name: str, parts: Sequence[Array]) -> Array:
     if len(parts) == 1:
         return parts[0]
     if len({part.shape[1:] for part in parts}) > 1:
-        raise ValueError(f"{file}: output {name!r} has another size for each row; ask for one row at a time")
+        raise ModelRaised(f"{file}: output {name!r} has another size for each row; ask for one row at a time")
     return np.concatenate(parts)

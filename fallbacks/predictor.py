@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -18,7 +19,24 @@ class NotAModelFault(Exception):
 
 
 class UnfitInput(NotAModelFault, ValueError):
-    """The model cannot take this input."""
+    """The model cannot take this input. The text names no value of it."""
+
+
+class ModelRaised(NotAModelFault, ValueError):
+    """The model raised on these rows: it is broken, or one of them is no input for it. `Breaker.prove` decides.
+
+    Types and texts of runtimes and servers do not tell the two apart: onnxruntime reports an unknown category
+    and an exhausted memory alike, and one server says 500 where another says 400. The text names no value of
+    the rows, and no text of a server that had them.
+    """
+
+
+class ModelBusy(NotAModelFault, RuntimeError):
+    """The model was not called: an abandoned call still occupies it."""
+
+
+class QueuedTooLong(asyncio.CancelledError):
+    """The call was cancelled after it had waited behind others longer than it ran: that is not its own time."""
 
 
 class CallerDeadlineExceeded(NotAModelFault, TimeoutError):

@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import math
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any, TypeVar
 
 from gateway.core.errors import BudgetExceeded, StageFailure
@@ -19,6 +19,8 @@ A = TypeVar("A")
 T = TypeVar("T")
 CALL_DEADLINE_S: contextvars.ContextVar[float] = contextvars.ContextVar("call_deadline_s", default=math.inf)
 """The caller's deadline for the running call, in loop seconds; `Model.ask` sets it."""
+CALL_PRINCIPALS: contextvars.ContextVar[Sequence[str]] = contextvars.ContextVar("call_principals", default=())
+"""The principals whose rows the running call has; `Model.ask` sets them."""
 
 
 def now_s() -> float:

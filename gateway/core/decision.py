@@ -16,6 +16,7 @@ that handles outcomes ends in `assert_never`, so the type checker proves that it
     | allow or degrade  | fails                              | fails   | accepts | Deferred             |
     | defer             | -                                  | -       | accepts | Deferred             |
     | what needs review |                                    |         | full    | Refused(unavailable) |
+    | all but refuse    | cannot take the row                | -       | -       | Refused(invalid)     |
     | refuse            |                                    |         |         | Refused(the reason)  |
 """
 
@@ -49,6 +50,7 @@ class Reason(StrEnum):
     RATE_LIMITED = "rate_limited"  # rate and every other budget
     UNAVAILABLE = "unavailable"  # a model or the review queue has failed or is full
     DEADLINE = "deadline"
+    INVALID = "invalid"  # the first rung's model cannot take the row: the caller's to correct
 
 
 @dataclass(frozen=True, slots=True)

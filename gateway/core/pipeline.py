@@ -2,6 +2,7 @@
 
     batch ──> guards (all rows, verdicts joined by max)
                 ├─ refuse ───────────────────────────────────────────────> Refused
+                ├─ rung 0 cannot take the row ───────────────────────────> Refused(invalid)
                 ├─ allow ──> rung 0 ──checks──> Served
                 ├─ degrade, or rung 0 failed ──> rung 1.. ──checks──> Degraded
                 ├─ defer, or no rung left ──> review queue ──> Deferred
@@ -14,6 +15,10 @@ cancellation. This holds by construction: each part has a time limit and its fai
 Two rules keep it monotone (a more suspicious row never ends better). Guards judge the request and may use
 the whole lattice; checks judge one rung's answer and may only say "try the next rung". And a row that any
 enforced guard refuses skips every later stage, which can only matter to that row.
+
+The first rung says which rows are valid, so every row that no guard refuses is in its pass, also one that may
+not have its answer: or a row that is more suspicious would be deferred, where a less suspicious one is refused
+as invalid. Where guards read features, that is the pass that they share.
 """
 
 from __future__ import annotations
@@ -195,6 +200,8 @@ class Pipeline:
                 if deadline_s <= now:
                     state.end(row, Refused(Reason.DEADLINE))
         await self._judge(state)
+        if state.open:
+            await self._refuse_invalid(state)
         for depth, rung in enumerate(self.rungs):
             if state.open:
                 await self._try_rung(state, rung, depth)
@@ -219,12 +226,25 @@ class Pipeline:
                 row = int(state.rows[at])
                 state.end(row, Refused(state.reasons[row], stage.retry_after_s(float(found.scores[at]))))
 
+    async def _refuse_invalid(self, state: _BatchState) -> None:
+        """Ends the rows that the first rung's model cannot take: they have no other rung, and no review."""
+        state.live, state.rows = state.open_rows(Verdict.DEFER)
+        first = self.rungs[0].name
+        answer = state.live.known(first) or await state.live.run(first)
+        if answer.invalid is None:
+            return
+        at = np.flatnonzero(answer.invalid)
+        rejected = _attempt(first, answer.take(at))._replace(verdicts=np.full(len(at), Verdict.REFUSE, np.int8))
+        state.trail.append((state.rows[at], rejected))
+        for row in state.rows[at].tolist():
+            state.end(row, Refused(Reason.INVALID))
+
     async def _try_rung(self, state: _BatchState, rung: Rung, depth: int) -> None:
         """Calls one rung for the rows that may have its answer; ends those that pass every check."""
         batch, rows = state.open_rows(Verdict.DEGRADE if depth else Verdict.ALLOW)
         if not rows.size:
             return
-        answer = await batch.run(rung.name)
+        answer = batch.known(rung.name) or await batch.run(rung.name)
         state.trail.append((rows, _attempt(rung.name, answer)))
         passing: RowIndices = row_indices(len(rows)) if answer.all_ok else np.flatnonzero(answer.ok)
         for row in () if answer.all_ok else rows[~answer.ok]:
