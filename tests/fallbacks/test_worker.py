@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import pytest
 
+from fallbacks.predictor import QueuedTooLong
 from fallbacks.worker import Worker
 
 
@@ -144,6 +145,7 @@ def test_thread_ends_when_the_worker_is_collected() -> None:
 def test_interpreter_ends_promptly_and_cleanly_while_a_job_hangs() -> None:
     script = """
 import asyncio, threading, time
+from fallbacks.predictor import QueuedTooLong
 from fallbacks.worker import Worker
 stopped = threading.Event()
 async def main():
@@ -163,3 +165,20 @@ asyncio.run(main())
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "gave up\n", "")
     assert time.monotonic() - start_s < 10
+
+
+def test_a_call_that_waited_longer_than_it_ran_says_so_and_one_that_ran_does_not() -> None:
+    async def main() -> None:
+        worker, stop = Worker("w"), threading.Event()
+        running = asyncio.ensure_future(worker.call(partial(stop.wait, 10), idle))
+        waiting = asyncio.ensure_future(worker.call(idle, idle))
+        await asyncio.sleep(0.05)
+        for call, kind in ((waiting, QueuedTooLong), (running, asyncio.CancelledError)):
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError) as cancelled:
+                await call
+            assert cancelled.type is kind
+        stop.set()
+        worker.close()
+
+    asyncio.run(main())
