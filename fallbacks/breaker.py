@@ -20,9 +20,9 @@ a call from before the circuit opened can neither close it nor decide the probe.
 
 No caller may take the model from the others:
 
-* An unfit input, a caller's deadline that was too short, or a call that waited behind others is inconclusive
-  (`NotAModelFault`, `QueuedTooLong`): no number of them opens the circuit. After an inconclusive probe the next
-  call is the probe.
+* An unfit input, a caller's deadline that was too short, or a call that waited behind others is
+  inconclusive (`NotAModelFault`, `QueuedTooLong`): no number of them opens the circuit. After an inconclusive
+  probe the next call is the probe.
 * What the model raises is inconclusive too, until `prove` has asked it for a row that it is known to answer.
   If it does, the caller's row was at fault; if not, that is a failure, and no caller's.
 * Failures that one caller had a part in, all of them, do not open the circuit: at the limit the known row is
@@ -43,7 +43,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from fallbacks.predictor import ModelRaised, NotAModelFault, Predictor, QueuedTooLong, Tensors
+from fallbacks.predictor import ModelRaised, NotAModelFault, Predictor, Tensors
+from fallbacks.worker import QueuedTooLong
 
 
 class BreakerState(StrEnum):
@@ -146,7 +147,7 @@ class Breaker:
         return await self._call(inputs, self._callers())
 
     async def prove(self) -> None:
-        """Returns if the model answers the known row now; else it is the model that is at fault, for any caller.
+        """Returns if the model answers its known row now; if it raises, the model is at fault.
 
         A cancelled `prove` goes on by itself, so that no caller's deadline becomes the model's failure.
 
@@ -223,7 +224,7 @@ class Breaker:
         return event
 
     def _start_proof(self) -> asyncio.Task[None]:
-        """The known row, asked for in a task and a context of its own: no caller's deadline is in force there."""
+        """Asks for the known row in a task and context of its own: without a caller's deadline."""
         proof = asyncio.get_running_loop().create_task(self._ask_known_row(), context=contextvars.Context())
         self._proofs.add(proof)
         proof.add_done_callback(self._end_proof)

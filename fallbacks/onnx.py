@@ -37,6 +37,7 @@ class OnnxModel:
     deployment's names. `classes` are the class labels that the graph itself names, None if it names none.
     `fixed_rows` is how many rows the graph takes in one run, None for any number: then a batch of n takes
     ceil(n / fixed_rows) runs. `ignored_outputs` are no tensors of numbers or text, and are never computed.
+    `index_uses`: how inputs are read that are an index, a size or a divisor in the graph.
     Text is bytes in arrays, and bfloat16 is float32 (see `onnx_conversions`).
     """
 
@@ -51,6 +52,7 @@ class OnnxModel:
         self.inputs = tuple(replace(spec, name=local[spec.name]) for spec in signature.inputs)
         self.outputs = tuple(replace(spec, name=local[spec.name]) for spec in signature.outputs)
         self.fixed_rows, self.ignored_outputs = signature.fixed_rows, tuple(signature.ignored)
+        self.index_uses = {local[own]: use for own, use in loaded.index_uses.items() if own in local}
         self._unbatched = frozenset(local[output] for output in signature.unbatched)
         self._feed_names = list(zip(self.inputs, map(_session_name, signature.inputs), strict=True))
         self._session_outputs = list(map(_session_name, signature.outputs))
@@ -90,8 +92,8 @@ class OnnxModel:
     async def predict(self, inputs: Tensors, /) -> Tensors:
         """All outputs, by name. Inputs that the model does not declare are ignored.
 
-        Raises: UnfitInput for bytes that are not UTF-8, ModelRaised for all that a run raises, ModelBusy while
-                a cancelled run still occupies the thread, ValueError for a missing input or a wrong dtype.
+        Raises: UnfitInput for bytes that are not UTF-8, ModelRaised for all that a run raises, ModelBusy
+                while a cancelled run still occupies the thread, ValueError for a missing input or dtype.
         Cost:   33 us over onnxruntime itself on uvloop, for the hop to the thread and back (batch of 1).
         """
         if self._worker.stuck:
@@ -108,7 +110,7 @@ class OnnxModel:
                 return self._by_name(self._answer(feed, options))
             except ModelRaised:
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the text of any may quote a row
                 raise ModelRaised(f"{self.name}: {without_values(error)}") from None
 
         return await self._worker.call(answer, stop)

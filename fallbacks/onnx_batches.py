@@ -37,8 +37,8 @@ def run_fixed(
     """The outputs for any number of rows, at least one, from runs of exactly `rows`.
 
     Args:    outputs: the names of what a run returns. unbatched: those that get a first axis.
-    Raises:  ModelRaised, a ValueError, for inputs of different lengths or no row, for an output whose first axis is not
-             `rows`, or whose other sizes differ between runs; what `run` raises.
+    Raises:  ModelRaised, a ValueError, for inputs of different lengths or no row, for an output whose first
+             axis is not `rows`, or whose other sizes differ between runs; what `run` raises.
     Cost:    ceil(n / rows) runs, and a copy of the outputs where that is more than one.
     """
     n = row_count(file, feed)

@@ -60,7 +60,7 @@ def explain(error: str) -> str:
 
 
 def without_values(error: Exception) -> str:
-    """What failed in a run, without any value of its rows: what is wrong with their sizes, or which operator."""
+    """What failed in a run, without any value of its rows: what is wrong with sizes, or which operator."""
     if found := re.search(_OF_SIZES, str(error), re.DOTALL):
         return found.group()
     nodes = re.findall(r"Non-zero status code returned while running (\w+) node", str(error))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -23,7 +22,7 @@ class UnfitInput(NotAModelFault, ValueError):
 
 
 class ModelRaised(NotAModelFault, ValueError):
-    """The model raised on these rows: it is broken, or one of them is no input for it. `Breaker.prove` decides.
+    """The model raised on these rows: it is broken, or one is no input for it. `Breaker.prove` decides.
 
     Types and texts of runtimes and servers do not tell the two apart: onnxruntime reports an unknown category
     and an exhausted memory alike, and one server says 500 where another says 400. The text names no value of
@@ -33,10 +32,6 @@ class ModelRaised(NotAModelFault, ValueError):
 
 class ModelBusy(NotAModelFault, RuntimeError):
     """The model was not called: an abandoned call still occupies it."""
-
-
-class QueuedTooLong(asyncio.CancelledError):
-    """The call was cancelled after it had waited behind others longer than it ran: that is not its own time."""
 
 
 class CallerDeadlineExceeded(NotAModelFault, TimeoutError):

@@ -19,8 +19,8 @@ class UpstreamFailed(Exception):
 class RequestRefused(UpstreamFailed):
     """The server was reached, and refused this request or failed on it: the request or its model is at fault.
 
-    Servers do not agree which status says which: Triton reports an index beyond a table with 500 and INTERNAL,
-    MLServer with 400 or 500, KServe with 500. What does not depend on the rows (401, 404, 429) is no such error.
+    Servers do not agree which status says which: Triton reports an index beyond a table with 500 and
+    INTERNAL, others with 400. What does not depend on the rows (401, 404, 429) is no such error.
     """
 
 

@@ -73,9 +73,7 @@ class Batch:
         """Starts the model's pass without waiting for it; `run`, which must follow, waits."""
         if model in self._memo or model in self._started:
             return
-        forward = self.models[model].forward(
-            self.inputs, len(self.ids), self.until_s, self.principals
-        )
+        forward = self.models[model].forward(self.inputs, len(self.ids), self.until_s, self.principals)
         try:
             self._started[model] = forward, forward.send(None)
         except StopIteration as finished:

@@ -88,7 +88,11 @@ def _described(error: Exception) -> str:
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
-    return kind if frame is None else f"{kind} at {Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}"
+    return (
+        kind
+        if frame is None
+        else f"{kind} at {Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}"
+    )
 
 
 @types.coroutine

@@ -16,9 +16,9 @@ Two rules keep it monotone (a more suspicious row never ends better). Guards jud
 the whole lattice; checks judge one rung's answer and may only say "try the next rung". And a row that any
 enforced guard refuses skips every later stage, which can only matter to that row.
 
-The first rung says which rows are valid, so every row that no guard refuses is in its pass, also one that may
-not have its answer: or a row that is more suspicious would be deferred, where a less suspicious one is refused
-as invalid. Where guards read features, that is the pass that they share.
+The first rung says which rows are valid, so every row that no guard refuses is in its pass, also one that
+may not have its answer: or a row that is more suspicious would be deferred, where a less suspicious one is
+refused as invalid. Where guards read features, that is the pass that they share.
 """
 
 from __future__ import annotations
@@ -234,7 +234,9 @@ class Pipeline:
         if answer.invalid is None:
             return
         at = np.flatnonzero(answer.invalid)
-        rejected = _attempt(first, answer.take(at))._replace(verdicts=np.full(len(at), Verdict.REFUSE, np.int8))
+        rejected = _attempt(first, answer.take(at))._replace(
+            verdicts=np.full(len(at), Verdict.REFUSE, np.int8)
+        )
         state.trail.append((state.rows[at], rejected))
         for row in state.rows[at].tolist():
             state.end(row, Refused(Reason.INVALID))

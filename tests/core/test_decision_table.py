@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from gateway.core.batch import Answered, Batch
-from gateway.core.decision import Decision, Deferred, Degraded, Reason, Refused, Served, Tensors, Verdict
 from gateway.core.deadline import CALL_PRINCIPALS
+from gateway.core.decision import Decision, Deferred, Degraded, Reason, Refused, Served, Tensors, Verdict
 from gateway.core.model import InputFaults, Model
 from gateway.core.pipeline import Pipeline, Rung
 from gateway.core.stage import FeatureStage, Stage
@@ -330,8 +330,10 @@ def test_a_row_that_the_first_model_cannot_take_is_refused_without_rung_or_revie
     assert len(model.proofs) == (mood == "rowwise_doubt"), "one proof for all rows of a pass"
 
 
-def test_a_model_that_fails_for_its_known_row_too_has_failed_and_the_next_rung_answers() -> None:
-    got = decide_one(TAKEN, (rung_of(FakeModel("doubt")), rung_of(FakeModel(), "small")), FakeReview()).outcome
+def test_a_model_that_fails_for_its_known_row_has_failed_and_the_next_rung_answers() -> None:
+    got = decide_one(
+        TAKEN, (rung_of(FakeModel("doubt")), rung_of(FakeModel(), "small")), FakeReview()
+    ).outcome
     assert isinstance(got, Degraded) and got.reason is Reason.UNAVAILABLE
 
 
@@ -340,7 +342,7 @@ def test_a_row_that_a_lower_rung_cannot_take_is_not_answered_by_it_and_goes_to_r
     assert isinstance(decide_one(REJECTED, rungs, FakeReview()).outcome, Deferred)
 
 
-def test_what_is_assumed_of_rows_without_features_is_not_assumed_of_a_row_that_the_model_cannot_take() -> None:
+def test_what_is_assumed_of_rows_without_features_is_not_assumed_of_invalid_rows() -> None:
     model = FakeModel("rowwise_unfit")
     reads = FeatureStage(guard(guard=FakeGuard(reads="big"), cuts={}), "big", Verdict.REFUSE)
     pipeline = Pipeline("p", (reads,), (rung_of(model),), FakeReview(), 1.0)

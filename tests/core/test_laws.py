@@ -233,7 +233,9 @@ def test_law_8_a_row_that_the_first_model_cannot_take_is_refused_and_no_other_is
             continue
         assert isinstance(decision.outcome, Refused), "no other rung answers it, and no reviewer gets it"
         assert decision.id not in [case.id for case in review.cases]
-        by_a_guard = any(f.verdict is Verdict.REFUSE and f.enforced for f in decision.findings if f.stage[0] == "g")
+        by_a_guard = any(
+            f.verdict is Verdict.REFUSE and f.enforced for f in decision.findings if f.stage[0] == "g"
+        )
         assert found is not by_a_guard
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from fallbacks import breaker as module
 from fallbacks.breaker import TRANSITIONS, Breaker, BreakerEvent, BreakerState, CircuitOpen, KnownRow
-from fallbacks.predictor import ModelBusy, ModelRaised, QueuedTooLong, Tensors, UnfitInput
+from fallbacks.predictor import ModelBusy, ModelRaised, Tensors, UnfitInput
+from fallbacks.worker import QueuedTooLong
 
 ROW = {"x": np.zeros((1, 1))}
 
@@ -347,21 +348,22 @@ class SharedWorld:
     async def fail(self, *callers: str, end: str = "raise") -> None:
         """One failed call for rows of these callers, and what it makes the breaker do."""
         self.callers, self.model.rows = callers, end
-        with pytest.raises(BaseException):  # noqa: B017, PT011 - cancellation too
+        with pytest.raises(BaseException):  # noqa: B017 - cancellation too
             await asyncio.wait_for(self.breaker.predict(ROW), 0.02)
         await self.settled()
 
     async def settled(self) -> None:
         """Waits for the known row, if it was asked for."""
-        while len(asyncio.all_tasks()) > 1:
-            await asyncio.sleep(0.005)
+        await asyncio.sleep(0)
+        if proofs := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(proofs)
 
 
 KNOWN = {"x": np.ones((1, 1))}
 
 
 class SharedModel:
-    """Ends a call for the known row and for other rows as a test says: answer, raise, hang, doubt or queue."""
+    """Ends a call for the known row, and for other rows, as a test says."""
 
     known = rows = "answer"
     known_asked = 0

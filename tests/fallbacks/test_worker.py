@@ -13,8 +13,7 @@ from typing import NoReturn
 
 import pytest
 
-from fallbacks.predictor import QueuedTooLong
-from fallbacks.worker import Worker
+from fallbacks.worker import QueuedTooLong, Worker
 
 
 def idle() -> None:
@@ -145,7 +144,6 @@ def test_thread_ends_when_the_worker_is_collected() -> None:
 def test_interpreter_ends_promptly_and_cleanly_while_a_job_hangs() -> None:
     script = """
 import asyncio, threading, time
-from fallbacks.predictor import QueuedTooLong
 from fallbacks.worker import Worker
 stopped = threading.Event()
 async def main():

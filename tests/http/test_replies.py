@@ -123,7 +123,7 @@ def full_set(reply: Reply) -> dict[str, str]:
 
 def test_every_cause_has_a_row_in_the_table_of_statuses() -> None:
     assert list(STATUSES) == list(dict.fromkeys([*Deferral, *Reason, *Rejection]))
-    assert str(Reason.INVALID) == str(Rejection.INVALID), "one code, whether the gateway or the model finds it"
+    assert str(Reason.INVALID) == str(Rejection.INVALID), "one code for both"
     assert all(status.error for status in STATUSES.values())
 
 
