@@ -35,6 +35,7 @@ class OnnxModel:
 
     `digest` is the sha256 (hex) of the file's bytes; `inputs` and `outputs` are in declared order, under the
     deployment's names. `classes` are the class labels that the graph itself names, None if it names none.
+    `rows_apart`: whether no two rows share a run. `unrepeatable_operators`: see `onnx_graph`.
     `fixed_rows` is how many rows the graph takes in one run, None for any number: then a batch of n takes
     ceil(n / fixed_rows) runs. `ignored_outputs` are no tensors of numbers or text, and are never computed.
     `index_uses`: how inputs are read that are an index, a size or a divisor in the graph.
@@ -53,6 +54,8 @@ class OnnxModel:
         self.outputs = tuple(replace(spec, name=local[spec.name]) for spec in signature.outputs)
         self.fixed_rows, self.ignored_outputs = signature.fixed_rows, tuple(signature.ignored)
         self.index_uses = {local[own]: use for own, use in loaded.index_uses.items() if own in local}
+        self.unrepeatable_operators = loaded.unrepeatable_operators
+        self.rows_apart = False
         self._unbatched = frozenset(local[output] for output in signature.unbatched)
         self._feed_names = list(zip(self.inputs, map(_session_name, signature.inputs), strict=True))
         self._session_outputs = list(map(_session_name, signature.outputs))
@@ -88,6 +91,13 @@ class OnnxModel:
         same = copy.copy(self)
         same.inputs = narrowed(self.name, self.inputs, shapes)
         return same
+
+    def run_rows_apart(self) -> None:
+        """From now on no two rows share a run: for a graph whose rows change each other's answers.
+
+        To be called before it serves. Cost: a run a row.
+        """
+        self.fixed_rows, self.rows_apart = self.fixed_rows or 1, True
 
     async def predict(self, inputs: Tensors, /) -> Tensors:
         """All outputs, by name. Inputs that the model does not declare are ignored.
@@ -161,7 +171,8 @@ class OnnxModel:
         if self.fixed_rows is None:
             return self._run_once(feed, options)
         run = partial(self._run_once, options=options)
-        return run_fixed(self.name, run, feed, self.fixed_rows, self._output_names, self._unbatched)
+        names, unbatched = self._output_names, self._unbatched
+        return run_fixed(self.name, run, feed, self.fixed_rows, names, unbatched, apart=self.rows_apart)
 
     def _run_once(self, feed: Feed, options: onnxruntime.RunOptions | None) -> Sequence[NDArray[Any]]:
         answer: Sequence[NDArray[Any]] = self._session.run(self._session_outputs, feed, options)

@@ -1,7 +1,7 @@
-"""Runs of a model whose file fixes its batch: so many rows at a time, the last of them padded.
+"""Runs of a model whose file fixes its batch, or whose rows change each other's answers.
 
-The rows of a run must not change each other's answers, as is usual; a graph with a fixed batch can offer no
-other way to ask for fewer rows.
+A fixed batch is run so many rows at a time, the last of them padded. Rows that change each other's answers
+are run one at a time, each in a batch of its own copies where the file fixes the size.
 """
 
 from __future__ import annotations
@@ -33,10 +33,13 @@ def run_fixed(
     rows: int,
     outputs: Sequence[str],
     unbatched: Collection[str],
+    *,
+    apart: bool = False,
 ) -> list[Array]:
     """The outputs for any number of rows, at least one, from runs of exactly `rows`.
 
     Args:    outputs: the names of what a run returns. unbatched: those that get a first axis.
+             apart: whether each row has a run of its own.
     Raises:  ModelRaised, a ValueError, for inputs of different lengths or no row, for an output whose first
              axis is not `rows`, or whose other sizes differ between runs; what `run` raises.
     Cost:    ceil(n / rows) runs, and a copy of the outputs where that is more than one.
@@ -45,11 +48,12 @@ def run_fixed(
     if not n:
         raise ModelRaised(f"{file}: no rows")
     parts = []
-    for at in range(0, n, rows):
-        found = run({name: _rows(array, at, rows) for name, array in feed.items()})
+    step = 1 if apart else rows
+    for at in range(0, n, step):
+        found = run({name: _rows(array[at : at + step], rows) for name, array in feed.items()})
         parts.append(
             [
-                _batched(file, name, array, rows, name in unbatched)
+                _batched(file, name, array, rows, name in unbatched)[:step]
                 for name, array in zip(outputs, found, strict=True)
             ]
         )
@@ -59,9 +63,8 @@ def run_fixed(
     ]
 
 
-def _rows(array: Array, at: int, rows: int) -> Array:
-    """`rows` rows from `at` on; past the end, the last one again."""
-    part = array[at : at + rows]
+def _rows(part: Array, rows: int) -> Array:
+    """`rows` rows: those of the part, and its last one again."""
     return (
         part if len(part) == rows else np.concatenate([part, np.repeat(part[-1:], rows - len(part), axis=0)])
     )

@@ -170,7 +170,8 @@ class Certificate(Strict, populate_by_name=True):
     unpromised_cuts: by rung, of checks without a promise. answered: over all rungs; absolute_error: the same,
     of a regressor's numbers. target: what the rows' true values are. unguarded: the inputs that no guard
     reads, and why. parity: where the file has the original's own outputs. not_promised: what this policy or
-    these rows leave without a promise, one sentence each.
+    these rows leave without a promise, one sentence each. rows_apart: the rungs whose rows are run one at a
+    time, since they change each other's answers.
     """
 
     schema_: Annotated[Literal[3], BeforeValidator(refuse_bool), Field(alias="schema")]
@@ -189,6 +190,7 @@ class Certificate(Strict, populate_by_name=True):
     parity: ParityFinding | None
     confidence: Confidence
     not_promised: list[str]
+    rows_apart: tuple[str, ...] = ()
     digests: Digests
 
     def cut_of(self, rung: str) -> float | None:
