@@ -177,7 +177,7 @@ def _sources_of(node: NodeProto, names: _Names) -> tuple[_Source, ...]:
 
 def _one_number(tensor: TensorProto) -> int | None:
     """The whole number that all values of a small constant are."""
-    if tensor.ByteSize() > LARGEST_CONSTANT:
+    if tensor.data_type == TensorProto.STRING or tensor.ByteSize() > LARGEST_CONSTANT:
         return None
     array = numpy_helper.to_array(tensor)
     if array.dtype.kind not in "iuf" or not array.size or (array != array.flat[0]).any():

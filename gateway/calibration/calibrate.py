@@ -84,7 +84,7 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
         population = _population(held, data.name)
         digests = _digests(deployment.policy, models, data_digest)
         certificate = _certificate(deployment.policy, held, found, population, digests)
-        certificate = certificate.model_copy(update={"rows_apart": tuple(rungs_apart(models))})
+        certificate = certificate.model_copy(update={"rows_apart": rungs_apart(models)})
         progress("serving the held-out rows")
         artifacts = _artifacts(deployment, models, held, found, certificate)
         served = serve(deployment.policy, artifacts, found.judged["risk"].rows)

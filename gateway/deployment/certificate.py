@@ -190,7 +190,7 @@ class Certificate(Strict, populate_by_name=True):
     parity: ParityFinding | None
     confidence: Confidence
     not_promised: list[str]
-    rows_apart: tuple[str, ...] = ()
+    rows_apart: list[str] = Field(default_factory=list)
     digests: Digests
 
     def cut_of(self, rung: str) -> float | None:
@@ -199,9 +199,11 @@ class Certificate(Strict, populate_by_name=True):
         return self.unpromised_cuts.get(rung) if promised is None else promised.cut
 
     def write(self, folder: Path) -> None:
-        """Writes `certificate.json`, readable and with sorted keys."""
+        """Writes `certificate.json`, readable and with sorted keys; without `rows_apart` where it is empty."""
         options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
-        (folder / CERTIFICATE_FILE).write_bytes(orjson.dumps(self.model_dump(by_alias=True), option=options))
+        without = set() if self.rows_apart else {"rows_apart"}
+        fields = self.model_dump(by_alias=True, exclude=without)
+        (folder / CERTIFICATE_FILE).write_bytes(orjson.dumps(fields, option=options))
 
 
 def policy_digest(policy: Policy) -> str:

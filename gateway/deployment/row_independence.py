@@ -108,7 +108,7 @@ def _different_rows(x: Tensors) -> Tensors:
     n = len(next(iter(x.values())))
     seen: dict[bytes, int] = {}
     for i in range(n):
-        seen.setdefault(b"\0".join(_bytes(array[i]) for array in x.values()), i)
+        seen.setdefault(b"\0".join(_bytes(array[i : i + 1]) for array in x.values()), i)
         if len(seen) == COMPARED_ROWS:
             break
     at = list(seen.values())
@@ -116,7 +116,7 @@ def _different_rows(x: Tensors) -> Tensors:
 
 
 def _bytes(array: NDArray[Any]) -> bytes:
-    return repr(array.tolist()).encode() if array.dtype.kind == "O" else np.asarray(array).tobytes()
+    return repr(array.tolist()).encode() if array.dtype.kind == "O" else array.tobytes()
 
 
 def _changes(model: LoadedModel, x: Tensors, repeats: int, tolerance: float) -> bool:
