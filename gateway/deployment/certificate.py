@@ -199,7 +199,7 @@ class Certificate(Strict, populate_by_name=True):
         return self.unpromised_cuts.get(rung) if promised is None else promised.cut
 
     def write(self, folder: Path) -> None:
-        """Writes `certificate.json`, readable and with sorted keys; without `rows_apart` where it is empty."""
+        """Writes `certificate.json`, readable, with sorted keys; without `rows_apart` if that is empty."""
         options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
         without = set() if self.rows_apart else {"rows_apart"}
         fields = self.model_dump(by_alias=True, exclude=without)
