@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import math
 from collections.abc import Callable, Coroutine
 from itertools import product
 from typing import Any
@@ -477,6 +479,26 @@ def test_a_proof_is_an_answer_and_its_failure_a_failure_of_no_caller() -> None:
             await b.breaker.prove()
 
     share(scene)
+
+
+def test_a_proof_is_asked_for_in_a_context_of_its_own() -> None:
+    """A deadline of a caller's call, which upstreams read from the context, holds for no proof."""
+    deadline_s: contextvars.ContextVar[float] = contextvars.ContextVar("deadline_s", default=math.inf)
+    seen: list[float] = []
+
+    class Reads:
+        async def predict(self, inputs: Tensors, /) -> Tensors:
+            seen.append(deadline_s.get())
+            return inputs
+
+    async def main() -> None:
+        breaker = Breaker(Reads(), known_row=KnownRow(KNOWN, 1.0))
+        deadline_s.set(0.1)
+        await breaker.predict(ROW)
+        await breaker.prove()
+
+    asyncio.run(main())
+    assert seen == [0.1, math.inf]
 
 
 def test_a_proof_goes_on_when_the_caller_that_waits_for_it_has_no_time_left() -> None:
