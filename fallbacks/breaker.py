@@ -38,10 +38,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from fallbacks.predictor import ModelRaised, NotAModelFault, Predictor, Tensors
 from fallbacks.worker import QueuedTooLong
@@ -142,9 +142,9 @@ class Breaker:
         """The state now. It stays `open` after `reset_s`, until a call becomes the probe."""
         return self._state
 
-    async def predict(self, inputs: Tensors, /) -> Tensors:
+    def predict(self, inputs: Tensors, /) -> Coroutine[Any, Any, Tensors]:
         """The model's answer, or what it raises; raises CircuitOpen at once if the call may not reach it."""
-        return await self._call(inputs, self._callers())
+        return self._call(inputs, self._callers())
 
     async def prove(self) -> None:
         """Returns if the model answers its known row now; if it raises, the model is at fault.

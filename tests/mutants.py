@@ -79,7 +79,7 @@ MUTANTS = (
     Mutant("a caller's deadline is ignored", "model.py", "async with asyncio.timeout_at(until_s):", "if True:"),
     Mutant("a shielded model has no budget", "model.py", "inputs, self.budget_s, math.inf, ModelFailed", "inputs, math.inf, math.inf, ModelFailed"),
     Mutant("a model may return any number of rows", "model.py", "array.shape[:1] != (n,)", "False"),
-    Mutant("a row that the model cannot take goes down the rungs", "pipeline.py", "if answer.invalid is None:", "if True:"),
+    Mutant("a row that the model cannot take goes down the rungs", "pipeline.py", "if answer.invalid is not None:", "if False:"),
     Mutant("a deferred row is not held to the first model", "pipeline.py", "state.live, state.rows = state.open_rows(Verdict.DEFER)", "state.live, state.rows = state.open_rows(Verdict.DEGRADE)"),
     Mutant("a row that the model cannot take is a model out of service", "pipeline.py", "Refused(Reason.INVALID)", "Refused(Reason.UNAVAILABLE)"),
     Mutant("a row in doubt is invalid without a proof", "model.py", "rejecting = InputRejected if unproven else (InputRejected, RowInDoubt)", "rejecting = (InputRejected, RowInDoubt)"),

@@ -201,7 +201,12 @@ class Pipeline:
                     state.end(row, Refused(Reason.DEADLINE))
         await self._judge(state)
         if state.open:
-            await self._refuse_invalid(state)
+            if state.any_objection:
+                state.live, state.rows = state.open_rows(Verdict.DEFER)
+            primary = self.rungs[0].name
+            answer = state.live.known(primary) or await state.live.run(primary)
+            if answer.invalid is not None:
+                _refuse_invalid(state, np.flatnonzero(answer.invalid), _attempt(primary, answer))
         for depth, rung in enumerate(self.rungs):
             if state.open:
                 await self._try_rung(state, rung, depth)
@@ -225,21 +230,6 @@ class Pipeline:
             for at in np.flatnonzero(state.verdicts[state.rows] == Verdict.REFUSE):
                 row = int(state.rows[at])
                 state.end(row, Refused(state.reasons[row], stage.retry_after_s(float(found.scores[at]))))
-
-    async def _refuse_invalid(self, state: _BatchState) -> None:
-        """Ends the rows that the first rung's model cannot take: they have no other rung, and no review."""
-        state.live, state.rows = state.open_rows(Verdict.DEFER)
-        first = self.rungs[0].name
-        answer = state.live.known(first) or await state.live.run(first)
-        if answer.invalid is None:
-            return
-        at = np.flatnonzero(answer.invalid)
-        rejected = _attempt(first, answer.take(at))._replace(
-            verdicts=np.full(len(at), Verdict.REFUSE, np.int8)
-        )
-        state.trail.append((state.rows[at], rejected))
-        for row in state.rows[at].tolist():
-            state.end(row, Refused(Reason.INVALID))
 
     async def _try_rung(self, state: _BatchState, rung: Rung, depth: int) -> None:
         """Calls one rung for the rows that may have its answer; ends those that pass every check."""
@@ -301,6 +291,15 @@ class Pipeline:
             findings=tuple(Findings(state.trail, row)),
             suggestion=state.suggestions.get(row, suggestion),
         )
+
+
+def _refuse_invalid(state: _BatchState, at: RowIndices, attempt: Assessment) -> None:
+    """Ends the live rows that the first rung's model cannot take: they have no other rung, and no review."""
+    errors = {i: attempt.errors[int(row)] for i, row in enumerate(at)}
+    verdicts, scores = np.full(len(at), Verdict.REFUSE, np.int8), attempt.scores[at]
+    state.trail.append((state.rows[at], attempt._replace(scores=scores, verdicts=verdicts, errors=errors)))
+    for row in state.rows[at].tolist():
+        state.end(row, Refused(Reason.INVALID))
 
 
 def _attempt(rung: str, answer: Forward) -> Assessment:
