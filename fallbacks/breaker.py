@@ -18,9 +18,16 @@
 Every change of state begins a new epoch, and the end of a call counts only in the epoch in which it began:
 a call from before the circuit opened can neither close it nor decide the probe.
 
-An unfit input, or a caller's deadline that was too short, is inconclusive (`NotAModelFault`): no number of
-them opens the circuit, or one caller could take the model from all others. After an inconclusive probe the
-next call is the probe.
+No caller may take the model from the others:
+
+* An unfit input, a caller's deadline that was too short, or a call that waited behind others is
+  inconclusive (`NotAModelFault`, `QueuedTooLong`): no number of them opens the circuit. After an inconclusive
+  probe the next call is the probe.
+* What the model raises is inconclusive too, until `prove` has asked it for a row that it is known to answer.
+  If it does, the caller's row was at fault; if not, that is a failure, and no caller's.
+* Failures that one caller had a part in, all of them, do not open the circuit: at the limit the known row is
+  asked for instead. So a slow row of one caller opens nothing, and a model that is broken for its only caller
+  is found out all the same.
 
 A cancelled call is a failure: that is how a model that runs out of time looks from here. So a call must not
 be cancelled through the breaker for another reason, such as a caller that hung up.
@@ -28,12 +35,16 @@ be cancelled through the breaker for another reason, such as a caller that hung 
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Coroutine
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
-from fallbacks.predictor import NotAModelFault, Predictor, Tensors
+from fallbacks.predictor import ModelRaised, NotAModelFault, Predictor, Tensors
+from fallbacks.worker import QueuedTooLong
 
 
 class BreakerState(StrEnum):
@@ -80,9 +91,24 @@ class CircuitOpen(Exception):
         self.retry_after_s = retry_after_s
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class KnownRow:
+    """A row that the model is known to answer, by input, and the seconds within which it must."""
+
+    inputs: Tensors
+    budget_s: float
+
+
+def _no_callers() -> Collection[str]:
+    """For a model that is called on no caller's behalf."""
+    return ()
+
+
 class Breaker:
     """Opens after `failures` failures in a row; lets one probe through `reset_s` seconds later.
 
+    known_row: what `prove` asks for; without it failures count whoever had a part in them. callers: returns
+    the principals of the running call, asked as it begins.
     For one event loop: not safe across threads. `clock` is in seconds and must not go back.
     """
 
@@ -92,6 +118,8 @@ class Breaker:
         *,
         failures: int = 5,
         reset_s: float = 5.0,
+        known_row: KnownRow | None = None,
+        callers: Callable[[], Collection[str]] = _no_callers,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if failures < 1 or not reset_s >= 0:
@@ -99,10 +127,14 @@ class Breaker:
         self._predictor = predictor
         self._failures = failures
         self._reset_s = reset_s
+        self._known_row = known_row
+        self._callers = callers
         self._clock = clock
         self._state = BreakerState.CLOSED
         self._epoch = 0
         self._consecutive_failures = 0
+        self._in_every_failure: Collection[str] = ()
+        self._proofs: set[asyncio.Task[None]] = set()
         self._entered_s = clock()
 
     @property
@@ -110,17 +142,37 @@ class Breaker:
         """The state now. It stays `open` after `reset_s`, until a call becomes the probe."""
         return self._state
 
-    async def predict(self, inputs: Tensors, /) -> Tensors:
+    def predict(self, inputs: Tensors, /) -> Coroutine[Any, Any, Tensors]:
         """The model's answer, or what it raises; raises CircuitOpen at once if the call may not reach it."""
+        return self._call(inputs, self._callers())
+
+    async def prove(self) -> None:
+        """Returns if the model answers its known row now; if it raises, the model is at fault.
+
+        A cancelled `prove` goes on by itself, so that no caller's deadline becomes the model's failure.
+
+        Raises: what the model raises, TimeoutError, CircuitOpen, or ModelRaised where no row is known.
+        Cost:   a task, and one call of one row.
+        """
+        await asyncio.shield(self._start_proof())
+
+    async def _call(self, inputs: Tensors, callers: Collection[str]) -> Tensors:
         self._admit()
         epoch = self._epoch
         try:
             outputs = await self._predictor.predict(inputs)
+        except QueuedTooLong:
+            self._settle(epoch, BreakerEvent.INCONCLUSIVE)
+            raise asyncio.CancelledError from None  # the very type that a timeout waits for
+        except ModelRaised:
+            known = self._known_row is None or inputs is self._known_row.inputs
+            self._settle(epoch, BreakerEvent.FAILURE if known else BreakerEvent.INCONCLUSIVE, callers)
+            raise
         except NotAModelFault:
             self._settle(epoch, BreakerEvent.INCONCLUSIVE)
             raise
         except BaseException:  # cancellation is no Exception, and is the most common failure
-            self._settle(epoch, BreakerEvent.FAILURE)
+            self._settle(epoch, BreakerEvent.FAILURE, callers)
             raise
         self._settle(epoch, BreakerEvent.ANSWER)
         return outputs
@@ -144,17 +196,50 @@ class Breaker:
             raise CircuitOpen(self._state, wait_s)
         self._move(BreakerEvent.PROBE)
 
-    def _settle(self, epoch: int, event: BreakerEvent) -> None:
+    def _settle(self, epoch: int, event: BreakerEvent, callers: Collection[str] = ()) -> None:
         if epoch != self._epoch:
             return
         if self._state is BreakerState.CLOSED and event is not BreakerEvent.INCONCLUSIVE:
-            self._consecutive_failures = (
-                self._consecutive_failures + 1 if event is BreakerEvent.FAILURE else 0
-            )
-            event = BreakerEvent.TRIP if self._consecutive_failures >= self._failures else event
+            event = self._count(event, callers)
+        elif event is BreakerEvent.FAILURE and callers and self._known_row is not None:
+            event = BreakerEvent.INCONCLUSIVE  # a caller's row failed as the probe: the known row is the next
+            self._start_proof()
         self._move(event)
         if event is BreakerEvent.INCONCLUSIVE:
             self._entered_s -= self._reset_s  # reset_s has passed once already: the next call is the probe
+
+    def _count(self, event: BreakerEvent, callers: Collection[str]) -> BreakerEvent:
+        """The event, as a trip if it is a failure that reaches the limit and no one caller explains all."""
+        if event is BreakerEvent.ANSWER:
+            self._consecutive_failures = 0
+            return event
+        in_all = set(callers) & set(self._in_every_failure) if self._consecutive_failures else callers
+        self._consecutive_failures, self._in_every_failure = self._consecutive_failures + 1, in_all
+        if self._consecutive_failures < self._failures:
+            return event
+        if not in_all or self._known_row is None:
+            return BreakerEvent.TRIP
+        if not self._proofs:
+            self._start_proof()
+        return event
+
+    def _start_proof(self) -> asyncio.Task[None]:
+        """Asks for the known row in a task and context of its own: without a caller's deadline."""
+        proof = asyncio.get_running_loop().create_task(self._ask_known_row(), context=contextvars.Context())
+        self._proofs.add(proof)
+        proof.add_done_callback(self._end_proof)
+        return proof
+
+    async def _ask_known_row(self) -> None:
+        if self._known_row is None:
+            raise ModelRaised("no row is known that the model answers")
+        async with asyncio.timeout(self._known_row.budget_s):
+            await self._call(self._known_row.inputs, ())
+
+    def _end_proof(self, proof: asyncio.Task[None]) -> None:
+        self._proofs.discard(proof)
+        if not proof.cancelled():
+            proof.exception()  # asyncio warns of an exception that was never retrieved
 
     def _move(self, event: BreakerEvent) -> None:
         state = TRANSITIONS.get((self._state, event))

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
 
 from fallbacks.onnx_batches import Feed, row_count, run_fixed
 from fallbacks.onnx_conversions import FLOAT32_SUFFIX, decode_texts, encode_texts
+from fallbacks.onnx_errors import without_values
 from fallbacks.onnx_file import read_once
 from fallbacks.onnx_load import load_graph
 from fallbacks.onnx_signature import local_names, narrowed
-from fallbacks.predictor import ModelTensor, Tensors, UnfitInput, zeros
+from fallbacks.predictor import ModelBusy, ModelRaised, ModelTensor, Tensors, zeros
 from fallbacks.worker import Worker
 
 
@@ -35,8 +35,10 @@ class OnnxModel:
 
     `digest` is the sha256 (hex) of the file's bytes; `inputs` and `outputs` are in declared order, under the
     deployment's names. `classes` are the class labels that the graph itself names, None if it names none.
+    `rows_apart`: whether no two rows share a run. `unrepeatable_operators`: see `onnx_graph`.
     `fixed_rows` is how many rows the graph takes in one run, None for any number: then a batch of n takes
     ceil(n / fixed_rows) runs. `ignored_outputs` are no tensors of numbers or text, and are never computed.
+    `index_uses`: how inputs are read that are an index, a size or a divisor in the graph.
     Text is bytes in arrays, and bfloat16 is float32 (see `onnx_conversions`).
     """
 
@@ -51,6 +53,9 @@ class OnnxModel:
         self.inputs = tuple(replace(spec, name=local[spec.name]) for spec in signature.inputs)
         self.outputs = tuple(replace(spec, name=local[spec.name]) for spec in signature.outputs)
         self.fixed_rows, self.ignored_outputs = signature.fixed_rows, tuple(signature.ignored)
+        self.index_uses = {local[own]: use for own, use in loaded.index_uses.items() if own in local}
+        self.unrepeatable_operators = loaded.unrepeatable_operators
+        self.rows_apart = False
         self._unbatched = frozenset(local[output] for output in signature.unbatched)
         self._feed_names = list(zip(self.inputs, map(_session_name, signature.inputs), strict=True))
         self._session_outputs = list(map(_session_name, signature.outputs))
@@ -87,16 +92,22 @@ class OnnxModel:
         same.inputs = narrowed(self.name, self.inputs, shapes)
         return same
 
+    def run_rows_apart(self) -> None:
+        """From now on no two rows share a run: for a graph whose rows change each other's answers.
+
+        To be called before it serves. Cost: a run a row.
+        """
+        self.fixed_rows, self.rows_apart = self.fixed_rows or 1, True
+
     async def predict(self, inputs: Tensors, /) -> Tensors:
         """All outputs, by name. Inputs that the model does not declare are ignored.
 
-        Raises: UnfitInput for bytes that are not UTF-8, and for values or sizes that an operator refuses;
-                ValueError for a missing input or a wrong dtype, what else onnxruntime raises, or RuntimeError
-                while a cancelled run still occupies the thread.
+        Raises: UnfitInput for bytes that are not UTF-8, ModelRaised for all that a run raises, ModelBusy
+                while a cancelled run still occupies the thread, ValueError for a missing input or dtype.
         Cost:   33 us over onnxruntime itself on uvloop, for the hop to the thread and back (batch of 1).
         """
         if self._worker.stuck:
-            raise RuntimeError(f"{self.name}: still busy with an abandoned run")
+            raise ModelBusy(f"{self.name}: still busy with an abandoned run")
         feed = self._feed(inputs)
         options = onnxruntime.RunOptions()
         options.log_severity_level = 4  # its errors are raised; they need not be on stderr as well
@@ -104,10 +115,15 @@ class OnnxModel:
         def stop() -> None:
             options.terminate = True
 
-        try:
-            return self._by_name(await self._worker.call(lambda: self._answer(feed, options), stop))
-        except (Fail, InvalidArgument) as error:  # an unknown category, an index or a width beyond a table
-            raise UnfitInput(f"{self.name}: {error}") from error
+        def answer() -> dict[str, NDArray[Any]]:
+            try:
+                return self._by_name(self._answer(feed, options))
+            except ModelRaised:
+                raise
+            except Exception as error:  # noqa: BLE001 - the text of any may quote a row
+                raise ModelRaised(f"{self.name}: {without_values(error)}") from None
+
+        return await self._worker.call(answer, stop)
 
     def run(self, inputs: Tensors, *, chunk: int = 256) -> dict[str, NDArray[Any]]:
         """All outputs for a whole data set, in the caller's thread, `chunk` rows at a time: for calibration.
@@ -155,7 +171,8 @@ class OnnxModel:
         if self.fixed_rows is None:
             return self._run_once(feed, options)
         run = partial(self._run_once, options=options)
-        return run_fixed(self.name, run, feed, self.fixed_rows, self._output_names, self._unbatched)
+        names, unbatched = self._output_names, self._unbatched
+        return run_fixed(self.name, run, feed, self.fixed_rows, names, unbatched, apart=self.rows_apart)
 
     def _run_once(self, feed: Feed, options: onnxruntime.RunOptions | None) -> Sequence[NDArray[Any]]:
         answer: Sequence[NDArray[Any]] = self._session.run(self._session_outputs, feed, options)

@@ -1,7 +1,7 @@
-"""Runs of a model whose file fixes its batch: so many rows at a time, the last of them padded.
+"""Runs of a model whose file fixes its batch, or whose rows change each other's answers.
 
-The rows of a run must not change each other's answers, as is usual; a graph with a fixed batch can offer no
-other way to ask for fewer rows.
+A fixed batch is run so many rows at a time, the last of them padded. Rows that change each other's answers
+are run one at a time, each in a batch of its own copies where the file fixes the size.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fallbacks.predictor import ModelRaised
+
 Array: TypeAlias = NDArray[Any]
 Feed: TypeAlias = Mapping[str, Array]
 
 
 def row_count(file: str, feed: Feed) -> int:
-    """How many rows every input has. Raises ValueError unless all have the same number."""
+    """How many rows every input has. Raises ModelRaised unless all have the same number."""
     sizes = {len(array) for array in feed.values()}
     if len(sizes) != 1:
-        raise ValueError(f"{file}: inputs of {sorted(sizes)} rows")
+        raise ModelRaised(f"{file}: inputs of {sorted(sizes)} rows")
     return sizes.pop()
 
 
@@ -31,23 +33,27 @@ def run_fixed(
     rows: int,
     outputs: Sequence[str],
     unbatched: Collection[str],
+    *,
+    apart: bool = False,
 ) -> list[Array]:
     """The outputs for any number of rows, at least one, from runs of exactly `rows`.
 
     Args:    outputs: the names of what a run returns. unbatched: those that get a first axis.
-    Raises:  ValueError for inputs of different lengths or no row, for an output whose first axis is not
-             `rows`, or whose other sizes differ between runs; what `run` raises.
+             apart: whether each row has a run of its own.
+    Raises:  ModelRaised, a ValueError, for inputs of different lengths or no row, for an output whose first
+             axis is not `rows`, or whose other sizes differ between runs; what `run` raises.
     Cost:    ceil(n / rows) runs, and a copy of the outputs where that is more than one.
     """
     n = row_count(file, feed)
     if not n:
-        raise ValueError(f"{file}: no rows")
+        raise ModelRaised(f"{file}: no rows")
     parts = []
-    for at in range(0, n, rows):
-        found = run({name: _rows(array, at, rows) for name, array in feed.items()})
+    step = 1 if apart else rows
+    for at in range(0, n, step):
+        found = run({name: _rows(array[at : at + step], rows) for name, array in feed.items()})
         parts.append(
             [
-                _batched(file, name, array, rows, name in unbatched)
+                _batched(file, name, array, rows, name in unbatched)[:step]
                 for name, array in zip(outputs, found, strict=True)
             ]
         )
@@ -57,9 +63,8 @@ def run_fixed(
     ]
 
 
-def _rows(array: Array, at: int, rows: int) -> Array:
-    """`rows` rows from `at` on; past the end, the last one again."""
-    part = array[at : at + rows]
+def _rows(part: Array, rows: int) -> Array:
+    """`rows` rows: those of the part, and its last one again."""
     return (
         part if len(part) == rows else np.concatenate([part, np.repeat(part[-1:], rows - len(part), axis=0)])
     )
@@ -68,7 +73,7 @@ def _rows(array: Array, at: int, rows: int) -> Array:
 def _batched(file: str, name: str, array: Array, rows: int, unbatched: bool) -> Array:
     array = array[np.newaxis] if unbatched else array
     if array.shape[:1] != (rows,):
-        raise ValueError(f"{file}: output {name!r} has the shape {list(array.shape)} for a batch of {rows}")
+        raise ModelRaised(f"{file}: output {name!r} has the shape {list(array.shape)} for a batch of {rows}")
     return array
 
 
@@ -76,5 +81,5 @@ def _joined(file: str, name: str, parts: Sequence[Array]) -> Array:
     if len(parts) == 1:
         return parts[0]
     if len({part.shape[1:] for part in parts}) > 1:
-        raise ValueError(f"{file}: output {name!r} has another size for each row; ask for one row at a time")
+        raise ModelRaised(f"{file}: output {name!r} has another size for each row; ask for one row at a time")
     return np.concatenate(parts)

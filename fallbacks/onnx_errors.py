@@ -1,4 +1,8 @@
-"""Why onnxruntime refuses a model, in words that say what to change at export."""
+"""What onnxruntime's errors mean: of a model that it refuses, and of a run that fails.
+
+Why a model is refused is said in words that name what to change at export. Why a run failed is said without
+the text of the operator, which holds values of the rows ("idx=5000", an unknown category).
+"""
 
 from __future__ import annotations
 
@@ -43,6 +47,8 @@ _KNOWN: Final = (
         r"needs the locale \1, which is not installed; install it, or export it with the locale C.UTF-8",
     ),
 )
+_OF_SIZES: Final = r"(Got invalid dimensions|Invalid rank) for input: .*|Exiting due to terminate flag.*"
+"""The texts of onnxruntime about a run that hold no value of a row."""
 
 
 def explain(error: str) -> str:
@@ -51,3 +57,11 @@ def explain(error: str) -> str:
         if found := re.search(pattern, error, re.DOTALL):
             return found.expand(words.format(runtime=_RUNTIME))
     return f"{_RUNTIME} cannot load it: {error.strip()}; hold it against onnx.checker.check_model"
+
+
+def without_values(error: Exception) -> str:
+    """What failed in a run, without any value of its rows: what is wrong with sizes, or which operator."""
+    if found := re.search(_OF_SIZES, str(error), re.DOTALL):
+        return found.group()
+    nodes = re.findall(r"Non-zero status code returned while running (\w+) node", str(error))
+    return " in ".join([type(error).__name__, *reversed(nodes)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnxruntime
@@ -9,18 +10,21 @@ import onnxruntime
 from fallbacks.onnx_classes import class_labels
 from fallbacks.onnx_conversions import with_float32_io
 from fallbacks.onnx_file import open_session
-from fallbacks.onnx_graph import Labels, detections, drop_locale, drop_zipmaps
+from fallbacks.onnx_graph import Labels, detections, drop_locale, drop_zipmaps, unrepeatable_operators
+from fallbacks.onnx_indices import IndexUse, index_uses
 from fallbacks.onnx_parse import parse
 from fallbacks.onnx_signature import Signature, require_shapes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedGraph:
-    """A session, what it takes and gives, and the class labels that its graph names."""
+    """A session, what it takes and gives, the class labels in its graph, and inputs read as indices."""
 
     session: onnxruntime.InferenceSession
     signature: Signature
     classes: Labels | None
+    index_uses: Mapping[str, IndexUse]
+    unrepeatable_operators: tuple[str, ...]
 
 
 def load_graph(file: str, content: bytes, threads: int) -> LoadedGraph:
@@ -44,4 +48,11 @@ def _load(file: str, content: bytes, threads: int) -> LoadedGraph:
     session = open_session(file, model.SerializeToString() if changed else content, threads)
     require_shapes(file, model.graph, session)
     signature = Signature.of(file, session, bf16, detected)
-    return LoadedGraph(session, signature, class_labels(model.graph, zipmaps))
+    graph = model.graph
+    return LoadedGraph(
+        session,
+        signature,
+        class_labels(graph, zipmaps),
+        index_uses(graph),
+        unrepeatable_operators(graph),
+    )

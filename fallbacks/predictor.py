@@ -18,7 +18,20 @@ class NotAModelFault(Exception):
 
 
 class UnfitInput(NotAModelFault, ValueError):
-    """The model cannot take this input."""
+    """The model cannot take this input. The text names no value of it."""
+
+
+class ModelRaised(NotAModelFault, ValueError):
+    """The model raised on these rows: it is broken, or one is no input for it. `Breaker.prove` decides.
+
+    Types and texts of runtimes and servers do not tell the two apart: onnxruntime reports an unknown category
+    and an exhausted memory alike, and one server says 500 where another says 400. The text names no value of
+    the rows, and no text of a server that had them.
+    """
+
+
+class ModelBusy(NotAModelFault, RuntimeError):
+    """The model was not called: an abandoned call still occupies it."""
 
 
 class CallerDeadlineExceeded(NotAModelFault, TimeoutError):

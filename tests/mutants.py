@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CORE, CALIBRATION, GUARDS = "gateway/core", "gateway/calibration", "guards"
+CORE, CALIBRATION, GUARDS, FALLBACKS = "gateway/core", "gateway/calibration", "guards", "fallbacks"
 SUITES = {
     CORE: ["tests/core/test_decision_table.py", "tests/core/test_laws.py"],
     CALIBRATION: [
         f"tests/calibration/test_{name}.py" for name in ("paths", "alarms", "rows_needed", "ladder")
     ],
+    FALLBACKS: ["tests/fallbacks/test_breaker.py"],
     GUARDS: [
         "tests/guards/test_order_statistic.py",
         "tests/guards/test_atoms.py",
@@ -78,6 +79,24 @@ MUTANTS = (
     Mutant("a caller's deadline is ignored", "model.py", "async with asyncio.timeout_at(until_s):", "if True:"),
     Mutant("a shielded model has no budget", "model.py", "inputs, self.budget_s, math.inf, ModelFailed", "inputs, math.inf, math.inf, ModelFailed"),
     Mutant("a model may return any number of rows", "model.py", "array.shape[:1] != (n,)", "False"),
+    Mutant("a row that the model cannot take goes down the rungs", "pipeline.py", "if answer.invalid is not None:", "if False:"),
+    Mutant("a deferred row is not held to the first model", "pipeline.py", "state.live, state.rows = state.open_rows(Verdict.DEFER)", "state.live, state.rows = state.open_rows(Verdict.DEGRADE)"),
+    Mutant("a row that the model cannot take is a model out of service", "pipeline.py", "Refused(Reason.INVALID)", "Refused(Reason.UNAVAILABLE)"),
+    Mutant("a row in doubt is invalid without a proof", "model.py", "rejecting = InputRejected if unproven else (InputRejected, RowInDoubt)", "rejecting = (InputRejected, RowInDoubt)"),
+    Mutant("a row in doubt is never invalid", "model.py", "rejecting = InputRejected if unproven else (InputRejected, RowInDoubt)", "rejecting = InputRejected"),
+    Mutant("a row in doubt is not asked again", "model.py", "n if n > 1 or isinstance(failure, RowInDoubt) else 0", "n if n > 1 else 0"),
+    Mutant("a row alone counts for all callers", "model.py", "principals[i : i + 1]", "principals"),
+    Mutant("a call is on no caller's behalf", "model.py", "CALL_PRINCIPALS.set(principals)", "pass"),
+    Mutant("a slice forgets its invalid rows", "model.py", "None if self.invalid is None or all_ok else self.invalid[rows]", "None"),
+    Mutant("what a failed model means holds for invalid rows", "stage.py", "verdicts[answer.invalid] = Verdict.ALLOW", "pass"),
+    Mutant("one caller opens the circuit", "breaker.py", "if not in_all or self._known_row is None:", "if True:", FALLBACKS),
+    Mutant("only the last caller counts", "breaker.py", "set(callers) & set(self._in_every_failure)", "set(callers)", FALLBACKS),
+    Mutant("a row in doubt is a failure", "breaker.py", "BreakerEvent.FAILURE if known else BreakerEvent.INCONCLUSIVE", "BreakerEvent.FAILURE", FALLBACKS),
+    Mutant("a known row that raises says nothing", "breaker.py", "BreakerEvent.FAILURE if known else BreakerEvent.INCONCLUSIVE", "BreakerEvent.INCONCLUSIVE", FALLBACKS),
+    Mutant("a caller's row decides the probe", "breaker.py", "elif event is BreakerEvent.FAILURE and callers and", "elif False and", FALLBACKS),
+    Mutant("waiting behind others is a failure", "breaker.py", "except QueuedTooLong:\n            self._settle(epoch, BreakerEvent.INCONCLUSIVE)", "except QueuedTooLong:\n            self._settle(epoch, BreakerEvent.FAILURE, callers)", FALLBACKS),
+    Mutant("a proof has a caller's deadline", "breaker.py", ", context=contextvars.Context()", "", FALLBACKS),
+    Mutant("a proof ends with the caller that waits for it", "breaker.py", "await asyncio.shield(self._start_proof())", "await self._start_proof()", FALLBACKS),
     Mutant("a degraded row counts for no rung", "paths.py", "Verdict.DEGRADE if depth else Verdict.ALLOW", "Verdict.ALLOW", CALIBRATION),
     Mutant("an unchecked rung answers nothing", "paths.py", "first = np.zeros(len(allowed), np.int64)", "first = np.full(len(allowed), len(grid))", CALIBRATION),
     Mutant("a fallback is certified on what the full guards allow", "paths.py", "self.without_primary <= Verdict.DEGRADE", "self.verdicts <= Verdict.DEGRADE", CALIBRATION),

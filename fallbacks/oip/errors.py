@@ -6,7 +6,22 @@ EXCERPT = 200
 
 
 class UpstreamFailed(Exception):
-    """The upstream gave no answer: it refused the request, or its model failed."""
+    """The upstream gave no answer: it refused the request, or its model failed.
+
+    `status` is its HTTP status or gRPC code, with which its text may be left out: that may quote the request.
+    """
+
+    def __init__(self, what: str, status: int | str = "") -> None:
+        super().__init__(what)
+        self.status = status
+
+
+class RequestRefused(UpstreamFailed):
+    """The server was reached, and refused this request or failed on it: the request or its model is at fault.
+
+    Servers do not agree which status says which: Triton reports an index beyond a table with 500 and
+    INTERNAL, others with 400. What does not depend on the rows (401, 404, 429) is no such error.
+    """
 
 
 class UpstreamUnreachable(UpstreamFailed):

@@ -11,7 +11,13 @@ import grpc.aio
 
 from fallbacks.oip.address import RemoteModel
 from fallbacks.oip.description import ModelDescription
-from fallbacks.oip.errors import UnexpectedAnswer, UpstreamFailed, UpstreamUnreachable, excerpt
+from fallbacks.oip.errors import (
+    RequestRefused,
+    UnexpectedAnswer,
+    UpstreamFailed,
+    UpstreamUnreachable,
+    excerpt,
+)
 from fallbacks.oip.open_inference_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
@@ -30,6 +36,19 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 5000),  # instead of two minutes: a restarted upstream is used soon
     ("grpc.enable_retries", 0),  # the ladder decides what follows a failure
 )
+_FAILURES: Final = {
+    grpc.StatusCode.UNAVAILABLE: UpstreamUnreachable,
+    **dict.fromkeys(
+        (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            grpc.StatusCode.OUT_OF_RANGE,
+            grpc.StatusCode.FAILED_PRECONDITION,
+            grpc.StatusCode.INTERNAL,
+            grpc.StatusCode.UNKNOWN,
+        ),
+        RequestRefused,
+    ),
+}
 _CONTENTS: Final = {
     "BOOL": "bool_contents",
     **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
@@ -103,8 +122,7 @@ class GrpcClient:
             what = f"{self._remote}: {error.code().name}: {excerpt(error.details() or '')}"
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise TimeoutError(what) from None
-            failure = UpstreamUnreachable if error.code() is grpc.StatusCode.UNAVAILABLE else UpstreamFailed
-            raise failure(what) from None
+            raise _FAILURES.get(error.code(), UpstreamFailed)(what, error.code().name) from None
 
     async def close(self) -> None:
         await self._channel.close()

@@ -12,7 +12,13 @@ import httpx
 from fallbacks.oip import json_messages
 from fallbacks.oip.address import RemoteModel
 from fallbacks.oip.description import ModelDescription
-from fallbacks.oip.errors import UnexpectedAnswer, UpstreamFailed, UpstreamUnreachable, excerpt
+from fallbacks.oip.errors import (
+    RequestRefused,
+    UnexpectedAnswer,
+    UpstreamFailed,
+    UpstreamUnreachable,
+    excerpt,
+)
 from fallbacks.oip.tensors import Array
 from fallbacks.predictor import Tensors
 
@@ -25,14 +31,8 @@ ERROR_BYTES: Final = 65536
 HEAD_BYTES: Final = "inference-header-content-length"
 BINARY_REFUSED: Final = (400, 415, 422)
 UNREACHABLE: Final = (502, 503, 504)
-
-
-class ErrorStatus(UpstreamFailed):
-    """A status other than 200 from a server that was reached."""
-
-    def __init__(self, status: int, what: str) -> None:
-        super().__init__(what)
-        self.status = status
+OF_THE_ROWS: Final = (400, 413, 422, 500)
+"""The statuses by which servers refuse rows that their model cannot take."""
 
 
 class HttpClient:
@@ -75,7 +75,7 @@ class HttpClient:
             return await self._request(inputs, description, until_s, binary=False)
         try:
             found = await self._request(inputs, description, until_s, binary=True)
-        except ErrorStatus as error:
+        except UpstreamFailed as error:
             if self._accepts_binary or error.status not in BINARY_REFUSED:
                 raise
             found = await self._request(inputs, description, until_s, binary=False)
@@ -89,7 +89,9 @@ class HttpClient:
         try:
             _, content = await self._send("GET", self._server, None, {}, timeout_s, METADATA_BYTES)
             return json_messages.lists_binary_extension(content)
-        except (ErrorStatus, UnexpectedAnswer):
+        except UpstreamUnreachable:
+            raise
+        except (UpstreamFailed, UnexpectedAnswer):
             return False
 
     async def _request(
@@ -145,7 +147,9 @@ class HttpClient:
                 break
         status = response.status_code
         what = f"{self._remote}: {status}: {excerpt(body[:800].decode(errors='replace'))}"
-        return UpstreamUnreachable(what) if status in UNREACHABLE else ErrorStatus(status, what)
+        if status in UNREACHABLE:
+            return UpstreamUnreachable(what, status)
+        return RequestRefused(what, status) if status in OF_THE_ROWS else UpstreamFailed(what, status)
 
     async def _read(self, response: httpx.Response, max_bytes: int) -> bytes:
         if (encoding := response.headers.get("content-encoding", "identity")) != "identity":

@@ -21,12 +21,12 @@ from typing import Final
 
 from fallbacks.oip.address import RemoteModel
 from fallbacks.oip.client import UpstreamClient, connect, infer_in_parts
-from fallbacks.oip.errors import UnexpectedAnswer, UpstreamFailed, UpstreamUnreachable
+from fallbacks.oip.errors import RequestRefused, UnexpectedAnswer, UpstreamFailed, UpstreamUnreachable
 from fallbacks.oip.run_in_thread import run_in_thread
 from fallbacks.oip.stored_upstream import StoredUpstream
 from fallbacks.oip.tensors import Array, max_answer_bytes
 from fallbacks.onnx import OnnxModel
-from fallbacks.predictor import CallerDeadlineExceeded, ModelTensor, Tensors
+from fallbacks.predictor import CallerDeadlineExceeded, ModelRaised, ModelTensor, Tensors
 
 MAX_CALL_S: Final = 60.0
 VERIFY_EVERY_S: Final = 60.0
@@ -78,8 +78,9 @@ class UpstreamModel:
     async def predict(self, inputs: Tensors, /) -> Tensors:
         """All outputs, by local name. Inputs that the model does not declare are ignored.
 
-        Raises: ValueError for a missing input, UpstreamFailed, UnexpectedAnswer, TimeoutError after the
-                deadline, or CallerDeadlineExceeded where the caller's deadline set that.
+        Raises: ValueError for a missing input, ModelRaised where the server refuses or fails on the rows,
+                UpstreamFailed, UnexpectedAnswer, TimeoutError after the deadline, or CallerDeadlineExceeded
+                where the caller's deadline set that.
         Cost:   one round trip for `max_rows` rows; two more the first time.
         """
         deadline_s, set_by_caller = self._call_deadline()
@@ -122,13 +123,26 @@ class UpstreamModel:
             elif time.monotonic() > self._verify_again_at_s:
                 self._verify_again_at_s = math.inf
                 self._verifying = asyncio.create_task(self._verify_again(client))
-            outputs = await infer_in_parts(
-                client, rows, self._stored.description, self._max_rows, _time_left(deadline_s)
-            )
+            outputs = await self._infer_rows(client, rows, deadline_s)
         except UpstreamUnreachable:
             self._verified = False
             raise
         return self._by_local_name(outputs)
+
+    async def _infer_rows(
+        self, client: UpstreamClient, rows: Mapping[str, Array], deadline_s: float
+    ) -> Tensors:
+        """The answer to a caller's rows. What it raises has no text of the server, which may quote them."""
+        try:
+            return await infer_in_parts(
+                client, rows, self._stored.description, self._max_rows, _time_left(deadline_s)
+            )
+        except RequestRefused as error:
+            raise ModelRaised(f"{self._remote}: {error.status}") from None
+        except UpstreamFailed as error:
+            if not error.status:
+                raise
+            raise type(error)(f"{self._remote}: {error.status}", error.status) from None
 
     def _server_rows(self, inputs: Tensors) -> dict[str, Array]:
         """The inputs by the server's names. Raises ValueError for one that is missing or of another dtype."""

@@ -52,6 +52,7 @@ from gateway.deployment.fitted import guarded_inputs, save_guards
 from gateway.deployment.interval_model import with_intervals
 from gateway.deployment.models import load_models
 from gateway.deployment.promises import promises
+from gateway.deployment.row_independence import rungs_apart
 from gateway.deployment.target import target_of
 from gateway.deployment.upstreams import record_upstreams, write_upstreams
 from gateway.policy.schema import Policy
@@ -83,6 +84,7 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
         population = _population(held, data.name)
         digests = _digests(deployment.policy, models, data_digest)
         certificate = _certificate(deployment.policy, held, found, population, digests)
+        certificate = certificate.model_copy(update={"rows_apart": rungs_apart(models)})
         progress("serving the held-out rows")
         artifacts = _artifacts(deployment, models, held, found, certificate)
         served = serve(deployment.policy, artifacts, found.judged["risk"].rows)

@@ -58,19 +58,24 @@ def demo(
 def check(folder: Folder, state_dir: StateDir = None, as_json: AsJson = False) -> None:
     """Does all that a start does but listen: what it calls ready can be served."""
     from gateway.cli.check import checked
+    from gateway.deployment.index_ranges import range_warnings
 
     try:
         gateway = checked(folder, state_dir)
     except Problems as error:
         exit_with_problems(error, as_json)
+    warnings = list(range_warnings(gateway.loaded.policy, gateway.loaded.artifacts.models))
     contract, certificate = gateway.loaded.contract, gateway.loaded.artifacts.certificate
     if as_json:
         ready: dict[str, object] = {"policy": gateway.loaded.tag}
         ready |= {"inputs": [s.name for s in contract.inputs], "outputs": [s.name for s in contract.outputs]}
         ready |= {"unguarded": certificate.unguarded, "not_promised": certificate.not_promised}
+        ready |= {"warnings": warnings}
         print_line(json.dumps(ready))
         return
     print_line(f"{folder}: {gateway.loaded.tag} is ready to serve")
+    for warning in warnings:
+        print_warning(f"warning: {warning}")
     for sentence in certificate.not_promised:
         print_line(f"not promised: {sentence}")
 

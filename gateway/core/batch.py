@@ -73,7 +73,7 @@ class Batch:
         """Starts the model's pass without waiting for it; `run`, which must follow, waits."""
         if model in self._memo or model in self._started:
             return
-        forward = self.models[model].forward(self.inputs, len(self.ids), self.until_s)
+        forward = self.models[model].forward(self.inputs, len(self.ids), self.until_s, self.principals)
         try:
             self._started[model] = forward, forward.send(None)
         except StopIteration as finished:
@@ -111,7 +111,7 @@ class Batch:
     async def predict(self, model: str, inputs: Tensors, /) -> Tensors:
         """The outputs for other inputs, any number of rows: one more bounded pass. Raises StageFailure."""
         n = len(next(iter(inputs.values())))
-        outputs = await self.models[model].ask(inputs, n, self.until_s)
+        outputs = await self.models[model].ask(inputs, n, self.until_s, self.principals)
         if not finite(outputs, n).all():
             raise ModelFailed(f"{model}: returned a number that is not finite")
         return outputs

@@ -10,15 +10,20 @@ import asyncio
 import contextvars
 import math
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from gateway.core.errors import BudgetExceeded, StageFailure
 
 A = TypeVar("A")
+OWN_PACKAGES = ("gateway", "fallbacks", "guards")
+"""Where the errors are defined whose text states no value of a row."""
 T = TypeVar("T")
 CALL_DEADLINE_S: contextvars.ContextVar[float] = contextvars.ContextVar("call_deadline_s", default=math.inf)
 """The caller's deadline for the running call, in loop seconds; `Model.ask` sets it."""
+CALL_PRINCIPALS: contextvars.ContextVar[Sequence[str]] = contextvars.ContextVar("call_principals", default=())
+"""The principals whose rows the running call has; `Model.ask` sets them."""
 
 
 def now_s() -> float:
@@ -72,7 +77,22 @@ async def call_within(
             raise
         raise failure(f"{name}: cancelled itself") from None
     except Exception as error:
-        raise failure(f"{name}: {type(error).__name__}: {error}") from error
+        raise failure(f"{name}: {_described(error)}") from error
+
+
+def _described(error: Exception) -> str:
+    """What was raised, without any value of a row: errors of other packages may quote one in their text."""
+    kind = type(error).__name__
+    if type(error).__module__.partition(".")[0] in OWN_PACKAGES:
+        return f"{kind}: {error}"
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return (
+        kind
+        if frame is None
+        else f"{kind} at {Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}"
+    )
 
 
 @types.coroutine

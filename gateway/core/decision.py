@@ -17,6 +17,7 @@ that handles outcomes ends in `assert_never`, so the type checker proves that it
     | defer             | -                                  | -       | accepts    | Deferred              |
     | what needs review |                                    |         | over quota | Refused(rate_limited) |
     | what needs review |                                    |         | full, down | Refused(unavailable)  |
+    | all but refuse    | cannot take the row                | -       | -          | Refused(invalid)      |
     | refuse            |                                    |         |            | Refused(the reason)   |
 """
 
@@ -50,6 +51,7 @@ class Reason(StrEnum):
     RATE_LIMITED = "rate_limited"  # rate and every other budget of the caller
     UNAVAILABLE = "unavailable"  # a model or the review queue has failed or is full
     DEADLINE = "deadline"
+    INVALID = "invalid"  # the first rung's model cannot take the row: the caller's to correct
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,3 +64,11 @@ class ModelFailed(StageFailure):
 
 class StoreFailed(StageFailure):
     """A store (the review queue) could not store or return what was requested."""
+
+
+class InputRejected(StageFailure):
+    """The model is known to work, and cannot take this row: that is the caller's to correct."""
+
+
+class RowInDoubt(StageFailure):
+    """The model raised on these rows: one of them is no input for it, or the model is broken."""

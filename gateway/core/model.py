@@ -2,6 +2,10 @@
 
 One bad row never fails the others: a pass that fails at n > 1 is tried again row by row, and a NaN fails its
 own row alone. A pass that ran out of time is not tried again.
+
+A row that the model cannot take is no failure of the model. Where the model raises, the rows are tried again,
+each alone, and if any raises again the model is then asked for a row that it is known to answer. If it does,
+the rows that raised are invalid; if not, they have failed with the model.
 """
 
 from __future__ import annotations
@@ -9,15 +13,15 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from gateway.core.deadline import CALL_DEADLINE_S, call_within, now_s
+from gateway.core.deadline import CALL_DEADLINE_S, CALL_PRINCIPALS, call_within, now_s
 from gateway.core.decision import Tensors
-from gateway.core.errors import BudgetExceeded, ModelFailed, StageFailure
+from gateway.core.errors import BudgetExceeded, InputRejected, ModelFailed, RowInDoubt, StageFailure
 from gateway.core.rows import Mask, RowIndices, all_true, finite, stack
 
 
@@ -28,7 +32,7 @@ class Predictor(Protocol):
 class Forward(NamedTuple):
     """One model's answer for n rows: `outputs` are valid where `ok`; `error` says what failed elsewhere.
 
-    `all_ok`: every row is ok.
+    `all_ok`: every row is ok. `invalid`: the rows that the model cannot take, None if there are none.
     """
 
     outputs: Tensors
@@ -36,12 +40,27 @@ class Forward(NamedTuple):
     all_ok: bool
     elapsed_s: float
     error: str | None = None
+    invalid: Mask | None = None
 
     def take(self, rows: RowIndices) -> Forward:
         ok = self.ok[rows]
         all_ok = bool(ok.all())
         outputs = {name: a[rows] for name, a in self.outputs.items()}
-        return Forward(outputs, ok, all_ok, self.elapsed_s, None if all_ok else self.error)
+        invalid = None if self.invalid is None or all_ok else self.invalid[rows]
+        return Forward(outputs, ok, all_ok, self.elapsed_s, None if all_ok else self.error, invalid)
+
+
+@dataclass(frozen=True, slots=True)
+class InputFaults:
+    """How a predictor tells a row that it cannot take from a fault of its own.
+
+    unfit: what it raises for rows that it cannot take; in_doubt: what it raises where it cannot tell the two
+    apart; prove: returns if the model answers a row that it is known to answer, and raises if not.
+    """
+
+    unfit: type[Exception]
+    in_doubt: type[Exception]
+    prove: Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +71,34 @@ class Model:
     predictor: Predictor
     budget_s: float
     outputs: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
+    faults: InputFaults | None = None
 
-    async def ask(self, inputs: Tensors, n: int, until_s: float) -> Tensors:
-        """The raw outputs for n rows, shape-checked. Raises a StageFailure, whatever the predictor does."""
+    async def ask(self, inputs: Tensors, n: int, until_s: float, principals: Sequence[str] = ()) -> Tensors:
+        """The raw outputs for n rows, shape-checked. Raises a StageFailure, whatever the predictor does.
+
+        principals: whose rows these are; a model that fails for one of them alone has not failed.
+        """
         CALL_DEADLINE_S.set(until_s)
-        if until_s < now_s() + self.budget_s:
-            outputs = await self._ask_shielded(inputs, until_s)
-        else:
-            outputs = await call_within(
-                self.name, self.predictor.predict, inputs, self.budget_s, until_s, ModelFailed
-            )
+        CALL_PRINCIPALS.set(principals)
+        try:
+            if until_s < now_s() + self.budget_s:
+                outputs = await self._ask_shielded(inputs, until_s)
+            else:
+                outputs = await call_within(
+                    self.name, self.predictor.predict, inputs, self.budget_s, until_s, ModelFailed
+                )
+        except ModelFailed as failure:
+            raise self._attributed(failure) from failure.__cause__
         self._check_outputs(outputs, n)
         return outputs
+
+    def _attributed(self, failure: ModelFailed) -> StageFailure:
+        """The failure, as one of the row where the predictor says that it may be."""
+        if self.faults is not None and isinstance(failure.__cause__, self.faults.unfit):
+            return InputRejected(str(failure))
+        if self.faults is not None and isinstance(failure.__cause__, self.faults.in_doubt):
+            return RowInDoubt(str(failure))
+        return failure
 
     async def _ask_shielded(self, inputs: Tensors, until_s: float) -> Tensors:
         """Waits until `until_s`, and lets the model continue within its own budget.
@@ -96,32 +131,59 @@ class Model:
             if got != shape and not _fits(shape, got):
                 raise ModelFailed(f"{self.name}: output {name!r} has shape {got} a row, not {shape}")
 
-    async def forward(self, inputs: Tensors, n: int, until_s: float) -> Forward:
+    async def forward(
+        self, inputs: Tensors, n: int, until_s: float, principals: Sequence[str] = ()
+    ) -> Forward:
         """The answer for n rows, each valid or not. Never raises."""
         start_s = time.perf_counter()
         error: str | None = None
+        invalid: Mask | None = None
         try:
-            outputs = await self.ask(inputs, n, until_s)
+            outputs = await self.ask(inputs, n, until_s, principals)
             ok = finite(outputs, n)
         except BudgetExceeded as failure:
             outputs, ok, error = {}, np.zeros(n, bool), str(failure)
         except StageFailure as failure:
-            outputs, ok, error = {}, np.zeros(n, bool), str(failure)
-            if n > 1:
-                outputs, ok = await self._row_by_row(inputs, n, min(now_s() + self.budget_s, until_s))
+            outputs, ok, invalid, error = await self._row_by_row(inputs, n, until_s, principals, failure)
         all_ok = ok is all_true(n) or bool(ok.all())
         if error is None and not all_ok:
             error = f"{self.name}: returned a number that is not finite"
-        return Forward(outputs, ok, all_ok, time.perf_counter() - start_s, error)
+        return Forward(outputs, ok, all_ok, time.perf_counter() - start_s, error, invalid)
 
-    async def _row_by_row(self, inputs: Tensors, n: int, until_s: float) -> tuple[Tensors, Mask]:
-        answers: list[Tensors | None] = []
-        for i in range(n):
+    async def _row_by_row(
+        self, inputs: Tensors, n: int, until_s: float, principals: Sequence[str], failure: StageFailure
+    ) -> tuple[Tensors, Mask, Mask | None, str]:
+        """Each row alone, after `failure` of all together; one row alone again only if it is in doubt.
+
+        Returns: the outputs, which rows have them, which the model cannot take, and the error of the rest.
+        """
+        again_until_s = min(now_s() + self.budget_s, until_s)
+        ends: list[Tensors | StageFailure] = [failure] * n
+        for i in range(n if n > 1 or isinstance(failure, RowInDoubt) else 0):
+            row = {name: a[i : i + 1] for name, a in inputs.items()}
             try:
-                answers.append(await self.ask({name: a[i : i + 1] for name, a in inputs.items()}, 1, until_s))
-            except StageFailure:
-                answers.append(None)
-        return stack(answers)
+                ends[i] = await self.ask(row, 1, again_until_s, principals[i : i + 1])
+            except StageFailure as alone:
+                ends[i] = alone
+        unproven = await self._fault_of_model(ends, until_s)
+        outputs, ok = stack([None if isinstance(end, StageFailure) else end for end in ends])
+        rejecting = InputRejected if unproven else (InputRejected, RowInDoubt)
+        invalid = np.array([isinstance(end, rejecting) for end in ends])
+        return outputs, ok, invalid if invalid.any() else None, unproven or str(failure)
+
+    async def _fault_of_model(self, ends: Sequence[Tensors | StageFailure], until_s: float) -> str:
+        """Why the model is at fault for the rows in doubt; empty if it answers its known row, or none is."""
+        if self.faults is None or not any(isinstance(end, RowInDoubt) for end in ends):
+            return ""
+        try:
+            await call_within(self.name, self._prove, self.faults, math.inf, until_s, ModelFailed)
+        except StageFailure as failure:
+            return str(failure)
+        return ""
+
+    @staticmethod
+    async def _prove(faults: InputFaults) -> None:
+        await faults.prove()
 
 
 def _retrieve_exception(part: asyncio.Future[Tensors]) -> None:

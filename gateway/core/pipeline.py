@@ -2,6 +2,7 @@
 
     batch ──> guards (all rows, verdicts joined by max)
                 ├─ refuse ───────────────────────────────────────────────> Refused
+                ├─ rung 0 cannot take the row ───────────────────────────> Refused(invalid)
                 ├─ allow ──> rung 0 ──checks──> Served
                 ├─ degrade, or rung 0 failed ──> rung 1.. ──checks──> Degraded
                 ├─ defer, or no rung left ──> review queue ──> Deferred
@@ -14,6 +15,10 @@ cancellation. This holds by construction: each part has a time limit and its fai
 Two rules keep it monotone (a more suspicious row never ends better). Guards judge the request and may use
 the whole lattice; checks judge one rung's answer and may only say "try the next rung". And a row that any
 enforced guard refuses skips every later stage, which can only matter to that row.
+
+The first rung says which rows are valid, so every row that no guard refuses is in its pass, also one that
+may not have its answer: or a row that is more suspicious would be deferred, where a less suspicious one is
+refused as invalid. Where guards read features, that is the pass that they share.
 """
 
 from __future__ import annotations
@@ -198,6 +203,13 @@ class Pipeline:
                 if deadline_s <= now:
                     state.end(row, Refused(Reason.DEADLINE))
         await self._judge(state)
+        if state.open:
+            if state.any_objection:
+                state.live, state.rows = state.open_rows(Verdict.DEFER)
+            primary = self.rungs[0].name
+            answer = state.live.known(primary) or await state.live.run(primary)
+            if answer.invalid is not None:
+                _refuse_invalid(state, np.flatnonzero(answer.invalid), _attempt(primary, answer))
         for depth, rung in enumerate(self.rungs):
             if state.open:
                 await self._try_rung(state, rung, depth)
@@ -227,7 +239,7 @@ class Pipeline:
         batch, rows = state.open_rows(Verdict.DEGRADE if depth else Verdict.ALLOW)
         if not rows.size:
             return
-        answer = await batch.run(rung.name)
+        answer = batch.known(rung.name) or await batch.run(rung.name)
         state.trail.append((rows, _attempt(rung.name, answer)))
         passing: RowIndices = row_indices(len(rows)) if answer.all_ok else np.flatnonzero(answer.ok)
         for row in () if answer.all_ok else rows[~answer.ok]:
@@ -285,6 +297,15 @@ class Pipeline:
             findings=tuple(Findings(state.trail, row)),
             suggestion=state.suggestions.get(row, suggestion),
         )
+
+
+def _refuse_invalid(state: _BatchState, at: RowIndices, attempt: Assessment) -> None:
+    """Ends the live rows that the first rung's model cannot take: they have no other rung, and no review."""
+    errors = {i: attempt.errors[int(row)] for i, row in enumerate(at)}
+    verdicts, scores = np.full(len(at), Verdict.REFUSE, np.int8), attempt.scores[at]
+    state.trail.append((state.rows[at], attempt._replace(scores=scores, verdicts=verdicts, errors=errors)))
+    for row in state.rows[at].tolist():
+        state.end(row, Refused(Reason.INVALID))
 
 
 def _attempt(rung: str, answer: Forward) -> Assessment:

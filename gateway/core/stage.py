@@ -9,7 +9,8 @@ it returns a verdict for every row, whatever the guard does.
 * A guard that fails on n > 1 rows is called again row by row, so that one bad row never decides for the
   others; one that ran out of time is not called again.
 * A guard that reads a model's features is replaced by its input-only form (`without_features`, calibrated
-  like the first) on the rows for which that model failed.
+  like the first) on the rows for which that model failed. What is assumed of a model that failed is not
+  assumed of a row that the model cannot take: the pipeline ends that.
 """
 
 from __future__ import annotations
@@ -217,7 +218,7 @@ class FeatureStage:
         if answer.all_ok:
             return await self.full.assess(batch, until_s)
         failed = np.flatnonzero(~answer.ok)
-        input_only = await self._assess_input_only(batch.take(failed), answer.error or "no answer", until_s)
+        input_only = await self._assess_input_only(batch.take(failed), answer.take(failed), until_s)
         if len(failed) == len(batch):
             return input_only
         answered = np.flatnonzero(answer.ok)
@@ -233,13 +234,16 @@ class FeatureStage:
             self.prefetch(batch)
         return await batch.run(self.model)
 
-    async def _assess_input_only(self, batch: Batch, error: str, until_s: float) -> Assessment:
+    async def _assess_input_only(self, batch: Batch, answer: Forward, until_s: float) -> Assessment:
+        """A verdict for rows that the model did not answer; a row that it cannot take gets no assumed one."""
         n = len(batch)
         if isinstance(self.without_features, Stage):
             found = await self.without_features.assess(batch, until_s)
             return found._replace(input_only_rows=frozenset(range(n)))
         verdicts = np.full(n, self.without_features, np.int8)
-        errors = dict.fromkeys(range(n), error)
+        if answer.invalid is not None:
+            verdicts[answer.invalid] = Verdict.ALLOW
+        errors = dict.fromkeys(range(n), answer.error or "no answer")
         return Assessment(self.name, np.full(n, np.nan), verdicts, False, self.full.enforce, 0.0, errors)
 
 

@@ -27,6 +27,7 @@ from gateway.deployment.fitted import Fitted, guarded_inputs, load_guards
 from gateway.deployment.interval_model import with_intervals
 from gateway.deployment.kept_rows import KeptRows
 from gateway.deployment.models import load_models, try_models
+from gateway.deployment.row_independence import in_files, run_apart, separate_rows
 from gateway.deployment.target import target_of
 from gateway.deployment.upstreams import check_upstreams, read_upstreams
 from gateway.protocol.contract import Contract
@@ -83,6 +84,8 @@ def _verified(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Arti
     sizes = kept.sizes(guarded_inputs(policy, fitted.view))
     contract = contract_of(deployment, models, sizes, target_of(policy, certificate.target))
     try_models(deployment, models, kept.first(TRIED_ROWS))
+    run_apart(models, [name for name in certificate.rows_apart if name in models])
+    separate_rows(deployment, in_files(models), kept.x)
     check_upstreams(deployment, models)
     models = with_intervals(policy, models, fitted.view, fitted.intervals)
     bound = policy.model_dump(mode="json") | {"certificate": sha256(folder / CERTIFICATE_FILE)}

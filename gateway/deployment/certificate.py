@@ -170,7 +170,8 @@ class Certificate(Strict, populate_by_name=True):
     unpromised_cuts: by rung, of checks without a promise. answered: over all rungs; absolute_error: the same,
     of a regressor's numbers. target: what the rows' true values are. unguarded: the inputs that no guard
     reads, and why. parity: where the file has the original's own outputs. not_promised: what this policy or
-    these rows leave without a promise, one sentence each.
+    these rows leave without a promise, one sentence each. rows_apart: the rungs whose rows are run one at a
+    time, since they change each other's answers.
     """
 
     schema_: Annotated[Literal[3], BeforeValidator(refuse_bool), Field(alias="schema")]
@@ -189,6 +190,7 @@ class Certificate(Strict, populate_by_name=True):
     parity: ParityFinding | None
     confidence: Confidence
     not_promised: list[str]
+    rows_apart: list[str] = Field(default_factory=list)
     digests: Digests
 
     def cut_of(self, rung: str) -> float | None:
@@ -197,9 +199,11 @@ class Certificate(Strict, populate_by_name=True):
         return self.unpromised_cuts.get(rung) if promised is None else promised.cut
 
     def write(self, folder: Path) -> None:
-        """Writes `certificate.json`, readable and with sorted keys."""
+        """Writes `certificate.json`, readable, with sorted keys; without `rows_apart` if that is empty."""
         options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
-        (folder / CERTIFICATE_FILE).write_bytes(orjson.dumps(self.model_dump(by_alias=True), option=options))
+        without = set() if self.rows_apart else {"rows_apart"}
+        fields = self.model_dump(by_alias=True, exclude=without)
+        (folder / CERTIFICATE_FILE).write_bytes(orjson.dumps(fields, option=options))
 
 
 def policy_digest(policy: Policy) -> str:

@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from fallbacks.breaker import Breaker
+from fallbacks.breaker import Breaker, KnownRow
+from fallbacks.predictor import ModelRaised, UnfitInput
 from gateway.core.batch import Answered, Batch
+from gateway.core.deadline import CALL_PRINCIPALS
 from gateway.core.decision import Verdict
 from gateway.core.errors import ArtifactError, Problem
-from gateway.core.model import Model
+from gateway.core.model import InputFaults, Model
 from gateway.core.pipeline import AnyGuard, Pipeline, Review, Rung
 from gateway.core.stage import FeatureStage, Stage
 from gateway.deployment.artifacts import Artifacts
@@ -118,10 +120,17 @@ def measures_of(artifacts: Artifacts) -> Measures:
 
 def _rung(rung: RungPolicy, policy: Policy, artifacts: Artifacts, stores: Stores) -> Rung:
     loaded = artifacts.models[rung.name]
-    breaker = Breaker(loaded, failures=FAILURES_TO_OPEN, reset_s=RESET_S)
+    breaker = Breaker(
+        loaded,
+        failures=FAILURES_TO_OPEN,
+        reset_s=RESET_S,
+        known_row=KnownRow(artifacts.kept.first(1), rung.budget_s),
+        callers=CALL_PRINCIPALS.get,
+    )
     stores.breakers[rung.name] = breaker
     outputs = {spec.name: spec.shape[1:] for spec in loaded.outputs}
-    model = Model(rung.name, breaker, rung.budget_s, outputs)
+    faults = InputFaults(UnfitInput, ModelRaised, breaker.prove)
+    model = Model(rung.name, breaker, rung.budget_s, outputs, faults)
     return Rung(model, tuple(_check(check, rung.name, policy, artifacts) for check in rung.checks))
 
 

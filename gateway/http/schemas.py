@@ -23,7 +23,7 @@ MAX_INTEGER = 2**64 - 1
 TEXT: Schema = {"type": "string"}
 COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": MAX_INTEGER}
 OUTCOMES = list(OUTCOME_NAMES.values())
-REASONS = [str(reason) for reason in (*Reason, *Rejection)]
+REASONS = list(dict.fromkeys(str(reason) for reason in (*Reason, *Rejection)))
 FLAT: Schema = {"additionalProperties": {"type": ["string", "number", "boolean", "null"]}}
 """Of the parameters of a request: a nested one is refused, also where its name is not known."""
 MODES = ["enforce", "observe", "none"]

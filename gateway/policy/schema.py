@@ -70,7 +70,8 @@ class RungPolicy(Strict):
     """The model of this rung. All rungs take the same inputs."""
     budget_s: Seconds
     """Seconds that the model may take for one batch. At the limit its answer is dropped and the rows go on to
-    the next rung. Five failures in a row open the rung's circuit for 5 s."""
+    the next rung. Five failures in a row open the rung's circuit for 5 s, unless one caller had a part in
+    all of them and the model answers a row that calibration kept."""
     checks: Annotated[list[CheckPolicy], Field(max_length=1)] = []
     """What judges each answer of this rung before it leaves. A row whose answer does not pass goes on to the
     next rung; without a check every answer passes, and counts in `answered_error`."""

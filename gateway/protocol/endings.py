@@ -9,10 +9,14 @@
     | refused  | rate_limited                    | 429 + Retry-After        | RESOURCE_EXHAUSTED  |
     | refused  | unavailable                     | 503 + Retry-After        | RESOURCE_EXHAUSTED  |
     | refused  | deadline                        | 504                      | DEADLINE_EXCEEDED   |
+    | refused  | invalid for the model           | 400                      | INVALID_ARGUMENT    |
     | refused  | never judged: a `Rejection`     | 400 to 501               | as in `STATUSES`    |
 
 KServe's gRPC client retries UNAVAILABLE three times, so a refusal to save load never has that code. A caller
 learns one coarse reason and a decision id: a score, a cut or a guard's name would be an oracle.
+
+A row that the model cannot take ends as a request does that breaks the contract: `Reason.INVALID` is
+`Rejection.INVALID`, and has its status. Only the model can tell the one, and the gateway the other.
 """
 
 from __future__ import annotations
@@ -81,6 +85,7 @@ class Status(NamedTuple):
 
 
 ANSWERED = Status(200, "OK")
+INVALID_FOR_MODEL = "the model cannot take these values: an index, a length or a text is none that it knows"
 _DEFERRED = "deferred to a person, who will answer at review_url"
 STATUSES: dict[Cause, Status] = {
     Deferral.ERROR: Status(422, "FAILED_PRECONDITION", _DEFERRED),
@@ -124,6 +129,8 @@ def status_of(end: RequestEnd, prefer_async: bool = False) -> Status:
 
 def error_text(end: UnansweredEnd) -> str:
     """The error of one end: fixed for each cause, but for an invalid request, whose problems it lists."""
+    if isinstance(end, Refused) and end.reason is Reason.INVALID:
+        return INVALID_FOR_MODEL
     if not isinstance(end, InvalidRequest):
         return status_of(end).error
     text = "; ".join(map(str, end.problems[:SHOWN_PROBLEMS]))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fallbacks.onnx_indices import IndexUse
 from fallbacks.predictor import ModelTensor
 from fallbacks.roles import FEATURES, LABEL, LOGITS, LOWER, PROBABILITIES, UPPER, VALUE
 from gateway.calibration.rows_needed import SURE_OF_PASSING, least_budget, rows_for_budget
@@ -49,7 +53,7 @@ class DraftModel:
 
 @dataclass(frozen=True, slots=True)
 class DraftInput:
-    """One input. low, high: of pictures; shape: sizes of open axes; missing: whether NaN is data."""
+    """One input. low, high: of pictures and of indices; shape: sizes of open axes; missing: NaN is data."""
 
     spec: ModelTensor
     low: float | None = None
@@ -157,9 +161,27 @@ def budget_s(batch_s: float) -> float:
     return max(LEAST_BUDGET_S, two_digits(SLACK * batch_s))
 
 
-def draft_inputs(specs: Sequence[ModelTensor], rows: Tensors | None) -> tuple[DraftInput, ...]:
-    """The inputs, with what the rows say of open axes, missing values and pictures."""
-    return tuple(_draft_input(spec, None if rows is None else rows[spec.name]) for spec in specs)
+def draft_inputs(
+    specs: Sequence[ModelTensor],
+    rows: Tensors | None,
+    index_uses: Mapping[str, IndexUse] = MappingProxyType({}),
+) -> tuple[DraftInput, ...]:
+    """The inputs, with what the rows say of open axes, missing values and pictures, and tables of indices."""
+    found = []
+    for spec in specs:
+        array = None if rows is None else rows[spec.name]
+        drafted, use = _draft_input(spec, array), index_uses.get(spec.name)
+        found.append(drafted if use is None else _with_range(drafted, use, array))
+    return tuple(found)
+
+
+def _with_range(drafted: DraftInput, use: IndexUse, array: NDArray[Any] | None) -> DraftInput:
+    """The input with the range of the table that it indexes, unless there is none or the rows leave it."""
+    if use.low is None or use.high is None:
+        return drafted
+    if array is not None and array.size and not (use.low <= array.min() and array.max() <= use.high):
+        return drafted  # a negative index counts from the end
+    return replace(drafted, low=use.low, high=use.high)
 
 
 def _draft_input(

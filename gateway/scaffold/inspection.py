@@ -53,7 +53,7 @@ def promised(draft: Draft) -> list[str]:
 
 def _draft(model: OnnxModel, guess: Guess) -> Draft:
     rung = DraftModel("primary", guess.names, 1.0, path=model.name)
-    return Draft("model", guess.task, (rung,), draft_inputs(model.inputs, None), ("?",))
+    return Draft("model", guess.task, (rung,), draft_inputs(model.inputs, None, model.index_uses), ("?",))
 
 
 def _role(spec: ModelTensor, guess: Guess) -> str | None:

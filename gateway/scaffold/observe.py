@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fallbacks.onnx import OnnxModel
+from fallbacks.onnx_indices import IndexUse
 from fallbacks.predictor import LoadedModel, ModelTensor, zeros
 from gateway.calibration.dataset import Dataset
 from gateway.calibration.folds import read_rows
 from gateway.core.decision import Tensors
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
+from gateway.deployment.index_ranges import uses_by_input
 from gateway.deployment.models import load_models
 from gateway.deployment.upstreams import record_upstreams
 from gateway.policy.schema import Policy
@@ -29,6 +31,8 @@ TRIED_ROWS = 32
 class Observed:
     """Of each model in order: guesses, budgets_s, row_by_row; inputs and classes of the first.
 
+    index_uses: how inputs are read as an index, a size or a divisor.
+
     file: the rows, None without. shared_outputs: the outputs that every model has.
     """
 
@@ -39,6 +43,7 @@ class Observed:
     guesses: tuple[Guess, ...]
     budgets_s: tuple[float, ...]
     row_by_row: tuple[bool, ...]
+    index_uses: Mapping[str, IndexUse]
 
 
 def observe(folder: Path, models: Sequence[DraftModel], data: Path | None) -> Observed:
@@ -66,6 +71,7 @@ def observe(folder: Path, models: Sequence[DraftModel], data: Path | None) -> Ob
             tuple(guess_roles(m.outputs, m.classes, tried[name][0], y) for name, m in loaded.items()),
             tuple(budget_s(seconds) for _, seconds in tried.values()),
             tuple(isinstance(m, OnnxModel) and m.fixed_rows is not None for m in loaded.values()),
+            uses_by_input(loaded.values()),
         )
     finally:
         for model in loaded.values():

@@ -118,7 +118,7 @@ def _draft(name: str, models: tuple[DraftModel, ...], observed: Observed) -> Dra
         name,
         first.task,
         named,
-        draft_inputs(observed.inputs, None if file is None else file.x),
+        draft_inputs(observed.inputs, None if file is None else file.x, observed.index_uses),
         exposed_outputs(first.task, named, observed.shared_outputs),
         tuple(map(str, observed.classes)) if any(isinstance(one, str) for one in observed.classes) else (),
         rows=0 if file is None else len(next(iter(file.x.values()))),

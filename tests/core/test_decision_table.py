@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
 from gateway.core.batch import Answered, Batch
+from gateway.core.deadline import CALL_PRINCIPALS
 from gateway.core.decision import Decision, Deferred, Degraded, Reason, Refused, Served, Tensors, Verdict
-from gateway.core.model import Model
+from gateway.core.model import InputFaults, Model
 from gateway.core.pipeline import Pipeline, ReviewRequest, Rung
 from gateway.core.stage import FeatureStage, Stage
-from tests.support.core_parts import FakeGuard, FakeModel, FakeReview, batch_of, run
+from tests.support.core_parts import (
+    FakeGuard,
+    FakeModel,
+    FakeReview,
+    InDoubt,
+    Mood,
+    Unfit,
+    batch_of,
+    run,
+)
 
 ALL_CUTS = {Verdict.DEGRADE: 1.0, Verdict.DEFER: 2.0, Verdict.REFUSE: 3.0}
 X_FOR = {"allow": 0.0, "degrade": 1.0, "defer": 2.0, "refuse": 3.0}
@@ -305,3 +316,88 @@ def test_a_model_that_returns_another_number_of_rows_has_failed(n: int) -> None:
     pipeline = Pipeline("p", (guard(),), ladder(FakeModel("shape"), WORKS), FakeReview(), 1.0)
     outcomes = [d.outcome for d in run(lambda: pipeline.decide(batch_of([0.1, 0.2, 0.5][:n])))]
     assert [type(o) for o in outcomes] == [Degraded] * n
+
+
+# ---------------------------------------------------------------- rows that the model cannot take
+
+REJECTED, TAKEN = 0.0, 0.1
+"""A row that `FakeModel` in a rowwise mood takes for bad, and one that it answers."""
+
+
+def rung_of(model: FakeModel, name: str = "big") -> Rung:
+    return Rung(Model(name, model, 1.0, {"y": ()}, model.faults))
+
+
+@pytest.mark.parametrize("mood", ["rowwise_unfit", "rowwise_doubt"])
+@pytest.mark.parametrize("lift", [0.0, 1.0, 2.0], ids=["allowed", "degraded", "deferred"])
+def test_a_row_that_the_first_model_cannot_take_is_refused_without_rung_or_review(
+    mood: Mood, lift: float
+) -> None:
+    model, small, review = FakeModel(mood), FakeModel(), FakeReview()
+    rungs = rung_of(model), rung_of(small, "small")
+    flat = guard(guard=FakeGuard(slope=0.0, lift=lift))
+    pipeline = Pipeline("p", (flat,), rungs, review, 1.0)
+    rejected, taken = run(lambda: pipeline.decide(batch_of([REJECTED, TAKEN])))
+    assert rejected.outcome == Refused(Reason.INVALID)
+    assert type(taken.outcome) is (Served, Degraded, Deferred)[int(lift)]
+    assert [case.id for case in review.cases] == ["r1"][: int(lift == 2.0)]
+    assert small.calls == [1][: int(lift == 1.0)]
+    assert rejected.findings[-1].verdict is Verdict.REFUSE and rejected.findings[-1].error
+    assert len(model.proofs) == (mood == "rowwise_doubt"), "one proof for all rows of a pass"
+
+
+def test_a_model_that_fails_for_its_known_row_has_failed_and_the_next_rung_answers() -> None:
+    got = decide_one(
+        TAKEN, (rung_of(FakeModel("doubt")), rung_of(FakeModel(), "small")), FakeReview()
+    ).outcome
+    assert isinstance(got, Degraded) and got.reason is Reason.UNAVAILABLE
+
+
+def test_a_row_that_a_lower_rung_cannot_take_is_not_answered_by_it_and_goes_to_review() -> None:
+    rungs = rung_of(FakeModel("raises")), rung_of(FakeModel("rowwise_unfit"), "small")
+    assert isinstance(decide_one(REJECTED, rungs, FakeReview()).outcome, Deferred)
+
+
+def test_what_is_assumed_of_rows_without_features_is_not_assumed_of_invalid_rows() -> None:
+    model = FakeModel("rowwise_unfit")
+    reads = FeatureStage(guard(guard=FakeGuard(reads="big"), cuts={}), "big", Verdict.REFUSE)
+    pipeline = Pipeline("p", (reads,), (rung_of(model),), FakeReview(), 1.0)
+    rejected, taken = run(lambda: pipeline.decide(batch_of([REJECTED, TAKEN])))
+    assert rejected.outcome == Refused(Reason.INVALID)
+    assert isinstance(taken.outcome, Served)
+
+
+@dataclass
+class Flaps:
+    """A model that raises at its first call alone, and answers its known row."""
+
+    principals: list[tuple[str, ...]] = field(default_factory=list)
+
+    async def predict(self, inputs: Tensors, /) -> Tensors:
+        self.principals.append(tuple(CALL_PRINCIPALS.get()))
+        if len(self.principals) == 1:
+            raise InDoubt
+        return {"y": inputs["x"]}
+
+
+def test_a_row_in_doubt_is_asked_again_alone_on_behalf_of_its_own_caller() -> None:
+    model, whole = Flaps(), FakeModel()
+    rung = Rung(Model("big", model, 1.0, {"y": ()}, whole.faults))
+    pipeline = Pipeline("p", (guard(),), (rung,), FakeReview(), 1.0)
+    assert isinstance(run(lambda: pipeline.decide(batch_of([0.0])))[0].outcome, Served)
+    model.principals.clear()
+    outcomes = [one.outcome for one in run(lambda: pipeline.decide(batch_of([0.0, 0.5])))]
+    assert all(isinstance(one, Served) for one in outcomes)
+    assert model.principals == [("caller0", "caller1"), ("caller0",), ("caller1",)]
+    assert not whole.proofs, "no row is left in doubt"
+
+
+def test_a_proof_that_a_caller_has_no_time_to_wait_for_calls_no_row_invalid() -> None:
+    async def late() -> None:
+        await asyncio.sleep(3600)
+
+    rung = Rung(Model("big", FakeModel("doubt"), 1.0, {"y": ()}, InputFaults(Unfit, InDoubt, late)))
+    pipeline = Pipeline("p", (guard(),), (rung,), FakeReview(), 1.0)
+    deadline_s = 1000.5  # the fake clock begins at 1000
+    outcome = run(lambda: pipeline.decide(batch_of([0.0], deadline_s)))[0].outcome
+    assert isinstance(outcome, Deferred) and outcome.reason is Reason.UNAVAILABLE

@@ -1,4 +1,4 @@
-"""The seven laws of the core, as properties over random pipelines of working and broken parts.
+"""The eight laws of the core, as properties over random pipelines of working and broken parts.
 
 Law 5 (a failed reload changes nothing) lives with the reload, in test_gateway.py.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from hypothesis import given
@@ -17,11 +18,12 @@ from gateway.core.decision import Decision, Deferred, Degraded, Outcome, Reason,
 from gateway.core.model import Model
 from gateway.core.pipeline import AnyGuard, Pipeline, Rung
 from gateway.core.stage import FeatureStage, Stage
-from tests.support.core_parts import MOODS, FakeGuard, FakeModel, FakeReview, Mood, batch_of, run
+from tests.support.core_parts import MODEL_MOODS, MOODS, FakeGuard, FakeModel, FakeReview, Mood, batch_of, run
 
 moods: st.SearchStrategy[Mood] = st.one_of(
     st.sampled_from(MOODS), st.sampled_from(MOODS[:1]), st.sampled_from(MOODS[-3:-1])
 )  # whole ones and row-wise broken ones more often than the rest
+model_moods: st.SearchStrategy[Any] = st.one_of(moods, st.sampled_from(MODEL_MOODS[-3:]))
 scores = st.floats(-3, 3, allow_nan=False)
 xs = st.lists(st.floats(-2, 2, allow_nan=False), min_size=2, max_size=6)
 verdicts = st.sampled_from(Verdict)
@@ -62,7 +64,8 @@ def rungs(draw: st.DrawFn, depth: int) -> Rung:
         )
         for i in range(draw(st.integers(0, 2)))
     )
-    return Rung(Model(f"m{depth}", FakeModel(draw(moods), shift=float(depth)), 1.0, {"y": ()}), checks)
+    model = FakeModel(draw(model_moods), shift=float(depth))
+    return Rung(Model(f"m{depth}", model, 1.0, {"y": ()}, model.faults), checks)
 
 
 @st.composite
@@ -215,6 +218,35 @@ def test_law_7_no_answer_leaves_without_every_enforced_guard_and_its_rungs_check
         by = decision.outcome.by
         rung = next(r for r in p.rungs if r.name == by)
         assert all(said[c.name] == Verdict.ALLOW for c in rung.checks if c.enforce)
+
+
+@given(pipelines(), xs)
+def test_law_8_a_row_that_the_first_model_cannot_take_is_refused_and_no_other_is_called_invalid(
+    p: Pipeline, x: list[float]
+) -> None:
+    first, review = p.rungs[0].model.predictor, p.review
+    assert isinstance(first, FakeModel) and isinstance(review, FakeReview)
+    for decision, value in zip(decide(p, x), x, strict=True):
+        found = isinstance(decision.outcome, Refused) and decision.outcome.reason is Reason.INVALID
+        if not first.rejects(value):
+            assert not found
+            continue
+        assert isinstance(decision.outcome, Refused), "no other rung answers it, and no reviewer gets it"
+        assert decision.id not in [case.id for case in review.cases]
+        by_a_guard = any(
+            f.verdict is Verdict.REFUSE and f.enforced for f in decision.findings if f.stage[0] == "g"
+        )
+        assert found is not by_a_guard
+
+
+@given(pipelines(), xs)
+def test_law_8_a_model_that_does_not_answer_its_known_row_calls_no_row_invalid(
+    p: Pipeline, x: list[float]
+) -> None:
+    broken = FakeModel("doubt")
+    first = Rung(Model("m0", broken, 1.0, {"y": ()}, broken.faults), p.rungs[0].checks)
+    for decision in decide(replace(p, rungs=(first, *p.rungs[1:])), x):
+        assert getattr(decision.outcome, "reason", None) is not Reason.INVALID
 
 
 def enforcing(stage: AnyGuard) -> bool:

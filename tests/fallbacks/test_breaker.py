@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import math
 from collections.abc import Callable, Coroutine
 from itertools import product
 from typing import Any
@@ -13,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fallbacks import breaker as module
-from fallbacks.breaker import TRANSITIONS, Breaker, BreakerEvent, BreakerState, CircuitOpen
-from fallbacks.predictor import Tensors, UnfitInput
+from fallbacks.breaker import TRANSITIONS, Breaker, BreakerEvent, BreakerState, CircuitOpen, KnownRow
+from fallbacks.predictor import ModelBusy, ModelRaised, Tensors, UnfitInput
+from fallbacks.worker import QueuedTooLong
 
 ROW = {"x": np.zeros((1, 1))}
 
@@ -321,3 +324,192 @@ def test_any_history_agrees_with_a_simple_model(steps: list[str]) -> None:
 def test_invalid_settings_are_refused(failures: int, reset_s: float) -> None:
     with pytest.raises(ValueError, match="failures="):
         Breaker(Model(), failures=failures, reset_s=reset_s)
+
+
+# ---------------------------------------------------------------- whose failures open the circuit
+
+
+class SharedWorld:
+    """A breaker of three failures with a known row, and callers that a test names before each call."""
+
+    def __init__(self) -> None:
+        self.model, self.clock = SharedModel(), Clock()
+        self.callers: tuple[str, ...] = ()
+        self.breaker = Breaker(
+            self.model,
+            failures=3,
+            reset_s=10.0,
+            known_row=KnownRow(KNOWN, 0.05),
+            callers=lambda: self.callers,
+            clock=self.clock,
+        )
+
+    def state(self) -> BreakerState:
+        return self.breaker.state
+
+    async def fail(self, *callers: str, end: str = "raise") -> None:
+        """One failed call for rows of these callers, and what it makes the breaker do."""
+        self.callers, self.model.rows = callers, end
+        with pytest.raises(BaseException):  # noqa: B017 - cancellation too
+            await asyncio.wait_for(self.breaker.predict(ROW), 0.02)
+        await self.settled()
+
+    async def settled(self) -> None:
+        """Waits for the known row, if it was asked for."""
+        await asyncio.sleep(0)
+        if proofs := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(proofs)
+
+
+KNOWN = {"x": np.ones((1, 1))}
+
+
+class SharedModel:
+    """Ends a call for the known row, and for other rows, as a test says."""
+
+    known = rows = "answer"
+    known_asked = 0
+
+    async def predict(self, inputs: Tensors, /) -> Tensors:
+        self.known_asked += inputs is KNOWN
+        match self.known if inputs is KNOWN else self.rows:
+            case "raise":
+                raise OSError("broken")
+            case "doubt":
+                raise ModelRaised("Fail in Gather")
+            case "busy":
+                raise ModelBusy("an abandoned run")
+            case "hang":
+                await asyncio.sleep(60)
+            case "queue":
+                try:
+                    await asyncio.sleep(60)
+                except asyncio.CancelledError:
+                    raise QueuedTooLong from None
+        return inputs
+
+
+def share(scene: Callable[[SharedWorld], Coroutine[Any, Any, None]]) -> None:
+    async def main() -> None:
+        await scene(SharedWorld())
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("end", ["raise", "hang"])
+def test_one_caller_opens_no_circuit_however_often_its_calls_fail(end: str) -> None:
+    async def scene(b: SharedWorld) -> None:
+        for i in range(12):
+            await b.fail("eve", f"neighbour{i}", end=end)
+        assert b.state() is BreakerState.CLOSED
+        assert b.model.known_asked == 4, "once for every three failures"
+
+    share(scene)
+
+
+@pytest.mark.parametrize("known", ["raise", "hang", "doubt"])
+def test_a_model_that_is_broken_for_its_only_caller_is_found_out_by_the_known_row(known: str) -> None:
+    async def scene(b: SharedWorld) -> None:
+        b.model.known = known
+        for _ in range(2):
+            await b.fail("ada")
+        assert b.state() is BreakerState.CLOSED
+        await b.fail("ada")
+        assert b.state() is BreakerState.OPEN
+
+    share(scene)
+
+
+def test_failures_that_no_one_caller_had_a_part_in_all_of_open_the_circuit() -> None:
+    async def scene(b: SharedWorld) -> None:
+        await b.fail("ada", "bob")
+        await b.fail("bob", "eve")
+        await b.fail("eve", "ada")
+        assert b.state() is BreakerState.OPEN
+        assert not b.model.known_asked
+
+    share(scene)
+
+
+@pytest.mark.parametrize("end", ["doubt", "busy", "queue"])
+def test_what_says_nothing_of_the_model_opens_no_circuit_whoever_asks(end: str) -> None:
+    async def scene(b: SharedWorld) -> None:
+        for caller in "abcdef":
+            await b.fail(caller, end=end)
+        assert b.state() is BreakerState.CLOSED
+
+    share(scene)
+
+
+def test_a_call_that_waited_behind_others_is_timed_out_as_any_other() -> None:
+    async def scene(b: SharedWorld) -> None:
+        b.model.rows = "queue"
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await b.breaker.predict(ROW)
+
+    share(scene)
+
+
+def test_a_caller_whose_row_fails_as_the_probe_does_not_keep_the_circuit_open() -> None:
+    async def scene(b: SharedWorld) -> None:
+        for caller in "abc":
+            await b.fail(caller)
+        assert b.state() is BreakerState.OPEN
+        b.clock.now_s += 10.0
+        await b.fail("eve")
+        assert b.state() is BreakerState.CLOSED, "the known row was the probe after it"
+
+    share(scene)
+
+
+def test_a_proof_is_an_answer_and_its_failure_a_failure_of_no_caller() -> None:
+    async def scene(b: SharedWorld) -> None:
+        for _ in range(2):
+            await b.fail("ada")
+        await b.breaker.prove()
+        await b.fail("ada")
+        assert b.model.known_asked == 1, "the count began anew"
+        b.model.known = "doubt"
+        for _ in range(2):
+            with pytest.raises(ModelRaised):
+                await b.breaker.prove()
+        assert b.state() is BreakerState.OPEN
+        with pytest.raises(CircuitOpen):
+            await b.breaker.prove()
+
+    share(scene)
+
+
+def test_a_proof_is_asked_for_in_a_context_of_its_own() -> None:
+    """A deadline of a caller's call, which upstreams read from the context, holds for no proof."""
+    deadline_s: contextvars.ContextVar[float] = contextvars.ContextVar("deadline_s", default=math.inf)
+    seen: list[float] = []
+
+    class Reads:
+        async def predict(self, inputs: Tensors, /) -> Tensors:
+            seen.append(deadline_s.get())
+            return inputs
+
+    async def main() -> None:
+        breaker = Breaker(Reads(), known_row=KnownRow(KNOWN, 1.0))
+        deadline_s.set(0.1)
+        await breaker.predict(ROW)
+        await breaker.prove()
+
+    asyncio.run(main())
+    assert seen == [0.1, math.inf]
+
+
+def test_a_proof_goes_on_when_the_caller_that_waits_for_it_has_no_time_left() -> None:
+    async def scene(b: SharedWorld) -> None:
+        b.model.known = "hang"
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(b.breaker.prove(), 0.001)
+        assert b.state() is BreakerState.CLOSED, "a caller's deadline is no failure of the model"
+        await asyncio.sleep(0.1)
+        await b.settled()
+        assert b.state() is BreakerState.OPEN, "its own budget is"
+
+    share(scene)

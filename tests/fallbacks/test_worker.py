@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import pytest
 
-from fallbacks.worker import Worker
+from fallbacks.worker import QueuedTooLong, Worker
 
 
 def idle() -> None:
@@ -163,3 +163,20 @@ asyncio.run(main())
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "gave up\n", "")
     assert time.monotonic() - start_s < 10
+
+
+def test_a_call_that_waited_longer_than_it_ran_says_so_and_one_that_ran_does_not() -> None:
+    async def main() -> None:
+        worker, stop = Worker("w"), threading.Event()
+        running = asyncio.ensure_future(worker.call(partial(stop.wait, 10), idle))
+        waiting = asyncio.ensure_future(worker.call(idle, idle))
+        await asyncio.sleep(0.05)
+        for call, kind in ((waiting, QueuedTooLong), (running, asyncio.CancelledError)):
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError) as cancelled:
+                await call
+            assert cancelled.type is kind
+        stop.set()
+        worker.close()
+
+    asyncio.run(main())

@@ -95,6 +95,7 @@ TABLE: list[tuple[RequestEnd, int, str, str, str]] = [
     (Refused(Reason.RATE_LIMITED), 429, "RESOURCE_EXHAUSTED", "refused", "rate_limited"),
     (Refused(Reason.UNAVAILABLE), 503, "RESOURCE_EXHAUSTED", "refused", "unavailable"),
     (Refused(Reason.DEADLINE), 504, "DEADLINE_EXCEEDED", "refused", "deadline"),
+    (Refused(Reason.INVALID), 400, "INVALID_ARGUMENT", "refused", "invalid"),
     (Refused(Reason.OK), 503, "RESOURCE_EXHAUSTED", "refused", "ok"),
     (InvalidRequest([Problem("id", "is odd")]), 400, "INVALID_ARGUMENT", "refused", "invalid"),
     (Rejection.INVALID, 400, "INVALID_ARGUMENT", "refused", "invalid"),
@@ -123,7 +124,8 @@ def full_set(reply: Reply) -> dict[str, str]:
 
 
 def test_every_cause_has_a_row_in_the_table_of_statuses() -> None:
-    assert list(STATUSES) == [*Deferral, *Reason, *Rejection]
+    assert list(STATUSES) == list(dict.fromkeys([*Deferral, *Reason, *Rejection]))
+    assert str(Reason.INVALID) == str(Rejection.INVALID), "one code for both"
     assert all(status.error for status in STATUSES.values())
 
 

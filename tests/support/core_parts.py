@@ -16,12 +16,24 @@ import numpy as np
 
 from gateway.core.batch import Answered, Batch
 from gateway.core.decision import Tensors
+from gateway.core.model import InputFaults
 from gateway.core.pipeline import ReviewRequest
 from gateway.core.rows import F8
 
 T = TypeVar("T")
 Mood: TypeAlias = Literal[
-    "answers", "raises", "hangs", "nan", "shape", "cancels", "rowwise_raise", "rowwise_nan", "text"
+    "answers",
+    "raises",
+    "hangs",
+    "nan",
+    "shape",
+    "cancels",
+    "rowwise_raise",
+    "rowwise_nan",
+    "text",
+    "rowwise_unfit",
+    "rowwise_doubt",
+    "doubt",
 ]
 MOODS: tuple[Mood, ...] = (
     "answers",
@@ -34,6 +46,15 @@ MOODS: tuple[Mood, ...] = (
     "rowwise_nan",
     "text",
 )
+MODEL_MOODS = (*MOODS, "rowwise_unfit", "rowwise_doubt", "doubt")
+
+
+class Unfit(Exception):
+    """What a fake model raises for a row that it cannot take."""
+
+
+class InDoubt(Exception):
+    """What a fake model raises where it does not know whether the row or the model is at fault."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -120,6 +141,7 @@ class FakeModel:
     shift: float = 0.0
     poison: float = 0.4
     calls: list[int] = field(default_factory=list, compare=False)
+    proofs: list[str] = field(default_factory=list, compare=False)
 
     async def predict(self, inputs: Tensors, /) -> Tensors:
         x = inputs["x"].astype(np.float64)
@@ -128,6 +150,10 @@ class FakeModel:
         bad = _poisoned(x, self.poison)
         if self.mood == "rowwise_raise" and bad.any():
             raise RuntimeError("one row broke it")
+        if self.mood == "rowwise_unfit" and bad.any():
+            raise Unfit
+        if self.mood == "doubt" or (self.mood == "rowwise_doubt" and bad.any()):
+            raise InDoubt
         y = x + self.shift
         if self.mood == "rowwise_nan":
             y = np.where(bad, np.nan, y)
@@ -138,6 +164,21 @@ class FakeModel:
         if self.mood == "text":
             return "cat"  # type: ignore[return-value]
         return {"y": y}
+
+    async def prove(self) -> None:
+        """As a known row: answered unless the whole model is broken."""
+        self.proofs.append(self.mood)
+        if self.mood == "doubt":
+            raise InDoubt
+
+    @property
+    def faults(self) -> InputFaults:
+        return InputFaults(Unfit, InDoubt, self.prove)
+
+    def rejects(self, x: float) -> bool:
+        """Whether this row, alone or among others, is none that the model takes."""
+        poisoned = bool(_poisoned(np.array([x]), self.poison)[0])
+        return self.mood in ("rowwise_unfit", "rowwise_doubt") and poisoned
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ import numpy as np
 import orjson
 import pytest
 
+from fallbacks.breaker import Breaker, BreakerState, KnownRow
 from fallbacks.oip.client import connect
-from fallbacks.oip.errors import UnexpectedAnswer, UpstreamUnreachable
+from fallbacks.oip.errors import UnexpectedAnswer, UpstreamFailed, UpstreamUnreachable
 from fallbacks.oip.run_in_thread import run_in_thread
 from fallbacks.oip.stored_upstream import CHANGED, PROBES, StoredUpstream
 from fallbacks.oip.upstream import UpstreamModel
 from fallbacks.onnx import OnnxModel
-from fallbacks.predictor import LoadedModel, ModelTensor, NotAModelFault
+from fallbacks.predictor import LoadedModel, ModelRaised, ModelTensor, NotAModelFault
 from tests.support import onnx_bytes as onnx
 from tests.support.oip_server import METADATA, SPEC, OipServer, ReceivedRequest, oip_server, send
 
@@ -442,5 +443,69 @@ def test_a_broken_description_is_refused(field: str, value: object) -> None:
             await client.close()
         with pytest.raises(ValueError, match="is no description of an upstream"):
             StoredUpstream.from_json(held | {field: value})
+
+    run(main)
+
+
+class Refuses(Doubles):
+    """A server that answers rows of small numbers, and others with a status and a text that quotes them."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__()
+        self.status = status
+
+    async def __call__(self, asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        data = asked.document["inputs"][0]["data"]
+        if max(data) > 9000:
+            return await send(writer, {"error": f"index {max(data):.0f} is out of range"}, self.status)
+        return await super().__call__(asked, writer)
+
+
+BEYOND = {"x": np.array([[1, 73190]], np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("status", "in_doubt"),
+    [
+        ("400 Bad Request", True),
+        ("422 Unprocessable Entity", True),
+        ("500 Internal Server Error", True),
+        ("401 Unauthorized", False),
+        ("404 Not Found", False),
+        ("429 Too Many Requests", False),
+        ("503 Service Unavailable", False),
+    ],
+)
+def test_a_row_that_the_server_refuses_is_in_doubt_and_its_text_is_not_repeated(
+    status: str, in_doubt: bool
+) -> None:
+    async def main() -> None:
+        async with upstream(Refuses(status)) as (_, one):
+            with pytest.raises(ModelRaised if in_doubt else UpstreamFailed) as failed:
+                await one.predict(BEYOND)
+            assert isinstance(failed.value, NotAModelFault) is in_doubt
+            assert status[:3] in str(failed.value)
+            assert "73190" not in str(failed.value)
+
+    run(main)
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "500 Internal Server Error"])
+def test_a_server_that_refuses_everything_has_failed_and_one_that_refuses_a_row_has_not(status: str) -> None:
+    async def main() -> None:
+        server = Refuses(status)
+        async with upstream(server) as (_, one):
+            known = KnownRow({"x": X[:1]}, 5.0)
+            breaker = Breaker(one, failures=3, known_row=known, callers=lambda: ("eve",))
+            for _ in range(4):
+                with pytest.raises(ModelRaised):
+                    await breaker.predict(BEYOND)
+                await breaker.prove()
+            assert breaker.state is BreakerState.CLOSED
+            server.most_rows = 0  # as a server does whose model was renamed
+            for _ in range(3):
+                with pytest.raises(ModelRaised):
+                    await breaker.prove()
+            assert str(breaker.state) == "open"
 
     run(main)
