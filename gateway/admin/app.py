@@ -50,6 +50,7 @@ from gateway.admin.pages import (
 )
 from gateway.admin.pages.login import HOME, AdminCredentials, RequireLogin, login, logout
 from gateway.admin.pages.status import status_of, summary_of
+from gateway.core.errors import Problems
 from gateway.serving.decisions import rows_anywhere, rows_here
 from gateway.serving.gateway import Gateway
 from gateway.serving.replicas import ALONE_HEADER, PeerReplicas
@@ -166,18 +167,20 @@ def _policy(gateway: Gateway) -> dict[str, Any]:
 
 async def _switch_rung(request: Request) -> Response:
     """Isolates or restores a rung's model on every replica. 409 if one of them did not."""
-    breakers = gateway_of(request).loaded.breakers
-    name = request.path_params["name"]
+    gateway, name = gateway_of(request), request.path_params["name"]
+    breakers = gateway.loaded.breakers
     if name not in breakers:
         known = list(breakers)
         what = f"{name!r} is no rung; the rungs are {', '.join(known)}"
         return problem(request, 404, "No such rung", what, rungs=known)
-    if request.scope["path"].endswith("/isolate"):
-        breakers[name].isolate()
-    else:
-        breakers[name].restore()
-    log.warning("rung %s is %s, by hand", name, breakers[name].state)
-    replicas = await everywhere(request, {"state": breakers[name].state.value})
+    own: dict[str, Any]
+    try:
+        state = await gateway.set_isolation(name, isolated=request.scope["path"].endswith("/isolate"))
+        own = {"state": state.value}
+    except (Problems, OSError) as error:
+        own = {"problems": [str(error)]}
+    log.warning("rung %s is %s, by hand", name, gateway.loaded.breakers[name].state)
+    replicas = await everywhere(request, own)
     return reply_of_all(request, replicas, "Not every replica did that", "", rung=name)
 
 
