@@ -42,6 +42,7 @@ from gateway.serving.unix_path import unix_address
 SHUTDOWN_GRACE_S = 5.0
 BACKLOG = 2048
 TOKEN_VARIABLE = "GATEWAY_ADMIN_TOKEN"  # noqa: S105 (the name of an environment variable)
+MIN_TOKEN_BYTES = 16
 log = logging.getLogger(__name__)
 
 
@@ -259,10 +260,21 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def shown_token() -> str:
+    """What is printed of the administration token: one that this call makes, or where the one given is.
+
+    A token from the environment is never printed: it may be read in logs. Raises as `admin_token`.
+    """
+    given = TOKEN_VARIABLE in os.environ
+    token = admin_token()
+    return f"that of {TOKEN_VARIABLE}" if given else token
+
+
 def admin_token() -> str:
     """The administration token: from the environment, or a new one that later replicas inherit.
 
-    Raises:  PolicyError for one that no client could send: empty, or with blanks, line ends or beyond ASCII.
+    Raises:  PolicyError for one that is too short to be secret, or that no client could send: empty, or with
+             blanks, line ends or characters beyond ASCII.
     """
     token = os.environ.setdefault(TOKEN_VARIABLE, secrets.token_urlsafe(24))
     if not token:
@@ -271,4 +283,7 @@ def admin_token() -> str:
     if not (token.isascii() and token.isprintable()) or " " in token:
         what = "holds a blank, a line end or a character beyond ASCII, which no client can send as a token"
         raise PolicyError([Problem(TOKEN_VARIABLE, what)])
+    if len(token) < MIN_TOKEN_BYTES:
+        what = f"has {len(token)} characters and could be guessed: {MIN_TOKEN_BYTES} are the least; unset it"
+        raise PolicyError([Problem(TOKEN_VARIABLE, f"{what} and a random one is printed at start")])
     return token
