@@ -1,4 +1,4 @@
-"""Finished requests: the latest are kept in memory, all of them are delivered to every sink.
+"""Finished requests, of which the latest are kept in memory, and acts: all are delivered to every sink.
 
 Off the request path, bounded, and losses are counted. Read `sink.py` first.
 """
@@ -9,7 +9,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from gateway.core.record import RequestRecord
+from gateway.core.record import AdminAct, RequestRecord
 from gateway.telemetry.delivery import Delivery
 from gateway.telemetry.sink import AuditSink
 
@@ -35,6 +35,11 @@ class Audit:
             self._kept.popitem(last=False)
         for delivery in self._deliveries:
             delivery.add(record)
+
+    def take_act(self, act: AdminAct) -> None:
+        """Never blocks and never raises."""
+        for delivery in self._deliveries:
+            delivery.add(act)
 
     def find(self, record_id: str) -> RequestRecord | None:
         """One of the latest records, by the id the caller got."""

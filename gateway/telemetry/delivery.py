@@ -12,7 +12,7 @@ import threading
 from collections import deque
 
 from fallbacks.worker import Worker
-from gateway.core.record import RequestRecord
+from gateway.core.record import AuditRecord, RequestRecord
 from gateway.telemetry.sink import AuditSink
 
 DELIVER_EVERY_S = 0.1
@@ -31,7 +31,7 @@ class Delivery:
         self._sink = sink
         self._name = type(sink).__name__
         self._capacity = capacity
-        self._buffer: deque[RequestRecord] = deque()
+        self._buffer: deque[AuditRecord] = deque()
         self._lock = threading.Lock()  # held during `accept` and `flush`
         self._accepted = 0  # records since the last flush
         # Two counters, because the first changes on the event loop and the second in the thread that writes.
@@ -45,7 +45,7 @@ class Delivery:
         """How many records the sink will never have."""
         return self._never_accepted + self._never_flushed
 
-    def add(self, record: RequestRecord) -> None:
+    def add(self, record: AuditRecord) -> None:
         """Never blocks and never raises. Cost: 0.1 us."""
         if len(self._buffer) >= self._capacity or self._abandoned:
             self._never_accepted += 1
@@ -103,18 +103,19 @@ class Delivery:
 
     def _accept_slice(self) -> int:
         """Moves the next few records from the buffer to the sink; how many rows they have."""
-        records: list[RequestRecord] = []
+        records: list[AuditRecord] = []
         rows = 0
         while self._buffer and rows < SLICE_ROWS:
-            records.append(self._buffer.popleft())
-            rows += len(records[-1].decisions)
+            record = self._buffer.popleft()
+            records.append(record)
+            rows += len(record.decisions) if isinstance(record, RequestRecord) else 1
         with self._lock:
             if not self._accept(records) and len(records) > 1:
                 for record in records:
                     self._accept([record])
         return rows
 
-    def _accept(self, records: list[RequestRecord]) -> bool:
+    def _accept(self, records: list[AuditRecord]) -> bool:
         """Whether the sink accepted the records. A single record that it rejects is lost."""
         try:
             self._sink.accept(records)

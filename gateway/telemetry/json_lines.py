@@ -1,4 +1,4 @@
-"""The audit log: a file of JSON lines, one a row; where requests are missing, a line states how many."""
+"""The audit log: a file of JSON lines, one a row or an act; where some are missing, a line states how many."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import orjson
 
-from gateway.core.record import RequestRecord
+from gateway.core.record import AuditRecord
 from gateway.telemetry.line_file import LineFile
 from gateway.telemetry.serialize import PassCache, serialize_records
 
 
 class JsonLinesSink:
-    """Appends to one file. A gap is a line `{"gap": REQUESTS, "t": UNIX_SECONDS}`, before what follows it."""
+    """Appends to one file. A gap is a line `{"gap": RECORDS, "t": UNIX_SECONDS}`, before what follows it."""
 
     def __init__(self, path: Path) -> None:
         """The file, and its folder, are made by the first flush."""
@@ -22,7 +22,7 @@ class JsonLinesSink:
         self._lines: list[bytes] = []
         self._cache: PassCache = {}
 
-    def accept(self, records: Sequence[RequestRecord], /) -> None:
+    def accept(self, records: Sequence[AuditRecord], /) -> None:
         """Serialises the records. Raises TypeError where a text is no Unicode."""
         lines = list(serialize_records(records, self._cache))
         self._lines += lines

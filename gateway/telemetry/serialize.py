@@ -1,4 +1,5 @@
-"""Finished requests as JSON lines, one a row, with everything needed to explain the row. Pure functions.
+"""Finished requests as JSON lines, one a row, with everything needed to explain the row; and administrators'
+acts, one a line. Pure functions.
 
 The rows of one pass share its stages: names, times and columns of scores. So the findings of a pass are
 converted once, stage by stage, and kept while the rows of that pass are serialised, even for several
@@ -23,7 +24,7 @@ from gateway.core.decision import (
     Verdict,
 )
 from gateway.core.pipeline import Findings, Trail
-from gateway.core.record import RequestRecord
+from gateway.core.record import AdminAct, AuditRecord, RequestRecord
 from gateway.core.stage import Assessment
 
 Fields: TypeAlias = dict[str, Any]
@@ -36,13 +37,30 @@ def serialize_record(record: RequestRecord) -> list[bytes]:
     return list(serialize_records([record], {}))
 
 
-def serialize_records(records: Sequence[RequestRecord], cache: PassCache) -> Iterator[bytes]:
-    """The rows of several requests as JSON lines, in order. Cost: 6 us a row of a batch.
+def serialize_act(act: AdminAct) -> bytes:
+    """An act as a JSON line, without its end. It has a field `act`, which no line of a row has."""
+    return orjson.dumps(
+        {
+            "act": act.act,
+            "t": act.at_s,
+            "person": act.person,
+            "on": act.on,
+            "address": act.address,
+            "done": act.done,
+        }
+    )
+
+
+def serialize_records(records: Sequence[AuditRecord], cache: PassCache) -> Iterator[bytes]:
+    """The rows of several requests as JSON lines, and acts, in order. Cost: 6 us a row of a batch.
 
     Args:    cache: findings that were converted before; what is converted now is added to it.
     Raises:  TypeError where a text is no Unicode (a lone surrogate).
     """
     for record in records:
+        if isinstance(record, AdminAct):
+            yield serialize_act(record)
+            continue
         for row, decision in enumerate(record.decisions):
             yield orjson.dumps(
                 {
