@@ -52,5 +52,5 @@ class IsolationFile:
                 write_private_file(self.path, orjson.dumps(sorted(after)))
 
     def _unreadable(self, why: str) -> ArtifactError:
-        what = f"is not the list of isolated rungs: {why}; write it anew, such as [\"primary\"], or delete it"
+        what = f'is not the list of isolated rungs: {why}; write it anew, such as ["primary"], or delete it'
         return ArtifactError([Problem("", f"{what} if no rung is to be isolated", str(self.path))])
