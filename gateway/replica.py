@@ -24,6 +24,7 @@ from pathlib import Path
 import grpc
 import uvicorn
 
+from gateway.access.persons_file import MIN_TOKEN_BYTES, persons_secret, replica_token
 from gateway.access.proxies import Proxies
 from gateway.access.tls import Tls, load_tls
 from gateway.admin.app import admin_app
@@ -42,7 +43,6 @@ from gateway.serving.unix_path import unix_address
 SHUTDOWN_GRACE_S = 5.0
 BACKLOG = 2048
 TOKEN_VARIABLE = "GATEWAY_ADMIN_TOKEN"  # noqa: S105 (the name of an environment variable)
-MIN_TOKEN_BYTES = 16
 log = logging.getLogger(__name__)
 
 
@@ -90,7 +90,8 @@ class Replica:
 
     def __init__(self, repository: Repository, address: ListenAddress, token: str) -> None:
         self.repository = repository
-        peers = PeerReplicas(repository.run, repository.replica, token)
+        own_token = replica_token(persons_secret(repository.state))
+        peers = PeerReplicas(repository.run, repository.replica, own_token)
         settings = repository.settings
         refuse_public_bind(settings, address)
         self._plane, self._address = DataPlane(repository, peers), address

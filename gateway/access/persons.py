@@ -21,6 +21,7 @@ from pathlib import Path
 
 from gateway.access.persons_file import (
     ADMIN,
+    MIN_TOKEN_BYTES,
     PERSONS_FILE,
     hash_of_token,
     load_persons,
@@ -60,7 +61,12 @@ class Persons:
     """The persons in the file of a folder for state, read again when it changes, and the one of ADMIN."""
 
     def __init__(self, state: Path, admin_token: str) -> None:
-        """admin_token: of the environment. Blocks. Raises ArtifactError or OSError."""
+        """admin_token: of the environment. Blocks.
+
+        Raises: ValueError for a token under MIN_TOKEN_BYTES; ArtifactError or OSError for the secret.
+        """
+        if len(admin_token.encode()) < MIN_TOKEN_BYTES:
+            raise ValueError(f"a token of {len(admin_token.encode())} bytes could be guessed")
         self.secret = persons_secret(state)
         self._state, self._stamp = state, (0, 0, 0)
         self._by_hash: dict[str, Person] = {}

@@ -23,6 +23,8 @@ from gateway.private_files import write_lock, write_private_file
 PERSONS_FILE = "persons.jsonl"
 PERSONS_SECRET_FILE = "persons-secret"  # noqa: S105 (a file name)
 SECRET_BYTES = 32
+MIN_TOKEN_BYTES = 16
+"""Of the token of the environment, which a person may have chosen."""
 ADMIN = "admin"
 """The name of the person whose token is in the environment: an operator who is in no file."""
 MAX_PERSONS = 1000

@@ -41,7 +41,8 @@ def add(
         str, typer.Option(help="viewer, reviewer or operator; scraper: a program that reads /metrics.")
     ] = "viewer",
     identity: Annotated[
-        str | None, typer.Option(help="What a trusted proxy calls the person, such as an e-mail address.")
+        str | None,
+        typer.Option(help="What a trusted proxy calls the person, such as an e-mail address."),
     ] = None,
     state_dir: StateDir = None,
     as_json: AsJson = False,

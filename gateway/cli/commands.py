@@ -1,5 +1,5 @@
-"""The `gateway` command. Exit code 0: done; 1: failed; 2: wrong input. `admin`, `serve`, `calibrate`, `key` and
-those for a new model have files of their own, which add them to the application when they are imported."""
+"""The `gateway` command. Exit code 0: done; 1: failed; 2: wrong input. `admin`, `serve`, `calibrate`, `key`
+and those for a new model have files of their own, which add them to the application when imported."""
 
 from __future__ import annotations
 

@@ -34,6 +34,9 @@ def contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
                 UpstreamAddress.parse(rung.model.url)
             except ValueError as error:
                 yield ("rungs", i, "model", "url"), str(error)
+    if policy.serving.person_header is not None and policy.serving.trusted_proxies in ([], ["*"]):
+        what = "is believed from trusted proxies alone: name their addresses in `trusted_proxies`, not `*`"
+        yield ("serving", "person_header"), what
     yield from _review_contradictions(policy)
     yield from _task_contradictions(policy)
     spent_s = math.fsum(_budgets_s(policy))

@@ -58,6 +58,10 @@ class Serving(Strict):
     """Proxies whose `X-Forwarded-For` is believed: addresses, networks (`10.0.0.0/8`) and names, or only `*`
     for every peer. A caller's address is the rightmost one that is no trusted proxy. A change needs a
     restart."""
+    person_header: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$")] | None = None
+    """The header in which `trusted_proxies` name the person who signed in with them, such as
+    `X-Forwarded-Email` of an OIDC proxy; the administration then signs in the person of that `--identity`.
+    The proxy must replace what clients send there. A change needs a restart."""
     tls: TlsFiles | None = None
     """The certificate and key of both data ports, TLS 1.2 and later; without it they speak plain text. Read
     at start only: a renewed certificate needs a restart."""

@@ -28,6 +28,7 @@ SHARED_FIELDS = (
     "base_path",
     "anonymous",
     "trusted_proxies",
+    "person_header",
     "tls",
 )
 """The fields of `serving:` that a process has once."""
@@ -73,7 +74,7 @@ def needs_restart(old: Policy, deployment: Deployment, alone: bool) -> Iterator[
     stores = [policy.review and policy.review.store for policy in (old, new)]
     if stores[0] != stores[1]:
         yield deployment.problem(("review", "store"), "a change of the review store needs a restart")
-    for field in ("replicas", "trusted_proxies", "base_path") if alone else SHARED_FIELDS:
+    for field in ("replicas", "trusted_proxies", "person_header", "base_path") if alone else SHARED_FIELDS:
         if getattr(old.serving, field) != getattr(new.serving, field):
             what = f"a change of {field} needs a restart"
             if not alone:

@@ -173,7 +173,7 @@ class Gateway:
         self.statistics.add(record)
 
     async def set_isolation(self, rung: str, *, isolated: bool) -> BreakerState:
-        """Takes a rung's model out of service until it is restored, over restarts and reloads; or restores it.
+        """Takes a rung's model out of service until it is restored, over restarts too; or restores it.
 
         The state of its breaker after that. Raises KeyError for an unknown rung; ArtifactError or OSError
         where the file of isolated rungs cannot be written: a model is then isolated in this process alone,

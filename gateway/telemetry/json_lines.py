@@ -1,4 +1,4 @@
-"""The audit log: a file of JSON lines, one a row or an act; where some are missing, a line states how many."""
+"""The audit log: a file of JSON lines, one a row or an act; where some are missing, a line says so."""
 
 from __future__ import annotations
 

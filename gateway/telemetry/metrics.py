@@ -131,7 +131,7 @@ class Telemetry:
         self._passes.append(trail)
 
     def accept(self, records: Sequence[AuditRecord], /) -> None:
-        """Counts finished requests and passes, and no acts. Cost: 0.4 us a request of one row, 3 us a pass."""
+        """Counts finished requests and passes. Cost: 0.4 us a request of one row, and 3 us a pass."""
         requests = [record for record in records if isinstance(record, RequestRecord)]
         rows = [outcome_labels(decision.outcome) for record in requests for decision in record.decisions]
         with self._lock:
