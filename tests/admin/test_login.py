@@ -282,7 +282,9 @@ async def test_a_wrong_token_gets_no_session(tmp_path: Path) -> None:
     async with admin_world(deployment(tmp_path)) as one:
         scraper = add_person(one.repository.state, "prometheus", "scraper")
         cookie = one.browser.cookies[COOKIE]
-        for fields in ({"token": "wrong"}, {"token": ""}, {}, {"token": cookie}, {"token": scraper}):
+        replica = one.app.state.peers.token
+        wrong = ("wrong", "", cookie, scraper, replica)
+        for fields in ({}, *({"token": token} for token in wrong)):
             reply = await one.anonymous.post("/login", data=fields, headers=HTML)
             assert reply.status_code == 401 and "set-cookie" not in reply.headers
             assert "This is no token of a person here" in reply.text
