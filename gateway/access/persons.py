@@ -63,7 +63,7 @@ class Persons:
     def __init__(self, state: Path, admin_token: str) -> None:
         """admin_token: of the environment. Blocks.
 
-        Raises: ValueError for a token under MIN_TOKEN_BYTES; ArtifactError or OSError for the secret.
+        Raises: ValueError for a token under MIN_TOKEN_BYTES; ArtifactError for the secret.
         """
         if len(admin_token.encode()) < MIN_TOKEN_BYTES:
             raise ValueError(f"a token of {len(admin_token.encode())} bytes could be guessed")

@@ -113,12 +113,16 @@ def hash_of_token(token: str, secret: bytes) -> str:
 
 
 def persons_secret(state: Path) -> bytes:
-    """The secret of a folder for state, made if there is none. Blocks. Raises ArtifactError or OSError."""
+    """The secret of a folder for state, made if there is none. Blocks. Raises ArtifactError."""
     path = state / PERSONS_SECRET_FILE
-    with write_lock(state):
-        if not path.exists():
-            write_private_file(path, secrets.token_bytes(SECRET_BYTES))
-        secret = path.read_bytes()
+    try:
+        with write_lock(state):
+            if not path.exists():
+                write_private_file(path, secrets.token_bytes(SECRET_BYTES))
+            secret = path.read_bytes()
+    except OSError as error:
+        what = f"cannot be made or read: {error.strerror or error}; a running gateway writes to this folder"
+        raise ArtifactError([Problem("", what, str(path))]) from error
     if len(secret) < SECRET_BYTES:
         what = f"has {len(secret)} bytes instead of {SECRET_BYTES}: delete it, and add the persons again"
         raise ArtifactError([Problem("", what, str(path))])

@@ -75,7 +75,8 @@ def admin_app(repository: Repository, token: str) -> Starlette:
     """The administration plane of one replica, as an ASGI application. Blocks.
 
     Args:    token: of the environment, which opens everything.
-    Raises:  ArtifactError or OSError where the folder for state cannot be used.
+    Raises:  ValueError for a token that could be guessed; ArtifactError where the folder for state cannot be
+             used.
     """
     persons = Persons(repository.state, token)
     serving = repository.settings.policy.serving

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ import httpx
 import orjson
 import pytest
 
-from tests.support.served import Served, copy_of, serving
+from gateway.serving.folders import deployment_folders, state_folder
+from tests.support.served import CONFIGS, Served, copy_of, serving
 
 
 def admin(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -79,6 +81,26 @@ def test_a_mistake_is_named_and_nothing_is_written(
     done = admin(*(str(folder) if one == "*" else one for one in arguments))
     assert (done.returncode, done.stdout) == (2, "") and says in done.stderr
     assert not folder.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state").symlink_to("/sys/kernel")  # where nothing can be written, by root neither
+    done = admin("add", "ada", "--state-dir", tmp_path / "state")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"{tmp_path}/state/") and "a running gateway writes to" in done.stderr
+
+
+def test_several_deployments_without_a_folder_for_state_keep_persons_beside_the_first(tmp_path: Path) -> None:
+    for name in ("letters", "fashion"):
+        (tmp_path / "all" / name).mkdir(parents=True)
+        shutil.copy(CONFIGS / name / "gateway.yaml", tmp_path / "all" / name)
+    done = admin("add", "ada", tmp_path / "all", "--role", "operator")
+    assert done.returncode == 0, done.stderr
+    assert [path.parent.parent.name for path in tmp_path.rglob("persons.jsonl")] == ["fashion"]
+    folders = deployment_folders([tmp_path / "all"])
+    assert state_folder(folders, None) == tmp_path / "all" / "fashion" / "var", (
+        "where `gateway serve` reads them"
+    )
 
 
 def test_persons_of_an_invalid_file_are_not_replaced_by_a_new_one(tmp_path: Path) -> None:
