@@ -31,7 +31,7 @@ def _for_role(endpoint: Endpoint, needs: Role) -> Endpoint:
         if person.role >= needs:
             return await endpoint(request)
         if request.method not in ("GET", "HEAD"):
-            record_act(request, "refused", request.scope["path"], done=False)
+            record_act(request, "refused", request.state.path, done=False)
         what = f"this needs the role {needs.label}, and {person.name} is a {person.role.label}"
         return problem(request, 403, "Your role does not allow this", what)
 
