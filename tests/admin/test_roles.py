@@ -106,12 +106,14 @@ async def test_what_a_role_may_not_do_is_on_none_of_its_pages(tmp_path: Path) ->
 
 @on_loop
 async def test_a_refused_act_of_a_session_is_recorded_without_the_urls_of_the_session(tmp_path: Path) -> None:
-    async with admin_world(deployment(tmp_path)) as one:
-        async with one.signed_in(add_person(one.repository.state, "ada", "viewer")) as ada:
-            assert (await ada.post("/rungs/primary/isolate")).status_code == 403
-            (act,) = [act for act in one.acts() if act["act"] == "refused"]
-            assert (act["person"], act["on"]) == ("ada", "/rungs/primary/isolate")
-            assert ada.root.rpartition("/")[2] not in str(one.acts())
+    async with (
+        admin_world(deployment(tmp_path)) as one,
+        one.signed_in(add_person(one.repository.state, "ada", "viewer")) as ada,
+    ):
+        assert (await ada.post("/rungs/primary/isolate")).status_code == 403
+        (act,) = [act for act in one.acts() if act["act"] == "refused"]
+        assert (act["person"], act["on"]) == ("ada", "/rungs/primary/isolate")
+        assert ada.root.rpartition("/")[2] not in str(one.acts())
 
 
 @on_loop
