@@ -29,7 +29,7 @@ class IsolationFile:
         return self.folder / ISOLATED_FILE
 
     def rungs(self) -> frozenset[str]:
-        """The isolated rungs. Blocks; 30 us. Raises ArtifactError for a file that cannot be read."""
+        """The isolated rungs. Blocks; 15 us. Raises ArtifactError for a file that cannot be read."""
         try:
             names = orjson.loads(self.path.read_bytes())
         except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""The persons of the administration: one token each, hashed at rest; what is invalid lets nobody in."""
+"""The persons of the administration: one token each, hashed at rest; from an invalid file none is let in."""
 
 from __future__ import annotations
 
