@@ -20,6 +20,7 @@ from pathlib import Path
 
 from starlette.types import ASGIApp
 
+from gateway.access.persons_file import MIN_TOKEN_BYTES, persons_secret, replica_token
 from gateway.access.proxies import Proxies
 from gateway.access.site import Site
 from gateway.access.tls import load_tls
@@ -82,7 +83,8 @@ class Replica:
 
     def __init__(self, repository: Repository, address: ListenAddress, token: str) -> None:
         self.repository = repository
-        peers = PeerReplicas(repository.run, repository.replica, token)
+        own_token = replica_token(persons_secret(repository.state))
+        peers = PeerReplicas(repository.run, repository.replica, own_token)
         settings = repository.settings
         refuse_public_bind(settings, address)
         self._plane, self._address = DataPlane(repository, peers), address
@@ -246,10 +248,21 @@ def refuse_public_bind(deployment: Deployment, address: ListenAddress) -> None:
             raise PolicyError([deployment.problem(("serving", "tls"), what)])
 
 
+def shown_token() -> str:
+    """What is printed of the administration token: one that this call makes, or where the one given is.
+
+    A token from the environment is never printed: it may be read in logs. Raises as `admin_token`.
+    """
+    given = TOKEN_VARIABLE in os.environ
+    token = admin_token()
+    return f"that of {TOKEN_VARIABLE}" if given else token
+
+
 def admin_token() -> str:
     """The administration token: from the environment, or a new one that later replicas inherit.
 
-    Raises:  PolicyError for one that no client could send: empty, or with blanks, line ends or beyond ASCII.
+    Raises:  PolicyError for one that is too short to be secret, or that no client could send: empty, or with
+             blanks, line ends or characters beyond ASCII.
     """
     token = os.environ.setdefault(TOKEN_VARIABLE, secrets.token_urlsafe(24))
     if not token:
@@ -258,4 +271,7 @@ def admin_token() -> str:
     if not (token.isascii() and token.isprintable()) or " " in token:
         what = "holds a blank, a line end or a character beyond ASCII, which no client can send as a token"
         raise PolicyError([Problem(TOKEN_VARIABLE, what)])
+    if len(token) < MIN_TOKEN_BYTES:
+        what = f"has {len(token)} characters and could be guessed: {MIN_TOKEN_BYTES} are the least; unset it"
+        raise PolicyError([Problem(TOKEN_VARIABLE, f"{what} and a random one is printed at start")])
     return token

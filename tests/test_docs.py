@@ -154,7 +154,7 @@ def test_the_table_lists_every_direct_import() -> None:
 @cache
 def help_of(command: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "gateway", command, "--help"],
+        [sys.executable, "-m", "gateway", *command.split(), "--help"],
         capture_output=True,
         text=True,
         check=False,
@@ -169,7 +169,7 @@ def commands() -> Iterator[tuple[str, str, str]]:
         text = text_of(page)
         for code in re.findall(r"`([^`\n]+)`|^(?:    |\$ )(.+)$", text, re.MULTILINE):
             line = code[0] or code[1]
-            if found := re.match(r"(?:\.venv/bin/)?gateway ([a-z]+)(.*)", line):
+            if found := re.match(r"(?:\.venv/bin/)?gateway ((?:admin )?[a-z]+)(.*)", line):
                 yield page, found[1], found[2]
 
 
@@ -184,6 +184,9 @@ def test_every_gateway_command_and_option_that_a_page_names_exists() -> None:
         "bench",
         "init",
         "inspect",
+        "admin add",
+        "admin list",
+        "admin revoke",
     }
     for page, name, rest in named:
         told = help_of(name)

@@ -2,7 +2,9 @@
 
 A request may hold placeholders, which are replaced for each tree by what that tree answered before:
 `<<key:NAME>>` is a caller's key, `<<id:NAME>>` the decision id in the answer to an earlier exchange, and
-`<<cookie:NAME>>` and `<<csrf:NAME>>` are from an earlier page of the administration plane.
+`<<cookie:NAME>>`, `<<root:NAME>>` and `<<csrf:NAME>>` are those of a session, from an earlier answer of the
+administration plane. `"<<fence:NAME>>"`, with its quotes, is the number of a claim, with blanks before it:
+it is as long as the placeholder, so that the stated length of a body stays right.
 """
 
 from __future__ import annotations
@@ -16,10 +18,13 @@ DATA: Final = "data"
 ADMIN: Final = "admin"
 COUNT_DELAY_S: Final = 0.5
 """Seconds after which every earlier request is in the counts of the administration plane."""
-PLACEHOLDER = re.compile(rb"<<(key|id|cookie|csrf):([^>]+)>>")
+PLACEHOLDER = re.compile(rb"<<(key|id|cookie|root|csrf):([^>]+)>>")
+FENCE_PLACEHOLDER = re.compile(rb'"<<fence:([^>]+)>>"')
 CAPTURE_PATTERNS: Mapping[str, re.Pattern[bytes]] = {
     "id": re.compile(rb"(?<![0-9a-f])([0-9a-f]{24})(?![0-9a-f])"),
-    "cookie": re.compile(rb"set-cookie: ([a-z_]+=[0-9a-f]{64})"),
+    "cookie": re.compile(rb"set-cookie: ([a-z_]+=[0-9A-Za-z_-]{43,64})"),
+    "root": re.compile(rb"location: (/session/[0-9a-f]{24})"),
+    "fence": re.compile(rb'"fence": ?([0-9]{1,16})'),
     "csrf": re.compile(rb'name="csrf" value="([0-9a-f]{64})"'),
 }
 """The parts of an answer that a later request may repeat: the first match of each kind."""
@@ -77,6 +82,9 @@ class PlaceholderValues:
 
     def fill(self, sent: bytes) -> bytes:
         """The bytes with every placeholder replaced. Raises Unfilled."""
+        sent = FENCE_PLACEHOLDER.sub(
+            lambda found: self._value("fence", found[1].decode()).rjust(len(found[0])), sent
+        )
         return PLACEHOLDER.sub(lambda found: self._value(found[1].decode(), found[2].decode()), sent)
 
     def _value(self, kind: str, name: str) -> bytes:

@@ -59,12 +59,22 @@ RULES = (
         rb"<time>",
     ),
     Rule(
+        "fences of claims, in JSON", rb"application/json", re.compile(rb'("fence": ?)[0-9]+'), rb"\1<fence>"
+    ),
+    Rule(
+        "CSRF tokens of sessions and fences, in pages",
+        rb"text/html",
+        re.compile(rb'(name="(csrf|fence)" value=")[0-9a-f]+'),
+        rb"\1<\2>",
+    ),
+    Rule(
         "values of metrics, not their names and labels",
         rb"text/plain; version=0\.0\.4",
         re.compile(rb"(?m)^([^#\n]\S*) \S+$"),
         rb"\1 <value>",
     ),
 )
+SESSION_COOKIE = re.compile(rb"(?im)^(set-cookie: *[a-z_]+=)[0-9A-Za-z_-]{43,64}")
 NORMAL_ID = "decision-%015d"
 """What stands for the n-th decision id (24 hexadecimal digits) of one answer. It is as long as an id."""
 CONTENT_LENGTH_HEADER = re.compile(rb"(?im)^(content-length: *)([0-9]+)")
@@ -82,7 +92,8 @@ def normalize(answer: RecordedAnswer) -> RecordedAnswer:
         return numbers.setdefault(found[1], (NORMAL_ID % (len(numbers) + 1)).encode())
 
     return tuple(
-        (name, CAPTURE_PATTERNS["id"].sub(numbered, content)) for name, content in _apply_all_rules(answer)
+        (name, CAPTURE_PATTERNS["id"].sub(numbered, SESSION_COOKIE.sub(rb"\1<cookie>", content)))
+        for name, content in _apply_all_rules(answer)
     )
 
 

@@ -8,8 +8,8 @@
 The state is a function of what is stored and of the time: a case past its expiry is expired and a lease past
 its end has ended, whether or not the store has written that down yet.
 
-Every claim raises the fence of its case. A reviewer who acts on a case sends the fence of the claim, so that
-one whose lease has ended cannot overwrite the reviewer who holds the case now.
+Every claim gives its case a new random fence. A reviewer who acts on a case sends the fence of the claim: so
+one whose lease has ended cannot overwrite the reviewer who holds the case now, and no other can guess it.
 """
 
 from __future__ import annotations

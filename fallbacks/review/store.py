@@ -54,9 +54,10 @@ class ReviewStore(Protocol):
     *Order.* `put` fills the remaining room in the order of its argument. `claim` leases the cases that expire
     first, then the oldest, then by id.
 
-    *Exclusive leases.* A case has at most one lease at a time. Each claim raises the case's fence by one, and
-    `resolve`, `renew` and `release` succeed only with the fence of the lease that runs now; with any other
-    they raise StaleLease and change nothing. A lease never outlasts the expiry of its case.
+    *Exclusive leases.* A case has at most one lease at a time. Each claim gives the case a new fence, a
+    random number from 1 to 2^53 - 1. `resolve`, `renew` and `release` succeed only with the fence of the
+    lease that runs now; with any other they raise StaleLease and change nothing. A lease never outlasts the
+    expiry of its case.
 
     *Time decides, not a sweeper.* Every method judges state by the store's clock at the time of the call.
     `expire` only writes down what every read reports already.

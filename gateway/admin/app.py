@@ -1,20 +1,23 @@
-"""The administration plane: metrics, status, policy, breakers, decisions, and the review console.
+"""The administration plane: status, metrics, policy, breakers, decisions, and the review console.
 
-Every route needs the administration token (`pages/login.py`). The replica that receives a request answers for
-all of them (`gateway.serving.replicas`); its own requests to the others carry `x-fs-alone`, and each of those
-answers for itself.
+Each route names the role that it needs (`routes.py`); `authentication.py` says who sends a request. The
+replica that receives a request answers for all of them (`gateway.serving.replicas`); its own requests to the
+others carry `x-fs-alone`, and each of those answers for itself.
 
-    | route                                | does                                                     |
-    |--------------------------------------|----------------------------------------------------------|
-    | `GET /metrics`                       | Prometheus text of all replicas and deployments          |
-    | `GET /decisions/{id}`                | the findings of a request, or of one row                 |
-    | `POST /models/{name}/load`           | loads a deployment everywhere; `/unload` undoes          |
-    | `GET /status`                        | the state of the deployment: a page; JSON if requested   |
-    | `GET /policy`, `POST /policy/reload` | the policy in force; reads the folder again, everywhere  |
-    | `POST /rungs/{name}/isolate`         | takes a model out of service by hand; `/restore` undoes  |
-    | `/review...`                         | the review console (`console.py`)                        |
+    | route                                | role     | does                                              |
+    |--------------------------------------|----------|---------------------------------------------------|
+    | `GET /metrics`                       | scraper  | Prometheus text of all replicas and deployments   |
+    | `GET /decisions/{id}`                | viewer   | the findings of a request, or of one row          |
+    | `GET /sessions`                      | viewer   | who is signed in                                  |
+    | `POST /sessions/{id}/end`            | viewer   | ends a session: one's own, or any for an operator |
+    | `POST /models/{name}/load`           | operator | loads a deployment everywhere; `/unload` undoes   |
+    | `GET /status`                        | viewer   | the state of the deployment: a page or JSON       |
+    | `GET /policy`                        | viewer   | the policy in force                               |
+    | `POST /policy/reload`                | operator | reads the folder again, everywhere                |
+    | `POST /rungs/{name}/isolate`         | operator | takes a model out of service; `/restore` undoes   |
+    | `/review...`                         | reviewer | the review console (`console.py`)                 |
 
-The last four are of one deployment. Of several, each has them below `/models/{name}`; `/status`, `/policy`
+The last five are of one deployment. Of several, each has them below `/models/{name}`; `/status`, `/policy`
 and `/policy/reload` by themselves are then of all.
 """
 
@@ -31,13 +34,19 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.access.persons import Persons, Role
+from gateway.access.persons_file import replica_token
+from gateway.access.proxies import Proxies
 from gateway.admin import console
+from gateway.admin.acts import record_act
+from gateway.admin.authentication import Authentication
 from gateway.admin.everywhere import everywhere, reply_of_all
 from gateway.admin.exposition import merged_metrics
 from gateway.admin.loading import load, reload, unload
+from gateway.admin.login import HOME, login, logout
 from gateway.admin.pages import (
     entry_of,
     gateway_of,
@@ -48,8 +57,12 @@ from gateway.admin.pages import (
     static,
     wants_html,
 )
-from gateway.admin.pages.login import HOME, AdminCredentials, RequireLogin, login, logout
 from gateway.admin.pages.status import status_of, summary_of
+from gateway.admin.require_login import LOGIN, RequireLogin
+from gateway.admin.routes import AdminRoute
+from gateway.admin.session_pages import end_session, sessions
+from gateway.admin.sessions import Sessions
+from gateway.core.errors import Problems
 from gateway.serving.decisions import rows_anywhere, rows_here
 from gateway.serving.gateway import Gateway
 from gateway.serving.replicas import ALONE_HEADER, PeerReplicas
@@ -59,38 +72,56 @@ log = logging.getLogger(__name__)
 
 
 def admin_app(repository: Repository, token: str) -> Starlette:
-    """The administration plane of one replica, as an ASGI application. Raises ValueError for no token."""
-    credentials = AdminCredentials(token)
-    of_a_deployment = [
-        Route("/status", status),
-        Route("/policy", policy),
-        Route("/policy/reload", reload, methods=["POST"]),
-        Route("/rungs/{name}/isolate", _switch_rung, methods=["POST"]),
-        Route("/rungs/{name}/restore", _switch_rung, methods=["POST"]),
-        *console.ROUTES,
-    ]
-    loading = [Route("/load", load, methods=["POST"]), Route("/unload", unload, methods=["POST"])]
+    """The administration plane of one replica, as an ASGI application. Blocks.
+
+    Args:    token: of the environment, which opens everything.
+    Raises:  ValueError for a token that could be guessed; ArtifactError where the folder for state cannot be
+             used.
+    """
+    persons = Persons(repository.state, token)
+    serving = repository.settings.policy.serving
+    sessions = Sessions(repository.state / "sessions", persons.secret)
+    proxies = Proxies(serving.trusted_proxies) if serving.trusted_proxies else None
+    authentication = Authentication(persons, sessions, proxies, serving.person_header)
     app = Starlette(
-        routes=[
-            Route("/", _home),
-            Route("/login", login, methods=["GET", "POST"]),
-            Route("/logout", logout, methods=["POST"]),
-            Route("/pages/{name}", static),
-            Route("/metrics", metrics),
-            Route("/decisions/{id}", decision),
-            Mount(
-                "/models/{deployment}",
-                routes=[*loading, *of_a_deployment],
-                middleware=[Middleware(OwnRedirects)],
-            ),
-            *of_a_deployment,
-        ],
-        middleware=[Middleware(RequireLogin, credentials=credentials)],
+        routes=_routes(),
+        middleware=[Middleware(RequireLogin, authentication=authentication)],
         exception_handlers={HTTPException: _reply_http_error, Exception: _reply_defect},
     )
-    app.state.repository, app.state.credentials = repository, credentials
-    app.state.peers = PeerReplicas(repository.run, repository.replica, token.strip())
+    app.state.repository, app.state.authentication = repository, authentication
+    app.state.peers = PeerReplicas(repository.run, repository.replica, replica_token(persons.secret))
     return app
+
+
+def _routes() -> list[BaseRoute]:
+    of_a_deployment = [
+        AdminRoute("/status", status, Role.VIEWER),
+        AdminRoute("/policy", policy, Role.VIEWER),
+        AdminRoute("/policy/reload", reload, Role.OPERATOR, ["POST"]),
+        AdminRoute("/rungs/{name}/isolate", _switch_rung, Role.OPERATOR, ["POST"]),
+        AdminRoute("/rungs/{name}/restore", _switch_rung, Role.OPERATOR, ["POST"]),
+        *console.ROUTES,
+    ]
+    loading = [
+        AdminRoute("/load", load, Role.OPERATOR, ["POST"]),
+        AdminRoute("/unload", unload, Role.OPERATOR, ["POST"]),
+    ]
+    public = [Route(LOGIN, login, methods=["GET", "POST"]), Route("/pages/{name}", static)]
+    return [
+        *public,
+        AdminRoute("/", _home, Role.VIEWER),
+        AdminRoute("/logout", logout, Role.VIEWER, ["POST"]),
+        AdminRoute("/sessions", sessions, Role.VIEWER),
+        AdminRoute("/sessions/{id}/end", end_session, Role.VIEWER, ["POST"]),
+        AdminRoute("/metrics", metrics, Role.SCRAPER),
+        AdminRoute("/decisions/{id}", decision, Role.VIEWER),
+        Mount(
+            "/models/{deployment}",
+            routes=[*loading, *of_a_deployment],
+            middleware=[Middleware(OwnRedirects)],
+        ),
+        *of_a_deployment,
+    ]
 
 
 class OwnRedirects:
@@ -166,18 +197,22 @@ def _policy(gateway: Gateway) -> dict[str, Any]:
 
 async def _switch_rung(request: Request) -> Response:
     """Isolates or restores a rung's model on every replica. 409 if one of them did not."""
-    breakers = gateway_of(request).loaded.breakers
-    name = request.path_params["name"]
+    gateway, name = gateway_of(request), request.path_params["name"]
+    breakers = gateway.loaded.breakers
     if name not in breakers:
         known = list(breakers)
         what = f"{name!r} is no rung; the rungs are {', '.join(known)}"
         return problem(request, 404, "No such rung", what, rungs=known)
-    if request.scope["path"].endswith("/isolate"):
-        breakers[name].isolate()
-    else:
-        breakers[name].restore()
-    log.warning("rung %s is %s, by hand", name, breakers[name].state)
-    replicas = await everywhere(request, {"state": breakers[name].state.value})
+    own: dict[str, Any]
+    act = request.scope["path"].rpartition("/")[2]
+    try:
+        state = await gateway.set_isolation(name, isolated=act == "isolate")
+        own = {"state": state.value}
+    except (Problems, OSError) as error:
+        own = {"problems": [str(error)]}
+    log.warning("rung %s is %s, by hand", name, gateway.loaded.breakers[name].state)
+    record_act(request, act, f"{gateway.name}/{name}", done="state" in own, gateways=[gateway])
+    replicas = await everywhere(request, own)
     return reply_of_all(request, replicas, "Not every replica did that", "", rung=name)
 
 

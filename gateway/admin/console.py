@@ -3,17 +3,17 @@
     | route                        | does                                                             |
     |------------------------------|------------------------------------------------------------------|
     | `GET /review`                | lists the open and leased cases                                  |
-    | `POST /review/claim`         | {reviewer, lease_s?}: leases the next case to this reviewer, 204 |
-    |                              | if there is none                                                 |
+    | `POST /review/claim`         | {lease_s?}: leases the next case to this reviewer, 204 if there  |
+    |                              | is none                                                          |
     | `GET /review/{id}`           | one case                                                         |
-    | `POST /review/{id}/answer`   | {fence, reviewer, and label, value, none or unsure}: decides it  |
-    |                              | permanently                                                      |
+    | `POST /review/{id}/answer`   | {fence, and label, value, none or unsure}: decides it for good   |
     | `POST /review/{id}/release`  | {fence}: makes it open again                                     |
     | `POST /review/{id}/renew`    | {fence, lease_s?}: extends the lease                             |
     | `GET /review/{id}/image.png` | a picture of it, encoded here; `?input=` names one of several    |
 
-Forms get pages, JSON gets JSON. What may be answered follows from the contract's target (`answers.py`). A
-reviewer whose lease has ended gets 409, and an answer that another reviewer gave stands.
+The reviewer is the person who sends the request. Forms get pages, JSON gets JSON. What may be answered
+follows from the contract's target (`answers.py`). A reviewer whose lease has ended gets 409, and an answer
+that another reviewer gave stands.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
 
-from fallbacks.review.cases import WAITING, CaseRecord, CaseState
+from fallbacks.review.cases import WAITING, CaseRecord, CaseState, Claim
 from fallbacks.review.store import ReviewStore, StaleLease
+from gateway.access.persons import Role
+from gateway.admin.acts import record_act
 from gateway.admin.answers import InvalidAnswer, keyed, read_answer
+from gateway.admin.authentication import person_of
 from gateway.admin.pages import fields_of, gateway_of, json_reply, page, problem, wants_html
 from gateway.admin.pages.cases import (
     answer_fields,
@@ -46,15 +48,14 @@ from gateway.admin.pages.cases import (
     suggestion_fields,
 )
 from gateway.admin.pictures import is_picture, pixels
-from gateway.admin.review_fields import LEASE_S, clean_name, fence_of, lease_s_of, reviewer_of
+from gateway.admin.review_fields import LEASE_S, fence_of, lease_s_of
+from gateway.admin.routes import AdminRoute
 from gateway.png import png
 from gateway.serving.gateway import Gateway
 from gateway.serving.review import QueuedReview
 from gateway.serving.review_summary import format_number
 
 LISTED_CASES = 50
-REVIEWER_COOKIE = "fs_reviewer"
-REVIEWER_COOKIE_S = 30 * 86_400
 STALE_LEASE_TEXT = (
     "Your time with this case ran out, or somebody else has it, or it is already answered. "
     "What you sent was not kept."
@@ -70,7 +71,7 @@ async def listing(request: Request) -> Response:
     if not wants_html(request):
         return json_reply({"waiting": waiting, "oldest_s": counts.oldest_waiting_s, "cases": cases})
     small = [await list_preview(store, record, gateway) for record in records]
-    me = _reviewer_of_cookie(request)
+    me = person_of(request).name
     return page(
         request,
         "queue",
@@ -81,7 +82,7 @@ async def listing(request: Request) -> Response:
         me=me,
         mine=[case for case in cases if case["state"] == "leased" and case["reviewer"] == me],
         done=request.query_params.get("done"),
-        refresh_s=10 if me else None,
+        refresh_s=10,
         refresh_to="/review" if request.query_params else None,
     )
 
@@ -89,23 +90,14 @@ async def listing(request: Request) -> Response:
 async def claim(request: Request) -> Response:
     """Leases the next case to this reviewer. A browser is sent to the case that it holds already, if any."""
     fields = await fields_of(request)
-    store, reviewer = _store(request), reviewer_of(fields)
+    store, reviewer = _store(request), person_of(request).name
     if not wants_html(request):
-        claims = await store.claim(reviewer, lease_s_of(fields))
+        claims = await _claimed(request, lease_s_of(fields))
         if not claims:
             return Response(status_code=204)
         return json_reply(claim_fields(claims[0], gateway_of(request), request.scope.get("root_path", "")))
-    reply = RedirectResponse(await _next_case_path(store, reviewer) or "/review?done=all", 303)
-    secure = request.url.scheme == "https"
-    reply.set_cookie(
-        REVIEWER_COOKIE,
-        quote(reviewer),
-        max_age=REVIEWER_COOKIE_S,
-        httponly=True,
-        samesite="strict",
-        secure=secure,
-    )
-    return reply
+    path = await _held_case_path(store, reviewer) or await _next_case_path(request)
+    return RedirectResponse(path or "/review?done=all", 303)
 
 
 async def case(request: Request) -> Response:
@@ -136,7 +128,7 @@ async def _case_page(
 ) -> Response:
     """The page of a case. wrong: what is wrong with the answer that was sent; typed: its number, as sent."""
     fields = await _whole_case(request, record)
-    me = _reviewer_of_cookie(request)
+    me = person_of(request).name
     return page(
         request,
         "case",
@@ -157,7 +149,7 @@ async def _case_page(
 async def answer(request: Request) -> Response:
     """Decides a case permanently, and sends a browser to the next one."""
     fields, gateway, store = await fields_of(request), gateway_of(request), _store(request)
-    id_, reviewer = request.path_params["id"], reviewer_of(fields)
+    id_, reviewer = request.path_params["id"], person_of(request).name
     try:
         answered = read_answer(fields, gateway.loaded.contract)
     except InvalidAnswer as error:
@@ -168,23 +160,26 @@ async def answer(request: Request) -> Response:
     try:
         await store.resolve(id_, fence_of(fields), reviewer, answered)
     except StaleLease:
-        return _reply_stale_lease(request)
+        return _reply_stale_lease(request, "answer")
+    _record(request, "answer", id_)
     if wants_html(request):
-        following = await _next_case_path(store, reviewer)
+        following = await _held_case_path(store, reviewer) or await _next_case_path(request)
         return RedirectResponse(f"{following}?done=one" if following else "/review?done=all", 303)
     return json_reply({"id": id_, "answer": orjson.loads(answered)})
 
 
 async def release(request: Request) -> Response:
     """Makes a leased case open again."""
-    fields = await fields_of(request)
+    id_, fence = request.path_params["id"], fence_of(await fields_of(request))
     try:
-        await _store(request).release(request.path_params["id"], fence_of(fields))
+        await _require_own(request, id_)
+        await _store(request).release(id_, fence)
     except StaleLease:
-        return _reply_stale_lease(request)
+        return _reply_stale_lease(request, "release")
+    _record(request, "release", id_)
     if wants_html(request):
         return RedirectResponse("/review?done=back", 303)
-    return json_reply({"id": request.path_params["id"], "state": CaseState.OPEN})
+    return json_reply({"id": id_, "state": CaseState.OPEN})
 
 
 async def renew(request: Request) -> Response:
@@ -192,9 +187,11 @@ async def renew(request: Request) -> Response:
     fields = await fields_of(request)
     id_, lease_s = request.path_params["id"], lease_s_of(fields)
     try:
+        await _require_own(request, id_)
         await _store(request).renew(id_, fence_of(fields), lease_s)
     except StaleLease:
-        return _reply_stale_lease(request)
+        return _reply_stale_lease(request, "renew")
+    _record(request, "renew", id_)
     if wants_html(request):
         return RedirectResponse(f"/review/{quote(id_, safe='')}", 303)
     return json_reply({"id": id_, "expires": time.time() + lease_s})
@@ -212,13 +209,13 @@ async def image(request: Request) -> Response:
 
 
 ROUTES = [
-    Route("/review", listing),
-    Route("/review/claim", claim, methods=["POST"]),
-    Route("/review/{id}", case),
-    Route("/review/{id}/answer", answer, methods=["POST"]),
-    Route("/review/{id}/release", release, methods=["POST"]),
-    Route("/review/{id}/renew", renew, methods=["POST"]),
-    Route("/review/{id}/image.png", image),
+    AdminRoute("/review", listing, Role.REVIEWER),
+    AdminRoute("/review/claim", claim, Role.REVIEWER, ["POST"]),
+    AdminRoute("/review/{id}", case, Role.REVIEWER),
+    AdminRoute("/review/{id}/answer", answer, Role.REVIEWER, ["POST"]),
+    AdminRoute("/review/{id}/release", release, Role.REVIEWER, ["POST"]),
+    AdminRoute("/review/{id}/renew", renew, Role.REVIEWER, ["POST"]),
+    AdminRoute("/review/{id}/image.png", image, Role.REVIEWER),
 ]
 
 
@@ -233,18 +230,39 @@ def _capacity(gateway: Gateway) -> int:
     return gateway.loaded.policy.review.capacity if gateway.loaded.policy.review else 0
 
 
-async def _next_case_path(store: ReviewStore, reviewer: str) -> str | None:
-    """The path of the case that this reviewer holds, or of a newly claimed one; None if none is open."""
+async def _claimed(request: Request, lease_s: float) -> list[Claim]:
+    """The next case, leased to the sender, or none."""
+    claims = await _store(request).claim(person_of(request).name, lease_s)
+    for one in claims:
+        _record(request, "claim", one.case.id)
+    return claims
+
+
+async def _held_case_path(store: ReviewStore, reviewer: str) -> str | None:
+    """The path of the case that this reviewer holds, or None."""
     for record in await store.list_cases((CaseState.LEASED,), LISTED_CASES):
         if record.reviewer == reviewer:
             return f"/review/{quote(record.id, safe='')}"
-    claims = await store.claim(reviewer, LEASE_S)
+    return None
+
+
+async def _next_case_path(request: Request) -> str | None:
+    """The path of a newly claimed case; None if none is open."""
+    claims = await _claimed(request, LEASE_S)
     return f"/review/{quote(claims[0].case.id, safe='')}" if claims else None
 
 
-def _reply_stale_lease(request: Request) -> Response:
+async def _require_own(request: Request, id_: str) -> None:
+    """Raises StaleLease unless the latest claim of the case is the sender's."""
+    record = await _store(request).find(id_)
+    if record is None or record.reviewer != person_of(request).name:
+        raise StaleLease(f"case {id_} is not held by this reviewer")
+
+
+def _record(request: Request, act: str, id_: str, *, done: bool = True) -> None:
+    record_act(request, act, id_, done=done, gateways=[gateway_of(request)])
+
+
+def _reply_stale_lease(request: Request, act: str) -> Response:
+    _record(request, act, request.path_params["id"], done=False)
     return problem(request, 409, "Too late for this case", STALE_LEASE_TEXT)
-
-
-def _reviewer_of_cookie(request: Request) -> str:
-    return clean_name(unquote(request.cookies.get(REVIEWER_COOKIE, "")))

@@ -9,8 +9,8 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from gateway.admin.login import HOME
 from gateway.admin.pages import json_reply, page, wants_html
-from gateway.admin.pages.login import HOME
 from gateway.serving.replicas import ALONE_HEADER, TIMEOUT_S, PeerReplicas, PeerReply
 
 NO_ANSWER = "no answer"
@@ -24,7 +24,7 @@ async def everywhere(request: Request, own: dict[str, Any], timeout_s: float = T
     peers: PeerReplicas = request.app.state.peers
     replicas = {peers.own: own}
     if ALONE_HEADER not in request.headers:
-        for answer in await peers.ask(request.method, quote(request.scope["path"]), timeout_s):
+        for answer in await peers.ask(request.method, quote(request.state.path), timeout_s):
             replicas[answer.replica] = _entry_of(answer, {"problems": [NO_ANSWER]})
     return replicas
 

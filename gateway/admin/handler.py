@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Scope
 
 from gateway.access.site import Site
 from gateway.admin.pages import json_reply
-from gateway.admin.pages.login import MAX_BODY_BYTES
+from gateway.admin.require_login import MAX_BODY_BYTES
 from gateway.listener.limits import Limits
 from gateway.listener.messages import Admitted, Fault, Reply, Request
 from gateway.protocol.endings import STATUSES
@@ -113,7 +113,7 @@ def _scope(request: Request, scheme: str) -> Scope:
         "query_string": query.partition(b"#")[0],
         "root_path": "",
         "headers": list(request.headers.items()),
-        "client": (request.address, 0),
+        "client": (request.peer, 0),
         "server": None,
     }
 

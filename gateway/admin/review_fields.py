@@ -1,4 +1,4 @@
-"""The fields that requests to the review console have in common: reviewer, lease and fence."""
+"""The fields that requests to the review console have in common: lease and fence."""
 
 from __future__ import annotations
 
@@ -8,21 +8,8 @@ from starlette.exceptions import HTTPException
 
 LEASE_S = 600.0
 MAX_LEASE_S = 3600.0
-MAX_NAME_CHARACTERS = 80
-
-
-def clean_name(name: str) -> str:
-    """The printable beginning of a reviewer's name."""
-    return "".join(c for c in name if c.isprintable()).strip()[:MAX_NAME_CHARACTERS]
-
-
-def reviewer_of(fields: dict[str, Any]) -> str:
-    """The reviewer's name. Raises HTTPException 422 if there is none."""
-    name = fields.get("reviewer")
-    clean = clean_name(name) if isinstance(name, str) else ""
-    if not clean:
-        raise HTTPException(422, "reviewer: say who you are")
-    return clean
+MAX_FENCE_DIGITS = 16
+"""Of a number below 2^53, which every client of JSON can hold."""
 
 
 def lease_s_of(fields: dict[str, Any]) -> float:
@@ -36,6 +23,6 @@ def lease_s_of(fields: dict[str, Any]) -> float:
 def fence_of(fields: dict[str, Any]) -> int:
     """The fence of a claim. Raises HTTPException 422."""
     value = str(fields.get("fence", ""))
-    if not (value.isascii() and value.isdigit() and len(value) <= 9):
+    if not (value.isascii() and value.isdigit() and len(value) <= MAX_FENCE_DIGITS):
         raise HTTPException(422, "fence: the number that came with the case")
     return int(value)

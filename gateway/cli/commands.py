@@ -1,5 +1,5 @@
-"""The `gateway` command. Exit code 0: done; 1: failed; 2: wrong input. `serve`, `calibrate`, `key` and those
-for a new model have files of their own, which add them to the application when they are imported."""
+"""The `gateway` command. Exit code 0: done; 1: failed; 2: wrong input. `admin`, `serve`, `calibrate`, `key`
+and those for a new model have files of their own, which add them to the application when imported."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+import gateway.cli.admin
 import gateway.cli.calibrate
 import gateway.cli.key
 import gateway.cli.keys_on_file

@@ -21,7 +21,7 @@ from gateway.cli.demo_client import Client
 from gateway.cli.samples import load_samples
 from gateway.cli.scene import OUTCOMES, Scene
 from gateway.cli.walk_through import WalkThrough
-from gateway.replica import ListenAddress, admin_token, refuse_used_ports
+from gateway.replica import ListenAddress, admin_token, refuse_used_ports, shown_token
 
 COLOURS = {"served": "green", "degraded": "yellow", "deferred": "cyan", "refused": "red"}
 UNLIMITED_PER_S = 1e6
@@ -33,7 +33,8 @@ def run(folder: Path, data: Path | None, *, once: bool, address: ListenAddress) 
     Raises:  PolicyError or ArtifactError before anything is started.
     """
     console = Console() if sys.stdout.isatty() else Console(width=110)
-    walk, token = prepared(folder, data, address), admin_token()
+    shown = shown_token()
+    walk = prepared(folder, data, address)
     from gateway.app import Cluster, Options  # imports ray: two seconds
 
     cluster = Cluster(Options(folder=str(folder), **asdict(address)))
@@ -47,7 +48,7 @@ def run(folder: Path, data: Path | None, *, once: bool, address: ListenAddress) 
             return 1
         if not once and passed:
             console.print(f"still serving at {walk.client.url}   (Ctrl-C ends it)")
-            console.print(f"status {walk.client.admin_url}/status   token {token}", soft_wrap=True)
+            console.print(f"status {walk.client.admin_url}/status   token {shown}", soft_wrap=True)
             cluster.wait_for_signal()
         return 0 if passed else 1
     finally:

@@ -22,7 +22,6 @@ Ending: TypeAlias = tuple[str, str, str]
 NO_REPLY = "no reply"
 SLACK_S = 10.0
 """How much longer than the deployment's deadline a reply may take."""
-REVIEWER = "demo"
 
 
 class Client:
@@ -78,10 +77,9 @@ class Client:
         """Claims cases until the one that the row is in, answers it, and releases the others."""
         case_id = self._get(f"/review/{review_url.rsplit('/', 1)[-1]}")["id"]
         others: list[dict[str, Any]] = []
-        while case := self._post("/review/claim", {"reviewer": REVIEWER}):
+        while case := self._post("/review/claim", None):
             if case["id"] == case_id:
-                fence = {"reviewer": REVIEWER, "fence": case["fence"]}
-                self._post(f"/review/{case_id}/answer", fence | an_answer(target))
+                self._post(f"/review/{case_id}/answer", {"fence": case["fence"]} | an_answer(target))
                 break
             others.append(case)
         for case in others:

@@ -41,7 +41,7 @@ def serve(
 ) -> None:
     """Serves deployments until Ctrl-C: those named, or those in a folder."""
     from gateway.access.tls import load_tls
-    from gateway.replica import ListenAddress, admin_token, refuse_public_bind, refuse_used_ports
+    from gateway.replica import ListenAddress, admin_token, refuse_public_bind, refuse_used_ports, shown_token
     from gateway.serving.agreement import settings_of
     from gateway.serving.folders import deployment_folders
 
@@ -51,21 +51,21 @@ def serve(
     refuse_public_bind(settings, address)
     load_tls(settings)
     refuse_used_ports(address)
-    token = admin_token()
+    shown = shown_token()
     if local:
         from gateway.local import serve_locally
 
         def ready(repository: Repository) -> None:
             _print_not_ready(repository)
-            _print_addresses(repository, address, token)
+            _print_addresses(repository, address, shown)
 
-        serve_locally(named, state_dir, address, token, ready)
+        serve_locally(named, state_dir, address, admin_token(), ready)
     else:
-        _serve_on_ray(named, state_dir, address, replicas or settings.policy.serving.replicas, token)
+        _serve_on_ray(named, state_dir, address, replicas or settings.policy.serving.replicas, shown)
 
 
 def _serve_on_ray(
-    folders: list[Path], state_dir: Path | None, address: ListenAddress, replicas: int, token: str
+    folders: list[Path], state_dir: Path | None, address: ListenAddress, replicas: int, shown: str
 ) -> None:
     from gateway.app import Cluster, Options  # imports ray: two seconds
     from gateway.serving.repository import Repository
@@ -78,7 +78,7 @@ def _serve_on_ray(
     try:
         with suppress(KeyboardInterrupt):  # Ctrl-C while it starts is no error
             cluster.start()
-            _print_addresses(repository, address, token)
+            _print_addresses(repository, address, shown)
             cluster.wait_for_signal()
     finally:
         cluster.stop()
@@ -91,7 +91,8 @@ def _print_not_ready(repository: Repository) -> None:
         print_warning(f"not ready: {entry.name}{problems}")
 
 
-def _print_addresses(repository: Repository, address: ListenAddress, token: str) -> None:
+def _print_addresses(repository: Repository, address: ListenAddress, shown: str) -> None:
+    """shown: what is printed of the administration token."""
     secure = repository.settings.policy.serving.tls is not None
     for name in repository.gateways:
         print_line(f"serving {name} at {address.url(secure=secure)}/v2/models/{name}")
@@ -99,4 +100,4 @@ def _print_addresses(repository: Repository, address: ListenAddress, token: str)
     admin = address.admin_url(secure=secure)
     review = f"   review  {admin}/review" if len(repository.entries) == 1 else ""
     print_line(f"status  {admin}/status{review}")
-    print_line(f"token   {token}")
+    print_line(f"token   {shown}")

@@ -1,10 +1,10 @@
-"""One finished request: what the audit log, telemetry and statistics are made from."""
+"""What the audit log, telemetry and statistics are made from: finished requests, and administrators' acts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from gateway.core.decision import Decision, Degraded, Reason, Served
 
@@ -25,6 +25,25 @@ class RequestRecord(NamedTuple):
     elapsed_s: float
     decisions: tuple[Decision, ...]
     trace: str = ""
+
+
+class AdminAct(NamedTuple):
+    """One act of a person on the administration plane; never a row, a token or an answer.
+
+    act: such as `reload`; on: what it was done to (a case, a rung, a deployment, a person), "" for none;
+    address: of the client, "" on the command line; done: whether it succeeded; at_s: wall time in Unix
+    seconds.
+    """
+
+    act: str
+    person: str
+    on: str
+    address: str
+    done: bool
+    at_s: float
+
+
+AuditRecord: TypeAlias = RequestRecord | AdminAct
 
 
 def without_outputs(decisions: Sequence[Decision]) -> tuple[Decision, ...]:

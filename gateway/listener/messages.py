@@ -54,13 +54,23 @@ class Request:
 
     target: as in the request line; parts: its path's, decoded, empty ones left out; headers: by lower-case
     name, repeated ones joined;
-    address: of the client, empty where it has none; disconnected: returns when the client has closed its
+    address: of the client, empty where it has none; peer: of the other end of the connection, which may be a
+    proxy; disconnected: returns when the client has closed its
     connection; count_connection: counts the connection as one of this principal's and returns whether it may
     have so many (a server that does not count returns True). On False the handler must refuse the request:
     the connection ends with that reply.
     """
 
-    __slots__ = ("address", "count_connection", "disconnected", "headers", "method", "parts", "target")
+    __slots__ = (
+        "address",
+        "count_connection",
+        "disconnected",
+        "headers",
+        "method",
+        "parts",
+        "peer",
+        "target",
+    )
 
     def __init__(
         self,
@@ -71,12 +81,14 @@ class Request:
         address: str,
         disconnected: Callable[[], Awaitable[None]],
         count_connection: CountConnection = _uncounted,
+        peer: str = "",
     ) -> None:
         self.method = method
         self.target = target
         self.parts = parts
         self.headers = headers
         self.address = address
+        self.peer = peer
         self.disconnected = disconnected
         self.count_connection = count_connection
 

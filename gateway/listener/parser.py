@@ -284,9 +284,8 @@ class Reader:
         except ValueError as error:
             raise RemoteProtocolError(Fault.INVALID, str(error)) from None
         assert self._disconnected is not None and self._count_connection is not None, "closed"
-        return Request(
-            method, self._target, parts, headers, address, self._disconnected, self._count_connection
-        )
+        calls = self._disconnected, self._count_connection
+        return Request(method, self._target, parts, headers, address, *calls, peer=self._address)
 
     def on_chunk_header(self) -> None:
         self._chunks += 1

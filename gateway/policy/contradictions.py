@@ -37,6 +37,9 @@ def contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
             except ValueError as error:
                 yield ("rungs", i, "model", "url"), str(error)
     yield from _serving_contradictions(policy.serving)
+    if policy.serving.person_header is not None and policy.serving.trusted_proxies in ([], ["*"]):
+        what = "is believed from trusted proxies alone: name their addresses in `trusted_proxies`, not `*`"
+        yield ("serving", "person_header"), what
     yield from _review_contradictions(policy)
     yield from _task_contradictions(policy)
     if policy.serving.release_grid_ms > policy.deadline_s * 1e3:

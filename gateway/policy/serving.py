@@ -81,6 +81,10 @@ class Serving(Strict):
     """Web pages that may call the data plane from a browser, by origin: `https://app.example.org`, or `*` for
     all. A request that a browser sends for a page of another site is refused (`forbidden`), at the
     administration always. A change needs a restart."""
+    person_header: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$")] | None = None
+    """The header in which `trusted_proxies` name the person who signed in with them, such as
+    `X-Forwarded-Email` of an OIDC proxy; the administration then signs in the person of that `--identity`.
+    The proxy must replace what clients send there. A change needs a restart."""
     tls: TlsFiles | None = None
     """The certificate and key of both data ports, TLS 1.2 and later; without it they speak plain text. Read
     at start only: a renewed certificate needs a restart."""

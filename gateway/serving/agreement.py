@@ -30,6 +30,7 @@ SHARED_FIELDS = (
     "trusted_proxies",
     "hosts",
     "cors",
+    "person_header",
     "tls",
 )
 """The fields of `serving:` that a process has once."""
@@ -75,7 +76,8 @@ def needs_restart(old: Policy, deployment: Deployment, alone: bool) -> Iterator[
     stores = [policy.review and policy.review.store for policy in (old, new)]
     if stores[0] != stores[1]:
         yield deployment.problem(("review", "store"), "a change of the review store needs a restart")
-    for field in ("replicas", "trusted_proxies", "hosts", "cors", "base_path") if alone else SHARED_FIELDS:
+    own = ("replicas", "trusted_proxies", "hosts", "cors", "person_header", "base_path")
+    for field in own if alone else SHARED_FIELDS:
         if getattr(old.serving, field) != getattr(new.serving, field):
             what = f"a change of {field} needs a restart"
             if not alone:

@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from gateway.core.errors import PolicyError, Problem
+from gateway.deployment.deployment import VAR
 from gateway.policy.read import POLICY_FILE
 
 VALID_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -31,6 +32,14 @@ def _deployments_in(path: Path, *, alone: bool) -> list[Path]:
     if alone or path.is_dir():
         return [path]  # without a policy it cannot be loaded, which is reported then
     raise PolicyError([Problem("", "is no folder; give deployment folders, or one that has some", str(path))])
+
+
+def state_folder(folders: Sequence[Path], state_dir: Path | None) -> Path:
+    """Where a process writes what belongs to all its deployments: persons, sessions, `run/`.
+
+    Without a folder for state it is `var` of the first deployment.
+    """
+    return state_dir if state_dir is not None else folders[0] / VAR
 
 
 def name_of(folder: Path, taken: Container[str]) -> str:

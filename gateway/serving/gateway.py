@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from fallbacks.breaker import Breaker, BreakerState
@@ -30,6 +31,7 @@ from gateway.protocol.disclosure import Tier
 from gateway.protocol.statistics import Statistics
 from gateway.serving.agreement import needs_restart
 from gateway.serving.host import Host, in_own_thread, make_state_folder, open_review
+from gateway.serving.isolation import IsolationFile
 from gateway.serving.review import NoReview, QueuedReview
 from gateway.telemetry.audit import Audit
 from gateway.telemetry.json_lines import JsonLinesSink
@@ -88,6 +90,7 @@ class Gateway:
         policy = deployment.policy
         self.folder = deployment.folder
         self.state = host.state or deployment.var
+        self._isolation = IsolationFile(self.state)
         self.replica = host.replica
         self.started_s = time.time()
         self.retired = False
@@ -134,6 +137,7 @@ class Gateway:
         return self.loaded.policy.name
 
     def _load(self, deployment: Deployment) -> LoadedDeployment:
+        isolated = self._isolation.rungs()
         policy, artifacts = deployment.policy, load_artifacts(deployment)
         breakers: dict[str, Breaker] = {}
         try:
@@ -141,6 +145,8 @@ class Gateway:
         except ArtifactError:
             artifacts.close()
             raise
+        for rung in isolated & breakers.keys():
+            breakers[rung].isolate()
         return LoadedDeployment(deployment, artifacts, pipeline, artifacts.contract, breakers)
 
     def start(self) -> None:
@@ -167,6 +173,22 @@ class Gateway:
         """Records a judged request for the audit log and telemetry; never blocks."""
         self.audit.take(record)
 
+    async def set_isolation(self, rung: str, *, isolated: bool) -> BreakerState:
+        """Takes a rung's model out of service until it is restored, over restarts too; or restores it.
+
+        The state of its breaker after that. Raises KeyError for an unknown rung; ArtifactError or OSError
+        where the file of isolated rungs cannot be written: a model is then isolated in this process alone,
+        and one that was to be restored stays isolated.
+        """
+        breaker = self.loaded.breakers[rung]
+        if isolated:
+            breaker.isolate()
+        await in_own_thread(partial(self._isolation.put, rung, isolated=isolated))
+        if (latest := self.loaded.breakers.get(rung)) is not None:  # a reload may have replaced it
+            breaker = latest
+        _put_isolation(breaker, isolated)
+        return breaker.state
+
     async def reload(self) -> bool:
         """Reads the folder again; whether anything changed. Loads in a thread, and serves meanwhile.
 
@@ -186,9 +208,8 @@ class Gateway:
         if loaded.tag == old.tag:
             loaded.artifacts.close()
             return False
-        for name, breaker in old.breakers.items():
-            if breaker.state is BreakerState.ISOLATED and name in loaded.breakers:
-                loaded.breakers[name].isolate()  # what an operator isolated stays isolated
+        for name in old.breakers.keys() & loaded.breakers.keys():  # an operator may act during a reload
+            _put_isolation(loaded.breakers[name], old.breakers[name].state is BreakerState.ISOLATED)
         self.loaded = loaded
         self._retired.append(old.artifacts)
         self._apply_limits(loaded.policy)
@@ -240,3 +261,10 @@ class Gateway:
             await artifacts.closed()
         if isinstance(self.review, QueuedReview):
             self.review.store.close()
+
+
+def _put_isolation(breaker: Breaker, isolated: bool) -> None:
+    if isolated:
+        breaker.isolate()
+    else:
+        breaker.restore()

@@ -48,7 +48,7 @@ class PeerReply:
 
 @dataclass(frozen=True, slots=True)
 class PeerReplicas:
-    """The sockets in `folder` except our own. token: the administration token of each."""
+    """The sockets in `folder` except our own. token: that which replicas have in common."""
 
     folder: Path
     own: str

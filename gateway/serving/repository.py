@@ -22,7 +22,7 @@ from gateway.access.in_flight import InFlight
 from gateway.core.errors import PolicyError, Problem, Problems
 from gateway.deployment.deployment import VAR, Deployment
 from gateway.serving.agreement import collisions, disagreements, read_deployment, those_that_agree
-from gateway.serving.folders import name_of
+from gateway.serving.folders import name_of, state_folder
 from gateway.serving.gateway import Gateway
 from gateway.serving.host import Host, in_own_thread, make_state_folder, new_replica_name
 
@@ -66,6 +66,7 @@ class Loaded:
 class Repository:
     """Open one with `Repository.open`; `start` it on the event loop that serves; `close` it at the end.
 
+    state: the folder for what belongs to all deployments of the process, persons and sessions included.
     entries: every deployment, in the order in which they were given. gateways: those that are ready;
     not_ready: the others.
     only: the gateway of a process with one deployment, while that is ready.
@@ -77,7 +78,8 @@ class Repository:
         self.settings = deployment
         self.replica = new_replica_name()
         self.in_flight = InFlight(serving.max_in_flight, serving.max_in_flight_per_caller)
-        self.run = (state_dir or folders[0] / VAR) / "run"
+        self.state = state_folder(folders, state_dir)
+        self.run = self.state / "run"
         self._state_dir, self._alone = state_dir, len(folders) == 1
         self._callers: dict[tuple[Path, str | None], Callers] = {}
         self._lock = asyncio.Lock()

@@ -1,4 +1,4 @@
-"""Finished requests: the latest are kept in memory, all of them are delivered to every sink.
+"""Finished requests, of which the latest are kept in memory, and acts: all are delivered to every sink.
 
 Off the request path, bounded, and losses are counted. Read `sink.py` first.
 """
@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.core.record import RequestRecord
+from gateway.core.record import AdminAct, RequestRecord
 from gateway.telemetry.delivery import Delivery
 from gateway.telemetry.sink import AuditSink
 
@@ -50,6 +50,11 @@ class Audit:
             self.kept_bytes -= _size_of(self._kept.popitem(last=False)[1])
         for delivery in self._deliveries:
             delivery.add(record)
+
+    def take_act(self, act: AdminAct) -> None:
+        """Never blocks and never raises."""
+        for delivery in self._deliveries:
+            delivery.add(act)
 
     def find(self, record_id: str) -> RequestRecord | None:
         """One of the latest records, by the id the caller got."""

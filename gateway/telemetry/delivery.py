@@ -12,7 +12,7 @@ import threading
 from collections import deque
 
 from fallbacks.worker import Worker
-from gateway.core.record import RequestRecord
+from gateway.core.record import AuditRecord, RequestRecord
 from gateway.telemetry.sink import AuditSink
 
 DELIVER_EVERY_S = 0.1
@@ -34,7 +34,7 @@ class Delivery:
         self._sink = sink
         self._name = type(sink).__name__
         self._capacity = capacity
-        self._buffer: deque[RequestRecord] = deque()
+        self._buffer: deque[AuditRecord] = deque()
         self._buffered_rows = 0
         self._lock = threading.Lock()  # held during `accept` and `flush`
         self._accepted = 0  # records since the last flush
@@ -49,13 +49,13 @@ class Delivery:
         """How many records the sink will never have."""
         return self._never_accepted + self._never_flushed
 
-    def add(self, record: RequestRecord) -> None:
+    def add(self, record: AuditRecord) -> None:
         """Never blocks and never raises. Cost: 0.1 us."""
         if self._buffered_rows >= self._capacity or self._abandoned:
             self._never_accepted += 1
         else:
             self._buffer.append(record)
-            self._buffered_rows += len(record.decisions)
+            self._buffered_rows += _lines(record)
 
     async def run(self) -> None:
         """Delivers until cancelled, then delivers the rest. Holds the event loop for one slice at a time."""
@@ -108,11 +108,11 @@ class Delivery:
 
     def _accept_slice(self) -> int:
         """Moves the next few records from the buffer to the sink; how many rows they have."""
-        records: list[RequestRecord] = []
+        records: list[AuditRecord] = []
         rows = 0
         while self._buffer and rows < SLICE_ROWS:
             records.append(self._buffer.popleft())
-            rows += len(records[-1].decisions)
+            rows += _lines(records[-1])
         self._buffered_rows -= rows
         with self._lock:
             if not self._accept(records) and len(records) > 1:
@@ -120,7 +120,7 @@ class Delivery:
                     self._accept([record])
         return rows
 
-    def _accept(self, records: list[RequestRecord]) -> bool:
+    def _accept(self, records: list[AuditRecord]) -> bool:
         """Whether the sink accepted the records. A single record that it rejects is lost."""
         try:
             self._sink.accept(records)
@@ -170,3 +170,8 @@ class Delivery:
 
 def _ignore_stop() -> None:
     """A flush cannot be stopped."""
+
+
+def _lines(record: AuditRecord) -> int:
+    """How many lines a record may become: one a row, or one for an act."""
+    return len(record.decisions) if isinstance(record, RequestRecord) else 1

@@ -1,6 +1,6 @@
-"""The audit log: a file of JSON lines, one a row; many refused rows of one caller are counted in one.
+"""The audit log: a file of JSON lines, one a row or an act; many refused rows of a caller are counted in one.
 
-Where requests are missing, a line states how many.
+Where some are missing, a line states how many.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import orjson
 
-from gateway.core.record import RequestRecord
+from gateway.core.record import AdminAct, AuditRecord, RequestRecord
 from gateway.telemetry.line_file import KEEP_BYTES, LineFile
 from gateway.telemetry.refusal_counts import RefusalCounts
-from gateway.telemetry.serialize import PassCache, serialize_rows
+from gateway.telemetry.serialize import PassCache, serialize_act, serialize_rows
 
 
 class JsonLinesSink:
-    """Appends to one file. A gap is a line `{"gap": REQUESTS, "t": UNIX_SECONDS}`, before what follows it.
+    """Appends to one file. A gap is a line `{"gap": RECORDS, "t": UNIX_SECONDS}`, before what follows it.
 
     Refused rows beyond the first few of a caller are lines `{"refused_rows": N, ...}` (`refusal_counts.py`).
     """
@@ -30,14 +30,19 @@ class JsonLinesSink:
         self._lines: list[bytes] = []
         self._cache: PassCache = {}
 
-    def accept(self, records: Sequence[RequestRecord], /) -> None:
+    def accept(self, records: Sequence[AuditRecord], /) -> None:
         """Serialises the records. Raises TypeError where a text is no Unicode."""
-        in_full = [self._refused.rows_in_full(record) for record in records]
         lines: list[bytes] = []
-        for record, rows in zip(records, in_full, strict=True):
+        judged: list[tuple[RequestRecord, Sequence[int]]] = []
+        for record in records:
+            if isinstance(record, AdminAct):
+                lines.append(serialize_act(record))
+                continue
+            rows = self._refused.rows_in_full(record)
             lines += serialize_rows(record, rows, self._cache)
-        for record, rows in zip(records, in_full, strict=True):
-            self._refused.add(record, rows)
+            judged.append((record, rows))
+        for request, rows in judged:
+            self._refused.add(request, rows)
         self._lines += lines
 
     def flush(self, missed: int, /) -> None:

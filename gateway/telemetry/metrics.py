@@ -28,7 +28,7 @@ from prometheus_client import CollectorRegistry
 from gateway.core.decision import VERDICT_NAMES
 from gateway.core.errors import PolicyError, Problem
 from gateway.core.pipeline import Trail
-from gateway.core.record import RequestRecord
+from gateway.core.record import AuditRecord, RequestRecord
 from gateway.telemetry.histogram import Durations
 from gateway.telemetry.prometheus import SCOPE, PrometheusText
 from gateway.telemetry.spans import outcome_labels, write_spans
@@ -145,17 +145,18 @@ class Telemetry:
         """Adds the assessments of one batch: one append. Of more than 20,000 the oldest are dropped."""
         self._passes.append(trail)
 
-    def accept(self, records: Sequence[RequestRecord], /) -> None:
+    def accept(self, records: Sequence[AuditRecord], /) -> None:
         """Counts finished requests and passes. Cost: 0.4 us a request of one row, and 3 us a pass."""
-        rows = [outcome_labels(decision.outcome) for record in records for decision in record.decisions]
+        requests = [record for record in records if isinstance(record, RequestRecord)]
+        rows = [outcome_labels(decision.outcome) for record in requests for decision in record.decisions]
         with self._lock:
             self._rows.update(rows)
-            for record in records:
+            for record in requests:
                 self._recent.requests.add(record.elapsed_s)
             while self._passes:
                 self._count_pass(self._passes.popleft())
         if self._tracers is not None:
-            for record in records:
+            for record in requests:
                 write_spans(self._tracer, record)
 
     def flush(self, missed: int, /) -> None:

@@ -1,4 +1,5 @@
-"""Finished requests as JSON lines, one a row, with everything needed to explain the row. Pure functions.
+"""Finished requests as JSON lines, one a row, with everything needed to explain the row; and administrators'
+acts, one a line. Pure functions.
 
 The rows of one pass share its stages: names, times and columns of scores. So the findings of a pass are
 converted once, stage by stage, and kept while the rows of that pass are serialised, even for several
@@ -23,7 +24,7 @@ from gateway.core.decision import (
     Verdict,
 )
 from gateway.core.pipeline import Findings, Trail
-from gateway.core.record import RequestRecord
+from gateway.core.record import AdminAct, RequestRecord
 from gateway.core.stage import Assessment
 
 Fields: TypeAlias = dict[str, Any]
@@ -34,6 +35,20 @@ PassCache: TypeAlias = dict[int, tuple[Trail, list[list[Fields]]]]
 def serialize_record(record: RequestRecord) -> list[bytes]:
     """The rows of one request as JSON lines, without line ends. Cost: 14 us a row that was decided alone."""
     return list(serialize_records([record], {}))
+
+
+def serialize_act(act: AdminAct) -> bytes:
+    """An act as a JSON line, without its end. It has a field `act`, which no line of a row has."""
+    return orjson.dumps(
+        {
+            "act": act.act,
+            "t": act.at_s,
+            "person": act.person,
+            "on": act.on,
+            "address": act.address,
+            "done": act.done,
+        }
+    )
 
 
 def serialize_records(records: Sequence[RequestRecord], cache: PassCache) -> Iterator[bytes]:

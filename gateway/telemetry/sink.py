@@ -3,9 +3,10 @@
 What a sink is
 ==============
 
-A sink receives every finished request of one replica, as `RequestRecord`s, and keeps them or counts them. Two
-exist: `JsonLinesSink` (`json_lines.py`) appends a line a row to a file, `Telemetry` (`metrics.py`) makes
-metrics and spans. `Audit` (`audit.py`) has the sinks; a `Delivery` (`delivery.py`) calls each.
+A sink receives every finished request of one replica, as `RequestRecord`s, and the acts of administrators, as
+`AdminAct`s, in one order, and keeps or counts them; it may pass over acts. Two exist: `JsonLinesSink`
+(`json_lines.py`) appends a line a row and a line an act to a file, `Telemetry` (`metrics.py`) makes metrics
+and spans of requests. `Audit` (`audit.py`) has the sinks; a `Delivery` (`delivery.py`) calls each.
 
 A sink has two methods because the work has two parts. `accept` computes and must be short: it runs on the
 event loop between requests, since a thread would take the interpreter from them for just as long and at worse
@@ -49,8 +50,8 @@ A sink that appends the identifiers of requests to a text file, and states where
             self._path = path
             self._identifiers: list[str] = []
 
-        def accept(self, records: Sequence[RequestRecord], /) -> None:
-            self._identifiers += [record.id for record in records]
+        def accept(self, records: Sequence[AuditRecord], /) -> None:
+            self._identifiers += [record.id for record in records if isinstance(record, RequestRecord)]
 
         def flush(self, missed: int, /) -> None:
             identifiers, self._identifiers = self._identifiers, []  # first: if writing fails, they are gone
@@ -67,13 +68,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from gateway.core.record import RequestRecord
+from gateway.core.record import AuditRecord
 
 
 class AuditSink(Protocol):
     """A destination of finished requests. What both sides guarantee: the text of this module."""
 
-    def accept(self, records: Sequence[RequestRecord], /) -> None:
+    def accept(self, records: Sequence[AuditRecord], /) -> None:
         """Takes all of these records or, by raising, none. On the event loop: computes, never waits."""
 
     def flush(self, missed: int, /) -> None:

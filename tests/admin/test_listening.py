@@ -19,7 +19,7 @@ import pytest
 from gateway.access.site import Site
 from gateway.admin import handler as administration
 from gateway.admin.handler import AdminHandler
-from gateway.admin.pages.login import MAX_BODY_BYTES
+from gateway.admin.require_login import MAX_BODY_BYTES
 from gateway.listener.limits import Limits
 from gateway.replica import ListenAddress, Replica
 from gateway.serving.repository import Repository

@@ -19,7 +19,6 @@ from gateway.replica import bind_unix
 from gateway.serving.replicas import PeerReplicas, PeerReply, merge
 from tests.support.admin_world import LETTERS, TOKEN, AdminWorld, admin_world, deployment, on_loop, rewrite
 
-ALONE = {"x-fs-alone": "1"}
 ROWS = np.load(LETTERS / "samples.npz")["attributes"][:8]
 
 
@@ -77,11 +76,22 @@ async def test_one_scrape_shows_every_replica(folder: Path) -> None:
 async def test_a_replica_answers_a_peer_for_itself_alone(folder: Path) -> None:
     async with replicas(folder) as (one, other):
         await other.decide(ROWS, "theirs")
-        numbers = MetricSamples((await one.script.get("/metrics", headers=ALONE)).content)
+        alone = {"x-fs-alone": "1", "authorization": f"Bearer {one.app.state.peers.token}"}
+        numbers = MetricSamples((await one.anonymous.get("/metrics", headers=alone)).content)
         assert set(numbers.by("replica", "gateway_uptime_seconds")) == {one.gateway.replica}
-        assert (await one.script.get("/decisions/theirs", headers=ALONE)).status_code == 404
-        await one.script.post("/rungs/primary/isolate", headers=ALONE)
+        assert (await one.anonymous.get("/decisions/theirs", headers=alone)).status_code == 404
+        await one.anonymous.post("/rungs/primary/isolate", headers=alone)
         assert other.gateway.loaded.breakers["primary"].state == "closed"
+
+
+@on_loop
+async def test_only_a_replica_can_ask_one_replica_alone(folder: Path) -> None:
+    async with replicas(folder) as (one, other):
+        await one.script.post("/rungs/primary/isolate", headers={"x-fs-alone": "1"})
+        assert other.gateway.loaded.breakers["primary"].state == "isolated"
+        other.gateway.audit.drain()
+        isolating = [(act["person"], act["on"]) for act in one.acts() if act["act"] == "isolate"]
+        assert isolating == [("admin", "letters/primary")], "recorded once, where it was asked"
 
 
 @on_loop

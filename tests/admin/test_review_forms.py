@@ -36,14 +36,14 @@ def text(item: str | bytes) -> np.ndarray[Any, Any]:
 
 async def held(one: AdminWorld, path: str = "/review/x") -> Page:
     """The page of a case that this browser's reviewer holds."""
-    one.browser.cookies.update((await one.post("/review/claim", reviewer="grace")).cookies)
+    await one.post("/review/claim")
     found = Page(await one.browser.get(path))
     found.assert_harmless()
     return found
 
 
 async def send(one: AdminWorld, **said: str) -> httpx.Response:
-    return await one.post("/review/x/answer", reviewer="grace", fence="1", **said)
+    return await one.post("/review/x/answer", fence=await one.fence("x"), **said)
 
 
 async def outcome(one: AdminWorld) -> Any:
@@ -168,11 +168,11 @@ async def test_an_api_client_learns_the_form_and_what_is_wrong(tmp_path: Path) -
     async with admin_world(deployment(tmp_path)) as one:
         ask_for(one.gateway, METRES, VALUE)
         await one.put("x", model_view='{"value": 20.0, "lower": 18.5, "upper": 22.0}')
-        claim = (await one.script.post("/review/claim", json={"reviewer": "grace"})).json()
+        claim = (await one.script.post("/review/claim")).json()
         assert claim["form"] == {"kind": "number", "low": 10.0, "high": 30.0, "min": -10.0, "max": 50.0}
         assert claim["labels"] == []
         assert claim["suggestion"] == [{"value": 20.0, "lower": 18.5, "upper": 22.0}]
-        answer = {"fence": claim["fence"], "reviewer": "grace"}
+        answer = {"fence": claim["fence"]}
         for said, what in (({"value": 51}, "calibration saw 10 to 30"), ({"label": 0}, "type a number")):
             reply = await one.script.post("/review/x/answer", json=answer | said)
             assert reply.status_code == 422 and what in reply.json()["error"]
@@ -211,7 +211,7 @@ async def test_the_models_view_is_a_number_with_its_interval_or_a_label(
     async with admin_world(deployment(tmp_path)) as one:
         ask_for(one.gateway, target, VALUE)
         await one.put("x", model_view=orjson.dumps(view).decode())
-        one.browser.cookies.update((await one.post("/review/claim", reviewer="grace")).cookies)
+        await one.post("/review/claim")
         reply = await one.browser.get("/review/x")
         before, _, after = reply.text.partition('<details class="card reveal">')
         inside = Page(httpx.Response(200, text=after.partition("</details>")[0]))

@@ -59,6 +59,11 @@ def test_what_is_no_deployment_folder_is_named(letters: Path, tmp_path: Path, co
         ("", "is empty: set it to a secret text, or unset it and a random one is printed at start"),
         ("a\n", "holds a blank, a line end or a character beyond ASCII, which no client can send as a token"),
         (
+            "hunter2-hunter2",
+            "has 15 characters and could be guessed: 16 are the least; unset it and a random one is printed "
+            "at start",
+        ),
+        (
             "tökén",
             "holds a blank, a line end or a character beyond ASCII, which no client can send as a token",
         ),

@@ -30,7 +30,7 @@ from tests.support.raw_http import (
 )
 from tests.support.served import free_port
 
-TOKEN = "token"
+TOKEN = "token-of-these-tests"
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,9 @@ from starlette.applications import Starlette
 from fallbacks.oip.payload import encode
 from fallbacks.review.cases import Case
 from fallbacks.review.quotas import PutResult
+from gateway.access.persons_file import add_person
 from gateway.admin.app import admin_app
-from gateway.admin.pages.login import COOKIE, AdminCredentials
+from gateway.admin.authentication import Authentication
 from gateway.core.batch import Batch
 from gateway.core.decision import Decision
 from gateway.core.record import RequestRecord
@@ -35,7 +36,6 @@ P = ParamSpec("P")
 LETTERS = Path(__file__).parents[2] / "configs" / "letters"
 TOKEN = "correct horse battery staple"
 HOST = "127.0.0.1:8082"
-CREDENTIALS = AdminCredentials(TOKEN)
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 HTML = {"accept": "text/html,application/xhtml+xml"}
 OWN_PAGE = {"sec-fetch-site": "same-origin"}
@@ -85,14 +85,49 @@ def ask_for(
 
 
 @dataclass(frozen=True)
+class Browser:
+    """A client that has signed in. reply: to the login; root: of its URLs; csrf: of its forms."""
+
+    client: httpx.AsyncClient
+    reply: httpx.Response
+    root: str
+    cookie: str
+    csrf: str
+
+    async def post(self, path: str, **fields: str) -> httpx.Response:
+        """What the browser sends when a button of one of our pages is pressed."""
+        return await self.client.post(path, data={"csrf": self.csrf, **fields}, headers=OWN_PAGE)
+
+
+@asynccontextmanager
+async def browser_at(app: Starlette, token: str, at: str = f"http://{HOST}") -> AsyncIterator[Browser]:
+    """Signs in with a token, as a browser does at the login page."""
+    wire = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=wire, base_url=at, headers=HTML) as client:
+        reply = await client.post("/login", data={"token": token}, headers=OWN_PAGE)
+        root, found, _ = reply.headers["location"].rpartition("/status")
+        assert (reply.status_code, found) == (303, "/status")
+        client.base_url = httpx.URL(at + root)
+        cookie = next(iter(reply.cookies.values()))
+        sessions = app.state.authentication.sessions
+        yield Browser(client, reply, root, cookie, sessions.csrf(cookie))
+
+
+@dataclass(frozen=True)
 class AdminWorld:
-    """One replica with its administration plane; an API client, a browser and an anonymous client."""
+    """One replica with its administration plane, and clients of it.
+
+    script: an API client with the token of the environment; browser: one that has signed in with it, and
+    sends paths below the URLs of its session, `root`; anonymous: one that proves nothing.
+    """
 
     repository: Repository
     app: Starlette
     script: httpx.AsyncClient
     browser: httpx.AsyncClient
     anonymous: httpx.AsyncClient
+    root: str
+    csrf: str
 
     @property
     def gateway(self) -> Gateway:
@@ -106,7 +141,49 @@ class AdminWorld:
 
     async def post(self, path: str, **fields: str) -> httpx.Response:
         """What a browser sends when a button of one of our pages is pressed."""
-        return await self.browser.post(path, data={"csrf": CREDENTIALS.csrf, **fields}, headers=OWN_PAGE)
+        return await self.browser.post(path, data={"csrf": self.csrf, **fields}, headers=OWN_PAGE)
+
+    @property
+    def authentication(self) -> Authentication:
+        found: Authentication = self.app.state.authentication
+        return found
+
+    @asynccontextmanager
+    async def signed_in(self, token: str) -> AsyncIterator[Browser]:
+        """Another browser, in which the person of this token has signed in."""
+        async with browser_at(self.app, token) as browser:
+            yield browser
+
+    @asynccontextmanager
+    async def of_person(self, name: str, role: str) -> AsyncIterator[httpx.AsyncClient]:
+        """An API client with the token of a person who is added."""
+        token = add_person(self.repository.state, name, role)
+        headers = {"authorization": f"Bearer {token}"}
+        wire = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=wire, base_url=f"http://{HOST}", headers=headers) as client:
+            yield client
+
+    def location(self, reply: httpx.Response) -> str:
+        """Where a browser is sent: a path below the URLs of its session."""
+        target = reply.headers["location"]
+        assert target.startswith(f"{self.root}/"), target
+        return str(target.removeprefix(self.root))
+
+    async def fence(self, id_: str) -> str:
+        """The fence of the latest claim of a case, as a form carries it."""
+        record = await self.review.store.find(id_)
+        assert record is not None
+        return str(record.fence)
+
+    def acts(self) -> list[dict[str, Any]]:
+        """The acts in the audit log, in order."""
+        self.gateway.audit.drain()
+        lines = [
+            orjson.loads(line)
+            for path in self.gateway.state.glob("decisions-*.jsonl")
+            for line in path.read_bytes().splitlines()
+        ]
+        return [line for line in lines if "act" in line]
 
     async def decide(
         self, rows: np.ndarray[Any, Any], id_: str = "ask", who: str = "ada", model: str | None = None
@@ -149,12 +226,11 @@ async def admin_world(*folders: Path) -> AsyncIterator[AdminWorld]:
     at = f"http://{HOST}"
     async with (
         httpx.AsyncClient(transport=wire, base_url=at, headers=BEARER) as script,
-        httpx.AsyncClient(transport=wire, base_url=at, headers=HTML) as browser,
+        browser_at(app, TOKEN) as browser,
         httpx.AsyncClient(transport=wire, base_url=at) as anonymous,
     ):
-        browser.cookies.set(COOKIE, CREDENTIALS.session)
         repository.start()
         try:
-            yield AdminWorld(repository, app, script, browser, anonymous)
+            yield AdminWorld(repository, app, script, browser.client, anonymous, browser.root, browser.csrf)
         finally:
             await repository.close()

@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from gateway.core.decision import Decision, Finding, Reason, Refused, Served, Verdict
-from gateway.core.record import RequestRecord
+from gateway.core.record import AuditRecord, RequestRecord
 from gateway.telemetry import line_file
 from gateway.telemetry.audit import Audit
 from gateway.telemetry.delivery import DELIVER_EVERY_S
@@ -33,8 +33,8 @@ class MemorySink:
     def __init__(self) -> None:
         self.ids: list[str] = []
 
-    def accept(self, records: Sequence[RequestRecord], /) -> None:
-        self.ids += [record.id for record in records]
+    def accept(self, records: Sequence[AuditRecord], /) -> None:
+        self.ids += [record.id for record in records if isinstance(record, RequestRecord)]
 
     def flush(self, missed: int, /) -> None:
         pass

@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.core.decision import Decision, Served
-from gateway.core.record import RequestRecord
+from gateway.core.record import AdminAct, AuditRecord, RequestRecord
 from gateway.telemetry import sink as contract
 from gateway.telemetry.audit import Audit
 from gateway.telemetry.delivery import DELIVER_EVERY_S, FLUSH_ROWS, FLUSH_TIMEOUT_S, SLICE_ROWS
@@ -83,7 +83,8 @@ def worked_example(folder: Path) -> Readable:
     """The class in the text of the contract, as it stands there."""
     found = re.search(r"^    class (\w+):.*?(?=^\S)", str(contract.__doc__), re.MULTILINE | re.DOTALL)
     assert found is not None
-    names: dict[str, Any] = {"Path": Path, "Sequence": Sequence, "RequestRecord": RequestRecord}
+    names: dict[str, Any] = {"Path": Path, "Sequence": Sequence, "AuditRecord": AuditRecord}
+    names["RequestRecord"] = RequestRecord
     exec(textwrap.dedent(found[0]), names)
     path = folder / "identifiers.txt"
 
@@ -124,13 +125,15 @@ class Faulty:
     def __post_init__(self) -> None:
         self.may_flush.set()
 
-    def accept(self, records: Sequence[RequestRecord], /) -> None:
+    def accept(self, records: Sequence[AuditRecord], /) -> None:
         assert self.working.acquire(blocking=False), "two calls overlap"
         try:
             self.threads.add(("accept", threading.current_thread().name))
-            if not self.accepts or self.refused & {record.id for record in records}:
+            requests = [record for record in records if isinstance(record, RequestRecord)]
+            if not self.accepts or self.refused & {record.id for record in requests}:
                 raise RuntimeError("refused on purpose")
-            self.calls.append(sum(len(record.decisions) for record in records))
+            acts = len(records) - len(requests)
+            self.calls.append(sum(len(record.decisions) for record in requests) + acts)
             self.sink.accept(records)
         finally:
             self.working.release()
@@ -162,6 +165,39 @@ def names(n: int, prefix: str = "r") -> list[str]:
 async def ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+def test_acts_of_administrators_among_requests_cost_no_request(readable: Readable) -> None:
+    async def main() -> None:
+        audit = Audit([readable.sink])
+        for i, name in enumerate(names(90)):
+            audit.take(request(name))
+            audit.take_act(AdminAct("reload", "ada", f"letters-{i}", "127.0.0.1", True, 1_700_000_000.0 + i))
+        task = asyncio.create_task(audit.run())
+        await asyncio.sleep(SOON_S)
+        await ended(task)
+        assert (readable.requests(), readable.missing(), audit.lost) == (names(90), 0, 0)
+
+    run(main)
+
+
+def test_the_audit_log_holds_acts_between_the_requests_around_them(tmp_path: Path) -> None:
+    act = AdminAct("isolate", "ada", "letters/primary", "10.0.0.7", False, 1_700_000_000.5)
+    audit = Audit([JsonLinesSink(tmp_path / "log.jsonl")])
+    audit.take(request("before"))
+    audit.take_act(act)
+    audit.take(request("after"))
+    audit.drain()
+    lines = [orjson.loads(line) for line in (tmp_path / "log.jsonl").read_bytes().splitlines()]
+    assert [line.get("request") for line in lines] == ["before", None, "after"]
+    assert lines[1] == {
+        "act": "isolate",
+        "t": 1_700_000_000.5,
+        "person": "ada",
+        "on": "letters/primary",
+        "address": "10.0.0.7",
+        "done": False,
+    }
 
 
 def test_every_request_arrives_exactly_once_and_in_order(readable: Readable) -> None:

@@ -65,35 +65,39 @@ def _operator_views() -> Iterator[Exchange]:
 def _reviewer_actions() -> Iterator[Exchange]:
     """Two cases are claimed and answered; one is given back and claimed again."""
     a, b, c = (f"/review/<<id:{name}>>" for name in REVIEW_CASES[:3])
-    steps = (
-        ("claims", "/review/claim", {"reviewer": "eve"}),
-        ("claims for a time", "/review/claim", {"reviewer": "eve", "lease_s": 300}),
-        ("answers", f"{a}/answer", {"reviewer": "eve", "fence": 1, "label": 3}),
-        ("answers again", f"{a}/answer", {"reviewer": "eve", "fence": 1, "label": 4}),
-        ("is not sure", f"{b}/answer", {"reviewer": "eve", "fence": 1, "unsure": True}),
-        ("claims the third", "/review/claim", {"reviewer": "mallory"}),
-        ("keeps it longer", f"{c}/renew", {"fence": 1, "lease_s": 60}),
-        ("gives it back", f"{c}/release", {"fence": 1}),
-        ("gives it back again", f"{c}/release", {"fence": 1}),
-        ("claims it again", "/review/claim", {"reviewer": "eve"}),
-        ("is late", f"{c}/answer", {"reviewer": "mallory", "fence": 1, "label": 0}),
+    of_a, of_b, of_c, again = (
+        {"fence": f"<<fence:review: the operator {what}>>"}
+        for what in ("claims", "claims for a time", "claims the third", "claims it again")
+    )
+    steps: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("claims", "/review/claim", {}),
+        ("claims for a time", "/review/claim", {"lease_s": 300}),
+        ("guesses a fence", f"{a}/answer", {"fence": 1, "label": 3}),
+        ("answers", f"{a}/answer", of_a | {"label": 3}),
+        ("answers again", f"{a}/answer", of_a | {"label": 4}),
+        ("is not sure", f"{b}/answer", of_b | {"unsure": True}),
+        ("claims the third", "/review/claim", {}),
+        ("keeps it longer", f"{c}/renew", of_c | {"lease_s": 60}),
+        ("gives it back", f"{c}/release", of_c),
+        ("gives it back again", f"{c}/release", of_c),
+        ("claims it again", "/review/claim", {}),
+        ("is late", f"{c}/answer", of_c | {"label": 0}),
+        ("is in time", f"{c}/answer", again | {"label": 0}),
     )
     for what, target, fields in steps:
-        yield HttpExchange(f"review: eve {what}", (operate("POST", target, **fields),), ADMIN)
+        yield HttpExchange(f"review: the operator {what}", (operate("POST", target, **fields),), ADMIN)
 
 
 def _malformed_actions() -> Iterator[Exchange]:
     """Malformed actions of a reviewer."""
     d = f"/review/<<id:{REVIEW_CASES[3]}>>"
     steps: tuple[tuple[str, str, dict[str, Any]], ...] = (
-        ("no reviewer", "/review/claim", {}),
-        ("an empty reviewer", "/review/claim", {"reviewer": " "}),
-        ("a lease that is too long", "/review/claim", {"reviewer": "eve", "lease_s": 1e9}),
-        ("no fence", f"{d}/answer", {"reviewer": "eve", "label": 1}),
-        ("no label", f"{d}/answer", {"reviewer": "eve", "fence": 1}),
-        ("an unknown label", f"{d}/answer", {"reviewer": "eve", "fence": 1, "label": "none"}),
-        ("a label beyond the last", f"{d}/answer", {"reviewer": "eve", "fence": 1, "label": 99}),
-        ("an unknown case", "/review/none/answer", {"reviewer": "eve", "fence": 1, "label": 1}),
+        ("a lease that is too long", "/review/claim", {"lease_s": 1e9}),
+        ("no fence", f"{d}/answer", {"label": 1}),
+        ("no label", f"{d}/answer", {"fence": 1}),
+        ("an unknown label", f"{d}/answer", {"fence": 1, "label": "none"}),
+        ("a label beyond the last", f"{d}/answer", {"fence": 1, "label": 99}),
+        ("an unknown case", "/review/none/answer", {"fence": 1, "label": 1}),
         ("an unknown action", f"{d}/forget", {"fence": 1}),
     )
     for what, target, fields in steps:

@@ -7,6 +7,7 @@ Each finds its rows by an index and touches no others, so none takes longer beca
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Collection
 from dataclasses import fields
 from typing import Any, Final, NamedTuple
@@ -148,11 +149,18 @@ def claim(connection: Connection, reviewer: str, lease_s: float, limit: int, now
         open_case = Case(
             row.id, row.principal, row.created_s, row.expires_s, row.payload, row.why, row.model_view
         )
-        claim = Claim(open_case, row.fence + 1, min(now_s + lease_s, open_case.expires_s))
+        claim = Claim(open_case, _new_fence(row.fence), min(now_s + lease_s, open_case.expires_s))
         lease = {"reviewer": reviewer, "lease_until_s": claim.until_s, "fence": claim.fence}
         connection.execute(update(CASES).where(C.id == row.id).values(state=CaseState.LEASED, **lease))
         claims.append(claim)
     return claims
+
+
+def _new_fence(last: int) -> int:
+    """A random number below 2^53, which is what every client of JSON can hold; another than the last."""
+    while (fence := 1 + secrets.randbelow(2**53 - 1)) == last:
+        pass
+    return fence
 
 
 def change_leased(

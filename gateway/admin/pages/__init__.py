@@ -1,7 +1,8 @@
 """The pages for operators and reviewers: rendered on the server, usable without JavaScript.
 
 Everything shown may have been written by an attacker. So every template escapes, none holds a script or a
-style, and the headers that `login.py` sets would not let one run. May import `gateway.serving` and below.
+style, and the headers that `require_login.py` sets would not let one run. May import `gateway.serving` and
+below, and `gateway.admin.authentication`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.access.persons import Role
+from gateway.admin.authentication import signed_in
 from gateway.admin.pages import formatting
 from gateway.serving.gateway import Gateway
 from gateway.serving.repository import UNLOADED, Entry, NotReady, Repository
@@ -83,18 +86,24 @@ def json_reply(payload: Any, status: int = 200) -> Response:
 def page(request: Request, name: str, status: int = 200, **context: Any) -> Response:
     """The HTML of one template with these variables. `name` is the template's file without its suffix.
 
-    Every template also gets `base`, which paths of the deployment begin with: `/models/NAME`, or "" for the
-    paths of the process and those of a deployment that is alone.
+    Every template also gets `person`, who is signed in, or None; what that person `may_...`; `root`, which
+    every path of the session begins with; and `base`, which paths of the deployment begin with: `root`, and
+    `/models/NAME` for one of several.
     """
     base, entries = request.scope.get("root_path", ""), repository_of(request).entries
+    sender = signed_in(request)
     here = request.path_params.get("deployment") or (next(iter(entries)) if len(entries) == 1 else "")
     html = _templates.get_template(f"{name}.html").render(
         deployment=here or "Gateway",
         deployments=list(entries) if len(entries) > 1 else [],
         base=base,
         here=here,
-        csrf=getattr(request.state, "csrf", ""),
-        tab=request.scope["path"].removeprefix(base).split("/")[1],
+        person=None if sender is None else sender.person,
+        may_review=sender is not None and sender.person.role >= Role.REVIEWER,
+        may_operate=sender is not None and sender.person.role >= Role.OPERATOR,
+        root="" if sender is None else sender.root,
+        csrf="" if sender is None else sender.csrf,
+        tab=(request.scope["path"].removeprefix(base) + "/").split("/")[1],
         now_s=time.time(),
         **context,
     )

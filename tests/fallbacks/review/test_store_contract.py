@@ -114,7 +114,7 @@ def test_put_then_claim_then_resolve_leaves_the_answer_for_the_caller(
     async def scene() -> None:
         assert await store.put([a_case("a", payload=b"picture")]) == [STORED]
         (claim,) = await store.claim("rita", 600.0)
-        assert claim == Claim(a_case("a", payload=b"picture"), fence=1, until_s=1600.0)
+        assert claim == Claim(a_case("a", payload=b"picture"), fence=claim.fence, until_s=1600.0)
         clock.now_s += 30
         await store.resolve("a", claim.fence, "rita", '"cat"')
         record = await store.find("a")
@@ -246,7 +246,7 @@ def test_claims_of_two_handles_at_once_lease_every_case_once(shared: SharedStore
         calls = [handle.claim(f"{i}", 60.0, 2) for i in range(10) for handle in handles]
         claims = [claim for claims in await asyncio.gather(*calls) for claim in claims]
         assert sorted(claim.case.id for claim in claims) == sorted(f"{i}" for i in range(30))
-        assert {claim.fence for claim in claims} == {1}
+        assert len({claim.fence for claim in claims}) == 30, "each lease has a fence of its own"
 
     run(scene())
 
@@ -261,7 +261,7 @@ def test_lease_that_ends_passes_the_case_on_and_rejects_the_late_reviewer(
         with pytest.raises(StaleLease):
             await store.resolve("a", first.fence, "rita", "1")
         (second,) = await store.claim("ravi", 60.0)
-        assert second.fence == 2
+        assert second.fence != first.fence
         for late in (
             store.resolve("a", first.fence, "rita", "1"),
             store.renew("a", first.fence, 60.0),
@@ -312,7 +312,7 @@ def test_renewed_lease_lasts_longer_but_not_past_the_expiry(store: ReviewStore, 
     assert counts(store) == {EXPIRED: 1}
 
 
-def test_released_case_is_open_at_once_and_its_next_claim_raises_the_fence(store: ReviewStore) -> None:
+def test_released_case_is_open_at_once_and_its_next_claim_has_another_fence(store: ReviewStore) -> None:
     async def scene() -> None:
         await store.put([a_case("a")])
         (claim,) = await store.claim("rita", 60.0)
@@ -320,7 +320,21 @@ def test_released_case_is_open_at_once_and_its_next_claim_raises_the_fence(store
         with pytest.raises(StaleLease):
             await store.resolve("a", claim.fence, "rita", "1")
         (again,) = await store.claim("rita", 60.0)
-        assert again.fence == claim.fence + 1
+        assert again.fence != claim.fence
+
+    run(scene())
+
+
+def test_fences_are_spread_over_all_numbers_that_every_client_of_json_can_hold(store: ReviewStore) -> None:
+    async def scene() -> None:
+        await store.put([a_case(f"{i}") for i in range(200)])
+        fences = sorted(claim.fence for claim in await store.claim("rita", 60.0, limit=200))
+        assert fences[0] >= 1 and fences[-1] < 2**53
+        assert fences[0] < 2**52 < fences[-1]
+        assert min(later - fence for fence, later in itertools.pairwise(fences)) > 1
+        for fence in (fences[0] - 1, fences[0] + 1, 1, 2):
+            with pytest.raises(StaleLease):
+                await store.resolve("0", fence, "rita", "1")
 
     run(scene())
 
