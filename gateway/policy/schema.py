@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, assert_never
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from fallbacks.roles import LABEL
 from gateway.policy.fields import Name, SchemaOne, Seconds, Share, Strict
 from gateway.policy.kinds import CheckPolicy, GuardPolicy
 from gateway.policy.review import ReviewPolicy
@@ -231,7 +232,11 @@ class Policy(Strict):
     """Which callers are let in, and how much each replica takes."""
 
     def certified_part(self) -> dict[str, Any]:
-        """The fields that the certificate binds: a change of any needs a new calibration."""
+        """The fields that the certificate binds: a change of any needs a new calibration.
+
+        `conditions.py` has those whose change withdraws the promises instead. What is in neither cannot
+        weaken a promise; `tests/deployment/test_every_field.py` names each of them, with the reason.
+        """
         return {
             "name": self.name,
             "false_alarm_budget": self.false_alarm_budget,
@@ -239,9 +244,10 @@ class Policy(Strict):
             "task": self.task,
             "answered_error": self.answered_error,
             "absolute_error": None if self.absolute_error is None else self.absolute_error.model_dump(),
-            "inputs": {
-                name: one.model_dump(include={"shape", "missing"}) for name, one in self.inputs.items()
-            },
+            "inputs": {name: one.model_dump() for name, one in self.inputs.items()},
+            "labels": self.labels,
+            "exposes_label": LABEL
+            in self.expose,  # an exposed label counts as wrong beside the likeliest class
             "delta": self.delta,
             "guards": [bound for g in self.guards if (bound := g.model_dump(exclude=set(g.unbound)))],
             "rungs": [
