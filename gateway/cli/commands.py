@@ -61,15 +61,21 @@ def check(folder: Folder, as_json: AsJson = False) -> None:
         gateway = checked(folder)
     except Problems as error:
         exit_with_problems(error, as_json)
+    from gateway.deployment.promises import in_force
+
     contract, certificate = gateway.loaded.contract, gateway.loaded.artifacts.certificate
+    holds = in_force(gateway.loaded.policy, certificate)
     if as_json:
         ready: dict[str, object] = {"policy": gateway.loaded.tag}
         ready |= {"inputs": [s.name for s in contract.inputs], "outputs": [s.name for s in contract.outputs]}
-        ready |= {"unguarded": certificate.unguarded, "not_promised": certificate.not_promised}
+        ready |= {"unguarded": certificate.unguarded, "not_promised": holds.not_promised}
+        ready |= {"promises": [one.sentence() for one in holds.promises], "withdrawn": holds.withdrawn}
         print_line(json.dumps(ready))
         return
     print_line(f"{folder}: {gateway.loaded.tag} is ready to serve")
-    for sentence in certificate.not_promised:
+    for one in holds.promises:
+        print_line(f"promised: {one.sentence()}")
+    for sentence in holds.not_promised:
         print_line(f"not promised: {sentence}")
 
 

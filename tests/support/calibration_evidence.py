@@ -57,7 +57,7 @@ def number_policy_of(*, check: bool = True, **more: Any) -> Policy:
 def certificate_of(*, guards: bool = True, check: bool = True, **more: Any) -> Certificate:
     """A certificate of that policy. more: fields instead of the usual ones."""
     fields = {
-        "schema": 3, "deployment": "sample", "population": "rows exchangeable with the 750 rows of data.npz",
+        "schema": 4, "deployment": "sample", "population": "rows exchangeable with the 750 rows of data.npz",
         "samples": {"rows": 750, "counted": 750, "by": "rows", "warning": None, "unused": []},
         "rows": {"fit": 250, "tail": 150, "cut": 200, "risk": 150},
         "false_alarm": ALARM if guards else None,
