@@ -30,7 +30,7 @@ __all__ = ["CONFIGS", "clean_rows", "outlier_rows"]
 
 T = TypeVar("T")
 Rows = NDArray[np.float32]
-FILES = ("gateway.yaml", "primary.onnx", "fallback.onnx", "guards.npz", "certificate.json")
+FILES = ("gateway.yaml", "primary.onnx", "fallback.onnx", "guards.npz", "scores.npz", "certificate.json")
 FULL_RATE = ("per_s: *, burst: *", "per_s: 1000000, burst: 1000000")
 
 
