@@ -15,7 +15,8 @@ import typer
 import gateway.cli.calibrate
 import gateway.cli.key
 import gateway.cli.model
-import gateway.cli.serve  # noqa: F401 (each adds its commands)
+import gateway.cli.serve
+import gateway.cli.sign  # noqa: F401 (each adds its commands)
 from gateway.cli.options import (
     AdminPort,
     AsJson,

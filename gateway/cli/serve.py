@@ -38,6 +38,9 @@ def serve(
     admin_host: Annotated[str, typer.Option(help="Where the administration plane listens.")] = "127.0.0.1",
     replicas: Annotated[int | None, typer.Option(min=1, help="Default: what the policy says.")] = None,
     state_dir: StateDir = None,
+    require_signature: Annotated[
+        Path | None, typer.Option(help="A public key: only what is signed with it is served.")
+    ] = None,
 ) -> None:
     """Serves deployments until Ctrl-C: those named, or those in a folder."""
     from gateway.access.tls import load_tls
@@ -45,6 +48,10 @@ def serve(
     from gateway.serving.agreement import settings_of
     from gateway.serving.folders import deployment_folders
 
+    if require_signature is not None:
+        from gateway.cli.public_key import require
+
+        require(require_signature, folders)
     named = deployment_folders(folders)
     settings = settings_of(named)
     address = ListenAddress(host, port, grpc_port, admin_port, admin_host)

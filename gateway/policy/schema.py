@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, assert_never
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from fallbacks.roles import LABEL
 from gateway.policy.fields import Name, SchemaOne, Seconds, Share, Strict
 from gateway.policy.kinds import CheckPolicy, GuardPolicy
 from gateway.policy.review import ReviewPolicy
@@ -224,7 +223,8 @@ class Policy(Strict):
     """The queue to human reviewers. Without it every row that needs review is refused as `unavailable`."""
     expose: Annotated[list[str], Field(min_length=1)]
     """The model outputs that callers may see. Every rung has them, with equal datatype and shape. The others,
-    such as `features` and `logits`, never leave the gateway."""
+    such as `features` and `logits`, never leave the gateway. Errors were counted of these outputs, so others
+    take a new calibration."""
     disclosure: dict[str, TierPolicy] = {}
     """How exactly each tier of callers sees floating outputs, by the tier's name: `anonymous`, and the names
     that `gateway key --tier` gives to keys. A tier without an entry gets `{rounded: 2}`."""
@@ -246,8 +246,7 @@ class Policy(Strict):
             "absolute_error": None if self.absolute_error is None else self.absolute_error.model_dump(),
             "inputs": {name: one.model_dump() for name, one in self.inputs.items()},
             "labels": self.labels,
-            "exposes_label": LABEL
-            in self.expose,  # an exposed label counts as wrong beside the likeliest class
+            "expose": self.expose,
             "delta": self.delta,
             "guards": [bound for g in self.guards if (bound := g.model_dump(exclude=set(g.unbound)))],
             "rungs": [

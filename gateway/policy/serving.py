@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
 from gateway.policy.fields import Strict
+
+PublicKey: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
+"""An Ed25519 public key: base64 of its 32 bytes."""
 
 
 class TlsFiles(Strict):
@@ -58,6 +61,10 @@ class Serving(Strict):
     """Proxies whose `X-Forwarded-For` is believed: addresses, networks (`10.0.0.0/8`) and names, or only `*`
     for every peer. A caller's address is the rightmost one that is no trusted proxy. A change needs a
     restart."""
+    require_signature: PublicKey | None = None
+    """The Ed25519 public key whose signature the certificate must have, as `gateway sign` prints it: base64
+    of 32 bytes. Anything else is refused at start and reload. An editor of this file can remove it: `gateway
+    serve --require-signature` requires a signature from outside the folder. A change needs a restart."""
     tls: TlsFiles | None = None
     """The certificate and key of both data ports, TLS 1.2 and later; without it they speak plain text. Read
     at start only: a renewed certificate needs a restart."""
