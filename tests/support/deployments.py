@@ -21,8 +21,11 @@ from gateway.core.decision import Decision, Tensors
 from gateway.core.model import Predictor
 from gateway.core.record import RequestRecord
 from gateway.deployment.artifacts import load_artifacts
-from gateway.deployment.certificate import load_certificate, policy_digest
+from gateway.deployment.certificate import SCORES_FILE, load_certificate, policy_digest
+from gateway.deployment.certification.recompute import recomputed
+from gateway.deployment.certification.scores_file import load_scores
 from gateway.deployment.deployment import VAR, Deployment
+from gateway.policy.conditions import conditions_of
 from gateway.serving.gateway import Gateway
 from tests.support.served import CONFIGS, clean_rows, outlier_rows
 
@@ -74,10 +77,11 @@ def edit(folder: Path, *changes: tuple[str, str]) -> None:
 def rebound(folder: Path, *changes: tuple[str, str]) -> None:
     """Edits the policy and binds the certificate to it, as if it were made for it: for tests of serving."""
     edit(folder, *changes)
-    certificate = load_certificate(folder)
-    policy = policy_digest(Deployment.read(folder).policy)
-    digests = certificate.digests.model_copy(update={"policy": policy})
-    certificate.model_copy(update={"digests": digests}).write(folder)
+    policy, certificate = Deployment.read(folder).policy, load_certificate(folder)
+    found = recomputed(policy, certificate, load_scores(folder / SCORES_FILE, policy))
+    digests = certificate.digests.model_copy(update={"policy": policy_digest(policy)})
+    update = {"digests": digests, "conditions": conditions_of(policy), "deployment": policy.name}
+    found.model_copy(update=update).write(folder)
 
 
 def load(folder: Path) -> None:
