@@ -53,4 +53,4 @@ def _weaker(now: float | str | None, certified: float | str | None) -> str:
 
 
 def _word(value: float | str | None) -> str:
-    return "not there" if value is None else f"{value}"
+    return "nothing" if value is None else f"{value}"
