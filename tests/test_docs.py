@@ -184,6 +184,7 @@ def test_every_gateway_command_and_option_that_a_page_names_exists() -> None:
         "bench",
         "init",
         "inspect",
+        "sign",
     }
     for page, name, rest in named:
         told = help_of(name)
