@@ -47,6 +47,7 @@ from gateway.deployment.certificate import (
     sha256,
 )
 from gateway.deployment.certification.absolute_error import MeanRefused
+from gateway.deployment.certification.fitted_scores import fitted_scores
 from gateway.deployment.certification.recompute import numbers_of
 from gateway.deployment.certification.scores import CertifyingScores
 from gateway.deployment.certification.scores_file import save_scores
@@ -215,7 +216,8 @@ def _scores(policy: Policy, found: Certified, served: ServedRows) -> CertifyingS
     """What is kept for a start to recompute the certificate from."""
     tail, cut, risk = (found.scores[name] for name in ("tail", "cut", "risk"))
     errors = absolute_errors(policy, found.judged["risk"].rows)
-    return CertifyingScores(tail, cut, risk, served.while_gone, errors)
+    fitted = fitted_scores(found.fitted, found.kept_rows)
+    return CertifyingScores(tail, cut, risk, served.while_gone, errors, fitted)
 
 
 def _with_errors(

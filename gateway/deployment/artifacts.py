@@ -22,6 +22,7 @@ from gateway.deployment.certificate import (
     sha256,
     verify,
 )
+from gateway.deployment.certification.fitted_scores import check_fitted
 from gateway.deployment.certification.recompute import differences, recomputed
 from gateway.deployment.certification.scores_file import load_scores
 from gateway.deployment.contract import contract_of
@@ -84,7 +85,7 @@ def _verified(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Arti
     scores = folder / SCORES_FILE
     verify(certificate, deployment, digests, sha256(path), sha256(scores) if scores.is_file() else "")
     fitted, kept = load_guards(policy, path)
-    _recompute(certificate, deployment, fitted)
+    _recompute(certificate, deployment, fitted, kept)
     sizes = kept.sizes(guarded_inputs(policy, fitted.view))
     contract = contract_of(deployment, models, sizes, target_of(policy, certificate.target))
     try_models(deployment, models, kept.first(TRIED_ROWS))
@@ -95,10 +96,11 @@ def _verified(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Arti
     return Artifacts(models, contract, fitted, kept, certificate, f"{policy.name}@{policy.version}#{digest}")
 
 
-def _recompute(certificate: Certificate, deployment: Deployment, fitted: Fitted) -> None:
+def _recompute(certificate: Certificate, deployment: Deployment, fitted: Fitted, kept: KeptRows) -> None:
     """Raises ArtifactError if the certificate says anything else than the kept scores and guards do."""
     policy, path = deployment.policy, str(deployment.folder / CERTIFICATE_FILE)
     scores = load_scores(deployment.folder / SCORES_FILE, policy)
+    check_fitted(fitted, kept, scores.fitted, str(deployment.folder / GUARDS_FILE))
     found = recomputed(policy, certificate, scores).model_copy(
         update={"deployment": policy.name, "unguarded": unguarded(policy, fitted.view)}
     )

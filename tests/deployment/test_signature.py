@@ -186,6 +186,11 @@ def rsa(path: Path) -> None:
     path.chmod(0o600)
 
 
+def text(path: Path) -> None:
+    path.write_text("hello")
+    path.chmod(0o600)
+
+
 def readable(path: Path) -> None:
     signed_by_command(letters(path.parent / "made"), path, "--new-key")
     path.chmod(0o644)
@@ -193,7 +198,7 @@ def readable(path: Path) -> None:
 
 NO_KEYS: dict[str, tuple[Callable[[Path], object], str]] = {
     "none": (lambda path: None, "is no file with a private key"),
-    "text": (lambda path: (path.write_text("hello"), path.chmod(0o600)), "holds no Ed25519 private key"),
+    "text": (text, "holds no Ed25519 private key"),
     "of another kind": (rsa, "holds no Ed25519 private key"),
     "readable by others": (readable, "others than its owner may read or write"),
     "a FIFO": (os.mkfifo, "is no file with a private key"),

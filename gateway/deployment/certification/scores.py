@@ -55,7 +55,8 @@ class CertifyingScores:
 
     answered_by: which rung of the compiled pipeline answers each row of `risk`, int64[n], while the first
     rungs are gone, one array for each number of them; absolute_errors: float64[n] of `risk` for each rung,
-    None unless the policy asks for `absolute_error`.
+    None unless the policy asks for `absolute_error`; fitted: what the guards give to the kept rows
+    (`fitted_scores.py`).
     """
 
     tail: FoldScores
@@ -63,3 +64,4 @@ class CertifyingScores:
     risk: FoldScores
     answered_by: tuple[RungIndex, ...]
     absolute_errors: tuple[F8, ...] | None
+    fitted: Mapping[str, F8]

@@ -21,7 +21,7 @@ from gateway.policy.schema import Policy
 from guards import arrays
 from guards.arrays import Arrays
 
-FOLDS = ("tail", "cut", "risk")
+FOLDS, FITTED = ("tail", "cut", "risk"), "fitted."
 
 
 def save_scores(path: Path, policy: Policy, scores: CertifyingScores) -> None:
@@ -32,6 +32,7 @@ def save_scores(path: Path, policy: Policy, scores: CertifyingScores) -> None:
     packed |= {f"risk.answered_by/{d}": by.astype(np.int8) for d, by in enumerate(scores.answered_by)}
     for rung, errors in zip(policy.rungs, scores.absolute_errors or (), strict=False):
         packed[f"risk.absolute_error/{rung.name}"] = errors
+    packed |= {f"{FITTED}{name}": one for name, one in scores.fitted.items()}
     arrays.save(path, packed)
 
 
@@ -68,7 +69,9 @@ def _unpacked(packed: Arrays, policy: Policy) -> CertifyingScores:
     errors = None
     if policy.absolute_error is not None:
         errors = tuple(_array(packed, f"risk.absolute_error/{rung.name}", "f", n) for rung in policy.rungs)
-    return CertifyingScores(tail, cut, risk, tuple(one.astype(np.int64) for one in by), errors)
+    answered_by = tuple(one.astype(np.int64) for one in by)
+    fitted = {key.removeprefix(FITTED): one for key, one in packed.items() if key.startswith(FITTED)}
+    return CertifyingScores(tail, cut, risk, answered_by, errors, fitted)
 
 
 def _fold(fold: str, packed: Arrays, policy: Policy) -> FoldScores:

@@ -12,7 +12,13 @@ import orjson
 import pytest
 
 from gateway.core.errors import ArtifactError
-from gateway.deployment.certificate import CERTIFICATE_FILE, SCORES_FILE, Certificate, load_certificate
+from gateway.deployment.certificate import (
+    CERTIFICATE_FILE,
+    GUARDS_FILE,
+    SCORES_FILE,
+    Certificate,
+    load_certificate,
+)
 from gateway.deployment.certification.recompute import differences, recomputed
 from gateway.deployment.certification.scores_file import load_scores, save_scores
 from gateway.deployment.deployment import Deployment
@@ -193,6 +199,34 @@ def _writable(packed: dict[str, Any]) -> dict[str, Any]:
     for key, one in packed.items():
         packed[key] = one.copy()
     return packed
+
+
+def rearm(folder: Path, change: Callable[[str, Any], Any]) -> None:
+    """Changes every float array of guards.npz, and writes its digest into the certificate."""
+    packed = arrays.load(folder / GUARDS_FILE)
+    changed = {k: change(k, a) if a.dtype.kind == "f" and a.size > 3 else a for k, a in packed.items()}
+    arrays.save(folder / GUARDS_FILE, changed)
+    digest = hashlib.sha256((folder / GUARDS_FILE).read_bytes()).hexdigest()
+    rewrite(folder, lambda c: c["digests"].update(guards=digest))
+
+
+DISARMED: dict[str, Callable[[str, Any], Any]] = {
+    "zeros": lambda key, array: np.zeros_like(array),
+    "nan": lambda key, array: np.full_like(array, np.nan),
+    "far": lambda key, array: array * 100,
+    "a tail that nothing reaches": lambda key, array: array + 1e6 if "tail" in key.lower() else array,
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("change", DISARMED.values(), ids=DISARMED)
+def test_guards_that_score_the_kept_rows_otherwise_are_refused(
+    tmp_path: Path, change: Callable[[str, Any], Any]
+) -> None:
+    folder = letters(tmp_path)
+    rearm(folder, change)
+    (problem,) = refused(folder)
+    assert str(folder / GUARDS_FILE) in problem
 
 
 def test_scores_that_certify_nothing_are_said_to(tmp_path: Path) -> None:
