@@ -512,8 +512,7 @@ def test_it_says_how_far_it_is(held: tuple[Array, Array], tmp_path: Path) -> Non
         "asking small for 1200 rows",
         "fitting ood",
         "judging the held-out rows",
-        "certifying the false-alarm cut",
-        "certifying the confidence cuts",
+        "certifying the cuts",
         "serving the held-out rows",
         "writing the report",
     ]

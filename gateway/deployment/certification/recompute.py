@@ -85,9 +85,9 @@ def recomputed(policy: Policy, certificate: Certificate, scores: CertifyingScore
     update = numbers_of(policy, alarms, errors, scores.cut) | {"rows": rows}
     found = certificate.model_copy(update=update)
     told = certificate.confidence
-    failures = max(policy.delta, 1 - told.over_attempts)
-    sure = confidence(policy.delta, len(promises(found)), told.attempts, failures)
-    return found.model_copy(update={"confidence": sure})
+    sure = confidence(policy.delta, len(promises(found)), told.attempts, policy.delta)
+    over_attempts = min(told.over_attempts, sure.each)
+    return found.model_copy(update={"confidence": sure.model_copy(update={"over_attempts": over_attempts})})
 
 
 def differences(certificate: Certificate, found: Certificate) -> Iterator[tuple[str, str]]:
