@@ -80,7 +80,9 @@ def rebound(folder: Path, *changes: tuple[str, str]) -> None:
     policy, certificate = Deployment.read(folder).policy, load_certificate(folder)
     found = recomputed(policy, certificate, load_scores(folder / SCORES_FILE, policy))
     digests = certificate.digests.model_copy(update={"policy": policy_digest(policy)})
-    update = {"digests": digests, "conditions": conditions_of(policy), "deployment": policy.name}
+    now = conditions_of(policy)
+    known = {field: value for field, value in certificate.conditions.items() if field in now}
+    update = {"digests": digests, "conditions": now | known, "deployment": policy.name}
     found.model_copy(update=update).write(folder)
 
 

@@ -199,7 +199,10 @@ def test_rows_that_are_not_counted_as_rows_are_warned_of() -> None:
 
 
 def test_the_mode_observe_is_warned_of() -> None:
-    assert "None of these promises is in force" in check(report(policy=policy_of(mode="observe"))).text
+    assert (
+        "No promise is in force: the policy's mode is observe."
+        in check(report(policy=policy_of(mode="observe"))).text
+    )
 
 
 def test_a_guard_that_is_only_observed_is_marked() -> None:
