@@ -217,7 +217,8 @@ def _scores(policy: Policy, found: Certified, served: ServedRows) -> CertifyingS
     tail, cut, risk = (found.scores[name] for name in ("tail", "cut", "risk"))
     errors = absolute_errors(policy, found.judged["risk"].rows)
     fitted = fitted_scores(found.fitted, found.kept_rows)
-    return CertifyingScores(tail, cut, risk, served.while_gone, errors, fitted)
+    conditions = conditions_of(policy)
+    return CertifyingScores(tail, cut, risk, served.while_gone, errors, fitted, conditions)
 
 
 def _with_errors(

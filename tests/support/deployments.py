@@ -25,7 +25,6 @@ from gateway.deployment.certificate import SCORES_FILE, load_certificate, policy
 from gateway.deployment.certification.recompute import recomputed
 from gateway.deployment.certification.scores_file import load_scores
 from gateway.deployment.deployment import VAR, Deployment
-from gateway.policy.conditions import conditions_of
 from gateway.serving.gateway import Gateway
 from tests.support.served import CONFIGS, clean_rows, outlier_rows
 
@@ -80,9 +79,7 @@ def rebound(folder: Path, *changes: tuple[str, str]) -> None:
     policy, certificate = Deployment.read(folder).policy, load_certificate(folder)
     found = recomputed(policy, certificate, load_scores(folder / SCORES_FILE, policy))
     digests = certificate.digests.model_copy(update={"policy": policy_digest(policy)})
-    now = conditions_of(policy)
-    known = {field: value for field, value in certificate.conditions.items() if field in now}
-    update = {"digests": digests, "conditions": now | known, "deployment": policy.name}
+    update = {"digests": digests, "deployment": policy.name}
     found.model_copy(update=update).write(folder)
 
 

@@ -82,7 +82,7 @@ def recomputed(policy: Policy, certificate: Certificate, scores: CertifyingScore
         what = f"the kept calibration scores do not certify what gateway.yaml asks for ({error})"
         raise ArtifactError([Problem("", what)]) from error
     rows = certificate.rows | {"cut": len(scores.cut), "risk": len(scores.risk)}
-    update = numbers_of(policy, alarms, errors, scores.cut) | {"rows": rows}
+    update = numbers_of(policy, alarms, errors, scores.cut) | {"rows": rows, "conditions": scores.conditions}
     found = certificate.model_copy(update=update)
     told = certificate.confidence
     sure = confidence(policy.delta, len(promises(found)), told.attempts, policy.delta)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gateway.core.rows import F8
 from gateway.deployment.certification.paths import RungIndex, RungRows
+from gateway.policy.conditions import Conditions
 from gateway.policy.schema import InputSlices, Policy
 
 SliceNames: TypeAlias = NDArray[np.str_]
@@ -56,7 +57,7 @@ class CertifyingScores:
     answered_by: which rung of the compiled pipeline answers each row of `risk`, int64[n], while the first
     rungs are gone, one array for each number of them; absolute_errors: float64[n] of `risk` for each rung,
     None unless the policy asks for `absolute_error`; fitted: what the guards give to the kept rows
-    (`fitted_scores.py`).
+    (`fitted_scores.py`); conditions: of the policy that was calibrated.
     """
 
     tail: FoldScores
@@ -65,3 +66,4 @@ class CertifyingScores:
     answered_by: tuple[RungIndex, ...]
     absolute_errors: tuple[F8, ...] | None
     fitted: Mapping[str, F8]
+    conditions: Conditions

@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from gateway.core.errors import ArtifactError, Problem
 from gateway.deployment.certification.alarms import certified_guards
 from gateway.deployment.certification.paths import NO_RUNG, RungRows
 from gateway.deployment.certification.scores import CertifyingScores, FoldScores
+from gateway.policy.conditions import Conditions
 from gateway.policy.schema import Policy
 from guards import arrays
 from guards.arrays import Arrays
 
-FOLDS, FITTED = ("tail", "cut", "risk"), "fitted."
+FOLDS, FITTED, CONDITIONS = ("tail", "cut", "risk"), "fitted.", "conditions"
 
 
 def save_scores(path: Path, policy: Policy, scores: CertifyingScores) -> None:
@@ -33,6 +35,7 @@ def save_scores(path: Path, policy: Policy, scores: CertifyingScores) -> None:
     for rung, errors in zip(policy.rungs, scores.absolute_errors or (), strict=False):
         packed[f"risk.absolute_error/{rung.name}"] = errors
     packed |= {f"{FITTED}{name}": one for name, one in scores.fitted.items()}
+    packed[CONDITIONS] = np.array(orjson.dumps(scores.conditions, option=orjson.OPT_SORT_KEYS).decode())
     arrays.save(path, packed)
 
 
@@ -71,7 +74,14 @@ def _unpacked(packed: Arrays, policy: Policy) -> CertifyingScores:
         errors = tuple(_array(packed, f"risk.absolute_error/{rung.name}", "f", n) for rung in policy.rungs)
     answered_by = tuple(one.astype(np.int64) for one in by)
     fitted = {key.removeprefix(FITTED): one for key, one in packed.items() if key.startswith(FITTED)}
-    return CertifyingScores(tail, cut, risk, answered_by, errors, fitted)
+    return CertifyingScores(tail, cut, risk, answered_by, errors, fitted, _conditions(packed))
+
+
+def _conditions(packed: Mapping[str, NDArray[Any]]) -> Conditions:
+    found = orjson.loads(str(_array(packed, CONDITIONS, "U", None)))
+    if not isinstance(found, dict) or not all(isinstance(one, float | str) for one in found.values()):
+        raise ValueError(f"{CONDITIONS}: holds no conditions; calibrate again")
+    return found
 
 
 def _fold(fold: str, packed: Arrays, policy: Policy) -> FoldScores:
