@@ -27,13 +27,8 @@ from tests.support.deployments import CONFIGS, letters, load
 
 READY = ("letters", "fashion", "diamonds")
 RECOMPUTED = (
-    "false_alarm",
-    "without_features",
-    "selective",
-    "answered",
-    "absolute_error",
-    "confidence",
-    "rows",
+    *("false_alarm", "without_features", "selective", "answered", "absolute_error"),
+    *("confidence", "rows", "conditions"),
 )
 ONLY_BOUND = {"confidence.attempts", "confidence.over_attempts", "rows.fit", "rows.tail"}
 """What takes the attempts of before or the rows themselves."""
@@ -61,7 +56,7 @@ def edited(certificate: Certificate, path: str, value: Any) -> Certificate:
     """The certificate with another value at a path."""
     held = certificate.model_dump(by_alias=True)
     part: Any = held
-    *way, last = path.split(".")
+    *way, last = path.split(".", 1 if path.startswith("conditions.") else -1)
     for key in way:
         part = part[int(key)] if isinstance(part, list) else part[key]
     part[int(last) if isinstance(part, list) else last] = value
@@ -180,6 +175,7 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda s: s.update({"risk.answered_by/0": np.full(1200, 7, np.int8)}),
         "names a rung",
     ),
+    "no conditions": (lambda s: s.update(conditions=np.array("[]")), "holds no conditions"),
     "no count": (lambda s: s.pop("cut.rows"), "cut.rows: missing"),
     "a count of nothing": (lambda s: s.update({"cut.rows": np.array(-1)}), "cut.guard/ood: holds"),
 }
