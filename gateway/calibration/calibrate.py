@@ -88,9 +88,8 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
             found = certify(deployment, held, progress)
         except ValueError as error:
             raise ArtifactError([Problem("", str(error), str(data))]) from error
-        population = _population(held, data.name)
         digests = _digests(deployment.policy, models, data_digest)
-        certificate = _certificate(deployment.policy, held, found, population, digests)
+        certificate = _certificate(deployment.policy, held, found, data.name, digests)
         progress("serving the held-out rows")
         artifacts = _artifacts(deployment, models, held, found, certificate)
         served = serve(deployment.policy, artifacts, found.judged["risk"].rows)
@@ -164,15 +163,13 @@ def _digests(policy: Policy, models: Mapping[str, LoadedModel], data_digest: str
     return Digests(policy=policy_digest(policy), models=by_rung, guards="", scores="", data=data_digest)
 
 
-def _certificate(
-    policy: Policy, held: HeldOut, found: Certified, population: str, digests: Digests
-) -> Certificate:
+def _certificate(policy: Policy, held: HeldOut, found: Certified, file: str, digests: Digests) -> Certificate:
     """The certificate with every cut. What is promised of errors follows when the rows have been served."""
     samples, alarms = held.samples, found.alarms
     return Certificate(
         schema_=4,
         deployment=policy.name,
-        population=population,
+        population=_population(held, file),
         samples=SampleCounts(
             rows=samples.rows,
             counted=samples.counted,

@@ -48,10 +48,7 @@ def serve(
     from gateway.serving.agreement import settings_of
     from gateway.serving.folders import deployment_folders
 
-    if require_signature is not None:
-        from gateway.cli.public_key import require
-
-        require(require_signature, folders)
+    _require_signature(require_signature, folders)
     named = deployment_folders(folders)
     settings = settings_of(named)
     address = ListenAddress(host, port, grpc_port, admin_port, admin_host)
@@ -69,6 +66,14 @@ def serve(
         serve_locally(named, state_dir, address, token, ready)
     else:
         _serve_on_ray(named, state_dir, address, replicas or settings.policy.serving.replicas, token)
+
+
+def _require_signature(key: Path | None, folders: list[Path]) -> None:
+    """Requires a signature with this key of everything that is loaded, if one is given."""
+    if key is not None:
+        from gateway.cli.public_key import require
+
+        require(key, folders)
 
 
 def _serve_on_ray(
