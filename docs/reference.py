@@ -264,11 +264,25 @@ def _limits(part: Json) -> Iterator[str]:
 
 
 def binding(name: str, field: str) -> str:
-    """Whether a change of a field needs a new certificate: `bound`, `in part` (some fields of its block)."""
+    """What a change of a field does to the certificate.
+
+    `bound`: it takes another; `withdraws`: the promises are not in force; `in part`: one of these, for some
+    fields of its block.
+    """
     if blocks := _refs(_part_of(name)["properties"][field]):
         inside = [binding(block, one) for block in blocks for one in _part_of(block)["properties"]]
         return "in part" if any(inside) else ""
-    return "bound" if field in _bound(name) else ""
+    if field in _bound(name):
+        return "bound"
+    return "withdraws" if field in _withdrawing(name) else ""
+
+
+def _withdrawing(name: str) -> set[str]:
+    """The fields of a model that are conditions of the promises (`gateway/policy/conditions.py`)."""
+    model = models()[name]
+    if hasattr(model, "unbound"):
+        return set(model.unbound) if getattr(model, "certified", True) else set()
+    return {"Policy": {"mode"}, "RungPolicy": {"budget_s"}}.get(name, set())
 
 
 @cache

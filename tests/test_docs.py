@@ -187,6 +187,7 @@ def test_every_gateway_command_and_option_that_a_page_names_exists() -> None:
         "admin add",
         "admin list",
         "admin revoke",
+        "sign",
     }
     for page, name, rest in named:
         told = help_of(name)

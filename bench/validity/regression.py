@@ -25,12 +25,12 @@ from bench.validity.regression_shapes import (
 from bench.validity.resplit import JUDGED_FOLDS, Certified, fold_parts, take
 from bench.validity.truth import Outcome, outcome
 from fallbacks.roles import LOWER, UPPER, VALUE
-from gateway.calibration.alarms import certified_guards
 from gateway.calibration.folds import SEED
 from gateway.calibration.intervals import fit_intervals, with_bounds
 from gateway.calibration.judge import Judged, judge, measures_on
 from gateway.core.errors import PolicyError
 from gateway.core.rows import RowIndices
+from gateway.deployment.certification.alarms import certified_guards
 from gateway.deployment.deployment import Deployment
 from gateway.policy.kinds.rows import CalibrationRows, FittingFolds
 from gateway.policy.schema import Policy

@@ -15,11 +15,11 @@ import numpy as np
 from bench.validity.pools import POOLS, Pool
 from bench.validity.shapes import BUDGETS, every_guard, policy_of
 from bench.validity.truth import Outcome, outcome
-from gateway.calibration.alarms import certified_guards
 from gateway.calibration.folds import SEED, fold_indices
 from gateway.calibration.judge import Judged, judge, measures_on
 from gateway.calibration.samples import Samples
 from gateway.core.rows import RowIndices
+from gateway.deployment.certification.alarms import certified_guards
 from gateway.deployment.measures import Measures
 from gateway.policy.kinds.kind import FittedGuard
 from gateway.policy.kinds.rows import FittingFolds

@@ -29,7 +29,7 @@ import numpy as np
 
 from bench.validity.pools import Pool
 from fallbacks.roles import PROBABILITIES
-from gateway.calibration.paths import NO_RUNG, OPEN
+from gateway.deployment.certification.paths import NO_RUNG, OPEN
 from gateway.policy.schema import Policy
 from guards.rows import F8
 

@@ -12,8 +12,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fallbacks.roles import VALUE
-from gateway.calibration.absolute_error import MeanRefused
-from gateway.calibration.alarms import (
+from gateway.calibration.fold_scores import absolute_errors, fold_scores, row_slices
+from gateway.calibration.judge import Judged
+from gateway.calibration.served import ServedRows
+from gateway.core.decision import Verdict
+from gateway.core.rows import Mask
+from gateway.deployment.certificate import FalseAlarm
+from gateway.deployment.certification.absolute_error import MeanRefused
+from gateway.deployment.certification.alarms import (
     Alarms,
     BudgetRefused,
     assumed_without_primary,
@@ -21,18 +27,12 @@ from gateway.calibration.alarms import (
     certify_guards,
     joint_risk,
     ladder_rows,
-    row_slices,
     shares,
     shifts_of,
 )
-from gateway.calibration.judge import Judged
-from gateway.calibration.ladder import AnsweredRefused, Ladder, RungRefused, certify_ladder
-from gateway.calibration.paths import CLOSED, NO_RUNG, LadderRows, RungIndex, RungRows
-from gateway.calibration.served import ServedRows
-from gateway.calibration.statements import ErrorStatements, error_statements
-from gateway.core.decision import Verdict
-from gateway.core.rows import Mask
-from gateway.deployment.certificate import FalseAlarm
+from gateway.deployment.certification.ladder import AnsweredRefused, Ladder, RungRefused, certify_ladder
+from gateway.deployment.certification.paths import CLOSED, NO_RUNG, LadderRows, RungIndex, RungRows
+from gateway.deployment.certification.statements import ErrorStatements, error_statements
 from gateway.policy.kinds.interval import one_a_row
 from gateway.policy.kinds.rows import CalibrationRows
 from gateway.policy.schema import Policy
@@ -69,8 +69,9 @@ class Outcome:
 def outcome(policy: Policy, folds: Mapping[str, Judged], population: Judged) -> Outcome:
     """Certifies a policy on judged folds `tail`, `cut` and `risk`, and measures each promise."""
     try:
-        alarms = certify_guards(policy, folds["cut"])
-        tail, cut, test = (ladder_rows(policy, folds[name], alarms) for name in ("tail", "cut", "risk"))
+        scores = {name: fold_scores(policy, judged) for name, judged in folds.items()}
+        alarms = certify_guards(policy, scores["cut"])
+        tail, cut, test = (ladder_rows(policy, scores[name], alarms) for name in ("tail", "cut", "risk"))
         kept = assumed_without_primary(policy, population.input_only) >= Verdict.DEFER
         ladder = certify_ladder(policy, tail.beside(cut), test, kept=kept)
     except BudgetRefused:
@@ -79,10 +80,11 @@ def outcome(policy: Policy, folds: Mapping[str, Judged], population: Judged) -> 
         return Outcome("rung", (), 0.0)
     except AnsweredRefused:
         return Outcome("answered", (), 0.0)
-    every = ladder_rows(policy, population, alarms)
+    every = ladder_rows(policy, fold_scores(policy, population), alarms)
     served = served_by(policy, folds["risk"], test, ladder)
     try:
-        statements = error_statements(policy, ladder, test, served, folds["risk"].rows)
+        errors = absolute_errors(policy, folds["risk"].rows)
+        statements = error_statements(policy, ladder, test, served.while_gone, errors)
     except MeanRefused:
         return Outcome("absolute error", (), 0.0)
     everywhere = served_by(policy, population, every, ladder)

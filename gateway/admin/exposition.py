@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from fallbacks.breaker import BreakerState
 from gateway.admin.pages import repository_of
+from gateway.deployment.promises import in_force
 from gateway.serving.gateway import Gateway
 from gateway.serving.replicas import ALONE_HEADER, merge
 from gateway.serving.repository import Repository
@@ -73,8 +74,12 @@ def _replica_gauges(gateway: Gateway) -> Iterator[Metric]:
     lost = CounterMetricFamily("gateway_audit_lost", "audit lines that could not be kept", labels=names)
     lost.add_metric(own, gateway.audit.lost)
     yield lost
-    in_force = {(*own, loaded.tag, loaded.policy.mode): 1.0}
-    yield _gauge("gateway_policy_info", "the policy in force", [*names, "policy", "mode"], in_force)
+    tagged = {(*own, loaded.tag, loaded.policy.mode): 1.0}
+    yield _gauge("gateway_policy_info", "the policy in force", [*names, "policy", "mode"], tagged)
+    holds = in_force(loaded.policy, loaded.artifacts.certificate)
+    promised = {(*own, one.field): float(not holds.withdrawn) for one in holds.certified}
+    what = "1 for a promise of the certificate that is in force, 0 for one that the policy withdraws"
+    yield _gauge("gateway_promise_in_force", what, [*names, "promise"], promised)
     states = {
         (*own, rung, state.value): float(breaker.state is state)
         for rung, breaker in loaded.breakers.items()

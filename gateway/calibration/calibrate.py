@@ -20,24 +20,24 @@ from pathlib import Path
 import numpy as np
 
 from fallbacks.predictor import LoadedModel
-from gateway.calibration.absolute_error import MeanRefused
 from gateway.calibration.attempts import Attempts, record_attempt
 from gateway.calibration.certify import Certified, certify
 from gateway.calibration.evidence import Evidence, evidence_of
+from gateway.calibration.fold_scores import absolute_errors
 from gateway.calibration.folds import HeldOut, Progress, held_out, read_rows
-from gateway.calibration.not_promised import not_promised, stopped_too_often, unguarded
+from gateway.calibration.not_promised import not_promised, stopped_too_often
 from gateway.calibration.page import render_report
 from gateway.calibration.refusals import Refusals
 from gateway.calibration.row_hashes import row_hashes
 from gateway.calibration.samples import count_samples
 from gateway.calibration.served import ServedRows, serve
 from gateway.calibration.slices import class_names, class_slices
-from gateway.calibration.statements import confidence, error_statements
 from gateway.core.errors import ArtifactError, Problem
 from gateway.deployment.artifacts import Artifacts
 from gateway.deployment.certificate import (
     CERTIFICATE_FILE,
     GUARDS_FILE,
+    SCORES_FILE,
     Certificate,
     Digests,
     NoTarget,
@@ -46,22 +46,30 @@ from gateway.deployment.certificate import (
     policy_digest,
     sha256,
 )
+from gateway.deployment.certification.absolute_error import MeanRefused
+from gateway.deployment.certification.fitted_scores import fitted_scores
+from gateway.deployment.certification.recompute import numbers_of
+from gateway.deployment.certification.scores import CertifyingScores
+from gateway.deployment.certification.scores_file import save_scores
+from gateway.deployment.certification.statements import confidence, error_statements
 from gateway.deployment.contract import contract_of
 from gateway.deployment.deployment import Deployment
-from gateway.deployment.fitted import guarded_inputs, save_guards
+from gateway.deployment.fitted import guarded_inputs, save_guards, unguarded
 from gateway.deployment.interval_model import with_intervals
 from gateway.deployment.models import load_models
 from gateway.deployment.promises import promises
 from gateway.deployment.row_independence import rungs_apart
 from gateway.deployment.target import target_of
 from gateway.deployment.upstreams import record_upstreams, write_upstreams
+from gateway.policy.conditions import conditions_of
 from gateway.policy.schema import Policy
 
 REPORT_FILE, STAGING_FOLDER = "calibration.html", ".calibrating"
+WRITTEN_FILES = (REPORT_FILE, GUARDS_FILE, SCORES_FILE, CERTIFICATE_FILE)
 
 
 def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda step: None) -> Certificate:
-    """Fits, certifies and writes `guards.npz`, `certificate.json` and the report into the folder.
+    """Fits, certifies, and writes guards, scores, certificate and the report into the folder.
 
     What identifies models in other servers is written to `upstreams.json`, and that these rows were read to
     `var/calibrations.jsonl`.
@@ -81,21 +89,21 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
             found = certify(deployment, held, progress)
         except ValueError as error:
             raise ArtifactError([Problem("", str(error), str(data))]) from error
-        population = _population(held, data.name)
         digests = _digests(deployment.policy, models, data_digest)
-        certificate = _certificate(deployment.policy, held, found, population, digests)
+        certificate = _certificate(deployment.policy, held, found, data.name, digests)
         certificate = certificate.model_copy(update={"rows_apart": rungs_apart(models)})
         progress("serving the held-out rows")
         artifacts = _artifacts(deployment, models, held, found, certificate)
         served = serve(deployment.policy, artifacts, found.judged["risk"].rows)
         evidence = evidence_of(deployment.policy, found)
         try:
-            certificate = _with_errors(deployment.policy, certificate, found, served, attempts)
+            scores = _scores(deployment.policy, found, served)
+            certificate = _with_errors(deployment.policy, certificate, found, scores, attempts)
         except MeanRefused as refused:
             raise Refusals(deployment, held.samples).mean(refused) from refused
         certificate = _with_left_out(deployment.policy, certificate, evidence)
         progress("writing the report")
-        written = _write(deployment, certificate, found, evidence)
+        written = _write(deployment, certificate, found, scores, evidence)
         write_upstreams(deployment, upstreams)
         return written
     finally:
@@ -152,21 +160,18 @@ def _record_attempt(
 
 
 def _digests(policy: Policy, models: Mapping[str, LoadedModel], data_digest: str) -> Digests:
-    """What the certificate is bound to; the guards follow when they are written."""
+    """What the certificate is bound to; guards and scores follow when they are written."""
     by_rung = {name: model.digest for name, model in models.items()}
-    return Digests(policy=policy_digest(policy), models=by_rung, guards="", data=data_digest)
+    return Digests(policy=policy_digest(policy), models=by_rung, guards="", scores="", data=data_digest)
 
 
-def _certificate(
-    policy: Policy, held: HeldOut, found: Certified, population: str, digests: Digests
-) -> Certificate:
+def _certificate(policy: Policy, held: HeldOut, found: Certified, file: str, digests: Digests) -> Certificate:
     """The certificate with every cut. What is promised of errors follows when the rows have been served."""
     samples, alarms = held.samples, found.alarms
-    alone = alarms.input_only and alarms.input_only.model_copy(update={"promised": not found.kept})
     return Certificate(
-        schema_=3,
+        schema_=4,
         deployment=policy.name,
-        population=population,
+        population=_population(held, file),
         samples=SampleCounts(
             rows=samples.rows,
             counted=samples.counted,
@@ -176,7 +181,7 @@ def _certificate(
         ),
         rows=held.samples_by_fold(),
         false_alarm=alarms.full,
-        without_features=alone,
+        without_features=alarms.input_only,
         selective={},
         unpromised_cuts=dict(found.ladder.own),
         answered=None,
@@ -184,8 +189,9 @@ def _certificate(
         target=held.target,
         unguarded=unguarded(policy, held.rows.view),
         parity=_parity(held),
-        confidence=confidence(policy.delta, 0, Attempts(1, policy.delta)),
+        confidence=confidence(policy.delta, 0, 1, policy.delta),
         not_promised=[],
+        conditions=conditions_of(policy),
         digests=digests,
     )
 
@@ -205,20 +211,23 @@ def _population(held: HeldOut, file: str) -> str:
     return f"rows exchangeable with the {samples.counted} samples among the {samples.rows} rows of {file}"
 
 
+def _scores(policy: Policy, found: Certified, served: ServedRows) -> CertifyingScores:
+    """What is kept for a start to recompute the certificate from."""
+    tail, cut, risk = (found.scores[name] for name in ("tail", "cut", "risk"))
+    errors = absolute_errors(policy, found.judged["risk"].rows)
+    fitted = fitted_scores(found.fitted, found.kept_rows)
+    conditions = conditions_of(policy)
+    return CertifyingScores(tail, cut, risk, served.while_gone, errors, fitted, conditions)
+
+
 def _with_errors(
-    policy: Policy, certificate: Certificate, found: Certified, served: ServedRows, attempts: Attempts
+    policy: Policy, certificate: Certificate, found: Certified, scores: CertifyingScores, attempts: Attempts
 ) -> Certificate:
     """The certificate with what is promised of errors, and how sure everything is."""
-    errors = error_statements(policy, found.ladder, found.test, served, found.judged["risk"].rows)
-    whole = certificate.model_copy(
-        update={
-            "selective": dict(errors.selective),
-            "unpromised_cuts": dict(errors.unpromised_cuts),
-            "answered": errors.answered,
-            "absolute_error": errors.absolute,
-        }
-    )
-    sure = confidence(policy.delta, len(promises(whole)), attempts)
+    errors = error_statements(policy, found.ladder, found.test, scores.answered_by, scores.absolute_errors)
+    numbers = numbers_of(policy, found.alarms, errors, scores.cut)
+    whole = certificate.model_copy(update=numbers)
+    sure = confidence(policy.delta, len(promises(whole)), attempts.count, attempts.delta)
     return whole.model_copy(update={"confidence": sure})
 
 
@@ -233,22 +242,28 @@ def _with_left_out(policy: Policy, certificate: Certificate, evidence: Evidence)
 
 
 def _write(
-    deployment: Deployment, certificate: Certificate, found: Certified, evidence: Evidence
+    deployment: Deployment,
+    certificate: Certificate,
+    found: Certified,
+    scores: CertifyingScores,
+    evidence: Evidence,
 ) -> Certificate:
-    """Writes the report, the guards, and the certificate with their digest: all of them, or none."""
+    """Writes the report, guards and scores, and the certificate with their digests: all of them, or none."""
     folder, staged = deployment.folder, deployment.folder / STAGING_FOLDER
     try:
         staged.mkdir(exist_ok=True)
         save_guards(staged / GUARDS_FILE, found.fitted, found.kept_rows)
-        digests = certificate.digests.model_copy(update={"guards": sha256(staged / GUARDS_FILE)})
+        save_scores(staged / SCORES_FILE, deployment.policy, scores)
+        files = {"guards": sha256(staged / GUARDS_FILE), "scores": sha256(staged / SCORES_FILE)}
+        digests = certificate.digests.model_copy(update=files)
         bound = certificate.model_copy(update={"digests": digests})
         bound.write(staged)
         report = render_report(bound, deployment.policy, evidence, time.time())
         (staged / REPORT_FILE).write_text(report, "utf-8")
-        for name in (REPORT_FILE, GUARDS_FILE, CERTIFICATE_FILE):
+        for name in WRITTEN_FILES:
             if (folder / name).is_dir():
                 raise IsADirectoryError(errno.EISDIR, "is a directory", str(folder / name))
-        for name in (REPORT_FILE, GUARDS_FILE, CERTIFICATE_FILE):
+        for name in WRITTEN_FILES:
             (staged / name).replace(folder / name)
         return bound
     except OSError as error:

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.calibration.alarms import (
-    Alarms,
-    BudgetRefused,
-    assumed_without_primary,
-    certify_guards,
-    ladder_rows,
-)
+from gateway.calibration.fold_scores import fold_scores
 from gateway.calibration.folds import SEED, HeldOut, Progress
 from gateway.calibration.intervals import fit_intervals, with_bounds
 from gateway.calibration.judge import Judged, judge, measures_on
-from gateway.calibration.ladder import AnsweredRefused, Ladder, RungRefused, certify_ladder
-from gateway.calibration.paths import LadderRows
 from gateway.calibration.refusals import Refusals
-from gateway.core.decision import Verdict
+from gateway.deployment.certification.alarms import Alarms, BudgetRefused
+from gateway.deployment.certification.ladder import AnsweredRefused, Ladder, RungRefused
+from gateway.deployment.certification.paths import LadderRows
+from gateway.deployment.certification.recompute import certify_cuts
+from gateway.deployment.certification.scores import FoldScores
 from gateway.deployment.deployment import Deployment
 from gateway.deployment.fitted import Fitted
 from gateway.deployment.kept_rows import KeptRows
@@ -30,17 +26,17 @@ from gateway.policy.kinds.rows import FittingFolds
 class Certified:
     """What the folds decided.
 
-    kept_rows: some of the fold `fit`; judged: the folds `tail`, `cut` and `risk`; test: `risk` before the
-    ladder; kept: whether every row is kept from the fallbacks while the primary is gone.
+    kept_rows: some of the fold `fit`; judged, scores: the folds `tail`, `cut` and `risk`; test: `risk` before
+    the ladder.
     """
 
     fitted: Fitted
     kept_rows: KeptRows
     judged: Mapping[str, Judged]
+    scores: Mapping[str, FoldScores]
     alarms: Alarms
     ladder: Ladder
     test: LadderRows
-    kept: bool
 
 
 def certify(deployment: Deployment, held: HeldOut, progress: Progress) -> Certified:
@@ -57,22 +53,18 @@ def certify(deployment: Deployment, held: HeldOut, progress: Progress) -> Certif
     progress("judging the held-out rows")
     measured = measures_on(folds["fit"], guards)
     judged = {name: judge(folds[name], guards, measured) for name in ("tail", "cut", "risk")}
-    progress("certifying the false-alarm cut")
+    scores = {name: fold_scores(policy, one) for name, one in judged.items()}
+    progress("certifying the cuts")
     try:
-        alarms = certify_guards(policy, judged["cut"])
+        alarms, ladder, test = certify_cuts(policy, scores["tail"], scores["cut"], scores["risk"])
     except BudgetRefused as refused:
         raise refusals.budget(refused.n) from refused
-    progress("certifying the confidence cuts")
-    tail, cut, test = (ladder_rows(policy, judged[name], alarms) for name in ("tail", "cut", "risk"))
-    kept = assumed_without_primary(policy, judged["cut"].input_only) >= Verdict.DEFER
-    try:
-        ladder = certify_ladder(policy, tail.beside(cut), test, kept=kept)
     except RungRefused as refused:
         raise refusals.rung(refused.rung, refused.surest, refused.tests) from refused
     except AnsweredRefused as refused:
         raise refusals.answered(refused.surest, refused.tests) from refused
     fitted = Fitted(held.rows.view, guards, intervals)
-    return Certified(fitted, KeptRows.of(folds["fit"]), judged, alarms, ladder, test, kept)
+    return Certified(fitted, KeptRows.of(folds["fit"]), judged, scores, alarms, ladder, test)
 
 
 def _fit(

@@ -14,20 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fallbacks.roles import PROBABILITIES
-from gateway.calibration.alarms import (
+from gateway.calibration.certify import Certified
+from gateway.calibration.fold_scores import fold_scores, row_slices
+from gateway.calibration.wrong import wrong_answers
+from gateway.core.decision import VERDICT_NAMES, Verdict
+from gateway.core.rows import F8, Mask
+from gateway.deployment.certification.alarms import (
     Alarms,
     certified_guards,
     joint_risk,
     ladder_rows,
-    row_slices,
     shares,
     shifts_of,
 )
-from gateway.calibration.certify import Certified
-from gateway.calibration.ladder import Ladder, enforced_check
-from gateway.calibration.wrong import wrong_answers
-from gateway.core.decision import VERDICT_NAMES, Verdict
-from gateway.core.rows import F8, Mask
+from gateway.deployment.certification.ladder import Ladder, enforced_check
 from gateway.policy.kinds.interval import IntervalPolicy, RelativeWidth
 from gateway.policy.kinds.kind import CertifiedGuardKind
 from gateway.policy.kinds.rows import CalibrationRows
@@ -96,7 +96,7 @@ def evidence_of(policy: Policy, found: Certified) -> Evidence:
     with_answer, without = (row_slices(policy, seen.rows, with_answer=one) for one in (True, False))
     full = _shifted(seen.full, shifts_of(alarms.full, with_answer))
     alone = _shifted(seen.input_only, shifts_of(alarms.input_only, without))
-    ends = ladder_rows(policy, seen, alarms)
+    ends = ladder_rows(policy, fold_scores(policy, seen), alarms)
     return Evidence(
         rows=seen.rows,
         tail=judged["tail"].rows,

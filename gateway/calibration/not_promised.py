@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from gateway.calibration.alarms import assumed_without_primary, certified_guards
 from gateway.calibration.rows_needed import file_rows
 from gateway.calibration.slices import ClassSlices
 from gateway.core.decision import Verdict
 from gateway.deployment.certificate import Certificate, ClassNames
-from gateway.deployment.fitted import guarded_inputs
+from gateway.deployment.certification.alarms import assumed_without_primary, certified_guards
 from gateway.policy.schema import Policy
 from guards.order_statistic import samples_needed
-from guards.row_view import RowView
 
 SHOWN_CLASSES = 20
 
@@ -50,14 +48,6 @@ def not_promised(
             "Of everything answered, nothing: no rung has a check that acts, and the rows do not show an "
             f"error of at most {policy.answered_error:g}."
         )
-
-
-def unguarded(policy: Policy, view: RowView) -> dict[str, str]:
-    """The inputs that no guard reads, each with the reason."""
-    found = dict(zip(view.unguarded, view.reasons, strict=True))
-    read = guarded_inputs(policy, view)
-    left = [name for name in (*view.pictures, *view.table_inputs) if name not in read]
-    return found | dict.fromkeys(left, "no guard of kind ood has the detector raw")
 
 
 def _of_inputs(policy: Policy, certificate: Certificate) -> Iterator[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from gateway.calibration.absolute_error import MeanRefused
 from gateway.calibration.rows_needed import (
     file_rows,
     least_budget,
@@ -15,6 +14,7 @@ from gateway.calibration.rows_needed import (
 )
 from gateway.calibration.samples import Samples
 from gateway.core.errors import PolicyError
+from gateway.deployment.certification.absolute_error import MeanRefused
 from gateway.deployment.deployment import Deployment
 from gateway.policy.kinds.interval import IntervalPolicy
 from gateway.policy.locate import Loc

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from gateway.calibration.rows_needed import rows_for_budget, rows_for_error
 from gateway.deployment.certificate import Certificate
-from gateway.deployment.promises import confidence_sentence, percent, promises
+from gateway.deployment.promises import InForce, in_force, percent
 from gateway.policy.schema import Policy
 
 BUDGETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
@@ -22,32 +22,31 @@ CAPTION = (
 ERRORS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
 
 
-def certificate_table(certificate: Certificate, mode: str) -> Table:
+def certificate_table(certificate: Certificate, policy: Policy) -> Table:
     """The promises of the certificate, one a row, with what holds of all of them and what is not promised.
 
-    mode: of the policy; while it is `observe` no promise is in force.
+    Those that the policy withdraws are shown as what was certified; the caption says that none is in force.
     """
+    holds = in_force(policy, certificate)
     table = Table(
         title=escape(f"{certificate.deployment}: what is promised, for {certificate.population}"),
-        caption="\n".join(_caption(certificate, mode)),
+        caption="\n".join(_caption(holds)),
         caption_justify="left",
     )
     for column in ("promise", "at most", "confidence", "from", "cut"):
         table.add_column(column)
-    for one in promises(certificate):
+    for one in holds.certified:
         cut = "" if one.cut is None else f"{one.cut:.4g}"
         what = escape(one.what)
         table.add_row(what, one.at_most, percent(one.confidence), escape(one.evidence), cut)
     return table
 
 
-def _caption(certificate: Certificate, mode: str) -> Iterator[str]:
-    if mode != "enforce":
-        yield f"The policy's mode is {mode}: no promise is in force."
-    yield confidence_sentence(certificate)
-    if certificate.not_promised:
+def _caption(holds: InForce) -> Iterator[str]:
+    yield escape(holds.confidence)
+    if holds.not_promised:
         yield "Not promised:"
-        yield from (escape(f"- {one}") for one in certificate.not_promised)
+        yield from (escape(f"- {one}") for one in holds.not_promised)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,12 @@ import numpy as np
 from fallbacks.predictor import LoadedModel
 from gateway.calibration.folds import ask
 from gateway.calibration.judge import BATCH_ROWS
-from gateway.calibration.paths import NO_RUNG, RungIndex
 from gateway.core.batch import Batch
 from gateway.core.deadline import now_s
 from gateway.core.decision import Degraded, Outcome, Served, Tensors
 from gateway.core.pipeline import Pipeline, ReviewRequest, Rung
 from gateway.deployment.artifacts import Artifacts
+from gateway.deployment.certification.paths import NO_RUNG, RungIndex
 from gateway.deployment.compile import Stores, compile_policy
 from gateway.policy.kinds.rows import CalibrationRows
 from gateway.policy.schema import Policy

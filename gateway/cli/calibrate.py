@@ -63,7 +63,7 @@ def calibrate(
     if as_json:
         print_line(certificate.model_dump_json(by_alias=True))
         return
-    console.print(certificate_table(certificate, deployment.policy.mode))
+    console.print(certificate_table(certificate, deployment.policy))
     if certificate.parity is not None:
         print_line(certificate.parity.finding)
     print_line(f"report: {folder / REPORT_FILE}")

@@ -17,7 +17,8 @@ import gateway.cli.calibrate
 import gateway.cli.key
 import gateway.cli.keys_on_file
 import gateway.cli.model
-import gateway.cli.serve  # noqa: F401 (each adds its commands)
+import gateway.cli.serve
+import gateway.cli.sign  # noqa: F401 (each adds its commands)
 from gateway.cli.options import (
     AdminPort,
     AsJson,
@@ -60,6 +61,7 @@ def check(folder: Folder, state_dir: StateDir = None, as_json: AsJson = False) -
     """Does all that a start does but listen: what it calls ready can be served."""
     from gateway.cli.check import checked
     from gateway.deployment.index_ranges import range_warnings
+    from gateway.deployment.promises import in_force
 
     try:
         gateway = checked(folder, state_dir)
@@ -67,17 +69,21 @@ def check(folder: Folder, state_dir: StateDir = None, as_json: AsJson = False) -
         exit_with_problems(error, as_json)
     warnings = list(range_warnings(gateway.loaded.policy, gateway.loaded.artifacts.models))
     contract, certificate = gateway.loaded.contract, gateway.loaded.artifacts.certificate
+    holds = in_force(gateway.loaded.policy, certificate)
     if as_json:
         ready: dict[str, object] = {"policy": gateway.loaded.tag}
         ready |= {"inputs": [s.name for s in contract.inputs], "outputs": [s.name for s in contract.outputs]}
-        ready |= {"unguarded": certificate.unguarded, "not_promised": certificate.not_promised}
+        ready |= {"unguarded": certificate.unguarded, "not_promised": holds.not_promised}
+        ready |= {"promises": [one.sentence() for one in holds.promises], "withdrawn": holds.withdrawn}
         ready |= {"warnings": warnings}
         print_line(json.dumps(ready))
         return
     print_line(f"{folder}: {gateway.loaded.tag} is ready to serve")
     for warning in warnings:
         print_warning(f"warning: {warning}")
-    for sentence in certificate.not_promised:
+    for one in holds.promises:
+        print_line(f"promised: {one.sentence()}")
+    for sentence in holds.not_promised:
         print_line(f"not promised: {sentence}")
 
 

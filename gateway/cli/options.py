@@ -61,13 +61,18 @@ def options(print_version: Version = False) -> None:
 
 
 def print_line(line: str) -> None:
-    """One line to standard output, at once."""
-    print(line, flush=True)  # noqa: T201
+    """One line to standard output, at once. Control characters are escaped, as files may hold them."""
+    print(_escaped(line), flush=True)  # noqa: T201
 
 
 def print_warning(line: str) -> None:
-    """One line to standard error, at once."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    """One line, or several, to standard error, at once. Control characters are escaped."""
+    print(_escaped(line), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _escaped(line: str) -> str:
+    """A terminal acts on control characters: it would hide what stands before them."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in line)
 
 
 def exit_with_problems(error: Problems, as_json: bool) -> NoReturn:

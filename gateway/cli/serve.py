@@ -38,6 +38,9 @@ def serve(
     admin_host: Annotated[str, typer.Option(help="Where the administration plane listens.")] = "127.0.0.1",
     replicas: Annotated[int | None, typer.Option(min=1, help="Default: what the policy says.")] = None,
     state_dir: StateDir = None,
+    require_signature: Annotated[
+        Path | None, typer.Option(help="A public key: only what is signed with it is served.")
+    ] = None,
 ) -> None:
     """Serves deployments until Ctrl-C: those named, or those in a folder."""
     from gateway.access.tls import load_tls
@@ -45,6 +48,7 @@ def serve(
     from gateway.serving.agreement import settings_of
     from gateway.serving.folders import deployment_folders
 
+    _require_signature(require_signature, folders)
     named = deployment_folders(folders)
     settings = settings_of(named)
     address = ListenAddress(host, port, grpc_port, admin_port, admin_host)
@@ -62,6 +66,14 @@ def serve(
         serve_locally(named, state_dir, address, admin_token(), ready)
     else:
         _serve_on_ray(named, state_dir, address, replicas or settings.policy.serving.replicas, shown)
+
+
+def _require_signature(key: Path | None, folders: list[Path]) -> None:
+    """Requires a signature with this key of everything that is loaded, if one is given."""
+    if key is not None:
+        from gateway.cli.public_key import require
+
+        require(key, folders)
 
 
 def _serve_on_ray(

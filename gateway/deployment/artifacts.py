@@ -16,14 +16,18 @@ from gateway.core.errors import ArtifactError, Problem, Problems
 from gateway.deployment.certificate import (
     CERTIFICATE_FILE,
     GUARDS_FILE,
+    SCORES_FILE,
     Certificate,
     load_certificate,
     sha256,
     verify,
 )
+from gateway.deployment.certification.fitted_scores import check_fitted
+from gateway.deployment.certification.recompute import differences, recomputed
+from gateway.deployment.certification.scores_file import load_scores
 from gateway.deployment.contract import contract_of
 from gateway.deployment.deployment import Deployment
-from gateway.deployment.fitted import Fitted, guarded_inputs, load_guards
+from gateway.deployment.fitted import Fitted, guarded_inputs, load_guards, unguarded
 from gateway.deployment.interval_model import with_intervals
 from gateway.deployment.kept_rows import KeptRows
 from gateway.deployment.models import load_models, try_models
@@ -79,8 +83,10 @@ def _verified(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Arti
     if not path.is_file():
         raise ArtifactError([Problem("", "is missing: run `gateway calibrate`", str(path))])
     digests = {name: model.digest for name, model in models.items()}
-    verify(certificate, deployment, digests, sha256(path))
+    scores = folder / SCORES_FILE
+    verify(certificate, deployment, digests, sha256(path), sha256(scores) if scores.is_file() else "")
     fitted, kept = load_guards(policy, path)
+    _recompute(certificate, deployment, fitted, kept)
     sizes = kept.sizes(guarded_inputs(policy, fitted.view))
     contract = contract_of(deployment, models, sizes, target_of(policy, certificate.target))
     try_models(deployment, models, kept.first(TRIED_ROWS))
@@ -91,3 +97,19 @@ def _verified(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Arti
     bound = policy.model_dump(mode="json") | {"certificate": sha256(folder / CERTIFICATE_FILE)}
     digest = hashlib.sha256(orjson.dumps(bound, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
     return Artifacts(models, contract, fitted, kept, certificate, f"{policy.name}@{policy.version}#{digest}")
+
+
+def _recompute(certificate: Certificate, deployment: Deployment, fitted: Fitted, kept: KeptRows) -> None:
+    """Raises ArtifactError if the certificate says anything else than the kept scores and guards do."""
+    policy, path = deployment.policy, str(deployment.folder / CERTIFICATE_FILE)
+    scores = load_scores(deployment.folder / SCORES_FILE, policy)
+    check_fitted(fitted, kept, scores.fitted, str(deployment.folder / GUARDS_FILE))
+    found = recomputed(policy, certificate, scores).model_copy(
+        update={"deployment": policy.name, "unguarded": unguarded(policy, fitted.view)}
+    )
+    different = [
+        Problem(field, f"{what}; run `gateway calibrate`", path)
+        for field, what in differences(certificate, found)
+    ]
+    if different:
+        raise ArtifactError(different)

@@ -25,6 +25,9 @@ from gateway.policy.schema import Policy
 
 CERTIFICATE_FILE = "certificate.json"
 GUARDS_FILE = "guards.npz"
+SCORES_FILE = "scores.npz"
+Condition: TypeAlias = Annotated[float, Field(gt=0)] | str
+"""A time budget in seconds, which may be longer, or a word, which may not differ."""
 
 
 class SliceCut(Strict):
@@ -159,6 +162,7 @@ class Digests(Strict):
     policy: str
     models: dict[str, str]
     guards: str
+    scores: str
     data: str
 
 
@@ -170,11 +174,12 @@ class Certificate(Strict, populate_by_name=True):
     unpromised_cuts: by rung, of checks without a promise. answered: over all rungs; absolute_error: the same,
     of a regressor's numbers. target: what the rows' true values are. unguarded: the inputs that no guard
     reads, and why. parity: where the file has the original's own outputs. not_promised: what this policy or
-    these rows leave without a promise, one sentence each. rows_apart: the rungs whose rows are run one at a
-    time, since they change each other's answers.
+    these rows leave without a promise, one sentence each. conditions: the values of fields of the policy that
+    may change without a new calibration, and withdraw every promise if they do (`promises.py`). rows_apart:
+    the rungs whose rows are run one at a time, since they change each other's answers.
     """
 
-    schema_: Annotated[Literal[3], BeforeValidator(refuse_bool), Field(alias="schema")]
+    schema_: Annotated[Literal[4], BeforeValidator(refuse_bool), Field(alias="schema")]
     deployment: str
     population: str
     samples: SampleCounts
@@ -190,6 +195,7 @@ class Certificate(Strict, populate_by_name=True):
     parity: ParityFinding | None
     confidence: Confidence
     not_promised: list[str]
+    conditions: dict[str, Condition]
     rows_apart: list[str] = Field(default_factory=list)
     digests: Digests
 
@@ -224,13 +230,15 @@ def load_certificate(folder: Path) -> Certificate:
         raise ArtifactError([Problem("", what, str(path))]) from error
 
 
-def verify(certificate: Certificate, deployment: Deployment, models: Mapping[str, str], guards: str) -> None:
-    """Raises ArtifactError if the certificate is of another policy, model or guard file."""
+def verify(
+    certificate: Certificate, deployment: Deployment, models: Mapping[str, str], guards: str, scores: str
+) -> None:
+    """Raises ArtifactError if the certificate is of another policy or model, or of other files' digests."""
     mismatches: dict[str, str] = {}
     if certificate.digests.policy != policy_digest(deployment.policy):
-        mismatches["digests.policy"] = "the guards, checks or budgets in gateway.yaml have changed"
-    if _other_classes(certificate, deployment.policy):
-        mismatches["target.names"] = "the labels in gateway.yaml are not those that the rows were named by"
+        mismatches["digests.policy"] = (
+            "the guards, checks, ranges, labels or budgets in gateway.yaml have changed"
+        )
     for name, digest in models.items():
         if certificate.digests.models.get(name) != digest:
             mismatches[f"digests.models.{name}"] = (
@@ -238,17 +246,11 @@ def verify(certificate: Certificate, deployment: Deployment, models: Mapping[str
             )
     if certificate.digests.guards != guards:
         mismatches["digests.guards"] = f"{GUARDS_FILE} is not the one that was certified"
+    if certificate.digests.scores != scores:
+        mismatches["digests.scores"] = f"{SCORES_FILE} is not the one that was certified"
     if mismatches:
         hint, path = "; run `gateway calibrate` again", str(deployment.folder / CERTIFICATE_FILE)
         raise ArtifactError([Problem(field, what + hint, path) for field, what in mismatches.items()])
-
-
-def _other_classes(certificate: Certificate, policy: Policy) -> bool:
-    """Whether the policy names other classes than those by which the rows' labels were read."""
-    target = certificate.target
-    if not isinstance(target, ClassNames) or not target.by_name or not policy.labels:
-        return False
-    return target.names != policy.labels
 
 
 def sha256(path: Path) -> str:

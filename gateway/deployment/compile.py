@@ -1,7 +1,7 @@
 """From policy and artifacts to a pipeline: every guard and check becomes a stage here, with its cut.
 
 A guard with a certified cut gets the one cut on the joint risk, moved by its share; the certificate has that
-cut only because the guard entered the joint risk (`calibration/alarms.py`), so none can be left out.
+cut only because the guard entered the joint risk (`certification/alarms.py`), so none can be left out.
 """
 
 from __future__ import annotations

@@ -40,6 +40,14 @@ def guarded_inputs(policy: Policy, view: RowView) -> set[str]:
     return {*(view.pictures if pictures else ()), *(view.table_inputs if table else ())}
 
 
+def unguarded(policy: Policy, view: RowView) -> dict[str, str]:
+    """The inputs that no guard reads, each with the reason."""
+    found = dict(zip(view.unguarded, view.reasons, strict=True))
+    read = guarded_inputs(policy, view)
+    left = [name for name in (*view.pictures, *view.table_inputs) if name not in read]
+    return found | dict.fromkeys(left, "no guard of kind ood has the detector raw")
+
+
 def save_guards(path: Path, fitted: Fitted, kept: KeptRows) -> None:
     """Writes `guards.npz`. Raises OSError."""
     packed: Arrays = arrays.pack(_VIEW, fitted.view) | kept.pack()

@@ -104,6 +104,25 @@ def measures(
     )
 
 
+def columns_on(
+    view: RowView, guards: Mapping[str, FittedGuard], x: Tensors, outputs: Tensors
+) -> dict[str, F8]:
+    """float64[n, columns] of the guards' own formulas: `full` and `input_only`, as far as there are such.
+
+    Raises:  ValueError from a guard that the rows or the model's outputs do not suit.
+    """
+    inputs = view.arrays(x)
+    known = {name: array for name, array in outputs.items() if name in READ_OUTPUTS}
+    formulas, found = _Formulas(guards, inputs), {}
+    if formulas.any_input_columns:
+        known[INPUT_COLUMNS] = formulas.input_columns(inputs)
+    if guards:
+        found["full"] = formulas.answer_columns(known)
+    if any(guard.input_only is not None for guard in guards.values()):
+        found["input_only"] = formulas.input_only_columns(inputs)
+    return found
+
+
 def _signals(arrays: NamedArrays) -> Signals:
     """Recorded arrays as what detectors read."""
     return Signals(arrays.get(PICTURE), arrays.get(TABLE), arrays.get(FEATURES), arrays.get(LOGITS))

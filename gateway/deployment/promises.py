@@ -1,10 +1,15 @@
-"""What a certificate promises, in sentences: for the terminal, the report and the status page."""
+"""What a certificate promises, in sentences: for the terminal, the report and the status page.
+
+Every place that shows a promise takes it from `in_force`, so none can show one that another withdraws.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from gateway.deployment.certificate import Certificate, FalseAlarm, MeanError, NumberRange, Selective
+from gateway.policy.conditions import withdrawn_by
+from gateway.policy.schema import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,43 @@ class Promise:
     def sentence(self) -> str:
         """The statement in one sentence."""
         return f"At most {self.at_most} of {self.what}, with {percent(self.confidence)} confidence."
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What a policy and its certificate promise together.
+
+    promises: those in force, none where there is a reason in `withdrawn`; certified: those that would be in
+    force without these reasons; confidence: of all promises in force, or why there are none; not_promised:
+    what is left without a promise, one sentence each.
+    """
+
+    promises: tuple[Promise, ...]
+    certified: tuple[Promise, ...]
+    withdrawn: tuple[str, ...]
+    confidence: str
+    not_promised: tuple[str, ...]
+
+    def sentence_of(self, field: str) -> str:
+        """One promise in a sentence that says whether it is in force."""
+        found = next((one for one in self.certified if one.field == field), None)
+        if found is None:
+            return "Nothing is promised of this by itself."
+        if self.withdrawn:
+            return f"Not in force, because {'; '.join(self.withdrawn)}: {found.sentence()}"
+        return found.sentence()
+
+
+def in_force(policy: Policy, certificate: Certificate) -> InForce:
+    """The promises in force under this policy, which the certificate has been verified for."""
+    certified = tuple(promises(certificate))
+    withdrawn = tuple(withdrawn_by(policy, certificate.conditions))
+    left_out = tuple(certificate.not_promised)
+    if not withdrawn:
+        return InForce(certified, certified, (), confidence_sentence(certificate), left_out)
+    why = "; ".join(withdrawn)
+    everything = f"Of anything, while this is so: {why}."
+    return InForce((), certified, withdrawn, f"No promise is in force: {why}.", (everything, *left_out))
 
 
 def promises(certificate: Certificate) -> list[Promise]:

@@ -1,7 +1,7 @@
 """Slices of the rows with a false-alarm cut of their own: by predicted class, or by an input's value.
 
 A stage compares a score with one cut, so a guard's score is shifted instead: by the difference of its slice's
-cut to the highest one. Certified by `calibration/alarms.py`, with the same `slice_names`.
+cut to the highest one. Certified by `certification/alarms.py`, with the same `slice_names`.
 """
 
 from __future__ import annotations

@@ -224,7 +224,8 @@ class Policy(Strict):
     """The queue to human reviewers. Without it every row that needs review is refused as `unavailable`."""
     expose: Annotated[list[str], Field(min_length=1)]
     """The model outputs that callers may see. Every rung has them, with equal datatype and shape. The others,
-    such as `features` and `logits`, never leave the gateway."""
+    such as `features` and `logits`, never leave the gateway. Errors were counted of these outputs, so others
+    take a new calibration."""
     disclosure: dict[str, TierPolicy] = {}
     """How exactly each tier of callers sees floating outputs, by the tier's name: `anonymous`, and the names
     that `gateway key --tier` gives to keys. A tier without an entry gets `{rounded: 2}`."""
@@ -232,7 +233,11 @@ class Policy(Strict):
     """Which callers are let in, and how much each replica takes."""
 
     def certified_part(self) -> dict[str, Any]:
-        """The fields that the certificate binds: a change of any needs a new calibration."""
+        """The fields that the certificate binds: a change of any needs a new calibration.
+
+        `conditions.py` has those whose change withdraws the promises instead. What is in neither cannot
+        weaken a promise; `tests/deployment/test_every_field.py` names each of them, with the reason.
+        """
         return {
             "name": self.name,
             "false_alarm_budget": self.false_alarm_budget,
@@ -240,9 +245,9 @@ class Policy(Strict):
             "task": self.task,
             "answered_error": self.answered_error,
             "absolute_error": None if self.absolute_error is None else self.absolute_error.model_dump(),
-            "inputs": {
-                name: one.model_dump(include={"shape", "missing"}) for name, one in self.inputs.items()
-            },
+            "inputs": {name: one.model_dump() for name, one in self.inputs.items()},
+            "labels": self.labels,
+            "expose": self.expose,
             "delta": self.delta,
             "guards": [bound for g in self.guards if (bound := g.model_dump(exclude=set(g.unbound)))],
             "rungs": [

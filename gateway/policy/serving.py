@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -12,6 +12,8 @@ HOST = r"^(\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)$"
 """A name without a port, one for all names below another, or `*`."""
 ORIGIN = r"^(\*|https?://[A-Za-z0-9_.\[\]:-]+)$"
 """Scheme and host, with a port that is not the scheme's own; or `*`."""
+PublicKey: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
+"""An Ed25519 public key: base64 of its 32 bytes."""
 
 
 class TlsFiles(Strict):
@@ -85,6 +87,10 @@ class Serving(Strict):
     """The header in which `trusted_proxies` name the person who signed in with them, such as
     `X-Forwarded-Email` of an OIDC proxy; the administration then signs in the person of that `--identity`.
     The proxy must replace what clients send there. A change needs a restart."""
+    require_signature: PublicKey | None = None
+    """The Ed25519 public key whose signature the certificate must have, as `gateway sign` prints it: base64
+    of 32 bytes. Anything else is refused at start and reload. An editor of this file can remove it: `gateway
+    serve --require-signature` requires a signature from outside the folder. A change needs a restart."""
     tls: TlsFiles | None = None
     """The certificate and key of both data ports, TLS 1.2 and later; without it they speak plain text. Read
     at start only: a renewed certificate needs a restart."""

@@ -83,6 +83,9 @@ def needs_restart(old: Policy, deployment: Deployment, alone: bool) -> Iterator[
             if not alone:
                 what += ": the deployments that are served together share it"
             yield deployment.problem(("serving", field), what)
+    if old.serving.require_signature != new.serving.require_signature:
+        what = "a change of require_signature needs a restart"
+        yield deployment.problem(("serving", "require_signature"), what)
     if old.name != new.name:
         yield deployment.problem(("name",), "a change of the name needs a restart")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from gateway.core.record import RequestRecord
 from gateway.deployment.artifacts import Artifacts, load_artifacts
 from gateway.deployment.compile import Stores, compile_policy
 from gateway.deployment.deployment import Deployment
+from gateway.deployment.signature import check_signature
 from gateway.policy.schema import Policy, RoundedTier, TopTier
 from gateway.protocol import disclosure
 from gateway.protocol.contract import Contract
@@ -137,6 +139,7 @@ class Gateway:
         return self.loaded.policy.name
 
     def _load(self, deployment: Deployment) -> LoadedDeployment:
+        check_signature(deployment, os.environ)
         isolated = self._isolation.rungs()
         policy, artifacts = deployment.policy, load_artifacts(deployment)
         breakers: dict[str, Breaker] = {}

@@ -89,7 +89,8 @@ async def test_no_promise_is_shown_as_in_force_while_the_policy_only_observes(tm
     async with admin_world(folder) as one:
         fields = (await one.script.get("/status")).json()
         assert fields["promises"] == []
-        assert "no promise is in force" in fields["confidence"]
+        assert fields["confidence"] == "No promise is in force: the policy's mode is observe."
+        assert fields["withdrawn"] == ["the policy's mode is observe"]
         for part in (*fields["guards"][1:], *fields["rungs"]):
             assert part["promise"].startswith("Not in force")
 

@@ -28,6 +28,7 @@ from tests.support.admin_world import (
     deployment,
     on_loop,
 )
+from tests.support.deployments import rebound
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7777*7777 }}"
 
@@ -393,6 +394,7 @@ async def test_the_labels_are_those_of_the_policy_or_else_of_the_certificate(
     lines = (folder / "gateway.yaml").read_text().splitlines()
     rewritten = [f"labels: [{', '.join(labels)}]" if line.startswith("labels:") else line for line in lines]
     (folder / "gateway.yaml").write_text("\n".join(rewritten))
+    rebound(folder)
     async with admin_world(folder) as one:
         assert labels_of(one.gateway) == tuple(names)
 

@@ -18,13 +18,13 @@ from scipy.stats import binom
 
 from gateway.calibration.calibrate import calibrate
 from gateway.calibration.folds import fold_indices
-from gateway.calibration.ladder import certify_ladder
-from gateway.calibration.paths import LadderRows, RungRows
 from gateway.calibration.samples import count_samples
 from gateway.core.decision import Verdict
 from gateway.core.errors import ArtifactError, PolicyError, Problem, Problems
 from gateway.deployment.artifacts import load_artifacts
 from gateway.deployment.certificate import Certificate, load_certificate
+from gateway.deployment.certification.ladder import certify_ladder
+from gateway.deployment.certification.paths import LadderRows, RungRows
 from gateway.deployment.deployment import Deployment
 from gateway.deployment.promises import promises
 from gateway.policy.kinds.ood import FittedOod

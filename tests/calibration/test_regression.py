@@ -177,7 +177,7 @@ def test_the_certificate_states_what_it_counted(resplits: dict[int, Path]) -> No
 def test_the_same_rows_give_the_same_files(resplits: dict[int, Path], tmp_path: Path) -> None:
     policy = policy_of(LADDER, guards=[OOD], answered_error=0.12, absolute_error=MEAN, expose=SEEN)
     calibrated(tmp_path, policy, MODELS, seed=0)
-    for name in ("guards.npz", "certificate.json"):
+    for name in ("guards.npz", "scores.npz", "certificate.json"):
         assert (tmp_path / name).read_bytes() == (resplits[0] / name).read_bytes()
 
 

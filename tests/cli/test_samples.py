@@ -14,7 +14,7 @@ from gateway.deployment.artifacts import load_artifacts
 from gateway.deployment.deployment import Deployment
 from gateway.protocol.contract import Contract
 from guards import arrays
-from tests.support.deployments import CONFIGS, clean_rows, edit, letters
+from tests.support.deployments import CONFIGS, clean_rows, letters, rebound
 from tests.support.served import copy_of
 from tests.support.typed import deployed
 from tests.support.typed_models import texts, three_inputs
@@ -93,7 +93,7 @@ def test_a_file_of_rows_comes_before_both(tmp_path: Path) -> None:
 def test_kept_rows_outside_a_range_that_came_later_are_not_sent(tmp_path: Path) -> None:
     folder = letters(tmp_path)
     before = load_samples(folder, contract(folder)).clean["attributes"]
-    edit(folder, ("{low: 0, high: 15}", "{low: 0, high: 14}"))
+    rebound(folder, ("{low: 0, high: 15}", "{low: 0, high: 14}"))
     after = load_samples(folder, contract(folder)).clean["attributes"]
     assert np.array_equal(after, before[before.max(1) <= 14])
     assert 0 < len(after) < len(before)

@@ -102,6 +102,9 @@ MATTERS = {
     "a cut for each class": ("answered_error:", "false_alarm_by: predicted_class\nanswered_error:"),
     "a rung's file": ("path: fallback.onnx", "path: ./fallback.onnx"),
     "the deployment": ("name: letters", "name: capitals"),
+    "the names of the classes": ("labels: [A,", "labels: [Ah,"),
+    "their order": ("labels: [A, B,", "labels: [B, A,"),
+    "the range of an input": ("{low: 0, high: 15}", "{low: 0, high: 16}"),
 }
 
 
@@ -110,7 +113,7 @@ def test_what_the_certificate_speaks_of_may_not_change(tmp_path: Path, old: str,
     folder = letters(tmp_path, (old, new))
     (problem,) = refused(folder)
     assert problem.field == "digests.policy"
-    assert problem.what.startswith("the guards, checks or budgets in gateway.yaml have changed")
+    assert problem.what.startswith("the guards, checks, ranges, labels or budgets in gateway.yaml")
     assert problem.file == str(folder / CERTIFICATE)
 
 
@@ -131,7 +134,6 @@ DOES_NOT_MATTER = {
     "the deadline": ("deadline_s: *", "deadline_s: 21"),
     "what happens on an error": ("on_error: allow", "on_error: refuse"),
     "what a caller sees": ("{rounded: 2}", "label"),
-    "the labels": ("labels: [A,", "labels: [Ah,"),
 }
 
 
@@ -209,15 +211,14 @@ def test_a_cut_that_nothing_can_reach_is_no_cut(tmp_path: Path, part: str, numbe
 def test_a_guard_without_a_cut_in_the_certificate_refuses_to_start(tmp_path: Path, missing: str) -> None:
     folder = letters(tmp_path)
     rewrite(folder, lambda c: c.update({missing: None}))
-    (problem,) = refused(folder)
-    assert (problem.field, problem.what) == ("guards.ood", "has no cut in the certificate")
+    what = "says nothing, the kept calibration scores give something else; run `gateway calibrate`"
+    assert (missing, what) in {(problem.field, problem.what) for problem in refused(folder)}
 
 
 def test_a_check_without_a_cut_in_the_certificate_refuses_to_start(tmp_path: Path) -> None:
     folder = letters(tmp_path)
     rewrite(folder, lambda c: c["selective"].pop("small"))
-    (problem,) = refused(folder)
-    assert problem.field == "rungs.small.small_confidence"
+    assert "selective" in {problem.field for problem in refused(folder)}
 
 
 def test_every_stale_digest_is_reported_at_once(tmp_path: Path) -> None:

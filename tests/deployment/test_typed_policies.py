@@ -142,7 +142,7 @@ def test_a_deployment_of_each_datatype_is_the_same_each_time_it_is_calibrated(
 ) -> None:
     for name in ("one", "two"):
         deployed(tmp_path / name, one_input(datatype), ["y"], held_out(datatype))
-    for name in ("certificate.json", "guards.npz"):
+    for name in ("certificate.json", "guards.npz", "scores.npz"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 

@@ -68,7 +68,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLServer]:
 def calibrated(server: MLServer, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """configs/letters without its primary, which MLServer has, certified anew."""
     folder = letters(tmp_path_factory.mktemp("calibrated"), (LOCAL, elsewhere(server.http)), FULL_RATE)
-    for name in ("primary.onnx", "guards.npz", "certificate.json"):
+    for name in ("primary.onnx", "guards.npz", "scores.npz", "certificate.json"):
         (folder / name).unlink()
     calibrate(Deployment.read(folder), data)
     return folder

@@ -15,6 +15,7 @@ from docs import reference
 from gateway.core.errors import PolicyError
 from gateway.deployment.certificate import policy_digest
 from gateway.deployment.deployment import Deployment
+from gateway.policy.conditions import conditions_of, withdrawn_by
 from gateway.policy.fields import Strict
 from gateway.policy.schema import Policy
 from tests.support.deployments import CONFIGS, letters, opened, run
@@ -191,6 +192,7 @@ BLOCKS: dict[str, tuple[int | str, ...]] = {
 """Where the example has a block of each model; a kind's own example is put there."""
 OF_A_REGRESSOR = {"AbsoluteError", "InputPolicy", "RelativeWidth", "IntervalPolicy"}
 """The models that only the example of a regressor has."""
+PUBLIC_KEY = "A" * 43 + "="
 ONE_VALUE = {"schema", "kind", "on_expire"}
 
 
@@ -201,7 +203,7 @@ def document_with(name: str) -> tuple[Any, Any]:
         block = block[part]
     if example := getattr(reference.models()[name], "example", ""):
         block.clear()
-        block.update(yaml.safe_load(example))
+        block.update(yaml.safe_load(example) | {"name": "tried"})
     return whole, block
 
 
@@ -219,11 +221,22 @@ def others(value: Any) -> Iterator[Any]:
         case dict():
             yield from ({}, {"refuse": "certified"})
         case _:
-            yield from (f"{value}x", "observe", "allow", "defer", "loopback", "mark", "opaque", "refuse", "X")
+            yield from (
+                f"{value}x",
+                "observe",
+                "allow",
+                "defer",
+                "loopback",
+                "mark",
+                "opaque",
+                "refuse",
+                "X",
+                PUBLIC_KEY,
+            )
 
 
-def certified_again(name: str, field: str) -> Iterator[bool]:
-    """For every other value of a field that is valid: whether it needs another certificate."""
+def effects(name: str, field: str) -> Iterator[str]:
+    """What every other valid value of a field does to the certificate: `bound`, `withdraws` or nothing."""
     whole, block = document_with(name)
     before = policy_digest(policy := Policy.model_validate(whole))
     properties = reference.schema() if name == "Policy" else reference.schema()["$defs"][name]
@@ -234,7 +247,8 @@ def certified_again(name: str, field: str) -> Iterator[bool]:
         except ValueError:
             continue
         if changed != policy:
-            yield policy_digest(changed) != before
+            withdrawn = withdrawn_by(changed, conditions_of(policy))
+            yield "bound" if policy_digest(changed) != before else "withdraws" if withdrawn else ""
 
 
 FIELDS = [(name, field) for name, model in reference.models().items() for field in reference.meanings(model)]
@@ -247,11 +261,40 @@ def test_every_model_has_a_block_in_the_example() -> None:
 @pytest.mark.parametrize(("name", "field"), FIELDS, ids=[".".join(one) for one in FIELDS])
 def test_the_certificate_binds_the_fields_that_the_page_says(name: str, field: str) -> None:
     says = reference.binding(name, field)
-    again = set(certified_again(name, field))
+    found = set(effects(name, field))
     if field in ONE_VALUE or (name, field) == ("RatePolicy", "cuts"):
-        assert not again, "there is no other value"
+        assert not found, "there is no other value"
     elif says != "in part" and field not in {"inputs", "review", "disclosure", "serving", "tls"}:
-        assert again == {says == "bound"}
+        assert found == {says}
+
+
+CANNOT_WEAKEN = {
+    "Policy.schema": "there is one value",
+    "Policy.version": "a word in replies and URLs",
+    "Policy.deadline_s": "a row that is late is refused, which is neither an answer nor a guard's stop",
+    "Policy.review": "people answer rows of which no model's answer counts",
+    "Policy.disclosure": "a tier changes scores, never the largest one, and no number of a regressor",
+    "Policy.serving": "who may ask, how much at once, and over which connection",
+    "OnnxPolicy.kind": "another kind has other bound fields",
+    "OipPolicy.kind": "another kind has other bound fields",
+    "OipPolicy.url": "the upstream is known by its answers, whose digest the certificate has",
+    "OipPolicy.token_env": "the same upstream with another token",
+}
+"""The fields that neither take a new calibration nor withdraw a promise, with why they need not."""
+BLOCKS_THAT_CANNOT_WEAKEN = {
+    "RatePolicy": "it refuses rows and answers none; the certificate counts certified guards alone",
+    "ReviewPolicy": "people answer rows of which no model's answer counts",
+    "RoundedTier": "the largest value stays the first largest",
+    "TopTier": "the largest value stays",
+    "Serving": "who may ask, how much at once, and over which connection",
+    "TlsFiles": "the connection alone",
+}
+
+
+def test_a_field_that_can_change_freely_is_one_that_was_found_to_weaken_no_promise() -> None:
+    free = {f"{name}.{field}" for name, field in FIELDS if not reference.binding(name, field)}
+    alone = {one for one in free if one.partition(".")[0] not in BLOCKS_THAT_CANNOT_WEAKEN}
+    assert alone == CANNOT_WEAKEN.keys()
 
 
 AFTER_A_RESTART: dict[str, dict[str, Any]] = {
@@ -282,6 +325,7 @@ AFTER_A_RESTART: dict[str, dict[str, Any]] = {
         "hosts": ["models.example.org"],
         "cors": ["https://app.example.org"],
         "person_header": "X-Forwarded-Email",
+        "require_signature": PUBLIC_KEY,
         "tls": {"certificate": "cert.pem", "key": "key.pem"},
     },
 }

@@ -54,7 +54,7 @@ def on_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
 
 def deployment(tmp_path: Path) -> Path:
     """A copy of configs/letters that a test may change."""
-    files = ("gateway.yaml", "primary.onnx", "fallback.onnx", "guards.npz", "certificate.json")
+    files = ("gateway.yaml", "primary.onnx", "fallback.onnx", "guards.npz", "scores.npz", "certificate.json")
     folder = tmp_path / "letters"
     folder.mkdir(parents=True)
     for name in files:

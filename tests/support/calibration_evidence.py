@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gateway.calibration.evidence import Evidence, GuardEvidence, RungEvidence
 from gateway.deployment.certificate import Certificate
+from gateway.policy.conditions import conditions_of
 from gateway.policy.kinds.rows import CalibrationRows
 from gateway.policy.schema import Policy
 
@@ -57,7 +58,7 @@ def number_policy_of(*, check: bool = True, **more: Any) -> Policy:
 def certificate_of(*, guards: bool = True, check: bool = True, **more: Any) -> Certificate:
     """A certificate of that policy. more: fields instead of the usual ones."""
     fields = {
-        "schema": 3, "deployment": "sample", "population": "rows exchangeable with the 750 rows of data.npz",
+        "schema": 4, "deployment": "sample", "population": "rows exchangeable with the 750 rows of data.npz",
         "samples": {"rows": 750, "counted": 750, "by": "rows", "warning": None, "unused": []},
         "rows": {"fit": 250, "tail": 150, "cut": 200, "risk": 150},
         "false_alarm": ALARM if guards else None,
@@ -68,7 +69,9 @@ def certificate_of(*, guards: bool = True, check: bool = True, **more: Any) -> C
         "confidence": {"each": 0.95, "promises": 2 * guards + 3 * check, "together": 0.75, "attempts": 1,
                        "over_attempts": 0.95},
         "not_promised": [],
-        "digests": {"policy": "ab", "models": {"primary": "cd"}, "guards": "ef", "data": "01"},
+        "digests": {"policy": "ab", "models": {"primary": "cd"}, "guards": "ef", "scores": "02",
+                    "data": "01"},
+        "conditions": conditions_of(policy_of(guards=int(guards), check=check)),
     }  # fmt: skip
     return Certificate.model_validate(fields | more)
 

@@ -21,7 +21,9 @@ from gateway.core.decision import Decision, Tensors
 from gateway.core.model import Predictor
 from gateway.core.record import RequestRecord
 from gateway.deployment.artifacts import load_artifacts
-from gateway.deployment.certificate import load_certificate, policy_digest
+from gateway.deployment.certificate import SCORES_FILE, load_certificate, policy_digest
+from gateway.deployment.certification.recompute import recomputed
+from gateway.deployment.certification.scores_file import load_scores
 from gateway.deployment.deployment import VAR, Deployment
 from gateway.serving.gateway import Gateway
 from tests.support.served import CONFIGS, clean_rows, outlier_rows
@@ -30,7 +32,7 @@ __all__ = ["CONFIGS", "clean_rows", "outlier_rows"]
 
 T = TypeVar("T")
 Rows = NDArray[np.float32]
-FILES = ("gateway.yaml", "primary.onnx", "fallback.onnx", "guards.npz", "certificate.json")
+FILES = ("gateway.yaml", "primary.onnx", "fallback.onnx", "guards.npz", "scores.npz", "certificate.json")
 FULL_RATE = ("per_s: *, burst: *", "per_s: 1000000, burst: 1000000")
 
 
@@ -74,10 +76,11 @@ def edit(folder: Path, *changes: tuple[str, str]) -> None:
 def rebound(folder: Path, *changes: tuple[str, str]) -> None:
     """Edits the policy and binds the certificate to it, as if it were made for it: for tests of serving."""
     edit(folder, *changes)
-    certificate = load_certificate(folder)
-    policy = policy_digest(Deployment.read(folder).policy)
-    digests = certificate.digests.model_copy(update={"policy": policy})
-    certificate.model_copy(update={"digests": digests}).write(folder)
+    policy, certificate = Deployment.read(folder).policy, load_certificate(folder)
+    found = recomputed(policy, certificate, load_scores(folder / SCORES_FILE, policy))
+    digests = certificate.digests.model_copy(update={"policy": policy_digest(policy)})
+    update = {"digests": digests, "deployment": policy.name}
+    found.model_copy(update=update).write(folder)
 
 
 def load(folder: Path) -> None:

@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from fallbacks.breaker import Breaker
 from gateway.core.batch import Batch
 from gateway.core.deadline import now_s
 from gateway.core.decision import Decision, Degraded, Served, Tensors
 from gateway.core.model import Predictor
 from gateway.core.pipeline import Findings, Trail
 from gateway.deployment.certificate import Certificate, FalseAlarm
+from gateway.deployment.compile import Stores, compile_policy
 from gateway.deployment.slices import slice_names
 from gateway.policy.schema import Policy
 from gateway.serving.gateway import Gateway
@@ -102,14 +104,21 @@ def served(folder: Path, x: Any, gone: int = 0, batch_rows: int = BATCH_ROWS) ->
     return asyncio.run(_served(folder, x, range(gone, gone + 1), batch_rows))[0]
 
 
-def served_while_gone(folder: Path, x: Any, most: int) -> list[Ends]:
-    """The ends with no rung gone, with the first one gone, and so on."""
-    return asyncio.run(_served(folder, x, range(most + 1), BATCH_ROWS))
+def served_while_gone(folder: Path, x: Any, most: int, edited: Certificate | None = None) -> list[Ends]:
+    """The ends with no rung gone, with the first one gone, and so on.
+
+    edited: a certificate to serve with instead of the folder's, which a load would refuse.
+    """
+    return asyncio.run(_served(folder, x, range(most + 1), BATCH_ROWS, edited))
 
 
-async def _served(folder: Path, x: Any, gone: range, batch_rows: int) -> list[Ends]:
+async def _served(
+    folder: Path, x: Any, gone: range, batch_rows: int, edited: Certificate | None = None
+) -> list[Ends]:
     found = []
     async with opened(folder) as gateway:
+        if edited is not None:
+            _compile_with(gateway, edited)
         for failing in range(gone[0]):
             swap(gateway, Nan(predictor_of(gateway, failing)), failing)
         for most in gone:
@@ -117,6 +126,15 @@ async def _served(folder: Path, x: Any, gone: range, batch_rows: int) -> list[En
                 swap(gateway, Nan(predictor_of(gateway, most - 1)), most - 1)
             found.append(await decided(gateway, x, batch_rows))
     return found
+
+
+def _compile_with(gateway: Gateway, edited: Certificate) -> None:
+    """Puts another certificate in force."""
+    old, breakers = gateway.loaded, dict[str, Breaker]()
+    artifacts = replace(old.artifacts, certificate=edited)
+    stores = Stores(gateway.review, gateway.callers.rate_of, breakers)
+    pipeline = compile_policy(old.policy, artifacts, stores)
+    gateway.loaded = replace(old, artifacts=artifacts, pipeline=pipeline, breakers=breakers)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The content of the status page: the merged metrics of all replicas, beside what the certificate states.
 
-Counts come from the Prometheus text alone, so the page and a dashboard can never disagree.
+Counts come from the Prometheus text alone, so the page and a dashboard can never disagree, and promises from
+`in_force` alone, as everywhere.
 """
 
 from __future__ import annotations
@@ -14,14 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from gateway.core.decision import OUTCOME_NAMES, VERDICT_NAMES
-from gateway.deployment.certificate import Certificate
-from gateway.deployment.promises import confidence_sentence, promises
+from gateway.deployment.promises import InForce, in_force
 from gateway.policy.kinds import GuardPolicy
-from gateway.policy.schema import Policy, RungPolicy
+from gateway.policy.schema import RungPolicy
 from gateway.serving.gateway import Gateway
 from gateway.serving.repository import Entry, NotReady
-
-NOT_IN_FORCE = "The policy's mode is observe, so no promise is in force."
 
 
 class MetricSamples:
@@ -69,7 +67,7 @@ def status_of(gateway: Gateway, text: bytes, silent: Sequence[str]) -> dict[str,
     """The fields of the status page. `silent`: the replicas that did not answer."""
     loaded, metrics = gateway.loaded, MetricSamples(text, gateway.name)
     policy, certificate = loaded.policy, loaded.artifacts.certificate
-    in_force = policy.mode == "enforce"
+    holds = in_force(policy, certificate)
     return {
         "deployment": policy.name,
         "policy": loaded.tag,
@@ -79,12 +77,13 @@ def status_of(gateway: Gateway, text: bytes, silent: Sequence[str]) -> dict[str,
         "outcomes": _outcomes(metrics),
         "median_s": metrics.median("gateway_request_seconds"),
         "keys_problem": gateway.callers.problem,
-        "promise": "" if certificate.answered is None else _promise(policy, certificate, "answered"),
-        "confidence": confidence_sentence(certificate) if in_force else NOT_IN_FORCE,
-        "promises": [one.sentence() for one in promises(certificate)] if in_force else [],
-        "not_promised": certificate.not_promised,
-        "guards": [_guard(guard, gateway, metrics) for guard in policy.guards],
-        "rungs": [_rung(rung, policy, certificate, metrics) for rung in policy.rungs],
+        "promise": "" if certificate.answered is None else holds.sentence_of("answered"),
+        "confidence": holds.confidence,
+        "promises": [one.sentence() for one in holds.promises],
+        "withdrawn": list(holds.withdrawn),
+        "not_promised": list(holds.not_promised),
+        "guards": [_guard(guard, gateway, holds, metrics) for guard in policy.guards],
+        "rungs": [_rung(rung, holds, metrics) for rung in policy.rungs],
         "review": _review(gateway, metrics),
     }
 
@@ -154,21 +153,22 @@ def _stage(name: str, metrics: MetricSamples) -> dict[str, Any]:
     }
 
 
-def _guard(guard: GuardPolicy, gateway: Gateway, metrics: MetricSamples) -> dict[str, Any]:
-    policy, certificate = gateway.loaded.policy, gateway.loaded.artifacts.certificate
-    promise = _promise(policy, certificate, "false_alarm") if guard.certified else guard.promise()
+def _guard(guard: GuardPolicy, gateway: Gateway, holds: InForce, metrics: MetricSamples) -> dict[str, Any]:
+    enforced = guard.enforce and gateway.loaded.policy.mode == "enforce"
+    if guard.certified:
+        promise = holds.sentence_of("false_alarm")
+    else:
+        promise = guard.promise() if enforced else f"Only observed, so not in force: {guard.promise()}"
     return {
         **_stage(guard.name, metrics),
         "kind": guard.kind,
-        "enforced": guard.enforce and policy.mode == "enforce",
+        "enforced": enforced,
         "on_error": guard.on_error,
         "promise": promise,
     }
 
 
-def _rung(
-    rung: RungPolicy, policy: Policy, certificate: Certificate, metrics: MetricSamples
-) -> dict[str, Any]:
+def _rung(rung: RungPolicy, holds: InForce, metrics: MetricSamples) -> dict[str, Any]:
     states = metrics.by("state", "gateway_breaker_state", rung=rung.name)
     breaker = {state: int(n) for state, n in states.items() if n}
     return {
@@ -178,7 +178,7 @@ def _rung(
         "in_service": sum(n for state, n in breaker.items() if state != "isolated"),
         "checks": [_stage(check.name, metrics) for check in rung.checks],
         "answered": metrics.sum("gateway_rows_total", served_by=rung.name),
-        "promise": _promise(policy, certificate, f"selective.{rung.name}"),
+        "promise": holds.sentence_of(f"selective.{rung.name}"),
     }
 
 
@@ -193,13 +193,3 @@ def _review(gateway: Gateway, metrics: MetricSamples) -> dict[str, Any] | None:
         "oldest_s": metrics.one("gateway_review_oldest_seconds"),
         "capacity": gateway.loaded.policy.review.capacity,
     }
-
-
-def _promise(policy: Policy, certificate: Certificate, field: str) -> str:
-    """One promise as the page shows it: only what is in force may be read as one."""
-    found = next((one for one in promises(certificate) if one.field == field), None)
-    if found is None:
-        return "Nothing is promised of this by itself."
-    if policy.mode != "enforce":
-        return f"Not in force, because the policy's mode is {policy.mode}: {found.sentence()}"
-    return found.sentence()

@@ -14,9 +14,9 @@ from gateway.calibration.evidence import Evidence, RungEvidence
 from gateway.calibration.page.formatting import number, share
 from gateway.calibration.page.histograms import input_only_stopped
 from gateway.calibration.page.plot import Dot, Key, Line, Plot, x_axis, y_axis
-from gateway.calibration.paths import CLOSED
 from gateway.core.rows import F8, Mask
 from gateway.deployment.certificate import Certificate, Selective
+from gateway.deployment.certification.paths import CLOSED
 from guards.selective import NEVER
 
 POINTS = 160

@@ -24,7 +24,7 @@ from gateway.calibration.page.rows import nearest_refused, worst_accepted
 from gateway.calibration.page.truth import STEPS
 from gateway.calibration.slices import FLAG_FACTOR, FLAG_ROWS, class_names, class_slices
 from gateway.deployment.certificate import Certificate
-from gateway.deployment.promises import confidence_sentence, promises
+from gateway.deployment.promises import in_force
 from gateway.policy.schema import Policy
 
 FOLDER = Path(__file__).parent
@@ -69,8 +69,7 @@ def render_report(certificate: Certificate, policy: Policy, evidence: Evidence, 
         policy=policy,
         judged=len(evidence.rows),
         made_s=made_s,
-        promises=promises(certificate),
-        confidence=confidence_sentence(certificate),
+        holds=in_force(policy, certificate),
         never_promised=NEVER_PROMISED,
         **_guards(certificate, evidence, policy.false_alarm_budget),
         rungs=rung_plots(certificate, evidence),

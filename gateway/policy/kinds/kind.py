@@ -14,7 +14,8 @@ maximum, and `deployment/compile.py` makes the stage. So no kind can be left out
 cut has entered the joint risk.
 
 The certificate binds every field of a kind, so that it holds for that policy alone. A kind names in
-`unbound` the few fields whose change does not affect the certificate, such as `budget_s`.
+`unbound` the few fields whose change takes no new calibration, such as `budget_s`: they are conditions of the
+promises (`policy/conditions.py`).
 
 docs/adding-a-guard.md builds the smallest complete kind step by step.
 """
@@ -104,7 +105,8 @@ class FittedGuard(Protocol):
 class _Kind(Protocol):
     """The members of every kind.
 
-    unbound: the fields that the certificate does not bind. example: one entry of a policy in YAML,
+    unbound: the fields that the certificate does not bind; of a certified guard or a check a change withdraws
+    the promises, except of a `budget_s` that becomes longer. example: one entry of a policy in YAML,
     complete and typical, for the policy reference and for the contract suite that runs over every kind.
     """
 

@@ -26,13 +26,14 @@ from bench.validity.regression_shapes import (
 from bench.validity.resplit import Certified, take
 from bench.validity.summary import summarise
 from bench.validity.truth import Outcome, outcome, served_by
-from gateway.calibration.alarms import Alarms, ladder_rows
+from gateway.calibration.fold_scores import fold_scores
 from gateway.calibration.intervals import fit_intervals, with_bounds
 from gateway.calibration.judge import Judged
-from gateway.calibration.ladder import certify_ladder
 from gateway.calibration.served import serve
 from gateway.deployment.artifacts import Artifacts
 from gateway.deployment.certificate import Certificate
+from gateway.deployment.certification.alarms import Alarms, ladder_rows
+from gateway.deployment.certification.ladder import certify_ladder
 from gateway.deployment.deployment import Deployment
 from gateway.deployment.fitted import Fitted
 from gateway.deployment.interval_model import with_intervals
@@ -169,7 +170,7 @@ def test_every_number_ends_where_the_compiled_pipeline_ends_it(uneven: Regressio
     intervals = fit_intervals(Deployment(Path(), chosen, None), folds, lambda step: None)
     nothing = Alarms(None, None)
     tail, cut, test = (
-        ladder_rows(chosen, Judged(with_bounds(folds[name], intervals), {}, {}), nothing)
+        ladder_rows(chosen, fold_scores(chosen, Judged(with_bounds(folds[name], intervals), {}, {})), nothing)
         for name in ("tail", "cut", "risk")
     )
     ladder = certify_ladder(chosen, tail.beside(cut), test)
@@ -184,7 +185,7 @@ def test_every_number_ends_where_the_compiled_pipeline_ends_it(uneven: Regressio
     compiled = serve(chosen, Artifacts(models, contract, fitted, kept, certificate, "validity"), some)
 
     few = Judged(with_bounds(some, intervals), {}, {})
-    planned = served_by(chosen, few, ladder_rows(chosen, few, nothing), ladder)
+    planned = served_by(chosen, few, ladder_rows(chosen, fold_scores(chosen, few), nothing), ladder)
     for expected, by in zip(compiled.while_gone, planned.while_gone, strict=True):
         np.testing.assert_array_equal(by, expected)
     assert len(np.unique(planned.while_gone[0])) > 1

@@ -14,10 +14,10 @@ from bench.validity.results_file import as_json
 from bench.validity.summary import TOGETHER, Broken, Summary, limits, summarise
 from bench.validity.tables import validity_tables
 from bench.validity.truth import Outcome, Promised
-from gateway.calibration.alarms import Alarms, certify_guards
-from gateway.calibration.judge import Judged
-from gateway.calibration.ladder import Ladder, certify_ladder
-from gateway.calibration.paths import LadderRows
+from gateway.deployment.certification.alarms import Alarms, certify_guards
+from gateway.deployment.certification.ladder import Ladder, certify_ladder
+from gateway.deployment.certification.paths import LadderRows
+from gateway.deployment.certification.scores import FoldScores
 from gateway.policy.schema import Policy
 from guards.selective import Counts
 from tests.bench.validity.hand_made import calibrate, policy
@@ -39,8 +39,8 @@ def test_honest_cuts_break_no_promise() -> None:
 
 
 def test_a_false_alarm_cut_lowered_by_one_atom_is_found_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    def lowered(chosen: Policy, judged: Judged) -> Alarms:
-        alarms = certify_guards(chosen, judged)
+    def lowered(chosen: Policy, fold: FoldScores) -> Alarms:
+        alarms = certify_guards(chosen, fold)
         assert alarms.full is not None
         return replace(alarms, full=alarms.full.model_copy(update={"cut": alarms.full.cut - 1}))
 

@@ -11,14 +11,15 @@ from bench.validity.pools import POOLS, Pool
 from bench.validity.resplit import draw, fit_guards, of_policy, take
 from bench.validity.shapes import SHAPES, policy_of
 from bench.validity.truth import ends, served_by
-from gateway.calibration.alarms import Alarms, certify_guards, ladder_rows
+from gateway.calibration.fold_scores import fold_scores
 from gateway.calibration.judge import judge
-from gateway.calibration.ladder import Ladder, certify_ladder
-from gateway.calibration.paths import LadderRows, RungRows
 from gateway.calibration.served import serve
 from gateway.core.decision import Verdict
 from gateway.deployment.artifacts import Artifacts
 from gateway.deployment.certificate import Certificate
+from gateway.deployment.certification.alarms import Alarms, certify_guards, ladder_rows
+from gateway.deployment.certification.ladder import Ladder, certify_ladder
+from gateway.deployment.certification.paths import LadderRows, RungRows
 from gateway.deployment.fitted import Fitted
 from gateway.deployment.kept_rows import KeptRows
 from gateway.policy.kinds.kind import FittedGuard
@@ -71,14 +72,16 @@ def test_every_row_ends_where_the_compiled_pipeline_ends_it(mixed: Pool, shape: 
     guards, measured = fit_guards(mixed, folds)
     population = of_policy(judge(mixed.rows, guards, measured), chosen)
     judged = {name: take(population, folds[name]) for name in ("tail", "cut", "risk")}
-    alarms = certify_guards(chosen, judged["cut"])
-    tail, cut, test = (ladder_rows(chosen, judged[name], alarms) for name in ("tail", "cut", "risk"))
+    alarms = certify_guards(chosen, fold_scores(chosen, judged["cut"]))
+    tail, cut, test = (
+        ladder_rows(chosen, fold_scores(chosen, judged[name]), alarms) for name in ("tail", "cut", "risk")
+    )
     ladder = certify_ladder(chosen, tail.beside(cut), test)
 
     compiled = serve(chosen, _artifacts(mixed, chosen, guards, alarms, ladder), mixed.rows.take(some))
 
     few = take(population, some)
-    planned = served_by(chosen, few, ladder_rows(chosen, few, alarms), ladder)
+    planned = served_by(chosen, few, ladder_rows(chosen, fold_scores(chosen, few), alarms), ladder)
     for expected, by in zip(compiled.while_gone, planned.while_gone, strict=True):
         np.testing.assert_array_equal(by, expected)
 

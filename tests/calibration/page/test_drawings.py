@@ -11,7 +11,7 @@ from gateway.calibration.page.curves import risk_coverage, rung_plots
 from gateway.calibration.page.histograms import guard_lines, guard_plots, histogram, input_only_stopped
 from gateway.calibration.page.plot import BOTTOM, LEFT, RIGHT, TOP, Axis, Plot
 from gateway.calibration.page.reliability import compare, fit_temperature, reliability, softmax
-from gateway.calibration.paths import CLOSED
+from gateway.deployment.certification.paths import CLOSED
 from tests.support.calibration_evidence import ALARM, SELECTIVE, certificate_of, evidence_of
 
 

@@ -15,6 +15,7 @@ from gateway.calibration.evidence import Evidence
 from gateway.calibration.page import render_report
 from gateway.deployment.certificate import Certificate
 from gateway.deployment.promises import confidence_sentence, promises
+from gateway.policy.conditions import conditions_of
 from gateway.policy.schema import Policy
 from tests.calibration.page.pages import Page, check
 from tests.support.calibration_evidence import (
@@ -36,9 +37,9 @@ HOSTILE = "<script>alert(1)</script>\"' onload=x {{ 7*7 }} \u202e\x00\ud800"
 def report(
     certificate: Certificate | None = None, policy: Policy | None = None, evidence: Evidence | None = None
 ) -> str:
-    return render_report(
-        certificate or certificate_of(), policy or policy_of(), evidence or evidence_of(), made_s=1.8e9
-    )
+    chosen = policy or policy_of()
+    bound = (certificate or certificate_of()).model_copy(update={"conditions": conditions_of(chosen)})
+    return render_report(bound, chosen, evidence or evidence_of(), made_s=1.8e9)
 
 
 ATTEMPTS = {"each": 0.95, "promises": 5, "together": 0.75, "attempts": 3, "over_attempts": 0.85}
@@ -198,7 +199,10 @@ def test_rows_that_are_not_counted_as_rows_are_warned_of() -> None:
 
 
 def test_the_mode_observe_is_warned_of() -> None:
-    assert "none of these promises holds" in check(report(policy=policy_of(mode="observe"))).text
+    assert (
+        "No promise is in force: the policy's mode is observe."
+        in check(report(policy=policy_of(mode="observe"))).text
+    )
 
 
 def test_a_guard_that_is_only_observed_is_marked() -> None:

@@ -6,14 +6,13 @@ rows of the fold `risk` are in the order of a seeded permutation, which does not
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from fallbacks.roles import VALUE
-from gateway.calibration.paths import NO_RUNG, RungIndex
 from gateway.core.rows import F8
 from gateway.deployment.certificate import MeanError
-from gateway.policy.kinds.interval import one_a_row
-from gateway.policy.kinds.rows import CalibrationRows
+from gateway.deployment.certification.paths import NO_RUNG, RungIndex
 from gateway.policy.schema import Policy
 from guards.mean_bound import upper_mean_bound
 
@@ -29,15 +28,18 @@ class MeanRefused(Exception):
         self.n, self.average, self.bound = n, average, bound
 
 
-def absolute_error(policy: Policy, rows: CalibrationRows, by: RungIndex) -> MeanError | None:
-    """The statement, if the policy asks for it. by: the rung that answers each row.
+def absolute_error(policy: Policy, by_rung: Sequence[F8] | None, by: RungIndex) -> MeanError | None:
+    """The statement, if the policy asks for it.
 
+    Args:    by_rung: float64[n], the absolute error of each rung's answer; by: the rung that answers
+             each row.
     Raises:  MeanRefused if the rows do not support it.
     """
     limit = policy.absolute_error
     if limit is None:
         return None
-    errors = np.minimum(_errors(rows, by), limit.clip)
+    assert by_rung is not None, "kept where the policy asks for it"
+    errors = np.minimum(_answered(by_rung, by), limit.clip)
     bound = limit.clip * upper_mean_bound(errors / limit.clip, policy.delta)
     average = float(errors.mean()) if len(errors) else 0.0
     if bound > limit.mean:
@@ -47,10 +49,9 @@ def absolute_error(policy: Policy, rows: CalibrationRows, by: RungIndex) -> Mean
     )
 
 
-def _errors(rows: CalibrationRows, by: RungIndex) -> F8:
+def _answered(by_rung: Sequence[F8], by: RungIndex) -> F8:
     """float64[answered], the absolute error of what each answered row gets, in the order of the rows."""
-    assert rows.truth is not None, "the policy asks for it with task: regression alone"
-    values = np.zeros(len(rows))
-    for depth, answer in enumerate(rows.answers.values()):
-        values = np.where(by == depth, one_a_row(answer[VALUE]), values)
-    return np.asarray(np.abs(values - rows.truth)[by != NO_RUNG], np.float64)
+    errors = np.zeros(len(by))
+    for depth, one in enumerate(by_rung):
+        errors = np.where(by == depth, one, errors)
+    return np.asarray(errors[by != NO_RUNG], np.float64)

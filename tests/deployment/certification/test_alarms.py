@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from gateway.calibration.alarms import (
+from gateway.core.decision import Verdict
+from gateway.deployment.certification.alarms import (
     BudgetRefused,
     assumed_without_primary,
     certify_alarms,
@@ -16,7 +17,6 @@ from gateway.calibration.alarms import (
     shifts_of,
     verdicts,
 )
-from gateway.core.decision import Verdict
 from gateway.policy.schema import Policy
 from guards.order_statistic import samples_needed
 from tests.support.calibration_evidence import policy_of

@@ -16,8 +16,8 @@ from functools import reduce
 
 import numpy as np
 
-from gateway.calibration.paths import CLOSED, NO_RUNG, OPEN, LadderRows
 from gateway.core.rows import Mask
+from gateway.deployment.certification.paths import CLOSED, NO_RUNG, OPEN, LadderRows
 from gateway.policy.kinds import CheckPolicy
 from gateway.policy.schema import Policy, RungPolicy
 from guards.selective import (

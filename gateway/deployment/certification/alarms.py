@@ -18,22 +18,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gateway.calibration.judge import Judged
-from gateway.calibration.paths import LadderRows, RungRows
-from gateway.calibration.wrong import wrong_answers
 from gateway.core.decision import Verdict
 from gateway.core.rows import F8
 from gateway.core.stage import Verdicts
 from gateway.deployment.certificate import FalseAlarm, SliceCut
-from gateway.deployment.slices import slice_names, slice_shifts
+from gateway.deployment.certification.paths import LadderRows
+from gateway.deployment.certification.scores import FoldScores, SliceNames
+from gateway.deployment.slices import slice_shifts
 from gateway.policy.kinds.kind import CertifiedGuardKind
-from gateway.policy.kinds.rows import CalibrationRows
-from gateway.policy.schema import InputSlices, Policy, RungPolicy
+from gateway.policy.schema import Policy
 from guards.order_statistic import certified_cut, largest_k, samples_needed
-
-SliceNames = NDArray[np.str_]
 
 
 class BudgetRefused(Exception):
@@ -109,14 +104,6 @@ def _sliced(risks: F8, slices: SliceNames, named: tuple[str, ...], policy: Polic
     return FalseAlarm(budget=a, delta=policy.delta, n=n, k=k, cut=highest, slices=found)
 
 
-def row_slices(policy: Policy, rows: CalibrationRows, *, with_answer: bool) -> SliceNames | None:
-    """The slice of each row, where the policy asks for slices that can be told with or without an answer."""
-    by = policy.false_alarm_by
-    if by is None or not (with_answer or isinstance(by, InputSlices)):
-        return None
-    return slice_names(by, rows.x, rows.answers[rows.primary])
-
-
 @dataclass(frozen=True, slots=True)
 class Alarms:
     """The certified cuts of the guards, and of their input-only forms."""
@@ -125,11 +112,13 @@ class Alarms:
     input_only: FalseAlarm | None
 
 
-def certify_guards(policy: Policy, judged: Judged) -> Alarms:
+def certify_guards(policy: Policy, fold: FoldScores) -> Alarms:
     """Both cuts from the rows of the fold `cut`. Raises BudgetRefused."""
-    with_answer, without = (row_slices(policy, judged.rows, with_answer=one) for one in (True, False))
-    full, input_only = joint_risk(judged.full, shares(policy)), joint_risk(judged.input_only, {})
-    return Alarms(certify_alarms(policy, full, with_answer), certify_alarms(policy, input_only, without))
+    full, input_only = joint_risk(fold.full, shares(policy)), joint_risk(fold.input_only, {})
+    return Alarms(
+        certify_alarms(policy, full, fold.slices),
+        certify_alarms(policy, input_only, fold.slices_without_answer(policy)),
+    )
 
 
 def shifts_of(alarm: FalseAlarm | None, slices: SliceNames | None) -> F8 | float:
@@ -156,24 +145,13 @@ def verdicts(
     return joined
 
 
-def ladder_rows(policy: Policy, judged: Judged, alarms: Alarms) -> LadderRows:
+def ladder_rows(policy: Policy, fold: FoldScores, alarms: Alarms) -> LadderRows:
     """The rows before the ladder, at certified cuts."""
-    rows = judged.rows
-    with_answer, without = (row_slices(policy, rows, with_answer=one) for one in (True, False))
-    full = verdicts(policy, judged.full, alarms.full, with_answer, shares(policy))
-    alone = verdicts(policy, judged.input_only, alarms.input_only, without, {})
-    allowed = np.zeros(len(rows), np.int8)
-    return LadderRows(
-        full if judged.full else allowed,
-        alone if judged.input_only else allowed,
-        tuple(_rung_rows(policy, rung, rows) for rung in policy.rungs),
-    )
-
-
-def _rung_rows(policy: Policy, rung: RungPolicy, rows: CalibrationRows) -> RungRows:
-    check = next(iter(rung.checks), None)
-    suspicion = None if check is None else check.suspicion(rows.answers[rung.name])
-    return RungRows(suspicion, wrong_answers(policy, rung.name, rows))
+    n = len(fold)
+    full = verdicts(policy, fold.full, alarms.full, fold.slices, shares(policy))
+    alone = verdicts(policy, fold.input_only, alarms.input_only, fold.slices_without_answer(policy), {})
+    allowed = np.zeros(n, np.int8)
+    return LadderRows(full if fold.full else allowed, alone if fold.input_only else allowed, fold.rungs)
 
 
 def assumed_without_primary(policy: Policy, forms: Iterable[str]) -> Verdict:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.calibration.absolute_error import absolute_error
-from gateway.calibration.attempts import Attempts
-from gateway.calibration.ladder import Ladder, enforced_check
-from gateway.calibration.paths import NO_RUNG, OPEN, LadderRows, RungIndex
-from gateway.calibration.served import ServedRows
 from gateway.core.decision import Verdict
 from gateway.core.errors import ArtifactError, Problem
+from gateway.core.rows import F8
 from gateway.deployment.certificate import Confidence, MeanError, Selective
-from gateway.policy.kinds.rows import CalibrationRows
+from gateway.deployment.certification.absolute_error import absolute_error
+from gateway.deployment.certification.ladder import Ladder, enforced_check
+from gateway.deployment.certification.paths import NO_RUNG, OPEN, LadderRows, RungIndex
 from gateway.policy.schema import Policy
 from guards.selective import Counts
 
@@ -29,16 +27,21 @@ class ErrorStatements:
 
 
 def error_statements(
-    policy: Policy, ladder: Ladder, test: LadderRows, served: ServedRows, rows: CalibrationRows
+    policy: Policy,
+    ladder: Ladder,
+    test: LadderRows,
+    answered_by: Sequence[RungIndex],
+    absolute_errors: Sequence[F8] | None,
 ) -> ErrorStatements:
-    """The statements, with the counts of the rows as the compiled pipeline ended them. rows: of `test`.
+    """The statements, with the counts of the rows as the compiled pipeline ended them.
 
+    Args:    answered_by, absolute_errors: of the rows of `test`, as `CertifyingScores` has them.
     Raises:  ArtifactError if the pipeline ends rows otherwise than planned, so that a promise is not kept;
              MeanRefused if the rows do not support `absolute_error`.
     """
     selective: dict[str, Selective] = {}
     for depth, rung in enumerate(policy.rungs):
-        check, by = enforced_check(rung), served.while_gone[depth]
+        check, by = enforced_check(rung), answered_by[depth]
         if check is None or not (by == depth).any():
             continue
         wrong = test.rungs[depth].wrong
@@ -48,9 +51,9 @@ def error_statements(
         cut, reached = ladder.own[rung.name], int(test.reached(depth).sum())
         selective[rung.name] = _selective(policy, check.selective_error, counts, reached, cut, gone)
     unpromised = {name: cut for name, cut in ladder.own.items() if name not in selective}
-    by = served.while_gone[0]
+    by = answered_by[0]
     answered = _answered(policy, ladder, test, by)
-    return ErrorStatements(selective, unpromised, answered, absolute_error(policy, rows, by))
+    return ErrorStatements(selective, unpromised, answered, absolute_error(policy, absolute_errors, by))
 
 
 def _answered(policy: Policy, ladder: Ladder, test: LadderRows, by: RungIndex) -> Selective | None:
@@ -83,12 +86,15 @@ def _selective(
     )
 
 
-def confidence(delta: float, promises: int, attempts: Attempts) -> Confidence:
-    """How sure each promise is, all together, and over all attempts on the same rows (union bounds)."""
+def confidence(delta: float, promises: int, attempts: int, over_attempts: float) -> Confidence:
+    """How sure each promise is, all together, and over all attempts on the same rows (union bounds).
+
+    over_attempts: the sum of what each attempt may fail with.
+    """
     return Confidence(
         each=1 - delta,
         promises=promises,
         together=max(0.0, 1 - promises * delta),
-        attempts=attempts.count,
-        over_attempts=max(0.0, 1 - attempts.delta),
+        attempts=attempts,
+        over_attempts=max(0.0, 1 - over_attempts),
     )

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.calibration.paths import CLOSED, NO_RUNG, OPEN, LadderRows, RungRows
 from gateway.core.decision import Verdict
+from gateway.deployment.certification.paths import CLOSED, NO_RUNG, OPEN, LadderRows, RungRows
 
 
 def ladder(rng: np.random.Generator, n: int, rungs: int, checked: list[bool]) -> LadderRows:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from gateway.calibration.ladder import AnsweredRefused, RungRefused, certify_ladder
-from gateway.calibration.paths import CLOSED, NO_RUNG, OPEN, LadderRows, RungRows
 from gateway.core.decision import Verdict
+from gateway.deployment.certification.ladder import AnsweredRefused, RungRefused, certify_ladder
+from gateway.deployment.certification.paths import CLOSED, NO_RUNG, OPEN, LadderRows, RungRows
 from gateway.policy.schema import Policy
 from tests.support.calibration_evidence import policy_of
 
