@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import orjson
 
@@ -26,6 +27,7 @@ from gateway.deployment.deployment import Deployment
 from gateway.deployment.fitted import Fitted, guarded_inputs, load_guards
 from gateway.deployment.interval_model import with_intervals
 from gateway.deployment.kept_rows import KeptRows
+from gateway.deployment.model_files import TriedWith
 from gateway.deployment.models import load_models, try_models
 from gateway.deployment.target import target_of
 from gateway.deployment.upstreams import check_upstreams, read_upstreams
@@ -59,9 +61,13 @@ class Artifacts:
             await model.closed()
 
 
-def load_artifacts(deployment: Deployment) -> Artifacts:
-    """Models, guards and certificate, checked against each other. Raises PolicyError or ArtifactError."""
-    models = load_models(deployment, read_upstreams(deployment))
+def load_artifacts(deployment: Deployment, state: Path | None = None) -> Artifacts:
+    """Models, guards and certificate, checked against each other. Raises PolicyError or ArtifactError.
+
+    state: for what the gateway writes; None: `var` of the deployment.
+    """
+    tried = TriedWith(deployment.folder / GUARDS_FILE, state or deployment.var)
+    models = load_models(deployment, read_upstreams(deployment), tried)
     try:
         return _verified(deployment, models)
     except Problems:

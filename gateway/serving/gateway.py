@@ -132,7 +132,7 @@ class Gateway:
         return self.loaded.policy.name
 
     def _load(self, deployment: Deployment) -> LoadedDeployment:
-        policy, artifacts = deployment.policy, load_artifacts(deployment)
+        policy, artifacts = deployment.policy, load_artifacts(deployment, self.state)
         breakers: dict[str, Breaker] = {}
         try:
             pipeline = compile_policy(policy, artifacts, Stores(self.review, self.callers.rate_of, breakers))
