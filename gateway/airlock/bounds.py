@@ -21,33 +21,34 @@ from onnx import NodeProto, TensorProto, numpy_helper
 SIZE: Final = float(2**20)
 """The nominal largest size of an axis, and count of what is found in a tensor."""
 
-SAME: Final = frozenset(
-    """
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+SAME: Final = _words("""
     Identity Cast CastLike Squeeze Unsqueeze Reshape Flatten Transpose Slice Gather GatherElements GatherND
     Abs Neg Ceil Floor Round ReduceMax ReduceMin ReduceMean Expand Tile Split Compress Pad Trilu Relu
     SequenceAt SplitToSequence Dropout Optional OptionalGetElement Mod TopK Unique ArrayFeatureExtractor
     Shrink ReverseSequence DepthToSpace SpaceToDepth MaxPool AveragePool GlobalMaxPool GlobalAveragePool
-    """.split()
-)
+""")
 """The result is no larger than the first input."""
 
-ANY_OF: Final = frozenset(
-    """
+ANY_OF: Final = _words("""
     Max Min Where Concat SequenceConstruct SequenceInsert SequenceErase ConcatFromSequence Mean Scatter
     ScatterElements ScatterND
-    """.split()
-)
+""")
 """The result is no larger than the largest input."""
 
-SMALL: Final = frozenset(
-    """
+SMALL: Final = _words("""
     Equal Greater GreaterOrEqual Less LessOrEqual And Or Not Xor IsNaN IsInf Sigmoid Softmax LogSoftmax
     Hardmax Tanh Erf HardSigmoid Sign OneHotEncoder TreeEnsembleClassifier LinearClassifier Sin Cos
-    """.split()
-)
+""")
 """The result is at most one in size, or counts classes."""
 
-COUNTS: Final = frozenset(("Shape", "Size", "NonZero", "ArgMax", "ArgMin", "NonMaxSuppression", "SequenceLength"))
+COUNTS: Final = frozenset(
+    ("Shape", "Size", "NonZero", "ArgMax", "ArgMin", "NonMaxSuppression", "SequenceLength")
+)
 """The result is made of sizes and positions."""
 
 
@@ -120,7 +121,9 @@ def _most(node: NodeProto, inputs: Sequence[Bound], every: Bound) -> float:
         case "Mul":
             return _product(inputs)
         case "Div":
-            return first if inputs[-1].most == SIZE else _product(inputs) if inputs[-1].most < SIZE else math.inf
+            return (
+                first if inputs[-1].most == SIZE else _product(inputs) if inputs[-1].most < SIZE else math.inf
+            )
         case "ReduceSum" | "CumSum":
             return first * SIZE
         case "Range":
@@ -129,6 +132,13 @@ def _most(node: NodeProto, inputs: Sequence[Bound], every: Bound) -> float:
             return SIZE
         case _:
             return math.inf
+
+
+def _quotient(first: float, divisor: float) -> float:
+    """The largest quotient; a divisor that is a size is a whole number."""
+    if divisor == SIZE:
+        return first
+    return first * max(divisor, 1.0) if divisor < SIZE else math.inf
 
 
 def _product(inputs: Sequence[Bound]) -> float:

@@ -28,6 +28,9 @@ MOST_BRANCH_VALUES: Final = 2**26
 PASSES: Final = 4
 """A bound that still rises after so many passes over a loop's body has none."""
 
+RENAMES: Final = ("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape")
+"""Operators whose result has the values of their first input."""
+
 SIZES_FROM: Final[Mapping[str, int]] = {
     **dict.fromkeys(("ConstantOfShape", "BlackmanWindow", "HammingWindow", "HannWindow"), 0),
     **dict.fromkeys(("Range", "MelWeightMatrix"), 0),
@@ -93,6 +96,8 @@ class _Scope:
                 return self._loop(node, inputs)
             case "Scan" | "SequenceMap":
                 return self._scan(node, inputs)
+        if node.op_type in RENAMES and node.input[0] in self.constants:
+            self.constants[node.output[0]] = self.constants[node.input[0]]
         self._check_sizes(node, inputs)
         return [result_of(node, inputs)] * len(node.output)
 
@@ -102,10 +107,10 @@ class _Scope:
                 self.constants[node.output[0]] = attribute.t
                 return constant(attribute.t)
             if attribute.type in (AttributeProto.INT, AttributeProto.INTS):
-                values = [attribute.i, *attribute.ints]
-                tensor = TensorProto(data_type=TensorProto.INT64, dims=[len(values) - 1], int64_data=values[1:])
-                if attribute.type == AttributeProto.INT:
-                    tensor = TensorProto(data_type=TensorProto.INT64, int64_data=values[:1])
+                alone = attribute.type == AttributeProto.INT
+                values = [attribute.i] if alone else list(attribute.ints)
+                dims = [] if alone else [len(values)]
+                tensor = TensorProto(data_type=TensorProto.INT64, dims=dims, int64_data=values)
                 self.constants[node.output[0]] = tensor
                 return constant(tensor)
         return Bound(varies=False, most=math.inf, size_varies=False)
@@ -113,10 +118,8 @@ class _Scope:
     def _if(self, node: NodeProto, inputs: Sequence[Bound]) -> list[Bound]:
         condition = joined(inputs)
         branches = [self._inner(branch=True).visit(graph) for graph in subgraphs(node)]
-        found = [joined(column) for column in zip(*branches, strict=False)]
-        return [
-            Bound(one.varies or condition.varies, one.most, one.size_varies or condition.varies) for one in found
-        ]
+        chosen = Bound(condition.varies, 0.0, condition.varies)
+        return [joined([*column, chosen]) for column in zip(*branches, strict=False)]
 
     def _loop(self, node: NodeProto, inputs: Sequence[Bound]) -> list[Bound]:
         name = node.input[0] if node.input else ""
@@ -166,7 +169,7 @@ class _Scope:
             if name not in self.constants and self._is_free(bound):
                 what = "makes a tensor as large as a value of the input says"
                 self._report(node, f"{what}; export it with constant sizes")
-            elif self.branch and name in self.constants and _product(self.constants[name]) > MOST_BRANCH_VALUES:
+            elif self.branch and _product(self.constants.get(name)) > MOST_BRANCH_VALUES:
                 what = f"makes over {MOST_BRANCH_VALUES} values in a branch"
                 self._report(node, f"{what}; export it without this branch")
 
@@ -228,5 +231,7 @@ def _most(tensor: TensorProto) -> int:
     return max(_numbers(tensor), default=0)
 
 
-def _product(tensor: TensorProto) -> int:
+def _product(tensor: TensorProto | None) -> int:
+    if tensor is None:
+        return 0
     return math.prod(max(value, 1) for value in _numbers(tensor))

@@ -3,12 +3,11 @@
 A list of what is allowed, not of what is refused, so that an operator of a later ONNX is looked at first.
 Left out, and why:
 
-| operators | why |
-|---|---|
-| `RandomNormal`, `RandomUniform`, their `Like` forms, `Multinomial`, `Bernoulli` | one row gets several answers, so no certificate holds |
-| `ImageDecoder` | a few bytes become a picture of any size |
-| losses, `ai.onnx.preview.training` | training |
-| `com.microsoft` and what else onnxruntime adds | optimised for one runtime; `EPContext` loads foreign code |
+* `RandomNormal`, `RandomUniform`, `Multinomial`, `Bernoulli` and the like: one row gets several answers, so no
+  certificate holds;
+* `ImageDecoder`: a few bytes become a picture of any size;
+* losses, and the domain `ai.onnx.preview.training`: they train;
+* the domain `com.microsoft` and others of onnxruntime: optimised files; `EPContext` loads foreign code.
 """
 
 from __future__ import annotations
@@ -19,9 +18,13 @@ from typing import Final
 ONNX: Final = "", "ai.onnx"
 """The two names of ONNX's own domain."""
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 ALLOWED: Final[Mapping[str, frozenset[str]]] = {
-    "": frozenset(
-        """
+    "": _words("""
         Abs Acos Acosh Add AffineGrid And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool
         BatchNormalization BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor BlackmanWindow Cast
         CastLike CausalConvWithState Ceil Celu CenterCropPad Clip Col2Im Compress Concat ConcatFromSequence
@@ -41,15 +44,12 @@ ALLOWED: Final[Mapping[str, frozenset[str]]] = {
         Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split SplitToSequence Sqrt Squeeze
         StringConcat StringNormalizer StringSplit Sub Sum SwiGLU Swish Tan Tanh TensorScatter TfIdfVectorizer
         ThresholdedRelu Tile TopK Transpose Trilu Unique Unsqueeze Upsample Where Xor
-        """.split()
-    ),
-    "ai.onnx.ml": frozenset(
-        """
+    """),
+    "ai.onnx.ml": _words("""
         ArrayFeatureExtractor Binarizer CastMap CategoryMapper DictVectorizer FeatureVectorizer Imputer
         LabelEncoder LinearClassifier LinearRegressor Normalizer OneHotEncoder SVMClassifier SVMRegressor
         Scaler TreeEnsemble TreeEnsembleClassifier TreeEnsembleRegressor ZipMap
-        """.split()
-    ),
+    """),
 }
 
 OLDEST_OPSET: Final[Mapping[str, int]] = {"": 7, "ai.onnx.ml": 1}

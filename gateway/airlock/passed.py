@@ -4,7 +4,7 @@ An entry is the digest of all that a verdict depends on: the file's bytes, what 
 code, and the versions of the libraries. Only passes are kept.
 
 The file lies where the gateway keeps its keys, and counts only if it belongs to the user that runs it and no
-other may write it. Whoever can write there as that user can give himself keys, and stop or replace the process.
+other may write it. A writer in that folder can also make keys, so an entry in it grants nothing that is new.
 """
 
 from __future__ import annotations

@@ -23,11 +23,11 @@ WALL_PER_CPU_S: Final = 6.0
 class ModelTrial:
     """One ONNX file, and what is tried on it.
 
-    path: its name in problems. file: where it is opened, absolute. sha256: of the bytes that will be served. names: the deployment's name of a tensor, to the file's.
-    row_shapes: by input, the sizes of one row where they are known; None is any size. max_rows: the largest
-    batch. rows: an absolute path of a `guards.npz` whose kept rows are tried, empty for none; rows_sha256: of
-    its bytes.
-    budget_s: of the rung. memory_mib: what it may take, besides six times the file.
+    path: its name in problems; file: where it is opened, absolute. sha256: of the bytes that will be served.
+    names: the deployment's name of a tensor, to the file's. row_shapes: by input, the sizes of one row where
+    they are known; None is any size. max_rows: the largest batch. rows: an absolute path of a `guards.npz`
+    whose kept rows are tried, empty for none; rows_sha256: of its bytes. budget_s: of the rung. memory_mib:
+    what it may take, besides six times the file.
     """
 
     path: str

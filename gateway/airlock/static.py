@@ -1,4 +1,4 @@
-"""What can be seen wrong with an ONNX model without opening it in onnxruntime: pure, and linear in its size."""
+"""What is wrong with an ONNX model before onnxruntime opens it: pure, and linear in the model's size."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ MOST_NODES: Final = 50_000
 MOST_ROW_VALUES: Final = 8 * 2**20
 """As many values of a byte each as the largest body of a request has bytes."""
 MOST_AXES: Final = 8
+MOST_UNKNOWN_BYTES: Final = 65_536
+"""Of fields that a later ONNX may have added, which are ignored."""
 _OWN = "; export it with ONNX's own"
 
 
@@ -51,13 +53,12 @@ def _format_problems(model: ModelProto) -> Iterator[str]:
         if one.version < oldest:
             what = f"has opset {one.version} of {domain_of(one.domain) or 'ai.onnx'}, below {oldest}"
             yield f"{what}; export it with a newer opset (opset_version, target_opset)"
-    before = model.ByteSize()
     known = ModelProto()
     known.CopyFrom(model)
     known.DiscardUnknownFields()
-    if known.ByteSize() != before:
-        what = f"holds {before - known.ByteSize()} bytes in fields that ONNX does not know"
-        yield f"{what}; export it again, or save it with onnx.save"
+    if (unknown := model.ByteSize() - known.ByteSize()) > MOST_UNKNOWN_BYTES:
+        what = f"holds {unknown} bytes in fields that ONNX does not know, over {MOST_UNKNOWN_BYTES}"
+        yield f"{what}; export it again with a current exporter"
 
 
 def _count_problems(model: ModelProto, found: list[Scope]) -> Iterator[str]:
@@ -114,7 +115,7 @@ def _refused_operator(domain: str, kind: str) -> str:
     if domain in ALLOWED:
         what = f"uses the operator {kind!r}, which is not served (random, training, or unknown)"
         return f"{what}; export the model for inference"
-    what = f"uses the operator {ascii(kind)[1:-1]} of the domain {ascii(domain)}, "
+    what = f"uses the operator {ascii(kind)[1:-1]} of the domain {domain!a}, "
     what += "and operators of another domain are not loaded"
     runtime = " and without onnxruntime's optimisation" if domain.startswith("com.microsoft") else ""
     return what + _OWN + runtime

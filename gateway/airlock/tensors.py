@@ -70,7 +70,9 @@ def _size_problem(tensor: TensorProto) -> str:
     if tensor.data_location == TensorProto.EXTERNAL or tensor.HasField("segment"):
         return "lie in another file"
     given, wanted = _given(tensor, count)
-    return "" if given in wanted else f"declare {count} values and hold {given} of {sorted(wanted)[-1]} entries"
+    if given in wanted:
+        return ""
+    return f"declare {count} values and hold {given} of {max(wanted)} entries"
 
 
 def _given(tensor: TensorProto, count: int) -> tuple[int, set[int]]:

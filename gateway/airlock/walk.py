@@ -32,11 +32,13 @@ def scopes(model: ModelProto) -> Iterator[Scope]:
 
     Raises: ValueError (what is wrong, how to mend it) beyond MOST_NESTED.
     """
-    waiting = [Scope(body, 0) for body in (model.graph, *model.functions)]
+    waiting = [Scope(model.graph, 0), *(Scope(function, 0) for function in model.functions)]
     while waiting:
         scope = waiting.pop()
         if scope.depth > MOST_NESTED:
-            raise ValueError(f"nests graphs deeper than {MOST_NESTED}; export a model without nested branches")
+            raise ValueError(
+                f"nests graphs deeper than {MOST_NESTED}; export a model without nested branches"
+            )
         yield scope
         waiting.extend(Scope(inner, scope.depth + 1) for node in scope.nodes for inner in subgraphs(node))
 

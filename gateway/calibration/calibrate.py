@@ -50,7 +50,6 @@ from gateway.deployment.contract import contract_of
 from gateway.deployment.deployment import Deployment
 from gateway.deployment.fitted import guarded_inputs, save_guards
 from gateway.deployment.interval_model import with_intervals
-from gateway.deployment.model_files import TriedWith
 from gateway.deployment.models import load_models
 from gateway.deployment.promises import promises
 from gateway.deployment.target import target_of
@@ -71,7 +70,7 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
     Cost:    two or three passes of each model over the data; half a minute for 15,000 small images.
     """
     upstreams = record_upstreams(deployment)
-    models = load_models(deployment, upstreams, TriedWith(None, deployment.var))
+    models = load_models(deployment, upstreams)
     try:
         progress("reading the data")
         held = held_out(deployment, models, data, progress)
@@ -107,7 +106,7 @@ def independent_rows(deployment: Deployment, data: Path) -> int:
 
     Raises:  as `calibrate` for what cannot be read.
     """
-    models = load_models(deployment, record_upstreams(deployment), TriedWith(None, deployment.var))
+    models = load_models(deployment, record_upstreams(deployment))
     try:
         return _independent_rows(deployment, models, data)
     finally:

@@ -1,9 +1,8 @@
-"""The model files of a policy, each read once: tried apart (`gateway.airlock`), then loaded from those bytes."""
+"""The model files of a policy, each read once: tried apart by the airlock, then loaded from those bytes."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,9 +38,7 @@ class _ModelFile:
     rung: RungPolicy
 
 
-def admitted_files(
-    deployment: Deployment, tried: TriedWith
-) -> tuple[dict[Loc, bytes], list[Problem]]:
+def admitted_files(deployment: Deployment, tried: TriedWith) -> tuple[dict[Loc, bytes], list[Problem]]:
     """The bytes of every model file that may be opened, by where the policy names it, and all problems."""
     contents: dict[Loc, bytes] = {}
     problems: list[Problem] = []
@@ -107,7 +104,7 @@ def trial_of(path: Path, content: bytes, serving: Serving, budget_s: float) -> M
     """What is tried on a model file of which nothing else is known."""
     return ModelTrial(
         path=str(path),
-        file=os.path.abspath(path),
+        file=str(path.absolute()),
         sha256=hashlib.sha256(content).hexdigest(),
         size_bytes=len(content),
         names={},
@@ -125,6 +122,6 @@ def _rows(path: Path | None) -> tuple[str, str]:
     if path is None:
         return "", ""
     try:
-        return os.path.abspath(path), hashlib.sha256(read_once(path)).hexdigest()
+        return str(path.absolute()), hashlib.sha256(read_once(path)).hexdigest()
     except ValueError:
         return "", ""  # what is wrong with it is told when it is loaded
