@@ -27,6 +27,7 @@ import uvicorn
 from gateway.access.proxies import Proxies
 from gateway.access.tls import Tls, load_tls
 from gateway.admin.app import admin_app
+from gateway.airlock.process import stop_trials
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
 from gateway.grpc.server import GrpcHandler, grpc_server
@@ -147,6 +148,7 @@ class Replica:
 
     async def stop(self) -> None:
         """Stops accepting, finishes requests in flight, writes buffered records. Idempotent."""
+        stop_trials()  # a reload that is trying a model gives up
         for server, _ in self._admins:
             server.should_exit = True
         if self._grpc is not None:

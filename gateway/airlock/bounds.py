@@ -21,6 +21,9 @@ from onnx import NodeProto, TensorProto, numpy_helper
 SIZE: Final = float(2**20)
 """The nominal largest size of an axis, and count of what is found in a tensor."""
 
+MOST_NUMBERS: Final = 65_536
+"""Constants of more are weights, and no sizes."""
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -76,13 +79,15 @@ INPUT: Final = Bound(varies=True, most=math.inf, size_varies=False)
 
 
 def constant(tensor: TensorProto) -> Bound:
-    """The bound of a constant; infinite for one that is no list of numbers.
+    """The bound of a constant; infinite for one that is no short list of numbers.
 
     A fraction counts as its reciprocal, since it may be a divisor.
     """
+    if math.prod(tensor.dims) > MOST_NUMBERS:
+        return Bound(varies=False, most=math.inf, size_varies=False)
     try:
         sizes = np.abs(np.asarray(numpy_helper.to_array(tensor)).astype(np.float64))
-        most = float(np.nanmax(sizes, initial=0.0))
+        most = float(np.max(sizes, initial=0.0, where=~np.isnan(sizes)))
         most = max(most, 1 / float(np.min(sizes, initial=1.0, where=sizes > 0)))
     except (ValueError, TypeError):
         most = math.inf

@@ -3,8 +3,8 @@
 A list of what is allowed, not of what is refused, so that an operator of a later ONNX is looked at first.
 Left out, and why:
 
-* `RandomNormal`, `RandomUniform`, `Multinomial`, `Bernoulli` and the like: one row gets several answers, so no
-  certificate holds;
+* `RandomNormal`, `RandomUniform`, `Multinomial`, `Bernoulli` and the like: one row gets several answers, so
+  no certificate holds;
 * `ImageDecoder`: a few bytes become a picture of any size;
 * losses, and the domain `ai.onnx.preview.training`: they train;
 * the domain `com.microsoft` and others of onnxruntime: optimised files; `EPContext` loads foreign code.

@@ -6,6 +6,7 @@ of Python, and is a session of its own. Whatever it does, it ends: by its own li
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
@@ -28,13 +29,14 @@ CODE: Final = "import sys; sys.path.insert(0, sys.argv[1]); from gateway.airlock
 ENVIRONMENT: Final = {"ORT_DISABLE_TELEMETRY": "1", "OPENBLAS_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
 
 _running: set[subprocess.Popen[bytes]] = set()
-_stopped = threading.Event()
+_stopped: set[int] = set()
+"""The process ids of those of them that `stop_trials` ended."""
 
 
-def stop() -> None:
-    """Ends the confined processes of this process, and lets none begin: for its own end."""
-    _stopped.set()
+def stop_trials() -> None:
+    """Ends the trials that run now, so that the threads which wait for them end: for the end of a gateway."""
     for process in tuple(_running):
+        _stopped.add(process.pid)
         process.kill()
 
 
@@ -42,7 +44,7 @@ def run_trials(trials: Sequence[ModelTrial]) -> dict[int, list[str]]:
     """The problems of each trial by its place; none of those without any. Blocks.
 
     A trial that ends its process costs a new one for those behind it.
-    Raises: OSError if the process cannot be started.
+    Raises: OSError if the process cannot be started, or `stop_trials` ended it.
     """
     found: dict[int, list[str]] = {}
     first = 0
@@ -69,6 +71,9 @@ def _run(trials: Sequence[ModelTrial]) -> tuple[dict[int, list[str]], tuple[int,
             timer.cancel()
             process.kill()
             code = process.wait()
+    if process.pid in _stopped:
+        _stopped.discard(process.pid)
+        raise OSError(errno.ECANCELED, "the gateway is being stopped")
     done, begun = _steps(text, len(trials))
     if len(done) == len(trials):
         return done, None
@@ -78,8 +83,6 @@ def _run(trials: Sequence[ModelTrial]) -> tuple[dict[int, list[str]], tuple[int,
 
 @contextmanager
 def _process() -> Iterator[subprocess.Popen[bytes]]:
-    if _stopped.is_set():
-        raise OSError("the gateway is being stopped")
     process = subprocess.Popen(  # noqa: S603 (our own interpreter and code)
         [sys.executable, "-I", "-c", CODE, str(folder_of_code())],
         stdin=subprocess.PIPE,
@@ -91,8 +94,6 @@ def _process() -> Iterator[subprocess.Popen[bytes]]:
     )
     _running.add(process)
     try:
-        if _stopped.is_set():
-            process.kill()
         with process:
             yield process
     finally:
@@ -135,8 +136,6 @@ def _plain(text: str) -> str:
 
 def _why(trial: ModelTrial, code: int) -> str:
     """Why a trial ended its process."""
-    if _stopped.is_set():
-        return f"{trial.path}: was not tried: the gateway is being stopped"
     if code in (-signal.SIGXCPU, -signal.SIGALRM, -signal.SIGKILL):
         return f"{trial.path}: {too_slow(trial)}"
     name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
