@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from onnx import ModelProto, helper
+from onnx import GraphProto, ModelProto, helper
 
 from gateway.airlock.static import static_problems
 from tests.support.hostile_models import (
@@ -56,7 +56,7 @@ def nested_loop() -> ModelProto:
     )
 
 
-def _inner_body() -> object:
+def _inner_body() -> GraphProto:
     body = adding_body()
     for old, new in (("v_in", "u_in"), ("v_out", "u_out"), ("go", "u_go"), ("go_on", "u_go_on"), ("i", "j")):
         for part in (*body.input, *body.output):
@@ -84,7 +84,10 @@ def in_a_function() -> ModelProto:
 
 def sized_by(kind: str, *, extra: tuple[str, ...] = (), **attributes: object) -> ModelProto:
     """An operator that makes a tensor as large as an input says."""
-    nodes = [node(kind, [*extra, "number"], ["big"], **attributes), node("ReduceSum", ["big"], ["s"], keepdims=0)]
+    nodes = [
+        node(kind, [*extra, "number"], ["big"], **attributes),
+        node("ReduceSum", ["big"], ["s"], keepdims=0),
+    ]
     return model([*value_of_input(), *nodes, *answers(plus="s")], AXIS1, constant("one1", np.float32([1])))
 
 
@@ -104,7 +107,10 @@ REFUSED: dict[str, tuple[Callable[[], ModelProto], str]] = {
         lambda: looping([node("Identity", ["rounds"], ["again"])], HUGE, name="again"),
         "Loop may run 4611686018427387904 times",
     ),
-    "rounds that an input says": (lambda: looping(value_of_input(), AXIS1, name="scalar"), "runs as often as"),
+    "rounds that an input says": (
+        lambda: looping(value_of_input(), AXIS1, name="scalar"),
+        "runs as often as",
+    ),
     "rounds that an input says, less a number": (
         lambda: looping(
             [*value_of_input(), node("Sub", ["scalar", "trillion"], ["rounds"])],
@@ -132,7 +138,8 @@ REFUSED: dict[str, tuple[Callable[[], ModelProto], str]] = {
     ),
     "a size that an input says, at most negative": (
         lambda: growing(
-            [*value_of_input(), node("Min", ["number", "axis1"], ["low"]), node("Neg", ["low"], ["sizes"])], AXIS1
+            [*value_of_input(), node("Min", ["number", "axis1"], ["low"]), node("Neg", ["low"], ["sizes"])],
+            AXIS1,
         ),
         "Expand makes a tensor as large as",
     ),
@@ -176,7 +183,8 @@ TAKEN: dict[str, Callable[[], ModelProto]] = {
     ),
     "the shape of another tensor": lambda: growing([node("Shape", ["x"], ["sizes"])]),
     "twice the shape of another tensor": lambda: growing(
-        [node("Shape", ["x"], ["shape"]), node("Mul", ["shape", "two"], ["sizes"])], constant("two", np.int64([2]))
+        [node("Shape", ["x"], ["shape"]), node("Mul", ["shape", "two"], ["sizes"])],
+        constant("two", np.array([2], np.int64)),
     ),
     "as many as were found": lambda: growing(
         [node("NonZero", ["x"], ["found"]), node("Shape", ["found"], ["sizes"])]
@@ -188,7 +196,7 @@ TAKEN: dict[str, Callable[[], ModelProto]] = {
             node("Where", ["many", "two", "axis1"], ["sizes"]),
         ],
         AXIS1,
-        constant("two", np.int64([2])),
+        constant("two", np.array([2], np.int64)),
     ),
     "a small tensor in a branch": lambda: branching(EXPANDS, constant("sizes", np.array([2, 3], np.int64))),
     "a loop of a few rounds in a branch": lambda: branching(

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from tests.support.hostile_models import (
     FLOAT,
@@ -26,7 +26,7 @@ from tests.support.served import Served, clean_rows, copy_of, serving
 FEATURES, CLASSES, WIDTH = 16, 26, 96
 
 
-def letters_model(nodes: list[object], *constants: object) -> ModelProto:
+def letters_model(nodes: list[NodeProto], *constants: TensorProto) -> ModelProto:
     """A classifier of letters that adds the scalar `s`, which `nodes` make, to its logits."""
     random = np.random.default_rng(0)
     head = [
@@ -59,7 +59,7 @@ def slow() -> ModelProto:
     loop.attribute[0].g.node[1].input[1] = "sum_float"
     added = loop.attribute[0].g.node.pop(1)
     loop.attribute[0].g.node.extend([node("Cast", ["sum"], ["sum_float"], to=FLOAT), added])
-    sizes = [constant("rounds", np.int64(100_000)), constant("million", np.int64([1_000_000]))]
+    sizes = [constant("rounds", np.int64(100_000)), constant("million", np.array([1_000_000], np.int64))]
     return letters_model([loop], *sizes, *LOOP_CONSTANTS)
 
 

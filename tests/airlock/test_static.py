@@ -131,7 +131,10 @@ REFUSED: dict[str, tuple[Callable[[], ModelProto], str]] = {
     "an old opset": (lambda: model(answers(), opset=1), "has opset 1 of ai.onnx"),
     "unknown fields": (with_unknown_fields, "bytes in fields that ONNX does not know"),
     "a tensor of 2**40": (lambda: with_tensor([2**40], b"\0" * 16), "declare 1099511627776 values"),
-    "dimensions that overflow": (lambda: with_tensor([2**33, 2**33], b"\0" * 16), "declare 7378697629483820646"),
+    "dimensions that overflow": (
+        lambda: with_tensor([2**33, 2**33], b"\0" * 16),
+        "declare 7378697629483820646",
+    ),
     "negative dimensions": (lambda: with_tensor([-4, -4], b"\0" * 64), "declare the shape [-4, -4]"),
     "fewer bytes than declared": (lambda: with_tensor([4, 4], b"\0" * 60), "hold 60 of 64 entries"),
     "more bytes than declared": (lambda: with_tensor([4, 4], b"\0" * 68), "hold 68 of 64 entries"),
@@ -160,7 +163,10 @@ REFUSED: dict[str, tuple[Callable[[], ModelProto], str]] = {
         lambda: model(answers(), inputs=[value("x", FLOAT, ["n", 0])]),
         "declares the input 'x' with an axis of 0",
     ),
-    "a negative axis": (lambda: model(answers(), inputs=[value("x", FLOAT, ["n", -5])]), "with an axis of -5"),
+    "a negative axis": (
+        lambda: model(answers(), inputs=[value("x", FLOAT, ["n", -5])]),
+        "with an axis of -5",
+    ),
     "a row of 2**40": (
         lambda: model(answers(), inputs=[value("x", FLOAT, ["n", 2**40])]),
         "with 1099511627776 values a row",

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,13 +78,13 @@ def fat() -> ModelProto:
         *answers(),
     ]
     outputs = [value("y", FLOAT, ["n", 3]), value("fat", FLOAT, ["n", "m"])]
-    return model(nodes, constant("times", np.int64([1, 25_000_000])), outputs=outputs)
+    return model(nodes, constant("times", np.array([1, 25_000_000], np.int64)), outputs=outputs)
 
 
 def with_shape_product() -> ModelProto:
     """As large as the sizes of its input, multiplied."""
     shaped = [node("Shape", ["x"], ["shape"]), node("Mul", ["shape", "times"], ["sizes"])]
-    return growing(shaped, constant("times", np.int64([10**5, 2**14])))
+    return growing(shaped, constant("times", np.array([10**5, 2**14], np.int64)))
 
 
 def patient_loop() -> ModelProto:
@@ -185,7 +186,9 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, kind: str) -
     assert "not a regular file" in problems[0] or "cannot be read" in problems[0]
 
 
-def test_variables_and_folders_of_ours_do_not_reach_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_and_folders_of_ours_do_not_reach_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Variables or a module in the working directory that break Python would end it."""
     monkeypatch.setenv("PYTHONHOME", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -227,7 +230,7 @@ def test_what_passed_is_not_tried_again_and_what_was_refused_is(tmp_path: Path) 
     "change",
     [{"max_rows": 9}, {"memory_mib": 600}, {"budget_s": 0.2}, {"names": {"p": "y"}}, {"sha256": "0" * 64}],
 )
-def test_another_limit_or_file_is_tried_again(tmp_path: Path, change: dict[str, object]) -> None:
+def test_another_limit_or_file_is_tried_again(tmp_path: Path, change: dict[str, Any]) -> None:
     trial = trial_of(tmp_path, harmless())
     assert refused([trial], tmp_path) == {}
     Path(trial.file).unlink()

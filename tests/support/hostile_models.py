@@ -93,10 +93,12 @@ AXIS1 = constant("axis1", np.array([1], np.int64))
 def branching(then_nodes: Sequence[NodeProto], *constants: TensorProto) -> ModelProto:
     """Runs the nodes, which make the scalar `s`, only where an input is above a million."""
     then = helper.make_graph([*then_nodes], "then", [], [value("s", FLOAT, [])])
-    other = helper.make_graph([node("Identity", ["zero"], ["s_other"])], "else", [], [value("s_other", FLOAT, [])])
+    none = [node("Identity", ["zero"], ["s_other"])]
+    other = helper.make_graph(none, "else", [], [value("s_other", FLOAT, [])])
     nodes = [
         node("ReduceMax", ["x"], ["largest"], keepdims=0),
         node("Greater", ["largest", "million"], ["rare"]),
         node("If", ["rare"], ["v"], then_branch=then, else_branch=other),
     ]
-    return model([*nodes, *answers(plus="v")], constant("million", np.float32(1e6)), *LOOP_CONSTANTS, *constants)
+    million = constant("million", np.float32(1e6))
+    return model([*nodes, *answers(plus="v")], million, *LOOP_CONSTANTS, *constants)
