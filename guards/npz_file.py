@@ -87,8 +87,9 @@ def _read_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[An
         shape, _, dtype = read_header(file)
         if dtype.hasobject:
             raise ObjectArray(f"{entry.filename.removesuffix('.npy')} holds Python objects")
-        declared, given = math.prod(shape) * dtype.itemsize, entry.file_size - file.tell()
-        if declared != given or min(shape, default=0) < 0 or (math.prod(shape) and not dtype.itemsize):
+        values = math.prod(map(int, shape))
+        declared, given = values * dtype.itemsize, entry.file_size - file.tell()
+        if declared != given or min(shape, default=0) < 0 or (values and not dtype.itemsize):
             raise ValueError(f"{entry.filename} declares {declared} bytes and holds {given}")
     with archive.open(entry) as file:
         array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)

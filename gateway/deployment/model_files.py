@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fallbacks.onnx_file import read_once
+from fallbacks.regular_file import read_regular
 from gateway.airlock.admit import refused
 from gateway.airlock.request import ModelTrial
 from gateway.core.errors import Problem
@@ -15,6 +16,7 @@ from gateway.deployment.deployment import Deployment
 from gateway.policy.locate import Loc, closest
 from gateway.policy.schema import OnnxPolicy, RungPolicy
 from gateway.policy.serving import Serving
+from guards import arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ def _rows(path: Path | None) -> tuple[str, str]:
     if path is None:
         return "", ""
     try:
-        return str(path.absolute()), hashlib.sha256(read_once(path)).hexdigest()
+        content = read_regular(path, arrays.MOST_BYTES, "calibrate again")
+        return str(path.absolute()), hashlib.sha256(content).hexdigest()
     except ValueError:
         return "", ""  # what is wrong with it is told when it is loaded

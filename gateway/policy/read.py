@@ -14,6 +14,7 @@ from gateway.policy.locate import dotted, duplicates, explain, line_of
 from gateway.policy.schema import Policy
 
 POLICY_FILE = "gateway.yaml"
+MOST_BYTES = 2**20
 
 
 def read_policy(folder: Path) -> tuple[Policy, yaml.Node | None]:
@@ -75,6 +76,11 @@ def _read(path: Path) -> tuple[yaml.Node | None, dict[Any, Any]]:
 def _text(path: Path) -> str:
     """The content of a file. Raises PolicyError where it cannot be read, and names the line of a bad byte."""
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise PolicyError([Problem("", "is no regular file; a policy is a file of YAML", str(path))])
+        if (size := path.stat().st_size) > MOST_BYTES:
+            what = f"has {size} bytes, over the {MOST_BYTES} that a policy may have"
+            raise PolicyError([Problem("", what, str(path))])
         content = path.read_bytes()
     except NotADirectoryError as error:
         problem = Problem("", "is a file; a deployment is a folder with a gateway.yaml", str(path.parent))

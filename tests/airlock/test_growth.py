@@ -88,7 +88,9 @@ def sized_by(kind: str, *, extra: tuple[str, ...] = (), **attributes: object) ->
         node(kind, [*extra, "number"], ["big"], **attributes),
         node("ReduceSum", ["big"], ["s"], keepdims=0),
     ]
-    return model([*value_of_input(), *nodes, *answers(plus="s")], AXIS1, constant("one1", np.float32([1])))
+    return model(
+        [*value_of_input(), *nodes, *answers(plus="s")], AXIS1, constant("one1", np.array([1], np.float32))
+    )
 
 
 def ranged() -> ModelProto:

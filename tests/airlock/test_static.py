@@ -140,7 +140,7 @@ REFUSED: dict[str, tuple[Callable[[], ModelProto], str]] = {
     "more bytes than declared": (lambda: with_tensor([4, 4], b"\0" * 68), "hold 68 of 64 entries"),
     "NaN among weights": (lambda: with_weights([[np.nan] * 3, *[[1.0] * 3] * 3]), "is no number (NaN)"),
     "infinity among weights": (
-        lambda: with_weights(np.float32([[np.inf, 1, 2], *[[1, 2, 3]] * 3])),
+        lambda: with_weights(np.array([[np.inf, 1, 2], *[[1, 2, 3]] * 3], np.float32)),
         "hold an infinite value",
     ),
     "NaN among half-precision weights": (
@@ -148,7 +148,9 @@ REFUSED: dict[str, tuple[Callable[[], ModelProto], str]] = {
         "'h' hold a value that is no number",
     ),
     "NaN in a constant of a branch": (
-        lambda: branching([node("Constant", [], ["s"], value=constant("c", np.float32([np.nan, 1])))]),
+        lambda: branching(
+            [node("Constant", [], ["s"], value=constant("c", np.array([np.nan, 1], np.float32)))]
+        ),
         "'s' hold a value that is no number",
     ),
     "NaN as the one bias": (
@@ -188,7 +190,9 @@ def test_refuses(case: str) -> None:
 
 TAKEN: dict[str, Callable[[], ModelProto]] = {
     "a plain model": harmless,
-    "a mask of infinities": lambda: model(answers(), constant("mask", np.float32([[0, -np.inf], [0, 0]]))),
+    "a mask of infinities": lambda: model(
+        answers(), constant("mask", np.array([[0, -np.inf], [0, 0]], np.float32))
+    ),
     "a bound without an end": lambda: model(answers(), constant("most", np.float32(np.inf))),
     "NaN that stands for what is missing": lambda: model([*SELECTS, *answers("x1")], NAN_SCALAR),
     "an imputer of NaN": lambda: missing_in(
@@ -211,7 +215,7 @@ def with_int4() -> ModelProto:
 def with_typed_fields() -> ModelProto:
     found = harmless()
     found.graph.initializer.append(helper.make_tensor("f", FLOAT, [2], [1.0, 2.0]))
-    found.graph.initializer.append(helper.make_tensor("t", TensorProto.STRING, [2], ["a", "\x1b"]))
+    found.graph.initializer.append(constant("t", np.array(["a", "\x1b"], object)))
     found.graph.initializer.append(helper.make_tensor("h", TensorProto.FLOAT16, [2], [1.0, 2.0]))
     return found
 
