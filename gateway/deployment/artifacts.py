@@ -32,6 +32,7 @@ from gateway.deployment.models import load_models, try_models
 from gateway.deployment.target import target_of
 from gateway.deployment.upstreams import check_upstreams, read_upstreams
 from gateway.protocol.contract import Contract
+from guards.arrays import MOST_BYTES
 
 TRIED_ROWS = 3
 
@@ -83,6 +84,9 @@ def _verified(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Arti
     path = folder / GUARDS_FILE
     if not path.is_file():
         raise ArtifactError([Problem("", "is missing: run `gateway calibrate`", str(path))])
+    if (size := path.stat().st_size) > MOST_BYTES:
+        what = f"has {size} bytes, over the {MOST_BYTES} allowed: run `gateway calibrate` again"
+        raise ArtifactError([Problem("", what, str(path))])
     digests = {name: model.digest for name, model in models.items()}
     verify(certificate, deployment, digests, sha256(path))
     fitted, kept = load_guards(policy, path)

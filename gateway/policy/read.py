@@ -15,6 +15,7 @@ from gateway.policy.schema import Policy
 
 POLICY_FILE = "gateway.yaml"
 MOST_BYTES = 2**20
+MOST_NESTED = 64
 
 
 def read_policy(folder: Path) -> tuple[Policy, yaml.Node | None]:
@@ -39,10 +40,7 @@ def _read(path: Path) -> tuple[yaml.Node | None, dict[Any, Any]]:
     """The file as nodes with line numbers, and as values. Refuses aliases, which can expand without limit."""
     text = _text(path)
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1 if event.start_mark else 1
-                raise PolicyError([Problem("", "aliases are not taken", str(path), line)])
+        _refuse_endless(path, text)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
     except yaml.reader.ReaderError as error:
@@ -71,6 +69,19 @@ def _read(path: Path) -> tuple[yaml.Node | None, dict[Any, Any]]:
         what = f"the file {held}; a policy is fields such as `schema: 1`, one a line"
         raise PolicyError([Problem("", what, str(path), 1)])
     return root, values
+
+
+def _refuse_endless(path: Path, text: str) -> None:
+    """Raises PolicyError for aliases, and for nesting whose reading would take quadratic time; YAMLError."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        if isinstance(event, yaml.AliasEvent):
+            raise PolicyError([Problem("", "aliases are not taken", str(path), line)])
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_NESTED:
+            what = f"nests lists or fields deeper than {MOST_NESTED}; a policy needs about eight"
+            raise PolicyError([Problem("", what, str(path), line)])
 
 
 def _text(path: Path) -> str:
