@@ -45,7 +45,7 @@ def load_columns(path: Path, text: Collection[str] = ()) -> dict[str, NDArray[An
         case ".csv":
             return csv_columns(path, text)
         case ".parquet" | ".pq":
-            return parquet_columns(path)
+            return parquet_columns(path, MOST_BYTES)
         case ".npy":
             raise ValueError(f"{path}: an .npy holds one array without a name; {MEND}")
         case other:

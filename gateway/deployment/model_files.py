@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fallbacks.onnx_file import read_once
 from fallbacks.regular_file import read_regular
 from gateway.airlock.admit import refused
 from gateway.airlock.request import ModelTrial
-from gateway.core.errors import Problem
+from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
 from gateway.policy.locate import Loc, closest
 from gateway.policy.schema import OnnxPolicy, RungPolicy
@@ -21,10 +21,14 @@ from guards import arrays
 
 @dataclass(frozen=True, slots=True)
 class TriedWith:
-    """rows: the file of rows that calibration kept, None for none; state: where passes are remembered."""
+    """rows: the file of rows that calibration kept, None for none; state: where passes are remembered.
+
+    sizes: of one row of each input, for axes that the policy leaves open.
+    """
 
     rows: Path | None
     state: Path | None
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 NO_ROWS = TriedWith(None, None)
@@ -57,6 +61,16 @@ def admitted_files(deployment: Deployment, tried: TriedWith) -> tuple[dict[Loc, 
         del contents[file.at]
         problems += [deployment.problem(file.at, what) for what in found]
     return contents, problems
+
+
+def refuse_at_sizes(deployment: Deployment, sizes: Mapping[str, tuple[int, ...]]) -> None:
+    """Tries the model files again, with rows of the sizes that data have.
+
+    Raises:  PolicyError for what is refused.
+    """
+    _, problems = admitted_files(deployment, TriedWith(None, None, sizes))
+    if problems:
+        raise PolicyError(problems)
 
 
 def _model_files(deployment: Deployment) -> Iterator[_ModelFile]:
@@ -92,11 +106,13 @@ def _refused(
 
 def _trial(deployment: Deployment, file: _ModelFile, content: bytes, tried: TriedWith) -> ModelTrial:
     policy = deployment.policy
-    shapes = {
+    given = {
         name: [None if size == -1 else size for size in one.shape]
         for name, one in policy.inputs.items()
         if one.shape is not None
     }
+    shapes: dict[str, list[int | None]] = {name: list(sizes) for name, sizes in tried.sizes.items()}
+    shapes.update(given)
     rows, digest = _rows(tried.rows)
     alone = trial_of(deployment.folder / file.name, content, policy.serving, file.rung.budget_s)
     return replace(alone, names=dict(file.names), row_shapes=shapes, rows=rows, rows_sha256=digest)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,9 +18,9 @@ import pytest
 from onnx import ModelProto
 
 from gateway.airlock.admit import refused
-from gateway.airlock.passed import PASSED_FILE
+from gateway.airlock.passed import PASSED_FILE, key_of, read_passed, record_passed
 from gateway.airlock.process import run_trials, stop_trials
-from gateway.airlock.request import ModelTrial
+from gateway.airlock.request import ModelTrial, to_json
 from tests.support.hostile_models import (
     FLOAT,
     INT64,
@@ -220,10 +222,9 @@ def test_trials_end_when_the_gateway_is_stopped(tmp_path: Path) -> None:
 
 def test_what_passed_is_not_tried_again_and_what_was_refused_is(tmp_path: Path) -> None:
     good, bad = trial_of(tmp_path, harmless(), "a.onnx"), trial_of(tmp_path, of_several_rows(), "b.onnx")
-    assert refused([good, bad], tmp_path).keys() == {1}
+    assert refused([good, bad], None).keys() == {1}
     Path(good.file).unlink()  # a trial would miss it
-    assert refused([good, bad], tmp_path).keys() == {1}
-    assert (tmp_path / PASSED_FILE).stat().st_mode & 0o777 == 0o600
+    assert refused([good, bad], None).keys() == {1}
 
 
 @pytest.mark.parametrize(
@@ -232,24 +233,50 @@ def test_what_passed_is_not_tried_again_and_what_was_refused_is(tmp_path: Path) 
 )
 def test_another_limit_or_file_is_tried_again(tmp_path: Path, change: dict[str, Any]) -> None:
     trial = trial_of(tmp_path, harmless())
-    assert refused([trial], tmp_path) == {}
+    assert refused([trial], None) == {}
     Path(trial.file).unlink()
+    assert refused([trial], None) == {}
+    assert refused([replace(trial, **change)], None).keys() == {0}
+
+
+def remembering(tmp_path: Path, rows: int) -> ModelTrial:
+    """A trial that no other test makes, after it has passed with `tmp_path` as the folder for state."""
+    trial = replace(trial_of(tmp_path, harmless()), max_rows=rows)
     assert refused([trial], tmp_path) == {}
-    assert refused([replace(trial, **change)], tmp_path).keys() == {0}
+    return trial
+
+
+def test_a_later_process_knows_what_passed(tmp_path: Path) -> None:
+    trial = remembering(tmp_path, 11)
+    assert read_passed(tmp_path) == [key_of(trial)]
+    assert (tmp_path / PASSED_FILE).stat().st_mode & 0o777 == 0o600
+    code = "import sys; from pathlib import Path; from gateway.airlock.admit import refused; "
+    code += "from gateway.airlock.request import from_json; "
+    code += "print(refused(from_json(sys.stdin.buffer.read()), Path(sys.argv[1])))"
+    Path(trial.file).unlink()
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", code, str(state)], input=to_json([trial]), capture_output=True, check=True
+        ).stdout
+        for state in (tmp_path, tmp_path / "other")
+    ]
+    assert told[0] == b"{}\n"
+    assert b"cannot be read" in told[1]
 
 
 def test_a_list_that_others_may_write_does_not_count(tmp_path: Path) -> None:
-    trial = trial_of(tmp_path, harmless())
-    assert refused([trial], tmp_path) == {}
-    Path(trial.file).unlink()
+    remembering(tmp_path, 12)
     (tmp_path / PASSED_FILE).chmod(0o666)
-    assert refused([trial], tmp_path).keys() == {0}
+    assert read_passed(tmp_path) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"7", b"[1, null]", b"\xff" * 4_000_000])
 def test_a_damaged_list_is_written_anew(tmp_path: Path, content: bytes) -> None:
-    trial = trial_of(tmp_path, harmless())
     (tmp_path / PASSED_FILE).write_bytes(content)
-    assert refused([trial], tmp_path) == {}
-    Path(trial.file).unlink()
-    assert refused([trial], tmp_path) == {}
+    record_passed(tmp_path, ["a"])
+    assert read_passed(tmp_path) == ["a"]
+
+
+def test_a_folder_that_cannot_be_written_costs_nothing_but_the_next_trial(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file")
+    assert refused([replace(trial_of(tmp_path, harmless()), max_rows=13)], tmp_path / "state") == {}
