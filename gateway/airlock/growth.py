@@ -13,13 +13,14 @@ says what the trials may take, and a rung's `budget_s` ends what takes long.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto
 
 from gateway.airlock.bounds import INPUT, NOTHING, Bound, constant, joined, result_of
+from gateway.airlock.graph_values import constant_of, integer_attribute, may_end_early, most_of, product_of
 from gateway.airlock.walk import subgraphs
 
 MOST_ROUNDS: Final = 100_000
@@ -87,7 +88,10 @@ class _Scope:
 
     def _visit_node(self, node: NodeProto) -> list[Bound]:
         if node.op_type == "Constant":
-            return [self._constant(node)]
+            if (tensor := constant_of(node)) is None:
+                return [Bound(varies=False, most=math.inf, size_varies=False)]
+            self.constants[node.output[0]] = tensor
+            return [constant(tensor)]
         inputs = [self.bounds.get(name, NOTHING) for name in node.input]
         match node.op_type:
             case "If":
@@ -100,20 +104,6 @@ class _Scope:
             self.constants[node.output[0]] = self.constants[node.input[0]]
         self._check_sizes(node, inputs)
         return [result_of(node, inputs)] * len(node.output)
-
-    def _constant(self, node: NodeProto) -> Bound:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                self.constants[node.output[0]] = attribute.t
-                return constant(attribute.t)
-            if attribute.type in (AttributeProto.INT, AttributeProto.INTS):
-                alone = attribute.type == AttributeProto.INT
-                values = [attribute.i] if alone else list(attribute.ints)
-                dims = [] if alone else [len(values)]
-                tensor = TensorProto(data_type=TensorProto.INT64, dims=dims, int64_data=values)
-                self.constants[node.output[0]] = tensor
-                return constant(tensor)
-        return Bound(varies=False, most=math.inf, size_varies=False)
 
     def _if(self, node: NodeProto, inputs: Sequence[Bound]) -> list[Bound]:
         condition = joined(inputs)
@@ -129,7 +119,7 @@ class _Scope:
         carried = list(inputs[2:])
         found: list[Bound] = []
         for body in subgraphs(node):
-            inner = self._inner(branch=self.branch or condition.varies or _may_end_early(body))
+            inner = self._inner(branch=self.branch or condition.varies or may_end_early(body))
             starts = [Bound(rounds.varies, max(rounds.most, 1.0), size_varies=False), condition, *carried]
             found = _fixpoint(inner, body, starts, kept=slice(2, None), results=slice(1, None))
         dynamic = Bound(rounds.varies, 0.0, rounds.varies or rounds.size_varies)
@@ -139,7 +129,7 @@ class _Scope:
         found: list[Bound] = []
         for body in subgraphs(node):
             starts = list(inputs[-len(body.input) :]) if body.input else []
-            states = max(len(body.input) - _attribute(node, "num_scan_inputs", len(body.input)), 0)
+            states = max(len(body.input) - integer_attribute(node, "num_scan_inputs", len(body.input)), 0)
             inner = self._inner(branch=self.branch)
             found = _fixpoint(inner, body, starts, kept=slice(0, states), results=slice(0, None))
         return found
@@ -150,7 +140,7 @@ class _Scope:
     def _check_rounds(self, node: NodeProto, name: str, rounds: Bound) -> None:
         if not name:
             self._report(node, "runs until its condition is false; export it with a number of rounds")
-        elif name in self.constants and (most := _most(self.constants[name])) > MOST_ROUNDS:
+        elif name in self.constants and (most := most_of(self.constants[name])) > MOST_ROUNDS:
             what = f"may run {most} times, over {MOST_ROUNDS}"
             self._report(node, f"{what}; export it with a smaller number of rounds")
         elif self._is_free(rounds):
@@ -169,7 +159,7 @@ class _Scope:
             if name not in self.constants and self._is_free(bound):
                 what = "makes a tensor as large as a value of the input says"
                 self._report(node, f"{what}; export it with constant sizes")
-            elif self.branch and _product(self.constants.get(name)) > MOST_BRANCH_VALUES:
+            elif self.branch and product_of(self.constants.get(name)) > MOST_BRANCH_VALUES:
                 what = f"makes over {MOST_BRANCH_VALUES} values in a branch"
                 self._report(node, f"{what}; export it without this branch")
 
@@ -201,37 +191,3 @@ def _fixpoint(
             rises = turn >= 1 and bound.most > inputs[i].most
             inputs[i] = Bound(bound.varies, math.inf, bound.size_varies) if rises else bound
     return outputs
-
-
-def _may_end_early(body: GraphProto) -> bool:
-    """Whether the condition of a loop is anything but the one it began with, or a constant."""
-    if not body.output or len(body.input) < 2:
-        return True
-    makers = {name: node for node in body.node for name in node.output}
-    name = body.output[0].name
-    while (node := makers.get(name)) is not None and node.op_type in ("Identity", "Cast"):
-        name = node.input[0]
-    constants = {tensor.name for tensor in body.initializer}
-    made_here = node is not None and node.op_type != "Constant"
-    return made_here and name not in constants
-
-
-def _attribute(node: NodeProto, name: str, default: int) -> int:
-    return next((attribute.i for attribute in node.attribute if attribute.name == name), default)
-
-
-def _numbers(tensor: TensorProto) -> Iterator[int]:
-    try:
-        yield from (int(value) for value in numpy_helper.to_array(tensor).reshape(-1).tolist())
-    except (ValueError, TypeError, OverflowError):
-        yield MOST_ROUNDS + 1
-
-
-def _most(tensor: TensorProto) -> int:
-    return max(_numbers(tensor), default=0)
-
-
-def _product(tensor: TensorProto | None) -> int:
-    if tensor is None:
-        return 0
-    return math.prod(max(value, 1) for value in _numbers(tensor))
