@@ -8,6 +8,8 @@ from typing import Final
 
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helper
 
+from gateway.airlock.bounds import MOST_NUMBERS
+
 TOO_MANY: Final = 2**62
 """Stands for a number that cannot be read."""
 
@@ -44,6 +46,9 @@ def integer_attribute(node: NodeProto, name: str, default: int) -> int:
 
 
 def _numbers(tensor: TensorProto) -> Iterator[int]:
+    if math.prod(tensor.dims) > MOST_NUMBERS:
+        yield TOO_MANY
+        return
     try:
         yield from (int(value) for value in numpy_helper.to_array(tensor).reshape(-1).tolist())
     except (ValueError, TypeError, OverflowError):

@@ -75,6 +75,8 @@ def _run(trials: Sequence[ModelTrial]) -> tuple[dict[int, list[str]], tuple[int,
         _stopped.discard(process.pid)
         raise OSError(errno.ECANCELED, "the gateway is being stopped")
     done, begun = _steps(text, len(trials))
+    if begun < 0:
+        raise OSError(errno.ECHILD, f"the process that tries models ended before it began (exit code {code})")
     if len(done) == len(trials):
         return done, None
     at = min(begun, len(trials) - 1)
@@ -113,9 +115,9 @@ def _exchange(process: subprocess.Popen[bytes], request: bytes) -> bytes:
 
 
 def _steps(text: bytes, n: int) -> tuple[dict[int, list[str]], int]:
-    """The problems of the trials that ended by place, and the place of the last that began."""
+    """The problems of the trials that ended by place, and the place of the last that began; else -1."""
     done: dict[int, list[str]] = {}
-    begun = 0
+    begun = -1
     for line in text.splitlines():
         try:
             step: dict[str, Any] = orjson.loads(line)

@@ -9,11 +9,12 @@ from typing import Final
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto
 from onnx.inliner import inline_local_functions
 
+from gateway.airlock.graph_values import integer_attribute, most_of
 from gateway.airlock.growth import growth_problems
 from gateway.airlock.names import name_problems
 from gateway.airlock.operators import ALLOWED, OLDEST_IR, OLDEST_OPSET, domain_of
 from gateway.airlock.tensors import tensor_problems
-from gateway.airlock.walk import Scope, scopes
+from gateway.airlock.walk import Scope, scope_tensors, scopes
 
 MOST_NODES: Final = 50_000
 MOST_ROW_VALUES: Final = 8 * 2**20
@@ -38,6 +39,7 @@ def static_problems(model: ModelProto) -> list[str]:
         *_format_problems(model),
         *_count_problems(model, found),
         *_operator_problems(model, found),
+        *_training_problems(found),
         *tensor_problems(found),
         *_declaration_problems(model.graph),
         *_duplicates(found),
@@ -109,6 +111,19 @@ def _operator_problems(model: ModelProto, found: list[Scope]) -> Iterator[str]:
                 continue
             seen.add(kind)
             yield _refused_operator(*kind)
+
+
+def _training_problems(found: list[Scope]) -> Iterator[str]:
+    """Operators that act as in training: they drop values at random, or look at the whole batch."""
+    nodes = [node for scope in found for node in scope.nodes]
+    modes = {node.input[2] for node in nodes if node.op_type == "Dropout" and len(node.input) > 2} - {""}
+    if modes:
+        named = [one for scope in found for one in scope_tensors(scope) if one[0] in modes]
+        modes -= {name for name, tensor in named if not most_of(tensor)}
+    for node in nodes:
+        if not modes.isdisjoint(node.input[2:3]) or integer_attribute(node, "training_mode", 0):
+            yield f"the operator {node.op_type} is in training mode; export the model for inference"
+            return
 
 
 def _refused_operator(domain: str, kind: str) -> str:

@@ -120,6 +120,12 @@ REFUSED: dict[str, tuple[Callable[[], ModelProto], str]] = {
         lambda: model([node("RandomNormalLike", ["x"], ["x1"]), *answers("x1")]),
         "'RandomNormalLike', which is not served",
     ),
+    "a dropout that drops": (
+        lambda: model(
+            [node("Dropout", ["x", "", "on"], ["x1"]), *answers("x1")], constant("on", np.bool_(True))
+        ),
+        "the operator Dropout is in training mode",
+    ),
     "a function that calls itself": (calling_itself, f"over {MOST_NODES}"),
     "functions that double": (lambda: doubling_functions(40), f"over {MOST_NODES}"),
     "too many nodes": (
@@ -190,6 +196,9 @@ def test_refuses(case: str) -> None:
 
 TAKEN: dict[str, Callable[[], ModelProto]] = {
     "a plain model": harmless,
+    "a dropout that is off": lambda: model(
+        [node("Dropout", ["x", "", "on"], ["x1"]), *answers("x1")], constant("on", np.bool_(False))
+    ),
     "a mask of infinities": lambda: model(
         answers(), constant("mask", np.array([[0, -np.inf], [0, 0]], np.float32))
     ),
