@@ -156,7 +156,7 @@ def _product(inputs: Sequence[Bound]) -> float:
 
 
 _CHOOSES_SIZE: Final[Mapping[str, int]] = {
-    **dict.fromkeys(("Compress", "Unique", "StringSplit", "SplitToSequence"), 0),
+    **dict.fromkeys(("Compress", "Unique", "StringSplit", "SplitToSequence", "Tokenizer"), 0),
     **dict.fromkeys(("Expand", "Tile", "Pad", "Resize", "Upsample", "OneHot", "CenterCropPad"), 1),
     **dict.fromkeys(("Slice", "TopK", "Split", "Reshape", "DFT", "Col2Im", "AffineGrid"), 1),
     **dict.fromkeys(("ConstantOfShape", "Range", "BlackmanWindow", "HammingWindow", "HannWindow"), 0),

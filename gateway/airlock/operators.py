@@ -7,7 +7,8 @@ Left out, and why:
   no certificate holds;
 * `ImageDecoder`: a few bytes become a picture of any size;
 * losses, and the domain `ai.onnx.preview.training`: they train;
-* the domain `com.microsoft` and others of onnxruntime: optimised files; `EPContext` loads foreign code.
+* the domain `com.microsoft` and others of onnxruntime: optimised files; `EPContext` loads foreign code. Three
+  pure functions are allowed, which scikit-learn's converter writes.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ ALLOWED: Final[Mapping[str, frozenset[str]]] = {
         LabelEncoder LinearClassifier LinearRegressor Normalizer OneHotEncoder SVMClassifier SVMRegressor
         Scaler TreeEnsemble TreeEnsembleClassifier TreeEnsembleRegressor ZipMap
     """),
+    "com.microsoft": _words("CDist MurmurHash3 Tokenizer"),
 }
 
 OLDEST_OPSET: Final[Mapping[str, int]] = {"": 7, "ai.onnx.ml": 1}

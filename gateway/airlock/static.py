@@ -20,6 +20,8 @@ MOST_NODES: Final = 50_000
 MOST_ROW_VALUES: Final = 8 * 2**20
 """As many values of a byte each as the largest body of a request has bytes."""
 MOST_AXES: Final = 8
+OPEN_AXIS: Final = -1
+"""As PaddlePaddle's exporter declares an axis of any size."""
 MOST_UNKNOWN_BYTES: Final = 65_536
 """Of fields that a later ONNX may have added, which are ignored."""
 _OWN = "; export it with ONNX's own"
@@ -127,7 +129,7 @@ def _training_problems(found: list[Scope]) -> Iterator[str]:
 
 
 def _refused_operator(domain: str, kind: str) -> str:
-    if domain in ALLOWED:
+    if domain in OLDEST_OPSET:
         what = f"uses the operator {kind!r}, which is not served (random, training, or unknown)"
         return f"{what}; export the model for inference"
     what = f"uses the operator {ascii(kind)[1:-1]} of the domain {domain!a}, "
@@ -150,9 +152,9 @@ def _declared_wrong(value: ValueInfoProto) -> str:
     sizes = [dim.dim_value for dim in dims if dim.HasField("dim_value")]
     if len(dims) > MOST_AXES:
         return f"with {len(dims)} axes, over {MOST_AXES}"
-    if wrong := [size for size in sizes if size < 0]:
+    if wrong := [size for size in sizes if size < OPEN_AXIS]:
         return f"with an axis of {wrong[0]}"
-    row = [dim.dim_value for dim in dims[1:] if dim.HasField("dim_value")]
+    row = [dim.dim_value for dim in dims[1:] if dim.HasField("dim_value") and dim.dim_value != OPEN_AXIS]
     if 0 in row:
         return "with an axis of 0"
     if math.prod(row) > MOST_ROW_VALUES:

@@ -199,6 +199,12 @@ TAKEN: dict[str, Callable[[], ModelProto]] = {
     "a dropout that is off": lambda: model(
         [node("Dropout", ["x", "", "on"], ["x1"]), *answers("x1")], constant("on", np.bool_(False))
     ),
+    "an open axis as PaddlePaddle writes it": lambda: model(answers(), inputs=[value("x", FLOAT, [-1, -1])]),
+    "the tokenizer of scikit-learn's converter": lambda: model(
+        [node("Tokenizer", ["t"], ["tokens"], domain="com.microsoft", mark=0, mincharnum=1), *answers()],
+        inputs=[value("x", FLOAT, ["n", 4]), value("t", TensorProto.STRING, ["n"])],
+        domains=("com.microsoft",),
+    ),
     "a mask of infinities": lambda: model(
         answers(), constant("mask", np.array([[0, -np.inf], [0, 0]], np.float32))
     ),
