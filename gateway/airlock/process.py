@@ -29,14 +29,14 @@ CODE: Final = "import sys; sys.path.insert(0, sys.argv[1]); from gateway.airlock
 ENVIRONMENT: Final = {"ORT_DISABLE_TELEMETRY": "1", "OPENBLAS_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
 
 _running: set[subprocess.Popen[bytes]] = set()
-_stopped: set[int] = set()
-"""The process ids of those of them that `stop_trials` ended."""
+_stopped: set[subprocess.Popen[bytes]] = set()
+"""Those of them that `stop_trials` ended."""
 
 
 def stop_trials() -> None:
     """Ends the trials that run now, so that the threads which wait for them end: for the end of a gateway."""
     for process in tuple(_running):
-        _stopped.add(process.pid)
+        _stopped.add(process)
         process.kill()
 
 
@@ -71,8 +71,8 @@ def _run(trials: Sequence[ModelTrial]) -> tuple[dict[int, list[str]], tuple[int,
             timer.cancel()
             process.kill()
             code = process.wait()
-    if process.pid in _stopped:
-        _stopped.discard(process.pid)
+    if process in _stopped:
+        _stopped.discard(process)
         raise OSError(errno.ECANCELED, "the gateway is being stopped")
     done, begun = _steps(text, len(trials))
     if begun < 0:
