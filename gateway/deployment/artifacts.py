@@ -83,7 +83,8 @@ def _verified(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Arti
     certificate = load_certificate(folder)
     path = folder / GUARDS_FILE
     if not path.is_file():
-        raise ArtifactError([Problem("", "is missing: run `gateway calibrate`", str(path))])
+        what = "is no regular file" if path.exists() else "is missing"
+        raise ArtifactError([Problem("", f"{what}: run `gateway calibrate`", str(path))])
     if (size := path.stat().st_size) > MOST_BYTES:
         what = f"has {size} bytes, over the {MOST_BYTES} allowed: run `gateway calibrate` again"
         raise ArtifactError([Problem("", what, str(path))])

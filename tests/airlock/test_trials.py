@@ -35,6 +35,8 @@ from tests.support.hostile_models import (
 )
 
 MEMORY_MIB = 512
+LIBRARIES_MIB = 300
+"""More than numpy, onnx and onnxruntime take before a model is opened: about 120."""
 
 
 def trial_of(folder: Path, made: ModelProto | bytes, name: str = "model.onnx") -> ModelTrial:
@@ -215,6 +217,20 @@ def test_trials_end_when_the_gateway_is_stopped(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert "being stopped" in str(raised[0])
     assert run_trials([trial_of(tmp_path, harmless())]) == {}, "a later trial is one like any other"
+
+
+def test_no_trial_takes_more_memory_than_its_limit_and_its_libraries(tmp_path: Path) -> None:
+    """Measured by the kernel, in a process that has had no other child."""
+    trials = [trial_of(tmp_path, make(), f"{i}.onnx") for i, make in enumerate((fat, with_shape_product))]
+    code = "import resource, sys; from gateway.airlock.process import run_trials; "
+    code += "from gateway.airlock.request import from_json; run_trials(from_json(sys.stdin.buffer.read())); "
+    code += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)"
+    peak_mib = int(
+        subprocess.run(
+            [sys.executable, "-c", code], input=to_json(trials), capture_output=True, check=True
+        ).stdout
+    )
+    assert peak_mib < MEMORY_MIB + LIBRARIES_MIB
 
 
 # ---------------------------------------------------------------- what has passed before
