@@ -85,7 +85,7 @@ def too_slow(trial: ModelTrial) -> str:
 
 
 def to_json(trials: list[ModelTrial]) -> bytes:
-    return orjson.dumps([trial.fields() for trial in trials], option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps([trial.fields() for trial in trials])
 
 
 def from_json(text: bytes) -> list[ModelTrial]:

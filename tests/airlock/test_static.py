@@ -118,7 +118,7 @@ REFUSED: dict[str, tuple[Callable[[], ModelProto], str]] = {
     ),
     "a random operator": (
         lambda: model([node("RandomNormalLike", ["x"], ["x1"]), *answers("x1")]),
-        "'RandomNormalLike', which is not served",
+        "RandomNormalLike, which is not served",
     ),
     "a dropout that drops": (
         lambda: model(
