@@ -130,7 +130,7 @@ def _training_problems(found: list[Scope]) -> Iterator[str]:
 
 def _refused_operator(domain: str, kind: str) -> str:
     if domain in OLDEST_OPSET:
-        what = f"uses the operator {ascii(kind)[1:-1]}, which is not served (random, training, or unknown)"
+        what = f"uses the operator {ascii(kind)[1:-1]}, which is not served (random, training, unknown)"
         return f"{what}; export the model for inference"
     what = f"uses the operator {ascii(kind)[1:-1]} of the domain {domain!a}, "
     what += "and operators of another domain are not loaded"
