@@ -7,47 +7,19 @@ weights in the working directory, so it is given a folder that can hold none.
 from __future__ import annotations
 
 import os
-import stat
 from typing import Final
 
 import onnxruntime
 
 from fallbacks.onnx_errors import explain
+from fallbacks.regular_file import read_regular
 
 MAX_MODEL_BYTES: Final = 512 * 2**20
 
 
-def read_once(path: str | os.PathLike[str], limit: int = MAX_MODEL_BYTES) -> bytes:
-    """The bytes of a regular file (or of a link to one), at most `limit` of them.
-
-    Raises: ValueError (file, what is wrong, how to mend it).
-    """
-    name = os.fspath(path)
-    try:
-        # Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise ValueError(
-            f"{name}: cannot be read ({error.strerror}); check the path and its owner"
-        ) from error
-    try:
-        about = os.fstat(handle)
-        if not stat.S_ISREG(about.st_mode):
-            raise ValueError(f"{name}: not a regular file; give the path of one .onnx file")
-        if about.st_size > limit:
-            raise ValueError(
-                f"{name}: {about.st_size} bytes, over the {limit} allowed; "
-                "export a smaller model, or serve it elsewhere"
-            )
-        with open(handle, "rb", closefd=False) as file:
-            content = file.read(about.st_size + 1)
-    finally:
-        os.close(handle)
-    if len(content) != about.st_size:
-        raise ValueError(
-            f"{name}: changed while it was read; write it elsewhere first, then rename it into place"
-        )
-    return content
+def read_once(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a model file, at most 512 MiB. Raises ValueError (file, what is wrong, how to mend it)."""
+    return read_regular(path, MAX_MODEL_BYTES, "export a smaller model, or serve it elsewhere")
 
 
 def open_session(file: str, content: bytes, threads: int) -> onnxruntime.InferenceSession:

@@ -28,6 +28,7 @@ from gateway.addresses import is_loopback_host
 from gateway.admin import handler as administration
 from gateway.admin.app import admin_app
 from gateway.admin.handler import AdminHandler
+from gateway.airlock.process import stop_trials
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
 from gateway.grpc.server import SUFFIX, GrpcListener
@@ -165,6 +166,7 @@ class Replica:
 
     async def stop(self) -> None:
         """Stops accepting, finishes requests in flight, writes buffered records. Idempotent."""
+        stop_trials()  # a reload that is trying a model gives up
         if self._started:
             self._started = False
             stopping = [one.stop(SHUTDOWN_GRACE_S) for one in (self._data, *(one for one, _ in self._admins))]

@@ -10,21 +10,24 @@ are part of the file format: a rename breaks every `guards.npz`.
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Final, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
+
+from guards.npz_file import UNREADABLE, ObjectArray, read_npz
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 T = TypeVar("T")
 S = TypeVar("S", bound=np.generic)
 
-_UNREADABLE = (ValueError, EOFError, KeyError, IndexError, MemoryError, NotImplementedError)
+MOST_BYTES: Final = 512 * 2**20
+"""Of a fitted file, packed or not."""
+
 _SCALARS = {bool: "b", int: "i", float: "f", str: "U"}
 
 
@@ -125,24 +128,19 @@ def save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     partial.replace(path)
 
 
-def load(path: Path, mend: str = "calibrate again") -> Arrays:
-    """Read every array of a `.npz`.
+def load(path: Path, mend: str = "calibrate again", most_bytes: int = MOST_BYTES) -> Arrays:
+    """Read every array of a `.npz`, whose sizes are compared before anything is unpacked.
 
-    Args:    mend: what the user can do about a file that cannot be read.
-    Raises:  ValueError with the path if it is not a readable archive of plain arrays; OSError if it is
-             absent.
+    Args:    mend: what the user can do about a file that cannot be read. most_bytes: of the file, and of all
+             arrays together.
+    Raises:  ValueError with the path if it is not a regular file, too large, or not a readable archive of
+             plain arrays; OSError if it is absent.
+    Cost:    the arrays in memory, and no more.
     """
-    held: Arrays = {}
-    key = ""
     try:
-        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
-            for key in archive.files:
-                held[key] = archive[key]
-            if not all(isinstance(array, np.ndarray) for array in held.values()):
-                raise ValueError("it holds files that are no arrays")
-            return held
-    except (*_UNREADABLE, zipfile.BadZipFile, zlib.error) as error:
+        return read_npz(path, most_bytes)
+    except UNREADABLE as error:
         what = f"({error}); {mend}"
-        if "Object arrays" in str(error):  # numpy has no type for it
-            what = f"({key} holds Python objects); save text with astype(str), numbers with astype(float)"
+        if isinstance(error, ObjectArray):
+            what = f"({error}); save text with astype(str), numbers with astype(float)"
         raise ValueError(f"{path}: not a readable .npz of plain arrays {what}") from error

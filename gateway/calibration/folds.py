@@ -37,6 +37,7 @@ from gateway.core.rows import RowIndices, finite
 from gateway.deployment.certificate import CertifiedTarget
 from gateway.deployment.contract import contract_of
 from gateway.deployment.deployment import Deployment
+from gateway.deployment.model_files import refuse_at_sizes
 from gateway.deployment.row_independence import separate_rows
 from gateway.policy.kinds.rows import CalibrationRows
 from guards.row_view import RowView
@@ -84,6 +85,8 @@ def held_out(
     n, primary = len(next(iter(file.x.values()))), next(iter(models))
     sizes = {name: array.shape[1:] for name, array in file.x.items()}
     contract_of(deployment, models, sizes)  # these sizes suit every model
+    if any(None in spec.shape[1:] for model in models.values() for spec in model.inputs):
+        refuse_at_sizes(deployment, sizes)
     separate_rows(deployment, models, file.x)
     answers: dict[str, Tensors] = {}
     for name, model in models.items():

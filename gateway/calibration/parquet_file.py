@@ -10,28 +10,47 @@ from numpy.typing import NDArray
 
 from gateway.calibration.csv_file import check_names
 
+BATCH_ROWS = 4096
 
-def parquet_columns(path: Path) -> dict[str, NDArray[Any]]:
+
+def parquet_columns(path: Path, most_bytes: int) -> dict[str, NDArray[Any]]:
     """The columns of a file by name. A null counts as an empty cell.
 
-    Raises:  ValueError that begins with the path: no pyarrow, no Parquet, a column of another type; OSError.
+    Args:    most_bytes: of all columns unpacked.
+    Raises:  ValueError that begins with the path: no pyarrow, no Parquet, too large, a column of another
+             type; OSError.
     """
     with path.open("rb") as file:
         try:
             import pyarrow
             from pyarrow import parquet
 
-            table = parquet.ParquetFile(file).read()
+            table = _bounded(parquet.ParquetFile(file), most_bytes)
         except ImportError as error:
             what = "reading Parquet needs pyarrow: pip install 'failsafe-gateway[parquet]'"
             raise ValueError(f"{path}: {what}; or save the rows as .npz or CSV") from error
         except pyarrow.ArrowException as error:
             raise ValueError(f"{path}: is not Parquet: {error}") from error
+        except OverflowError as error:
+            raise ValueError(f"{path}: {error}; give fewer rows") from error
     check_names(str(path), table.column_names)
     if not table.num_rows or not table.num_columns:
         raise ValueError(f"{path}: holds no rows")
     columns = zip(table.column_names, table.columns, strict=True)
     return {name: _as_array(f"{path}: column {name!r}", column.combine_chunks()) for name, column in columns}
+
+
+def _bounded(file: Any, most_bytes: int) -> Any:
+    """The whole table, read in parts. Raises OverflowError as soon as they are too large together."""
+    from pyarrow import Table
+
+    parts, held = [], 0
+    for part in file.iter_batches(BATCH_ROWS):
+        held += part.nbytes
+        if held > most_bytes:
+            raise OverflowError(f"its columns have over {most_bytes} bytes unpacked")
+        parts.append(part)
+    return Table.from_batches(parts, file.schema_arrow)
 
 
 def _as_array(at: str, column: Any) -> NDArray[Any]:

@@ -11,21 +11,34 @@ from rich.markup import escape
 from rich.table import Table
 
 from fallbacks.onnx import OnnxModel
+from fallbacks.onnx_file import read_once
+from gateway.airlock.admit import refused
 from gateway.core.errors import PolicyError, Problem
+from gateway.deployment.model_files import trial_of
+from gateway.policy.serving import Serving
 from gateway.scaffold.draft import Draft
 from gateway.scaffold.inspection import inspected
+from gateway.scaffold.observe import PROBE_BUDGET_S, TRIED_ROWS
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What a model file is. Raises PolicyError naming the file if it cannot be loaded."""
+    """What a model file is. Raises PolicyError naming the file if it may not be opened, or cannot be."""
     try:
-        model = OnnxModel.load(path)
+        content = read_once(path)
+        trial = trial_of(path, content, Serving(max_batch_rows=TRIED_ROWS), PROBE_BUDGET_S)
+        if problems := refused([trial], state=None):
+            raise PolicyError([_problem(path, what) for what in problems[0]])
+        model = OnnxModel(str(path), content, 1)
     except ValueError as error:
-        raise PolicyError([Problem("", str(error).removeprefix(f"{path}: "), str(path))]) from error
+        raise PolicyError([_problem(path, str(error))]) from error
     try:
         return inspected(model)
     finally:
         model.close()
+
+
+def _problem(path: Path, what: str) -> Problem:
+    return Problem("", what.removeprefix(f"{path}: "), str(path))
 
 
 def tensors_table(found: Mapping[str, Any], path: Path) -> Table:

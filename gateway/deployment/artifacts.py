@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import orjson
 
@@ -30,11 +31,13 @@ from gateway.deployment.deployment import Deployment
 from gateway.deployment.fitted import Fitted, guarded_inputs, load_guards, unguarded
 from gateway.deployment.interval_model import with_intervals
 from gateway.deployment.kept_rows import KeptRows
+from gateway.deployment.model_files import TriedWith
 from gateway.deployment.models import load_models, try_models
 from gateway.deployment.row_independence import in_files, run_apart, separate_rows
 from gateway.deployment.target import target_of
 from gateway.deployment.upstreams import check_upstreams, read_upstreams
 from gateway.protocol.contract import Contract
+from guards.arrays import MOST_BYTES
 
 TRIED_ROWS = 3
 
@@ -64,9 +67,13 @@ class Artifacts:
             await model.closed()
 
 
-def load_artifacts(deployment: Deployment) -> Artifacts:
-    """Models, guards and certificate, checked against each other. Raises PolicyError or ArtifactError."""
-    models = load_models(deployment, read_upstreams(deployment))
+def load_artifacts(deployment: Deployment, state: Path | None = None) -> Artifacts:
+    """Models, guards and certificate, checked against each other. Raises PolicyError or ArtifactError.
+
+    state: for what the gateway writes; None: `var` of the deployment.
+    """
+    tried = TriedWith(deployment.folder / GUARDS_FILE, state or deployment.var)
+    models = load_models(deployment, read_upstreams(deployment), tried)
     try:
         return _verified(deployment, models)
     except Problems:
@@ -81,7 +88,11 @@ def _verified(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Arti
     certificate = load_certificate(folder)
     path = folder / GUARDS_FILE
     if not path.is_file():
-        raise ArtifactError([Problem("", "is missing: run `gateway calibrate`", str(path))])
+        what = "is no regular file" if path.exists() else "is missing"
+        raise ArtifactError([Problem("", f"{what}: run `gateway calibrate`", str(path))])
+    if (size := path.stat().st_size) > MOST_BYTES:
+        what = f"has {size} bytes, over the {MOST_BYTES} allowed: run `gateway calibrate` again"
+        raise ArtifactError([Problem("", what, str(path))])
     digests = {name: model.digest for name, model in models.items()}
     scores = folder / SCORES_FILE
     verify(certificate, deployment, digests, sha256(path), sha256(scores) if scores.is_file() else "")

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import orjson
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field
 
+from fallbacks.regular_file import read_regular
 from gateway.core.errors import ArtifactError, Problem
 from gateway.deployment.deployment import Deployment
 from gateway.policy.fields import Strict, refuse_bool
@@ -28,6 +29,7 @@ GUARDS_FILE = "guards.npz"
 SCORES_FILE = "scores.npz"
 Condition: TypeAlias = Annotated[float, Field(gt=0)] | str
 """A time budget in seconds, which may be longer, or a word, which may not differ."""
+MOST_BYTES = 16 * 2**20
 
 
 class SliceCut(Strict):
@@ -220,12 +222,12 @@ def policy_digest(policy: Policy) -> str:
 def load_certificate(folder: Path) -> Certificate:
     """Reads `certificate.json`. Raises ArtifactError if it is missing or not of this form."""
     path = folder / CERTIFICATE_FILE
-    try:
-        return Certificate.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
+    if not path.exists():
         what = "is missing: run `gateway calibrate` with held-out data"
-        raise ArtifactError([Problem("", what, str(path))]) from error
-    except (OSError, ValidationError) as error:
+        raise ArtifactError([Problem("", what, str(path))])
+    try:
+        return Certificate.model_validate_json(read_regular(path, MOST_BYTES, "no certificate is so large"))
+    except ValueError as error:
         what = "is not a certificate of this version: run `gateway calibrate` again"
         raise ArtifactError([Problem("", what, str(path))]) from error
 
@@ -254,5 +256,6 @@ def verify(
 
 
 def sha256(path: Path) -> str:
-    """The digest of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """The digest of a file's bytes. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,8 +15,9 @@ from gateway.core.deadline import call_deadline
 from gateway.core.decision import Tensors
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
+from gateway.deployment.model_files import NO_ROWS, TriedWith, admitted_files
 from gateway.deployment.upstreams import UPSTREAMS_FILE, remote_of
-from gateway.policy.locate import Loc, closest
+from gateway.policy.locate import Loc
 from gateway.policy.schema import OipPolicy, OnnxPolicy
 
 
@@ -27,21 +28,31 @@ class _LoadFailed(Exception):
         self.problem = problem
 
 
-def load_models(deployment: Deployment, upstreams: Mapping[str, StoredUpstream]) -> dict[str, LoadedModel]:
+def load_models(
+    deployment: Deployment, upstreams: Mapping[str, StoredUpstream], tried: TriedWith = NO_ROWS
+) -> dict[str, LoadedModel]:
     """Every rung's model, with the outputs that follow from its own, such as probabilities from logits.
 
-    upstreams: the stored identity of those in other servers, by rung. No model is called (`try_models`).
+    Each file is tried in a confined process before it is opened in this one, and loaded from the same bytes.
+
+    Args:    upstreams: the stored identity of those in other servers, by rung. tried: with what files are
+             tried apart. Here no model is called (`try_models`).
     Raises:  PolicyError naming every rung that cannot be loaded, and the nearest file if one is missing.
     """
     models: dict[str, LoadedModel] = {}
-    problems: list[Problem] = []
+    contents, problems = admitted_files(deployment, tried)
     for i, rung in enumerate(deployment.policy.rungs):
         try:
             match rung.model:
                 case OnnxPolicy(path=path, names=names):
-                    model: LoadedModel = _load_file(deployment, ("rungs", i, "model", "path"), path, names)
-                case OipPolicy():
-                    model = _load_upstream(deployment, i, rung.model, upstreams.get(rung.name))
+                    at = ("rungs", i, "model", "path")
+                    if at not in contents:
+                        continue
+                    model: LoadedModel = _load_file(deployment, at, path, names, contents)
+                case OipPolicy(encoder=encoder):
+                    if encoder is not None and ("rungs", i, "model", "encoder") not in contents:
+                        continue
+                    model = _load_upstream(deployment, i, rung.model, upstreams.get(rung.name), contents)
                 case _:
                     assert_never(rung.model)
             models[rung.name] = with_roles(model) if deployment.policy.task == "classification" else model
@@ -86,21 +97,21 @@ def _try_model(model: LoadedModel, path: str, rows: Tensors) -> None:
             raise ValueError(f"{what}; its first axis must be the row")
 
 
-def _load_file(deployment: Deployment, at: Loc, name: str, names: Mapping[str, str]) -> OnnxModel:
-    path = deployment.folder / name
-    if path.is_dir():
-        raise _LoadFailed(deployment.problem(at, f"{name!r} is a folder; give the path of one .onnx file"))
-    if not path.is_file():
-        nearest = closest(name, {p.name for p in deployment.folder.glob("*.onnx")})
-        raise _LoadFailed(deployment.problem(at, f"{name!r} does not exist", nearest))
+def _load_file(
+    deployment: Deployment, at: Loc, name: str, names: Mapping[str, str], contents: Mapping[Loc, bytes]
+) -> OnnxModel:
     try:
-        return OnnxModel.load(path, names=names)
+        return OnnxModel(str(deployment.folder / name), contents[at], 1, names)
     except ValueError as error:
         raise _LoadFailed(deployment.problem(at, str(error))) from error
 
 
 def _load_upstream(
-    deployment: Deployment, i: int, model_policy: OipPolicy, stored: StoredUpstream | None
+    deployment: Deployment,
+    i: int,
+    model_policy: OipPolicy,
+    stored: StoredUpstream | None,
+    contents: Mapping[Loc, bytes],
 ) -> UpstreamModel:
     at = ("rungs", i, "model")
     if stored is None:
@@ -113,7 +124,7 @@ def _load_upstream(
     encoder = (
         None
         if model_policy.encoder is None
-        else _load_file(deployment, (*at, "encoder"), model_policy.encoder, {})
+        else _load_file(deployment, (*at, "encoder"), model_policy.encoder, {}, contents)
     )
     try:
         return UpstreamModel(

@@ -19,14 +19,15 @@ from fallbacks.oip.errors import UpstreamFailed
 from fallbacks.oip.run_in_thread import run_in_thread
 from fallbacks.oip.stored_upstream import StoredUpstream
 from fallbacks.oip.upstream import UpstreamModel
-from fallbacks.onnx_file import read_once
 from fallbacks.predictor import LoadedModel
+from fallbacks.regular_file import read_regular
 from fallbacks.roles import ConvertedModel
 from gateway.core.errors import ArtifactError, PolicyError, Problem
 from gateway.deployment.deployment import Deployment
 from gateway.policy.schema import OipPolicy, Policy
 
 UPSTREAMS_FILE = "upstreams.json"
+MOST_BYTES = 64 * 2**20
 RECORD_TIMEOUT_S, CHECK_TIMEOUT_S = 30.0, 2.0
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def read_upstreams(deployment: Deployment) -> dict[str, StoredUpstream]:
     if not path.exists():
         raise ArtifactError([Problem("", "is missing: run `gateway calibrate`", str(path))])
     try:
-        held = orjson.loads(read_once(path))
+        held = orjson.loads(read_regular(path, MOST_BYTES, "it is damaged"))
         if not isinstance(held, dict) or held.get("schema") != 1 or not isinstance(held["upstreams"], dict):
             raise ValueError("is not of this version")
         return {str(name): StoredUpstream.from_json(one) for name, one in held["upstreams"].items()}

@@ -14,6 +14,8 @@ from gateway.policy.locate import dotted, duplicates, explain, line_of
 from gateway.policy.schema import Policy
 
 POLICY_FILE = "gateway.yaml"
+MOST_BYTES = 2**20
+MOST_NESTED = 64
 
 
 def read_policy(folder: Path) -> tuple[Policy, yaml.Node | None]:
@@ -38,10 +40,7 @@ def _read(path: Path) -> tuple[yaml.Node | None, dict[Any, Any]]:
     """The file as nodes with line numbers, and as values. Refuses aliases, which can expand without limit."""
     text = _text(path)
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1 if event.start_mark else 1
-                raise PolicyError([Problem("", "aliases are not taken", str(path), line)])
+        _refuse_endless(path, text)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
     except yaml.reader.ReaderError as error:
@@ -72,9 +71,27 @@ def _read(path: Path) -> tuple[yaml.Node | None, dict[Any, Any]]:
     return root, values
 
 
+def _refuse_endless(path: Path, text: str) -> None:
+    """Raises PolicyError for aliases, and for nesting whose reading would take quadratic time; YAMLError."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        if isinstance(event, yaml.AliasEvent):
+            raise PolicyError([Problem("", "aliases are not taken", str(path), line)])
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_NESTED:
+            what = f"nests lists or fields deeper than {MOST_NESTED}; a policy needs about eight"
+            raise PolicyError([Problem("", what, str(path), line)])
+
+
 def _text(path: Path) -> str:
     """The content of a file. Raises PolicyError where it cannot be read, and names the line of a bad byte."""
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise PolicyError([Problem("", "is no regular file; a policy is a file of YAML", str(path))])
+        if (size := path.stat().st_size) > MOST_BYTES:
+            what = f"has {size} bytes, over the {MOST_BYTES} that a policy may have"
+            raise PolicyError([Problem("", what, str(path))])
         content = path.read_bytes()
     except NotADirectoryError as error:
         problem = Problem("", "is a file; a deployment is a folder with a gateway.yaml", str(path.parent))

@@ -40,6 +40,9 @@ class Serving(Strict):
     blank (NaN, the type's minimum, empty; `null` in JSON), and how each row ended in `fs_row_outcomes`. For
     deployments whose every client reads that parameter: a blank row is no answer. A request whose every row
     is withheld ends as its worst row in either case."""
+    model_memory_mib: Annotated[int, Field(ge=64, le=1_048_576)] = 2048
+    """Mebibytes that opening one model and running its largest batch may take, besides six times its file.
+    Each model is tried apart at this limit before it is loaded, and refused beyond it."""
     max_queued_rows: Annotated[int, Field(ge=1)] = 4096
     """Rows that may wait for a batch or for the review queue's disk. At the limit a request is refused as
     `unavailable` at once, to be sent again after a second."""

@@ -26,6 +26,9 @@ from gateway.scaffold.roles import Guess, guess_roles
 TRIED_ROWS = 32
 """As many rows as a batch has by the policy that is written."""
 
+PROBE_BUDGET_S = 10.0
+"""Seconds that a model whose time is not known yet may take for a batch."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observed:
@@ -99,7 +102,7 @@ def _probe_policy(
     models: Sequence[DraftModel], inputs: Sequence[ModelTensor], expose: Sequence[str]
 ) -> Policy:
     """A policy that takes any rows and knows no role: enough to load models and to read a file."""
-    rungs = [{"name": one.name, "model": _model(one), "budget_s": one.budget_s} for one in models]
+    rungs = [{"name": one.name, "model": _model(one), "budget_s": PROBE_BUDGET_S} for one in models]
     missing = {spec.name: {"missing": "allow"} for spec in inputs if spec.dtype.kind == "f"}
     values: Mapping[str, object] = {
         "schema": 1,
@@ -111,6 +114,7 @@ def _probe_policy(
         "guards": [],
         "rungs": rungs,
         "expose": list(expose) or ["unknown"],
+        "serving": {"max_batch_rows": TRIED_ROWS},
     }
     return Policy.model_validate(values)
 

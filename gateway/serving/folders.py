@@ -11,7 +11,7 @@ import yaml
 
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import VAR
-from gateway.policy.read import POLICY_FILE
+from gateway.policy.read import MOST_BYTES, POLICY_FILE
 
 VALID_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 """As a policy's `name`."""
@@ -47,8 +47,10 @@ def name_of(folder: Path, taken: Container[str]) -> str:
 
     The name in its file if one can be read, else its folder's; with a number behind it if that is taken.
     """
+    path = folder / POLICY_FILE
     try:
-        name = yaml.safe_load((folder / POLICY_FILE).read_text(encoding="utf-8"))["name"]
+        small = path.is_file() and path.stat().st_size <= MOST_BYTES
+        name = yaml.safe_load(path.read_text(encoding="utf-8"))["name"] if small else None
     except Exception:  # noqa: BLE001 (whatever is wrong with the file has been reported)
         name = None
     if not (isinstance(name, str) and VALID_NAME.fullmatch(name)):

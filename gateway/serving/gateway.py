@@ -141,7 +141,7 @@ class Gateway:
     def _load(self, deployment: Deployment) -> LoadedDeployment:
         check_signature(deployment, os.environ)
         isolated = self._isolation.rungs()
-        policy, artifacts = deployment.policy, load_artifacts(deployment)
+        policy, artifacts = deployment.policy, load_artifacts(deployment, self.state)
         breakers: dict[str, Breaker] = {}
         try:
             pipeline = compile_policy(policy, artifacts, Stores(self.review, self.callers.rate_of, breakers))

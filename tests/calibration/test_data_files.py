@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from gateway.calibration.data_files import load_columns
+from gateway.calibration.parquet_file import parquet_columns
 
 NAN = float("nan")
 
@@ -205,3 +207,32 @@ def test_another_file_is_named_with_what_to_give(tmp_path: Path, name: str, says
 def test_a_file_that_is_not_there_is_an_error_of_the_system(tmp_path: Path, name: str) -> None:
     with pytest.raises(FileNotFoundError):
         load_columns(tmp_path / name)
+
+
+def test_a_parquet_file_that_unpacks_to_more_than_allowed_is_refused(tmp_path: Path) -> None:
+    """Equal texts are packed into one: 60 MB of them make a file of a few kilobytes."""
+    path = parquet_file(tmp_path, x=["a" * 6000] * 10_000)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(ValueError, match="over 1000000 bytes unpacked; give fewer rows"):
+        parquet_columns(path, 1_000_000)
+    assert len(parquet_columns(path, 100_000_000)["x"]) == 10_000
+
+
+@pytest.mark.parametrize("name", ["rows.npz", "rows.csv", "rows.parquet"])
+def test_a_pipe_or_a_device_in_place_of_rows_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="is no regular file"):
+        load_columns(path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match="is no regular file"):
+        load_columns(path)
+
+
+def test_a_file_of_rows_beyond_the_limit_is_refused_unread(tmp_path: Path) -> None:
+    for name, size, told in (("a.npz", 3 * 2**30, "give fewer rows"), ("a.csv", 2**29, "save it as .npz")):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size)
+        with pytest.raises(ValueError, match=told):
+            load_columns(tmp_path / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from pathlib import Path
 
@@ -277,3 +278,33 @@ def test_other_files_in_the_folder_are_ignored(tmp_path: Path) -> None:
     (folder / "third.onnx").write_bytes(b"not named by the policy")
     assert loaded(folder).tag == tag
     assert {name for name in FILES if not (folder / name).is_file()} == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("guards.npz", "is no regular file"), ("certificate.json", "is not a certificate of this version")],
+)
+def test_a_pipe_in_place_of_a_file_is_reported_and_not_waited_for(
+    tmp_path: Path, name: str, told: str
+) -> None:
+    folder = letters(tmp_path)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    (problem,) = refused(folder)
+    assert problem.file == str(folder / name)
+    assert told in problem.what
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "told"),
+    [
+        ("guards.npz", 3 * 2**30, "has 3221225472 bytes, over the 536870912 allowed"),
+        ("certificate.json", 2**28, "is not a certificate of this version"),
+    ],
+)
+def test_a_file_beyond_its_limit_is_refused_unread(tmp_path: Path, name: str, size: int, told: str) -> None:
+    folder = letters(tmp_path)
+    with (folder / name).open("wb") as file:
+        file.truncate(size)
+    (problem,) = refused(folder)
+    assert told in problem.what

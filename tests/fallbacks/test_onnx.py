@@ -20,8 +20,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from fallbacks.onnx import OnnxModel
-from fallbacks.onnx_file import read_once
 from fallbacks.predictor import ModelTensor
+from fallbacks.regular_file import read_regular
 from tests.fallbacks.conftest import Load
 from tests.support.onnx_bytes import classifier, external, identity, loop, model, node, not_a_number, value
 
@@ -314,8 +314,8 @@ def test_what_is_no_regular_file_or_too_large_is_refused(tmp_path: Path) -> None
         (large, "11 bytes, over the 10 allowed"),
     ]:
         with pytest.raises(ValueError, match=says):
-            read_once(path, limit=10)
-    assert read_once(large, limit=11) == b"x" * 11
+            read_regular(path, 10, "give less")
+    assert read_regular(large, 11, "give less") == b"x" * 11
     with pytest.raises(ValueError, match="0 threads"):
         OnnxModel.load(large, threads=0)
 

@@ -109,7 +109,7 @@ def of_opset(content: bytes, opset: int) -> bytes:
                 [info("x", F32, ["n", 2])],
                 [info("p", F32, ["n", 2])],
             ),
-            "uses operators of the domain 'ai.onnx.contrib', and operators of another domain are not",
+            "uses the operator BertTokenizer of the domain 'ai.onnx.contrib', and operators of another",
         ),
         (
             nearest(

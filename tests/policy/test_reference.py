@@ -312,6 +312,7 @@ AFTER_A_RESTART: dict[str, dict[str, Any]] = {
         "replicas": 2,
         "max_batch_rows": 16,
         "withheld_rows": "mark",
+        "model_memory_mib": 1024,
         "max_queued_rows": 99,
         "max_connections": 99,
         "max_connections_per_caller": 9,

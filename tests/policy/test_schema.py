@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -611,6 +612,27 @@ def test_a_missing_file_is_reported_by_name(tmp_path: Path) -> None:
     with pytest.raises(PolicyError) as caught:
         Deployment.read(tmp_path)
     assert str(caught.value) == f"{tmp_path / 'gateway.yaml'}: cannot be read: No such file or directory"
+
+
+def test_a_pipe_in_place_of_the_file_is_reported_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gateway.yaml")
+    with pytest.raises(PolicyError, match=r"gateway\.yaml: is no regular file"):
+        Deployment.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: " + "[" * 100_000, "nests lists or fields deeper than 64"),
+        ("a: " + "{b: " * 100_000, "nests lists or fields deeper than 64"),
+        ("- " * 100_000, "nests lists or fields deeper than 64"),
+        ("# " + "x" * 2_000_000, "over the 1048576 that a policy may have"),
+    ],
+)
+def test_a_file_that_takes_long_to_read_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "gateway.yaml").write_text(text)
+    with pytest.raises(PolicyError, match=told):
+        Deployment.read(tmp_path)
 
 
 def test_a_folder_in_place_of_the_file_is_reported_by_name(tmp_path: Path) -> None:
