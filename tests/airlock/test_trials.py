@@ -230,7 +230,10 @@ def test_no_trial_takes_more_memory_than_its_limit_and_its_libraries(tmp_path: P
 
 
 def test_what_passed_is_not_tried_again_and_what_was_refused_is(tmp_path: Path) -> None:
-    good, bad = trial_of(tmp_path, harmless(), "a.onnx"), trial_of(tmp_path, with_external_weights(), "b.onnx")
+    good, bad = (
+        trial_of(tmp_path, harmless(), "a.onnx"),
+        trial_of(tmp_path, with_external_weights(), "b.onnx"),
+    )
     assert refused([good, bad], None).keys() == {1}
     Path(good.file).unlink()  # a trial would miss it
     assert refused([good, bad], None).keys() == {1}
