@@ -123,6 +123,17 @@ def _bind_calls_between_deployments_to_loopback() -> None:
     serve_replica.add_port_to_grpc_server = add_port_on_loopback  # type: ignore[attr-defined]
 
 
+def _start_no_dashboard() -> None:
+    """Ray starts its dashboard's process even with `include_dashboard=False`, to report usage.
+
+    Before it looks whether usage is reported it asks 169.254.169.254 and metadata.google.internal which cloud
+    it is in, and it listens on four ports. No setting of Ray 2.60 changes that, and nothing here needs it.
+    """
+    from ray._private.node import Node
+
+    Node.start_api_server = lambda self, **_: None  # type: ignore[method-assign]
+
+
 def build(options: Options) -> serve.Application:
     """The application for `serve run` and `serve.run`."""
     address = options.model_dump(include={"host", "port", "grpc_port", "admin_port", "admin_host"})
@@ -169,6 +180,7 @@ class Cluster:
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         self._session = LinkedFolder.make(_state_of(self._options) / SESSIONS)
         os.umask(0o077)  # inherited by all that Ray starts: nothing but state is written from here on
+        _start_no_dashboard()
         # No runtime_env: replicas have our environment anyway, and with one they could not be the processes
         # that Ray starts ahead of need (1.5 s from start to first answer).
         ray.init(

@@ -20,6 +20,14 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ): "written by protoc, which ships with that package",
     **dict.fromkeys(
         (
+            ("gateway/app.py", "ray._private.node.Node"),
+            ("gateway/app.py", "ray._private.node.Node.start_api_server"),
+        ),
+        "Ray's dashboard asks cloud providers' metadata services, and has no setting against it;"
+        " tests/test_no_telemetry.py finds out if the name is gone",
+    ),
+    **dict.fromkeys(
+        (
             ("gateway/app.py", "ray.serve._private.replica"),
             ("gateway/app.py", "ray.serve._private.replica.add_port_to_grpc_server"),
         ),
