@@ -107,7 +107,7 @@ def _no_callers() -> Collection[str]:
 class Breaker:
     """Opens after `failures` failures in a row; lets one probe through `reset_s` seconds later.
 
-    known_row: what `prove` asks for; without it failures count whoever had a part in them. callers: returns
+    known_row: what `prove` asks for; without it every failure counts. callers: returns
     the principals of the running call, asked as it begins.
     For one event loop: not safe across threads. `clock` is in seconds and must not go back.
     """

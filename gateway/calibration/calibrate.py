@@ -90,8 +90,7 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
         except ValueError as error:
             raise ArtifactError([Problem("", str(error), str(data))]) from error
         digests = _digests(deployment.policy, models, data_digest)
-        certificate = _certificate(deployment.policy, held, found, data.name, digests)
-        certificate = certificate.model_copy(update={"rows_apart": rungs_apart(models)})
+        certificate = _certificate(deployment.policy, held, found, models, data.name, digests)
         progress("serving the held-out rows")
         artifacts = _artifacts(deployment, models, held, found, certificate)
         served = serve(deployment.policy, artifacts, found.judged["risk"].rows)
@@ -165,7 +164,14 @@ def _digests(policy: Policy, models: Mapping[str, LoadedModel], data_digest: str
     return Digests(policy=policy_digest(policy), models=by_rung, guards="", scores="", data=data_digest)
 
 
-def _certificate(policy: Policy, held: HeldOut, found: Certified, file: str, digests: Digests) -> Certificate:
+def _certificate(
+    policy: Policy,
+    held: HeldOut,
+    found: Certified,
+    models: Mapping[str, LoadedModel],
+    file: str,
+    digests: Digests,
+) -> Certificate:
     """The certificate with every cut. What is promised of errors follows when the rows have been served."""
     samples, alarms = held.samples, found.alarms
     return Certificate(
@@ -192,6 +198,7 @@ def _certificate(policy: Policy, held: HeldOut, found: Certified, file: str, dig
         confidence=confidence(policy.delta, 0, 1, policy.delta),
         not_promised=[],
         conditions=conditions_of(policy),
+        rows_apart=rungs_apart(models),
         digests=digests,
     )
 

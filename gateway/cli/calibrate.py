@@ -38,6 +38,15 @@ def calibrate(
     as_json: AsJson = False,
 ) -> None:
     """Fits the guards on held-out data and writes artefacts, certificate and report."""
+    if plan:
+        _plan(folder, data, as_json)
+    elif data is None:
+        exit_with_usage_error("--data: is missing; give held-out rows, or --plan to see how many it takes")
+    else:
+        _calibrate(folder, data, as_json)
+
+
+def _calibrate(folder: Path, data: Path, as_json: bool) -> None:
     from rich.console import Console
     from rich.status import Status
 
@@ -47,11 +56,6 @@ def calibrate(
     from gateway.deployment.deployment import Deployment
 
     console = Console(stderr=as_json)
-    if plan:
-        _plan(folder, data, as_json)
-        return
-    if data is None:
-        exit_with_usage_error("--data: is missing; give held-out rows, or --plan to see how many it takes")
     try:
         with Status("loading", console=console) as status:
             deployment = Deployment.read(folder)

@@ -66,6 +66,10 @@ def key(
     models = frozenset(model) if model else None
     scopes = frozenset(scope or ["infer"])
     made = _made(var, name, tier=tier, per_s=per_s, scopes=scopes, models=models, expires=until)
+    _print_key(name, made, until, as_json)
+
+
+def _print_key(name: str, made: str, until: datetime | None, as_json: bool) -> None:
     if as_json:
         ends = {} if until is None else {"expires": f"{until:%Y-%m-%dT%H:%M:%SZ}"}
         print_line(json.dumps({"name": name, "key": made, **ends}))

@@ -374,7 +374,7 @@ async def test_an_expired_case_says_so(tmp_path: Path) -> None:
     async with admin_world(deployment(tmp_path)) as one:
         await one.put("x", expires_s=time.time() + 0.05)
         await asyncio.sleep(0.06)
-        assert "Nobody answered in time" in (await one.browser.get("/review/x")).text
+        assert "No answer came in time" in (await one.browser.get("/review/x")).text
         unknown = await one.browser.get("/review/y")
         assert unknown.status_code == 404 and "No such case" in unknown.text
 
