@@ -26,13 +26,12 @@ import time
 from collections.abc import Callable
 from typing import TypeAlias
 
+from gateway.access.callers import ANONYMOUS, account_of, is_anonymous
 from gateway.core.decision import Reason, Refused
 
 Rank: TypeAlias = tuple[float, float]
 """Of a caller whose body waits, lower first: what its group has used, and what itself has; CPU seconds."""
 
-ANONYMOUS_PREFIX = "anonymous@"
-"""How `callers.py` begins the name of a caller without a key; the name of a key has no @."""
 INVALID_FACTOR = 5.0
 INVALID_BURST_S, INVALID_LEAK = 2.0, 0.1
 """The debt in CPU seconds (after the factor) at which a caller is refused, and what leaks away a second."""
@@ -43,8 +42,8 @@ HALF_LIFE_S = 5.0
 ACCOUNTS = 4096
 REQUEST_S, S_PER_BYTE = 1e-4, 4e-8
 """The cost of a small request without its body, and of each byte of it: those are not timed one by one."""
-_GROUP = ANONYMOUS_PREFIX
-"""The account of all callers without a key: no caller has the prefix alone as its name."""
+_GROUP = account_of(f"{ANONYMOUS}@")
+"""The account of all callers without a key: no caller has this name."""
 
 
 class _Account:
@@ -134,7 +133,7 @@ class ParseMeter:
 
 def _charged(principal: str) -> tuple[str, ...]:
     """The accounts that a caller's requests are charged to, the group's first."""
-    return (_GROUP, principal) if principal.startswith(ANONYMOUS_PREFIX) else (principal,)
+    return (_GROUP, principal) if is_anonymous(principal) else (principal,)
 
 
 def _shares(name: str) -> int:

@@ -24,6 +24,8 @@ from gateway.protocol.parse_frames import PREFIX
 
 REPLY_WITHIN_S = 30.0
 """A process that takes longer for one body, at its low priority, is ended."""
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
+"""Of the process: no token of ours is in it, since what callers send is parsed there."""
 COMMAND = (sys.executable, "-P", "-m", "gateway.parser_process")
 
 
@@ -73,7 +75,7 @@ class ParserProcess:
                 pass_fds=(its.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": _module_paths(), "OPENBLAS_NUM_THREADS": "1"},
+                env=ENVIRONMENT | {"PYTHONPATH": _module_paths()},
             )
         own.settimeout(REPLY_WITHIN_S)
         self._socket = own

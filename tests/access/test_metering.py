@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from gateway.access import metering
-from gateway.access.callers import Callers
+from gateway.access.callers import ANONYMOUS, Callers, is_anonymous
 from gateway.access.metering import (
-    ANONYMOUS_PREFIX,
     ANONYMOUS_SHARES,
     HALF_LIFE_S,
     INVALID_BURST_S,
@@ -39,7 +38,7 @@ def meter(clock: Clock) -> ParseMeter:
 
 
 def anonymous(n: int) -> str:
-    return f"{ANONYMOUS_PREFIX}127.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}"
+    return f"{ANONYMOUS}@127.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}"
 
 
 def test_valid_bodies_are_never_refused_however_much_they_cost(meter: ParseMeter) -> None:
@@ -135,4 +134,4 @@ def test_the_table_is_bounded_and_neither_debts_nor_the_groups_are_forgotten(
 def test_a_caller_without_a_key_is_known_by_its_name(tmp_path: Path) -> None:
     caller = Callers(tmp_path, anonymous_loopback=True).identify(None, "127.0.0.1")
     assert caller is not None
-    assert caller.principal.startswith(ANONYMOUS_PREFIX)
+    assert is_anonymous(caller.principal)
