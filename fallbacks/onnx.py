@@ -35,7 +35,7 @@ class OnnxModel:
 
     `digest` is the sha256 (hex) of the file's bytes; `inputs` and `outputs` are in declared order, under the
     deployment's names. `classes` are the class labels that the graph itself names, None if it names none.
-    `rows_apart`: whether no two rows share a run. `unrepeatable_operators`: see `onnx_graph`.
+    `rows_apart`: whether no two rows share a run.
     `fixed_rows` is how many rows the graph takes in one run, None for any number: then a batch of n takes
     ceil(n / fixed_rows) runs. `ignored_outputs` are no tensors of numbers or text, and are never computed.
     `index_uses`: how inputs are read that are an index, a size or a divisor in the graph.
@@ -54,7 +54,6 @@ class OnnxModel:
         self.outputs = tuple(replace(spec, name=local[spec.name]) for spec in signature.outputs)
         self.fixed_rows, self.ignored_outputs = signature.fixed_rows, tuple(signature.ignored)
         self.index_uses = {local[own]: use for own, use in loaded.index_uses.items() if own in local}
-        self.unrepeatable_operators = loaded.unrepeatable_operators
         self.rows_apart = False
         self._unbatched = frozenset(local[output] for output in signature.unbatched)
         self._feed_names = list(zip(self.inputs, map(_session_name, signature.inputs), strict=True))

@@ -9,9 +9,6 @@ from onnx import GraphProto, NodeProto, TensorProto, helper
 
 ML_DOMAIN: Final = "ai.onnx.ml"
 NMS: Final = "NonMaxSuppression"
-RANDOM: Final = frozenset(
-    ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
-)
 
 Labels: TypeAlias = tuple[int | str, ...]
 
@@ -73,26 +70,6 @@ def detections(graph: GraphProto) -> frozenset[str]:
         if node.op_type == NMS or not reached.isdisjoint(_reads(node)):
             reached.update(node.output)
     return frozenset(value.name for value in graph.output if value.name in reached)
-
-
-def unrepeatable_operators(graph: GraphProto) -> tuple[str, ...]:
-    """The operators that may answer one row differently each time, also within subgraphs.
-
-    Those that draw random numbers, a Dropout that is told to train, and a BatchNormalization in training
-    mode, which changes its own statistics at every run.
-    """
-    return tuple(sorted(set(_unrepeatable(graph))))
-
-
-def _unrepeatable(graph: GraphProto) -> Iterator[str]:
-    for node in graph.node:
-        trains = any(one.name == "training_mode" and one.i for one in node.attribute)
-        drops = node.op_type == "Dropout" and len(node.input) > 2 and bool(node.input[2])
-        if node.op_type in RANDOM or trains or drops:
-            yield node.op_type
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _unrepeatable(inner)
 
 
 def _reads(node: NodeProto) -> Iterator[str]:

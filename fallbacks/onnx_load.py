@@ -10,7 +10,7 @@ import onnxruntime
 from fallbacks.onnx_classes import class_labels
 from fallbacks.onnx_conversions import with_float32_io
 from fallbacks.onnx_file import open_session
-from fallbacks.onnx_graph import Labels, detections, drop_locale, drop_zipmaps, unrepeatable_operators
+from fallbacks.onnx_graph import Labels, detections, drop_locale, drop_zipmaps
 from fallbacks.onnx_indices import IndexUse, index_uses
 from fallbacks.onnx_parse import parse
 from fallbacks.onnx_signature import Signature, require_shapes
@@ -24,7 +24,6 @@ class LoadedGraph:
     signature: Signature
     classes: Labels | None
     index_uses: Mapping[str, IndexUse]
-    unrepeatable_operators: tuple[str, ...]
 
 
 def load_graph(file: str, content: bytes, threads: int) -> LoadedGraph:
@@ -54,5 +53,4 @@ def _load(file: str, content: bytes, threads: int) -> LoadedGraph:
         signature,
         class_labels(graph, zipmaps),
         index_uses(graph),
-        unrepeatable_operators(graph),
     )

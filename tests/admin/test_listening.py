@@ -159,7 +159,7 @@ def test_paths_queries_and_bodies_arrive_as_they_were_sent(tmp_path: Path) -> No
             connection = await listener.connect()
             await connection.send(post("/login", form, kind))
             status, headers = await connection.head()
-            assert (status, headers["location"]) == (303, "/policy")
+            assert (status, headers["location"].endswith("/policy")) == (303, True)
             await connection.send(get("/status?format=json", BEARER_LINE, "Accept: text/html"))
             assert (await connection.head())[1]["content-type"] == "application/json"
             got, _ = await asked(
