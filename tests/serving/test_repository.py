@@ -180,6 +180,7 @@ OTHER_VALUES = {
     "trusted_proxies": "[10.0.0.1]",
     "hosts": "[models.example.org]",
     "cors": "[https://app.example.org]",
+    "person_header": "X-Forwarded-Email",
     "tls": "{certificate: cert.pem, key: key.pem}",
 }
 
@@ -187,6 +188,8 @@ OTHER_VALUES = {
 def with_setting(folder: Path, field: str) -> Path:
     value = f"{field}: {OTHER_VALUES[field]}"
     more = value if field == "anonymous" else f"anonymous: loopback, {value}"
+    if field == "person_header":  # which only named proxies may send
+        more += f", trusted_proxies: {OTHER_VALUES['trusted_proxies']}"
     edit(folder, ("serving: {anonymous: loopback}", f"serving: {{{more}}}"))
     return folder
 
@@ -198,7 +201,7 @@ def test_deployments_that_disagree_on_what_they_share_are_refused_with_both_plac
     birds, trees = named(tmp_path, "birds"), with_setting(named(tmp_path, "trees"), field)
     with pytest.raises(PolicyError) as error:
         Repository.open([birds, trees])
-    [problem] = error.value.problems
+    [problem] = [one for one in error.value.problems if one.field == f"serving.{field}"]
     assert (problem.file, problem.field) == (str(trees / "gateway.yaml"), f"serving.{field}")
     assert problem.line and f"{birds / 'gateway.yaml'}:" in problem.what
     assert "one value in both" in problem.what

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_addresses_without_a_key_take_half_of_the_queue_together_at_most(tmp_pat
         async def main() -> None:
             await plane.answer_all()
             with plane.spoiled(Raises(), Raises()):
-                addresses = [plane.client(address=f"127.0.0.{i}") for i in range(2, 8)]
+                addresses = [replace(plane.anonymous, source=f"127.0.0.{i}") for i in range(2, 8)]
                 ends = [end for one in addresses for end in await flood(one, CAPACITY // 4 + 1)]
                 assert ends.count(DEFERRED) == CAPACITY // 2
                 assert await flood(plane.ada, 11) == [DEFERRED] * (CAPACITY // 4) + [OVER]

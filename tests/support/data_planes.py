@@ -115,11 +115,13 @@ class Client:
     """A client of the data plane over HTTP/1.1, with a connection of its own for each request.
 
     address: where it is; a client elsewhere comes through the trusted proxy, which says so as proxies do.
+    source: the loopback address that it connects from.
     """
 
     listeners: Listeners
     key: str | None = None
     address: str = LOCAL
+    source: str = LOCAL
 
     async def request(
         self, method: str, path: str, body: bytes | Sequence[bytes] = b"", headers: Headers = ()
@@ -133,7 +135,7 @@ class Client:
     async def connection(self) -> AsyncIterator[RawConnection]:
         """A connection, closed at the end of the block."""
         to = self.listeners.direct if self.address == LOCAL else self.listeners.proxied
-        wire = RawConnection(*await asyncio.open_connection(*to))
+        wire = RawConnection(*await asyncio.open_connection(*to, local_addr=(self.source, 0)))
         try:
             yield wire
         finally:
