@@ -46,16 +46,18 @@ def _reply_binary(fixture: MicroFixture, n: int) -> Workload:
 
 
 def _reply(fixture: MicroFixture, n: int, body: bytes, head: int | None) -> Workload:
-    request, record = parse_http_infer(body, head, fixture.contract), _record(fixture, n)
-    stamp = Stamp(record.policy, record.mode, record.id)
-    return SyncWorkload(lambda: reply_infer(fixture.contract, request, record.decisions, stamp))
+    request, decisions = parse_http_infer(body, head, fixture.contract), _decisions(fixture, n)
+    stamp = Stamp(fixture.deployment.pipeline.policy, "enforce", "bench")
+    return SyncWorkload(lambda: reply_infer(fixture.contract, request, decisions, stamp))
+
+
+def _decisions(fixture: MicroFixture, n: int) -> Sequence[Decision]:
+    batch = fixture.batch(fixture.served[:n])
+    return fixture.loop.run_until_complete(fixture.deployment.pipeline.decide(batch))
 
 
 def _record(fixture: MicroFixture, n: int) -> RequestRecord:
-    batch = fixture.batch(fixture.served[:n])
-    return _named(
-        "bench", fixture, fixture.loop.run_until_complete(fixture.deployment.pipeline.decide(batch))
-    )
+    return _named("bench", fixture, _decisions(fixture, n))
 
 
 def _named(id_: str, fixture: MicroFixture, decisions: Sequence[Decision]) -> RequestRecord:

@@ -41,7 +41,7 @@ def _free_port() -> int:
 
 async def _serve(folder: Path, port: int, ready: threading.Event, stop: threading.Event) -> None:
     address = ListenAddress(port=port, grpc_port=_free_port(), admin_port=_free_port())
-    replica = Replica(Repository.open([folder]), address, "token")
+    replica = Replica(Repository.open([folder]), address, "a token of 16 bytes")
     await replica.start()
     ready.set()
     while not stop.is_set():  # noqa: ASYNC110 (the other side is a thread)

@@ -106,7 +106,9 @@ def test_inference_takes_no_media_type_that_a_page_may_send_unasked(
 ) -> None:
     async def main() -> None:
         known = await plane.cases()
-        reply = await plane.ada.infer(plane.strange[:1], {"content-type": media_type})
+        keyed = await plane.ada.infer(plane.good[:1], {"content-type": media_type})
+        assert keyed.status == 200, "a page cannot send a key unasked"
+        reply = await plane.anonymous.infer(plane.strange[:1], {"content-type": media_type})
         assert reply.outcome == (415, "refused", "unsupported_media")
         assert "application/json" in reply.headers["accept"]
         assert await plane.cases() == known

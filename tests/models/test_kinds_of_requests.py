@@ -120,4 +120,4 @@ def test_rows_that_the_model_itself_refuses_take_it_from_no_other_caller(tmp_pat
     datatype = "BYTES" if element == TEXT else "INT64"
     good = of(0, held, {"code": datatype})
     ends = outcomes(folder, *[{"code": Sent(datatype, strange, False)}] * 8, good)
-    assert ends == [(422, "unavailable")] * 8 + [(200, "ok")]
+    assert ends == [(400, "invalid")] * 8 + [(200, "ok")]
