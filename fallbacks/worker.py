@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -35,7 +35,7 @@ class _Call:
     stop: Callable[[], None]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
-    queued_s: float = field(default_factory=time.monotonic)
+    queued_s: float
     started_s: float = math.inf
 
     def waited_longer_than_it_ran(self) -> bool:
@@ -72,7 +72,7 @@ class Worker:
             raise RuntimeError(f"{self.name}: closed")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        call = _Call(job, stop, loop, future)
+        call = _Call(job, stop, loop, future, time.monotonic())
         self._calls.put(call)
         try:
             return await future

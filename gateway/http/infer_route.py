@@ -21,7 +21,6 @@ from gateway.protocol.infer_request import (
 )
 from gateway.serving.data_plane import Call, DataPlane, RequestRejected
 from gateway.serving.deferred import wait_for_reviews
-from gateway.serving.parsing import ParsedBody
 from gateway.serving.waits import TIMEOUT_HEADER, bounded_natural, preferred_wait_s, time_limit_s
 
 T = TypeVar("T")
@@ -98,23 +97,17 @@ async def _answer(
         return reply_unanswered(rejected.end, stamp, error=rejected.error)
 
 
-async def _parse(
-    plane: DataPlane, request: Request, call: Call, coding: str, limit: int, body: bytes
-) -> ParsedBody:
-    """The request in a body: of a small one at once, of a large one off the event loop."""
-    header_length = parse_header_length(request.header(b"inference-header-content-length"))
-    contract, decoded = call.loaded.contract, decode_small(body, coding, INLINE_BYTES)
-    if decoded is not None and parses_inline(decoded, header_length, contract):
-        return ParsedBody(parse_http_infer(decoded, header_length, contract), 0.0)
-    how = {"form": "http", "coding": coding, "limit": limit, "header_length": header_length}
-    return await plane.parse(call, how, body)
-
-
 async def _judge(
     plane: DataPlane, request: Request, call: Call, coding: str, limit: int, body: bytes
 ) -> Reply | None:
     loaded = call.loaded
-    infer_request, waited_s = await _parse(plane, request, call, coding, limit, body)
+    header_length = parse_header_length(request.header(b"inference-header-content-length"))
+    decoded = body if coding == "identity" else decode_small(body, coding, INLINE_BYTES)
+    if decoded is not None and parses_inline(decoded, header_length, loaded.contract):
+        infer_request, waited_s = parse_http_infer(decoded, header_length, loaded.contract), 0.0
+    else:  # off the event loop
+        how = {"form": "http", "coding": coding, "limit": limit, "header_length": header_length}
+        infer_request, waited_s = await plane.parse(call, how, body)
     timeout = request.header(_TIMEOUT_NAME)
     seconds = time_limit_s(loaded.policy.deadline_s, infer_request.timeout_us, timeout)
     decisions, stamp = await plane.judge(call, infer_request, seconds - waited_s)

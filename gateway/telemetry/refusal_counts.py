@@ -51,7 +51,10 @@ class RefusalCounts:
     def rows_in_full(self, record: RequestRecord) -> Sequence[int]:
         """The rows of a request that are to be written in full; `add` counts the others."""
         rows = range(len(record.decisions))
-        if not any(isinstance(decision.outcome, Refused) for decision in record.decisions):
+        for decision in record.decisions:
+            if isinstance(decision.outcome, Refused):
+                break
+        else:
             return rows
         if int(record.received_s) > self._second:
             self._second = int(record.received_s)
