@@ -9,7 +9,10 @@
 | idle administration | nothing, over 1,000 connections to the administration port |
 | half prefaces | the beginning of HTTP/2's preface, over 500 connections to the gRPC port |
 | waiting requests | outliers that wait for a reviewer for 30 s, over 200 connections |
-| refused rows | one row after the other, far beyond the rate of the caller |
+| refused rows | one row after the other over 64 connections, far beyond the rate of the caller |
+
+Requests come from one address, which is one caller: what several callers get together is a matter of their
+rates. Connections that are only held come from eight.
 """
 
 from __future__ import annotations
@@ -58,7 +61,8 @@ def attacks(
             path = scratch / f"payload-{len(list(scratch.iterdir()))}"
             path.write_bytes(payload)
             paths.append(str(path))
-        return AttackPlan(mechanism, port, connections, ADDRESSES, tuple(paths), seconds)
+        addresses = ADDRESSES[:1] if mechanism == "send" else ADDRESSES
+        return AttackPlan(mechanism, port, connections, addresses, tuple(paths), seconds)
 
     return {
         "worst bodies": plan("send", data, 4, _request(target, gzip.compress(full), coding)),
@@ -68,7 +72,7 @@ def attacks(
         "idle administration": plan("hold", admin, 1_000),
         "half prefaces": plan("hold", grpc, 500, PREFACE),
         "waiting requests": plan("send", data, 200, waiting),
-        "refused rows": plan("send", data, 4, good),
+        "refused rows": plan("send", data, 64, good),
     }
 
 
