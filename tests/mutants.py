@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CORE, CALIBRATION, GUARDS, FALLBACKS = "gateway/core", "gateway/calibration", "guards", "fallbacks"
+CORE, GUARDS, FALLBACKS = "gateway/core", "guards", "fallbacks"
+CERTIFICATION = "gateway/deployment/certification"
 SUITES = {
     CORE: ["tests/core/test_decision_table.py", "tests/core/test_laws.py"],
-    CALIBRATION: [
-        f"tests/calibration/test_{name}.py" for name in ("paths", "alarms", "rows_needed", "ladder")
+    CERTIFICATION: [
+        *(f"tests/deployment/certification/test_{name}.py" for name in ("paths", "alarms", "ladder")),
+        "tests/calibration/test_rows_needed.py",
     ],
     FALLBACKS: ["tests/fallbacks/test_breaker.py"],
     GUARDS: [
@@ -59,7 +61,7 @@ MUTANTS = (
     Mutant("a degraded row may have rung 0", "pipeline.py", "Verdict.DEGRADE if depth else Verdict.ALLOW", "Verdict.DEGRADE"),
     Mutant("a deferred row may have a rung", "pipeline.py", "Verdict.DEGRADE if depth else Verdict.ALLOW", "Verdict.DEFER if depth else Verdict.ALLOW"),
     Mutant("the last guard's verdict counts", "pipeline.py", "found.verdicts > self.verdicts[rows]", "found.verdicts != self.verdicts[rows]"),
-    Mutant("a full queue still takes the row", "pipeline.py", "if accepted else Refused", "if accepted or True else Refused"),
+    Mutant("a full queue still takes the row", "pipeline.py", "case.reason) if one else Refused", "case.reason) if True else Refused"),
     Mutant("the queue may return any length", "pipeline.py", "if len(stored) != len(cases):", "if not stored:"),
     Mutant("checks are ignored", "pipeline.py", "passing = passing[found.verdicts == Verdict.ALLOW]", "pass"),
     Mutant("a failed model answered", "pipeline.py", "if answer.all_ok else np.flatnonzero(answer.ok)", "if True else np.flatnonzero(answer.ok)"),
@@ -97,15 +99,15 @@ MUTANTS = (
     Mutant("waiting behind others is a failure", "breaker.py", "except QueuedTooLong:\n            self._settle(epoch, BreakerEvent.INCONCLUSIVE)", "except QueuedTooLong:\n            self._settle(epoch, BreakerEvent.FAILURE, callers)", FALLBACKS),
     Mutant("a proof has a caller's deadline", "breaker.py", ", context=contextvars.Context()", "", FALLBACKS),
     Mutant("a proof ends with the caller that waits for it", "breaker.py", "await asyncio.shield(self._start_proof())", "await self._start_proof()", FALLBACKS),
-    Mutant("a degraded row counts for no rung", "paths.py", "Verdict.DEGRADE if depth else Verdict.ALLOW", "Verdict.ALLOW", CALIBRATION),
-    Mutant("an unchecked rung answers nothing", "paths.py", "first = np.zeros(len(allowed), np.int64)", "first = np.full(len(allowed), len(grid))", CALIBRATION),
-    Mutant("a fallback is certified on what the full guards allow", "paths.py", "self.without_primary <= Verdict.DEGRADE", "self.verdicts <= Verdict.DEGRADE", CALIBRATION),
-    Mutant("observed guards stop rows", "alarms.py", "if guard.enforce and guard.name in scores:", "if guard.name in scores:", CALIBRATION),
-    Mutant("a share widens the budget", "alarms.py", "risk + math.log(share_of.get(name, 1.0))", "risk - math.log(share_of.get(name, 1.0))", CALIBRATION),
-    Mutant("slices spend delta each", "alarms.py", "policy.delta / (len(named) + 1)", "1 - 1e-9", CALIBRATION),
-    Mutant("a combination need not hold for its rungs", "ladder.py", "allowed = passed[reduce(np.logical_and.outer, own).ravel()[passed]]", "allowed = passed", CALIBRATION),
-    Mutant("combinations need not pass", "ladder.py", "passed = order[: passing(answered, errors, r, delta)]", "passed = order", CALIBRATION),
-    Mutant("a refused rung is certified", "ladder.py", "raise RungRefused(depth, found.surest, len(test.verdicts))", "return replace(found, certified=found.tried)", CALIBRATION),
+    Mutant("a degraded row counts for no rung", "paths.py", "Verdict.DEGRADE if depth else Verdict.ALLOW", "Verdict.ALLOW", CERTIFICATION),
+    Mutant("an unchecked rung answers nothing", "paths.py", "first = np.zeros(len(allowed), np.int64)", "first = np.full(len(allowed), len(grid))", CERTIFICATION),
+    Mutant("a fallback is certified on what the full guards allow", "paths.py", "self.without_primary <= Verdict.DEGRADE", "self.verdicts <= Verdict.DEGRADE", CERTIFICATION),
+    Mutant("observed guards stop rows", "alarms.py", "if guard.enforce and guard.name in scores:", "if guard.name in scores:", CERTIFICATION),
+    Mutant("a share widens the budget", "alarms.py", "risk + math.log(share_of.get(name, 1.0))", "risk - math.log(share_of.get(name, 1.0))", CERTIFICATION),
+    Mutant("slices spend delta each", "alarms.py", "policy.delta / (len(named) + 1)", "1 - 1e-9", CERTIFICATION),
+    Mutant("a combination need not hold for its rungs", "ladder.py", "allowed = passed[reduce(np.logical_and.outer, own).ravel()[passed]]", "allowed = passed", CERTIFICATION),
+    Mutant("combinations need not pass", "ladder.py", "passed = order[: passing(answered, errors, r, delta)]", "passed = order", CERTIFICATION),
+    Mutant("a refused rung is certified", "ladder.py", "raise RungRefused(depth, found.surest, len(test.verdicts))", "return replace(found, certified=found.tried)", CERTIFICATION),
     Mutant("a sequence goes on after a failure", "selective.py", "return int(failed[0]) if failed.size else len(accepted)", "return len(accepted)", GUARDS),
     Mutant("test rows choose the candidates", "selective.py", "cuts = candidate_cuts(pilot.suspicion)", "cuts = candidate_cuts(test.suspicion)", GUARDS),
     Mutant("one error more is certified", "selective.py", 'delta, "right")) - 1', 'delta, "right"))', GUARDS),
