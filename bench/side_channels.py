@@ -135,7 +135,7 @@ def _served(folder: Path, grid_ms: int) -> Iterator[Target]:
         policy = yaml.safe_load((folder / "gateway.yaml").read_text("utf-8"))
         policy.setdefault("serving", {})["release_grid_ms"] = grid_ms
         (changed / "gateway.yaml").write_text(yaml.safe_dump(policy), "utf-8")
-        with serve_copy(changed, Path(scratch)) as server:
+        with serve_copy(changed, Path(scratch), frozenset({"infer"})) as server:
             yield server.target
 
 

@@ -40,20 +40,24 @@ class ServerProcess:
 
 
 @contextmanager
-def serve_copy(folder: Path, scratch: Path) -> Iterator[ServerProcess]:
-    """Serves a copy, with a caller that has no limit, and always ends the process.
+def serve_copy(
+    folder: Path, scratch: Path, scopes: frozenset[str] = frozenset({"infer", "explain"})
+) -> Iterator[ServerProcess]:
+    """Serves a copy, with a caller that has no limit and these scopes, and always ends the process.
 
     Raises: WrongInput, with the log of the server, if it does not answer within a minute.
     """
     copy = scratch / folder.name
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(VAR))
-    with serve_folders([copy], unlimited_key(copy), scratch / "serve.log") as server:
+    with serve_folders([copy], unlimited_key(copy, scopes), scratch / "serve.log") as server:
         yield server
 
 
-def unlimited_key(folder: Path) -> str:
-    """A key of a deployment for a caller that has no limit."""
-    scopes = frozenset({"infer"})
+def unlimited_key(folder: Path, scopes: frozenset[str] = frozenset({"infer", "explain"})) -> str:
+    """A key of a deployment for a caller that has no limit.
+
+    With the scope `explain` no release grid delays its answers: a grid costs time, not work.
+    """
     return add_key(folder / VAR, "bench", tier="trusted", per_s=UNLIMITED_PER_S, scopes=scopes)
 
 
