@@ -209,7 +209,7 @@ class Breaker:
             self._entered_s -= self._reset_s  # reset_s has passed once already: the next call is the probe
 
     def _count(self, event: BreakerEvent, callers: Collection[str]) -> BreakerEvent:
-        """The event, as a trip if it is a failure that reaches the limit and no one caller explains all."""
+        """The event, or a trip for a failure that reaches the limit if no single caller explains all."""
         if event is BreakerEvent.ANSWER:
             self._consecutive_failures = 0
             return event

@@ -22,9 +22,8 @@ from typing import Any
 
 from gateway.addresses import is_loopback
 from gateway.core.errors import Problems
-from gateway.deployment.deployment import VAR
 from gateway.replica import ListenAddress, Replica, admin_token
-from gateway.serving.folders import deployment_folders
+from gateway.serving.folders import deployment_folders, state_folder
 from gateway.serving.linked_folder import LinkedFolder
 from gateway.serving.repository import Repository
 
@@ -154,7 +153,8 @@ def build(options: Options) -> serve.Application:
 
 def _state_of(options: Options) -> Path:
     """The folder for what belongs to the process: `--state-dir`, or `var` of the first deployment."""
-    return Path(options.state_dir or deployment_folders(folders_of(options.folder))[0] / VAR)
+    named = Path(options.state_dir) if options.state_dir else None
+    return state_folder(deployment_folders(folders_of(options.folder)), named)
 
 
 def folders_of(text: str) -> list[Path]:

@@ -18,6 +18,8 @@ from gateway.deployment.deployment import VAR
 
 START_S, STOP_S, POLL_S = 60.0, 15.0, 0.1
 UNLIMITED_PER_S = 1e6
+UNDELAYED = frozenset({"infer", "explain"})
+"""Scopes of a key whose answers no release grid delays: a grid costs time, not work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,7 @@ class ServerProcess:
 
 
 @contextmanager
-def serve_copy(
-    folder: Path, scratch: Path, scopes: frozenset[str] = frozenset({"infer", "explain"})
-) -> Iterator[ServerProcess]:
+def serve_copy(folder: Path, scratch: Path, scopes: frozenset[str] = UNDELAYED) -> Iterator[ServerProcess]:
     """Serves a copy, with a caller that has no limit and these scopes, and always ends the process.
 
     Raises: WrongInput, with the log of the server, if it does not answer within a minute.
@@ -53,11 +53,8 @@ def serve_copy(
         yield server
 
 
-def unlimited_key(folder: Path, scopes: frozenset[str] = frozenset({"infer", "explain"})) -> str:
-    """A key of a deployment for a caller that has no limit.
-
-    With the scope `explain` no release grid delays its answers: a grid costs time, not work.
-    """
+def unlimited_key(folder: Path, scopes: frozenset[str] = UNDELAYED) -> str:
+    """A key of a deployment for a caller that has no limit."""
     return add_key(folder / VAR, "bench", tier="trusted", per_s=UNLIMITED_PER_S, scopes=scopes)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.client import Origin
+from bench.growth.server_process import UNDELAYED
 from bench.load import LoadPlan
 from bench.peers.bodies import MODEL_FILE, Bodies
 from bench.peers.launch import SERVERS_BY_NAME, ServerPlacement
@@ -105,8 +106,7 @@ def _group(
 def copy_with_key(folder: Path, copy: Path, outliers: float) -> Bodies:
     """A copy with one key that is limited so high that it is never refused."""
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(VAR))
-    scopes = frozenset({"infer", "explain"})  # which no release grid delays: it costs time, not work
-    key = add_key(copy / VAR, CALLER, tier="trusted", per_s=UNLIMITED_PER_S, scopes=scopes)
+    key = add_key(copy / VAR, CALLER, tier="trusted", per_s=UNLIMITED_PER_S, scopes=UNDELAYED)
     return Bodies(copy, outliers, key)
 
 

@@ -24,19 +24,17 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import output
-from bench.growth.server_process import serve_folders
+from bench.growth.server_process import serve_folders, unlimited_key
 from bench.load import LoadPlan
 from bench.machine import machine
 from bench.requests import RequestMix, WrongInput, render_requests
 from bench.under_attack.attacks import attacks
 from bench.under_attack.measure import UnderAttack, capacity, under_attack
-from gateway.access.callers import add_key
 from gateway.cli.samples import load_samples
 from gateway.deployment.deployment import VAR
 
 LEAST_ANSWERED, MOST_RATIO, TENTH = 0.999, 2.0, 0.1
 CAPACITY_CONNECTIONS, CAPACITY_S, CONNECTIONS = 32, 4.0, 32
-UNLIMITED_PER_S = 1e6
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -85,9 +83,7 @@ async def _measure(
         payloads.mkdir()
         folder = scratch / deployment
         shutil.copytree(CONFIGS / deployment, folder, ignore=shutil.ignore_patterns(VAR))
-        scopes = frozenset({"infer", "explain"})
-        key = add_key(folder / VAR, "good", tier="trusted", per_s=UNLIMITED_PER_S, scopes=scopes)
-        with serve_folders([folder], key, scratch / "log") as server:
+        with serve_folders([folder], unlimited_key(folder), scratch / "log") as server:
             good = LoadPlan(
                 server.target.origin,
                 render_requests(server.target, folder, RequestMix(1, 0.0, binary=True)),

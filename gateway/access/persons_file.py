@@ -2,7 +2,8 @@
 
 One line a person, with a keyed hash of the person's token: HMAC-SHA256 under the secret in `persons-secret`.
 A token is 256 random bits; both files are readable by their owner alone. Every change replaces the file as a
-whole, so that a crash leaves it as it was before or as it is after.
+whole, so that a crash leaves it as it was before or as it is after. Nothing is believed of a file that
+another user may have written (`private_files.read_own`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pydantic import Field, ValidationError
 
 from gateway.core.errors import ArtifactError, Problem
 from gateway.policy.fields import Name, Strict
-from gateway.private_files import write_lock, write_private_file
+from gateway.private_files import read_own, write_lock, write_private_file
 
 PERSONS_FILE = "persons.jsonl"
 PERSONS_SECRET_FILE = "persons-secret"  # noqa: S105 (a file name)
@@ -47,7 +48,7 @@ def load_persons(state: Path) -> list[PersonLine]:
     """
     path = state / PERSONS_FILE
     try:
-        lines = path.read_bytes().splitlines()
+        lines = read_own(path).splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
@@ -119,7 +120,7 @@ def persons_secret(state: Path) -> bytes:
         with write_lock(state):
             if not path.exists():
                 write_private_file(path, secrets.token_bytes(SECRET_BYTES))
-            secret = path.read_bytes()
+            secret = read_own(path)
     except OSError as error:
         what = f"cannot be made or read: {error.strerror or error}; a running gateway writes to this folder"
         raise ArtifactError([Problem("", what, str(path))]) from error

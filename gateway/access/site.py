@@ -80,10 +80,6 @@ class Site:
             return self._refuse_page(headers, host)
         return None
 
-    def refuse_host(self, host: bytes) -> Refusal | None:
-        """Why a request to this host is refused, as of gRPC, which no browser speaks."""
-        return self._by_host[host]
-
     def shares_with(self, origin: bytes) -> bool:
         """Whether pages of this origin may read replies."""
         return self._any_origin or origin.lower() in self._origins

@@ -139,13 +139,6 @@ def _most(node: NodeProto, inputs: Sequence[Bound], every: Bound) -> float:
             return math.inf
 
 
-def _quotient(first: float, divisor: float) -> float:
-    """The largest quotient; a divisor that is a size is a whole number."""
-    if divisor == SIZE:
-        return first
-    return first * max(divisor, 1.0) if divisor < SIZE else math.inf
-
-
 def _product(inputs: Sequence[Bound]) -> float:
     found = 1.0
     for one in inputs:

@@ -74,9 +74,8 @@ def revoke(
 
 def folder_of_keys(folders: Sequence[Path], state_dir: Path | None) -> Path:
     """Where the keys of these deployments are. Raises PolicyError for what is no deployment folder."""
-    from gateway.deployment.deployment import VAR
     from gateway.policy.read import POLICY_FILE
-    from gateway.serving.folders import deployment_folders
+    from gateway.serving.folders import deployment_folders, state_folder
 
     named = deployment_folders(folders)
     for folder in named:
@@ -87,7 +86,7 @@ def folder_of_keys(folders: Sequence[Path], state_dir: Path | None) -> Path:
     if state_dir is None and len(named) > 1:
         what = "several deployments share keys only with --state-dir, the one that they are served with"
         exit_with_usage_error(f"{what}; or name one deployment")
-    return state_dir or named[0] / VAR
+    return state_folder(named, state_dir)
 
 
 def _exit(error: Problems, as_json: bool, command: str) -> None:

@@ -11,6 +11,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from fallbacks.regular_file import read_regular
 from gateway.cli.options import exit_with_usage_error
 from gateway.deployment.signature import KEY_VARIABLE, encoded
 
@@ -22,9 +23,11 @@ def require(path: Path, folders: Sequence[Path]) -> None:
     """Puts the key into the environment, which replicas inherit. Exits with code 2 where it is none."""
     if any(path.resolve().is_relative_to(folder.resolve()) for folder in folders):
         exit_with_usage_error(f"{OPTION}: {path} is inside what it is to protect; keep it outside the folder")
-    if not path.is_file() or path.stat().st_size > MOST_BYTES:
+    try:
+        content = read_regular(path, MOST_BYTES, "a public key is short")
+    except ValueError:
         exit_with_usage_error(f"{OPTION}: {path} is no file with a public key")
-    key = _read(path.read_bytes())
+    key = _read(content)
     if key is None:
         exit_with_usage_error(
             f"{OPTION}: {path} holds no Ed25519 public key, in PEM or as `gateway sign` prints it"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fallbacks.regular_file import read_regular
 from gateway.cli.options import AsJson, Folder, app, exit_with_problems, exit_with_usage_error, print_line
 from gateway.core.errors import Problems
 
@@ -70,12 +71,14 @@ def _read_key(path: Path) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     make = "make one with --new-key, or `openssl genpkey -algorithm ed25519`"
-    if not path.is_file() or path.stat().st_size > MOST_BYTES:
+    try:
+        content = read_regular(path, MOST_BYTES, "a private key is short")
+    except ValueError:
         exit_with_usage_error(f"--key: {path} is no file with a private key; {make}")
     if path.stat().st_mode & OTHERS:
         exit_with_usage_error(f"--key: others than its owner may read or write {path}; chmod 600 it")
     try:
-        found = load_pem_private_key(path.read_bytes(), None)
+        found = load_pem_private_key(content, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         found = None
     if not isinstance(found, Ed25519PrivateKey):

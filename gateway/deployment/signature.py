@@ -19,6 +19,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from fallbacks.regular_file import read_regular
 from gateway.core.errors import ArtifactError, Problem
 from gateway.deployment.certificate import CERTIFICATE_FILE
 from gateway.deployment.deployment import Deployment
@@ -93,10 +94,8 @@ def _refused(folder: Path, source: str, key: str) -> Problem | None:
 
 def _read(path: Path) -> tuple[str, bytes] | None:
     """The public key and the signature; None if the file is missing or of another form."""
-    if not path.is_file() or path.stat().st_size > MOST_BYTES:
-        return None
     try:
-        by, signature = path.read_text("ascii").split()
+        by, signature = read_regular(path, MOST_BYTES, "sign it again").decode("ascii").split()
         held = base64.b64decode(signature, validate=True)
     except ValueError:
         return None

@@ -10,7 +10,7 @@ import asyncio
 import selectors
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
@@ -35,18 +35,8 @@ Mood: TypeAlias = Literal[
     "rowwise_doubt",
     "doubt",
 ]
-MOODS: tuple[Mood, ...] = (
-    "answers",
-    "raises",
-    "hangs",
-    "nan",
-    "shape",
-    "cancels",
-    "rowwise_raise",
-    "rowwise_nan",
-    "text",
-)
-MODEL_MOODS = (*MOODS, "rowwise_unfit", "rowwise_doubt", "doubt")
+MODEL_MOODS: tuple[Mood, ...] = get_args(Mood)
+MOODS = tuple(one for one in MODEL_MOODS if one not in ("rowwise_unfit", "rowwise_doubt", "doubt"))
 
 
 class Unfit(Exception):

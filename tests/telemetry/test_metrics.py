@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -352,13 +352,16 @@ def test_two_deployments_in_one_process_do_not_mix(telemetry: Telemetry) -> None
 
 
 @contextmanager
-def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, bytes]]]:
+def collector(
+    monkeypatch: pytest.MonkeyPatch, before_reply: Callable[[], object] = lambda: None
+) -> Iterator[list[tuple[str, bytes]]]:
     """A collector of OTLP over HTTP that the environment names, with what it received: (path, body)."""
     received: list[tuple[str, bytes]] = []
 
     class Collector(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             received.append((self.path, self.rfile.read(int(self.headers["content-length"]))))
+            before_reply()
             self.send_response(200)
             self.end_headers()
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -104,37 +101,13 @@ def test_the_environment_names_the_service_before_the_deployment(
     assert names == {name}
 
 
-@contextmanager
-def silent_collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A collector that takes requests and answers none before the end of the block."""
-    released = threading.Event()
-
-    class Collector(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            released.wait(60)
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Collector)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        yield
-    finally:
-        released.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def test_a_collector_that_does_not_answer_does_not_hold_up_the_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The exporters alone would wait for six seconds, one after the other."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "6")
-    with silent_collector(monkeypatch):
+    released = threading.Event()
+    with collector(monkeypatch, before_reply=lambda: released.wait(60)):
         telemetry = Telemetry("letters", "replica-1")
         telemetry.accept([RECORD])
 
@@ -143,4 +116,5 @@ def test_a_collector_that_does_not_answer_does_not_hold_up_the_end(
                 await asyncio.to_thread(telemetry.close)
 
         asyncio.run(close())
+        released.set()
     assert "were not exported" in caplog.text

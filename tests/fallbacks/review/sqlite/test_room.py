@@ -138,7 +138,7 @@ def test_wrong_usage_is_corrected_when_the_store_is_opened(store: SqliteReviewSt
     before = usage(tmp_path / "review.db")
     with sqlite3.connect(tmp_path / "review.db") as other:
         other.execute("UPDATE case_usage SET cases = 77, bytes = 1")
-        other.execute("INSERT INTO case_usage VALUES ('principal/nobody', 5, 5)")
+        other.execute("INSERT INTO case_usage VALUES ('principal/other', 5, 5)")
     other.close()
     SqliteReviewStore.open(tmp_path / "review.db", capacity=9, clock=Clock()).close()
     assert usage(tmp_path / "review.db") == before
