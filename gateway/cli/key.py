@@ -63,9 +63,8 @@ def key(
     for one in model or ():
         require_choice("--model", one, {policy.name for policy in policies}, "served here")
     until = None if expires is None else _moment(expires)
-    models = frozenset(model) if model else None
-    scopes = frozenset(scope or ["infer"])
-    made = _made(var, name, tier=tier, per_s=per_s, scopes=scopes, models=models, expires=until)
+    allowed = {"scopes": frozenset(scope or ["infer"]), "models": frozenset(model) if model else None}
+    made = _made(var, name, tier=tier, per_s=per_s, expires=until, **allowed)
     _print_key(name, made, until, as_json)
 
 
