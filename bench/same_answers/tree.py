@@ -32,9 +32,11 @@ ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1", "GATEWAY_ADMIN_TOKEN": ADMIN_TOKEN,
 EDITS = (
     (r"(budget_s|deadline_s): ([0-9.]+)", lambda found: f"{found[1]}: {float(found[2]) * BUDGET_FACTOR:g}"),
     (r"per_s: [0-9.]+, burst: [0-9.]+", lambda _: f"per_s: {HIGH_RATE}, burst: {HIGH_RATE}"),
+    (r"capacity: [0-9]+", lambda _: f"capacity: {HIGH_RATE}"),
 )
-"""How the scratch copies differ from what is committed: time budgets are longer and the rate is higher, so
-that a busy machine changes no answer. Both trees get the same edits."""
+"""How the scratch copies differ from what is committed: time budgets are longer, and the rate and the review
+queue's capacity are higher, so that a busy machine or a full queue changes no answer. Both trees get the same
+edits."""
 
 
 class WrongTree(Exception):

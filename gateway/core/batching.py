@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -43,8 +43,8 @@ class Batcher:
         self.max_queued_rows = max_queued_rows
         self._waiting: tuple[deque[QueuedRequest], ...]
         self._waiting = tuple(deque() for _ in range(PRIORITY_LEVELS))
-        self._batch_tasks: list[asyncio.Task[None]] = []
-        self._review_tasks: set[asyncio.Task[None]] = set()
+        self._deciding = 0  # tasks that decide batches
+        self._tasks: set[asyncio.Task[None]] = set()
         self.queued_rows = 0
 
     async def decide(self, batch: Batch, priority: int = 1) -> list[Decision]:
@@ -59,9 +59,9 @@ class Batcher:
         answer: asyncio.Future[list[Decision]] = loop.create_future()
         self._waiting[min(priority, PRIORITY_LEVELS) - 1].append((batch, answer))
         self.queued_rows += rows
-        self._batch_tasks = [task for task in self._batch_tasks if not task.done()]
-        if len(self._batch_tasks) < MAX_CONCURRENT_BATCHES:
-            self._batch_tasks.append(loop.create_task(self._decide_batches()))
+        if self._deciding < MAX_CONCURRENT_BATCHES:
+            self._deciding += 1
+            self._start(self._decide_batches())
         timer = loop.call_at(batch.until_s, _refuse_overdue, batch, answer, Refused(Reason.DEADLINE))
         try:
             return await answer
@@ -70,18 +70,27 @@ class Batcher:
 
     async def drain(self) -> None:
         """Waits until every accepted row is decided."""
-        while pending := [task for task in (*self._batch_tasks, *self._review_tasks) if not task.done()]:
+        while pending := [task for task in self._tasks if not task.done()]:
             await asyncio.wait(pending)
 
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _decide_batches(self) -> None:
-        while requests := self._next_batch():
-            batch = requests[0][0] if len(requests) == 1 else concatenate([batch for batch, _ in requests])
-            result = await self._result_or_refusals(batch, self._answer(batch))
-            _resolve(requests, result.decisions)
-            if result.finish_review is not None:
-                review = asyncio.create_task(self._finish_review(requests, batch, result))
-                self._review_tasks.add(review)
-                review.add_done_callback(self._review_tasks.discard)
+        """Decides what waits, until nothing does: no request can come between that and the count."""
+        try:
+            while requests := self._next_batch():
+                batch = (
+                    requests[0][0] if len(requests) == 1 else concatenate([batch for batch, _ in requests])
+                )
+                result = await self._result_or_refusals(batch, self._answer(batch))
+                _resolve(requests, result.decisions)
+                if result.finish_review is not None:
+                    self._start(self._finish_review(requests, batch, result))
+        finally:
+            self._deciding -= 1
 
     async def _finish_review(
         self, requests: Sequence[QueuedRequest], batch: Batch, result: BatchResult

@@ -54,11 +54,11 @@ class HttpHandler:
 
         Cost: 6 us for an inference request with a key.
         """
-        refusal = self._site.refuse(request.headers)
+        headers = request.headers
+        refusal = self._site.refuse(headers)
         if refusal is not None:
             return self._refuse_site(refusal)
-        origin = request.headers.get(b"origin")
-        if origin is None or not self._site.shares_with(origin):
+        if b"origin" not in headers or not self._site.shares_with(origin := headers[b"origin"]):
             return self._options(request) if request.method == "OPTIONS" else self._admit(request)
         if request.method == "OPTIONS":
             return share_reply(self._options(request), origin, preflight_headers(request))

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from gateway.core.errors import InvalidRequest
-from gateway.http.codings import CODINGS, accepted_coding, decode_small, encode, unsupported_coding
+from gateway.http.codings import CODINGS, Coding, accepted_coding, decode_small, encode, unsupported_coding
 from gateway.http.replies import reply_infer, reply_unanswered
 from gateway.http.routes import RoutedRequest
 from gateway.listener.messages import Admitted, Headers, Reply, Request
@@ -63,9 +63,9 @@ def _check_media_type(headers: Headers) -> None:
     A request with a key passes: a page cannot add one without asking first. Nothing else depends on the type:
     tritonclient sends none, and `curl -d` one of a form.
     """
-    media_type = headers.get(b"content-type")
-    if media_type is None or b"authorization" in headers or b"x-api-key" in headers:
+    if b"x-api-key" in headers or b"authorization" in headers or b"content-type" not in headers:
         return
+    media_type = headers[b"content-type"]
     if media_type.partition(b";")[0].strip().lower() in REFUSED_MEDIA_TYPES:
         raise RequestRejected(
             Rejection.UNSUPPORTED_MEDIA,
@@ -126,16 +126,14 @@ async def _judge(
     reply = reply_infer(
         loaded.contract, infer_request, decisions, stamp, tier=tier, prefer_async=prefer_async
     )
-    return await _encoded(reply, request.header(b"accept-encoding"))
+    if reply.status != 200 or len(reply.body) < MIN_ENCODED_BYTES:
+        return reply
+    coding = accepted_coding(request.header(b"accept-encoding"))
+    return reply if coding is None else await _encoded(reply, coding)
 
 
-async def _encoded(reply: Reply, accept_encoding: str | None) -> Reply:
-    """The reply in a coding that the client accepts, if it is large enough."""
-    if accept_encoding is None or reply.status != 200 or len(reply.body) < MIN_ENCODED_BYTES:
-        return reply
-    coding = accepted_coding(accept_encoding)
-    if coding is None:
-        return reply
+async def _encoded(reply: Reply, coding: Coding) -> Reply:
+    """The reply in a coding that the client accepts."""
     headers = b"%bcontent-encoding: %b\r\nvary: accept-encoding\r\n" % (reply.headers, coding.encode())
     if len(reply.body) > INLINE_ENCODED_BYTES:  # zlib works without the interpreter's lock
         return Reply(reply.status, headers, await asyncio.to_thread(encode, reply.body, coding))

@@ -229,24 +229,27 @@ class Reader:
 
     def on_url(self, url: bytes) -> None:
         self._target += url
-        self._count(len(url))
+        self._head_bytes += len(url)
+        if self._head_bytes > self._limits.head_bytes:
+            raise self._head_too_large()
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        limits = self._limits
         self._fields += 1
-        if self._fields > self._limits.headers:
-            what = f"at most {self._limits.headers} headers are taken"
+        if self._fields > limits.headers:
+            what = f"at most {limits.headers} headers are taken"
             raise RemoteProtocolError(Fault.HEAD_TOO_LARGE, what)
-        self._count(len(name) + len(value) + 4)  # with the colon and the line's end
+        self._head_bytes += len(name) + len(value) + 4  # with the colon and the line's end
+        if self._head_bytes > limits.head_bytes:
+            raise self._head_too_large()
         if self.state is HEAD:  # else it is a trailer, which is counted and dropped
             name, headers = name.lower(), self._headers
             value = value.rstrip(b" \t")  # llhttp leaves what follows
             headers[name] = headers[name] + b", " + value if name in headers else value
 
-    def _count(self, more_bytes: int) -> None:
-        self._head_bytes += more_bytes
-        if self._head_bytes > self._limits.head_bytes:
-            what = f"at most {self._limits.head_bytes} bytes of headers are taken"
-            raise RemoteProtocolError(Fault.HEAD_TOO_LARGE, what)
+    def _head_too_large(self) -> RemoteProtocolError:
+        what = f"at most {self._limits.head_bytes} bytes of headers are taken"
+        return RemoteProtocolError(Fault.HEAD_TOO_LARGE, what)
 
     def on_headers_complete(self) -> None:
         parser, headers = self._parser, self._headers

@@ -49,6 +49,8 @@ class RequestProblems:
 
     def read_parameters(self, owner: dict[str, Any], at: str) -> dict[str, Any]:
         """The optional member `parameters`, with a problem for the first that is nested."""
+        if "parameters" not in owner:  # the usual case
+            return {}
         parameters = self.read_member(owner, "parameters", dict, at) or {}
         for name, value in parameters.items():
             if isinstance(value, list | dict):

@@ -10,6 +10,7 @@ A request that ends before it is judged raises `RequestRejected`.
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
@@ -47,6 +48,7 @@ LOADING = (
     "models are loaded and unloaded on the administration plane: POST /models/NAME/load or /unload there"
 )
 """Why a request with any key is forbidden where no scope allows it."""
+_AT_ONCE = nullcontext()
 
 
 class Call(NamedTuple):
@@ -192,46 +194,56 @@ class DataPlane:
         Args:    time_limit_s: seconds until the deadline.
         Raises:  RequestRejected for a model that was unloaded meanwhile.
         """
-        deadline_s, step_ms = now_s() + time_limit_s, call.loaded.policy.serving.release_grid_ms
-        if step_ms and not call.caller.has_any(EXPLAINED_SCOPES):
-            with ReleaseGrid(step_ms / 1e3, deadline_s) as grid:
-                judged = await self._decide_and_record(call, asked, deadline_s)
-                await grid.next_point()
-        else:
-            judged = await self._decide_and_record(call, asked, deadline_s)
-        released_s = time.perf_counter() - call.start_s
-        call.gateway.statistics.add(judged[0], call.received_s, released_s)
-        return judged
-
-    async def _decide_and_record(
-        self, call: Call, asked: InferRequest, deadline_s: float
-    ) -> tuple[list[Decision], Stamp]:
-        id_, gateway, loaded = call.decision_id, call.gateway, call.loaded
+        gateway, deadline_s = call.gateway, now_s() + time_limit_s
         if gateway.retired:  # unloaded while the body arrived
             raise RequestRejected(
                 Refused(Reason.UNAVAILABLE, RETRY_S), f"model {gateway.name!r} was unloaded"
             )
-        ids = (id_,) if asked.rows == 1 else tuple(f"{id_}.{i}" for i in range(asked.rows))
-        principals = (call.caller.principal,) * asked.rows
-        batch = Batch(ids, principals, asked.inputs, (deadline_s,) * asked.rows)
-        decisions = await gateway.decide(batch, asked.priority or 1)
-        elapsed_s = time.perf_counter() - call.start_s
-        policy = decisions[0].policy or loaded.tag
-        judged = loaded if policy == loaded.tag else gateway.loaded  # a reload may have come between
-        stamp = Stamp(policy, judged.policy.mode, id_)
-        gateway.record(
-            RequestRecord(
-                id_,
-                call.caller.principal,
-                policy,
-                stamp.mode,
-                call.received_s,
-                elapsed_s,
-                without_outputs(decisions),
-                call.trace,
-            )
-        )
+        grid = _release_grid(call, deadline_s)
+        with grid or _AT_ONCE:
+            decisions = await gateway.decide(_batch_of(call, asked, deadline_s), asked.priority or 1)
+            stamp = _record(call, decisions)
+            if grid is not None:
+                await grid.next_point()
+        gateway.statistics.add(decisions, call.received_s, time.perf_counter() - call.start_s)
         return decisions, stamp
+
+
+def _release_grid(call: Call, deadline_s: float) -> ReleaseGrid | None:
+    """When the reply to a request that is judged now may be released; None if at once."""
+    step_ms = call.loaded.policy.serving.release_grid_ms
+    if not step_ms or call.caller.has_any(EXPLAINED_SCOPES):
+        return None
+    return ReleaseGrid(step_ms / 1e3, deadline_s)
+
+
+def _batch_of(call: Call, asked: InferRequest, deadline_s: float) -> Batch:
+    """The rows of a request. One row has the request's id, several have it with their number."""
+    id_, rows = call.decision_id, asked.rows
+    ids = (id_,) if rows == 1 else tuple(f"{id_}.{i}" for i in range(rows))
+    return Batch(ids, (call.caller.principal,) * rows, asked.inputs, (deadline_s,) * rows)
+
+
+def _record(call: Call, decisions: list[Decision]) -> Stamp:
+    """Records a judged request; its reply's stamp."""
+    loaded, elapsed_s = call.loaded, time.perf_counter() - call.start_s
+    policy = decisions[0].policy or loaded.tag
+    judged = loaded if policy == loaded.tag else call.gateway.loaded  # a reload may have come between
+    stamp = Stamp(policy, judged.policy.mode, call.decision_id)
+    ended = without_outputs(decisions)
+    call.gateway.record(
+        RequestRecord(
+            call.decision_id,
+            call.caller.principal,
+            policy,
+            stamp.mode,
+            call.received_s,
+            elapsed_s,
+            ended,
+            call.trace,
+        )
+    )
+    return stamp
 
 
 def _trace(header: str | None) -> str:

@@ -10,10 +10,11 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fallbacks.breaker import Breaker, BreakerState
 from gateway.core.batch import Batch
@@ -51,6 +52,7 @@ class LoadedDeployment:
     pipeline: Pipeline
     contract: Contract
     breakers: dict[str, Breaker]
+    _tiers: dict[str, Tier] = field(default_factory=dict)
 
     @property
     def policy(self) -> Policy:
@@ -67,6 +69,12 @@ class LoadedDeployment:
         Tiers are of the scores of classes. A regressor's number and its interval are the answer itself, and a
         rounded interval would not keep its promise; of opaque tensors nothing is known.
         """
+        tier = self._tiers.get(name)
+        if tier is None:  # keys can be made of the policy's tiers alone, so they are few
+            tier = self._tiers[name] = self._tier(name)
+        return tier
+
+    def _tier(self, name: str) -> Tier:
         if self.policy.task != "classification":
             return disclosure.Full()
         match self.policy.disclosure.get(name):
@@ -159,12 +167,12 @@ class Gateway:
         if isinstance(self.review, QueuedReview):
             self._tasks.append(loop.create_task(self.review.sweep()))
 
-    async def decide(self, batch: Batch, priority: int = 1) -> list[Decision]:
+    def decide(self, batch: Batch, priority: int = 1) -> Coroutine[Any, Any, list[Decision]]:
         """One decision a row, in order, by the rows' deadlines; rows of other requests share its passes.
 
         Args:    priority: 1 is the highest and the default; lower ones wait behind.
         """
-        return await self.batcher.decide(batch, priority)
+        return self.batcher.decide(batch, priority)
 
     async def _answer(self, batch: Batch) -> BatchResult:
         result = await self.loaded.pipeline.answer(batch)  # looked up now: a reload takes effect at once

@@ -18,6 +18,8 @@ def time_limit_s(
     Args:    timeout_us: of the protocol; header: X-Request-Timeout-Seconds; left_s: of a gRPC deadline.
     Raises:  InvalidRequest for a header that is no positive number.
     """
+    if timeout_us is None and header is None and left_s is None:  # the usual case
+        return longest_s
     limits_s = [longest_s]
     if timeout_us:
         limits_s.append(timeout_us / 1e6)

@@ -43,18 +43,20 @@ class Audit:
 
     def take(self, record: RequestRecord) -> None:
         """Never blocks and never raises. Cost: 0.4 us."""
-        old = self._kept.pop(record.id, None)
-        self._kept[record.id] = record
-        self.kept_bytes += _size_of(record) - (0 if old is None else _size_of(old))
-        while len(self._kept) > self._keep or self.kept_bytes > self._keep_bytes:
-            self.kept_bytes -= _size_of(self._kept.popitem(last=False)[1])
+        kept, rows = self._kept, len(record.decisions)
+        if record.id in kept:
+            self.kept_bytes -= _size_of(kept.pop(record.id))
+        kept[record.id] = record
+        self.kept_bytes += RECORD_BYTES + ROW_BYTES * rows
+        while len(kept) > self._keep or self.kept_bytes > self._keep_bytes:
+            self.kept_bytes -= _size_of(kept.popitem(last=False)[1])
         for delivery in self._deliveries:
-            delivery.add(record)
+            delivery.add(record, rows)
 
     def take_act(self, act: AdminAct) -> None:
         """Never blocks and never raises."""
         for delivery in self._deliveries:
-            delivery.add(act)
+            delivery.add(act, 1)
 
     def find(self, record_id: str) -> RequestRecord | None:
         """One of the latest records, by the id the caller got."""

@@ -33,15 +33,16 @@ class JsonLinesSink:
     def accept(self, records: Sequence[AuditRecord], /) -> None:
         """Serialises the records. Raises TypeError where a text is no Unicode."""
         lines: list[bytes] = []
-        judged: list[tuple[RequestRecord, Sequence[int]]] = []
+        counted: list[tuple[RequestRecord, Sequence[int]]] = []
         for record in records:
             if isinstance(record, AdminAct):
                 lines.append(serialize_act(record))
                 continue
             rows = self._refused.rows_in_full(record)
             lines += serialize_rows(record, rows, self._cache)
-            judged.append((record, rows))
-        for request, rows in judged:
+            if len(rows) < len(record.decisions):
+                counted.append((record, rows))
+        for request, rows in counted:
             self._refused.add(request, rows)
         self._lines += lines
 

@@ -71,8 +71,6 @@ class RefusalCounts:
 
     def add(self, record: RequestRecord, in_full: Sequence[int]) -> None:
         """Counts the rows of a request that are not written in full."""
-        if len(in_full) == len(record.decisions):
-            return
         for row in set(range(len(record.decisions))).difference(in_full):
             outcome = record.decisions[row].outcome
             assert isinstance(outcome, Refused)
