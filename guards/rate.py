@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from guards.rows import F8, GuardBatch
-
 CLOCK_SLACK_PERIODS = 1e-3
+DROP_EVERY_ROWS = 8
+"""Inspecting many entries at once is cheaper than two at each request."""
 BELOW_ONE = math.nextafter(1.0, 0.0)
 
 
@@ -55,46 +53,56 @@ class RateGuard:
     clock: Callable[[], float]
     rates: Callable[[str], float | None] = lambda principal: None
     arrival_times: OrderedDict[str, float] = field(default_factory=OrderedDict)
+    _period_s: float = field(init=False)
+    _tolerance_s: float = field(init=False)
+    _charged: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         if not (0 < self.per_s < math.inf and 1 <= self.burst < math.inf):
             raise ValueError(f"rate: per_s is {self.per_s}, burst {self.burst}; expected > 0 and >= 1")
+        self._period_s, self._tolerance_s = 1.0 / self.per_s, self.burst / self.per_s
 
-    async def score(self, batch: GuardBatch) -> F8:
-        """Charge each row in order, all at the same time.
+    def charge(self, principal: str, rows: int) -> list[float]:
+        """Charge rows of one principal, one after the other, all at the same time.
 
-        Returns: float64[n]; 1.0 or more is over the limit, and (score - 1) * burst / per_s is then the wait
-                 in seconds, infinite for a rate of 0.
+        Returns: one score a row; 1.0 or more is over the limit, and (score - 1) * burst / per_s is then the
+                 wait in seconds, infinite for a rate of 0.
         Raises:  ValueError for a negative or NaN rate.
-        Cost:    O(1), about 2 us, per row. Memory: one float per principal whose bucket is not empty, and at
-                 most as many more.
+        Cost:    O(rows): about 1 us, and 0.3 us a row. Memory: one float per principal whose bucket is not
+                 empty, and at most as many more.
         """
-        return self.charge(batch.principals, self.clock())
+        now_s = self.clock()
+        period_s, tolerance_s = self._period_s, self._tolerance_s
+        rate = self.rates(principal)
+        if rate is not None:
+            if not rate > 0:
+                return self._without_rate(principal, rows, rate)
+            period_s = 1.0 / rate
+            tolerance_s = max(tolerance_s, period_s)
+        times, scale = self.arrival_times, tolerance_s / self._tolerance_s
+        tat_s = times.get(principal, now_s)
+        scores: list[float] = []
+        for _ in range(rows):
+            tat_s, score = conform_row(tat_s, now_s, period_s, tolerance_s)
+            scores.append(1.0 + (score - 1.0) * scale)
+        if tat_s > now_s:
+            times[principal] = tat_s
+        self._charged += rows
+        if self._charged >= DROP_EVERY_ROWS:
+            self._drop_expired(now_s)
+        return scores
 
-    def charge(self, principals: Sequence[str], now_s: float) -> F8:
-        """As `score`, at the time `now_s`, in seconds of the clock."""
-        return np.array([self._charge(principal, now_s) for principal in principals], np.float64)
-
-    def _charge(self, principal: str, now_s: float) -> float:
-        default_tolerance_s = self.burst / self.per_s
-        own_rate = self.rates(principal)
-        rate = self.per_s if own_rate is None else own_rate
-        if not rate >= 0:
-            raise ValueError(f"rate: the rate of {principal!r} is {rate}; expected rows a second, 0 or more")
+    @staticmethod
+    def _without_rate(principal: str, rows: int, rate: float) -> list[float]:
         if rate == 0:
-            return math.inf
-        period_s = 1.0 / rate
-        tolerance_s = max(default_tolerance_s, period_s)
-        tat_s = self.arrival_times.get(principal, now_s)
-        next_tat_s, score = conform_row(tat_s, now_s, period_s, tolerance_s)
-        if score < 1.0:
-            self.arrival_times[principal] = next_tat_s
-        self._drop_expired(now_s)
-        return 1.0 + (score - 1.0) * (tolerance_s / default_tolerance_s)
+            return [math.inf] * rows
+        raise ValueError(f"rate: the rate of {principal!r} is {rate}; expected rows a second, 0 or more")
 
     def _drop_expired(self, now_s: float) -> None:
-        """Inspect the two entries inspected least recently; drop those that have expired."""
-        for _ in range(min(2, len(self.arrival_times))):
-            principal, tat_s = self.arrival_times.popitem(last=False)
+        """Inspect two entries a row, those inspected least recently; drop what has expired."""
+        times = self.arrival_times
+        for _ in range(min(2 * self._charged, len(times))):
+            principal, tat_s = times.popitem(last=False)
             if tat_s > now_s:
-                self.arrival_times[principal] = tat_s
+                times[principal] = tat_s
+        self._charged = 0

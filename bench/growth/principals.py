@@ -17,7 +17,6 @@ from bench.growth.interleaved import Repetitions, TimedCall, compare_sizes
 from bench.growth.part import CostCurve, GrowthPart, SizeFigure, measure_bytes, measure_collection
 from gateway.access.callers import KEYS_FILE, Callers, Key, add_key
 from gateway.core.pipeline import Pipeline
-from gateway.core.stage import Stage
 from guards.rate import RateGuard
 
 PERIOD_S, BURST = 3600.0, 1e6  # no bucket refills while this runs, so that no principal is forgotten
@@ -48,8 +47,8 @@ def filled(size: int, facts: list[SizeFigure]) -> RateGuard:
     guard = RateGuard(1 / PERIOD_S, BURST, time.monotonic)
     with measure_collection(size, facts), measure_bytes(size, "principal", facts):
         for start in range(0, size, CHUNK):
-            names = [_name(i) for i in range(start, min(start + CHUNK, size))]
-            guard.charge(names, time.monotonic())
+            for i in range(start, min(start + CHUNK, size)):
+                guard.charge(_name(i), 1)
     return guard
 
 
@@ -65,7 +64,7 @@ def _charging(guard: RateGuard, size: int) -> TimedCall:
     names = _random_names(size)
 
     async def charge() -> None:
-        guard.charge((next(names),), time.monotonic())
+        guard.charge(next(names), 1)
 
     return charge
 
@@ -83,11 +82,7 @@ def _serving(in_process: InProcessGateway, guard: RateGuard, size: int) -> Timed
 
 def limited_by(pipeline: Pipeline, guard: RateGuard) -> Pipeline:
     """The same pipeline with another rate guard in place of its own."""
-    guards = tuple(
-        replace(one, guard=guard) if isinstance(one, Stage) and isinstance(one.guard, RateGuard) else one
-        for one in pipeline.guards
-    )
-    return replace(pipeline, guards=guards)
+    return replace(pipeline, budgets=tuple(replace(one, budget=guard) for one in pipeline.budgets))
 
 
 async def keys(sizes: Sequence[int], scratch: Path, repetitions: Repetitions) -> GrowthPart:

@@ -83,7 +83,7 @@ def _joined(parts: Mapping[str, list[F8]]) -> dict[str, F8]:
     return found
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _AnsweredBatch(Batch):
     """A batch whose model has answered already; further questions are asked at once, without a loop."""
 
@@ -101,7 +101,7 @@ def batch_of(rows: CalibrationRows, at: RowIndices) -> Batch:
     inputs = {name: array[at] for name, array in rows.x.items()}
     answer: dict[str, Any] = {name: array[at] for name, array in rows.answers[rows.primary].items()}
     known = {rows.primary: Forward(answer, all_true(len(at)), True, 0.0)}
-    return _AnsweredBatch(ids, ids, inputs, (math.inf,) * len(at), {}, known, rows=rows)
+    return _AnsweredBatch(ids, ids, inputs, (math.inf,) * len(at), {}, _memo=known, rows=rows)
 
 
 def _batches(rows: CalibrationRows) -> Iterator[Batch]:

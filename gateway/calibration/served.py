@@ -68,25 +68,24 @@ def serve(policy: Policy, artifacts: Artifacts, rows: CalibrationRows) -> Served
     """
     enforced = with_long_budgets(policy).model_copy(update={"mode": "enforce"})
     pipeline = compile_policy(enforced, artifacts, Stores(_NoReview(), lambda principal: None, {}))
-    guards = tuple(guard for guard, one in zip(pipeline.guards, policy.guards, strict=True) if one.certified)
     models = [artifacts.models[rung.name] for rung in policy.rungs]
 
     async def decide_all() -> ServedRows:
         return ServedRows(
-            tuple([await _decide(_without(pipeline, guards, models, d), rows) for d in range(len(models))])
+            tuple([await _decide(_without(pipeline, models, d), rows) for d in range(len(models))])
         )
 
     with ThreadPoolExecutor(1) as thread:  # the caller may have a loop of its own
         return thread.submit(asyncio.run, decide_all()).result()
 
 
-def _without(pipeline: Pipeline, guards: Any, models: Sequence[LoadedModel], gone: int) -> Pipeline:
-    """The pipeline with the first rungs gone, and without guards that no certificate covers."""
+def _without(pipeline: Pipeline, models: Sequence[LoadedModel], gone: int) -> Pipeline:
+    """The pipeline with the first rungs gone. It charges no budget: `Pipeline.decide` does not."""
     rungs = tuple(
         Rung(replace(rung.model, predictor=_Gone() if depth < gone else _Asked(model)), rung.checks)
         for depth, (rung, model) in enumerate(zip(pipeline.rungs, models, strict=True))
     )
-    return replace(pipeline, guards=guards, rungs=rungs)
+    return replace(pipeline, rungs=rungs)
 
 
 async def _decide(pipeline: Pipeline, rows: CalibrationRows) -> RungIndex:

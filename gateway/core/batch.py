@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
+from gateway.core.budget import BudgetStage
 from gateway.core.deadline import resume
 from gateway.core.decision import Tensors
 from gateway.core.errors import ModelFailed
@@ -29,11 +30,14 @@ class Measure(Protocol):
     def run(self, arrays: Mapping[str, NDArray[Any]], /) -> NDArray[Any]: ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+# Not frozen: that takes 50 ns for each field, and every request makes a batch.
+@dataclass(slots=True, eq=False)
 class Batch:
     """n rows: `inputs` by name with n rows each, one id, principal and deadline (loop seconds) a row.
 
-    models: those that `forward` may call, set by the pipeline. Slices (`take`) share what was computed.
+    None of these is changed. models: those that `forward` may call, set by the pipeline; charges: each budget
+    and its score of each row, added as the rows are admitted (`budget.py`). Slices (`take`) share what was
+    computed.
     """
 
     ids: tuple[str, ...]
@@ -41,6 +45,7 @@ class Batch:
     inputs: Tensors
     deadlines_s: tuple[float, ...]
     models: Mapping[str, Model] = field(default_factory=dict)
+    charges: list[tuple[BudgetStage, list[float]]] = field(default_factory=list)
     _memo: dict[str, Forward] = field(default_factory=dict)
     _measured: dict[Measure, NDArray[Any]] = field(default_factory=dict)
     _started: dict[str, _StartedPass] = field(default_factory=dict)
@@ -48,14 +53,14 @@ class Batch:
     """The latest of the rows' deadlines, in loop seconds."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "until_s", max(self.deadlines_s, default=-math.inf))
+        self.until_s = max(self.deadlines_s, default=-math.inf)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def with_models(self, models: Mapping[str, Model]) -> Batch:
         """The same rows with the models that `run` may call, and nothing computed yet."""
-        return Batch(self.ids, self.principals, self.inputs, self.deadlines_s, models)
+        return Batch(self.ids, self.principals, self.inputs, self.deadlines_s, models, self.charges)
 
     def take(self, rows: RowIndices) -> Batch:
         """The given rows, in the given order, with what was already computed for them."""
@@ -65,6 +70,7 @@ class Batch:
             inputs={name: a[rows] for name, a in self.inputs.items()},
             deadlines_s=tuple(self.deadlines_s[i] for i in rows),
             models=self.models,
+            charges=[(stage, [scores[i] for i in rows]) for stage, scores in self.charges],
             _memo={name: f.take(rows) for name, f in self._memo.items()},
             _measured={measure: found[rows] for measure, found in self._measured.items()},
         )

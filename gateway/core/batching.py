@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -30,11 +30,22 @@ PRIORITY_LEVELS = 4
 log = logging.getLogger(__name__)
 
 
+class _Overdue(NamedTuple):
+    """Requests of one deadline, in loop seconds, and the timer that refuses those that still wait then.
+
+    The loop's clock advances by the millisecond, so requests of the same policy often share one.
+    """
+
+    until_s: float
+    waiting: dict[asyncio.Future[list[Decision]], Batch]
+    timer: asyncio.TimerHandle
+
+
 class Batcher:
     """Decides rows of many requests together. At most `max_queued_rows` wait; more are refused at once.
 
     Rows that wait for the review queue's disk count as waiting too.
-    Cost: one future and one timer a request; one concatenation a batch of more than one request.
+    Cost: one future a request, one timer for those of one deadline; one concatenation a batch of several.
     """
 
     def __init__(self, answer: DecideBatch, *, max_batch_rows: int, max_queued_rows: int) -> None:
@@ -46,6 +57,7 @@ class Batcher:
         self._deciding = 0  # tasks that decide batches
         self._tasks: set[asyncio.Task[None]] = set()
         self.queued_rows = 0
+        self._overdue: dict[float, _Overdue] = {}
 
     async def decide(self, batch: Batch, priority: int = 1) -> list[Decision]:
         """The decisions for one request's rows by their deadline; raises nothing but our own cancellation.
@@ -62,11 +74,29 @@ class Batcher:
         if self._deciding < MAX_CONCURRENT_BATCHES:
             self._deciding += 1
             self._start(self._decide_batches())
-        timer = loop.call_at(batch.until_s, _refuse_overdue, batch, answer, Refused(Reason.DEADLINE))
+        overdue = self._overdue.get(batch.until_s) or self._overdue_at(batch.until_s, loop)
+        overdue.waiting[answer] = batch
         try:
             return await answer
         finally:
-            timer.cancel()
+            self._leave(overdue, answer)
+
+    def _overdue_at(self, until_s: float, loop: asyncio.AbstractEventLoop) -> _Overdue:
+        overdue = _Overdue(until_s, {}, loop.call_at(until_s, self._refuse_overdue, until_s))
+        self._overdue[until_s] = overdue
+        return overdue
+
+    def _refuse_overdue(self, until_s: float) -> None:
+        for answer, batch in self._overdue.pop(until_s).waiting.items():
+            if not answer.done():
+                answer.set_result(_refuse(batch, Refused(Reason.DEADLINE)))
+
+    def _leave(self, overdue: _Overdue, answer: asyncio.Future[list[Decision]]) -> None:
+        del overdue.waiting[answer]
+        if not overdue.waiting:
+            overdue.timer.cancel()
+            if self._overdue.get(overdue.until_s) is overdue:  # not where it has fired
+                del self._overdue[overdue.until_s]
 
     async def drain(self) -> None:
         """Waits until every accepted row is decided."""
@@ -134,9 +164,11 @@ class Batcher:
         return requests
 
 
-def form_of(batch: Batch) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
-    """What rows of one batch have in common: input names, dtypes, and shapes without the row axis."""
-    return {name: (array.dtype, array.shape[1:]) for name, array in batch.inputs.items()}
+def form_of(batch: Batch) -> list[Any]:
+    """What rows of one batch have in common: input names, dtypes, shapes of a row; and their budgets."""
+    form: list[Any] = [(name, array.dtype, array.shape[1:]) for name, array in batch.inputs.items()]
+    form += [stage for stage, _ in batch.charges]  # a reload brings others
+    return form
 
 
 def concatenate(batches: Sequence[Batch]) -> Batch:
@@ -146,6 +178,10 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
         principals=tuple(name for batch in batches for name in batch.principals),
         inputs={name: np.concatenate([b.inputs[name] for b in batches]) for name in batches[0].inputs},
         deadlines_s=tuple(until_s for batch in batches for until_s in batch.deadlines_s),
+        charges=[
+            (stage, [score for batch in batches for score in batch.charges[i][1]])
+            for i, (stage, _) in enumerate(batches[0].charges)
+        ],
     )
 
 
@@ -158,11 +194,6 @@ def _resolve(requests: Sequence[QueuedRequest], decisions: Sequence[Decision | N
         if len(own) == rows and not answer.done():
             answer.set_result(own)
         start += rows
-
-
-def _refuse_overdue(batch: Batch, answer: asyncio.Future[list[Decision]], refused: Refused) -> None:
-    if not answer.done():
-        answer.set_result(_refuse(batch, refused))
 
 
 def _refuse(batch: Batch, refused: Refused) -> list[Decision]:

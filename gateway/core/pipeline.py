@@ -23,13 +23,15 @@ refused as invalid. Where guards read features, that is the pass that they share
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from gateway.core.assessment import Assessment, Findings, Trail, allowed, unscored
 from gateway.core.batch import Answered, Batch
+from gateway.core.budget import BudgetStage
 from gateway.core.deadline import call_within, now_s
 from gateway.core.decision import (
     Decision,
@@ -46,11 +48,9 @@ from gateway.core.decision import (
 from gateway.core.errors import StageFailure, StoreFailed
 from gateway.core.model import Forward, Model
 from gateway.core.rows import Row, RowIndices, row_indices
-from gateway.core.stage import Assessment, FeatureStage, Stage, allowed, unscored
+from gateway.core.stage import FeatureStage, Stage
 
 AnyGuard: TypeAlias = Stage[Batch] | FeatureStage
-Trail: TypeAlias = Sequence[tuple[RowIndices, Assessment]]
-"""Each stage's assessment, in order, with the rows of the batch that it judged, ascending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,8 @@ class _BatchState:
         self.reasons: dict[int, Reason] = {}
         self.suggestions: dict[int, Tensors] = {}
         self.trail: list[tuple[RowIndices, Assessment]] = []
+        for stage, scores in batch.charges:  # what a budget refuses is not in the batch
+            self.join(self.rows, stage.assessment(scores), stage.reason)
 
     def end(self, row: int, outcome: Outcome) -> None:
         """Gives a row its one outcome."""
@@ -140,31 +142,6 @@ class _BatchState:
         ]
 
 
-class Findings(Sequence[Finding]):
-    """The findings of one row, in order; each is made only when it is read."""
-
-    __slots__ = ("row", "trail")
-
-    def __init__(self, trail: Trail, row: int) -> None:
-        self.trail = trail
-        self.row = row
-
-    def __iter__(self) -> Iterator[Finding]:
-        for rows, found in self.trail:
-            at = self.row
-            if at >= len(rows) or rows[at] != at:  # not all rows reached this stage
-                at = int(np.searchsorted(rows, at))
-                if at == len(rows) or rows[at] != self.row:
-                    continue
-            yield found.finding(at)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __getitem__(self, at: Any) -> Any:
-        return tuple(self)[at]
-
-
 @dataclass(frozen=True, slots=True)
 class BatchResult:
     """One decision a row, in order; None for the rows that `finish_review` decides."""
@@ -176,13 +153,17 @@ class BatchResult:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Guards, rungs and review, compiled from one policy. Immutable; a reload builds another."""
+    """Guards, rungs and review, compiled from one policy. Immutable; a reload builds another.
+
+    budgets: what rows are charged as they are admitted (`budget.py`), before they are in a batch.
+    """
 
     policy: str
     guards: tuple[AnyGuard, ...]
     rungs: tuple[Rung, ...]
     review: Review
     review_budget_s: float
+    budgets: tuple[BudgetStage, ...] = ()
     models: Mapping[str, Model] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -20,22 +20,17 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from types import MappingProxyType
-from typing import Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gateway.core.assessment import NO_ERRORS, Assessment, Verdicts, allowed
 from gateway.core.batch import Batch
 from gateway.core.deadline import call_within, now_s
-from gateway.core.decision import Finding, Reason, Verdict
+from gateway.core.decision import Reason, Verdict
 from gateway.core.errors import BudgetExceeded, GuardFailed, StageFailure
 from gateway.core.model import Forward
 from gateway.core.rows import F8, RowIndices
-
-Verdicts: TypeAlias = NDArray[np.int8]
-VERDICT_BY_VALUE = tuple(Verdict)  # a look-up is cheaper than the enum's own call
 
 
 class Judged(Protocol):
@@ -53,54 +48,6 @@ class Guard(Protocol[J_contra]):
     """Returns one number a row, float64[n]; larger = more suspicious. Knows no threshold."""
 
     async def score(self, rows: J_contra, /) -> F8: ...
-
-
-NO_ERRORS: Mapping[int, str] = MappingProxyType({})
-
-
-@lru_cache(maxsize=256)
-def allowed(n: int) -> Verdicts:
-    """n times ALLOW, read-only and cached."""
-    verdicts = np.zeros(n, np.int8)
-    verdicts.flags.writeable = False
-    return verdicts
-
-
-@lru_cache(maxsize=256)
-def unscored(n: int) -> F8:
-    """n times NaN, for no score; read-only and cached."""
-    scores = np.full(n, np.nan)
-    scores.flags.writeable = False
-    return scores
-
-
-class Assessment(NamedTuple):
-    """What one stage found for n rows, as columns. Where it failed, the score is NaN and `errors` says why.
-
-    all_allowed: every row, and nothing failed. input_only_rows: those that were judged without features.
-    """
-
-    stage: str
-    scores: F8
-    verdicts: Verdicts
-    all_allowed: bool
-    enforced: bool
-    elapsed_s: float
-    errors: Mapping[int, str] = NO_ERRORS
-    input_only_rows: frozenset[int] = frozenset()
-
-    def finding(self, i: int) -> Finding:
-        """What was found for row i."""
-        score = self.scores.item(i)
-        return Finding(
-            self.stage,
-            None if math.isnan(score) else score,
-            VERDICT_BY_VALUE[self.verdicts.item(i)],
-            self.enforced,
-            self.elapsed_s,
-            "input_only" if i in self.input_only_rows else "full",
-            self.errors.get(i),
-        )
 
 
 @dataclass(frozen=True, slots=True)

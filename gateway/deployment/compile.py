@@ -14,20 +14,21 @@ from dataclasses import dataclass, replace
 from fallbacks.breaker import Breaker, KnownRow
 from fallbacks.predictor import ModelRaised, UnfitInput
 from gateway.core.batch import Answered, Batch
+from gateway.core.budget import BudgetStage
 from gateway.core.deadline import CALL_PRINCIPALS
 from gateway.core.decision import Verdict
 from gateway.core.errors import ArtifactError, Problem
 from gateway.core.model import InputFaults, Model
-from gateway.core.pipeline import AnyGuard, Pipeline, Review, Rung
+from gateway.core.pipeline import Pipeline, Review, Rung
 from gateway.core.stage import FeatureStage, Stage
 from gateway.deployment.artifacts import Artifacts
 from gateway.deployment.certificate import CERTIFICATE_FILE, GUARDS_FILE, FalseAlarm
 from gateway.deployment.measures import Measures, measures
 from gateway.deployment.slices import SlicedGuard
 from gateway.policy.fields import VERDICT_OF
-from gateway.policy.kinds import CheckPolicy, GuardPolicy
+from gateway.policy.kinds import CheckPolicy
 from gateway.policy.kinds.column import Column
-from gateway.policy.kinds.kind import CertifiedGuardKind, Services
+from gateway.policy.kinds.kind import BudgetKind, CertifiedGuardKind, Services
 from gateway.policy.schema import Policy, RungPolicy
 
 FAILURES_TO_OPEN, RESET_S = 5, 5.0
@@ -48,27 +49,25 @@ def compile_policy(policy: Policy, artifacts: Artifacts, stores: Stores) -> Pipe
     services = Services(time.monotonic, stores.rate_of)
     return Pipeline(
         policy=artifacts.tag,
-        guards=tuple(_guard(guard, policy, artifacts, services, measured) for guard in policy.guards),
+        guards=tuple(
+            _certified(guard, policy, artifacts, measured) for guard in policy.guards if guard.certified
+        ),
         rungs=tuple(_rung(rung, policy, artifacts, stores) for rung in policy.rungs),
         review=stores.review,
         review_budget_s=policy.review.budget_s if policy.review else 0.001,
+        budgets=tuple(_budget(guard, policy, services) for guard in policy.guards if not guard.certified),
     )
 
 
-def _guard(
-    guard: GuardPolicy, policy: Policy, artifacts: Artifacts, services: Services, measured: Measures
-) -> AnyGuard:
-    if guard.certified:
-        return _certified(guard, policy, artifacts, measured)
-    return Stage(
-        guard.name,
-        guard.guard(services),
-        guard.fixed_cuts,
-        guard.reason,
-        guard.budget_s,
-        VERDICT_OF[guard.on_error],
-        guard.enforce and policy.mode == "enforce",
-        guard.retry_scale_s,
+def _budget(budget: BudgetKind, policy: Policy, services: Services) -> BudgetStage:
+    return BudgetStage(
+        budget.name,
+        budget.budget(services),
+        budget.refuse_from,
+        budget.reason,
+        VERDICT_OF[budget.on_error],
+        budget.enforce and policy.mode == "enforce",
+        budget.retry_scale_s,
     )
 
 

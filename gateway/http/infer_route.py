@@ -128,8 +128,8 @@ async def _judge(
     )
     if reply.status != 200 or len(reply.body) < MIN_ENCODED_BYTES:
         return reply
-    coding = accepted_coding(request.header(b"accept-encoding"))
-    return reply if coding is None else await _encoded(reply, coding)
+    accepted = accepted_coding(request.header(b"accept-encoding"))
+    return reply if accepted is None else await _encoded(reply, accepted)
 
 
 async def _encoded(reply: Reply, coding: Coding) -> Reply:

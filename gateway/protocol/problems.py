@@ -18,6 +18,9 @@ _LONGEST_NAME = 64
 T = TypeVar("T")
 
 
+_NESTED = frozenset({list, dict})
+
+
 class RequestProblems:
     """The problems of one request. found: in the order in which they were found."""
 
@@ -53,7 +56,7 @@ class RequestProblems:
             return {}
         parameters = self.read_member(owner, "parameters", dict, at) or {}
         for name, value in parameters.items():
-            if isinstance(value, list | dict):
+            if type(value) in _NESTED:
                 what = f"{name[:_LONGEST_NAME]!r} is nested: it must be a string, a number, true or false"
                 self.add(at, what)
                 break

@@ -19,6 +19,7 @@ from typing import Any
 from fallbacks.breaker import Breaker, BreakerState
 from gateway.core.batch import Batch
 from gateway.core.batching import Batcher
+from gateway.core.budget import Admission, admit
 from gateway.core.decision import Decision
 from gateway.core.errors import ArtifactError, PolicyError
 from gateway.core.pipeline import BatchResult, Pipeline, Review
@@ -170,9 +171,21 @@ class Gateway:
     def decide(self, batch: Batch, priority: int = 1) -> Coroutine[Any, Any, list[Decision]]:
         """One decision a row, in order, by the rows' deadlines; rows of other requests share its passes.
 
+        The rows are charged at once. Those that a budget refuses wait for nothing.
+
         Args:    priority: 1 is the highest and the default; lower ones wait behind.
         """
-        return self.batcher.decide(batch, priority)
+        pipeline = self.loaded.pipeline
+        admission = admit(pipeline.budgets, batch, pipeline.policy)
+        if admission is None:
+            return self.batcher.decide(batch, priority)
+        return self._decide_admitted(admission, priority)
+
+    async def _decide_admitted(self, admission: Admission, priority: int) -> list[Decision]:
+        self.telemetry.add_pass(admission.trail)
+        admitted = admission.admitted
+        decided = iter(() if admitted is None else await self.batcher.decide(admitted, priority))
+        return [next(decided) if refused is None else refused for refused in admission.decisions]
 
     async def _answer(self, batch: Batch) -> BatchResult:
         result = await self.loaded.pipeline.answer(batch)  # looked up now: a reload takes effect at once

@@ -25,9 +25,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from prometheus_client import CollectorRegistry
 
+from gateway.core.assessment import Trail
 from gateway.core.decision import VERDICT_NAMES
 from gateway.core.errors import PolicyError, Problem
-from gateway.core.pipeline import Trail
 from gateway.core.record import AuditRecord, RequestRecord
 from gateway.telemetry.histogram import Durations
 from gateway.telemetry.prometheus import SCOPE, PrometheusText

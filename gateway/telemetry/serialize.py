@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, assert_never
 
 import orjson
 
+from gateway.core.assessment import Assessment, Findings, Trail
 from gateway.core.decision import (
     VERDICT_NAMES,
     Deferred,
@@ -23,9 +24,7 @@ from gateway.core.decision import (
     Served,
     Verdict,
 )
-from gateway.core.pipeline import Findings, Trail
 from gateway.core.record import AdminAct, RequestRecord
-from gateway.core.stage import Assessment
 
 Fields: TypeAlias = dict[str, Any]
 PassCache: TypeAlias = dict[int, tuple[Trail, list[list[Fields]]]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,7 +71,7 @@ def test_principals_and_keys_and_records_have_a_weight(report: GrowthReport) -> 
 def test_a_filled_rate_guard_remembers_all_its_principals_while_they_go_on_asking() -> None:
     guard = filled(500, [])
     assert len(guard.arrival_times) == 500
-    guard.charge(["caller-0000007"] * 3, time.monotonic())
+    guard.charge("caller-0000007", 3)
     assert len(guard.arrival_times) == 500
 
 

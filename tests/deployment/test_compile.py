@@ -53,7 +53,8 @@ def ood_of(pipeline: Pipeline) -> FeatureStage:
 
 def test_stages_and_rungs_stand_in_the_order_of_the_policy(tmp_path: Path) -> None:
     pipeline = compiled(letters(tmp_path))
-    assert [guard.name for guard in pipeline.guards] == ["rate", "ood"]
+    assert [budget.name for budget in pipeline.budgets] == ["rate"]
+    assert [guard.name for guard in pipeline.guards] == ["ood"]
     assert [rung.name for rung in pipeline.rungs] == ["primary", "small"]
     assert [[check.name for check in rung.checks] for rung in pipeline.rungs] == [
         ["confidence"],
@@ -107,18 +108,16 @@ def test_a_cut_leads_where_the_policy_says(tmp_path: Path, verdict: Verdict) -> 
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_on_error_is_what_the_policy_says(tmp_path: Path, verdict: Verdict) -> None:
     change = ("on_error: allow", f"on_error: {verdict.name.lower()}")
-    (rate,) = (g for g in compiled(letters(tmp_path, change)).guards if g.name == "rate")
-    assert isinstance(rate, Stage)
+    (rate,) = compiled(letters(tmp_path, change)).budgets
     assert rate.on_error is verdict
 
 
 def test_a_rate_guard_refuses_with_its_own_reason_and_knows_when_it_fades(tmp_path: Path) -> None:
-    (rate, _) = compiled(letters(tmp_path)).guards
-    assert isinstance(rate, Stage)
-    assert isinstance(rate.guard, RateGuard)
-    assert (rate.guard.per_s, rate.guard.burst) == (200, 400)
-    assert (rate.cuts, rate.reason) == ({Verdict.REFUSE: 1.0}, Reason.RATE_LIMITED)
-    assert rate.retry_after_s(1.5) == pytest.approx(0.5 * 400 / 200)
+    (rate,) = compiled(letters(tmp_path)).budgets
+    assert isinstance(rate.budget, RateGuard)
+    assert (rate.budget.per_s, rate.budget.burst) == (200, 400)
+    assert (rate.refuse_from, rate.reason) == (1.0, Reason.RATE_LIMITED)
+    assert rate.retry_scale_s == pytest.approx(400 / 200)
 
 
 def test_each_rung_has_its_own_cut_its_budget_and_a_closed_breaker(tmp_path: Path) -> None:
@@ -141,8 +140,7 @@ def test_in_observe_mode_nothing_is_enforced(tmp_path: Path) -> None:
     pipeline = compiled(letters(tmp_path, ('version: "1"', 'version: "1"\nmode: observe')))
     stage = ood_of(pipeline)
     assert isinstance(stage.without_features, Stage)
-    rate = pipeline.guards[0]
-    assert isinstance(rate, Stage)
+    (rate,) = pipeline.budgets
     told = [rate.enforce, stage.full.enforce, stage.without_features.enforce]
     told += [check.enforce for rung in pipeline.rungs for check in rung.checks]
     assert told == [False] * 5
@@ -150,8 +148,7 @@ def test_in_observe_mode_nothing_is_enforced(tmp_path: Path) -> None:
 
 def test_one_guard_may_be_observed_while_the_rest_is_enforced(tmp_path: Path) -> None:
     pipeline = compiled(letters(tmp_path, ("kind: rate,", "kind: rate, enforce: false,")))
-    rate = pipeline.guards[0]
-    assert isinstance(rate, Stage)
+    (rate,) = pipeline.budgets
     assert not rate.enforce
     assert ood_of(pipeline).full.enforce
 
@@ -228,9 +225,8 @@ def test_the_rates_of_keys_reach_the_guard(tmp_path: Path) -> None:
     rates = {"slow": 0.0, "quick": 1000.0}
     with artifacts_of(letters(tmp_path)) as (policy, artifacts):
         pipeline = compile_policy(policy, artifacts, Stores(NoReview(), rates.get, {}))
-    rate = pipeline.guards[0]
-    assert isinstance(rate, Stage)
-    assert isinstance(rate.guard, RateGuard)
-    assert rate.guard.charge(["slow"], 0.0) == [np.inf]
-    assert (rate.guard.charge(["quick"] * 1000, 0.0) < 1).all()
-    assert (rate.guard.charge(["nobody"] * 401, 0.0) < 1).sum() == 400
+    guard = pipeline.budgets[0].budget
+    assert isinstance(guard, RateGuard)
+    assert guard.charge("slow", 1) == [np.inf]
+    assert all(score < 1 for score in guard.charge("quick", 1000))
+    assert [score < 1 for score in guard.charge("unnamed", 500)].count(True) in range(400, 410)

@@ -40,7 +40,7 @@ def batch(p: NDArray[np.float32], region: NDArray[np.object_]) -> Batch:
     n = len(p)
     ids = tuple(map(str, range(n)))
     known = {"primary": Forward({"probabilities": p}, np.ones(n, bool), True, 0.0)}
-    return Batch(ids, ids, {"region": region}, (float("inf"),) * n, {}, known)
+    return Batch(ids, ids, {"region": region}, (float("inf"),) * n, {}, _memo=known)
 
 
 def names_to_rows(names: list[str]) -> tuple[NDArray[np.float32], NDArray[np.object_]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from dataclasses import dataclass
 
@@ -12,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guards.rate import RateGuard, conform_row
-from tests.support.guard_world import FakeBatch
 
 
 @dataclass
@@ -23,8 +21,14 @@ class Clock:
         return self.now
 
 
+def charge_at(guard: RateGuard, principal: str, rows: int, now: float) -> list[float]:
+    assert isinstance(guard.clock, Clock)
+    guard.clock.now = now
+    return guard.charge(principal, rows)
+
+
 def passes(guard: RateGuard, principal: str, rows: int, now: float) -> int:
-    return int((guard.charge([principal] * rows, now) < 1.0).sum())
+    return sum(score < 1.0 for score in charge_at(guard, principal, rows, now))
 
 
 @given(st.integers(1, 200), st.floats(0.01, 1000), st.floats(0, 1e6), st.integers(1, 30), st.floats(0, 0.999))
@@ -48,7 +52,7 @@ def test_refill_at_the_rate_and_a_full_burst_after_burst_periods() -> None:
 
 
 def test_the_scores_of_a_burst_rise_evenly_to_just_below_one() -> None:
-    scores = RateGuard(10, 4, Clock()).charge(["a"] * 6, 5.0)
+    scores = charge_at(RateGuard(10, 4, Clock()), "a", 6, 5.0)
     np.testing.assert_allclose(scores, [0.25, 0.5, 0.75, 1.0, 1.25, 1.25])
     assert 1 - 1e-12 < scores[3] < 1 < scores[4]
 
@@ -58,25 +62,25 @@ def test_a_refused_row_passes_after_exactly_the_wait_its_score_tells(
     burst: int, per_s: float, start: float, late: float
 ) -> None:
     guard = RateGuard(per_s, burst, Clock())
-    guard.charge(["a"] * burst, start)
+    charge_at(guard, "a", burst, start)
     now = start + late / per_s
-    score = guard.charge(["a"], now)[0]
+    score = charge_at(guard, "a", 1, now)[0]
     wait_s = (score - 1) * burst / per_s
     if score >= 1.0:
         assert wait_s == pytest.approx(1 / per_s - (now - start), abs=2e-3 / per_s)
-        assert guard.charge(["a"], now + 0.99 * wait_s - 2e-3 / per_s)[0] >= 1.0
-        assert guard.charge(["a"], now + wait_s)[0] < 1.0
+        assert charge_at(guard, "a", 1, now + 0.99 * wait_s - 2e-3 / per_s)[0] >= 1.0
+        assert charge_at(guard, "a", 1, now + wait_s)[0] < 1.0
     else:
         assert late >= 0.998
 
 
 def test_a_refused_row_is_not_charged() -> None:
     patient, hammering = RateGuard(1, 2, Clock()), RateGuard(1, 2, Clock())
-    patient.charge(["a"] * 2, 0.0)
-    hammering.charge(["a"] * 2, 0.0)
+    charge_at(patient, "a", 2, 0.0)
+    charge_at(hammering, "a", 2, 0.0)
     for i in range(1, 1000):
-        assert hammering.charge(["a"], i / 1001)[0] >= 1.0
-    assert hammering.charge(["a"], 1.0)[0] == patient.charge(["a"], 1.0)[0] < 1.0
+        assert charge_at(hammering, "a", 1, i / 1001)[0] >= 1.0
+    assert charge_at(hammering, "a", 1, 1.0)[0] == charge_at(patient, "a", 1, 1.0)[0] < 1.0
 
 
 def test_one_step_by_hand() -> None:
@@ -87,16 +91,14 @@ def test_one_step_by_hand() -> None:
 
 def test_principals_do_not_share_and_the_order_of_rows_counts() -> None:
     guard = RateGuard(1, 2, Clock())
-    scores = guard.charge(["a", "b", "a", "a", "b"], 0.0)
-    assert (scores < 1.0).tolist() == [True, True, True, False, True]
+    scores = [charge_at(guard, who, 1, 0.0)[0] for who in ("a", "b", "a", "a", "b")]
+    assert [score < 1.0 for score in scores] == [True, True, True, False, True]
 
 
-def test_a_batch_of_n_equals_n_batches_of_one() -> None:
-    rows = ["a", "b", "a", "c", "a", "a", "b"]
+def test_n_rows_at_once_equal_n_rows_alone() -> None:
     whole, single = RateGuard(1, 2, Clock()), RateGuard(1, 2, Clock())
-    np.testing.assert_array_equal(
-        whole.charge(rows, 0.0), np.concatenate([single.charge([r], 0.0) for r in rows])
-    )
+    for rows in (1, 3, 2):
+        assert charge_at(whole, "a", rows, 0.0) == [charge_at(single, "a", 1, 0.0)[0] for _ in range(rows)]
 
 
 def test_an_override_scales_rate_and_burst() -> None:
@@ -110,15 +112,15 @@ def test_an_override_scales_rate_and_burst() -> None:
 
 def test_the_wait_is_in_the_same_unit_for_every_override() -> None:
     guard = RateGuard(10, 4, Clock(), {"crawl": 0.1, "none": 0.0}.get)
-    guard.charge(["crawl"], 0.0)
-    assert (guard.charge(["crawl"], 3.0)[0] - 1) * 4 / 10 == pytest.approx(7.0)
-    assert guard.charge(["none"], 0.0)[0] == math.inf
+    charge_at(guard, "crawl", 1, 0.0)
+    assert (charge_at(guard, "crawl", 1, 3.0)[0] - 1) * 4 / 10 == pytest.approx(7.0)
+    assert charge_at(guard, "none", 1, 0.0)[0] == math.inf
 
 
 def test_a_rate_that_is_no_rate_is_an_error_not_a_pass() -> None:
     for rate in (-1.0, math.nan):
         with pytest.raises(ValueError, match="rate: the rate of 'a' is"):
-            RateGuard(1, 1, Clock(), {"a": rate}.get).charge(["a"], 0.0)
+            charge_at(RateGuard(1, 1, Clock(), {"a": rate}.get), "a", 1, 0.0)
     for per_s, burst in ((0.0, 1), (1.0, 0.5), (math.nan, 1), (math.inf, 1), (1.0, math.inf)):
         with pytest.raises(ValueError, match="rate: per_s is"):
             RateGuard(per_s, burst, Clock())
@@ -128,7 +130,7 @@ def test_expired_principals_are_forgotten_a_few_at_a_time() -> None:
     guard = RateGuard(10, 10, Clock())
     most = 0
     for i in range(20_000):
-        guard.charge([f"key {i}"], i / 100)  # each bucket is busy for 0.1 s: 10 are live at any time
+        charge_at(guard, f"key {i}", 1, i / 100)  # each bucket is busy for 0.1 s: 10 are live at any time
         most = max(most, len(guard.arrival_times))
     assert most <= 40
     live = {who for who, tat in guard.arrival_times.items() if tat > 199.99}
@@ -137,10 +139,11 @@ def test_expired_principals_are_forgotten_a_few_at_a_time() -> None:
 
 def test_a_flood_of_keys_is_forgotten_by_the_traffic_that_follows() -> None:
     guard = RateGuard(10, 10, Clock())
-    guard.charge([f"key {i}" for i in range(5000)], 0.0)
+    for i in range(5000):
+        charge_at(guard, f"key {i}", 1, 0.0)
     assert len(guard.arrival_times) == 5000
-    guard.charge(["one"] * 5, 10.0)
-    guard.charge(["one"] * 2600, 10.0)
+    charge_at(guard, "one", 5, 10.0)
+    charge_at(guard, "one", 2600, 10.0)
     assert set(guard.arrival_times) == {"one"}
 
 
@@ -151,19 +154,18 @@ def test_forgetting_never_changes_a_score(arrival_times: list[tuple[str, float]]
     for who, gap in arrival_times:
         now += gap
         remembered[who], expected = conform_row(remembered.get(who, 0.0), now, 1 / 3, 4 / 3)
-        assert guard.charge([who], now)[0] == expected
+        assert charge_at(guard, who, 1, now)[0] == expected
 
 
 def test_a_clock_that_steps_back_gives_no_credit() -> None:
     guard = RateGuard(1, 2, Clock())
-    guard.charge(["a"] * 2, 100.0)
-    assert guard.charge(["a"], 50.0)[0] >= 1.0
+    charge_at(guard, "a", 2, 100.0)
+    assert charge_at(guard, "a", 1, 50.0)[0] >= 1.0
 
 
 def test_the_guard_reads_principals_and_its_clock() -> None:
     clock = Clock()
     guard = RateGuard(1, 1, clock)
-    batch = FakeBatch({}, principals=("a", "a", "b"))
-    assert (asyncio.run(guard.score(batch)) >= 1.0).tolist() == [False, True, False]
+    assert [guard.charge(who, 1)[0] >= 1.0 for who in ("a", "a", "b")] == [False, True, False]
     clock.now += 1
-    assert (asyncio.run(guard.score(batch)) >= 1.0).tolist() == [False, True, False]
+    assert [guard.charge(who, 1)[0] >= 1.0 for who in ("a", "a", "b")] == [False, True, False]

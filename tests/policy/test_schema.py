@@ -689,7 +689,9 @@ def test_every_ready_deployment_compiles(name: str) -> None:
     policy, artifacts = deployment.policy, load_artifacts(deployment)
     try:
         pipeline = compile_policy(policy, artifacts, Stores(NoReview(), lambda principal: None, {}))
-        assert [stage.name for stage in pipeline.guards] == [guard.name for guard in policy.guards]
+        assert {stage.name for stage in (*pipeline.budgets, *pipeline.guards)} == {
+            guard.name for guard in policy.guards
+        }
         assert [rung.name for rung in pipeline.rungs] == [rung.name for rung in policy.rungs]
         assert pipeline.policy.startswith(f"{name}@{policy.version}#")
     finally:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from fallbacks.breaker import Breaker
+from gateway.core.assessment import Findings, Trail
 from gateway.core.batch import Batch
 from gateway.core.deadline import now_s
 from gateway.core.decision import Decision, Degraded, Served, Tensors
 from gateway.core.model import Predictor
-from gateway.core.pipeline import Findings, Trail
 from gateway.deployment.certificate import Certificate, FalseAlarm
 from gateway.deployment.compile import Stores, compile_policy
 from gateway.deployment.slices import slice_names

@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from gateway.core.assessment import Assessment, Findings, Trail
 from gateway.core.decision import (
     Decision,
     Deferred,
@@ -20,9 +21,7 @@ from gateway.core.decision import (
     Served,
     Verdict,
 )
-from gateway.core.pipeline import Findings, Trail
 from gateway.core.record import RequestRecord
-from gateway.core.stage import Assessment
 
 ALLOW, DEGRADE, DEFER, REFUSE = Verdict.ALLOW, Verdict.DEGRADE, Verdict.DEFER, Verdict.REFUSE
 OUTPUT = {"probabilities": np.array([[0.25, 0.75]], np.float32)}

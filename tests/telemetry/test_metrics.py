@@ -23,6 +23,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.core.assessment import Assessment, Trail
 from gateway.core.decision import (
     Decision,
     Deferred,
@@ -34,8 +35,6 @@ from gateway.core.decision import (
     Served,
     Verdict,
 )
-from gateway.core.pipeline import Trail
-from gateway.core.stage import Assessment
 from gateway.telemetry.histogram import BUCKETS_S
 from gateway.telemetry.metrics import Telemetry
 from gateway.telemetry.prometheus import SCOPE_LABELS

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from fallbacks.review.cases import CASE_BYTES, CaseState
+from fallbacks.review.quotas import MEMBER_BYTES
 
 BY_STATE: Final = (
     """CREATE TRIGGER IF NOT EXISTS case_added AFTER INSERT ON cases BEGIN
@@ -52,6 +53,8 @@ BY_ACCOUNT: Final = (
             WHERE account IN ('all', 'principal/' || OLD.principal, 'pool/' || OLD.pool);
         DELETE FROM case_usage WHERE cases <= 0
             AND account IN ('all', 'principal/' || OLD.principal, 'pool/' || OLD.pool); END""",
+    f"""CREATE TRIGGER IF NOT EXISTS member_joined AFTER INSERT ON members BEGIN
+        UPDATE cases SET bytes = bytes + {MEMBER_BYTES} WHERE id = NEW.case_id; END""",  # noqa: S608
     # Cases of an older release, which stored no size:
     f"""UPDATE cases SET bytes = {CASE_BYTES} + length(why) + length(model_view)
         + coalesce((SELECT length(payload) FROM payloads WHERE payloads.id = cases.id), 0)

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gateway.core.assessment import Verdicts
 from gateway.core.decision import Verdict
 from gateway.core.rows import F8
-from gateway.core.stage import Verdicts
 from gateway.deployment.certificate import FalseAlarm, SliceCut
 from gateway.deployment.certification.paths import LadderRows
 from gateway.deployment.certification.scores import FoldScores, SliceNames

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.core.assessment import Verdicts
 from gateway.core.decision import Verdict
 from gateway.core.rows import F8, Mask
-from gateway.core.stage import Verdicts
 from guards.detector import I8
 
 NO_RUNG = -1

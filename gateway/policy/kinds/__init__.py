@@ -12,7 +12,7 @@ from pydantic import Field
 
 from gateway.policy.kinds.confidence import ConfidencePolicy
 from gateway.policy.kinds.interval import IntervalPolicy
-from gateway.policy.kinds.kind import CertifiedGuardKind, CheckKind, FixedGuardKind
+from gateway.policy.kinds.kind import BudgetKind, CertifiedGuardKind, CheckKind
 from gateway.policy.kinds.ood import OodPolicy
 from gateway.policy.kinds.rate import RatePolicy
 from gateway.policy.kinds.squeeze import SqueezePolicy
@@ -29,7 +29,7 @@ CheckPolicy: TypeAlias = Annotated[ConfidencePolicy | IntervalPolicy, Field(disc
 """Every kind of check."""
 
 
-def complete_guard(kind: GuardPolicy) -> FixedGuardKind | CertifiedGuardKind:
+def complete_guard(kind: GuardPolicy) -> BudgetKind | CertifiedGuardKind:
     """The kind as the protocol that it implements. The type checker refuses a kind that lacks a member."""
     return kind
 

@@ -3,7 +3,8 @@
 A kind is one file: its policy model (a pydantic model whose fields are those of `gateway.yaml`) with the
 members below. There are three protocols, because there are three ways to set a cut:
 
-* `FixedGuardKind`: the policy itself says where the score is cut (a rate). Nothing is fitted.
+* `BudgetKind`: what a row costs its caller (a rate). The policy itself says where the score is cut, and rows
+  are charged before they wait for anything. Nothing is fitted.
 * `CertifiedGuardKind`: calibration fits the guard on held-out rows and certifies one cut over all guards
   of this form together. `fit` and `load` give a `FittedGuard`, which holds the state.
 * `CheckKind`: judges one rung's answer; calibration certifies its cut from labels.
@@ -28,6 +29,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 from fallbacks.predictor import ModelTensor
 from gateway.core.batch import Answered, Batch
+from gateway.core.budget import Budget
 from gateway.core.decision import Reason, Tensors, Verdict
 from gateway.core.rows import F8
 from gateway.core.stage import Guard
@@ -145,13 +147,15 @@ class _GuardKind(_Kind, Protocol):
         ...
 
 
-class FixedGuardKind(_GuardKind, Protocol):
-    """A guard that the policy itself cuts."""
+class BudgetKind(_GuardKind, Protocol):
+    """A budget of each caller, which the policy itself cuts."""
 
     certified: ClassVar[Literal[False]]
 
     @property
-    def fixed_cuts(self) -> Mapping[Verdict, float]: ...
+    def refuse_from(self) -> float:
+        """The score from which a row is refused."""
+        ...
 
     @property
     def retry_scale_s(self) -> float | None:
@@ -162,7 +166,7 @@ class FixedGuardKind(_GuardKind, Protocol):
         """One sentence for the status page."""
         ...
 
-    def guard(self, services: Services, /) -> Guard[Batch]: ...
+    def budget(self, services: Services, /) -> Budget: ...
 
 
 class CertifiedGuardKind(_GuardKind, Protocol):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from fallbacks.predictor import ModelTensor
-from gateway.core.batch import Batch
-from gateway.core.decision import Reason, Verdict
-from gateway.core.stage import Guard
+from gateway.core.budget import Budget
+from gateway.core.decision import Reason
 from gateway.policy.fields import AnyVerdict, Name, Seconds, Strict
 from gateway.policy.kinds.kind import FieldProblem, Services
 from guards.rate import RateGuard
@@ -43,16 +42,16 @@ class RatePolicy(Strict):
     }
     """The score from which a row is refused: 1 is the limit. Nothing else is accepted, so leave it out."""
     budget_s: Seconds
-    """Seconds that the guard may take for one batch. At the limit `on_error` applies."""
+    """Seconds that the guard may take for one request. It waits for nothing, so it never takes that long."""
     on_error: AnyVerdict
-    """What a row gets when the guard raises, exceeds its budget or returns no number: `allow` fails open,
+    """What a row gets when the guard raises or returns no number: `allow` fails open,
     `refuse` fails closed. Required, never inferred."""
     enforce: bool = True
     """Whether it refuses. `false`: what it would refuse is only recorded."""
 
     @property
-    def fixed_cuts(self) -> Mapping[Verdict, float]:
-        return {Verdict.REFUSE: self.cuts["refuse"]}
+    def refuse_from(self) -> float:
+        return self.cuts["refuse"]
 
     @property
     def retry_scale_s(self) -> float:
@@ -73,5 +72,5 @@ class RatePolicy(Strict):
     def reviewer_sentence(self, form: str) -> str:
         return f"“{self.name}” objected"
 
-    def guard(self, services: Services) -> Guard[Batch]:
+    def budget(self, services: Services) -> Budget:
         return RateGuard(self.per_s, self.burst, services.clock, services.rate_of)

@@ -211,18 +211,13 @@ def test_a_state_that_lost_a_key_is_refused(fitted: tuple[CertifiedGuardKind, Fi
 @pytest.mark.parametrize(
     "kind", [kind for kind in GUARDS if not kind.certified], ids=lambda kind: kind.__name__
 )
-def test_a_fixed_guard_scores_every_row_and_says_what_it_promises(
-    kind: Kind, fresh: CalibrationRows, model: OnnxModel
-) -> None:
+def test_a_budget_charges_every_row_and_says_what_it_promises(kind: Kind) -> None:
     policy = example(kind)
-    assert policy.promise().endswith(".") and policy.fixed_cuts
-
-    async def score() -> NDArray[np.float64]:
-        guard = policy.guard(Services(lambda: 0.0, lambda principal: None))
-        scores: NDArray[np.float64] = await guard.score(batch_of(fresh, model))
-        return scores
-
-    assert run(score).shape == (len(fresh),)
+    assert policy.promise().endswith(".")
+    budget = policy.budget(Services(lambda: 0.0, lambda principal: None))
+    scores = budget.charge("ada", 100_000)
+    assert len(scores) == 100_000
+    assert scores[0] < policy.refuse_from <= scores[-1]
 
 
 NUMBERS = {

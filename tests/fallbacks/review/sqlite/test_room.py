@@ -43,9 +43,7 @@ def usage(path: Path) -> dict[str, tuple[int, int]]:
 
 
 STATEMENTS: dict[str, str | ClauseElement] = {
-    "known": insertion.KNOWN,
-    "joinable": insertion.JOINABLE,
-    "used": insertion.USED,
+    "place": insertion.PLACE,
     "expire": statements.EXPIRE_SQL,
     "find": statements._FIND,
     "decided": statements._DECIDED_SINCE,

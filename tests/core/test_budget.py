@@ -1,0 +1,144 @@
+"""Budgets: rows are charged as they are admitted, and refused ones take no place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from gateway.core.assessment import Assessment
+from gateway.core.batch import Batch
+from gateway.core.batching import concatenate
+from gateway.core.budget import BudgetStage, admit
+from gateway.core.decision import Decision, Reason, Refused, Verdict
+
+WAIT_S = 2.0
+
+
+class Scores:
+    """A budget that returns given scores, and counts the rows that it charged."""
+
+    def __init__(self, *scores: float) -> None:
+        self.scores, self.charged = scores, 0
+
+    def charge(self, principal: str, rows: int) -> list[float]:
+        self.charged += rows
+        return list(self.scores[:rows])
+
+
+class Broken:
+    def charge(self, principal: str, rows: int) -> list[float]:
+        raise RuntimeError("the ledger is gone")
+
+
+def stage(budget: Scores | Broken, name: str = "rate", **other: object) -> BudgetStage:
+    fields = {"refuse_from": 1.0, "reason": Reason.RATE_LIMITED, "on_error": Verdict.DEFER}
+    return BudgetStage(name, budget, **{"retry_scale_s": WAIT_S, **fields, **other})  # type: ignore[arg-type]
+
+
+def rows(n: int) -> Batch:
+    ids = tuple(f"r{i}" for i in range(n))
+    return Batch(ids, ("ada",) * n, {"x": np.arange(n)}, (math.inf,) * n)
+
+
+def found_in(batch: Batch) -> Assessment:
+    """What the only budget found for the rows of a batch."""
+    ((budget, scores),) = batch.charges
+    return budget.assessment(scores)
+
+
+def refusals(decisions: Sequence[Decision | None]) -> dict[str, Refused]:
+    return {one.id: one.outcome for one in decisions if one is not None and isinstance(one.outcome, Refused)}
+
+
+def test_rows_within_every_budget_go_on_with_what_was_found() -> None:
+    batch = rows(2)
+    assert admit([stage(Scores(0.2, 0.4)), stage(Scores(-1.0, -2.0), "bytes")], batch, "p") is None
+    assert [(one.name, scores) for one, scores in batch.charges] == [
+        ("rate", [0.2, 0.4]),
+        ("bytes", [-1.0, -2.0]),
+    ]
+
+
+def test_a_row_over_a_budget_is_refused_with_its_wait_and_the_others_go_on() -> None:
+    admission = admit([stage(Scores(0.5, 1.5, 0.9))], rows(3), "p")
+    assert admission is not None and admission.admitted is not None
+    assert refusals(admission.decisions) == {"r1": Refused(Reason.RATE_LIMITED, 0.5 * WAIT_S)}
+    assert admission.admitted.ids == ("r0", "r2")
+    assert admission.admitted.charges[0][1] == [0.5, 0.9]
+    (found,) = admission.decisions[1].findings  # type: ignore[union-attr]
+    assert (found.stage, found.score, found.verdict) == ("rate", 1.5, Verdict.REFUSE)
+
+
+def test_no_batch_is_left_where_every_row_is_refused() -> None:
+    admission = admit([stage(Scores(1.0, 3.0))], rows(2), "p")
+    assert admission is not None and admission.admitted is None
+    assert [one.outcome for one in admission.decisions if one] == [
+        Refused(Reason.RATE_LIMITED, 0.0),
+        Refused(Reason.RATE_LIMITED, 2 * WAIT_S),
+    ]
+
+
+def test_every_row_is_charged_to_every_budget_and_the_first_that_refuses_says_why() -> None:
+    first, second = Scores(2.0, 0.0), Scores(3.0, 3.0)
+    admission = admit([stage(first), stage(second, "bytes", retry_scale_s=None)], rows(2), "p")
+    assert admission is not None
+    assert (first.charged, second.charged) == (2, 2)
+    assert refusals(admission.decisions) == {
+        "r0": Refused(Reason.RATE_LIMITED, WAIT_S),
+        "r1": Refused(Reason.RATE_LIMITED, None),
+    }
+
+
+def test_an_observed_budget_refuses_nothing_and_its_finding_is_kept() -> None:
+    batch = rows(1)
+    assert admit([stage(Scores(5.0), enforce=False)], batch, "p") is None
+    assert found_in(batch).finding(0).verdict is Verdict.REFUSE
+
+
+@pytest.mark.parametrize("score", [math.nan, -math.inf])
+def test_a_score_that_is_no_number_is_an_error(score: float) -> None:
+    batch = rows(2)
+    assert admit([stage(Scores(0.0, score))], batch, "p") is None
+    assert found_in(batch).verdicts.tolist() == [Verdict.ALLOW, Verdict.DEFER]
+    assert found_in(batch).finding(1).error == "rate: it has not charged the row"
+
+
+def test_a_wait_that_never_ends_is_not_told() -> None:
+    admission = admit([stage(Scores(math.inf))], rows(1), "p")
+    assert admission is not None
+    assert refusals(admission.decisions) == {"r0": Refused(Reason.RATE_LIMITED, None)}
+
+
+@pytest.mark.parametrize("verdict", [Verdict.ALLOW, Verdict.DEGRADE, Verdict.DEFER])
+def test_a_broken_budget_gives_each_row_what_the_policy_says(verdict: Verdict) -> None:
+    batch = rows(2)
+    assert admit([stage(Broken(), on_error=verdict)], batch, "p") is None
+    assert found_in(batch).verdicts.tolist() == [verdict] * 2
+
+
+def test_a_broken_budget_that_fails_closed_refuses_as_unavailable() -> None:
+    admission = admit([stage(Broken(), on_error=Verdict.REFUSE)], rows(1), "p")
+    assert admission is not None
+    assert refusals(admission.decisions) == {"r0": Refused(Reason.UNAVAILABLE, None)}
+
+
+def test_a_budget_that_returns_too_few_scores_is_broken() -> None:
+    batch = rows(3)
+    assert admit([stage(Scores(0.0, 0.0))], batch, "p") is None
+    assert found_in(batch).finding(2).error == "rate: it has not charged the row"
+
+
+def test_what_was_found_stays_with_its_row_in_a_batch_of_several_requests() -> None:
+    calm, broken = rows(2), rows(1)
+    budget = stage(Scores(0.1, 0.2))
+    admit([budget], calm, "p")
+    budget.budget = Broken()
+    admit([budget], broken, "p")
+    together = concatenate([calm, broken])
+    found = found_in(together)
+    assert [found.finding(row).score for row in range(3)] == [0.1, 0.2, None]
+    assert (found.all_allowed, list(found.errors)) == (False, [2])
+    assert found_in(together.take(np.array([2]))).finding(0).verdict is Verdict.DEFER
