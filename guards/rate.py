@@ -72,13 +72,9 @@ class RateGuard:
                  empty, and at most as many more.
         """
         now_s = self.clock()
-        period_s, tolerance_s = self._period_s, self._tolerance_s
-        rate = self.rates(principal)
-        if rate is not None:
-            if not rate > 0:
-                return self._without_rate(principal, rows, rate)
-            period_s = 1.0 / rate
-            tolerance_s = max(tolerance_s, period_s)
+        period_s, tolerance_s = self._limits(principal)
+        if period_s == math.inf:
+            return [math.inf] * rows
         times, scale = self.arrival_times, tolerance_s / self._tolerance_s
         tat_s = times.get(principal, now_s)
         scores: list[float] = []
@@ -92,10 +88,16 @@ class RateGuard:
             self._drop_expired(now_s)
         return scores
 
-    @staticmethod
-    def _without_rate(principal: str, rows: int, rate: float) -> list[float]:
+    def _limits(self, principal: str) -> tuple[float, float]:
+        """Period and tolerance in seconds, both infinite where no row may pass. Raises as `charge`."""
+        rate = self.rates(principal)
+        if rate is None:
+            return self._period_s, self._tolerance_s
+        if rate > 0:
+            period_s = 1.0 / rate
+            return period_s, max(self._tolerance_s, period_s)
         if rate == 0:
-            return [math.inf] * rows
+            return math.inf, math.inf
         raise ValueError(f"rate: the rate of {principal!r} is {rate}; expected rows a second, 0 or more")
 
     def _drop_expired(self, now_s: float) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
-from gateway.core.budget import BudgetStage
+from gateway.core.budget import Charges
 from gateway.core.deadline import resume
 from gateway.core.decision import Tensors
 from gateway.core.errors import ModelFailed
@@ -45,7 +45,7 @@ class Batch:
     inputs: Tensors
     deadlines_s: tuple[float, ...]
     models: Mapping[str, Model] = field(default_factory=dict)
-    charges: list[tuple[BudgetStage, list[float]]] = field(default_factory=list)
+    charges: Charges = field(default_factory=list)
     _memo: dict[str, Forward] = field(default_factory=dict)
     _measured: dict[Measure, NDArray[Any]] = field(default_factory=dict)
     _started: dict[str, _StartedPass] = field(default_factory=dict)

@@ -7,6 +7,9 @@ refused ones.
     rows ──> every budget ──┬─ refuse, enforced ──> Refused, with the wait that the budget states
                             └─ all others ────────> the batch, with what the budgets found
 
+The first row of a request is charged before its body is read, the others once it is known how many there
+are. So a caller that is over a budget is refused unread: what is refused costs less than what is answered.
+
 Every row is charged to every budget, in the policy's order, so that the order of two budgets changes neither
 what is charged nor which rows are refused.
 """
@@ -17,7 +20,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -86,12 +89,22 @@ class BudgetStage:
                 return False
         return True
 
-    def unscored(self, rows: int, error: Exception) -> list[float]:
-        """The scores of rows that the budget cannot charge. Logs why, the first time."""
-        if not self._failed:
-            log.error("%s: rows are not charged, and `on_error` applies", self.name, exc_info=error)
-        self._failed = True
-        return [math.nan] * rows
+    def charge(self, principal: str, rows: int) -> list[float]:
+        """A score for each row of one caller; NaN where the budget fails, which is logged the first time."""
+        try:
+            scores = self.budget.charge(principal, rows)
+            if len(scores) != rows:
+                raise ValueError(f"{len(scores)} scores for {rows} rows")
+        except Exception as error:
+            if not self._failed:
+                log.error("%s: rows are not charged, and `on_error` applies", self.name, exc_info=error)
+            self._failed = True
+            return [math.nan] * rows
+        return scores
+
+
+Charges: TypeAlias = list[tuple[BudgetStage, list[float]]]
+"""Each budget, with its score of each row."""
 
 
 class Admission(NamedTuple):
@@ -106,22 +119,39 @@ class Admission(NamedTuple):
     trail: Trail
 
 
+def charge_first_row(budgets: Sequence[BudgetStage], principal: str) -> Charges:
+    """What each budget finds for the first row of a request, before its body is read.
+
+    Cost:    1 us, beside that of the budgets.
+    """
+    return [(stage, stage.charge(principal, 1)) for stage in budgets]
+
+
+def refused_unread(charges: Charges, id_: str, policy: str) -> Decision | None:
+    """The decision on a request of which a budget refuses the first row; None if its body is to be read.
+
+    No other row would be within that budget either. How many there are is not known: it counts as one.
+    """
+    for stage, scores in charges:
+        if not stage.is_within(scores) and (refused := stage.outcome(scores[0])) is not None:
+            at = row_indices(1)
+            trail = [(at, charged.assessment(its_scores)) for charged, its_scores in charges]
+            return Decision(id_, refused, Findings(trail, 0), policy)
+    return None
+
+
 def admit(budgets: Sequence[BudgetStage], batch: Batch, policy: str) -> Admission | None:
     """Charges the rows of one request, which are one caller's; None if all of them are admitted.
 
-    What the budgets found is added to the batch that goes on.
+    Its first row may be in `charges` already. What the budgets found is added to the batch that goes on.
     Cost:    1 us, beside that of the budgets.
     """
     principal, rows, within, charges = batch.principals[0], len(batch.ids), True, batch.charges
-    charges.clear()
-    for stage in budgets:
-        try:
-            scores = stage.budget.charge(principal, rows)
-            if len(scores) != rows:
-                raise ValueError(f"{len(scores)} scores for {rows} rows")
-        except Exception as error:  # noqa: BLE001 - whatever a budget raises, each row gets a verdict
-            scores = stage.unscored(rows, error)
-        charges.append((stage, scores))
+    if not charges or [stage for stage, _ in charges] != list(budgets):  # a reload has brought others
+        charges[:] = [(stage, []) for stage in budgets]
+    for stage, scores in charges:
+        if rows > len(scores):
+            scores.extend(stage.charge(principal, rows - len(scores)))
         within = within and stage.is_within(scores)
     return None if within else _admission(batch, policy)
 

@@ -102,7 +102,8 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]
                 call = MethodCall(plane, caller, id_, headers, read, context.time_remaining)
                 return await method.handler(call)
         except (RequestRejected, InvalidRequest) as error:
-            return _refusal(error, plane.stamp(id_))
+            stamp = error.stamp if isinstance(error, RequestRejected) else None
+            return _refusal(error, stamp or plane.stamp(id_))
         except Exception:
             log.exception("a call could not be answered: this is a defect of the gateway")
             return error_reply(Refused(Reason.UNAVAILABLE), plane.stamp(id_))

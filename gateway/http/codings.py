@@ -65,7 +65,7 @@ def unsupported_coding() -> RequestRejected:
     """Why a request ends whose coding is not one of `CODINGS`. The reply names those that are."""
     what = "Content-Encoding must be one of identity, gzip and deflate"
     return RequestRejected(
-        Rejection.UNSUPPORTED_MEDIA, what, **{"accept-encoding": "identity, gzip, deflate"}
+        Rejection.UNSUPPORTED_MEDIA, what, headers={"accept-encoding": "identity, gzip, deflate"}
     )
 
 

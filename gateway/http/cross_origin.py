@@ -48,7 +48,7 @@ def share_reply(reply: Reply, origin: bytes, more: bytes = b"") -> Reply:
     lines = b"access-control-allow-origin: %b\r\naccess-control-expose-headers: %b\r\n" % (origin, EXPOSED)
     vary = b"" if b"vary: " in reply.headers else b"vary: origin\r\n"
     headers = reply.headers.replace(b"vary: accept-encoding", b"vary: accept-encoding, origin")
-    return Reply(reply.status, headers + lines + vary + more, reply.body)
+    return reply._replace(headers=headers + lines + vary + more)
 
 
 def _shared(

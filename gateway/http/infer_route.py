@@ -70,7 +70,7 @@ def _check_media_type(headers: Headers) -> None:
         raise RequestRejected(
             Rejection.UNSUPPORTED_MEDIA,
             "Content-Type must be application/json or application/octet-stream, or absent",
-            accept="application/json, application/octet-stream",
+            headers={"accept": "application/json, application/octet-stream"},
         )
 
 

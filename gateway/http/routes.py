@@ -122,7 +122,9 @@ class Router:
             raise RequestRejected(Rejection.NOT_FOUND)
         match = methods.get(request.method)
         if match is None:
-            raise RequestRejected(Rejection.METHOD_NOT_ALLOWED, allow=", ".join(self.methods(request.parts)))
+            raise RequestRejected(
+                Rejection.METHOD_NOT_ALLOWED, headers={"allow": ", ".join(self.methods(request.parts))}
+            )
         return match
 
     def methods(self, parts: tuple[str, ...]) -> tuple[str, ...]:

@@ -65,6 +65,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_disconnection",
         "_loop",
+        "_paced_until_s",
         "_principals",
         "_reader",
         "_server",
@@ -85,6 +86,7 @@ class Connection(asyncio.Protocol):
         self.write_state = READY
         self._wait = ANSWER  # until there is a transport
         self._unsent_bytes = 0
+        self._paced_until_s = -math.inf
         self._principals: frozenset[str] = frozenset()
         self.address = ""
         self.deadline_s = math.inf
@@ -218,11 +220,29 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, request: PendingRequest) -> None:
         self._wait, self.deadline_s = ANSWER if self._wait.reads else ANSWER_PAUSED, math.inf
-        if isinstance(request.step, Reply):
-            self._write(request, request.step)
+        step = request.step
+        if isinstance(step, Reply) and step.pace_s:
+            step = self._paced(step)
+        if isinstance(step, Reply):
+            self._write(request, step)
         else:
             self.write_state = AFTER_ANSWER_BEGUN[self.write_state]
-            self._task = self._loop.create_task(self._answer(request, request.step))
+            self._task = self._loop.create_task(self._answer(request, step))
+
+    def _paced(self, reply: Reply) -> Reply | Admitted:
+        """The reply, or what returns it later if the last one of its kind was a moment ago.
+
+        A client that sends the next request with each refusal would else have the event loop to itself.
+        """
+        now_s = self._loop.time()
+        wait_s = self._paced_until_s - now_s
+        self._paced_until_s = max(self._paced_until_s, now_s) + reply.pace_s
+
+        async def later(_body: bytes) -> Reply:
+            await asyncio.sleep(wait_s)
+            return reply
+
+        return reply if wait_s <= 0 else Admitted(0, later)
 
     async def _answer(self, request: PendingRequest, admitted: Admitted) -> None:
         try:

@@ -41,12 +41,14 @@ class Reply(NamedTuple):
     """One HTTP response.
 
     headers: as sent, `name: value` with the name in lower case, each ended by CR LF, so that what many
-    replies share is encoded once. The server adds Content-Length.
+    replies share is encoded once. The server adds Content-Length. pace_s: seconds that must lie between two
+    such replies on one connection; the first is never delayed.
     """
 
     status: int
     headers: bytes
     body: bytes
+    pace_s: float = 0.0
 
 
 class Request:

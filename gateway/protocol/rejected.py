@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from gateway.core.decision import Refused
-from gateway.protocol.endings import Rejection
+from gateway.protocol.endings import Rejection, Stamp
 
 
 class RequestRejected(Exception):
-    """The request has ended before it was judged. `headers`: more of them for its reply, such as Allow."""
+    """The request has ended before it was judged.
 
-    def __init__(self, end: Rejection | Refused, error: str = "", **headers: str) -> None:
+    stamp: of its reply, where it differs from that of other requests that end so. headers: more of them for
+    its reply, such as Allow.
+    """
+
+    def __init__(
+        self,
+        end: Rejection | Refused,
+        error: str = "",
+        *,
+        stamp: Stamp | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         super().__init__(str(end))
-        self.end, self.error, self.headers = end, error, headers
+        self.end, self.error, self.stamp, self.headers = end, error, stamp, headers

@@ -19,6 +19,7 @@ from gateway.access.in_flight import RETRY_S, InFlight
 from gateway.access.lookup_rate import LookupRate
 from gateway.access.metering import ParseMeter
 from gateway.core.batch import Batch
+from gateway.core.budget import Charges, charge_first_row
 from gateway.core.deadline import now_s
 from gateway.core.decision import Decision, Reason, Refused
 from gateway.core.record import RequestRecord, without_outputs
@@ -54,7 +55,8 @@ _AT_ONCE = nullcontext()
 class Call(NamedTuple):
     """One request for inference: its caller, the deployment that it calls, and its start.
 
-    received_s: Unix seconds; start_s: seconds of `time.perf_counter`; trace: its header `traceparent`.
+    received_s: Unix seconds; start_s: seconds of `time.perf_counter`; trace: its header `traceparent`;
+    charges: what the budgets found for its first row.
     """
 
     caller: Caller
@@ -64,6 +66,7 @@ class Call(NamedTuple):
     received_s: float
     start_s: float
     trace: str
+    charges: Charges
 
 
 class DataPlane:
@@ -157,10 +160,22 @@ class DataPlane:
     def begin(
         self, caller: Caller, name: str, version: str | None, decision_id: str, trace: str | None
     ) -> Call:
-        """A request for inference, timed from now. Raises RequestRejected."""
+        """A request for inference, timed from now, of which the first row is charged.
+
+        Raises: RequestRejected, also for one of which a budget refuses that row: it is recorded.
+        """
         received_s, start_s = time.time(), time.perf_counter()
         gateway = self.model(caller, name, version)
-        return Call(caller, gateway, gateway.loaded, decision_id, received_s, start_s, _trace(trace))
+        loaded = gateway.loaded
+        charges = charge_first_row(loaded.pipeline.budgets, caller.principal)
+        call = Call(caller, gateway, loaded, decision_id, received_s, start_s, _trace(trace), charges)
+        refused = gateway.refused_unread(decision_id, charges)
+        if refused is not None:
+            stamp = _record(call, [refused])
+            gateway.statistics.add([refused], received_s, time.perf_counter() - start_s)
+            assert isinstance(refused.outcome, Refused)
+            raise RequestRejected(refused.outcome, stamp=stamp)
+        return call
 
     def refuse_indebted(self, caller: Caller) -> None:
         """Raises RequestRejected for a caller that has sent too many invalid bodies lately."""
@@ -221,7 +236,9 @@ def _batch_of(call: Call, asked: InferRequest, deadline_s: float) -> Batch:
     """The rows of a request. One row has the request's id, several have it with their number."""
     id_, rows = call.decision_id, asked.rows
     ids = (id_,) if rows == 1 else tuple(f"{id_}.{i}" for i in range(rows))
-    return Batch(ids, (call.caller.principal,) * rows, asked.inputs, (deadline_s,) * rows)
+    return Batch(
+        ids, (call.caller.principal,) * rows, asked.inputs, (deadline_s,) * rows, charges=call.charges
+    )
 
 
 def _record(call: Call, decisions: list[Decision]) -> Stamp:

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from fallbacks.breaker import Breaker, BreakerState
+from gateway.core.assessment import Findings
 from gateway.core.batch import Batch
 from gateway.core.batching import Batcher
-from gateway.core.budget import Admission, admit
+from gateway.core.budget import Admission, Charges, admit, refused_unread
 from gateway.core.decision import Decision
 from gateway.core.errors import ArtifactError, PolicyError
 from gateway.core.pipeline import BatchResult, Pipeline, Review
@@ -180,6 +181,13 @@ class Gateway:
         if admission is None:
             return self.batcher.decide(batch, priority)
         return self._decide_admitted(admission, priority)
+
+    def refused_unread(self, id_: str, charges: Charges) -> Decision | None:
+        """The decision on a request of which a budget refuses the first row; None if its body is to be read."""
+        refused = refused_unread(charges, id_, self.loaded.pipeline.policy)
+        if refused is not None and isinstance(refused.findings, Findings):
+            self.telemetry.add_pass(refused.findings.trail)
+        return refused
 
     async def _decide_admitted(self, admission: Admission, priority: int) -> list[Decision]:
         self.telemetry.add_pass(admission.trail)

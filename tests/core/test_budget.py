@@ -11,7 +11,7 @@ import pytest
 from gateway.core.assessment import Assessment
 from gateway.core.batch import Batch
 from gateway.core.batching import concatenate
-from gateway.core.budget import BudgetStage, admit
+from gateway.core.budget import BudgetStage, admit, charge_first_row, refused_unread
 from gateway.core.decision import Decision, Reason, Refused, Verdict
 
 WAIT_S = 2.0
@@ -24,8 +24,8 @@ class Scores:
         self.scores, self.charged = scores, 0
 
     def charge(self, principal: str, rows: int) -> list[float]:
-        self.charged += rows
-        return list(self.scores[:rows])
+        first, self.charged = self.charged, self.charged + rows
+        return list(self.scores[first : self.charged])
 
 
 class Broken:
@@ -142,3 +142,48 @@ def test_what_was_found_stays_with_its_row_in_a_batch_of_several_requests() -> N
     assert [found.finding(row).score for row in range(3)] == [0.1, 0.2, None]
     assert (found.all_allowed, list(found.errors)) == (False, [2])
     assert found_in(together.take(np.array([2]))).finding(0).verdict is Verdict.DEFER
+
+
+def test_the_first_row_is_charged_before_the_others_and_each_row_once() -> None:
+    budget = Scores(0.1, 0.2, 1.5)
+    stages, batch = [stage(budget)], rows(3)
+    batch.charges.extend(charge_first_row(stages, "ada"))
+    assert refused_unread(batch.charges, "d1", "p") is None
+    assert budget.charged == 1
+    admission = admit(stages, batch, "p")
+    assert admission is not None
+    assert budget.charged == 3
+    assert refusals(admission.decisions) == {"r2": Refused(Reason.RATE_LIMITED, 0.5 * WAIT_S)}
+
+
+def test_rows_that_come_after_a_reload_are_charged_to_the_new_budgets() -> None:
+    batch, budget = rows(2), Scores(0.1, 0.2)
+    batch.charges.extend(charge_first_row([stage(Scores(0.0))], "ada"))
+    assert admit([stage(budget)], batch, "p") is None
+    assert budget.charged == 2
+    assert [scores for _, scores in batch.charges] == [[0.1, 0.2]]
+
+
+def test_a_request_of_which_a_budget_refuses_the_first_row_is_refused_unread() -> None:
+    charges = charge_first_row([stage(Scores(0.5)), stage(Scores(1.5), "bytes")], "ada")
+    refused = refused_unread(charges, "d1", "p")
+    assert refused is not None
+    assert refused[:2] == ("d1", Refused(Reason.RATE_LIMITED, 0.5 * WAIT_S))
+    assert [(one.stage, one.score, one.verdict) for one in refused.findings] == [
+        ("rate", 0.5, Verdict.ALLOW),
+        ("bytes", 1.5, Verdict.REFUSE),
+    ]
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [[], [stage(Scores(0.5))], [stage(Scores(1.5), enforce=False)], [stage(Broken())]],
+    ids=["no budget", "within", "observed", "broken, and to be deferred"],
+)
+def test_the_body_is_read_where_no_budget_refuses_the_first_row(stages: list[BudgetStage]) -> None:
+    assert refused_unread(charge_first_row(stages, "ada"), "d1", "p") is None
+
+
+def test_a_broken_budget_that_fails_closed_refuses_unread() -> None:
+    refused = refused_unread(charge_first_row([stage(Broken(), on_error=Verdict.REFUSE)], "ada"), "d1", "p")
+    assert refused is not None and refused.outcome == Refused(Reason.UNAVAILABLE)

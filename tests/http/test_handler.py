@@ -14,7 +14,7 @@ import pytest
 
 from gateway.core.batch import Batch
 from gateway.core.deadline import now_s
-from gateway.core.decision import Decision
+from gateway.core.decision import Decision, Verdict
 from gateway.serving.review_answers import answer_unsure, answer_with_label
 from gateway.serving.waits import LONGEST_WAIT_S, preferred_wait_s
 from tests.support.data_planes import (
@@ -313,6 +313,25 @@ def test_a_rate_limited_request_is_a_429_with_retry_after(plane: PlaneFixture) -
         assert [reply.outcome for reply in replies[1:]] == [(429, "refused", "rate_limited")] * 2
         assert 900 <= int(replies[1].headers["retry-after"]) <= 1000
         assert replies[1].parameters["fs_served_by"] == "none"
+
+    plane.run(main)
+
+
+def test_the_body_of_a_caller_that_is_over_its_rate_is_not_read_and_the_refusal_is_recorded(
+    plane: PlaneFixture,
+) -> None:
+    async def main() -> None:
+        slow = plane.client(plane.keys["slow"])
+        served = [await slow.infer(plane.good[:1]) for _ in range(2)][0]
+        unread = await slow.post(b"this is no JSON")
+        assert unread.outcome == (429, "refused", "rate_limited")
+        assert 900 <= int(unread.headers["retry-after"]) <= 1000
+        assert unread.headers["x-failsafe-policy"] == served.headers["x-failsafe-policy"]
+        record = plane.gateway.audit.find(unread.headers["x-failsafe-decision-id"])
+        assert record is not None
+        (decision,) = record.decisions
+        assert [(one.stage, one.verdict) for one in decision.findings] == [("rate", Verdict.REFUSE)]
+        assert (await plane.ada.post(b"this is no JSON")).status == 400
 
     plane.run(main)
 

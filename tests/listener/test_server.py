@@ -16,6 +16,7 @@ from gateway.listener.parser import Reader
 from tests.support.raw_http import (
     BODY_LIMIT,
     LARGE,
+    PACE_S,
     QUICK,
     Run,
     RunningListener,
@@ -95,6 +96,23 @@ def test_a_request_sent_byte_by_byte_gets_the_same_reply(run: Run) -> None:
             assert (await connection.reply()).json == whole.json
         assert whole.json["parts"] == ["echo", "a b"]
         assert whole.json["body"] == "\x00\xff body"
+
+    run(main)
+
+
+def test_paced_replies_lie_apart_on_one_connection_and_nothing_else_waits(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connection, other = await listener.connect(), await listener.connect()
+        assert (await connection.request(get("/paced/1"))).status == 200
+        assert (await connection.request(get("/now"))).status == 200
+        await connection.send(get("/paced/2"), get("/now/3"))
+        assert await connection.silent(PACE_S / 2), "the second paced reply came at once"
+        assert (await other.request(get("/paced/1"))).status == 200
+        assert [(await connection.reply()).json["parts"] for _ in range(2)] == [["paced", "2"], ["now", "3"]]
+        await connection.send(get("/paced/4"))
+        await connection.close()
+        await asyncio.sleep(2 * PACE_S)
+        assert len(listener.server.connections) == 1
 
     run(main)
 

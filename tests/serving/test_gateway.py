@@ -17,6 +17,7 @@ import pytest
 
 from fallbacks.breaker import Breaker, BreakerState, CircuitOpen
 from fallbacks.review.cases import CaseState
+from gateway.core.budget import BudgetStage
 from gateway.core.decision import Decision, Deferred, Degraded, Reason, Refused, Served, Tensors, Verdict
 from gateway.core.errors import ArtifactError, PolicyError, Problems
 from gateway.core.model import Predictor
@@ -59,11 +60,13 @@ def guarded(gateway: Gateway, decision: Decision) -> bool:
     deepest = Verdict.ALLOW if isinstance(decision.outcome, Served) else Verdict.DEGRADE
     by = decision.outcome.by
     rung = next(rung for rung in gateway.loaded.pipeline.rungs if rung.name == by)
-    guards = [said[g.name].verdict <= deepest for g in gateway.loaded.pipeline.guards if enforced(g)]
+    pipeline = gateway.loaded.pipeline
+    stages = (*pipeline.budgets, *pipeline.guards)
+    guards = [said[one.name].verdict <= deepest for one in stages if enforced(one)]
     return all(guards) and all(said[check.name].verdict is Verdict.ALLOW for check in rung.checks)
 
 
-def enforced(guard: AnyGuard) -> bool:
+def enforced(guard: AnyGuard | BudgetStage) -> bool:
     return guard.full.enforce if isinstance(guard, FeatureStage) else guard.enforce
 
 
@@ -136,6 +139,33 @@ def test_in_observe_mode_everything_is_answered_and_the_findings_tell(tmp_path: 
             said = [finding for d in decisions for finding in d.findings if finding.stage == "ood"]
             assert sum(finding.verdict is Verdict.DEFER for finding in said) >= 19
             assert not any(finding.enforced for finding in said)
+
+    run(main)
+
+
+def test_rows_over_the_rate_join_no_batch_and_the_other_callers_are_served(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(letters(tmp_path, ("per_s: 200, burst: 400", "per_s: 0.001, burst: 8"))) as gateway:
+            await gateway.decide(batch_of(clean_rows(8), "greedy"))
+            batches = gateway.statistics.executions
+            flood = [gateway.decide(batch_of(clean_rows(4), "greedy")) for _ in range(50)]
+            polite = gateway.decide(batch_of(clean_rows(8), "polite"))
+            *refused, served = await asyncio.gather(*flood, polite)
+            assert {type(one.outcome).__name__ for request in refused for one in request} == {"Refused"}
+            assert kinds(served)["Refused"] == 0
+            assert gateway.statistics.executions == batches + 1
+
+    run(main)
+
+
+def test_of_a_request_over_the_rate_the_first_rows_are_decided_and_the_others_refused(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(letters(tmp_path, ("per_s: 200, burst: 400", "per_s: 0.001, burst: 3"))) as gateway:
+            decisions = await gateway.decide(batch_of(clean_rows(5)))
+            assert [isinstance(one.outcome, Refused) for one in decisions] == [False] * 3 + [True] * 2
+            assert all(guarded(gateway, one) for one in decisions)
+            said = [next((found.stage, found.verdict) for found in one.findings) for one in decisions]
+            assert said == [("rate", Verdict.ALLOW)] * 3 + [("rate", Verdict.REFUSE)] * 2
 
     run(main)
 

@@ -23,6 +23,7 @@ from gateway.protocol.endings import Rejection, Stamp, UnansweredEnd
 
 QUICK = Limits(head_s=0.2, body_s=0.2, idle_s=0.6, stuck_s=0.2, linger_s=0.3, sweep_s=0.02)
 BODY_LIMIT = 100_000
+PACE_S = 0.3
 LARGE = 8 * 2**20
 TlsContexts = tuple[ssl.SSLContext, ssl.SSLContext]
 """The context of the listener and that of its clients."""
@@ -34,7 +35,8 @@ SOON_S = 5.0
 class ScriptedHandler:
     """A handler that does what the first part of a request's path says.
 
-    echo: takes a body and replies with the request; now: replies at once; slow: when `release` is set;
+    echo: takes a body and replies with the request; now: replies at once; paced: at once, but for PACE_S after
+    another such reply; slow: when `release` is set;
     bodiless: needs no body; large: a large reply; wait: no reply, when the client has disconnected; late: the
     same once `release` is set; raise, raise-at-once: raises; cancel: is cancelled. A connection counts as one
     of the caller in `X-Caller`, which is refused if it has too many. busy: set when work on a request has
@@ -53,6 +55,8 @@ class ScriptedHandler:
             return self._ended(Refused(Reason.RATE_LIMITED, 1.0))
         if what == "now":
             return reply_json(json.dumps(_about(request)).encode())
+        if what == "paced":
+            return reply_json(json.dumps(_about(request)).encode())._replace(pace_s=PACE_S)
         if what == "raise-at-once":
             raise RuntimeError("broken on purpose")
         if what in ("echo", "slow", "bodiless", "large", "wait", "late", "raise", "cancel"):

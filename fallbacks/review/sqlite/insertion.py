@@ -62,7 +62,7 @@ class Limits(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """A row of PLACE. known: None if nothing is stored under the id; same_id: None if there is none to join."""
+    """A row of PLACE. known: None if nothing is stored under the id; same_id: None if none may be joined."""
 
     known: int | None
     same_id: str | None
