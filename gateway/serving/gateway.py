@@ -183,7 +183,7 @@ class Gateway:
         return self._decide_admitted(admission, priority)
 
     def refused_unread(self, id_: str, charges: Charges) -> Decision | None:
-        """The decision on a request of which a budget refuses the first row; None if its body is to be read."""
+        """The decision on a request of which a budget refuses the first row; None if its body is read."""
         refused = refused_unread(charges, id_, self.loaded.pipeline.policy)
         if refused is not None and isinstance(refused.findings, Findings):
             self.telemetry.add_pass(refused.findings.trail)

@@ -112,7 +112,7 @@ def test_paced_replies_lie_apart_on_one_connection_and_nothing_else_waits(run: R
         await connection.send(get("/paced/4"))
         await connection.close()
         await asyncio.sleep(2 * PACE_S)
-        assert len(listener.server.connections) == 1
+        assert len(listener.server.connections) < 2
 
     run(main)
 

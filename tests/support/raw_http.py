@@ -35,12 +35,12 @@ SOON_S = 5.0
 class ScriptedHandler:
     """A handler that does what the first part of a request's path says.
 
-    echo: takes a body and replies with the request; now: replies at once; paced: at once, but for PACE_S after
-    another such reply; slow: when `release` is set;
-    bodiless: needs no body; large: a large reply; wait: no reply, when the client has disconnected; late: the
-    same once `release` is set; raise, raise-at-once: raises; cancel: is cancelled. A connection counts as one
-    of the caller in `X-Caller`, which is refused if it has too many. busy: set when work on a request has
-    started; started, finished: the paths of the requests.
+    echo: takes a body and replies with the request; now: replies at once; paced: at once, but not within
+    PACE_S of another such reply; slow: when `release` is set; bodiless: needs no body; large: a large reply;
+    wait: no reply, when the client has disconnected; late: the same once `release` is set; raise,
+    raise-at-once: raises; cancel: is cancelled. A connection counts as one of the caller in `X-Caller`, which
+    is refused if it has too many. busy: set when work on a request has started; started, finished: the paths
+    of the requests.
     """
 
     release: asyncio.Event = field(default_factory=asyncio.Event)
