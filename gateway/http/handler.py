@@ -27,8 +27,6 @@ from gateway.listener.messages import Admitted, Fault, Reply, Request, parts_of
 from gateway.protocol.endings import Rejection, UnansweredEnd
 from gateway.serving.data_plane import PUBLIC, DataPlane, RequestRejected
 
-REFUSAL_PACE_S = 0.05
-"""A connection over its caller's limits is refused at most so often: at once, and then every 50 ms."""
 UNIDENTIFIED = Caller("unidentified")
 """The caller of a public route, whose key is not looked at."""
 FAULT_ENDS: dict[Fault, UnansweredEnd] = {
@@ -78,10 +76,7 @@ class HttpHandler:
             return route.handler(RoutedRequest(self.plane, request, decision_id, path, caller))
         except RequestRejected as rejected:
             stamp = rejected.stamp or self.plane.stamp(decision_id)
-            reply = reply_unanswered(rejected.end, stamp, error=rejected.error, headers=rejected.headers)
-            if isinstance(rejected.end, Refused) and rejected.end.reason is Reason.RATE_LIMITED:
-                return reply._replace(pace_s=REFUSAL_PACE_S)
-            return reply
+            return reply_unanswered(rejected.end, stamp, error=rejected.error, headers=rejected.headers)
 
     def _options(self, request: Request) -> Reply:
         """Which methods the path has. No key is needed: the paths are those of the protocol."""

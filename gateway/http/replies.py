@@ -18,7 +18,7 @@ from urllib.parse import quote
 import orjson
 
 from fallbacks.oip.tensors import Array
-from gateway.core.decision import Decision, Deferred
+from gateway.core.decision import Decision, Deferred, Reason, Refused
 from gateway.core.errors import InvalidRequest
 from gateway.core.rows import Mask
 from gateway.listener.messages import Reply
@@ -44,6 +44,8 @@ from gateway.protocol.tensors import to_binary, to_json
 
 _JSON_LINE = b"content-type: application/json\r\n"
 _OCTETS_LINES = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
+REFUSAL_PACE_S = 0.05
+"""On one connection a caller over its limits is refused at once, then after 50 ms, 100 ms, up to 400 ms."""
 _NOT_IN_A_HEADER = re.compile(r"[^\x20-\x7e]")
 _FULL = Full()
 
@@ -150,7 +152,8 @@ def reply_unanswered(
         if prefer_async:
             sent |= {"location": extra["review_url"], "preference-applied": "respond-async"}
     body = _error(error or error_text(end), parameters, request_id, extra)
-    return Reply(status_of(end, prefer_async).http, b"".join((_JSON_LINE, lines, _lines(sent))), body)
+    pace_s = REFUSAL_PACE_S if isinstance(end, Refused) and end.reason is Reason.RATE_LIMITED else 0.0
+    return Reply(status_of(end, prefer_async).http, b"".join((_JSON_LINE, lines, _lines(sent))), body, pace_s)
 
 
 def _headers_and_parameters(

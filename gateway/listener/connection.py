@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Coroutine
 from http import HTTPStatus
+from typing import Any
 
 from gateway.addresses import peer_address
 from gateway.listener.limits import RemoteProtocolError
 from gateway.listener.managed import ConnectionServer
-from gateway.listener.messages import Admitted, Fault, Reply
+from gateway.listener.messages import PACE_FACTOR, Fault, Reply
 from gateway.listener.parser import PendingRequest, Reader
 from gateway.listener.states import (
     AFTER_WRITE,
@@ -56,6 +58,10 @@ AFTER_REPLY_KEEPS = AFTER_WRITE[REPLY_KEEPS]
 log = logging.getLogger(__name__)
 
 
+async def _given(reply: Reply) -> Reply:
+    return reply
+
+
 class Connection(asyncio.Protocol):
     """A connection of a server, a `ManagedConnection`. Its transport is of TCP, or of TLS (`tls_transport`).
 
@@ -65,6 +71,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_disconnection",
         "_loop",
+        "_pace_s",
         "_paced_until_s",
         "_principals",
         "_reader",
@@ -86,7 +93,7 @@ class Connection(asyncio.Protocol):
         self.write_state = READY
         self._wait = ANSWER  # until there is a transport
         self._unsent_bytes = 0
-        self._paced_until_s = -math.inf
+        self._pace_s, self._paced_until_s = 0.0, -math.inf
         self._principals: frozenset[str] = frozenset()
         self.address = ""
         self.deadline_s = math.inf
@@ -221,32 +228,31 @@ class Connection(asyncio.Protocol):
     def _begin(self, request: PendingRequest) -> None:
         self._wait, self.deadline_s = ANSWER if self._wait.reads else ANSWER_PAUSED, math.inf
         step = request.step
-        if isinstance(step, Reply) and step.pace_s:
-            step = self._paced(step)
-        if isinstance(step, Reply):
+        if isinstance(step, Reply) and not step.pace_s:
             self._write(request, step)
         else:
             self.write_state = AFTER_ANSWER_BEGUN[self.write_state]
-            self._task = self._loop.create_task(self._answer(request, step))
+            answer = _given(step) if isinstance(step, Reply) else step.answer(request.body)
+            self._task = self._loop.create_task(self._answer(request, answer))
 
-    def _paced(self, reply: Reply) -> Reply | Admitted:
-        """The reply, or what returns it later if the last one of its kind was a moment ago.
+    def _pace(self, reply: Reply) -> float:
+        """Seconds until this reply may be written.
 
-        A client that sends the next request with each refusal would else have the event loop to itself.
+        A client that answers each refusal with the next request would else have the event loop to itself.
         """
         now_s = self._loop.time()
-        wait_s = self._paced_until_s - now_s
-        self._paced_until_s = max(self._paced_until_s, now_s) + reply.pace_s
+        if now_s > self._paced_until_s + PACE_FACTOR * reply.pace_s:  # it has kept quiet
+            self._pace_s = reply.pace_s
+        wait_s = max(0.0, self._paced_until_s - now_s)
+        self._paced_until_s = now_s + wait_s + self._pace_s
+        self._pace_s = min(2 * self._pace_s, PACE_FACTOR * reply.pace_s)
+        return wait_s
 
-        async def later(_body: bytes) -> Reply:
-            await asyncio.sleep(wait_s)
-            return reply
-
-        return reply if wait_s <= 0 else Admitted(0, later)
-
-    async def _answer(self, request: PendingRequest, admitted: Admitted) -> None:
+    async def _answer(self, request: PendingRequest, answer: Coroutine[Any, Any, Reply | None]) -> None:
         try:
-            reply = await admitted.answer(request.body)
+            reply = await answer
+            if reply is not None and reply.pace_s and (wait_s := self._pace(reply)):
+                await asyncio.sleep(wait_s)
         except asyncio.CancelledError:
             self._end_without_reply(WriteEvent.CANCELLED)
             raise

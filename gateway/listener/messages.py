@@ -17,6 +17,7 @@ from gateway.caching import BoundedCache
 
 Headers = Mapping[bytes, bytes]
 CountConnection = Callable[[str], bool]
+PACE_FACTOR = 8
 CACHED, LONGEST_CACHED = 512, 256
 """So many targets are kept parsed, each of at most so many bytes."""
 
@@ -41,8 +42,8 @@ class Reply(NamedTuple):
     """One HTTP response.
 
     headers: as sent, `name: value` with the name in lower case, each ended by CR LF, so that what many
-    replies share is encoded once. The server adds Content-Length. pace_s: seconds that must lie between two
-    such replies on one connection; the first is never delayed.
+    replies share is encoded once. The server adds Content-Length. pace_s: seconds that lie between two such
+    replies on one connection, doubled each time up to PACE_FACTOR; the first is never delayed.
     """
 
     status: int
