@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE, GUARDS, FALLBACKS = "gateway/core", "guards", "fallbacks"
 CERTIFICATION = "gateway/deployment/certification"
 SUITES = {
-    CORE: ["tests/core/test_decision_table.py", "tests/core/test_laws.py"],
+    CORE: ["tests/core/test_decision_table.py", "tests/core/test_laws.py", "tests/core/test_budget.py"],
     CERTIFICATION: [
         *(f"tests/deployment/certification/test_{name}.py" for name in ("paths", "alarms", "ladder")),
         "tests/calibration/test_rows_needed.py",
@@ -56,6 +56,17 @@ MUTANTS = (
     Mutant("rows without features are allowed", "stage.py", "np.full(n, self.without_features, np.int8)", "np.zeros(n, np.int8)"),
     Mutant("rows without features are judged with features", "stage.py", "if answer.all_ok:", "if answer.ok.any():"),
     Mutant("merged rows keep their first positions", "stage.py", "scores[rows], verdicts[rows] =", "scores[: len(rows)], verdicts[: len(rows)] ="),
+    Mutant("a budget refuses only above its limit", "budget.py", "-math.inf < score < self.refuse_from", "-math.inf < score <= self.refuse_from"),
+    Mutant("a budget that fails lets rows pass", "budget.py", "verdicts[failed] = self.on_error", "pass"),
+    Mutant("a budget that fails closed lets rows pass", "budget.py", "if self.on_error is Verdict.REFUSE else None", "if False else None"),
+    Mutant("an observed budget refuses", "budget.py", "if not self.enforce:", "if False:"),
+    Mutant("a budget may score too few rows", "budget.py", "if len(scores) != rows:", "if False:"),
+    Mutant("the first row is charged twice", "budget.py", "stage.charge(principal, rows - len(scores))", "stage.charge(principal, rows)"),
+    Mutant("only the first row is charged", "budget.py", "if rows > len(scores):", "if not scores:"),
+    Mutant("a budget of before a reload goes on", "budget.py", "[stage for stage, _ in charges] != list(budgets)", "False"),
+    Mutant("the last budget says why", "budget.py", "ends.setdefault(row, refused)", "ends[row] = refused"),
+    Mutant("the wait is told for a row that never passes", "budget.py", "and math.isfinite(over)", ""),
+    Mutant("what a budget found is lost in a batch", "pipeline.py", "self.join(self.rows, stage.assessment(scores), stage.reason)", "pass"),
     Mutant("observed guards are enforced", "pipeline.py", "if found.all_allowed or not found.enforced:", "if found.all_allowed:"),
     Mutant("observed checks are enforced", "pipeline.py", "if found.enforced and not found.all_allowed:", "if not found.all_allowed:"),
     Mutant("a degraded row may have rung 0", "pipeline.py", "Verdict.DEGRADE if depth else Verdict.ALLOW", "Verdict.DEGRADE"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import random
 from collections.abc import Coroutine
 from http import HTTPStatus
 from typing import Any
@@ -45,6 +46,8 @@ from gateway.listener.states import (
 CONTINUE_HEAD = b"HTTP/1.1 100 Continue\r\n\r\n"
 NO_CONTENT = HTTPStatus.NO_CONTENT.value
 """The one status of our replies that has no Content-Length."""
+DROPPED_BYTES = 16 * 2**20
+"""So much is read and dropped after the last request, so that its client can read the reply."""
 CLOSE_HEADER = b"connection: close\r\n"
 STATUS_LINES = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in HTTPStatus}
 TOO_SLOW = {
@@ -70,6 +73,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_disconnection",
+        "_dropped_bytes",
         "_loop",
         "_pace_s",
         "_paced_until_s",
@@ -92,7 +96,7 @@ class Connection(asyncio.Protocol):
         self._disconnection: asyncio.Future[None] | None = None
         self.write_state = READY
         self._wait = ANSWER  # until there is a transport
-        self._unsent_bytes = 0
+        self._unsent_bytes = self._dropped_bytes = 0
         self._pace_s, self._paced_until_s = 0.0, -math.inf
         self._principals: frozenset[str] = frozenset()
         self.address = ""
@@ -121,6 +125,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         reader = self._reader
         if reader.state is not IDLE and reader.state >= DONE:  # what follows is dropped
+            self._drop(len(data))
             return
         try:
             reader.feed(data)
@@ -130,6 +135,12 @@ class Connection(asyncio.Protocol):
             log.exception("a request could not be read: this is a defect of the gateway")
             self._refuse(Fault.UNAVAILABLE)
         self._proceed()
+
+    def _drop(self, count: int) -> None:
+        """Counts what is dropped after the last request; a client that goes on sending is cut off."""
+        self._dropped_bytes += count
+        if self._dropped_bytes > DROPPED_BYTES and self._transport is not None:
+            self._abort(WriteEvent.ABORTED)
 
     def eof_received(self) -> bool:
         """The client sends no more. Returns whether it still gets a reply; else the transport closes."""
@@ -244,7 +255,8 @@ class Connection(asyncio.Protocol):
         if now_s > self._paced_until_s + PACE_FACTOR * reply.pace_s:  # it has kept quiet
             self._pace_s = reply.pace_s
         wait_s = max(0.0, self._paced_until_s - now_s)
-        self._paced_until_s = now_s + wait_s + self._pace_s
+        spread = random.uniform(0.5, 1.5)  # noqa: S311 - so that many connections do not come at once
+        self._paced_until_s = now_s + wait_s + spread * self._pace_s
         self._pace_s = min(2 * self._pace_s, PACE_FACTOR * reply.pace_s)
         return wait_s
 

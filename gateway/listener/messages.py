@@ -18,6 +18,7 @@ from gateway.caching import BoundedCache
 Headers = Mapping[bytes, bytes]
 CountConnection = Callable[[str], bool]
 PACE_FACTOR = 8
+"""Paced replies on one connection lie at most so many times their `pace_s` apart."""
 CACHED, LONGEST_CACHED = 512, 256
 """So many targets are kept parsed, each of at most so many bytes."""
 

@@ -216,6 +216,23 @@ def test_a_deadline_that_has_passed_already_is_refused() -> None:
     run(main)
 
 
+def test_requests_of_one_deadline_end_together_and_leave_no_timer_behind() -> None:
+    async def main() -> None:
+        to, until_s = batcher(Pass(takes_s=50.0).decide), now_s() + 2.0
+        requests = [replace(rows(name, 1.0), deadlines_s=(until_s,)) for name in "abc"]
+        first, *others = [asyncio.create_task(to.decide(one)) for one in requests]
+        await asyncio.sleep(1.0)
+        first.cancel()
+        assert [outcomes(await one) for one in others] == [[Refused(Reason.DEADLINE)]] * 2
+        assert now_s() == pytest.approx(until_s)
+        assert to._overdue == {}
+        late = await to.decide(replace(rows("late", 1.0), deadlines_s=(until_s,)))
+        assert outcomes(late) == [Refused(Reason.DEADLINE)]
+        assert to._overdue == {}
+
+    run(main)
+
+
 def test_a_deadline_that_passes_while_its_batch_is_decided_disturbs_no_other_request() -> None:
     async def main() -> None:
         one = Pass(takes_s=5.0)

@@ -12,7 +12,10 @@ from gateway.core.assessment import Assessment
 from gateway.core.batch import Batch
 from gateway.core.batching import concatenate
 from gateway.core.budget import BudgetStage, admit, charge_first_row, refused_unread
-from gateway.core.decision import Decision, Reason, Refused, Verdict
+from gateway.core.decision import Decision, Deferred, Degraded, Outcome, Reason, Refused, Served, Verdict
+from gateway.core.model import Model
+from gateway.core.pipeline import Pipeline, Rung
+from tests.support.core_parts import FakeModel, FakeReview, batch_of, run
 
 WAIT_S = 2.0
 
@@ -187,3 +190,28 @@ def test_the_body_is_read_where_no_budget_refuses_the_first_row(stages: list[Bud
 def test_a_broken_budget_that_fails_closed_refuses_unread() -> None:
     refused = refused_unread(charge_first_row([stage(Broken(), on_error=Verdict.REFUSE)], "ada"), "d1", "p")
     assert refused is not None and refused.outcome == Refused(Reason.UNAVAILABLE)
+
+
+def test_a_row_exactly_at_the_limit_is_refused() -> None:
+    admission = admit([stage(Scores(1.0))], rows(1), "p")
+    assert admission is not None
+    assert refusals(admission.decisions) == {"r0": Refused(Reason.RATE_LIMITED, 0.0)}
+    assert refused_unread(charge_first_row([stage(Scores(1.0))], "ada"), "d1", "p") is not None
+
+
+@pytest.mark.parametrize(
+    ("verdict", "outcome"),
+    [(Verdict.ALLOW, Served), (Verdict.DEGRADE, Degraded), (Verdict.DEFER, Deferred)],
+)
+def test_what_a_broken_budget_means_holds_in_the_pipeline(verdict: Verdict, outcome: type[Outcome]) -> None:
+    async def main() -> Decision:
+        batch = batch_of([0.0])
+        assert admit([stage(Broken(), on_error=verdict)], batch, "p") is None
+        rungs = tuple(Rung(Model(name, FakeModel(), 1.0)) for name in ("big", "small"))
+        pipeline = Pipeline("p", (), rungs, FakeReview(), 1.0)
+        return (await pipeline.decide(batch))[0]
+
+    decision = run(main)
+    assert isinstance(decision.outcome, outcome)
+    first = decision.findings[0]
+    assert (first.stage, first.verdict) == ("rate", verdict)

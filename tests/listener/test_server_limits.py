@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import uvloop
 
+from gateway.listener.connection import DROPPED_BYTES
 from tests.support.raw_http import (
     BODY_LIMIT,
     LARGE,
@@ -445,3 +446,19 @@ def test_many_slow_clients_do_not_delay_others(run: Run) -> None:
         assert [(await connection.reply()).status for connection in connections] == [408] * 200
 
     run(main, replace(QUICK, head_s=0.5))
+
+
+def test_a_client_that_goes_on_sending_after_its_last_reply_is_cut_off(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connection = await listener.connect()
+        await connection.send("POST /now HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n")
+        assert (await connection.reply()).status == 200
+        sent, piece = 0, b"x" * 2**20
+        with pytest.raises(ConnectionError):
+            while sent < 200 * 2**20:
+                connection.writer.write(piece)
+                await connection.writer.drain()
+                sent += len(piece)
+        assert DROPPED_BYTES / 2 < sent < DROPPED_BYTES + 32 * 2**20
+
+    run(main)
