@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
-from bench.micro.fixture import MicroFixture
+from bench.micro.fixture import PRINCIPAL, MicroFixture
 from bench.micro.reply_and_audit import reply_and_audit
 from bench.micro.requests import binary_infer_body, json_infer_body
 from bench.micro.workload import AsyncWorkload, SyncWorkload, Workload
 from gateway.cli.samples import Rows
-from gateway.core.batch import Answered, Batch
-from gateway.core.stage import FeatureStage, Stage
+from gateway.core.batch import Answered
+from gateway.core.stage import FeatureStage
 from gateway.deployment.measures import INPUT_COLUMNS
 from gateway.policy.kinds.squeeze import SqueezePolicy
 from gateway.policy.schema import Policy
@@ -69,16 +69,29 @@ def _forward() -> Workloads:
 
 
 def _guards(policy: Policy) -> Iterator[tuple[str, WorkloadFactory]]:
-    """The graphs that all guards share, then what each does beyond reading its column."""
+    """The graphs that all guards share, then what each does beyond reading its column; first the budgets."""
+    for i, budget in enumerate(one for one in policy.guards if not one.certified):
+        yield f"budget {budget.name}", _charging(i)
     yield "measured ahead, of the input", _input_graph
     yield "measured with the model's answer", _answer_graph
-    for i, guard in enumerate(policy.guards):
+    certified = [guard for guard in policy.guards if guard.certified]
+    for i, guard in enumerate(certified):
         if isinstance(guard, SqueezePolicy):
             yield f"guard {guard.name}, no row triggered", _scoring(i, lambda fixture: fixture.quiet)
             yield f"guard {guard.name}, all rows triggered", _scoring(i, lambda fixture: fixture.to_squeeze)
         else:
             yield f"guard {guard.name}", _scoring(i, lambda fixture: fixture.served)
-    yield f"guard {policy.guards[0].name} with budget and verdicts", _assess_first
+    yield f"guard {certified[0].name} with budget and verdicts", _assess_first
+
+
+def _charging(i: int) -> WorkloadFactory:
+    """The rows of one request, charged and found to be within the budget or not."""
+
+    def make(fixture: MicroFixture, n: int) -> Workload:
+        stage = fixture.deployment.pipeline.budgets[i]
+        return SyncWorkload(lambda: stage.is_within(stage.charge(PRINCIPAL, n)))
+
+    return make
 
 
 def _input_graph(fixture: MicroFixture, n: int) -> Workload:
@@ -101,8 +114,8 @@ def _scoring(i: int, rows_of: Callable[[MicroFixture], Rows]) -> WorkloadFactory
 
     def make(fixture: MicroFixture, n: int) -> Workload:
         guard, batch = fixture.deployment.pipeline.guards[i], fixture.answered(rows_of(fixture)[:n])
-        stage: Stage[Batch] = guard.full if isinstance(guard, FeatureStage) else guard
-        return AsyncWorkload(lambda: stage.guard.score(batch))
+        assert isinstance(guard, FeatureStage), "every certified guard is one"
+        return AsyncWorkload(lambda: guard.full.guard.score(batch))
 
     return make
 

@@ -54,7 +54,7 @@ def _allowed(found: Any) -> bool:
 
 def _served(found: Any) -> bool:
     (decision,) = found
-    kept = [finding.error for finding in decision.findings] == [None] * 6  # four guards, one rung, one check
+    kept = [finding.error for finding in decision.findings] == [None] * 5  # three guards, one rung, one check
     return isinstance(decision.outcome, Served) and kept
 
 
@@ -63,7 +63,7 @@ def _answer(found: Any) -> bool:
 
 
 def _line(found: Any) -> bool:
-    return len(found) == 1 and len(orjson.loads(found[0])["findings"]) == 6
+    return len(found) == 1 and len(orjson.loads(found[0])["findings"]) == 5
 
 
 COMPUTES: dict[str, Callable[[Any], bool]] = {
@@ -71,7 +71,8 @@ COMPUTES: dict[str, Callable[[Any], bool]] = {
     FORWARD: _outputs,
     "forward pass through": _outputs,
     "the same with breaker": _forward,
-    "guard rate with": _allowed,
+    "budget": lambda found: found is True,
+    "guard ood with": _allowed,
     "guard": _score,
     "measured ahead": lambda found: found.shape == (1, 2),
     "measured with": lambda found: found.shape == (1, 5),
@@ -97,6 +98,7 @@ def test_what_all_guards_share_and_every_guard_of_the_policy_are_measured(fixtur
     assert sum(name.startswith("measured ") for name in STAGES) == 2
     for guard in fixture.deployment.pipeline.guards:
         assert any(name.startswith(f"guard {guard.name}") for name in STAGES)
+    assert [f"budget {one.name}" in STAGES for one in fixture.deployment.pipeline.budgets] == [True]
 
 
 def test_only_triggered_rows_need_the_model_again(fixture: MicroFixture) -> None:
