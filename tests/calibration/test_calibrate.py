@@ -486,7 +486,8 @@ def test_without_calibrated_guards_only_the_checks_are_certified(
 
     async def starts() -> list[str]:
         async with opened(folder) as gateway:
-            return [guard.name for guard in gateway.loaded.pipeline.guards]
+            pipeline = gateway.loaded.pipeline
+            return [stage.name for stage in (*pipeline.budgets, *pipeline.guards)]
 
     assert run(starts) == ["rate"]
 
