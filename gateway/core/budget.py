@@ -66,7 +66,7 @@ class BudgetStage:
             return Assessment(self.name, columns, allowed(n), True, self.enforce, 0.0)
         verdicts = np.where(columns >= self.refuse_from, np.int8(Verdict.REFUSE), np.int8(Verdict.ALLOW))
         failed = ~(columns > -np.inf)  # NaN too
-        verdicts[failed] = self.on_error
+        verdicts[failed], columns[failed] = self.on_error, np.nan
         errors = dict.fromkeys(np.flatnonzero(failed).tolist(), f"{self.name}: it has not charged the row")
         return Assessment(self.name, columns, verdicts, False, self.enforce, 0.0, errors)
 
@@ -78,9 +78,9 @@ class BudgetStage:
             return Refused(Reason.UNAVAILABLE) if self.on_error is Verdict.REFUSE else None
         if score < self.refuse_from:
             return None
-        over = score - self.refuse_from
-        known = self.retry_scale_s is not None and math.isfinite(over)
-        return Refused(self.reason, over * self.retry_scale_s if known else None)  # type: ignore[operator]
+        if self.retry_scale_s is None or score == math.inf:
+            return Refused(self.reason)
+        return Refused(self.reason, (score - self.refuse_from) * self.retry_scale_s)
 
     def is_within(self, scores: Sequence[float]) -> bool:
         """Whether every score is a number under `refuse_from`."""
@@ -105,6 +105,13 @@ class BudgetStage:
 
 Charges: TypeAlias = list[tuple[BudgetStage, list[float]]]
 """Each budget, with its score of each row."""
+
+
+class _Refusals(NamedTuple):
+    """The decisions on refused rows, None for the others; and what the budgets found for them."""
+
+    decisions: list[Decision | None]
+    trail: Trail
 
 
 class Admission(NamedTuple):
@@ -132,12 +139,8 @@ def refused_unread(charges: Charges, id_: str, policy: str) -> Decision | None:
 
     No other row would be within that budget either. How many there are is not known: it counts as one.
     """
-    for stage, scores in charges:
-        if not stage.is_within(scores) and (refused := stage.outcome(scores[0])) is not None:
-            at = row_indices(1)
-            trail = [(at, charged.assessment(its_scores)) for charged, its_scores in charges]
-            return Decision(id_, refused, Findings(trail, 0), policy)
-    return None
+    refusals = _refusals(charges, (id_,), policy)
+    return None if refusals is None else refusals.decisions[0]
 
 
 def admit(budgets: Sequence[BudgetStage], batch: Batch, policy: str) -> Admission | None:
@@ -146,19 +149,25 @@ def admit(budgets: Sequence[BudgetStage], batch: Batch, policy: str) -> Admissio
     Its first row may be in `charges` already. What the budgets found is added to the batch that goes on.
     Cost:    1 us, beside that of the budgets.
     """
-    principal, rows, within, charges = batch.principals[0], len(batch.ids), True, batch.charges
+    principal, rows, charges = batch.principals[0], len(batch.ids), batch.charges
     if not charges or [stage for stage, _ in charges] != list(budgets):  # a reload has brought others
         charges[:] = [(stage, []) for stage in budgets]
     for stage, scores in charges:
         if rows > len(scores):
             scores.extend(stage.charge(principal, rows - len(scores)))
-        within = within and stage.is_within(scores)
-    return None if within else _admission(batch, policy)
+    refusals = _refusals(charges, batch.ids, policy)
+    if refusals is None:
+        return None
+    others = np.array([row for row, one in enumerate(refusals.decisions) if one is None], np.intp)
+    return Admission(batch.take(others) if others.size else None, *refusals)
 
 
-def _admission(batch: Batch, policy: str) -> Admission | None:
+def _refusals(charges: Charges, ids: Sequence[str], policy: str) -> _Refusals | None:
+    """What the budgets refuse of these rows, each for the first that does; None if nothing."""
     ends: dict[int, Refused] = {}
-    for stage, scores in batch.charges:
+    for stage, scores in charges:
+        if stage.is_within(scores):
+            continue
         for row, score in enumerate(scores):
             if (refused := stage.outcome(score)) is not None:
                 ends.setdefault(row, refused)
@@ -166,9 +175,8 @@ def _admission(batch: Batch, policy: str) -> Admission | None:
         return None
     rows = sorted(ends)
     at = row_indices(len(rows))
-    trail = [(at, stage.assessment([scores[row] for row in rows])) for stage, scores in batch.charges]
-    decisions: list[Decision | None] = [None] * len(batch)
+    trail = [(at, stage.assessment([scores[row] for row in rows])) for stage, scores in charges]
+    decisions: list[Decision | None] = [None] * len(ids)
     for i, row in enumerate(rows):
-        decisions[row] = Decision(batch.ids[row], ends[row], Findings(trail, i), policy)
-    others = np.array([row for row in range(len(batch)) if row not in ends], np.intp)
-    return Admission(batch.take(others) if others.size else None, decisions, trail)
+        decisions[row] = Decision(ids[row], ends[row], Findings(trail, i), policy)
+    return _Refusals(decisions, trail)

@@ -45,7 +45,8 @@ from gateway.protocol.tensors import to_binary, to_json
 _JSON_LINE = b"content-type: application/json\r\n"
 _OCTETS_LINES = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
 REFUSAL_PACE_S = 0.05
-"""On one connection a caller over its limits is refused at once, then after 50 ms, 100 ms, up to 400 ms."""
+"""On one connection a caller over its limits is refused at once, then after 50 ms, 100 ms, up to 400 ms, each
+up to a half more or less."""
 _NOT_IN_A_HEADER = re.compile(r"[^\x20-\x7e]")
 _FULL = Full()
 

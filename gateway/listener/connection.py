@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import random
 from collections.abc import Coroutine
 from http import HTTPStatus
 from typing import Any
@@ -18,7 +17,8 @@ from typing import Any
 from gateway.addresses import peer_address
 from gateway.listener.limits import RemoteProtocolError
 from gateway.listener.managed import ConnectionServer
-from gateway.listener.messages import PACE_FACTOR, Fault, Reply
+from gateway.listener.messages import Fault, Reply
+from gateway.listener.pace import Pace
 from gateway.listener.parser import PendingRequest, Reader
 from gateway.listener.states import (
     AFTER_WRITE,
@@ -75,8 +75,7 @@ class Connection(asyncio.Protocol):
         "_disconnection",
         "_dropped_bytes",
         "_loop",
-        "_pace_s",
-        "_paced_until_s",
+        "_pace",
         "_principals",
         "_reader",
         "_server",
@@ -97,7 +96,7 @@ class Connection(asyncio.Protocol):
         self.write_state = READY
         self._wait = ANSWER  # until there is a transport
         self._unsent_bytes = self._dropped_bytes = 0
-        self._pace_s, self._paced_until_s = 0.0, -math.inf
+        self._pace = Pace()
         self._principals: frozenset[str] = frozenset()
         self.address = ""
         self.deadline_s = math.inf
@@ -246,25 +245,11 @@ class Connection(asyncio.Protocol):
             answer = _given(step) if isinstance(step, Reply) else step.answer(request.body)
             self._task = self._loop.create_task(self._answer(request, answer))
 
-    def _pace(self, reply: Reply) -> float:
-        """Seconds until this reply may be written.
-
-        A client that answers each refusal with the next request would else have the event loop to itself.
-        """
-        now_s = self._loop.time()
-        if now_s > self._paced_until_s + PACE_FACTOR * reply.pace_s:  # it has kept quiet
-            self._pace_s = reply.pace_s
-        wait_s = max(0.0, self._paced_until_s - now_s)
-        spread = random.uniform(0.5, 1.5)  # noqa: S311 - so that many connections do not come at once
-        self._paced_until_s = now_s + wait_s + spread * self._pace_s
-        self._pace_s = min(2 * self._pace_s, PACE_FACTOR * reply.pace_s)
-        return wait_s
-
     async def _answer(self, request: PendingRequest, answer: Coroutine[Any, Any, Reply | None]) -> None:
         try:
             reply = await answer
-            if reply is not None and reply.pace_s and (wait_s := self._pace(reply)):
-                await asyncio.sleep(wait_s)
+            if reply is not None and reply.pace_s:
+                await asyncio.sleep(self._pace.wait_s(reply.pace_s, self._loop.time()))
         except asyncio.CancelledError:
             self._end_without_reply(WriteEvent.CANCELLED)
             raise

@@ -17,8 +17,6 @@ from gateway.caching import BoundedCache
 
 Headers = Mapping[bytes, bytes]
 CountConnection = Callable[[str], bool]
-PACE_FACTOR = 8
-"""Paced replies on one connection lie at most so many times their `pace_s` apart."""
 CACHED, LONGEST_CACHED = 512, 256
 """So many targets are kept parsed, each of at most so many bytes."""
 
@@ -44,7 +42,7 @@ class Reply(NamedTuple):
 
     headers: as sent, `name: value` with the name in lower case, each ended by CR LF, so that what many
     replies share is encoded once. The server adds Content-Length. pace_s: seconds that lie between two such
-    replies on one connection, doubled each time up to PACE_FACTOR; the first is never delayed.
+    replies on one connection, more each time (`pace.py`); the first is never delayed.
     """
 
     status: int

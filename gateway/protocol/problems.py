@@ -13,12 +13,10 @@ from typing import Any, TypeVar
 from gateway.core.errors import InvalidRequest, Problem
 
 _TYPE_NAMES = {str: "a string", int: "an integer", bool: "true or false", dict: "an object", list: "a list"}
+_NESTED = frozenset({list, dict})
 _LONGEST_NAME = 64
 
 T = TypeVar("T")
-
-
-_NESTED = frozenset({list, dict})
 
 
 class RequestProblems:

@@ -47,7 +47,7 @@ class Audit:
         if record.id in kept:
             self.kept_bytes -= _size_of(kept.pop(record.id))
         kept[record.id] = record
-        self.kept_bytes += RECORD_BYTES + ROW_BYTES * rows
+        self.kept_bytes += _size_of(record)
         while len(kept) > self._keep or self.kept_bytes > self._keep_bytes:
             self.kept_bytes -= _size_of(kept.popitem(last=False)[1])
         for delivery in self._deliveries:
