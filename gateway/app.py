@@ -26,6 +26,7 @@ from gateway.replica import ListenAddress, Replica, admin_token
 from gateway.serving.folders import deployment_folders, state_folder
 from gateway.serving.linked_folder import LinkedFolder
 from gateway.serving.repository import Repository
+from gateway.stop_signals import STOP_SIGNALS, raise_at_stop_signals
 
 if "ray" not in sys.modules:
     # Ray reads these when it is imported: only clients with the token, a secret of this cluster alone, may
@@ -191,6 +192,7 @@ class Cluster:
             _node_ip_address="127.0.0.1",
             _temp_dir=str(self._session.path),
         )
+        raise_at_stop_signals()  # Ray has replaced the handler of SIGTERM
         self._session.close_to_others()  # Ray opens its folders to all users, whatever the umask
         quiet = {"log_level": "ERROR", "enable_access_log": False}
         serve.start(proxy_location="Disabled", logging_config=quiet)
@@ -199,7 +201,7 @@ class Cluster:
     def wait_for_signal(self) -> None:
         """Returns at Ctrl-C or SIGTERM. Closes what new processes of Ray open to others meanwhile."""
         stopped = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOP_SIGNALS:
             signal.signal(number, lambda *_: stopped.set())
         while not stopped.wait(CLOSE_EVERY_S):
             if self._session is not None:

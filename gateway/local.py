@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import uvloop
 
 from gateway.replica import ListenAddress, Replica
 from gateway.serving.repository import Repository
+from gateway.stop_signals import STOP_SIGNALS
 
 
 def serve_locally(
@@ -33,7 +33,7 @@ async def _serve(
 ) -> None:
     replica = Replica(Repository.open(folders, state_dir), address, token)
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await replica.start()
     ready(replica.repository)

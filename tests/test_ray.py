@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,13 +19,24 @@ import pytest
 from fallbacks.oip import open_inference_pb2 as pb
 from tests.cli.test_private_state import open_to_others, open_umask
 from tests.cli.test_several import ask
-from tests.support.served import STOP_WITHIN_S, TOKEN, Served, clean_rows, copy_of, descendants, serving
+from tests.support.served import (
+    STOP_WITHIN_S,
+    TOKEN,
+    Served,
+    clean_rows,
+    copy_of,
+    descendants,
+    free_port,
+    serving,
+)
 from tests.support.several import named, no_certificate
 
 pytestmark = pytest.mark.ray
 LISTEN = "0A"
 IPV4_LOOPBACK, MAPPED_LOOPBACK = "0100007F", "0000000000000000FFFF00000100007F"
 IPV6_LOOPBACK = "00000000000000000000000001000000"
+IN_BACKGROUND = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
+"""Starts a command as a shell without job control starts it in the background: SIGINT is ignored."""
 JOIN = """
 import sys
 import ray
@@ -236,6 +247,32 @@ def test_ctrl_c_leaves_no_process_and_no_session_behind_in_a_deep_folder(tmp_pat
         time.sleep(0.2)
     assert descendants(pid) == {}
     assert running.process.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_signal_while_ray_starts_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+    folder = copy_of("letters", tmp_path)
+    sessions = folder / "var" / "ray"
+    ports = ("--port", str(free_port()), "--grpc-port", str(free_port()), "--admin-port", str(free_port()))
+    command = (*IN_BACKGROUND, sys.executable, "-m", "gateway", "serve", str(folder), *ports)
+    with (tmp_path / "serve.log").open("w") as log:
+        starting = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_until(lambda: any(sessions.glob("*/session_*")), "Ray starts")
+        starting.send_signal(number)
+        starting.wait(STOP_WITHIN_S)
+        wait_until(lambda: descendants(starting.pid) == {}, "every process has ended")
+        assert list(sessions.iterdir()) == []
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(starting.pid, signal.SIGKILL)
+
+
+def wait_until(reached: Callable[[], bool], what: str) -> None:
+    until_s = time.monotonic() + STOP_WITHIN_S
+    while not reached():
+        assert time.monotonic() < until_s, f"not within {STOP_WITHIN_S:.0f} s: {what}"
+        time.sleep(0.1)
 
 
 def test_several_deployments_are_served_by_every_replica_and_a_broken_one_is_loaded_at_all(

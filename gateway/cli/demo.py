@@ -22,6 +22,7 @@ from gateway.cli.samples import load_samples
 from gateway.cli.scene import OUTCOMES, Scene
 from gateway.cli.walk_through import WalkThrough
 from gateway.replica import ListenAddress, admin_token, refuse_used_ports, shown_token
+from gateway.stop_signals import raise_at_stop_signals
 
 COLOURS = {"served": "green", "degraded": "yellow", "deferred": "cyan", "refused": "red"}
 UNLIMITED_PER_S = 1e6
@@ -32,6 +33,7 @@ def run(folder: Path, data: Path | None, *, once: bool, address: ListenAddress) 
 
     Raises:  PolicyError or ArtifactError before anything is started.
     """
+    raise_at_stop_signals()
     console = Console() if sys.stdout.isatty() else Console(width=110)
     shown = shown_token()
     walk = prepared(folder, data, address)

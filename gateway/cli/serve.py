@@ -47,7 +47,9 @@ def serve(
     from gateway.replica import ListenAddress, admin_token, refuse_public_bind, refuse_used_ports, shown_token
     from gateway.serving.agreement import settings_of
     from gateway.serving.folders import deployment_folders
+    from gateway.stop_signals import raise_at_stop_signals
 
+    raise_at_stop_signals()
     _require_signature(require_signature, folders)
     named = deployment_folders(folders)
     settings = settings_of(named)
@@ -63,7 +65,8 @@ def serve(
             _print_not_ready(repository)
             _print_addresses(repository, address, shown)
 
-        serve_locally(named, state_dir, address, admin_token(), ready)
+        with suppress(KeyboardInterrupt):
+            serve_locally(named, state_dir, address, admin_token(), ready)
     else:
         _serve_on_ray(named, state_dir, address, replicas or settings.policy.serving.replicas, shown)
 
