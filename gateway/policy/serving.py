@@ -64,8 +64,9 @@ class Serving(Strict):
     release_grid_ms: Annotated[int, Field(ge=0, le=1000)] = 0
     """Milliseconds between the times at which a request may be answered, from its arrival: requests whose
     work ends within the same step take equally long, so that a caller's clock does not tell which guard
-    worked on a row. Every answer comes up to a step later, but for keys with the scope `explain`. A step
-    should be longer than most rows take: `python -m bench.side_channels`. 0: answers leave at once."""
+    worked on a row. A request's times are shifted by up to a tenth of a step, fixed by its inputs. Answers
+    come up to a step later, but for keys with the scope `explain`. A step should be longer than most rows
+    take: `python -m bench.side_channels`. 0: answers leave at once."""
     base_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
     """A prefix that URLs may have before `/v2`, such as `/team/a`; URLs without it work as well. A change
     needs a restart."""

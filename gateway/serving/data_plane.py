@@ -9,8 +9,8 @@ A request that ends before it is judged raises `RequestRejected`.
 
 from __future__ import annotations
 
+import secrets
 import time
-from contextlib import nullcontext
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
@@ -30,7 +30,7 @@ from gateway.protocol.rejected import RequestRejected as RequestRejected
 from gateway.serving.gateway import Gateway, LoadedDeployment
 from gateway.serving.ids import Ids
 from gateway.serving.parsing import LargeBody, ParsedBody, Parsing
-from gateway.serving.release import ReleaseGrid
+from gateway.serving.release import ReleaseClock, next_point_s, shift_of
 from gateway.serving.replicas import PeerReplicas
 from gateway.serving.repository import NotReady, Repository
 
@@ -49,7 +49,6 @@ LOADING = (
     "models are loaded and unloaded on the administration plane: POST /models/NAME/load or /unload there"
 )
 """Why a request with any key is forbidden where no scope allows it."""
-_AT_ONCE = nullcontext()
 
 
 class Call(NamedTuple):
@@ -82,10 +81,12 @@ class DataPlane:
         self._lookups = LookupRate()
         self.meter = ParseMeter()
         self.parsing = Parsing(self.meter)
+        self._clock, self._secret = ReleaseClock(), secrets.token_bytes(16)
 
     def close(self) -> None:
-        """Ends the process that parses large bodies."""
+        """Ends the process that parses large bodies, and the thread that releases answers."""
         self.parsing.close()
+        self._clock.close()
 
     def stamp(self, decision_id: str, gateway: Gateway | None = None) -> Stamp:
         """The stamp of a reply to a request that was not judged.
@@ -209,27 +210,26 @@ class DataPlane:
         Args:    time_limit_s: seconds until the deadline.
         Raises:  RequestRejected for a model that was unloaded meanwhile.
         """
-        gateway, deadline_s = call.gateway, now_s() + time_limit_s
+        gateway, taken_s = call.gateway, time.monotonic()
         if gateway.retired:  # unloaded while the body arrived
             raise RequestRejected(
                 Refused(Reason.UNAVAILABLE, RETRY_S), f"model {gateway.name!r} was unloaded"
             )
-        grid = _release_grid(call, deadline_s)
-        with grid or _AT_ONCE:
-            decisions = await gateway.decide(_batch_of(call, asked, deadline_s), asked.priority or 1)
-            stamp = _record(call, decisions)
-            if grid is not None:
-                await grid.next_point()
+        batch = _batch_of(call, asked, now_s() + time_limit_s)
+        decisions = await gateway.decide(batch, asked.priority or 1)
+        stamp = _record(call, decisions)
+        if (step_s := _release_step_s(call)) is not None:
+            grid_s = taken_s + step_s * shift_of(asked.inputs.values(), self._secret)
+            due_s = next_point_s(grid_s, time.monotonic(), step_s, taken_s + time_limit_s)
+            await self._clock.sleep_until(due_s)
         gateway.statistics.add(decisions, call.received_s, time.perf_counter() - call.start_s)
         return decisions, stamp
 
 
-def _release_grid(call: Call, deadline_s: float) -> ReleaseGrid | None:
-    """When the reply to a request that is judged now may be released; None if at once."""
+def _release_step_s(call: Call) -> float | None:
+    """Seconds between two points at which the reply may be released; None if it may be at once."""
     step_ms = call.loaded.policy.serving.release_grid_ms
-    if not step_ms or call.caller.has_any(EXPLAINED_SCOPES):
-        return None
-    return ReleaseGrid(step_ms / 1e3, deadline_s)
+    return None if not step_ms or call.caller.has_any(EXPLAINED_SCOPES) else step_ms / 1e3
 
 
 def _batch_of(call: Call, asked: InferRequest, deadline_s: float) -> Batch:
