@@ -62,6 +62,8 @@ class ReviewStore(Protocol):
     *Time decides, not a sweeper.* Every method judges state by the store's clock at the time of the call.
     `expire` only writes down what every read reports already.
 
+    *Withdrawal.* `withdraw` undoes a `put` of rows that only wait, and gives back what they took.
+
     *Finality.* A decided or expired case never changes again, until `purge` deletes it.
 
     *Cancellation.* A call that is cancelled before its commit changes nothing. Whether a call that is
@@ -117,6 +119,13 @@ class ReviewStore(Protocol):
         """Stores cases in order; for each, whether it is in the store now, or why it is not.
 
         An empty sequence returns an empty list.
+        """
+        ...
+
+    async def withdraw(self, case_ids: Sequence[str], /) -> int:
+        """Deletes rows that were put in vain, since no caller was told of them; how many it deleted.
+
+        A case that a reviewer has leased, that is final, or that other rows have joined stays.
         """
         ...
 

@@ -5,6 +5,9 @@ arrived in the meantime. Two batches are decided at a time: while the model runs
 other. Requests are never split, and rows keep their order. A caller that stops waiting, or whose deadline
 passes, does not affect the batch that has its rows. A deferred row waits for the disk of the review queue;
 the other rows of its batch do not.
+
+No answer leaves after the deadline, also where a part has held the event loop until then. And no row stays in
+the review queue whose caller was told something else, or has hung up: it is withdrawn.
 """
 
 from __future__ import annotations
@@ -18,10 +21,13 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from gateway.core.batch import Batch
-from gateway.core.decision import Decision, Reason, Refused
+from gateway.core.deadline import now_s
+from gateway.core.decision import Decision, Reason, Refused, deferred_ids
 from gateway.core.pipeline import BatchResult
 
 DecideBatch: TypeAlias = Callable[[Batch], Awaitable[BatchResult]]
+Withdraw: TypeAlias = Callable[[Sequence[str]], None]
+"""Told the ids of rows that were deferred in vain. Must not wait, nor raise."""
 QueuedRequest: TypeAlias = tuple[Batch, asyncio.Future[list[Decision]]]
 """The rows of one request, and the future of their decisions."""
 MAX_CONCURRENT_BATCHES = 2
@@ -48,8 +54,10 @@ class Batcher:
     Cost: one future a request, one timer for those of one deadline; one concatenation a batch of several.
     """
 
-    def __init__(self, answer: DecideBatch, *, max_batch_rows: int, max_queued_rows: int) -> None:
-        self._answer = answer
+    def __init__(
+        self, answer: DecideBatch, withdraw: Withdraw, *, max_batch_rows: int, max_queued_rows: int
+    ) -> None:
+        self._answer, self._withdraw = answer, withdraw
         self.max_batch_rows = max_batch_rows
         self.max_queued_rows = max_queued_rows
         self._waiting: tuple[deque[QueuedRequest], ...]
@@ -77,9 +85,21 @@ class Batcher:
         overdue = self._overdue.get(batch.until_s) or self._overdue_at(batch.until_s, loop)
         overdue.waiting[answer] = batch
         try:
-            return await answer
+            decisions = await answer
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled():
+                self._withdraw_deferred(answer.result())
+            raise
         finally:
             self._leave(overdue, answer)
+        if now_s() <= batch.until_s:
+            return decisions
+        self._withdraw_deferred(decisions)
+        return _refuse(batch, Refused(Reason.DEADLINE))
+
+    def _withdraw_deferred(self, decisions: Sequence[Decision]) -> None:
+        if deferred := deferred_ids(decisions):
+            self._withdraw(deferred)
 
     def _overdue_at(self, until_s: float, loop: asyncio.AbstractEventLoop) -> _Overdue:
         overdue = _Overdue(until_s, {}, loop.call_at(until_s, self._refuse_overdue, until_s))
@@ -116,7 +136,7 @@ class Batcher:
                     requests[0][0] if len(requests) == 1 else concatenate([batch for batch, _ in requests])
                 )
                 result = await self._result_or_refusals(batch, self._answer(batch))
-                _resolve(requests, result.decisions)
+                self._resolve(requests, result.decisions)
                 if result.finish_review is not None:
                     self._start(self._finish_review(requests, batch, result))
         finally:
@@ -130,7 +150,8 @@ class Batcher:
         rows = sum(decision is None for decision in result.decisions)
         self.queued_rows += rows
         try:
-            _resolve(requests, (await self._result_or_refusals(batch, result.finish_review())).decisions)
+            result = await self._result_or_refusals(batch, result.finish_review())
+            self._resolve(requests, result.decisions)
         finally:
             self.queued_rows -= rows
 
@@ -145,6 +166,19 @@ class Batcher:
             log.exception("the pipeline raised: this is a defect of the gateway")
             return BatchResult(_refuse(batch, Refused(Reason.UNAVAILABLE)))
         return result
+
+    def _resolve(self, requests: Sequence[QueuedRequest], decisions: Sequence[Decision | None]) -> None:
+        """Resolves the requests of which every row is decided."""
+        start = 0
+        for batch, answer in requests:
+            rows = len(batch)
+            own = [one for one in decisions[start : start + rows] if one is not None]
+            if not answer.done():
+                if len(own) == rows:
+                    answer.set_result(own)
+            else:  # refused as overdue, or given up by its caller, before these decisions came
+                self._withdraw_deferred(own)
+            start += rows
 
     def _next_batch(self) -> list[QueuedRequest]:
         """The longest prefix of the queue that fits one batch of one form; abandoned requests are skipped."""
@@ -183,17 +217,6 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
             for i, (stage, _) in enumerate(batches[0].charges)
         ],
     )
-
-
-def _resolve(requests: Sequence[QueuedRequest], decisions: Sequence[Decision | None]) -> None:
-    """Resolves the requests of which every row is decided."""
-    start = 0
-    for batch, answer in requests:
-        rows = len(batch)
-        own = [one for one in decisions[start : start + rows] if one is not None]
-        if len(own) == rows and not answer.done():
-            answer.set_result(own)
-        start += rows
 
 
 def _refuse(batch: Batch, refused: Refused) -> list[Decision]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
+import time
 import types
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from pathlib import Path
@@ -55,20 +56,22 @@ async def call_within(
     """Awaits `call(argument)` for `budget_s`, until `until_s` (loop seconds) at the latest.
 
     Most parts return without waiting for anything, and a timer costs more than many parts do: it is set only
-    once the part waits. Before that it could not fire.
+    once the part waits. Before that it could not fire. A part that holds the event loop for longer than its
+    budget is too late all the same, by a clock that does not stand still meanwhile: its answer is not used.
 
     Raises BudgetExceeded when the time is up, `failure` for anything else that the part raises, and
     CancelledError only if the awaiting task was cancelled: a part that raises it by itself has failed.
     """
-    start_s = asyncio.get_running_loop().time()
+    start_s, began_s = asyncio.get_running_loop().time(), time.perf_counter()
     try:
         part = call(argument)
         try:
             waits_for = part.send(None)
         except StopIteration as finished:
-            return finished.value  # type: ignore[no-any-return]
-        async with asyncio.timeout_at(min(start_s + budget_s, until_s)):
-            return await resume(part, waits_for)
+            answer = finished.value
+        else:
+            async with asyncio.timeout_at(min(start_s + budget_s, until_s)):
+                answer = await resume(part, waits_for)
     except TimeoutError as error:
         raise BudgetExceeded(f"{name}: no answer in {now_s() - start_s:.3f} s") from error
     except asyncio.CancelledError:
@@ -78,6 +81,9 @@ async def call_within(
         raise failure(f"{name}: cancelled itself") from None
     except Exception as error:
         raise failure(f"{name}: {_described(error)}") from error
+    if (elapsed_s := time.perf_counter() - began_s) > budget_s:
+        raise BudgetExceeded(f"{name}: answered after {elapsed_s:.3f} s, which is too late")
+    return answer  # type: ignore[no-any-return]
 
 
 def _described(error: Exception) -> str:

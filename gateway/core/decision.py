@@ -23,7 +23,7 @@ that handles outcomes ends in `assert_never`, so the type checker proves that it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple, TypeAlias, assert_never
@@ -134,3 +134,8 @@ class Decision(NamedTuple):
     outcome: Outcome
     findings: Sequence[Finding] = ()
     policy: str = ""
+
+
+def deferred_ids(decisions: Iterable[Decision]) -> list[str]:
+    """The ids of the rows that wait for a person, in order."""
+    return [one.id for one in decisions if isinstance(one.outcome, Deferred)]

@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2
 
 from fallbacks.oip import open_inference_pb2 as pb
 from gateway.access.callers import Caller
+from gateway.core.decision import Decision, deferred_ids
 from gateway.core.errors import InvalidRequest, Problem
 from gateway.grpc.bounds import INLINE_BYTES, MAX_OTHER_BYTES, Outline, outline_of
 from gateway.grpc.codec import NO_MESSAGE, parse_grpc_infer, read_small_message, render_grpc_infer
@@ -42,13 +43,14 @@ from gateway.serving.data_plane import (
     RequestRejected,
 )
 from gateway.serving.deferred import wait_for_reviews
+from gateway.serving.gateway import Gateway
 from gateway.serving.parsing import ParsedBody
 from gateway.serving.waits import TIMEOUT_HEADER, preferred_wait_s, time_limit_s
 
 Trailers: TypeAlias = tuple[tuple[str, str], ...]
 URLS_CHARACTERS = 4096
 """The most characters of review URLs in a trailer: clients fail beyond 8 KiB of trailers in all."""
-T = TypeVar("T")
+Judged = TypeVar("Judged", bound=tuple[list[Decision], Stamp])
 SERVICE, HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
 
 
@@ -108,13 +110,18 @@ def _fitting(urls: tuple[str, ...]) -> tuple[str, ...]:
     return urls[: sum(length <= URLS_CHARACTERS for length in lengths)]
 
 
-async def _run_to_end(work: Coroutine[Any, Any, T]) -> T:
-    """The result of work that goes on, and keeps its in-flight slot, when the client cancels the call."""
+async def _run_to_end(work: Coroutine[Any, Any, Judged], gateway: Gateway) -> Judged:
+    """The result of work that goes on, and keeps its in-flight slot, when the client cancels the call.
+
+    Rows that are deferred after that are withdrawn from the review queue.
+    """
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait((task,))
+        if not task.cancelled() and task.exception() is None:
+            gateway.withdraw(deferred_ids(task.result()[0]))
         raise
 
 
@@ -170,12 +177,13 @@ async def _parse(
 
 
 async def _judge(call: MethodCall, inference: Call, parsed: ParsedBody) -> CallReply:
-
     plane, loaded = call.plane, inference.loaded
     request, waited_s = parsed
     timeout = call.headers.get(TIMEOUT_HEADER)
     seconds = time_limit_s(loaded.policy.deadline_s, request.timeout_us, timeout, call.left_s())
-    decisions, stamp = await _run_to_end(plane.judge(inference, request, seconds - waited_s))
+    decisions, stamp = await _run_to_end(
+        plane.judge(inference, request, seconds - waited_s), inference.gateway
+    )
     if review_s := preferred_wait_s(call.headers.get("prefer", "").lower()):
         decisions = await wait_for_reviews(inference, decisions, review_s, request.inputs_bytes)
     answer = build_answer(loaded.contract, request, decisions, loaded.tier(call.caller.tier))

@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
+from gateway.core.decision import deferred_ids
 from gateway.core.errors import InvalidRequest
 from gateway.http.codings import CODINGS, Coding, accepted_coding, decode_small, encode, unsupported_coding
 from gateway.http.replies import reply_infer, reply_unanswered
@@ -126,6 +127,8 @@ async def _judge(
     reply = reply_infer(
         loaded.contract, infer_request, decisions, stamp, tier=tier, prefer_async=prefer_async
     )
+    if deferred := deferred_ids(decisions):
+        reply = reply._replace(on_unsent=partial(call.gateway.withdraw, deferred))
     if reply.status != 200 or len(reply.body) < MIN_ENCODED_BYTES:
         return reply
     accepted = accepted_coding(request.header(b"accept-encoding"))
@@ -136,8 +139,8 @@ async def _encoded(reply: Reply, coding: Coding) -> Reply:
     """The reply in a coding that the client accepts."""
     headers = b"%bcontent-encoding: %b\r\nvary: accept-encoding\r\n" % (reply.headers, coding.encode())
     if len(reply.body) > INLINE_ENCODED_BYTES:  # zlib works without the interpreter's lock
-        return Reply(reply.status, headers, await asyncio.to_thread(encode, reply.body, coding))
-    return Reply(reply.status, headers, encode(reply.body, coding))
+        return reply._replace(headers=headers, body=await asyncio.to_thread(encode, reply.body, coding))
+    return reply._replace(headers=headers, body=encode(reply.body, coding))
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | None:

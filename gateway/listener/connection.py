@@ -258,6 +258,10 @@ class Connection(asyncio.Protocol):
             reply = self._server.handler.refuse(Fault.UNAVAILABLE)
         finally:
             self._task = None
+        gone = self._transport is None or (self._reader.state is EOF and not self._reader.queue)
+        if reply is not None and reply.on_unsent is not None and gone:
+            reply.on_unsent()
+            reply = None
         if reply is None or self._transport is None:
             self._end_without_reply(WriteEvent.NO_REPLY)
         else:

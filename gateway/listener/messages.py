@@ -42,13 +42,16 @@ class Reply(NamedTuple):
 
     headers: as sent, `name: value` with the name in lower case, each ended by CR LF, so that what many
     replies share is encoded once. The server adds Content-Length. pace_s: seconds that lie between two such
-    replies on one connection, more each time (`pace.py`); the first is never delayed.
+    replies on one connection, more each time (`pace.py`); the first is never delayed. on_unsent: called
+    where the client has closed the connection, or its sending half: nothing is sent to it then. Without it,
+    one that has closed its sending half alone still gets the reply.
     """
 
     status: int
     headers: bytes
     body: bytes
     pace_s: float = 0.0
+    on_unsent: Callable[[], None] | None = None
 
 
 class Request:

@@ -9,6 +9,7 @@ A request that ends before it is judged raises `RequestRejected`.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from types import TracebackType
@@ -21,7 +22,7 @@ from gateway.access.metering import ParseMeter
 from gateway.core.batch import Batch
 from gateway.core.budget import Charges, charge_first_row
 from gateway.core.deadline import now_s
-from gateway.core.decision import Decision, Reason, Refused
+from gateway.core.decision import Decision, Reason, Refused, deferred_ids
 from gateway.core.record import RequestRecord, without_outputs
 from gateway.protocol import metadata
 from gateway.protocol.endings import Rejection, Stamp
@@ -221,7 +222,11 @@ class DataPlane:
         if (step_s := _release_step_s(call)) is not None:
             grid_s = taken_s + step_s * shift_of(asked.inputs.values(), self._secret)
             due_s = next_point_s(grid_s, time.monotonic(), step_s, taken_s + time_limit_s)
-            await self._clock.sleep_until(due_s)
+            try:
+                await self._clock.sleep_until(due_s)
+            except asyncio.CancelledError:
+                gateway.withdraw(deferred_ids(decisions))
+                raise
         gateway.statistics.add(decisions, call.received_s, time.perf_counter() - call.start_s)
         return decisions, stamp
 

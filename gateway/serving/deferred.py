@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from fallbacks.review.cases import CaseRecord
 from gateway.access.callers import account_of
 from gateway.core.deadline import now_s
-from gateway.core.decision import Decision, Deferred
+from gateway.core.decision import Decision, Deferred, deferred_ids
 from gateway.serving.answer_watch import POLL_EVERY_S
 from gateway.serving.data_plane import Call
 from gateway.serving.gateway import LoadedDeployment
@@ -35,6 +36,9 @@ async def wait_for_reviews(
         return decisions
     try:
         return await _wait(review, call.gateway.loaded, decisions, now_s() + wait_s)
+    except asyncio.CancelledError:  # the caller has hung up, and no reply has told it of any case
+        review.withdraw(deferred_ids(decisions))
+        raise
     except Exception:
         log.exception("the review queue cannot be read; the deferral stands")
         return decisions

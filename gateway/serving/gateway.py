@@ -42,6 +42,8 @@ from gateway.telemetry.audit import Audit
 from gateway.telemetry.json_lines import JsonLinesSink
 from gateway.telemetry.metrics import Telemetry
 
+WITHDRAW_WITHIN_S = 2.0
+"""How long the end of a gateway waits until rows are withdrawn from a review queue that does not answer."""
 log = logging.getLogger(__name__)
 
 
@@ -119,6 +121,7 @@ class Gateway:
         self.audit = Audit([self._log, self.telemetry])
         self.batcher = Batcher(
             self._answer,
+            self.withdraw,
             max_batch_rows=serving.max_batch_rows,
             max_queued_rows=serving.max_queued_rows,
         )
@@ -200,6 +203,11 @@ class Gateway:
         self.telemetry.add_pass(result.trail)
         self.statistics.executions += 1
         return result
+
+    def withdraw(self, ids: Sequence[str]) -> None:
+        """Takes rows out of the review queue whose callers were not told that they are there."""
+        if isinstance(self.review, QueuedReview):
+            self.review.withdraw(ids)
 
     def record(self, record: RequestRecord) -> None:
         """Records a judged request for the audit log and telemetry; never blocks."""
@@ -283,6 +291,8 @@ class Gateway:
     async def close(self) -> None:
         """Finishes accepted rows, writes buffered records, ends the threads."""
         await self.batcher.drain()
+        if isinstance(self.review, QueuedReview):
+            await self.review.finish(WITHDRAW_WITHIN_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

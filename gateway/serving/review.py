@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,6 +31,9 @@ RETENTION_S = 30 * 86_400.0
 EXPIRED_RETENTION_S = (600.0, 86_400.0)
 """How long expired cases are kept: as long as they waited, within these limits. So a flood that no reviewer
 answers takes no more than twice the room of what may wait."""
+WITHDRAW_AGAIN_S = 5.0
+WITHDRAWN_AT_ONCE, WITHDRAWN_IN_ALL = 200, 20_000
+"""Rows that one transaction withdraws; and the most that wait for it. Beyond, the oldest stay stored."""
 OVER_QUOTA_RETRY_S = 60.0
 """When a caller whose share of the queue is full may try again: room comes as reviewers answer."""
 _OVER_QUOTA = Refused(Reason.RATE_LIMITED, OVER_QUOTA_RETRY_S)
@@ -46,15 +50,47 @@ class QueuedReview:
         self.expire_after_s = expire_after_s
         self._clock = clock
         self.answers = AnswerWatch(store)
+        self._unwanted: deque[str] = deque(maxlen=WITHDRAWN_IN_ALL)
+        self._withdrawing: asyncio.Task[None] | None = None
 
     async def put(self, requests: Sequence[ReviewRequest], /) -> Sequence[bool | Refused]:
         """Stores rows durably, in order; False for rows over the capacity. Raises what the store raises.
 
-        A row over the quota of its caller is refused as `rate_limited`.
+        A row over the quota of its caller is refused as `rate_limited`. If it raises, or is cancelled, rows
+        that may have been stored are withdrawn.
         """
         now_s = self._clock()
-        results = await self.store.put([self._case(request, now_s) for request in requests])
+        try:
+            results = await self.store.put([self._case(request, now_s) for request in requests])
+        except BaseException:
+            self.withdraw([request.id for request in requests])
+            raise
         return [_OVER_QUOTA if one is PutResult.OVER_QUOTA else one is PutResult.STORED for one in results]
+
+    def withdraw(self, ids: Sequence[str]) -> None:
+        """Deletes rows whose callers were not told that they wait. Returns at once; tries until it succeeds.
+
+        Reviewers would work for no caller, and the caller's place would be taken for nothing.
+        """
+        self._unwanted.extend(ids)
+        if self._withdrawing is None or self._withdrawing.done():
+            self._withdrawing = asyncio.get_running_loop().create_task(self._withdraw_all())
+
+    async def finish(self, within_s: float) -> None:
+        """Withdraws what is to be withdrawn, as far as that takes no longer than this."""
+        if self._withdrawing is not None:
+            await asyncio.wait([self._withdrawing], timeout=within_s)
+            self._withdrawing.cancel()
+
+    async def _withdraw_all(self) -> None:
+        while self._unwanted:
+            some = [self._unwanted.popleft() for _ in range(min(len(self._unwanted), WITHDRAWN_AT_ONCE))]
+            try:
+                await self.store.withdraw(some)
+            except Exception as error:  # noqa: BLE001 - a database raises its own
+                self._unwanted.extend(some)
+                log.warning("%d rows cannot be withdrawn from the review queue yet: %s", len(some), error)
+                await asyncio.sleep(WITHDRAW_AGAIN_S)
 
     async def sweep(self) -> None:
         """Until cancelled: marks expired cases, which deletes their rows; deletes what is old enough."""

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from gateway.core.batch import Batch
 from gateway.core.batching import MAX_CONCURRENT_BATCHES, Batcher, concatenate
 from gateway.core.deadline import now_s
-from gateway.core.decision import Decision, Outcome, Reason, Refused, Served, Tensors
+from gateway.core.decision import Decision, Deferred, Outcome, Reason, Refused, Served, Tensors
 from gateway.core.pipeline import BatchResult
-from tests.support.core_parts import run
+from tests.support.core_parts import FakeTimeLoop, run
 
 
 @dataclass
@@ -53,13 +53,20 @@ def rows(name: str, *x: float, within_s: float = 100.0, inputs: Tensors | None =
     )
 
 
+def none_withdrawn(ids: Sequence[str]) -> None:
+    raise AssertionError(f"{ids}: nothing was deferred in vain")
+
+
 def batcher(
-    decide: Callable[[Batch], Awaitable[list[Decision]]], batch: int = 128, queue: int = 1000
+    decide: Callable[[Batch], Awaitable[list[Decision]]],
+    batch: int = 128,
+    queue: int = 1000,
+    withdraw: Callable[[Sequence[str]], None] = none_withdrawn,
 ) -> Batcher:
     async def answer(batch: Batch) -> BatchResult:
         return BatchResult(await decide(batch))
 
-    return Batcher(answer, max_batch_rows=batch, max_queued_rows=queue)
+    return Batcher(answer, withdraw, max_batch_rows=batch, max_queued_rows=queue)
 
 
 async def busy(to: Batcher) -> list[asyncio.Task[list[Decision]]]:
@@ -403,7 +410,7 @@ def test_rows_that_go_to_a_person_keep_no_neighbour_waiting_and_count_as_queued_
         )
 
     async def main() -> None:
-        to = Batcher(answer, max_batch_rows=8, max_queued_rows=8)
+        to = Batcher(answer, none_withdrawn, max_batch_rows=8, max_queued_rows=8)
         odd = asyncio.create_task(to.decide(rows("a", 1.0, 2.0)))
         start_s = now_s()
         assert answers(await to.decide(rows("b", 4.0))) == [4.0]
@@ -414,6 +421,90 @@ def test_rows_that_go_to_a_person_keep_no_neighbour_waiting_and_count_as_queued_
         assert now_s() - start_s == pytest.approx(10.0)
         await to.drain()
         assert to.queued_rows == 0
+
+    run(main)
+
+
+@dataclass
+class SlowQueue:
+    """A pipeline that defers every row, after the disk has taken `takes_s`; and what was withdrawn."""
+
+    takes_s: float
+    withdrawn: list[str] = field(default_factory=list)
+
+    def batcher(self) -> Batcher:
+        return Batcher(self.answer, self.withdrawn.extend, max_batch_rows=8, max_queued_rows=100)
+
+    async def answer(self, batch: Batch) -> BatchResult:
+        async def rest() -> BatchResult:
+            await asyncio.sleep(self.takes_s)
+            return BatchResult([Decision(one, Deferred(one, Reason.ABSTAINED)) for one in batch.ids])
+
+        return BatchResult([None] * len(batch), rest)
+
+
+def test_a_row_whose_caller_was_told_504_is_withdrawn_and_its_neighbours_are_not() -> None:
+    async def main() -> None:
+        queue = SlowQueue(takes_s=5.0)
+        to = queue.batcher()
+        first = await busy(to)  # what follows shares one batch
+        hurried = asyncio.create_task(to.decide(rows("hurried", 1.0, 2.0, within_s=2.0)))
+        patient = asyncio.create_task(to.decide(rows("patient", 3.0, within_s=20.0)))
+        assert outcomes(await hurried) == [Refused(Reason.DEADLINE)] * 2
+        assert outcomes(await patient) == [Deferred("patient0", Reason.ABSTAINED)]
+        await asyncio.gather(*first)
+        await to.drain()
+        assert queue.withdrawn == ["hurried0", "hurried1"]
+
+    run(main)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 2.0])
+def test_a_row_whose_caller_hangs_up_is_withdrawn(after_s: float) -> None:
+    async def main() -> None:
+        queue = SlowQueue(takes_s=5.0)
+        to = queue.batcher()
+        gone = asyncio.create_task(to.decide(rows("gone", 1.0)))
+        await asyncio.sleep(after_s)
+        gone.cancel()
+        await to.drain()
+        assert queue.withdrawn == (["gone0"] if after_s else [])
+
+    run(main)
+
+
+def test_a_row_whose_caller_hangs_up_as_it_is_deferred_is_withdrawn() -> None:
+    async def main() -> None:
+        withdrawn: list[str] = []
+
+        async def deferred(batch: Batch) -> list[Decision]:
+            await asyncio.sleep(1.0)
+            asyncio.get_running_loop().call_soon(gone.cancel)  # before the task can take the decision
+            return [Decision(one, Deferred(one, Reason.ABSTAINED)) for one in batch.ids]
+
+        gone = asyncio.create_task(batcher(deferred, withdraw=withdrawn.extend).decide(rows("gone", 1.0)))
+        await asyncio.gather(gone, return_exceptions=True)
+        assert gone.cancelled()
+        assert withdrawn == ["gone0"]
+
+    run(main)
+
+
+def test_no_answer_leaves_after_its_deadline_where_a_part_holds_the_event_loop() -> None:
+    withdrawn: list[str] = []
+
+    async def deferred(batch: Batch) -> list[Decision]:
+        await asyncio.sleep(0.0)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, FakeTimeLoop)
+        loop.now += 3.0
+        return [Decision(one, Deferred(one, Reason.ABSTAINED)) for one in batch.ids]
+
+    async def main() -> None:
+        to = batcher(deferred, withdraw=withdrawn.extend)
+        assert outcomes(await to.decide(rows("late", 1.0, within_s=2.0))) == [Refused(Reason.DEADLINE)]
+        assert outcomes(await to.decide(rows("in time", 1.0, within_s=4.0))) != [Refused(Reason.DEADLINE)]
+        assert withdrawn == ["late0"]
 
     run(main)
 

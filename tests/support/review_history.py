@@ -140,6 +140,14 @@ class TwoReplicas(RuleBasedStateMachine):
             assert claim.until_s == one.until_s
         return multiple(*((claim, who) for claim in claims))
 
+    @rule(which=REPLICA, names=st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True))
+    def withdraw(self, which: int, names: Sequence[int]) -> None:
+        ids = [f"{name}" for name in names]
+        gone = [id_ for id_ in ids if id_ in self.model and self.model[id_].state(self.clock.now_s) is OPEN]
+        assert self.call(which, lambda store: store.withdraw(ids)) == len(gone)
+        for id_ in gone:
+            del self.model[id_]
+
     def act(
         self,
         which: int,

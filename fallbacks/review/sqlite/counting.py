@@ -55,6 +55,9 @@ BY_ACCOUNT: Final = (
             AND account IN ('all', 'principal/' || OLD.principal, 'pool/' || OLD.pool); END""",
     f"""CREATE TRIGGER IF NOT EXISTS member_joined AFTER INSERT ON members BEGIN
         UPDATE cases SET bytes = bytes + {MEMBER_BYTES} WHERE id = NEW.case_id; END""",  # noqa: S608
+    f"""CREATE TRIGGER IF NOT EXISTS member_left AFTER DELETE ON members BEGIN
+        UPDATE cases SET bytes = bytes - {MEMBER_BYTES}
+            WHERE id = OLD.case_id AND state IN ('open', 'leased'); END""",  # noqa: S608
     # Cases of an older release, which stored no size:
     f"""UPDATE cases SET bytes = {CASE_BYTES} + length(why) + length(model_view)
         + coalesce((SELECT length(payload) FROM payloads WHERE payloads.id = cases.id), 0)

@@ -24,6 +24,7 @@ from fallbacks.review.sqlite.group_commit import GroupCommit
 from fallbacks.review.sqlite.reclaim import drop_final_payloads, release_free_pages
 from fallbacks.review.sqlite.statements import Swept
 from fallbacks.review.sqlite.tables import TABLES, VERSION
+from fallbacks.review.sqlite.withdrawal import withdraw
 from fallbacks.review.store import StoreError
 from fallbacks.worker import Worker
 
@@ -77,6 +78,10 @@ class SqliteReviewStore:
         except RuntimeError:
             put.cancel()  # the store is closed: nothing may write this put later
             raise
+
+    async def withdraw(self, case_ids: Sequence[str], /) -> int:
+        """As `ReviewStore.withdraw`."""
+        return await self._write(lambda to, now_s: withdraw(to, case_ids, now_s))
 
     async def claim(self, reviewer: str, lease_s: float, limit: int = 1) -> list[Claim]:
         """As `ReviewStore.claim`."""

@@ -23,7 +23,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from fallbacks.oip.payload import decode, encode
 from fallbacks.review.cases import MAX_PAYLOAD_BYTES, Case, CaseCounts, CaseState, Claim
 from fallbacks.review.open_store import open_store
-from fallbacks.review.quotas import PutResult
+from fallbacks.review.quotas import MEMBER_BYTES, PutResult, Quotas, Share
 from fallbacks.review.store import ReviewStore, StaleLease
 from tests.support.review_cases import (
     DECIDED,
@@ -31,6 +31,7 @@ from tests.support.review_cases import (
     FULL,
     LEASED,
     OPEN,
+    OVER_QUOTA,
     REJECTED,
     STORED,
     Clock,
@@ -190,6 +191,45 @@ def test_put_again_is_true_even_when_full_but_never_for_another_case_under_the_s
     assert counts(store) == {OPEN: 3, DECIDED: 1}
 
 
+def test_withdrawn_rows_are_as_if_never_put_and_what_others_wait_for_stays(
+    store: ReviewStore, clock: Clock
+) -> None:
+    async def scene() -> None:
+        store.capacity = 9
+        same = [a_case(name, group="g") for name in "abc"]  # one case that two more rows have joined
+        rest = [a_case("d"), a_case("e", 1900.0), a_case("f", 1800.0), a_case("g", 1100.0)]
+        assert await store.put([*same, *rest]) == [STORED] * 7
+        clock.now_s = 1100.0
+        for claim in await store.claim("rita", 60.0, 2):
+            if claim.case.id == "f":
+                await store.resolve("f", claim.fence, "rita", "1")
+        ids = ["a", "b", "d", "e", "f", "g", "unknown"]
+        assert await store.withdraw(ids) == 2, "b, which has joined a, and d"
+        assert await store.withdraw(ids) == 0
+        states = {id_: one.state for id_, one in (await store.find_all([*ids, "c"])).items()}
+        assert states == {"a": OPEN, "c": OPEN, "e": LEASED, "f": DECIDED, "g": EXPIRED}
+        assert await store.payload("d") is None
+        assert await store.withdraw(["c"]) == 1
+        assert await store.withdraw(["a"]) == 1, "no other row waits for it any more"
+        assert await store.put([a_case("d", payload=b"other")]) == [STORED]
+
+    run(scene())
+
+
+def test_withdrawn_rows_give_back_the_room_that_they_took(shared: SharedStore) -> None:
+    async def scene() -> None:
+        store = shared.open(capacity=2)
+        rows = [a_case(name, group="g") for name in "abc"]
+        store.quotas = Quotas(principal=Share(1, rows[0].size_bytes + MEMBER_BYTES))
+        for _ in range(3):
+            assert await store.put(rows) == [STORED, STORED, OVER_QUOTA]
+            assert await store.withdraw(["b"]) == 1
+            assert await store.withdraw(["a"]) == 1
+        assert (await store.counts()).by_state[OPEN] == 0
+
+    run(scene())
+
+
 def test_put_of_nothing_or_of_the_overdue_takes_nothing(store: ReviewStore) -> None:
     assert run(store.put([])) == []
     assert run(store.put([a_case("a", expires_s=1000.0)])) == [REJECTED]
@@ -327,7 +367,8 @@ def test_released_case_is_open_at_once_and_its_next_claim_has_another_fence(stor
 
 def test_fences_are_spread_over_all_numbers_that_every_client_of_json_can_hold(store: ReviewStore) -> None:
     async def scene() -> None:
-        await store.put([a_case(f"{i}") for i in range(200)])
+        store.capacity = 200
+        assert await store.put([a_case(f"{i}") for i in range(200)]) == [STORED] * 200
         fences = sorted(claim.fence for claim in await store.claim("rita", 60.0, limit=200))
         assert fences[0] >= 1 and fences[-1] < 2**53
         assert fences[0] < 2**52 < fences[-1]

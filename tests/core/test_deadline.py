@@ -1,0 +1,71 @@
+"""A part's budget and a row's deadline hold, whether the part awaits, holds the event loop, or does both."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+import pytest
+
+from gateway.core.batch import Batch
+from gateway.core.deadline import call_within, now_s
+from gateway.core.decision import Reason, Verdict
+from gateway.core.errors import BudgetExceeded, GuardFailed
+from gateway.core.rows import F8
+from gateway.core.stage import Stage
+from tests.support.core_parts import batch_of, run
+
+BUDGET_S, BLOCKED_S = 0.001, 0.01
+Part = Callable[[int], Awaitable[int]]
+
+
+def hold_the_loop() -> None:
+    time.sleep(BLOCKED_S)
+
+
+async def holds_the_loop(argument: int) -> int:
+    hold_the_loop()
+    return argument
+
+
+async def waits_then_holds_the_loop(argument: int) -> int:
+    await asyncio.sleep(0)
+    hold_the_loop()
+    return argument
+
+
+async def answers_at_once(argument: int) -> int:
+    return argument
+
+
+def called(part: Part, budget_s: float) -> int:
+    async def main() -> int:
+        return await call_within("part", part, 7, budget_s, now_s() + 100, GuardFailed)  # type: ignore[arg-type]
+
+    return run(main)
+
+
+@pytest.mark.parametrize("part", [holds_the_loop, waits_then_holds_the_loop])
+def test_a_part_that_holds_the_event_loop_for_longer_than_its_budget_is_too_late(part: Part) -> None:
+    with pytest.raises(BudgetExceeded, match=r"^part: answered after [0-9.]+ s, which is too late$"):
+        called(part, BUDGET_S)
+
+
+@pytest.mark.parametrize("part", [holds_the_loop, waits_then_holds_the_loop, answers_at_once])
+def test_a_part_that_answers_within_its_budget_is_heard(part: Part) -> None:
+    assert called(part, 60.0) == 7
+
+
+@pytest.mark.parametrize("on_error", [Verdict.DEFER, Verdict.REFUSE, Verdict.ALLOW])
+def test_rows_of_a_guard_that_takes_too_long_get_the_verdict_for_an_error(on_error: Verdict) -> None:
+    class Slow:
+        async def score(self, rows: Batch, /) -> F8:
+            hold_the_loop()
+            return np.zeros(len(rows))
+
+    stage = Stage[Batch]("slow", Slow(), {Verdict.REFUSE: 1.0}, Reason.ABSTAINED, BUDGET_S, on_error)
+    found = run(lambda: stage.assess(batch_of([0.0, 1.0]), now_s() + 100))
+    assert found.verdicts.tolist() == [on_error] * 2
+    assert sorted(found.errors) == [0, 1]
