@@ -65,7 +65,7 @@ def test_rows_of_a_guard_that_takes_too_long_get_the_verdict_for_an_error(on_err
             hold_the_loop()
             return np.zeros(len(rows))
 
-    stage = Stage[Batch]("slow", Slow(), {Verdict.REFUSE: 1.0}, Reason.ABSTAINED, BUDGET_S, on_error)
+    stage: Stage[Batch] = Stage("slow", Slow(), {Verdict.REFUSE: 1.0}, Reason.ABSTAINED, BUDGET_S, on_error)
     found = run(lambda: stage.assess(batch_of([0.0, 1.0]), now_s() + 100))
     assert found.verdicts.tolist() == [on_error] * 2
     assert sorted(found.errors) == [0, 1]
