@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from gateway.core.batch import Batch
-from gateway.core.deadline import call_within, now_s
+from gateway.core.deadline import call_within
 from gateway.core.decision import Reason, Verdict
 from gateway.core.errors import BudgetExceeded, GuardFailed
 from gateway.core.rows import F8
 from gateway.core.stage import Stage
 from tests.support.core_parts import batch_of, run
 
-BUDGET_S, BLOCKED_S = 0.001, 0.01
+BUDGET_S, BLOCKED_S, UNTIL_S = 0.001, 0.01, 1e6
 Part = Callable[[int], Awaitable[int]]
 
 
@@ -42,7 +42,7 @@ async def answers_at_once(argument: int) -> int:
 
 def called(part: Part, budget_s: float) -> int:
     async def main() -> int:
-        return await call_within("part", part, 7, budget_s, now_s() + 100, GuardFailed)  # type: ignore[arg-type]
+        return await call_within("part", part, 7, budget_s, UNTIL_S, GuardFailed)  # type: ignore[arg-type]
 
     return run(main)
 
@@ -66,6 +66,6 @@ def test_rows_of_a_guard_that_takes_too_long_get_the_verdict_for_an_error(on_err
             return np.zeros(len(rows))
 
     stage: Stage[Batch] = Stage("slow", Slow(), {Verdict.REFUSE: 1.0}, Reason.ABSTAINED, BUDGET_S, on_error)
-    found = run(lambda: stage.assess(batch_of([0.0, 1.0]), now_s() + 100))
+    found = run(lambda: stage.assess(batch_of([0.0, 1.0]), UNTIL_S))
     assert found.verdicts.tolist() == [on_error] * 2
     assert sorted(found.errors) == [0, 1]
