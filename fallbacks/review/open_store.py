@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,14 +22,14 @@ def open_store(
     *,
     capacity: int,
     quotas: Quotas = Quotas(),
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] | None = None,
 ) -> ReviewStore:
     """A handle on the store of a URL, which is created where it is missing. Blocks.
 
     Args:    url: `sqlite:///PATH`; a relative path starts at `folder`. capacity: the most open and leased
              cases together; quotas: what else bounds them, by default nothing; processes that share a store
-             should agree on both. clock: seconds of the wall
-             clock, because cases outlive processes.
+             should agree on both. clock: seconds since 1970, for tests; by default the store's own, which no
+             change of the system's time moves.
     Raises:  StoreError if the URL names no store that exists, or the store cannot be used.
     """
     match url.partition(":")[0]:

@@ -89,7 +89,7 @@ class ReviewStore(Protocol):
     The whole life of a case. The contract tests run these lines against every store::
 
         store = open_store(url, folder, capacity=1000)
-        now_s = time.time()
+        now_s = store.now_s()
         case = Case(
             id="d-1",
             principal="ada",
@@ -114,6 +114,13 @@ class ReviewStore(Protocol):
     """The most open and leased cases together. May be changed; the next `put` uses the new value."""
     quotas: Quotas
     """The most of them for one caller and pool, and in bytes. May be changed as well."""
+
+    def now_s(self) -> float:
+        """The store's time, of which all times in cases are: seconds since 1970, the same in every process.
+
+        It follows the system's clock, but no step of that moves it: a case that waits is not lost for one.
+        """
+        ...
 
     async def put(self, cases: Sequence[Case], /) -> list[PutResult]:
         """Stores cases in order; for each, whether it is in the store now, or why it is not.

@@ -18,7 +18,6 @@ that another reviewer gave stands.
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
@@ -67,7 +66,7 @@ async def listing(request: Request) -> Response:
     gateway, store = gateway_of(request), _store(request)
     records, counts = await store.list_cases(WAITING, LISTED_CASES), await store.counts()
     waiting = sum(counts.by_state[state] for state in WAITING)
-    cases = [case_fields(record, gateway) for record in records]
+    cases = [case_fields(record, gateway, store.now_s()) for record in records]
     if not wants_html(request):
         return json_reply({"waiting": waiting, "oldest_s": counts.oldest_waiting_s, "cases": cases})
     small = [await list_preview(store, record, gateway) for record in records]
@@ -115,7 +114,7 @@ async def _whole_case(request: Request, record: CaseRecord) -> dict[str, Any]:
     gateway = gateway_of(request)
     row = row_fields(await inputs_in(_store(request), record), gateway)
     return {
-        **case_fields(record, gateway),
+        **case_fields(record, gateway, _store(request).now_s()),
         **row,
         "form": form_fields(gateway),
         "suggestion": suggestion_fields(record.model_view, gateway),
@@ -137,7 +136,7 @@ async def _case_page(
         me=me,
         held=record.state is CaseState.LEASED and record.reviewer == me,
         fence=record.fence,
-        left_s=max(0.0, (record.lease_until_s or 0.0) - time.time()),
+        left_s=max(0.0, (record.lease_until_s or 0.0) - _store(request).now_s()),
         labels=keyed(labels_of(gateway_of(request))),
         done=request.query_params.get("done"),
         wrong=wrong,
@@ -194,7 +193,7 @@ async def renew(request: Request) -> Response:
     _record(request, "renew", id_)
     if wants_html(request):
         return RedirectResponse(f"/review/{quote(id_, safe='')}", 303)
-    return json_reply({"id": id_, "expires": time.time() + lease_s})
+    return json_reply({"id": id_, "expires": _store(request).now_s() + lease_s})
 
 
 async def image(request: Request) -> Response:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
 
 from fallbacks.review.cases import CaseRecord
@@ -63,7 +62,7 @@ async def _wait(
         if left_s <= 0 or not waiting:
             break
         case_ids = {record.id for record in waiting}
-        await review.answers.wait(case_ids, min(left_s, _until_one_expires_s(waiting)))
+        await review.answers.wait(case_ids, min(left_s, _until_one_expires_s(waiting, review.store.now_s())))
     return settled
 
 
@@ -72,6 +71,6 @@ def _deferred(decisions: list[Decision]) -> dict[str, int]:
     return {one.id: at for at, one in enumerate(decisions) if isinstance(one.outcome, Deferred)}
 
 
-def _until_one_expires_s(waiting: Sequence[CaseRecord]) -> float:
+def _until_one_expires_s(waiting: Sequence[CaseRecord], now_s: float) -> float:
     """Seconds until the first of these cases expires; never so few that the loop would not rest."""
-    return max(min(record.expires_s for record in waiting) - time.time(), POLL_EVERY_S)
+    return max(min(record.expires_s for record in waiting) - now_s, POLL_EVERY_S)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -43,12 +42,9 @@ log = logging.getLogger(__name__)
 class QueuedReview:
     """Human review through a review store; the pipeline's `Review`."""
 
-    def __init__(
-        self, store: ReviewStore, expire_after_s: float, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, store: ReviewStore, expire_after_s: float) -> None:
         self.store = store
         self.expire_after_s = expire_after_s
-        self._clock = clock
         self.answers = AnswerWatch(store)
         self._unwanted: deque[str] = deque(maxlen=WITHDRAWN_IN_ALL)
         self._withdrawing: asyncio.Task[None] | None = None
@@ -59,7 +55,7 @@ class QueuedReview:
         A row over the quota of its caller is refused as `rate_limited`. If it raises, or is cancelled, rows
         that may have been stored are withdrawn.
         """
-        now_s = self._clock()
+        now_s = self.store.now_s()
         try:
             results = await self.store.put([self._case(request, now_s) for request in requests])
         except BaseException:
@@ -96,8 +92,8 @@ class QueuedReview:
         """Until cancelled: marks expired cases, which deletes their rows; deletes what is old enough."""
         while True:
             try:
-                await self.store.expire(self._clock())
-                now_s, (least_s, most_s) = self._clock(), EXPIRED_RETENTION_S
+                await self.store.expire(self.store.now_s())
+                now_s, (least_s, most_s) = self.store.now_s(), EXPIRED_RETENTION_S
                 expired_s = min(max(self.expire_after_s, least_s), most_s)
                 await self.store.purge(now_s - RETENTION_S, now_s - expired_s)
             except Exception:

@@ -80,7 +80,7 @@ def opened(
     clock = Clock()
     store = open_store("sqlite:///review.db", folder, capacity=capacity, clock=clock)
     try:
-        yield QueuedReview(store, expire_after_s, clock), clock
+        yield QueuedReview(store, expire_after_s), clock
     finally:
         store.close()
 

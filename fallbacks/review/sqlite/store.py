@@ -23,6 +23,7 @@ from fallbacks.review.sqlite.file import BUSY_S, open_reader, open_sqlite
 from fallbacks.review.sqlite.group_commit import GroupCommit
 from fallbacks.review.sqlite.reclaim import drop_final_payloads, release_free_pages
 from fallbacks.review.sqlite.statements import Swept
+from fallbacks.review.sqlite.steady_clock import SteadyClock
 from fallbacks.review.sqlite.tables import TABLES, VERSION
 from fallbacks.review.sqlite.withdrawal import withdraw
 from fallbacks.review.store import StoreError
@@ -46,19 +47,24 @@ class SqliteReviewStore:
 
     @classmethod
     def open(
-        cls, path: Path, *, capacity: int, clock: Callable[[], float], quotas: Quotas = Quotas()
+        cls, path: Path, *, capacity: int, clock: Callable[[], float] | None = None, quotas: Quotas = Quotas()
     ) -> SqliteReviewStore:
-        """The store in this file, which is created where it is missing. Blocks.
+        """The store in this file, which is created where it is missing. Blocks. clock: of tests.
 
         Raises: StoreError if the file cannot be used, saying why.
         """
         engine = open_sqlite(path, TABLES, VERSION)
         try:
             drop_final_payloads(engine)
+            clock = clock or SteadyClock(engine)
         except DBAPIError as error:
             engine.dispose()
             raise StoreError(f"{path}: {error.orig}; try again when no other program writes to it") from error
         return cls(engine, capacity, quotas, clock)
+
+    def now_s(self) -> float:
+        """As `ReviewStore.now_s`."""
+        return self._clock()
 
     async def put(self, cases: Sequence[Case], /) -> list[PutResult]:
         """As `ReviewStore.put`.
@@ -136,7 +142,10 @@ class SqliteReviewStore:
         return await self._read(statements.counts)
 
     async def expire(self, now_s: float) -> int:
-        """As `ReviewStore.expire`."""
+        """As `ReviewStore.expire`. It keeps the store's time as well."""
+        if isinstance(self._clock, SteadyClock):
+            clock = self._clock
+            await self._write(lambda to, _: clock.keep(to))
         return await self._sweep(lambda to, _: statements.expire(to, now_s, SWEEP_ROWS))
 
     async def purge(self, before_s: float, expired_before_s: float | None = None) -> int:

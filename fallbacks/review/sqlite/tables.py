@@ -81,5 +81,16 @@ COUNTS: Final = Table(
 )
 """How many cases are stored in each state: counting rows would take longer the more there are."""
 
+STORE_TIME: Final = Table(
+    "store_time",
+    TABLES,
+    Column("id", Integer, primary_key=True),
+    Column("boot", Text, nullable=False),
+    Column("running_s", Float, nullable=False),
+    Column("store_s", Float, nullable=False),
+    Column("wall_s", Float, nullable=False),
+)
+"""One row: when the store's time was last kept (`steady_clock.py`)."""
+
 for _statement in (*BY_STATE, *BY_ACCOUNT):
     event.listen(TABLES, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
@@ -43,13 +42,16 @@ def form_fields(gateway: Gateway) -> dict[str, Any]:
     return form_of(gateway.loaded.contract, gateway.loaded.policy.review)
 
 
-def case_fields(record: CaseRecord, gateway: Gateway) -> dict[str, Any]:
-    """The fields of a case in the list; without the suggestion, which reviewers are to see last."""
+def case_fields(record: CaseRecord, gateway: Gateway, now_s: float) -> dict[str, Any]:
+    """The fields of a case in the list; without the suggestion, which reviewers are to see last.
+
+    now_s: of the review store.
+    """
     return {
         "id": record.id,
         "principal": record.principal,
         "state": record.state.value,
-        "age_s": max(0.0, time.time() - record.created_s),
+        "age_s": max(0.0, now_s - record.created_s),
         "case_expires": record.expires_s,
         "reviewer": record.reviewer,
         "lease_until": record.lease_until_s,
