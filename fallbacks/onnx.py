@@ -2,7 +2,8 @@
 
 A run that is out of time must be stopped, not only ignored, or a few hung requests would occupy every core.
 So a cancelled `predict` terminates its run. onnxruntime reacts between two operators; until then the model
-refuses calls at once instead of queueing them behind the hung run: a bulkhead of one.
+refuses calls at once instead of queueing them behind the hung run: a bulkhead of one. A run that never reacts
+is given up, and another thread goes on (`worker_with_spares.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from fallbacks.onnx_file import read_once
 from fallbacks.onnx_load import load_graph
 from fallbacks.onnx_signature import local_names, narrowed
 from fallbacks.predictor import ModelBusy, ModelRaised, ModelTensor, Tensors, zeros
-from fallbacks.worker import Worker
+from fallbacks.worker_with_spares import WorkerWithSpares
 
 
 class OnnxModel:
@@ -61,7 +62,7 @@ class OnnxModel:
         self._output_names = [spec.name for spec in self.outputs]
         self._text_inputs = [(spec.name, name) for spec, name in self._feed_names if spec.dtype.kind == "O"]
         self._text_outputs = [spec.name for spec in self.outputs if spec.dtype.kind == "O"]
-        self._worker = Worker(f"onnx {Path(name).name}")
+        self._workers = WorkerWithSpares(f"onnx {Path(name).name}")
 
     @classmethod
     def load(
@@ -105,7 +106,8 @@ class OnnxModel:
                 while a cancelled run still occupies the thread, ValueError for a missing input or dtype.
         Cost:   33 us over onnxruntime itself on uvloop, for the hop to the thread and back (batch of 1).
         """
-        if self._worker.stuck:
+        worker = self._workers.free()
+        if worker is None:
             raise ModelBusy(f"{self.name}: still busy with an abandoned run")
         feed = self._feed(inputs)
         options = onnxruntime.RunOptions()
@@ -122,7 +124,7 @@ class OnnxModel:
             except Exception as error:  # noqa: BLE001 - the text of any may quote a row
                 raise ModelRaised(f"{self.name}: {without_values(error)}") from None
 
-        return await self._worker.call(answer, stop)
+        return await worker.call(answer, stop)
 
     def run(self, inputs: Tensors, *, chunk: int = 256) -> dict[str, NDArray[Any]]:
         """All outputs for a whole data set, in the caller's thread, `chunk` rows at a time: for calibration.
@@ -145,9 +147,14 @@ class OnnxModel:
         """n rows of zeros and empty texts in the declared shapes, unknown sizes 1; tests a model at load."""
         return zeros(self.inputs, n)
 
+    @property
+    def lost(self) -> bool:
+        """As `LoadedModel.lost`: too many runs did not come back."""
+        return self._workers.lost
+
     def close(self) -> None:
         """Ends the thread: waits a second for a run to finish, then stops it. Blocks. Idempotent."""
-        self._worker.close()
+        self._workers.close()
 
     async def closed(self) -> None:
         """Returns at once: `close` has waited already."""

@@ -82,6 +82,10 @@ class LoadedModel(Predictor, Protocol):
     def classes(self) -> tuple[int | str, ...] | None:
         """The classes in the order of the probabilities, where the model itself names them."""
 
+    @property
+    def lost(self) -> bool:
+        """Whether it cannot answer again in this process, which then has to be replaced."""
+
     def run(self, inputs: Tensors, *, chunk: int = 256) -> Tensors:
         """All outputs for a whole data set, at most `chunk` rows at a time; blocks. For calibration."""
 

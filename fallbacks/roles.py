@@ -73,6 +73,10 @@ class ConvertedModel:
     outputs: tuple[ModelTensor, ...]
 
     @property
+    def lost(self) -> bool:
+        return self.model.lost
+
+    @property
     def inputs(self) -> tuple[ModelTensor, ...]:
         return self.model.inputs
 

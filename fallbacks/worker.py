@@ -29,7 +29,7 @@ class QueuedTooLong(asyncio.CancelledError):
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """A job, and when it was handed over and started, in seconds of `time.monotonic`."""
+    """A job, and when it was handed over, started and cancelled, in seconds of `time.monotonic`."""
 
     job: Callable[[], Any]
     stop: Callable[[], None]
@@ -37,6 +37,7 @@ class _Call:
     future: asyncio.Future[Any]
     queued_s: float
     started_s: float = math.inf
+    cancelled_s: float | None = None
 
     def waited_longer_than_it_ran(self) -> bool:
         now_s = time.monotonic()
@@ -77,6 +78,7 @@ class Worker:
         try:
             return await future
         except asyncio.CancelledError:
+            call.cancelled_s = time.monotonic()
             stop()
             if call.waited_longer_than_it_ran():
                 raise QueuedTooLong from None
@@ -86,6 +88,11 @@ class Worker:
     def stuck(self) -> bool:
         """Whether the thread is running a job whose call was cancelled."""
         return any(call.future.cancelled() for call in tuple(self._running))
+
+    @property
+    def stuck_since_s(self) -> float | None:
+        """When that call was cancelled, by `time.monotonic`; None if there is none."""
+        return next((call.cancelled_s for call in tuple(self._running) if call.cancelled_s is not None), None)
 
     def close(self, wait_s: float = 1.0) -> bool:
         """Ends the thread after the jobs it has, or, after `wait_s`, by asking the running job to stop.

@@ -22,7 +22,9 @@ from typing import Any
 
 from gateway.addresses import is_loopback
 from gateway.core.errors import Problems
+from gateway.deployment.deployment import Deployment
 from gateway.replica import ListenAddress, Replica, admin_token
+from gateway.serving.agreement import read_deployment
 from gateway.serving.folders import deployment_folders, state_folder
 from gateway.serving.linked_folder import LinkedFolder
 from gateway.serving.repository import Repository
@@ -47,6 +49,8 @@ APP = "failsafe-gateway"
 SESSIONS = "ray"
 HEALTH_EVERY_S, HEALTH_TIMEOUT_S = 2.0, 10.0
 CLOSE_EVERY_S = 2.0
+CLOSE_S = 15.0
+"""The end of a replica beside draining and the last requests: clients that read slowly, telemetry."""
 OBJECT_STORE_BYTES = 80 * 2**20
 log = logging.getLogger(__name__)
 
@@ -104,7 +108,7 @@ class GatewayReplica:
     async def __del__(self) -> None:
         """Serve's graceful shutdown; also of a replica that failed to start."""
         if hasattr(self, "_replica"):
-            await self._replica.stop()
+            await self._replica.stop(self._replica.drain_s)
 
 
 def _bind_calls_between_deployments_to_loopback() -> None:
@@ -145,11 +149,18 @@ def build(options: Options) -> serve.Application:
         user_config={"generation": 0},
         health_check_period_s=HEALTH_EVERY_S,
         health_check_timeout_s=HEALTH_TIMEOUT_S,
-        graceful_shutdown_timeout_s=15,
+        graceful_shutdown_timeout_s=_longest_stop_s(folders),
         graceful_shutdown_wait_loop_s=0.1,
         ray_actor_options={"num_cpus": 0},
     )(GatewayReplica)
     return deployment.bind(folders, state_dir, address, admin_token())
+
+
+def _longest_stop_s(folders: list[str]) -> float:
+    """How long a replica may take to end, before Serve kills it. It is not read again at a reload."""
+    read = [one for one in map(read_deployment, map(Path, folders)) if isinstance(one, Deployment)]
+    drain_s = max((one.policy.serving.drain_s for one in read), default=0.0)
+    return drain_s + max((one.policy.deadline_s for one in read), default=0.0) + CLOSE_S
 
 
 def _state_of(options: Options) -> Path:
@@ -206,13 +217,18 @@ class Cluster:
         while not stopped.wait(CLOSE_EVERY_S):
             if self._session is not None:
                 self._session.close_to_others()
+        raise_at_stop_signals()
 
     def stop(self) -> None:
-        """Drains the replicas, then ends Ray and every process it started. Does nothing before `start`."""
+        """Drains the replicas, then ends Ray and every process it started. Does nothing before `start`.
+
+        A signal meanwhile ends the replicas at once.
+        """
         if self._session is None:
             return
         with contextlib.redirect_stdout(io.StringIO()):  # Ray prints its normal shutdown as a failure
-            serve.shutdown()  # type: ignore[no-untyped-call]
+            with contextlib.suppress(KeyboardInterrupt):
+                serve.shutdown()  # type: ignore[no-untyped-call]
             ray.shutdown()
         self._session.remove()
         self._session = None

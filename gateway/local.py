@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,7 +21,10 @@ def serve_locally(
     token: str,
     ready: Callable[[Repository], None],
 ) -> None:
-    """Serves until Ctrl-C or SIGTERM; calls `ready` once it listens. Raises PolicyError or ArtifactError."""
+    """Serves until Ctrl-C or SIGTERM, which drains first; calls `ready` once it listens.
+
+    A second signal ends the process at once. Raises PolicyError or ArtifactError.
+    """
     uvloop.run(_serve(folders, state_dir, address, token, ready))
 
 
@@ -32,10 +36,18 @@ async def _serve(
     ready: Callable[[Repository], None],
 ) -> None:
     replica = Replica(Repository.open(folders, state_dir), address, token)
-    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[signal.Signals] = loop.create_future()
     for number in STOP_SIGNALS:
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, _stop_at_first, stop, number)
     await replica.start()
     ready(replica.repository)
-    await stop.wait()
-    await replica.stop()
+    await replica.stop(replica.drain_s if await stop is signal.SIGTERM else 0.0)
+
+
+def _stop_at_first(stop: asyncio.Future[signal.Signals], number: signal.Signals) -> None:
+    """Asks the replica to end; the next signal ends the process at once."""
+    stop.set_result(number)
+    for one in STOP_SIGNALS:
+        asyncio.get_running_loop().remove_signal_handler(one)
+        signal.signal(one, signal.SIG_DFL)

@@ -42,7 +42,8 @@ from gateway.serving.replicas import PeerReplicas
 from gateway.serving.repository import Repository
 from gateway.serving.unix_path import unix_address
 
-SHUTDOWN_GRACE_S = 5.0
+LAST_REPLY_S = 2.0
+"""How long after the last deadline a client may take to read its reply, at the end of a replica."""
 BACKLOG = 2048
 TOKEN_VARIABLE = "GATEWAY_ADMIN_TOKEN"  # noqa: S105 (the name of an environment variable)
 log = logging.getLogger(__name__)
@@ -164,14 +165,29 @@ class Replica:
             tls=self._tls,
         )
 
-    async def stop(self) -> None:
-        """Stops accepting, finishes requests in flight, writes buffered records. Idempotent."""
+    @property
+    def drain_s(self) -> float:
+        """How long the policy in force lets load balancers notice that this replica is about to end."""
+        return self.repository.settings.policy.serving.drain_s
+
+    async def stop(self, drain_s: float = 0.0) -> None:
+        """Ends in order, and returns when the last answer has left. Idempotent.
+
+        For `drain_s` seconds it says that it is not ready, and still accepts and answers; each reply ends its
+        connection. Then it stops accepting, tells those that wait for a reviewer where to ask later, finishes
+        what is in flight, by the longest deadline, and writes buffered records.
+        """
         stop_trials()  # a reload that is trying a model gives up
         if self._started:
             self._started = False
-            stopping = [one.stop(SHUTDOWN_GRACE_S) for one in (self._data, *(one for one, _ in self._admins))]
+            self._plane.draining = True
+            self._data.drain()
+            await asyncio.sleep(drain_s)
+            self.repository.end_waits()
+            grace_s = self.repository.longest_deadline_s + LAST_REPLY_S
+            stopping = [one.stop(grace_s) for one in (self._data, *(one for one, _ in self._admins))]
             if self._grpc is not None:
-                stopping.append(self._grpc.stop(SHUTDOWN_GRACE_S))
+                stopping.append(self._grpc.stop(grace_s))
             await asyncio.gather(*stopping)
             self._plane.close()
             await self.repository.close()

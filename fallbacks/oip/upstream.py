@@ -200,6 +200,11 @@ class UpstreamModel:
     def classes(self) -> None:
         """The protocol does not say which classes a model has."""
 
+    @property
+    def lost(self) -> bool:
+        """Never: a call to another server can always be given up."""
+        return False
+
     def close(self) -> None:
         """Starts closing the connections, on the loop on which they were made; `closed` waits for that."""
         self._closed = True

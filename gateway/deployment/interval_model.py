@@ -74,6 +74,10 @@ class IntervalModel:
     def classes(self) -> None:
         """A number has none."""
 
+    @property
+    def lost(self) -> bool:
+        return self.model.lost
+
     async def predict(self, inputs: Tensors, /) -> Tensors:
         """The model's outputs and the bounds. Raises as the model. Cost: that of `Interval.bounds` more."""
         return self._bounded(inputs, await self.model.predict(inputs))

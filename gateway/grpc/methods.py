@@ -242,7 +242,7 @@ def _statistics(call: MethodCall, of: Any) -> dict[str, Any]:
 
 
 def _server_health(call: MethodCall) -> dict[str, Any]:
-    return metadata.health(ready=bool(call.plane.repository.gateways))
+    return metadata.health(ready=not call.plane.why_not_ready())
 
 
 def _model_ready(call: MethodCall, of: Any) -> dict[str, Any]:
@@ -257,9 +257,10 @@ def _health(call: MethodCall, of: Any) -> dict[str, Any]:
     """Health of the server, the service or the model; `Watch` is not served, as the protocol allows."""
     repository = call.plane.repository
     if of.service in ("", SERVICE):
-        serving = bool(repository.gateways)
+        serving = not call.plane.why_not_ready()
     elif of.service in repository.entries:
-        serving = of.service in repository.gateways
+        gateway = repository.gateways.get(of.service)
+        serving = gateway is not None and not call.plane.why_not_ready(gateway)
     else:
         raise RequestRejected(Rejection.NOT_FOUND)
     return {"status": "SERVING" if serving else "NOT_SERVING"}

@@ -36,14 +36,23 @@ def _statistics(routed: RoutedRequest) -> Any:
 
 
 def _live(routed: RoutedRequest) -> Any:
-    return metadata.health(ready=bool(routed.plane.repository.gateways))
+    return metadata.health(ready=not routed.plane.why_not_ready())
 
 
 def _ready(routed: RoutedRequest) -> Any:
     """Ready if at least one model is: whether a certain one is, its own readiness says."""
-    if not routed.plane.repository.gateways:
-        raise RequestRejected(Refused(Reason.UNAVAILABLE, RETRY_S), "no model is ready")
+    _require_ready(routed.plane.why_not_ready())
     return metadata.health()
+
+
+def _model_ready(routed: RoutedRequest) -> Any:
+    _require_ready(routed.plane.why_not_ready(routed.gateway()))
+    return metadata.model_ready(routed.contract())
+
+
+def _require_ready(why_not: str) -> None:
+    if why_not:
+        raise RequestRejected(Refused(Reason.UNAVAILABLE, RETRY_S), why_not)
 
 
 server = reply_document(lambda _: metadata.server())
@@ -51,7 +60,7 @@ live = reply_document(_live)
 ready = reply_document(_ready)
 statistics = reply_document(_statistics)
 model = _of_contract(metadata.model)
-model_ready = _of_contract(metadata.model_ready)
+model_ready = reply_document(_model_ready)
 model_config = _of_contract(metadata.config)
 
 

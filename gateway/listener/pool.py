@@ -9,23 +9,27 @@ import asyncio
 import math
 import socket
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from gateway.listener.groups import ConnectionGroup
 from gateway.listener.limits import Limits
 from gateway.listener.managed import ManagedConnection
 from gateway.listener.messages import ClientAddresses
 
+READ_S: Final = 0.02
+"""For so long after the last accepted connection, requests that have arrived are read."""
+
 
 class ConnectionPool:
     """Accepts on one listening socket. `accept` once, on the loop that serves; then `stop` it.
 
-    draining: no connection is to take a further request. connections: those that are open, and those that are
+    draining: every reply ends its connection. connections: those that are open, and those that are
     lost while something still works for them. proxies: stand before the socket, and share their addresses.
     """
 
     def __init__(self, limits: Limits, proxies: ClientAddresses | None) -> None:
         self.limits, self.proxies = limits, proxies
-        self.draining = False
+        self.draining = self._stopping = False
         self.connections: set[ManagedConnection] = set()
         self._all = ConnectionGroup(limits.connections)
         self._by_address: dict[str, ConnectionGroup] = {}
@@ -43,12 +47,21 @@ class ConnectionPool:
         self._listener = await loop.create_server(make, sock=listening, backlog=backlog)
         self._sweeper = loop.call_later(self.limits.sweep_s, self._sweep, loop)
 
+    def drain(self) -> None:
+        """From now on every reply ends its connection, so that clients go elsewhere. It still accepts."""
+        self.draining = True
+
     async def stop(self, grace_s: float) -> None:
-        """Stops accepting; returns when the last reply is sent, or after `grace_s` cancels what is left."""
+        """Stops accepting; returns when the last reply is sent, or after `grace_s` cancels what is left.
+
+        What has arrived by now on open connections is answered.
+        """
         if self._listener is None:
             return
         self._listener.close()
         self.draining = True
+        await asyncio.sleep(READ_S)
+        self._stopping = True
         for connection in tuple(self.connections):
             connection.drain()
         try:
@@ -71,7 +84,7 @@ class ConnectionPool:
     def add_connection(self, connection: ManagedConnection) -> bool:
         """Adds a connection. Returns whether there is room for it, or was made for it."""
         self.connections.add(connection)
-        if self.draining:
+        if self._stopping:
             connection.drain()
         groups = self._groups_of(connection)
         for group in groups:

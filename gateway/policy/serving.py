@@ -61,6 +61,9 @@ class Serving(Strict):
     max_audit_bytes: Annotated[int, Field(ge=2**28)] = 4 * 2**30
     """Of the audit log in the folder for state, over all replicas and starts. Beyond, its oldest files are
     deleted: copy them elsewhere if they must be kept for longer."""
+    drain_s: Annotated[float, Field(ge=0, le=600)] = 2.0
+    """Seconds between SIGTERM and the end of accepting: the replica says that it is not ready, and answers.
+    Give as long as a load balancer takes to notice. Ctrl-C without Ray skips it."""
     release_grid_ms: Annotated[int, Field(ge=0, le=1000)] = 0
     """Milliseconds between the times at which a request may be answered, from its arrival: requests whose
     work ends within the same step take equally long, so that a caller's clock does not tell which guard

@@ -25,6 +25,7 @@ SHARED_FIELDS = (
     "max_connections_per_caller",
     "max_in_flight",
     "max_in_flight_per_caller",
+    "drain_s",
     "base_path",
     "anonymous",
     "trusted_proxies",

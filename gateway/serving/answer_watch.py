@@ -31,19 +31,31 @@ class _Waiting:
 
 
 class AnswerWatch:
-    """Watches one store, on one event loop. requests: those that wait, to be counted by who waits."""
+    """Watches one store, on one event loop. requests: those that wait, to be counted by who waits.
+
+    ended: no request is to wait any more.
+    """
 
     def __init__(self, store: ReviewStore) -> None:
         self._store = store
         self.requests = WaitingRequests()
         self._waiting: set[_Waiting] = set()
+        self.ended = False
         self._task: asyncio.Task[None] | None = None
+
+    def end(self) -> None:
+        """Ends every wait, now and from now on."""
+        self.ended = True
+        for waiting in self._waiting:
+            waiting.done.set()
 
     async def wait(self, case_ids: Collection[str], timeout_s: float) -> None:
         """Returns when one of these cases was decided in the last two seconds or is now, or at the timeout.
 
         It may return early: look the cases up then. Cost: one entry in a set.
         """
+        if self.ended:
+            return
         waiting = _Waiting(frozenset(case_ids), asyncio.Event())
         self._waiting.add(waiting)
         if self._task is None or self._task.done():

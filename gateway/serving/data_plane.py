@@ -82,7 +82,17 @@ class DataPlane:
         self._lookups = LookupRate()
         self.meter = ParseMeter()
         self.parsing = Parsing(self.meter)
+        self.draining = False
         self._clock, self._secret = ReleaseClock(), secrets.token_bytes(16)
+
+    def why_not_ready(self, gateway: Gateway | None = None) -> str:
+        """Why the replica, or this model of it, is not ready; empty if it is."""
+        gateways = list(self.repository.gateways.values()) if gateway is None else [gateway]
+        if self.draining:
+            return "the gateway is about to end"
+        if lost := [one.name for one in gateways if one.lost]:
+            return f"calls of {', '.join(lost)} did not come back: this replica has to be replaced"
+        return "" if gateways else "no model is ready"
 
     def close(self) -> None:
         """Ends the process that parses large bodies, and the thread that releases answers."""
@@ -142,7 +152,7 @@ class DataPlane:
         """Whether this model is ready. Raises RequestRejected for one that the caller may not use."""
         if isinstance(self.repository.entries.get(name), NotReady) and caller.may_use(name):
             return False
-        return bool(self.model(caller, name, version))
+        return not self.why_not_ready(self.model(caller, name, version))
 
     def usable(self, caller: Caller) -> list[Gateway]:
         """The gateways that are ready and that the caller may use."""

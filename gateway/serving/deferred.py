@@ -59,7 +59,7 @@ async def _wait(
                 settled[at] = settled[at]._replace(outcome=outcome)
         waiting = [records[id_] for id_ in _deferred(settled) if id_ in records]
         left_s = until_s - now_s()
-        if left_s <= 0 or not waiting:
+        if left_s <= 0 or not waiting or review.answers.ended:
             break
         case_ids = {record.id for record in waiting}
         await review.answers.wait(case_ids, min(left_s, _until_one_expires_s(waiting, review.store.now_s())))

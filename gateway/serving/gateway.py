@@ -151,6 +151,11 @@ class Gateway:
         """The name of the deployment, and of its model on the wire."""
         return self.loaded.policy.name
 
+    @property
+    def lost(self) -> bool:
+        """Whether a model cannot answer again in this process (`LoadedModel.lost`)."""
+        return any(model.lost for model in self.loaded.artifacts.models.values())
+
     def _load(self, deployment: Deployment) -> LoadedDeployment:
         check_signature(deployment, os.environ)
         isolated = self._isolation.rungs()
@@ -277,8 +282,13 @@ class Gateway:
             self.review.expire_after_s = policy.review.expire_after_s
 
     async def healthy(self) -> bool:
-        """Whether one canary row is decided within the deadline. It charges no budget and opens no review."""
+        """Whether no model is lost, and one canary row is decided within the deadline.
+
+        That charges no budget and opens no review.
+        """
         loaded = self.loaded
+        if self.lost:
+            return False
         on_canary = {guard.name for guard in loaded.policy.guards if guard.on_canary}
         guards = tuple(guard for guard in loaded.pipeline.guards if guard.name in on_canary)
         pipeline = replace(loaded.pipeline, guards=guards, review=NoReview())

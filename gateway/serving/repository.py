@@ -25,6 +25,7 @@ from gateway.serving.agreement import collisions, disagreements, read_deployment
 from gateway.serving.folders import name_of, state_folder
 from gateway.serving.gateway import Gateway
 from gateway.serving.host import Host, in_own_thread, make_state_folder, new_replica_name
+from gateway.serving.review import QueuedReview
 
 UNLOADED = "it was unloaded by an administrator"
 log = logging.getLogger(__name__)
@@ -118,6 +119,17 @@ class Repository:
         for gateway in self.gateways.values():
             gateway.start()
         self._watching = asyncio.create_task(self._watch_keys())
+
+    @property
+    def longest_deadline_s(self) -> float:
+        """The longest that a request that is under way may still take."""
+        return max((one.loaded.policy.deadline_s for one in self.gateways.values()), default=0.0)
+
+    def end_waits(self) -> None:
+        """Answers requests that wait for a reviewer: they are told where to ask later."""
+        for gateway in self.gateways.values():
+            if isinstance(gateway.review, QueuedReview):
+                gateway.review.answers.end()
 
     async def healthy(self) -> bool:
         """Whether every gateway that is ready decides its canary row in time."""

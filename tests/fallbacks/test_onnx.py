@@ -19,6 +19,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from fallbacks import worker_with_spares
 from fallbacks.onnx import OnnxModel
 from fallbacks.predictor import ModelTensor
 from fallbacks.regular_file import read_regular
@@ -227,6 +228,34 @@ def test_refuses_at_once_while_a_cancelled_run_occupies_the_thread_and_answers_a
         assert deaf.runs == 1
 
     run(scene())
+
+
+def test_one_operator_that_does_not_end_costs_its_row_alone(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_with_spares, "GIVE_UP_S", 0.05)
+    one = load(square())
+    long = {"x": np.ones((1, 4000, 4000))}  # several seconds in one multiplication, which nothing stops
+
+    async def scene() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await one.predict(long)
+        assert (await patiently(lambda: one.predict({"x": np.ones((1, 2, 2))})))["y"].sum() == 8
+        assert one._workers._given_up[0].stuck, "it was answered beside the one that hangs"
+        assert not one.lost
+
+    run(scene())
+
+
+def square() -> bytes:
+    """x x, of one matrix a row: in a single operator."""
+    shape = ("n", "k", "k")
+    return model(
+        [node("MatMul", ["x", "x"], ["y"])],
+        inputs=[value("x", np.float64, shape)],
+        outputs=[value("y", np.float64, shape)],
+    )
 
 
 def test_closed_model_refuses_and_closing_stops_a_hung_run(load: Load) -> None:

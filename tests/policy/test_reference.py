@@ -318,6 +318,7 @@ AFTER_A_RESTART: dict[str, dict[str, Any]] = {
         "max_connections_per_caller": 9,
         "max_in_flight": 99,
         "max_in_flight_per_caller": 9,
+        "drain_s": 7.0,
         "max_audit_bytes": 2**30,
         "release_grid_ms": 5,
         "base_path": "/a",

@@ -175,6 +175,7 @@ OTHER_VALUES = {
     "max_connections_per_caller": "7",
     "max_in_flight": "50",
     "max_in_flight_per_caller": "5",
+    "drain_s": "9",
     "base_path": "/team/a",
     "anonymous": "nobody",
     "trusted_proxies": "[10.0.0.1]",

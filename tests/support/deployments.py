@@ -33,6 +33,8 @@ __all__ = ["CONFIGS", "clean_rows", "outlier_rows"]
 T = TypeVar("T")
 Rows = NDArray[np.float32]
 FILES = ("gateway.yaml", "primary.onnx", "fallback.onnx", "guards.npz", "scores.npz", "certificate.json")
+LONGEST_S = 60.0
+"""The longest deadline that a policy may have."""
 FULL_RATE = ("per_s: *, burst: *", "per_s: 1000000, burst: 1000000")
 
 
@@ -52,13 +54,17 @@ def letters(to: Path, *changes: tuple[str, str], patient: bool = True) -> Path:
 
 
 def be_patient(folder: Path) -> None:
-    """Makes every budget and the deadline of a deployment twenty times as long."""
+    """Makes every budget and the deadline of a deployment twenty times as long, or as long as they may be."""
     path = folder / "gateway.yaml"
-    path.write_text(re.sub(r"(budget_s|deadline_s): ([0-9.]+)", _longer, path.read_text()))
+    text = path.read_text()
+    deadline = re.search(r"^deadline_s: ([0-9.]+)", text, re.MULTILINE)
+    assert deadline is not None
+    times = min(20.0, LONGEST_S / float(deadline[1]))
 
+    def longer(found: re.Match[str]) -> str:
+        return f"{found[1]}: {float(found[2]) * times:.12g}"
 
-def _longer(found: re.Match[str]) -> str:
-    return f"{found[1]}: {float(found[2]) * 20:g}"
+    path.write_text(re.sub(r"(budget_s|deadline_s): ([0-9.]+)", longer, text))
 
 
 def edit(folder: Path, *changes: tuple[str, str]) -> None:
