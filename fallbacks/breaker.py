@@ -11,6 +11,8 @@
     | half_open | the probe is answered            | closed    |
     | half_open | the probe fails                  | open      |
     | half_open | the probe is inconclusive        | open      |
+    | closed    | the known rows, answered wrongly | open      |
+    | half_open | the known rows, answered wrongly | open      |
     | any       | an operator isolates the model   | isolated  |
     | isolated  | any call                         | refused   |
     | isolated  | an operator restores the model   | closed    |
@@ -29,6 +31,10 @@ No caller may take the model from the others:
   asked for instead. So a slow row of one caller opens nothing, and a model that is broken for its only caller
   is found out all the same.
 
+A model that answers wrongly does not fail: it may return the same for every row. So its answers to the known
+rows are known too: `prove` compares them, and one that differs opens the circuit at once. Then no other rows
+can be the probe.
+
 A cancelled call is a failure: that is how a model that runs out of time looks from here. So a call must not
 be cancelled through the breaker for another reason, such as a caller that hung up.
 """
@@ -39,10 +45,10 @@ import asyncio
 import contextvars
 import time
 from collections.abc import Callable, Collection, Coroutine
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from fallbacks.known_rows import KnownRows, WrongAnswer
 from fallbacks.predictor import ModelRaised, NotAModelFault, Predictor, Tensors
 from fallbacks.worker import QueuedTooLong
 
@@ -66,6 +72,7 @@ class BreakerEvent(StrEnum):
     INCONCLUSIVE = "inconclusive"
     ISOLATE = "isolate"
     RESTORE = "restore"
+    WRONG = "wrong"
 
 
 TRANSITIONS: Final = {
@@ -74,6 +81,8 @@ TRANSITIONS: Final = {
     (BreakerState.HALF_OPEN, BreakerEvent.ANSWER): BreakerState.CLOSED,
     (BreakerState.HALF_OPEN, BreakerEvent.FAILURE): BreakerState.OPEN,
     (BreakerState.HALF_OPEN, BreakerEvent.INCONCLUSIVE): BreakerState.OPEN,
+    (BreakerState.CLOSED, BreakerEvent.WRONG): BreakerState.OPEN,
+    (BreakerState.HALF_OPEN, BreakerEvent.WRONG): BreakerState.OPEN,
     (BreakerState.CLOSED, BreakerEvent.ISOLATE): BreakerState.ISOLATED,
     (BreakerState.OPEN, BreakerEvent.ISOLATE): BreakerState.ISOLATED,
     (BreakerState.HALF_OPEN, BreakerEvent.ISOLATE): BreakerState.ISOLATED,
@@ -91,14 +100,6 @@ class CircuitOpen(Exception):
         self.retry_after_s = retry_after_s
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class KnownRow:
-    """A row that the model is known to answer, by input, and the seconds within which it must."""
-
-    inputs: Tensors
-    budget_s: float
-
-
 def _no_callers() -> Collection[str]:
     """For a model that is called on no caller's behalf."""
     return ()
@@ -107,7 +108,7 @@ def _no_callers() -> Collection[str]:
 class Breaker:
     """Opens after `failures` failures in a row; lets one probe through `reset_s` seconds later.
 
-    known_row: what `prove` asks for; without it every failure counts. callers: returns
+    known_rows: what `prove` asks for; without it every failure counts. callers: returns
     the principals of the running call, asked as it begins.
     For one event loop: not safe across threads. `clock` is in seconds and must not go back.
     """
@@ -118,7 +119,7 @@ class Breaker:
         *,
         failures: int = 5,
         reset_s: float = 5.0,
-        known_row: KnownRow | None = None,
+        known_rows: KnownRows | None = None,
         callers: Callable[[], Collection[str]] = _no_callers,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -127,7 +128,7 @@ class Breaker:
         self._predictor = predictor
         self._failures = failures
         self._reset_s = reset_s
-        self._known_row = known_row
+        self._known_rows = known_rows
         self._callers = callers
         self._clock = clock
         self._state = BreakerState.CLOSED
@@ -135,7 +136,13 @@ class Breaker:
         self._consecutive_failures = 0
         self._in_every_failure: Collection[str] = ()
         self._proofs: set[asyncio.Task[None]] = set()
+        self._distrusted = False
         self._entered_s = clock()
+
+    @property
+    def knows_answers(self) -> bool:
+        """Whether `prove` can tell a wrong answer."""
+        return self._known_rows is not None and self._known_rows.answers is not None
 
     @property
     def state(self) -> BreakerState:
@@ -147,17 +154,18 @@ class Breaker:
         return self._call(inputs, self._callers())
 
     async def prove(self) -> None:
-        """Returns if the model answers its known row now; if it raises, the model is at fault.
+        """Returns if the model answers its known rows now; if it raises, the model is at fault.
 
         A cancelled `prove` goes on by itself, so that no caller's deadline becomes the model's failure.
 
-        Raises: what the model raises, TimeoutError, CircuitOpen, or ModelRaised where no row is known.
-        Cost:   a task, and one call of one row.
+        Raises: what the model raises, TimeoutError, WrongAnswer, CircuitOpen, or ModelRaised where no row is
+                known.
+        Cost:   a task, and one call.
         """
         await asyncio.shield(self._start_proof())
 
     async def _call(self, inputs: Tensors, callers: Collection[str]) -> Tensors:
-        self._admit()
+        self._admit(inputs)
         epoch = self._epoch
         try:
             outputs = await self._predictor.predict(inputs)
@@ -165,8 +173,10 @@ class Breaker:
             self._settle(epoch, BreakerEvent.INCONCLUSIVE)
             raise asyncio.CancelledError from None  # the very type that a timeout waits for
         except ModelRaised:
-            known = self._known_row is None or inputs is self._known_row.inputs
-            self._settle(epoch, BreakerEvent.FAILURE if known else BreakerEvent.INCONCLUSIVE, callers)
+            no_row_at_fault = self._known_rows is None or self._is_known(inputs)
+            self._settle(
+                epoch, BreakerEvent.FAILURE if no_row_at_fault else BreakerEvent.INCONCLUSIVE, callers
+            )
             raise
         except NotAModelFault:
             self._settle(epoch, BreakerEvent.INCONCLUSIVE)
@@ -174,8 +184,21 @@ class Breaker:
         except BaseException:  # cancellation is no Exception, and is the most common failure
             self._settle(epoch, BreakerEvent.FAILURE, callers)
             raise
+        if self._is_known(inputs):
+            self._compare(epoch, outputs)
         self._settle(epoch, BreakerEvent.ANSWER)
         return outputs
+
+    def _is_known(self, inputs: Tensors) -> bool:
+        return self._known_rows is not None and inputs is self._known_rows.inputs
+
+    def _compare(self, epoch: int, outputs: Tensors) -> None:
+        """Raises WrongAnswer for wrong outputs for the known rows, and opens the circuit."""
+        assert self._known_rows is not None
+        self._distrusted = not self._known_rows.are_answered_by(outputs)
+        if self._distrusted:
+            self._settle(epoch, BreakerEvent.WRONG)
+            raise WrongAnswer("it answers known rows otherwise than before")
 
     def isolate(self) -> None:
         """Takes the model out of service until `restore`. Calls under way may still end."""
@@ -183,9 +206,11 @@ class Breaker:
 
     def restore(self) -> None:
         """Puts an isolated model back into service, with a clean record. Does nothing in any other state."""
+        if self._state is BreakerState.ISOLATED:
+            self._distrusted = False
         self._move(BreakerEvent.RESTORE)
 
-    def _admit(self) -> None:
+    def _admit(self, inputs: Tensors) -> None:
         """Admits the call, perhaps as the probe, or raises CircuitOpen."""
         if self._state is BreakerState.CLOSED:
             return
@@ -194,14 +219,16 @@ class Breaker:
             raise CircuitOpen(self._state, None)
         if wait_s > 0:
             raise CircuitOpen(self._state, wait_s)
+        if self._distrusted and not self._is_known(inputs):
+            raise CircuitOpen(self._state, self._reset_s)
         self._move(BreakerEvent.PROBE)
 
     def _settle(self, epoch: int, event: BreakerEvent, callers: Collection[str] = ()) -> None:
         if epoch != self._epoch:
             return
-        if self._state is BreakerState.CLOSED and event is not BreakerEvent.INCONCLUSIVE:
+        if self._state is BreakerState.CLOSED and event in (BreakerEvent.ANSWER, BreakerEvent.FAILURE):
             event = self._count(event, callers)
-        elif event is BreakerEvent.FAILURE and callers and self._known_row is not None:
+        elif event is BreakerEvent.FAILURE and callers and self._known_rows is not None:
             event = BreakerEvent.INCONCLUSIVE  # a caller's row failed as the probe: the known row is the next
             self._start_proof()
         self._move(event)
@@ -217,7 +244,7 @@ class Breaker:
         self._consecutive_failures, self._in_every_failure = self._consecutive_failures + 1, in_all
         if self._consecutive_failures < self._failures:
             return event
-        if not in_all or self._known_row is None:
+        if not in_all or self._known_rows is None:
             return BreakerEvent.TRIP
         if not self._proofs:
             self._start_proof()
@@ -225,16 +252,16 @@ class Breaker:
 
     def _start_proof(self) -> asyncio.Task[None]:
         """Asks for the known row in a task and context of its own: without a caller's deadline."""
-        proof = asyncio.get_running_loop().create_task(self._ask_known_row(), context=contextvars.Context())
+        proof = asyncio.get_running_loop().create_task(self._ask_known_rows(), context=contextvars.Context())
         self._proofs.add(proof)
         proof.add_done_callback(self._end_proof)
         return proof
 
-    async def _ask_known_row(self) -> None:
-        if self._known_row is None:
+    async def _ask_known_rows(self) -> None:
+        if self._known_rows is None:
             raise ModelRaised("no row is known that the model answers")
-        async with asyncio.timeout(self._known_row.budget_s):
-            await self._call(self._known_row.inputs, ())
+        async with asyncio.timeout(self._known_rows.budget_s):
+            await self._call(self._known_rows.inputs, ())
 
     def _end_proof(self, proof: asyncio.Task[None]) -> None:
         self._proofs.discard(proof)

@@ -24,6 +24,9 @@ from gateway.core.decision import Tensors
 from gateway.core.errors import BudgetExceeded, InputRejected, ModelFailed, RowInDoubt, StageFailure
 from gateway.core.rows import Mask, RowIndices, all_true, finite, stack
 
+IMPOSSIBLE = "probabilities that are none, or a class that the model does not have"
+"""What `Model.possible` finds."""
+
 
 class Predictor(Protocol):
     async def predict(self, inputs: Tensors, /) -> Tensors: ...
@@ -65,13 +68,18 @@ class InputFaults:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A predictor with its time budget. `outputs` names what it must return: trailing shape by name."""
+    """A predictor with its time budget. `outputs` names what it must return: trailing shape by name.
+
+    dtypes: of what it must return, by name; possible: bool[n], whether a row of the outputs can be an answer.
+    """
 
     name: str
     predictor: Predictor
     budget_s: float
     outputs: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
     faults: InputFaults | None = None
+    dtypes: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
+    possible: Callable[[Tensors], Mask] | None = None
 
     async def ask(self, inputs: Tensors, n: int, until_s: float, principals: Sequence[str] = ()) -> Tensors:
         """The raw outputs for n rows, shape-checked. Raises a StageFailure, whatever the predictor does.
@@ -130,6 +138,9 @@ class Model:
             got = outputs[name].shape[1:]
             if got != shape and not _fits(shape, got):
                 raise ModelFailed(f"{self.name}: output {name!r} has shape {got} a row, not {shape}")
+        for name, dtype in self.dtypes.items():
+            if outputs[name].dtype != dtype:
+                raise ModelFailed(f"{self.name}: output {name!r} is {outputs[name].dtype}, not {dtype}")
 
     async def forward(
         self, inputs: Tensors, n: int, until_s: float, principals: Sequence[str] = ()
@@ -140,15 +151,19 @@ class Model:
         invalid: Mask | None = None
         try:
             outputs = await self.ask(inputs, n, until_s, principals)
-            ok = finite(outputs, n)
+            ok = self._possible(outputs, finite(outputs, n))
         except BudgetExceeded as failure:
             outputs, ok, error = {}, np.zeros(n, bool), str(failure)
         except StageFailure as failure:
             outputs, ok, invalid, error = await self._row_by_row(inputs, n, until_s, principals, failure)
         all_ok = ok is all_true(n) or bool(ok.all())
         if error is None and not all_ok:
-            error = f"{self.name}: returned a number that is not finite"
+            error = f"{self.name}: returned what is no answer: a number that is not finite, {IMPOSSIBLE}"
         return Forward(outputs, ok, all_ok, time.perf_counter() - start_s, error, invalid)
+
+    def _possible(self, outputs: Tensors, ok: Mask) -> Mask:
+        """Which of the rows that are ok can be answers."""
+        return ok if self.possible is None or not outputs else ok & self.possible(outputs)
 
     async def _row_by_row(
         self, inputs: Tensors, n: int, until_s: float, principals: Sequence[str], failure: StageFailure
@@ -167,6 +182,7 @@ class Model:
                 ends[i] = alone
         unproven = await self._fault_of_model(ends, until_s)
         outputs, ok = stack([None if isinstance(end, StageFailure) else end for end in ends])
+        ok = self._possible(outputs, ok)
         rejecting = InputRejected if unproven else (InputRejected, RowInDoubt)
         invalid = np.array([isinstance(end, rejecting) for end in ends])
         return outputs, ok, invalid if invalid.any() else None, unproven or str(failure)

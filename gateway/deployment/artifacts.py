@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
 
 from fallbacks.predictor import LoadedModel
+from gateway.core.decision import Tensors
 from gateway.core.errors import ArtifactError, Problem, Problems
 from gateway.deployment.certificate import (
     CERTIFICATE_FILE,
@@ -40,13 +41,16 @@ from gateway.protocol.contract import Contract
 from guards.arrays import MOST_BYTES
 
 TRIED_ROWS = 3
+KNOWN_ROWS = 3
+"""More than one, so that a model that mixes the rows of a batch up is found out too."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Artifacts:
     """All files and models that a policy names, loaded and verified. tag: `name@version#digest`.
 
-    fitted: guards, view and intervals; kept: rows that calibration kept.
+    fitted: guards, view and intervals; kept: rows that calibration kept; known_answers: of each model that is
+    a file to the first KNOWN_ROWS of them, as it gave them when it was loaded; empty while calibrating.
     """
 
     models: Mapping[str, LoadedModel]
@@ -55,6 +59,7 @@ class Artifacts:
     kept: KeptRows
     certificate: Certificate
     tag: str
+    known_answers: Mapping[str, Tensors] = field(default_factory=dict)
 
     def close(self) -> None:
         """Stops the models' threads, and starts to close their connections."""
@@ -104,10 +109,13 @@ def _verified(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Arti
     run_apart(models, [name for name in certificate.rows_apart if name in models])
     separate_rows(deployment, in_files(models), kept.x)
     check_upstreams(deployment, models)
+    files = in_files(models)
     models = with_intervals(policy, models, fitted.view, fitted.intervals)
+    known_answers = {name: models[name].run(kept.first(KNOWN_ROWS)) for name in files}
     bound = policy.model_dump(mode="json") | {"certificate": sha256(folder / CERTIFICATE_FILE)}
     digest = hashlib.sha256(orjson.dumps(bound, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
-    return Artifacts(models, contract, fitted, kept, certificate, f"{policy.name}@{policy.version}#{digest}")
+    tag = f"{policy.name}@{policy.version}#{digest}"
+    return Artifacts(models, contract, fitted, kept, certificate, tag, known_answers)
 
 
 def _recompute(certificate: Certificate, deployment: Deployment, fitted: Fitted, kept: KeptRows) -> None:

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from fallbacks.breaker import Breaker, KnownRow
+from fallbacks.breaker import Breaker
+from fallbacks.known_rows import KnownRows
 from fallbacks.predictor import ModelRaised, UnfitInput
 from gateway.core.batch import Answered, Batch
 from gateway.core.budget import BudgetStage
@@ -21,9 +22,10 @@ from gateway.core.errors import ArtifactError, Problem
 from gateway.core.model import InputFaults, Model
 from gateway.core.pipeline import Pipeline, Review, Rung
 from gateway.core.stage import FeatureStage, Stage
-from gateway.deployment.artifacts import Artifacts
+from gateway.deployment.artifacts import KNOWN_ROWS, Artifacts
 from gateway.deployment.certificate import CERTIFICATE_FILE, GUARDS_FILE, FalseAlarm
 from gateway.deployment.measures import Measures, measures
+from gateway.deployment.possible_rows import possible_rows
 from gateway.deployment.slices import SlicedGuard
 from gateway.policy.fields import VERDICT_OF
 from gateway.policy.kinds import CheckPolicy
@@ -123,14 +125,23 @@ def _rung(rung: RungPolicy, policy: Policy, artifacts: Artifacts, stores: Stores
         loaded,
         failures=FAILURES_TO_OPEN,
         reset_s=RESET_S,
-        known_row=KnownRow(artifacts.kept.first(1), rung.budget_s),
+        known_rows=_known_rows(rung, artifacts),
         callers=CALL_PRINCIPALS.get,
     )
     stores.breakers[rung.name] = breaker
     outputs = {spec.name: spec.shape[1:] for spec in loaded.outputs}
     faults = InputFaults(UnfitInput, ModelRaised, breaker.prove)
-    model = Model(rung.name, breaker, rung.budget_s, outputs, faults)
+    dtypes = {spec.name: spec.dtype for spec in loaded.outputs}
+    possible = possible_rows(loaded.outputs, artifacts.contract.target)
+    model = Model(rung.name, breaker, rung.budget_s, outputs, faults, dtypes, possible)
     return Rung(model, tuple(_check(check, rung.name, policy, artifacts) for check in rung.checks))
+
+
+def _known_rows(rung: RungPolicy, artifacts: Artifacts) -> KnownRows:
+    """Rows that calibration kept: of a file with its answers, of an upstream, which has its own, without."""
+    if (answers := artifacts.known_answers.get(rung.name)) is None:
+        return KnownRows(artifacts.kept.first(1), rung.budget_s)
+    return KnownRows(artifacts.kept.first(KNOWN_ROWS), rung.budget_s, answers)
 
 
 def _check(check: CheckPolicy, rung: str, policy: Policy, artifacts: Artifacts) -> Stage[Answered]:

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fallbacks import breaker as module
-from fallbacks.breaker import TRANSITIONS, Breaker, BreakerEvent, BreakerState, CircuitOpen, KnownRow
+from fallbacks.breaker import TRANSITIONS, Breaker, BreakerEvent, BreakerState, CircuitOpen
+from fallbacks.known_rows import KnownRows, WrongAnswer
 from fallbacks.predictor import ModelBusy, ModelRaised, Tensors, UnfitInput
 from fallbacks.worker import QueuedTooLong
 
@@ -36,6 +37,7 @@ class Model:
 
     def __init__(self) -> None:
         self.behaviour = "answer"
+        self.stuck: Tensors | None = None
         self.asked = 0
         self.gates: list[asyncio.Future[None]] = []
 
@@ -49,7 +51,7 @@ class Model:
             raise OSError("broken")
         elif self.behaviour == "unfit":
             raise UnfitInput("no text")
-        return inputs
+        return inputs if self.stuck is None else self.stuck
 
 
 class BreakerWorld:
@@ -339,7 +341,7 @@ class SharedWorld:
             self.model,
             failures=3,
             reset_s=10.0,
-            known_row=KnownRow(KNOWN, 0.05),
+            known_rows=KnownRows(KNOWN, 0.05),
             callers=lambda: self.callers,
             clock=self.clock,
         )
@@ -408,7 +410,7 @@ def test_one_caller_opens_no_circuit_however_often_its_calls_fail(end: str) -> N
 
 
 @pytest.mark.parametrize("known", ["raise", "hang", "doubt"])
-def test_a_model_that_is_broken_for_its_only_caller_is_found_out_by_the_known_row(known: str) -> None:
+def test_a_model_that_is_broken_for_its_only_caller_is_found_out_by_the_known_rows(known: str) -> None:
     async def scene(b: SharedWorld) -> None:
         b.model.known = known
         for _ in range(2):
@@ -492,7 +494,7 @@ def test_a_proof_is_asked_for_in_a_context_of_its_own() -> None:
             return inputs
 
     async def main() -> None:
-        breaker = Breaker(Reads(), known_row=KnownRow(KNOWN, 1.0))
+        breaker = Breaker(Reads(), known_rows=KnownRows(KNOWN, 1.0))
         deadline_s.set(0.1)
         await breaker.predict(ROW)
         await breaker.prove()
@@ -513,3 +515,88 @@ def test_a_proof_goes_on_when_the_caller_that_waits_for_it_has_no_time_left() ->
         assert b.state() is BreakerState.OPEN, "its own budget is"
 
     share(scene)
+
+
+# ---------------------------------------------------------------- answers that are known
+
+
+class KnowingWorld(BreakerWorld):
+    """A breaker that knows the answers to its known rows; the model answers any rows with themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        known = KnownRows(KNOWN, 1.0, KNOWN)
+        self.breaker = Breaker(self.model, failures=3, reset_s=10.0, known_rows=known, clock=self.clock)
+
+    def state(self) -> BreakerState:
+        return self.breaker.state
+
+
+def knowing(scene: Callable[[KnowingWorld], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(scene(KnowingWorld()))
+
+
+def test_a_wrong_answer_to_known_rows_opens_the_circuit_until_they_are_answered_rightly_again() -> None:
+    async def scene(b: KnowingWorld) -> None:
+        await b.breaker.prove()
+        b.model.stuck = {"x": np.full((1, 1), 0.5)}
+        for _ in range(5):
+            assert await b.breaker.predict(ROW) is b.model.stuck, "which no caller's row tells"
+        with pytest.raises(WrongAnswer):
+            await b.breaker.prove()
+        assert b.state() is BreakerState.OPEN
+        b.clock.now_s += 11.0
+        asked = b.model.asked
+        with pytest.raises(CircuitOpen) as refused:
+            await b.breaker.predict(ROW)
+        assert refused.value.retry_after_s == 10.0
+        assert b.model.asked == asked, "no caller's row is the probe"
+        with pytest.raises(WrongAnswer):
+            await b.breaker.prove()
+        assert b.state() is BreakerState.OPEN
+        b.clock.now_s += 11.0
+        b.model.stuck = None
+        await b.breaker.prove()
+        assert b.state() is BreakerState.CLOSED
+        assert await b.breaker.predict(ROW) is ROW
+
+    knowing(scene)
+
+
+def test_an_operator_may_trust_a_model_again_by_isolating_and_restoring_it() -> None:
+    async def scene(b: KnowingWorld) -> None:
+        b.model.stuck = {"x": np.zeros((1, 1))}
+        with pytest.raises(WrongAnswer):
+            await b.breaker.prove()
+        b.breaker.restore()
+        assert b.state() is BreakerState.OPEN, "it was not isolated"
+        b.breaker.isolate()
+        b.breaker.restore()
+        assert b.state() is BreakerState.CLOSED
+
+    knowing(scene)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ({"x": np.ones((1, 1)) * (1 + 5e-4)}, True),
+        ({"x": np.ones((1, 1)) * 1.01}, False),
+        ({"x": np.ones((1, 1), np.float32)}, False),
+        ({"x": np.ones((2, 1))}, False),
+        ({"x": np.full((1, 1), np.nan)}, False),
+        ({"y": np.ones((1, 1))}, False),
+        ({"x": np.ones((1, 1)), "y": np.zeros(3)}, True),
+    ],
+)
+def test_known_rows_are_answered_by_what_rounding_explains(answer: Tensors, right: bool) -> None:
+    assert KnownRows(KNOWN, 1.0, KNOWN).are_answered_by(answer) is right
+    assert KnownRows(KNOWN, 1.0).are_answered_by(answer), "where no answer is known"
+
+
+def test_known_labels_and_texts_must_be_the_very_same() -> None:
+    known = {"n": np.array([1, 2]), "t": np.array([b"a", b"b"], object)}
+    rows = KnownRows(KNOWN, 1.0, known)
+    assert rows.are_answered_by({name: array.copy() for name, array in known.items()})
+    assert not rows.are_answered_by(known | {"n": np.array([1, 3])})
+    assert not rows.are_answered_by(known | {"t": np.array([b"a", b"c"], object)})

@@ -14,7 +14,8 @@ import numpy as np
 import orjson
 import pytest
 
-from fallbacks.breaker import Breaker, BreakerState, KnownRow
+from fallbacks.breaker import Breaker, BreakerState
+from fallbacks.known_rows import KnownRows
 from fallbacks.oip.client import connect
 from fallbacks.oip.errors import UnexpectedAnswer, UpstreamFailed, UpstreamUnreachable
 from fallbacks.oip.run_in_thread import run_in_thread
@@ -495,8 +496,8 @@ def test_a_server_that_refuses_everything_has_failed_and_one_that_refuses_a_row_
     async def main() -> None:
         server = Refuses(status)
         async with upstream(server) as (_, one):
-            known = KnownRow({"x": X[:1]}, 5.0)
-            breaker = Breaker(one, failures=3, known_row=known, callers=lambda: ("eve",))
+            known = KnownRows({"x": X[:1]}, 5.0)
+            breaker = Breaker(one, failures=3, known_rows=known, callers=lambda: ("eve",))
             for _ in range(4):
                 with pytest.raises(ModelRaised):
                     await breaker.predict(BEYOND)
