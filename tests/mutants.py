@@ -20,7 +20,10 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE, GUARDS, FALLBACKS = "gateway/core", "guards", "fallbacks"
 CERTIFICATION = "gateway/deployment/certification"
 SUITES = {
-    CORE: ["tests/core/test_decision_table.py", "tests/core/test_laws.py", "tests/core/test_budget.py"],
+    CORE: [
+        f"tests/core/test_{name}.py"
+        for name in ("decision_table", "laws", "budget", "answers", "deadline", "batching")
+    ],
     CERTIFICATION: [
         *(f"tests/deployment/certification/test_{name}.py" for name in ("paths", "alarms", "ladder")),
         "tests/calibration/test_rows_needed.py",
