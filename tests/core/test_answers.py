@@ -1,4 +1,4 @@
-"""What a model returns is an answer only if it has the certified types and can be one; each row for itself."""
+"""What a model returns is an answer only if it has the certified types and can be one, row by row."""
 
 from __future__ import annotations
 
