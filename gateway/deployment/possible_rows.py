@@ -22,21 +22,21 @@ from gateway.protocol.targets import Classes, Target
 
 def possible_rows(outputs: Sequence[ModelTensor], target: Target) -> Callable[[Tensors], Mask] | None:
     """What tells the rows of a model with these outputs that can be answers; None if any can."""
-    names = {spec.name for spec in outputs}
-    values = target.values if isinstance(target, Classes) and LABEL in names else ()
-    if PROBABILITIES not in names and not values:
+    dtypes = {spec.name: spec.dtype for spec in outputs}
+    classes = target.values if isinstance(target, Classes) and LABEL in dtypes else ()
+    labels = np.array(classes, dtypes[LABEL]) if classes else None
+    if PROBABILITIES not in dtypes and labels is None:
         return None
-    return partial(_possible, PROBABILITIES in names, np.array(values) if values else None)
+    return partial(_possible, PROBABILITIES in dtypes, labels)
 
 
-def _possible(has_probabilities: bool, values: NDArray[Any] | None, outputs: Tensors) -> Mask:
+def _possible(has_probabilities: bool, labels: NDArray[Any] | None, outputs: Tensors) -> Mask:
     n = len(next(iter(outputs.values())))
     ok = all_true(n)
     if has_probabilities and not _all_distributions(outputs[PROBABILITIES]):
         ok = ok & ~not_distributions(outputs[PROBABILITIES])
-    if values is not None:
-        labels = outputs[LABEL].reshape(n)
-        ok = ok & np.isin(labels, values.astype(labels.dtype))
+    if labels is not None:
+        ok = ok & np.isin(outputs[LABEL].reshape(n), labels)
     return ok
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from fallbacks.breaker import Breaker, BreakerState
-from fallbacks.known_rows import WrongAnswer
 from gateway.core.assessment import Findings
 from gateway.core.batch import Batch
 from gateway.core.batching import Batcher
@@ -38,13 +37,12 @@ from gateway.protocol.statistics import Statistics
 from gateway.serving.agreement import needs_restart
 from gateway.serving.host import Host, in_own_thread, make_state_folder, open_review
 from gateway.serving.isolation import IsolationFile
+from gateway.serving.model_watch import watch_models
 from gateway.serving.review import NoReview, QueuedReview
 from gateway.telemetry.audit import Audit
 from gateway.telemetry.json_lines import JsonLinesSink
 from gateway.telemetry.metrics import Telemetry
 
-WATCH_EVERY_S = 2.0
-"""Between two times that models are asked for rows whose answers are known."""
 WITHDRAW_WITHIN_S = 2.0
 """How long the end of a gateway waits until rows are withdrawn from a review queue that does not answer."""
 log = logging.getLogger(__name__)
@@ -176,7 +174,10 @@ class Gateway:
     def start(self) -> None:
         """Starts writing the audit log and sweeping the review store, on the event loop that serves."""
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self.audit.run()), loop.create_task(self._watch_models())]
+        self._tasks = [
+            loop.create_task(self.audit.run()),
+            loop.create_task(watch_models(lambda: self.loaded.breakers)),
+        ]
         if isinstance(self.review, QueuedReview):
             self._tasks.append(loop.create_task(self.review.sweep()))
 
@@ -236,15 +237,6 @@ class Gateway:
             breaker = latest
         _put_isolation(breaker, isolated)
         return breaker.state
-
-    async def _watch_models(self) -> None:
-        """Until cancelled: asks models for rows whose answers are known; a wrong one opens the circuit."""
-        wrong: set[str] = set()
-        while True:
-            await asyncio.sleep(WATCH_EVERY_S)
-            for name, breaker in list(self.loaded.breakers.items()):
-                if breaker.knows_answers:
-                    wrong = await _asked(name, breaker, wrong)
 
     async def reload(self) -> bool:
         """Reads the folder again; whether anything changed. Loads in a thread, and serves meanwhile.
@@ -325,21 +317,6 @@ class Gateway:
             await artifacts.closed()
         if isinstance(self.review, QueuedReview):
             self.review.store.close()
-
-
-async def _asked(name: str, breaker: Breaker, wrong: set[str]) -> set[str]:
-    """Those that answer wrongly, once this one has been asked; logs a change."""
-    try:
-        await breaker.prove()
-    except WrongAnswer as error:
-        if name not in wrong:
-            log.error("%s: %s; it is not called until it answers them again", name, error)
-        return wrong | {name}
-    except Exception:  # noqa: BLE001 - that is the breaker's to count
-        return wrong
-    if name in wrong:
-        log.info("%s: it answers known rows as before again", name)
-    return wrong - {name}
 
 
 def _put_isolation(breaker: Breaker, isolated: bool) -> None:

@@ -54,7 +54,11 @@ def test_a_sum_at_the_edge_of_rounding_agrees_too() -> None:
 @pytest.mark.parametrize("shape", [(3,), (3, 1)])
 @pytest.mark.parametrize(
     ("values", "labels", "dtype"),
-    [((4, 5, 6), [4, 7, 6], np.int64), ((b"x", b"y"), [b"x", b"z", b"y"], object)],
+    [
+        ((4, 5, 6), [4, 7, 6], np.int64),
+        ((b"x", b"y"), [b"x", b"z", b"y"], object),
+        ((b"x\0", b"x"), [b"x\0", b"x\0\0", b"x"], object),
+    ],
 )
 def test_a_label_that_the_model_does_not_have_is_no_answer(
     shape: tuple[int, ...], values: Any, labels: Any, dtype: Any

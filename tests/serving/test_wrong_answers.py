@@ -11,7 +11,7 @@ import pytest
 
 from fallbacks.breaker import BreakerState
 from fallbacks.predictor import Predictor, Tensors
-from gateway.serving import gateway as serving_gateway
+from gateway.serving import model_watch
 from tests.support.data_planes import PlaneFixture, keys_for, plane_of
 from tests.support.deployments import FULL_RATE, letters
 
@@ -21,7 +21,7 @@ PRIMARY = "primary"
 
 @pytest.fixture
 def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlaneFixture]:
-    monkeypatch.setattr(serving_gateway, "WATCH_EVERY_S", 0.05)
+    monkeypatch.setattr(model_watch, "WATCH_EVERY_S", 0.05)
     folder = letters(tmp_path, FULL_RATE)
     with plane_of(folder, **keys_for(folder)) as made:
         yield made
@@ -105,7 +105,7 @@ async def until(reached: Callable[[], bool]) -> None:
 def test_what_is_no_answer_is_not_served_from_the_first_row_on(
     plane: PlaneFixture, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
-    monkeypatch.setattr(serving_gateway, "WATCH_EVERY_S", 1e6)
+    monkeypatch.setattr(model_watch, "WATCH_EVERY_S", 1e6)
 
     async def main() -> None:
         await asyncio.sleep(0.1)  # the look that was due before
