@@ -146,12 +146,15 @@ def refused_unread(charges: Charges, id_: str, policy: str) -> Decision | None:
 def admit(budgets: Sequence[BudgetStage], batch: Batch, policy: str) -> Admission | None:
     """Charges the rows of one request, which are one caller's; None if all of them are admitted.
 
-    Its first row may be in `charges` already. What the budgets found is added to the batch that goes on.
+    Its first row may be in `charges` already, if no budget refused it (`refused_unread`). What the budgets
+    found is added to the batch that goes on.
     Cost:    1 us, beside that of the budgets.
     """
     principal, rows, charges = batch.principals[0], len(batch.ids), batch.charges
     if not charges or [stage for stage, _ in charges] != list(budgets):  # a reload has brought others
         charges[:] = [(stage, []) for stage in budgets]
+    elif rows == len(charges[0][1]):
+        return None  # all of them were charged with the head, and none was refused then
     for stage, scores in charges:
         if rows > len(scores):
             scores.extend(stage.charge(principal, rows - len(scores)))

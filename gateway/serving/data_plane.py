@@ -221,7 +221,8 @@ class DataPlane:
         Args:    time_limit_s: seconds until the deadline.
         Raises:  RequestRejected for a model that was unloaded meanwhile.
         """
-        gateway, taken_s = call.gateway, time.monotonic()
+        gateway, step_s = call.gateway, _release_step_s(call)
+        taken_s = 0.0 if step_s is None else time.monotonic()
         if gateway.retired:  # unloaded while the body arrived
             raise RequestRejected(
                 Refused(Reason.UNAVAILABLE, RETRY_S), f"model {gateway.name!r} was unloaded"
@@ -229,7 +230,7 @@ class DataPlane:
         batch = _batch_of(call, asked, now_s() + time_limit_s)
         decisions = await gateway.decide(batch, asked.priority or 1)
         stamp = _record(call, decisions)
-        if (step_s := _release_step_s(call)) is not None:
+        if step_s is not None:
             grid_s = taken_s + step_s * shift_of(asked.inputs.values(), self._secret)
             due_s = next_point_s(grid_s, time.monotonic(), step_s, taken_s + time_limit_s)
             try:
