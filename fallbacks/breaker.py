@@ -181,6 +181,9 @@ class Breaker:
         except NotAModelFault:
             self._settle(epoch, BreakerEvent.INCONCLUSIVE)
             raise
+        except (SystemExit, KeyboardInterrupt) as error:  # raised in a task, they would end the event loop
+            self._settle(epoch, BreakerEvent.FAILURE, callers)
+            raise RuntimeError(f"the model raised {type(error).__name__}") from error
         except BaseException:  # cancellation is no Exception, and is the most common failure
             self._settle(epoch, BreakerEvent.FAILURE, callers)
             raise

@@ -79,14 +79,14 @@ async def call_within(
         if task is not None and task.cancelling():
             raise
         raise failure(f"{name}: cancelled itself") from None
-    except Exception as error:
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # libraries call `sys.exit` as well
         raise failure(f"{name}: {_described(error)}") from error
     if (elapsed_s := time.perf_counter() - began_s) > budget_s:
         raise BudgetExceeded(f"{name}: answered after {elapsed_s:.3f} s, which is too late")
     return answer  # type: ignore[no-any-return]
 
 
-def _described(error: Exception) -> str:
+def _described(error: BaseException) -> str:
     """What was raised, without any value of a row: errors of other packages may quote one in their text."""
     kind = type(error).__name__
     if type(error).__module__.partition(".")[0] in OWN_PACKAGES:

@@ -58,6 +58,20 @@ def test_a_part_that_answers_within_its_budget_is_heard(part: Part) -> None:
     assert called(part, 60.0) == 7
 
 
+@pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt(), ValueError("x")])
+@pytest.mark.parametrize("waits_first", [False, True])
+def test_whatever_a_part_raises_is_its_failure_and_ends_no_process(
+    raised: BaseException, waits_first: bool
+) -> None:
+    async def part(_: int) -> int:
+        if waits_first:
+            await asyncio.sleep(0)
+        raise raised
+
+    with pytest.raises(GuardFailed, match=f"^part: {type(raised).__name__}"):
+        called(part, 60.0)
+
+
 @pytest.mark.parametrize("on_error", [Verdict.DEFER, Verdict.REFUSE, Verdict.ALLOW])
 def test_rows_of_a_guard_that_takes_too_long_get_the_verdict_for_an_error(on_error: Verdict) -> None:
     class Slow:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
+import sys
 from collections.abc import Callable, Coroutine
 from itertools import product
 from typing import Any
@@ -51,6 +52,8 @@ class Model:
             raise OSError("broken")
         elif self.behaviour == "unfit":
             raise UnfitInput("no text")
+        elif self.behaviour == "exit":
+            sys.exit(3)
         return inputs if self.stuck is None else self.stuck
 
 
@@ -573,6 +576,17 @@ def test_an_operator_may_trust_a_model_again_by_isolating_and_restoring_it() -> 
         b.breaker.isolate()
         b.breaker.restore()
         assert b.state() is BreakerState.CLOSED
+
+    knowing(scene)
+
+
+def test_a_model_that_ends_the_interpreter_has_failed_and_ends_no_event_loop() -> None:
+    async def scene(b: KnowingWorld) -> None:
+        b.model.behaviour = "exit"
+        for ask in (lambda: b.breaker.predict(ROW), b.breaker.prove, b.breaker.prove):
+            with pytest.raises(RuntimeError, match="the model raised SystemExit"):
+                await ask()
+        assert b.state() is BreakerState.OPEN
 
     knowing(scene)
 
