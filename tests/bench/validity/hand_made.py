@@ -11,6 +11,7 @@ from bench.validity.truth import Outcome, outcome
 from gateway.calibration.judge import Judged
 from gateway.policy.kinds.rows import CalibrationRows
 from gateway.policy.schema import Policy
+from gateway.protocol.contract import Contract, TensorSpec
 
 ROWS = 10
 WRONG = {"primary": [7, 9], "small": [6, 8, 9]}
@@ -77,3 +78,9 @@ def calibrate(rows: int, seed: int, chosen: Policy) -> Outcome:
     every, rng = population(), np.random.default_rng(seed)
     folds = {name: take(every, rng.integers(0, ROWS, rows)) for name in ("tail", "cut", "risk")}
     return outcome(chosen, folds, every)
+
+
+def some_contract() -> Contract:
+    """A contract of a model with probabilities: what is compared here is never on the wire."""
+    x = TensorSpec("x", np.dtype(np.float64), (None, 1))
+    return Contract("validity", (x,), (TensorSpec("probabilities", np.dtype(np.float32), (None, 2)),), 8, "1")

@@ -40,8 +40,8 @@ from gateway.deployment.interval_model import with_intervals
 from gateway.deployment.kept_rows import KeptRows
 from gateway.policy.kinds.rows import CalibrationRows
 from gateway.policy.schema import Policy
-from gateway.protocol.contract import Contract
 from guards.row_view import RowView
+from tests.bench.validity.hand_made import some_contract
 
 ROWS, OUTSIDE = 10, [7, 9]
 """Row i has an interval of width 2 + i / 5 around 0; the rows outside are off by 5, all others by 0.5."""
@@ -177,7 +177,7 @@ def test_every_number_ends_where_the_compiled_pipeline_ends_it(uneven: Regressio
     certificate = Certificate.model_construct(
         false_alarm=None, without_features=None, selective={}, unpromised_cuts=ladder.own
     )
-    fitted, contract = Fitted(uneven.rows.view, {}, intervals), Contract.__new__(Contract)
+    fitted, contract = Fitted(uneven.rows.view, {}, intervals), some_contract()
     models = with_intervals(chosen, uneven.models, uneven.rows.view, intervals)
     kept = KeptRows.of(uneven.rows)
     some = uneven.rows.take(np.arange(400))

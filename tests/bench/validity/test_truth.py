@@ -24,8 +24,7 @@ from gateway.deployment.fitted import Fitted
 from gateway.deployment.kept_rows import KeptRows
 from gateway.policy.kinds.kind import FittedGuard
 from gateway.policy.schema import Policy
-from gateway.protocol.contract import Contract
-from tests.bench.validity.hand_made import calibrate, policy
+from tests.bench.validity.hand_made import calibrate, policy, some_contract
 
 
 def test_true_shares_are_those_counted_by_hand() -> None:
@@ -96,6 +95,6 @@ def _artifacts(
         unpromised_cuts=ladder.own,
     )
     named = {guard.name: guards[guard.name] for guard in chosen.guards}
-    contract = Contract.__new__(Contract)
+    contract = some_contract()
     fitted = Fitted(pool.rows.view, named, {})
     return Artifacts(pool.models, contract, fitted, KeptRows.of(pool.rows), certificate, "validity")
