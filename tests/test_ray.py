@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from tests.support.served import (
     descendants,
     free_port,
     serving,
+    wait_until,
 )
 from tests.support.several import named, no_certificate
 
@@ -266,13 +267,6 @@ def test_a_stop_signal_while_ray_starts_leaves_nothing_behind(tmp_path: Path, nu
     finally:
         with suppress(ProcessLookupError):
             os.killpg(starting.pid, signal.SIGKILL)
-
-
-def wait_until(reached: Callable[[], bool], what: str) -> None:
-    until_s = time.monotonic() + STOP_WITHIN_S
-    while not reached():
-        assert time.monotonic() < until_s, f"not within {STOP_WITHIN_S:.0f} s: {what}"
-        time.sleep(0.1)
 
 
 def test_several_deployments_are_served_by_every_replica_and_a_broken_one_is_loaded_at_all(

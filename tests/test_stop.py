@@ -23,7 +23,9 @@ from tests.support.served import (
     clean_rows,
     copy_of,
     free_port,
+    json_of,
     outlier_rows,
+    wait_until,
 )
 
 LOAD_THREADS = 4
@@ -43,16 +45,6 @@ class Ends:
         return [end for _, end in self.seen]
 
 
-def body(rows: Any) -> dict[str, Any]:
-    tensor = {
-        "name": "attributes",
-        "datatype": "FP32",
-        "shape": list(rows.shape),
-        "data": rows.ravel().tolist(),
-    }
-    return {"inputs": [tensor]}
-
-
 @dataclass
 class Local:
     """`gateway serve --local` in a process of its own."""
@@ -63,7 +55,7 @@ class Local:
     def ask(self, client: httpx.Client, rows: Any, **headers: str) -> str:
         """The status and outcome of one request, or the name of the error of its connection."""
         try:
-            reply = client.post(f"{self.url}/v2/models/letters/infer", json=body(rows), headers=headers)
+            reply = client.post(f"{self.url}/v2/models/letters/infer", json=json_of(rows), headers=headers)
         except httpx.TransportError as error:
             return type(error).__name__
         return f"{reply.status_code} {reply.headers['x-failsafe-outcome']}"
@@ -98,13 +90,6 @@ def served(tmp_path: Path, drain_s: float) -> Iterator[Local]:
     finally:
         process.kill()
         process.wait()
-
-
-def wait_until(reached: Callable[[], bool], what: str) -> None:
-    until_s = time.monotonic() + STOP_WITHIN_S
-    while not reached():
-        assert time.monotonic() < until_s, f"not within {STOP_WITHIN_S:.0f} s: {what}"
-        time.sleep(0.02)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
+from fallbacks.known_rows import ATOL, RTOL
 from fallbacks.oip import payload
 from fallbacks.oip.client import UpstreamClient, infer_in_parts
 from fallbacks.oip.description import ModelDescription
@@ -23,7 +24,6 @@ from fallbacks.oip.tensors import UPSTREAM_DTYPES, Array, UpstreamTensor
 from fallbacks.predictor import Tensors
 
 PROBES: Final = 4
-RTOL, ATOL = 1e-3, 1e-4
 CHANGED: Final = "answers otherwise than when it was calibrated: run `gateway calibrate`"
 
 

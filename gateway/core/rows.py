@@ -51,6 +51,11 @@ def all_true(n: int) -> Mask:
     return mask
 
 
+def content_of(array: NDArray[Any]) -> bytes:
+    """The same bytes for equal arrays of one type and shape, texts included."""
+    return repr(array.tolist()).encode() if array.dtype.kind == "O" else array.tobytes()
+
+
 def finite(outputs: Tensors, n: int) -> Mask:
     """bool[n]: rows in which every floating output is finite. NaN is an error, never a number."""
     ok = all_true(n)

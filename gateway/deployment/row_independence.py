@@ -23,6 +23,7 @@ from fallbacks.predictor import LoadedModel
 from fallbacks.roles import ConvertedModel
 from gateway.core.decision import Tensors
 from gateway.core.errors import PolicyError
+from gateway.core.rows import content_of
 from gateway.deployment.deployment import Deployment
 from gateway.deployment.interval_model import IntervalModel
 
@@ -105,15 +106,11 @@ def _different_rows(x: Tensors) -> Tensors:
     n = len(next(iter(x.values())))
     seen: dict[bytes, int] = {}
     for i in range(n):
-        seen.setdefault(b"\0".join(_bytes(array[i : i + 1]) for array in x.values()), i)
+        seen.setdefault(b"\0".join(content_of(array[i : i + 1]) for array in x.values()), i)
         if len(seen) == COMPARED_ROWS:
             break
     at = list(seen.values())
     return {name: array[at] for name, array in x.items()}
-
-
-def _bytes(array: NDArray[Any]) -> bytes:
-    return repr(array.tolist()).encode() if array.dtype.kind == "O" else array.tobytes()
 
 
 def _mixes(model: LoadedModel, x: Tensors) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from itertools import accumulate
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
@@ -50,7 +50,7 @@ from gateway.serving.waits import TIMEOUT_HEADER, preferred_wait_s, time_limit_s
 Trailers: TypeAlias = tuple[tuple[str, str], ...]
 URLS_CHARACTERS = 4096
 """The most characters of review URLs in a trailer: clients fail beyond 8 KiB of trailers in all."""
-Judged = TypeVar("Judged", bound=tuple[list[Decision], Stamp])
+Judged: TypeAlias = tuple[list[Decision], Stamp]
 SERVICE, HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
 
 

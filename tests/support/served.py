@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def json_of(rows: NDArray[Any]) -> dict[str, Any]:
+    """The body of a request for rows of configs/letters."""
+    data = {"shape": list(rows.shape), "data": rows.ravel().tolist()}
+    return {"inputs": [{"name": "attributes", "datatype": "FP32"} | data]}
+
+
+def wait_until(reached: Callable[[], bool], what: str) -> None:
+    until_s = time.monotonic() + STOP_WITHIN_S
+    while not reached():
+        assert time.monotonic() < until_s, f"not within {STOP_WITHIN_S:.0f} s: {what}"
+        time.sleep(0.05)
+
+
 @dataclass(frozen=True)
 class Served:
     """A running gateway: its process, clients for both ports of HTTP, and where it speaks gRPC."""
@@ -55,16 +68,7 @@ class Served:
     def ask(self, rows: NDArray[Any], **headers: str) -> httpx.Response:
         return self.data.post(
             f"/v2/models/{self.model}/infer",
-            json={
-                "inputs": [
-                    {
-                        "name": "attributes",
-                        "datatype": "FP32",
-                        "shape": list(rows.shape),
-                        "data": rows.ravel().tolist(),
-                    }
-                ]
-            },
+            json=json_of(rows),
             headers=headers,
         )
 

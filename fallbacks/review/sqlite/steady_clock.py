@@ -73,8 +73,8 @@ def time_now(last: StoredTime | None, clocks: Clocks) -> StoredTime:
 class SteadyClock:
     """The store's time as a function. `keep` it now and then: what passes in between is not slewed."""
 
-    def __init__(self, engine: Engine, clocks: Clocks | None = None) -> None:
-        self._clocks = clocks or Clocks.of_this_machine()
+    def __init__(self, engine: Engine) -> None:
+        self._clocks = Clocks.of_this_machine()
         with engine.begin() as connection:
             self.keep(connection)
 
