@@ -21,6 +21,7 @@ from gateway.cli.options import (
     print_line,
     print_warning,
 )
+from gateway.stop_signals import raise_at_stop_signals
 
 if TYPE_CHECKING:
     from gateway.replica import ListenAddress
@@ -47,7 +48,6 @@ def serve(
     from gateway.replica import ListenAddress, admin_token, refuse_public_bind, refuse_used_ports, shown_token
     from gateway.serving.agreement import settings_of
     from gateway.serving.folders import deployment_folders
-    from gateway.stop_signals import raise_at_stop_signals
 
     raise_at_stop_signals()
     _require_signature(require_signature, folders)

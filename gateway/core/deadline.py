@@ -86,12 +86,15 @@ async def call_within(
         raise failure(f"{name}: cancelled itself") from None
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # libraries call `sys.exit` as well
         raise failure(f"{name}: {_described(error)}") from error
-    elapsed_s = time.perf_counter() - began_s
-    if elapsed_s > budget_s:
-        own_s = 0.0 if waited else time.thread_time() - cpu_s  # of this part alone, if it did not wait
-        if own_s > budget_s or elapsed_s > budget_s + TOLERANCE_S:
-            raise BudgetExceeded(f"{name}: answered after {elapsed_s:.3f} s, which is too late")
+    if (elapsed_s := time.perf_counter() - began_s) > budget_s:
+        _refuse_late(name, elapsed_s, 0.0 if waited else time.thread_time() - cpu_s, budget_s)
     return answer  # type: ignore[no-any-return]
+
+
+def _refuse_late(name: str, elapsed_s: float, own_s: float, budget_s: float) -> None:
+    """Raises BudgetExceeded if the part itself is too late. own_s: its CPU time, 0 if others ran meanwhile."""
+    if own_s > budget_s or elapsed_s > budget_s + TOLERANCE_S:
+        raise BudgetExceeded(f"{name}: answered after {elapsed_s:.3f} s, which is too late")
 
 
 def _described(error: BaseException) -> str:
