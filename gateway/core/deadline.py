@@ -92,7 +92,7 @@ async def call_within(
 
 
 def _refuse_late(name: str, elapsed_s: float, own_s: float, budget_s: float) -> None:
-    """Raises BudgetExceeded if the part itself is too late. own_s: its CPU time, 0 if others ran meanwhile."""
+    """Raises BudgetExceeded if the part is too late itself. own_s: its CPU time, 0 if others ran as well."""
     if own_s > budget_s or elapsed_s > budget_s + TOLERANCE_S:
         raise BudgetExceeded(f"{name}: answered after {elapsed_s:.3f} s, which is too late")
 
