@@ -159,7 +159,7 @@ def test_the_test_rows_decide_what_passes_and_not_what_is_tried() -> None:
     """Otherwise a hypothesis would depend on the rows that test it."""
     pilot = Labelled(*rising(np.random.default_rng(0), 1000))
     good = certified_cuts(pilot, Labelled(*rising(np.random.default_rng(1), 1000)), 0.04, 0.1)
-    bad = certified_cuts(pilot, Labelled(*flat(0.5)(np.random.default_rng(1), 1000)), 0.04, 0.1)
+    bad = certified_cuts(pilot, Labelled(*flat(0.5)(np.random.default_rng(2), 1000)), 0.04, 0.1)
     assert good.tried == bad.tried
     assert good.certified and not bad.certified
 

@@ -1,0 +1,182 @@
+"""Pairs of a row and an earlier query that may be near: which are, and the best of each row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from guards.fingerprints import SHARED, shared
+from guards.simhash import BITS, U8, hamming
+
+I8: TypeAlias = NDArray[np.int64]
+
+NOTHING, EXACT, NEAR = 0, 1, 2
+"""The kinds of a match."""
+_BLOCK: Final = 256
+_DISTANCE_AT, _INEXACT_AT, _NOT_NEAR = 40, 50, 1 << 60
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """The largest distances, of 256, that are near; -1 for none.
+
+    own: to a query of the row's own principal; any: of another, of which far more are retained. shared: so
+    many fingerprints in common are near as well, 1 .. 50.
+    """
+
+    own: int
+    any: int
+    shared: int = SHARED
+
+    def __post_init__(self) -> None:
+        if not (-1 <= self.any <= BITS and -1 <= self.own <= BITS and self.shared >= 1):
+            raise ValueError(f"queries: {self}; cuts are -1 .. {BITS}, and one shared fingerprint or more")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Queries:
+    """Columns of n queries. bits: uint64[n, 4]; contents: uint64[n], of the whole row; prints: uint16[n, 50]
+    or [n, 0], the upper halves of fingerprints (the lower ones are keys of the table); principals: int64[n].
+    """
+
+    bits: U8
+    contents: U8
+    prints: NDArray[np.uint16]
+    principals: I8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """p pairs. rows: int64[p]; others: int64[p], where the other query is among its own; cuts: int64[p], the
+    largest near distance of each; by_prints: from this pair on, pairs that were found by a fingerprint.
+    """
+
+    rows: I8
+    others: I8
+    cuts: I8
+    by_prints: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compared:
+    """Of p pairs. ranks: int64[p], smaller is better, and at least 2^60 for what is no match; the others
+    int64[p].
+    """
+
+    rows: I8
+    numbers: I8
+    principals: I8
+    ranks: I8
+    distances: I8
+    shared: I8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matches:
+    """What each of n rows matches best: a repetition before all else, then the smallest distance.
+
+    kinds: uint8[n], NOTHING, EXACT (the same content) or NEAR. queries: int64[n], the number of the earlier
+    query, or -1. rows: int64[n], the earlier row of the same batch that is matched instead, or -1.
+    principals: int64[n], whose query it is (`QueryMemory.principal`), or 0. distances: int64[n], Hamming, -1
+    without a match; shared: int64[n], fingerprints in common where they were counted, else 0.
+    """
+
+    kinds: NDArray[np.uint8]
+    queries: I8
+    rows: I8
+    principals: I8
+    distances: I8
+    shared: I8
+
+
+def compare(mine: Queries, theirs: Queries, pairs: Pairs, numbers: I8, least_shared: int) -> Compared | None:
+    """Judge pairs of `mine` and `theirs`; None if none can match.
+
+    Args:    numbers: int64[p], of the other queries, for the result.
+    Cost:    O(p): some 10 us, 50 ns for each of many, and 0.3 us for each found by a fingerprint.
+    """
+    distances = hamming(mine.bits.take(pairs.rows, axis=0), theirs.bits.take(pairs.others, axis=0))
+    common = np.zeros(len(distances), np.int64)
+    if pairs.by_prints < len(common):
+        rows, others = pairs.rows[pairs.by_prints :], pairs.others[pairs.by_prints :]
+        common[pairs.by_prints :] = shared(mine.prints.take(rows, axis=0), theirs.prints.take(others, axis=0))
+    shares = common >= least_shared
+    at = np.flatnonzero(shares | (distances <= np.maximum(pairs.cuts, 0)))
+    if not len(at):
+        return None
+    rows, others, distances, common = pairs.rows[at], pairs.others[at], distances[at], common[at]
+    exact = mine.contents.take(rows) == theirs.contents.take(others)
+    near = exact | shares[at] | (distances <= pairs.cuts[at])
+    ranks = (~exact).astype(np.int64) << _INEXACT_AT
+    ranks += distances << _DISTANCE_AT
+    ranks += np.arange(len(rows))
+    ranks[~near] = _NOT_NEAR
+    return Compared(rows, numbers[at], theirs.principals.take(others), ranks, distances, common)
+
+
+def best(n: int, found: Compared, next_number: int) -> Matches:
+    """The best match of each of n rows. Numbers from next_number on are rows of the batch itself."""
+    least = np.full(n, _NOT_NEAR, np.int64)
+    np.minimum.at(least, found.rows, found.ranks)
+    hit = np.flatnonzero(least < _NOT_NEAR)
+    won = least[hit] & ((1 << _DISTANCE_AT) - 1)
+    matches = nothing(n)
+    matches.kinds[hit] = np.where(least[hit] >> _INEXACT_AT, NEAR, EXACT)
+    numbers = found.numbers[won]
+    here = numbers >= next_number
+    matches.queries[hit] = np.where(here, -1, numbers)
+    matches.rows[hit] = np.where(here, numbers - next_number, -1)
+    matches.principals[hit] = found.principals[won]
+    matches.distances[hit] = found.distances[won]
+    matches.shared[hit] = found.shared[won]
+    return matches
+
+
+def joined(a: Compared, b: Compared) -> Compared:
+    """Both, as if they had been compared together."""
+    moved = np.where(b.ranks < _NOT_NEAR, b.ranks + len(a.rows), b.ranks)
+    return Compared(
+        np.concatenate([a.rows, b.rows]),
+        np.concatenate([a.numbers, b.numbers]),
+        np.concatenate([a.principals, b.principals]),
+        np.concatenate([a.ranks, moved]),
+        np.concatenate([a.distances, b.distances]),
+        np.concatenate([a.shared, b.shared]),
+    )
+
+
+def nothing(n: int) -> Matches:
+    """The matches of n rows that match nothing."""
+    none = np.full((3, n), -1, np.int64)
+    zero = np.zeros((2, n), np.int64)
+    return Matches(np.zeros(n, np.uint8), none[0], none[1], zero[0], none[2], zero[1])
+
+
+def within_batch(mine: Queries, heads: NDArray[np.uint32], cuts: Cuts) -> Pairs:
+    """Pairs of rows with an earlier row of the batch: first words that differ in at most `cut` bits, then
+    rows that have one of their largest fingerprints in common with the last row before that has it.
+
+    Args:    heads: uint32[n, b], the largest fingerprints of each row; b = 0 for none.
+    Cost:    O(n^2): 10 us at n=32, 3 ms at n=1,024.
+    """
+    first, most = mine.bits[:, 0], max(cuts.own, cuts.any, 0)
+    rows, others = [], []
+    for start in range(0, len(first), _BLOCK):
+        block = first[start : start + _BLOCK]
+        found = np.bitwise_count(block[:, None] ^ first[None, : start + len(block)]) <= most
+        flat = np.flatnonzero(np.tril(found, start - 1))
+        rows.append(flat // found.shape[1] + start)
+        others.append(flat % found.shape[1])
+    by_first = sum(map(len, rows))
+    if heads.shape[1]:
+        order = np.argsort(heads, axis=None, kind="stable")
+        ranked, owners = heads.reshape(-1)[order], order // heads.shape[1]
+        again = np.flatnonzero((ranked[1:] == ranked[:-1]) & (owners[1:] != owners[:-1]) & (ranked[1:] != 0))
+        rows.append(owners[again + 1])
+        others.append(owners[again])
+    at, before = np.concatenate(rows), np.concatenate(others)
+    own = mine.principals.take(at) == mine.principals.take(before)
+    return Pairs(at, before, np.where(own, cuts.own, cuts.any), by_first)

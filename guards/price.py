@@ -1,0 +1,110 @@
+"""What a row costs its caller: the bits of information that its answer may carry, and what they are worth.
+
+    price = base + bits of the disclosure tier + w_u * uncertainty + w_n * novelty
+
+The first two are known before the row is judged, the others after. A row near the boundary of a class
+(uncertainty) or unlike the rows of its caller so far (novelty) tells a thief more about the model. An exact
+repeat tells nothing new and is free. A row that a guard refused costs `refusal_factor` times as much: a
+refusal is an answer of one bit that an attack can ask for without being served.
+
+Source:  shared design, "Extraction, inversion, membership". The bits of a tier are upper bounds: they ignore
+         that classes are not equally likely and that probabilities sum to one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+TWO_DIGITS_BITS: Final = math.log2(100)
+"""6.64: a number in hundredths."""
+FLOAT_BITS: Final = 24
+"""The significand of a float32."""
+
+
+def label_bits(classes: int) -> float:
+    """A label alone: log2 k. Raises ValueError for no class."""
+    return math.log2(_at_least_one(classes, "classes"))
+
+
+def confident_label_bits(classes: int) -> float:
+    """A label with its confidence in two digits."""
+    return label_bits(classes) + TWO_DIGITS_BITS
+
+
+def top_bits(classes: int, shown: int) -> float:
+    """The `shown` likeliest of the classes, each rounded to two digits: log2 C(k, shown) + 6.64 shown.
+
+    At most: their order follows from the numbers. Raises ValueError unless 1 <= shown <= classes.
+    """
+    if not 1 <= shown <= classes:
+        raise ValueError(f"price: {shown} of {classes} classes cannot be shown")
+    return math.log2(math.comb(classes, shown)) + shown * TWO_DIGITS_BITS
+
+
+def vector_bits(classes: int) -> float:
+    """All probabilities as floats: 24 (k - 1), since they sum to one."""
+    return FLOAT_BITS * (_at_least_one(classes, "classes") - 1)
+
+
+def _at_least_one(number: int, what: str) -> int:
+    if number < 1:
+        raise ValueError(f"price: {what} is {number}; expected 1 or more")
+    return number
+
+
+class End(Enum):
+    """How a row that was admitted ended, as far as its price goes. REPEATED: its answer was given before."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    REPEATED = "repeated"
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """base_bits, uncertainty_bits (w_u), novelty_bits (w_n) >= 0; refusal_factor >= 1.
+
+    Raises:  ValueError for others, NaN and infinity too.
+    """
+
+    base_bits: float
+    uncertainty_bits: float
+    novelty_bits: float
+    refusal_factor: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("base_bits", "uncertainty_bits", "novelty_bits", "refusal_factor"):
+            least, value = float(name == "refusal_factor"), getattr(self, name)
+            if not least <= value < math.inf:  # NaN too
+                raise ValueError(f"price: {name} is {value}; expected {least:g} or more")
+
+    def at_admission(self, tier_bits: float) -> float:
+        """What is charged before the row is judged. Raises ValueError for bits that are no number >= 0."""
+        if not 0 <= tier_bits < math.inf:
+            raise ValueError(f"price: the tier has {tier_bits} bits; expected 0 or more")
+        return self.base_bits + tier_bits
+
+    def in_the_end(self, admission_bits: float, uncertainty: float, novelty: float, end: End) -> float:
+        """What the row costs in all, with what was charged at admission.
+
+        Args:    uncertainty, novelty: 0 to 1; 0 where they are not known, as for a row that was not judged.
+        Raises:  ValueError for others, NaN too.
+        """
+        for name, share in (("uncertainty", uncertainty), ("novelty", novelty)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"price: {name} is {share}; expected 0 to 1")
+        bits = admission_bits + self.uncertainty_bits * uncertainty + self.novelty_bits * novelty
+        match end:
+            case End.ANSWERED:
+                return bits
+            case End.REFUSED:
+                return self.refusal_factor * bits
+            case End.REPEATED:
+                return 0.0
+
+    def most_beyond_admission(self, admission_bits: float) -> float:
+        """The largest surcharge in the end: by how much each row in flight may overdraw a bucket."""
+        return self.in_the_end(admission_bits, 1.0, 1.0, End.REFUSED) - admission_bits

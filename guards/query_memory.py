@@ -1,0 +1,218 @@
+"""A memory of recent queries: is a row a repetition of an earlier one, or nearly one?
+
+An attack that asks a model for a gradient or a boundary, or copies it around the rows it has, sends many
+nearly equal rows. Two memories find them: the ring of the row's own principal, which is searched completely,
+and a table over all principals, for an attacker with many keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from guards.coarse import F4
+from guards.near_pairs import (
+    I8,
+    Compared,
+    Cuts,
+    Matches,
+    Pairs,
+    Queries,
+    best,
+    compare,
+    joined,
+    nothing,
+    within_batch,
+)
+from guards.query_rings import Rings
+from guards.query_sketch import Sketches
+from guards.query_table import PRINT_BANDS, WAYS, QueryTable
+
+RINGS: Final = 1024
+RETAINED: Final = 2**18
+NAMES_KEPT: Final = 4096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """n rows made ready. keys: int64[n, 16], of the table; heads: uint32[n, 4 or 0], largest fingerprints."""
+
+    queries: Queries
+    keys: I8
+    heads: NDArray[np.uint32]
+
+
+@dataclass(slots=True, eq=False)
+class QueryMemory:
+    """The latest queries, by number: 0 for the first, and so on.
+
+    cuts: which distances are near. salt: at least 16 secret bytes. prints: fingerprints of a row, 50 or 0, as
+    the `Sketcher` has it. retained: queries, a power of two in [2^10, 2^24]; answer_width: float32 numbers of
+    an answer that is kept with its query; rings: principals with a ring of their own.
+
+    Memory, all of a fixed size: 16 KiB a ring, and for each retained query 64 bytes of table, 60 of sketch,
+    principal and margin, 108 of fingerprints, and 4 of each number of an answer. Pages are taken as they
+    fill.
+    """
+
+    cuts: Cuts
+    salt: bytes = field(repr=False)
+    prints: int = 0
+    retained: int = RETAINED
+    answer_width: int = 0
+    rings: int = RINGS
+    next_number: int = field(default=0, init=False)
+    _table: QueryTable = field(init=False, repr=False)
+    _rings: Rings = field(init=False, repr=False)
+    _held: Queries = field(init=False, repr=False)
+    _first: NDArray[np.uint64] = field(init=False, repr=False)
+    _heads: NDArray[np.uint16] = field(init=False, repr=False)
+    _margins: F4 = field(init=False, repr=False)
+    _answers: F4 = field(init=False, repr=False)
+    _names: dict[str, int] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        n, prints = self.retained, self.prints
+        self._table, self._rings = QueryTable(n, prints > 0, self.salt), Rings(self.rings)
+        columns = np.zeros((n, 4), np.uint64), np.zeros(n, np.uint64), np.zeros((n, prints), np.uint16)
+        self._held = Queries(*columns, np.zeros(n, np.int64))
+        self._first = np.zeros(n, np.uint64)
+        self._heads = np.zeros((n, min(prints, PRINT_BANDS)), np.uint16)
+        self._margins = np.zeros(n, np.float32)
+        self._answers = np.zeros((n, self.answer_width), np.float32)
+
+    def rows(self, sketches: Sketches, principals: Sequence[str]) -> Rows:
+        """Rows as `look_up` and `insert` take them.
+
+        Args:    sketches: of n rows, in order; principals: the name of each row's.
+        Raises:  ValueError for another number of principals, or of fingerprints a row.
+        """
+        if len(principals) != len(sketches) or sketches.prints.shape[1] != self.prints:
+            given = f"{len(principals)} principals, {sketches.prints.shape[1]} fingerprints a row"
+            raise ValueError(f"queries: {given}; expected {len(sketches)} and {self.prints}, as the sketches")
+        numbers = np.array([self.principal(one) for one in principals], np.int64)
+        halves = (sketches.prints >> np.uint32(16)).astype(np.uint16)
+        queries = Queries(sketches.bits, sketches.contents, halves, numbers)
+        return Rows(queries, self._table.keys(sketches), sketches.prints[:, :PRINT_BANDS])
+
+    def look_up(self, rows: Rows) -> Matches:
+        """What each row repeats or nearly repeats: an earlier query, or an earlier row of this batch.
+
+        Changes nothing. Own queries are found among the last 1,024, all others where they share a band with
+        the row: docs/guards.md, near-duplicates.
+
+        Cost:    O(1) a row, and O(n) more for the batch itself: docs/guards.md.
+        """
+        n, mine, found = len(rows.keys), rows.queries, list[Compared | None]()
+        if n and self.next_number:
+            pairs, numbers = self._earlier(rows)
+            found.append(compare(mine, self._held, pairs, numbers, self.cuts.shared))
+        if n > 1:
+            pairs = within_batch(mine, rows.heads, self.cuts)
+            found.append(compare(mine, mine, pairs, pairs.others + self.next_number, self.cuts.shared))
+        matching = [one for one in found if one is not None]
+        if not matching:
+            return nothing(n)
+        return best(n, joined(*matching) if len(matching) > 1 else matching[0], self.next_number)
+
+    def insert(self, rows: Rows) -> I8:
+        """Remember rows, without margin and answer until `remember`.
+
+        Returns: int64[n], their numbers: next_number and following.
+        Raises:  ValueError for more rows than are retained.
+        Cost:    O(1) a row: docs/guards.md, near-duplicates.
+        """
+        mine = rows.queries
+        if (n := len(rows.keys)) > self.retained:
+            raise ValueError(f"queries: {n} rows at once, and {self.retained} are retained; insert fewer")
+        numbers = np.arange(self.next_number, self.next_number + n)
+        at = numbers & (self.retained - 1)
+        held, first = self._held, mine.bits[:, 0]
+        held.bits[at], held.contents[at], held.principals[at] = mine.bits, mine.contents, mine.principals
+        self._first[at], self._margins[at] = first, np.nan
+        if self.prints:
+            held.prints[at], self._heads[at] = mine.prints, mine.prints[:, :PRINT_BANDS]
+        self._table.enter(rows.keys, at)
+        self._rings.add(first, mine.principals, numbers)
+        self.next_number += n
+        return numbers
+
+    def remember(self, number: int, margin: float, answer: F4 | None = None) -> bool:
+        """Store the margin of a query's answer, and the answer: float32[answer_width].
+
+        Returns: whether the query is still retained; if not, nothing is stored.
+        """
+        if not self._is_retained(number):
+            return False
+        at = number & (self.retained - 1)
+        self._margins[at] = margin
+        if answer is not None:
+            self._answers[at] = answer
+        return True
+
+    def margins(self, numbers: I8) -> F4:
+        """float32[n]: what `remember` stored; NaN where nothing was, or the query is no longer retained."""
+        retained = (numbers >= max(0, self.next_number - self.retained)) & (numbers < self.next_number)
+        return np.where(retained, self._margins[numbers & (self.retained - 1)], np.float32(np.nan))
+
+    def answer(self, number: int) -> F4 | None:
+        """float32[answer_width], a copy; None where `remember` stored no margin, or it is gone."""
+        at = number & (self.retained - 1)
+        if not self._is_retained(number) or np.isnan(self._margins[at]):
+            return None
+        kept: F4 = self._answers[at].copy()
+        return kept
+
+    def principal(self, name: str) -> int:
+        """The number by which matches name a principal: a salted hash of 63 bits, always the same."""
+        if (found := self._names.get(name)) is None:
+            if len(self._names) >= NAMES_KEPT:
+                self._names.clear()
+            digest = hashlib.blake2b(name.encode(), digest_size=8, key=self.salt[:64], person=b"principal")
+            found = self._names[name] = int.from_bytes(digest.digest()) >> 1
+        return found
+
+    def _is_retained(self, number: int) -> bool:
+        return max(0, self.next_number - self.retained) <= number < self.next_number
+
+    def _earlier(self, rows: Rows) -> tuple[Pairs, I8]:
+        """Pairs with retained queries that may be near, and the numbers of these.
+
+        A first word that differs in more bits than the cut rules a query out, without loss. Of the ring, of
+        the table's bits and contents, of its fingerprints.
+        """
+        mine, first = rows.queries, rows.queries.bits[:, 0]
+        newest, mask = self.next_number - 1, self.retained - 1
+        own, numbers = self._rings.near(first, mine.principals, max(self.cuts.own, 0))
+        if newest > mask and len(numbers):
+            retained = numbers > newest - self.retained
+            own, numbers = own[retained], numbers[retained]
+        candidates = self._table.candidates(rows.keys)
+        end = self._table.first_print_band * WAYS
+        by_bits = candidates[:, :end]
+        close = np.bitwise_count(self._first.take(by_bits) ^ first[:, None]) <= max(self.cuts.any, 0)
+        at = np.flatnonzero(close)
+        all_rows, places = [own, at // end], [numbers & mask, by_bits[close]]
+        if self.prints:
+            at, near = self._by_prints(mine, candidates[:, end:])
+            all_rows.append(at)
+            places.append(near)
+        others = np.concatenate(places, dtype=np.int64)
+        cuts = np.full(len(others), self.cuts.any)
+        cuts[: len(own)] = self.cuts.own
+        pairs = Pairs(
+            np.concatenate(all_rows), others, cuts, len(others) - len(places[-1]) * (self.prints > 0)
+        )
+        return pairs, newest - ((newest - others) & mask)
+
+    def _by_prints(self, mine: Queries, candidates: NDArray[np.uint32]) -> tuple[I8, NDArray[np.uint32]]:
+        """Rows and places of candidates among whose largest fingerprints is the one that led to them."""
+        sought = np.repeat(mine.prints[:, :PRINT_BANDS], WAYS, axis=1)
+        found = (self._heads.take(candidates, axis=0) == sought[:, :, None]).any(2) & (sought != 0)
+        at = np.flatnonzero(found)
+        return at // found.shape[1], candidates[found]

@@ -1,0 +1,141 @@
+"""Suspects: principals that seem to be one attacker with several keys, and the evidence against each.
+
+Two principals become one suspect once rows of the one have nearly repeated rows of the other often enough.
+In one range of addresses (/24 of IPv4, /48 of IPv6) two repetitions between any of its principals are enough;
+a principal that comes from there later belongs to the suspect from its first row on.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from guards.sequence import Bets, Evidence, pooled
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+OVERLAPS: Final = 8
+OVERLAPS_IN_RANGE: Final = 2
+MOST_PRINCIPALS: Final = 4096
+MOST_MEMBERS: Final = 256
+
+
+@dataclass(slots=True, eq=False)
+class Suspect:
+    """evidence: against all its principals together; members: those that are still known; ranges: of
+    addresses whose newcomers belong to it.
+    """
+
+    evidence: Evidence
+    members: set[int]
+    ranges: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True, eq=False)
+class Suspects:
+    """The evidence against each principal, alone or with others.
+
+    most: principals that are known at once, pairs and ranges that are counted; those seen least recently
+    are forgotten. A suspect has at most 256 members. Memory: about 1 KiB a principal.
+
+    Among honest principals, however their rows depend on each other and whichever are merged, at most a share
+    of alpha is expected to be ever in a suspect that alarms and has honest members alone: docs/guards.md.
+    """
+
+    bets: Bets
+    most: int = MOST_PRINCIPALS
+    _of: OrderedDict[int, Suspect] = field(default_factory=OrderedDict, init=False, repr=False)
+    _ranges: dict[int, str] = field(default_factory=dict, init=False, repr=False)
+    _counts: OrderedDict[tuple[int, int] | str, int] = field(
+        default_factory=OrderedDict, init=False, repr=False
+    )
+    _hosts: OrderedDict[str, Suspect] = field(default_factory=OrderedDict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.most < 2:
+            raise ValueError(f"suspects: {self.most} principals; needs two or more")
+
+    def observe(self, principal: int, address_range: str, hits: Sequence[bool]) -> Evidence:
+        """Add a principal's rows, in order, to the evidence against its suspect, which is returned.
+
+        Call it before `overlap` of the same rows: who is merged may depend on rows before a bet alone.
+
+        Args:    principal: `QueryMemory.principal`; address_range: where the rows came from, "" if not known.
+        Cost:    2 us, and 1 us a row.
+        """
+        suspect = self._of.get(principal)
+        if suspect is None:
+            suspect = self._of[principal] = Suspect(self.bets.new(), {principal})
+            host = self._hosts.get(address_range)
+            if host is not None and self._merge(host, suspect):
+                suspect = self._of[principal]
+        self._ranges[principal] = address_range
+        self._of.move_to_end(principal)
+        suspect.evidence = self.bets.after(suspect.evidence, hits)
+        while len(self._of) > self.most:
+            self._forget(*self._of.popitem(last=False))
+        return suspect.evidence
+
+    def overlap(self, principal: int, other: int) -> bool:
+        """Count that a row of one principal nearly repeated one of another; whether they are one suspect now.
+
+        Principals that are not known, or no longer, are not merged. Cost: 2 us.
+        """
+        a, b = self._of.get(principal), self._of.get(other)
+        if a is None or b is None or a is b:
+            return a is not None and a is b
+        where = self._ranges[principal]
+        is_near = where != "" and where == self._ranges[other]
+        counted = where if is_near else (min(principal, other), max(principal, other))
+        count = self._counts.pop(counted, 0) + 1
+        _keep(self._counts, counted, count, self.most)
+        if count < (OVERLAPS_IN_RANGE if is_near else OVERLAPS) or not self._merge(a, b):
+            return False
+        if is_near:
+            host = self._of[principal]
+            host.ranges.add(where)
+            _keep(self._hosts, where, host, self.most)
+        return True
+
+    def evidence(self, principal: int) -> Evidence:
+        """The evidence against a principal's suspect; new for one that is not known."""
+        suspect = self._of.get(principal)
+        return self.bets.new() if suspect is None else suspect.evidence
+
+    def members(self, principal: int) -> frozenset[int]:
+        """The principals that are one suspect with this one, itself included."""
+        suspect = self._of.get(principal)
+        return frozenset({principal}) if suspect is None else frozenset(suspect.members)
+
+    def _merge(self, a: Suspect, b: Suspect) -> bool:
+        """The smaller becomes part of the larger, so that a principal moves at most eight times."""
+        if len(a.members) + len(b.members) > MOST_MEMBERS:
+            return False
+        large, small = (a, b) if len(a.members) >= len(b.members) else (b, a)
+        large.evidence = pooled(large.evidence, small.evidence)
+        large.members |= small.members
+        for member in small.members:
+            self._of[member] = large
+        for where in small.ranges & self._hosts.keys():
+            self._hosts[where] = large
+        large.ranges |= small.ranges
+        return True
+
+    def _forget(self, principal: int, suspect: Suspect) -> None:
+        """Its deposit stays with the suspect, so that the mean is of all that was ever paid in."""
+        suspect.members.discard(principal)
+        del self._ranges[principal]
+        for where in () if suspect.members else suspect.ranges:
+            if self._hosts.get(where) is suspect:
+                del self._hosts[where]
+
+
+def _keep(kept: OrderedDict[K, V], key: K, value: V, most: int) -> None:
+    """Set an entry as the latest, and drop the oldest beyond `most`."""
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > most:
+        kept.popitem(last=False)
