@@ -49,7 +49,8 @@ class Target:
 class RequestMix:
     """What to send: rows a request, the share of requests that are made of outliers, JSON or binary.
 
-    data: a file of good rows; None: the deployment's own.
+    data: a file of good rows; None: the deployment's own. row_outcomes: whether a request of several rows
+    asks for `fs_row_outcome`. priority: of the request; None: it states none.
     """
 
     rows: int = 1
@@ -57,6 +58,8 @@ class RequestMix:
     binary: bool = False
     seed: int = 0
     data: Path | None = None
+    row_outcomes: bool = True
+    priority: int | None = None
 
 
 def find_target(url: str, folder: Path, key: str | None) -> Target:
@@ -107,11 +110,11 @@ def render_requests(target: Target, folder: Path, mix: RequestMix) -> list[bytes
     samples = _samples(target, folder, mix)
     rng = np.random.default_rng(mix.seed)
     outliers = _outliers(samples, folder, mix)
-    first = _render_request(target, _some(samples.clean, rng, mix.rows), mix.binary)
+    first = _render_request(target, _some(samples.clean, rng, mix.rows), mix)
     count = min(MAX_REQUESTS, max(2, MAX_REQUESTS_BYTES // len(first)))
     bad = round(mix.outliers * count)
     pools = [outliers] * bad + [samples.clean] * (count - bad)
-    requests = [_render_request(target, _some(pool, rng, mix.rows), mix.binary) for pool in pools]
+    requests = [_render_request(target, _some(pool, rng, mix.rows), mix) for pool in pools]
     return [requests[i] for i in rng.permutation(count)]
 
 
@@ -125,15 +128,16 @@ def deadline_ms(folder: Path) -> float:
     return _policy(folder).deadline_s * 1e3
 
 
-def _render_request(target: Target, x: Tensors, binary: bool) -> bytes:
+def _render_request(target: Target, x: Tensors, mix: RequestMix) -> bytes:
     inputs = target.contract.inputs
     outputs: list[dict[str, Any]] = [
-        {"name": spec.name, "parameters": {"binary_data": binary}} for spec in target.contract.outputs
+        {"name": spec.name, "parameters": {"binary_data": mix.binary}} for spec in target.contract.outputs
     ]
-    if len(x[inputs[0].name]) > 1:
+    if mix.row_outcomes and mix.rows > 1:
         outputs.append({"name": ROW_OUTCOME.name, "parameters": {"binary_data": False}})
+    more = {} if mix.priority is None else {"parameters": {"priority": mix.priority}}
     try:
-        body, head = infer_body(inputs, x, {"outputs": outputs}, binary=binary)
+        body, head = infer_body(inputs, x, {"outputs": outputs, **more}, binary=mix.binary)
     except InvalidRequest as error:
         raise WrongInput(f"{error}: give --binary") from error
     headers = {"host": target.origin.authority}

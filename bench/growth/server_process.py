@@ -70,7 +70,7 @@ def serve_folders(folders: Sequence[Path], key: str, log: Path) -> Iterator[Serv
         command = [sys.executable, "-m", "gateway", "serve", *map(str, folders), "--local", *ports]
         process = subprocess.Popen(command, stdout=file, stderr=file)  # noqa: S603 (our own command)
     try:
-        target = _wait_until_ready(process, f"http://127.0.0.1:{port}", folders[0], key, log)
+        target = wait_until_served(process, f"http://127.0.0.1:{port}", folders[0], key, log)
         yield ServerProcess(folders[0], target, process.pid, used)
     finally:
         process.terminate()
@@ -81,7 +81,8 @@ def serve_folders(folders: Sequence[Path], key: str, log: Path) -> Iterator[Serv
             process.wait()
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str, copy: Path, key: str, log: Path) -> Target:
+def wait_until_served(process: subprocess.Popen[bytes], url: str, copy: Path, key: str, log: Path) -> Target:
+    """The model, once it is served. Raises WrongInput with the end of the log. Blocks."""
     until_s = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < until_s:
         try:
