@@ -6,7 +6,7 @@ DEVELOPMENT := .venv/.development
 
 LOCK := uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
-.PHONY: demo test check docs bench peers growth fuzz gate mutants sbom audit lock proto clean
+.PHONY: demo test check docs bench peers growth overload faults fuzz gate mutants sbom audit lock proto clean
 
 demo: $(READY)  ## serve configs/fashion on Ray Serve and show every outcome on real inputs; ONCE=1 exits after that
 	$(BIN)/gateway demo configs/fashion $(if $(ONCE),--once)
@@ -38,6 +38,13 @@ peers: $(DEVELOPMENT)  ## beside MLServer, LitServe, BentoML and Ray Serve's pro
 growth: $(DEVELOPMENT)  ## cost against principals, backlog and rows; memory over 200,000 requests
 	$(BIN)/python -m bench.growth
 	$(BIN)/python -m bench.growth memory
+
+overload: $(DEVELOPMENT)  ## what is answered in time at 1 to 10 times the capacity, beside bare uvicorn; needs cc and two cores
+	$(BIN)/python -m bench.overload --peers bare
+	$(BIN)/python -m bench.overload --deployment slow
+
+faults: $(DEVELOPMENT)  ## break every part of a served gateway at load and check every request: about fifteen minutes
+	$(BIN)/python -m bench.faults
 
 fuzz: $(DEVELOPMENT)  ## break requests on purpose for SECONDS (600), other ones each time
 	$(BIN)/python -m tests.protocol.test_fuzz $(or $(SECONDS),600)

@@ -100,7 +100,8 @@ def schema() -> Json:
             }
         if hasattr(model, "example"):
             part["examples"] = [yaml.safe_load(model.example)]
-    whole["properties"]["serving"]["default"] = {}  # it would repeat every default of the block
+    for block in (whole["properties"]["serving"], whole["$defs"]["RungPolicy"]["properties"]["circuit"]):
+        block["default"] = {}  # it would repeat every default of the block
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole, "title": "gateway.yaml"}
 
 
@@ -269,12 +270,16 @@ def binding(name: str, field: str) -> str:
     `bound`: it takes another; `withdraws`: the promises are not in force; `in part`: one of these, for some
     fields of its block.
     """
+    if field in _withdrawing(name):
+        return "withdraws"
+    if not getattr(models()[name], "certified", True):
+        return ""
     if blocks := _refs(_part_of(name)["properties"][field]):
         inside = [binding(block, one) for block in blocks for one in _part_of(block)["properties"]]
         return "in part" if any(inside) else ""
     if field in _bound(name):
         return "bound"
-    return "withdraws" if field in _withdrawing(name) else ""
+    return ""
 
 
 def _withdrawing(name: str) -> set[str]:
@@ -282,7 +287,7 @@ def _withdrawing(name: str) -> set[str]:
     model = models()[name]
     if hasattr(model, "unbound"):
         return set(model.unbound) if getattr(model, "certified", True) else set()
-    return {"Policy": {"mode"}, "RungPolicy": {"budget_s"}}.get(name, set())
+    return {"Policy": {"mode"}, "RungPolicy": {"budget_s"}, "ObservePolicy": {"until"}}.get(name, set())
 
 
 @cache

@@ -1,8 +1,8 @@
 """What answers a row: predictors, wrappers that make them resilient, and human review.
 
-Predictors: `onnx` (a model in this process) and `oip/` (a model in another server). Wrappers: `breaker`, over
-any predictor, `roles`, which adds the probabilities that a model leaves out, and `worker`, a thread for
-blocking calls. `review/` stores the rows that no model may answer.
+Predictors: `onnx` (a model in this process) and `oip/` (a model in another server). Wrappers: `breaker`,
+`retry` and `hedge`, over any predictor, `roles`, which adds the probabilities that a model leaves out, and
+`worker`, a thread for blocking calls. `review/` stores the rows that no model may answer.
 Imports neither `gateway` nor `guards`. Read `predictor.py` first.
 """
 

@@ -5,17 +5,21 @@
     | closed    | an answer                        | closed    |
     | closed    | a failure, not yet too many      | closed    |
     | closed    | `failures` of them in a row      | open      |
+    | closed    | too many of the recent calls bad | open      |
     | open      | a call before `reset_s` passed   | refused   |
     | open      | a call after: it is the probe    | half_open |
     | half_open | any other call                   | refused   |
     | half_open | the probe is answered            | closed    |
-    | half_open | the probe fails                  | open      |
+    | half_open | the probe fails, or is slow      | open      |
     | half_open | the probe is inconclusive        | open      |
     | closed    | the known rows, answered wrongly | open      |
     | half_open | the known rows, answered wrongly | open      |
     | any       | an operator isolates the model   | isolated  |
     | isolated  | any call                         | refused   |
     | isolated  | an operator restores the model   | closed    |
+
+Bad are callers' calls that failed, or were answered slowly: `failure_window.py` has the limits. How long a
+call waited behind others does not make it slow (`worker.WAITED_S`).
 
 Every change of state begins a new epoch, and the end of a call counts only in the epoch in which it began:
 a call from before the circuit opened can neither close it nor decide the probe.
@@ -30,10 +34,13 @@ No caller may take the model from the others:
 * Failures that one caller had a part in, all of them, do not open the circuit: at the limit the known row is
   asked for instead. So a slow row of one caller opens nothing, and a model that is broken for its only caller
   is found out all the same.
+* The same holds of the recent calls: where too many are bad, but not without those of one caller, the known
+  rows decide, asked once for every `least_calls` calls: if they fail or are slow, the circuit opens.
 
 A model that answers wrongly does not fail: it may return the same for every row. So its answers to the known
 rows are known too: `prove` compares them, and one that differs opens the circuit at once. Then no other rows
-can be the probe.
+can be the probe. Where `stuck` finds the answers to callers' rows suspicious, the known rows are asked before
+the answer leaves; unless they are answered, it does not.
 
 A cancelled call is a failure: that is how a model that runs out of time looks from here. So a call must not
 be cancelled through the breaker for another reason, such as a caller that hung up.
@@ -48,9 +55,12 @@ from collections.abc import Callable, Collection, Coroutine
 from enum import StrEnum
 from typing import Any, Final
 
+from fallbacks.failure_window import CallEnd, Excess, FailureWindow, WindowLimits
 from fallbacks.known_rows import KnownRows, WrongAnswer
 from fallbacks.predictor import ModelRaised, NotAModelFault, Predictor, Tensors
-from fallbacks.worker import QueuedTooLong
+from fallbacks.retry_budget import RetryBudget
+from fallbacks.stuck import StuckOutput
+from fallbacks.worker import WAITED_S, QueuedTooLong
 
 
 class BreakerState(StrEnum):
@@ -63,9 +73,10 @@ class BreakerState(StrEnum):
 
 
 class BreakerEvent(StrEnum):
-    """What changes the state. TRIP is the failure that reaches the limit of consecutive failures."""
+    """What changes the state. TRIP is the failure or slow answer that reaches a limit."""
 
     ANSWER = "answer"
+    SLOW = "slow"
     FAILURE = "failure"
     TRIP = "trip"
     PROBE = "probe"
@@ -80,6 +91,7 @@ TRANSITIONS: Final = {
     (BreakerState.OPEN, BreakerEvent.PROBE): BreakerState.HALF_OPEN,
     (BreakerState.HALF_OPEN, BreakerEvent.ANSWER): BreakerState.CLOSED,
     (BreakerState.HALF_OPEN, BreakerEvent.FAILURE): BreakerState.OPEN,
+    (BreakerState.HALF_OPEN, BreakerEvent.SLOW): BreakerState.OPEN,
     (BreakerState.HALF_OPEN, BreakerEvent.INCONCLUSIVE): BreakerState.OPEN,
     (BreakerState.CLOSED, BreakerEvent.WRONG): BreakerState.OPEN,
     (BreakerState.HALF_OPEN, BreakerEvent.WRONG): BreakerState.OPEN,
@@ -89,6 +101,12 @@ TRANSITIONS: Final = {
     (BreakerState.ISOLATED, BreakerEvent.RESTORE): BreakerState.CLOSED,
 }
 """Every pair that changes the state; any other pair leaves it unchanged."""
+_ENDS: Final = {
+    BreakerEvent.ANSWER: CallEnd.ANSWERED,
+    BreakerEvent.SLOW: CallEnd.SLOW,
+    BreakerEvent.FAILURE: CallEnd.FAILED,
+}
+"""The events that the window counts."""
 
 
 class CircuitOpen(Exception):
@@ -106,10 +124,12 @@ def _no_callers() -> Collection[str]:
 
 
 class Breaker:
-    """Opens after `failures` failures in a row; lets one probe through `reset_s` seconds later.
+    """Opens after `failures` failures in a row, or too many bad calls; probes once `reset_s` seconds later.
 
     known_rows: what `prove` asks for; without it every failure counts. callers: returns
-    the principals of the running call, asked as it begins.
+    the principals of the running call, asked as it begins. window: when the recent calls are too bad.
+    stuck: reads the answers to other than the known rows. repeats: what the predictor sends beyond the calls
+    that it gets; None: nothing.
     For one event loop: not safe across threads. `clock` is in seconds and must not go back.
     """
 
@@ -121,6 +141,9 @@ class Breaker:
         reset_s: float = 5.0,
         known_rows: KnownRows | None = None,
         callers: Callable[[], Collection[str]] = _no_callers,
+        window: WindowLimits = WindowLimits(),
+        stuck: StuckOutput | None = None,
+        repeats: RetryBudget | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if failures < 1 or not reset_s >= 0:
@@ -131,6 +154,8 @@ class Breaker:
         self._known_rows = known_rows
         self._callers = callers
         self._clock = clock
+        self.repeats = repeats
+        self._slow_s, self._window, self._stuck = window.slow_s, FailureWindow(window), stuck
         self._state = BreakerState.CLOSED
         self._epoch = 0
         self._consecutive_failures = 0
@@ -166,7 +191,8 @@ class Breaker:
 
     async def _call(self, inputs: Tensors, callers: Collection[str]) -> Tensors:
         self._admit(inputs)
-        epoch = self._epoch
+        epoch, began_s = self._epoch, self._clock()
+        WAITED_S.set(0.0)
         try:
             outputs = await self._predictor.predict(inputs)
         except QueuedTooLong:
@@ -187,10 +213,24 @@ class Breaker:
         except BaseException:  # cancellation is no Exception, and is the most common failure
             self._settle(epoch, BreakerEvent.FAILURE, callers)
             raise
-        if self._is_known(inputs):
+        slow = self._clock() - began_s - WAITED_S.get() > self._slow_s
+        if known := self._is_known(inputs):
             self._compare(epoch, outputs)
-        self._settle(epoch, BreakerEvent.ANSWER)
+        self._settle(epoch, BreakerEvent.SLOW if slow else BreakerEvent.ANSWER, callers)
+        if self._stuck is not None and not known and self._stuck.alarms(inputs, outputs):
+            await self._require_proof()
         return outputs
+
+    async def _require_proof(self) -> None:
+        """Raises WrongAnswer unless the known rows are answered now."""
+        try:
+            await self.prove()
+        except WrongAnswer:
+            raise
+        except Exception as error:
+            raise WrongAnswer(
+                "it answers different rows alike, and cannot be asked for known rows"
+            ) from error
 
     def _is_known(self, inputs: Tensors) -> bool:
         return self._known_rows is not None and inputs is self._known_rows.inputs
@@ -229,9 +269,10 @@ class Breaker:
     def _settle(self, epoch: int, event: BreakerEvent, callers: Collection[str] = ()) -> None:
         if epoch != self._epoch:
             return
-        if self._state is BreakerState.CLOSED and event in (BreakerEvent.ANSWER, BreakerEvent.FAILURE):
+        bad = event in (BreakerEvent.FAILURE, BreakerEvent.SLOW)
+        if self._state is BreakerState.CLOSED and event in _ENDS:
             event = self._count(event, callers)
-        elif event is BreakerEvent.FAILURE and callers and self._known_rows is not None:
+        elif bad and callers and self._known_rows is not None:
             event = BreakerEvent.INCONCLUSIVE  # a caller's row failed as the probe: the known row is the next
             self._start_proof()
         self._move(event)
@@ -239,17 +280,25 @@ class Breaker:
             self._entered_s -= self._reset_s  # reset_s has passed once already: the next call is the probe
 
     def _count(self, event: BreakerEvent, callers: Collection[str]) -> BreakerEvent:
-        """The event, or a trip for a failure that reaches the limit if no single caller explains all."""
+        """The event, or a trip where a limit is reached that no single caller explains."""
+        if callers:  # known rows would dilute what callers get
+            self._window.add(self._clock(), _ENDS[event], callers)
         if event is BreakerEvent.ANSWER:
             self._consecutive_failures = 0
             return event
-        in_all = set(callers) & set(self._in_every_failure) if self._consecutive_failures else callers
-        self._consecutive_failures, self._in_every_failure = self._consecutive_failures + 1, in_all
-        if self._consecutive_failures < self._failures:
+        if event is BreakerEvent.SLOW:
+            self._consecutive_failures = 0
+        else:
+            in_all = set(callers) & set(self._in_every_failure) if self._consecutive_failures else callers
+            self._consecutive_failures, self._in_every_failure = self._consecutive_failures + 1, in_all
+        excess, in_a_row = self._window.excess(), self._consecutive_failures >= self._failures
+        if excess is Excess.NONE and not in_a_row:
             return event
-        if not in_all or self._known_rows is None:
+        if excess is Excess.OF_ALL or (in_a_row and not self._in_every_failure):
             return BreakerEvent.TRIP
-        if not self._proofs:
+        if self._known_rows is None or not callers:
+            return BreakerEvent.TRIP
+        if not self._proofs and (in_a_row or self._window.asks_known_rows()):
             self._start_proof()
         return event
 
@@ -278,4 +327,5 @@ class Breaker:
         self._state = state
         self._epoch += 1
         self._consecutive_failures = 0
+        self._window.clear()
         self._entered_s = self._clock()

@@ -17,6 +17,7 @@ import secrets
 import signal
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from gateway.core.errors import Problems
 from gateway.deployment.deployment import Deployment
 from gateway.replica import ListenAddress, Replica, admin_token
 from gateway.serving.agreement import read_deployment
+from gateway.serving.expected_policy import expect
 from gateway.serving.folders import deployment_folders, state_folder
+from gateway.serving.lease import keep_lease
 from gateway.serving.linked_folder import LinkedFolder
 from gateway.serving.repository import Repository
 from gateway.stop_signals import STOP_SIGNALS, raise_at_stop_signals
@@ -47,6 +50,8 @@ from ray import serve
 
 APP = "failsafe-gateway"
 SESSIONS = "ray"
+CONTROLLER, CONTROLLER_NAMESPACE = "SERVE_CONTROLLER_ACTOR", "serve"
+"""Serve's controller, as `ray list actors` names it."""
 HEALTH_EVERY_S, HEALTH_TIMEOUT_S = 2.0, 10.0
 CLOSE_EVERY_S = 2.0
 CLOSE_S = 15.0
@@ -81,20 +86,46 @@ class GatewayReplica:
         repository = Repository.open([Path(one) for one in folders], Path(state_dir) if state_dir else None)
         self._replica = Replica(repository, ListenAddress(**address), token)
         self._started: asyncio.Task[None] | None = None
+        self._lease: asyncio.Task[None] | None = None
+        self._controller: Any = None
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Starts listening the first time; later a new `generation` reads the folders again.
+        """Starts listening the first time; later a new `user_config` reads the folders again.
 
-        Must not raise: a policy that does not compile leaves the old one in place.
+        Its `generation` is any number that differs from the last one; `policy` names what is expected to be
+        in force then (`expected_policy.py`). Must not raise: what cannot be loaded leaves the old policy
+        in force.
         """
         if self._started is None:
             self._started = asyncio.create_task(self._replica.start())
             await self._started
-            return
+            self._lease = asyncio.create_task(self._keep_lease())
+        else:
+            await self._load_all(user_config)
+        for what in expect(self._replica.repository, user_config):
+            log.error("user_config of generation %s: %s", user_config.get("generation"), what)
+
+    async def _load_all(self, user_config: dict[str, Any]) -> None:
         for name, done in (await self._replica.repository.load_all()).items():
             if isinstance(done, Problems):
                 what = "reload of %s to generation %s failed; the old policy stays: %s"
                 log.error(what, name, user_config.get("generation"), done)
+
+    async def _keep_lease(self) -> None:
+        """Stops the replica while Serve's controller does not answer it, if the policy says so."""
+        repository = self._replica.repository
+
+        def length_s() -> float:
+            return repository.settings.policy.serving.controller_lease_s
+
+        await keep_lease(self._ask_controller, length_s, repository.switch.hold)
+
+    async def _ask_controller(self) -> None:
+        """Returns once Serve's controller has answered. It is looked up when it is first asked."""
+        if self._controller is None:
+            find = partial(ray.get_actor, CONTROLLER, namespace=CONTROLLER_NAMESPACE)
+            self._controller = await asyncio.to_thread(find)
+        await self._controller.check_alive.remote()
 
     async def check_health(self) -> None:
         """Raises unless each ready gateway decides a canary row in time; Ray then replaces the replica."""
@@ -107,6 +138,8 @@ class GatewayReplica:
 
     async def __del__(self) -> None:
         """Serve's graceful shutdown; also of a replica that failed to start."""
+        if (lease := getattr(self, "_lease", None)) is not None:
+            lease.cancel()
         if hasattr(self, "_replica"):
             await self._replica.stop(self._replica.drain_s)
 
@@ -139,7 +172,11 @@ def _start_no_dashboard() -> None:
 
 
 def build(options: Options) -> serve.Application:
-    """The application for `serve run` and `serve.run`."""
+    """The application for `serve run`, `serve.run` and `serve deploy`.
+
+    `serve deploy` with another `user_config` of the deployment `gateway` reloads at every replica in place.
+    To run it again makes other replicas.
+    """
     address = options.model_dump(include={"host", "port", "grpc_port", "admin_port", "admin_host"})
     folders = [str(one.resolve()) for one in deployment_folders(folders_of(options.folder))]
     state_dir = str(Path(options.state_dir).resolve()) if options.state_dir else ""

@@ -120,7 +120,7 @@ def append_line(path: Path, line: bytes, complete: Callable[[bytes], bool]) -> N
     finally:
         os.close(descriptor)
     if new:
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def write_private_file(path: Path, body: bytes) -> None:
@@ -134,7 +134,7 @@ def write_private_file(path: Path, body: bytes) -> None:
         file.flush()
         os.fsync(descriptor)
     partial.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def convert_list(old: Path, new: Path, lines_of: Callable[[bytes], list[bytes]]) -> None:
@@ -156,10 +156,11 @@ def convert_list(old: Path, new: Path, lines_of: Callable[[bytes], list[bytes]])
     while kept.exists():
         kept = kept.with_name(f"{kept.name}.converted")
     old.rename(kept)
-    _sync_folder(old.parent)
+    sync_folder(old.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

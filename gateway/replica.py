@@ -29,15 +29,21 @@ from gateway.admin import handler as administration
 from gateway.admin.app import admin_app
 from gateway.admin.handler import AdminHandler
 from gateway.airlock.process import stop_trials
+from gateway.core.decision import Reason, Refused
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import Deployment
 from gateway.grpc.server import SUFFIX, GrpcListener
 from gateway.http.handler import HttpHandler
+from gateway.http.replies import reply_unanswered
 from gateway.listener.limits import OTHER_FILES, Limits, connection_capacity
+from gateway.listener.messages import Reply
 from gateway.listener.server import Server
+from gateway.listener.stalled import StalledListener
 from gateway.policy.serving import Serving
 from gateway.private_files import make_private_folder
 from gateway.serving.data_plane import DataPlane
+from gateway.serving.ids import Ids
+from gateway.serving.loop_watch import LoopWatch
 from gateway.serving.replicas import PeerReplicas
 from gateway.serving.repository import Repository
 from gateway.serving.unix_path import unix_address
@@ -45,6 +51,7 @@ from gateway.serving.unix_path import unix_address
 LAST_REPLY_S = 2.0
 """How long after the last deadline a client may take to read its reply, at the end of a replica."""
 BACKLOG = 2048
+STALLED, STALLED_RETRY_S = "this replica is blocked and can decide nothing now: try again", 1.0
 TOKEN_VARIABLE = "GATEWAY_ADMIN_TOKEN"  # noqa: S105 (the name of an environment variable)
 log = logging.getLogger(__name__)
 
@@ -98,6 +105,9 @@ class Replica:
         )
         self._data = self._http_server(settings.policy.serving)
         self._data_socket = bind(address.host, address.port)
+        context = None if self._tls is None else self._tls.context
+        stalled = StalledListener(self._data_socket, self._refuse_stalled, context)
+        self._watch, self._stalled_ids = LoopWatch(repository.stalls, stalled.answer_next), Ids()
         self._grpc: GrpcListener | None = None
         app = admin_app(repository, token)
         self._admins = [
@@ -118,10 +128,19 @@ class Replica:
         self.repository.start()
         for server, own in self._admins:
             await server.start(own, administration.BACKLOG)
+        # What was stopped since the files were read. `gateway stop` finds this replica by its socket, or has
+        # written its file before that was there.
+        await self.repository.switch.look()
         self._grpc = self._grpc_listener(self.repository.settings.policy.serving)
         await self._grpc.start(bind(self._address.host, self._address.grpc_port), BACKLOG)
         # Last: a client that finds it ready finds every port open.
         await self._data.start(self._data_socket, BACKLOG)
+        self._watch.start()
+
+    def _refuse_stalled(self) -> Reply:
+        """The reply to one that connects while the event loop is blocked. Of the thread that watches it."""
+        stamp = self._plane.stamp(self._stalled_ids.new())
+        return reply_unanswered(Refused(Reason.UNAVAILABLE, STALLED_RETRY_S), stamp, error=STALLED)
 
     def _limits(self, serving: Serving) -> Limits:
         """Of each port of the data plane."""
@@ -183,6 +202,7 @@ class Replica:
             self._plane.draining = True
             self._data.drain()
             await asyncio.sleep(drain_s)
+            self._watch.stop()
             self.repository.end_waits()
             grace_s = self.repository.longest_deadline_s + LAST_REPLY_S
             stopping = [one.stop(grace_s) for one in (self._data, *(one for one, _ in self._admins))]

@@ -169,7 +169,7 @@ def commands() -> Iterator[tuple[str, str, str]]:
         text = text_of(page)
         for code in re.findall(r"`([^`\n]+)`|^(?:    |\$ )(.+)$", text, re.MULTILINE):
             line = code[0] or code[1]
-            if found := re.match(r"(?:\.venv/bin/)?gateway ((?:admin )?[a-z]+)(.*)", line):
+            if found := re.match(r"(?:\.venv/bin/)?gateway ((?:admin |policy )?[a-z]+)(.*)", line):
                 yield page, found[1], found[2]
 
 
@@ -187,7 +187,14 @@ def test_every_gateway_command_and_option_that_a_page_names_exists() -> None:
         "admin add",
         "admin list",
         "admin revoke",
+        "policy list",
+        "policy diff",
+        "policy apply",
+        "policy rollback",
+        "redteam",
         "sign",
+        "stop",
+        "resume",
     }
     for page, name, rest in named:
         told = help_of(name)

@@ -20,6 +20,7 @@ from fallbacks.oip import open_inference_pb2 as pb
 from tests.cli.test_private_state import open_to_others, open_umask
 from tests.cli.test_several import ask
 from tests.support.served import (
+    IN_BACKGROUND,
     STOP_WITHIN_S,
     TOKEN,
     Served,
@@ -36,8 +37,6 @@ pytestmark = pytest.mark.ray
 LISTEN = "0A"
 IPV4_LOOPBACK, MAPPED_LOOPBACK = "0100007F", "0000000000000000FFFF00000100007F"
 IPV6_LOOPBACK = "00000000000000000000000001000000"
-IN_BACKGROUND = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
-"""Starts a command as a shell without job control starts it in the background: SIGINT is ignored."""
 JOIN = """
 import sys
 import ray
@@ -51,6 +50,8 @@ print(ray.get(ran.remote(), timeout=60))
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = copy_of("letters", tmp_path_factory.mktemp("ray"))
     with open_umask(), serving(folder, "--replicas", "2") as running:
+        # The first replica answers before the second has started; the addresses are printed when both listen.
+        wait_until(lambda: "\ntoken " in (folder / "serve.log").read_text(), "both replicas listen")
         yield running
 
 

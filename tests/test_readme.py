@@ -21,7 +21,14 @@ from tests.support.markdown import fences, table, text_of
 from tests.support.served import CONFIGS, TOKEN, Served, copy_of, serving
 
 README, OPERATING, WIRE = "README.md", "docs/operating.md", "docs/wire.md"
-QUEUE_METRICS = {"gateway_review_reachable", "gateway_review_cases", "gateway_review_oldest_seconds"}
+SHARED_METRICS = {
+    "gateway_policies_in_force",
+    "gateway_replicas",
+    "gateway_review_reachable",
+    "gateway_review_cases",
+    "gateway_review_oldest_seconds",
+}
+"""Those of all replicas together, which have no label `replica`."""
 
 
 def block(language: str, holding: str, page: str = README) -> str:
@@ -129,15 +136,19 @@ def test_the_metrics_that_operating_lists_are_those_of_a_running_gateway(letters
     listed = {row[0].strip("`"): set(re.findall(r"\w+", row[1])) for row in table(OPERATING, "metric")}
     expected = {
         name: labels
-        | (set() if name == "gateway_replicas" else {"model"})
-        | (set() if name in QUEUE_METRICS | {"gateway_replicas"} else {"replica"})
+        | (set() if name == "gateway_replicas" or name.startswith("gateway_loop_") else {"model"})
+        | (set() if name in SHARED_METRICS else {"replica"})
         for name, labels in listed.items()
     }
     assert expected == {
-        # a failed stage is counted when one has failed, a missing record when one is missing
+        # a failed stage is counted when one has failed, a missing record when one is missing, and so on
         **scraped,
         "gateway_stage_errors_total": {"stage", "model", "replica"},
         "gateway_records_missed_total": {"model", "replica"},
+        "gateway_observed_rows_total": {"stage", "verdict", "model", "replica"},
+        "gateway_guard_observed_until_seconds": {"stage", "model", "replica"},
+        "gateway_policy_expected": {"policy", "model", "replica"},
+        "gateway_model_repeats_total": {"rung", "model", "replica"},
     }
 
 

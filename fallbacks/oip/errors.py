@@ -28,6 +28,14 @@ class UpstreamUnreachable(UpstreamFailed):
     """No server answered. The one that answers next may be another process, with another model."""
 
 
+def may_repeat(error: Exception) -> bool:
+    """Whether no model has answered the call: the connection failed, or the server was unavailable.
+
+    Not after 504: the server has waited for its model, for as long as it may.
+    """
+    return isinstance(error, UpstreamUnreachable) and error.status != 504
+
+
 class UnexpectedAnswer(ValueError):
     """The upstream answered, but not what was requested, or not what it answered at calibration."""
 

@@ -4,7 +4,8 @@ Its answers are used only once it is verified to be the model that was calibrate
 first one after the server was unreachable, begins with the probe rows. So a server that is down when the
 gateway starts, or that comes back with another model, fails its rung and never answers unverified. A model
 that is exchanged while the server stays reachable is noticed within about a minute: a later call sends the
-probe rows again, concurrently.
+probe rows again, concurrently. One that answers different rows alike is verified before such an answer is
+used.
 
 Each call runs in a task of its own. The gateway starts a forward pass before it waits for it, and timeouts of
 asyncio and of httpx interrupt the task in which they were set, wherever that waits by then.
@@ -24,9 +25,10 @@ from fallbacks.oip.client import UpstreamClient, connect, infer_in_parts
 from fallbacks.oip.errors import RequestRefused, UnexpectedAnswer, UpstreamFailed, UpstreamUnreachable
 from fallbacks.oip.run_in_thread import run_in_thread
 from fallbacks.oip.stored_upstream import StoredUpstream
-from fallbacks.oip.tensors import Array, max_answer_bytes
+from fallbacks.oip.tensors import UPSTREAM_DTYPES, Array, max_answer_bytes
 from fallbacks.onnx import OnnxModel
 from fallbacks.predictor import CallerDeadlineExceeded, ModelRaised, ModelTensor, Tensors
+from fallbacks.stuck import StuckOutput
 
 MAX_CALL_S: Final = 60.0
 VERIFY_EVERY_S: Final = 60.0
@@ -68,6 +70,7 @@ class UpstreamModel:
         self._remote, self._stored, self._encoder = remote, stored, encoder
         self._max_rows, self._call_deadline = max_rows, call_deadline
         self._max_answer_bytes = max_answer_bytes(outputs, max_rows)
+        self._stuck = StuckOutput([one.name for one in outputs if UPSTREAM_DTYPES[one.datatype].kind == "f"])
         self._verified, self._verify_again_at_s = False, math.inf
         self._verifying: asyncio.Task[None] | None = None
         self._client: UpstreamClient | None = None
@@ -118,16 +121,22 @@ class UpstreamModel:
         rows = self._server_rows(inputs)
         try:
             if not self._verified:
-                await self._stored.verify(client, self._max_rows, _time_left(deadline_s))
-                self._note_verified()
+                await self._verify(client, deadline_s)
             elif time.monotonic() > self._verify_again_at_s:
                 self._verify_again_at_s = math.inf
                 self._verifying = asyncio.create_task(self._verify_again(client))
             outputs = await self._infer_rows(client, rows, deadline_s)
+            if self._stuck.alarms(rows, outputs):
+                await self._verify(client, deadline_s)
         except UpstreamUnreachable:
             self._verified = False
             raise
         return self._by_local_name(outputs)
+
+    async def _verify(self, client: UpstreamClient, deadline_s: float) -> None:
+        self._verified = False
+        await self._stored.verify(client, self._max_rows, _time_left(deadline_s))
+        self._note_verified()
 
     async def _infer_rows(
         self, client: UpstreamClient, rows: Mapping[str, Array], deadline_s: float

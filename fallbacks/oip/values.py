@@ -25,7 +25,7 @@ def flatten(data: object, shape: tuple[int, ...]) -> list[Any] | None:
     """The values of a flat or fully nested list, or None if their number is not the shape's."""
     if not isinstance(data, list):
         return None
-    if len(data) == math.prod(shape) and not any(isinstance(value, list) for value in data[:1]):
+    if len(data) == math.prod(shape) and not (data and isinstance(data[0], list)):
         return data
     level = [data]
     for size in shape:

@@ -10,7 +10,7 @@ from fallbacks.review.quotas import PutResult, Quotas
 
 
 class StoreError(Exception):
-    """The store cannot be opened: says which, why, and what to do."""
+    """The store cannot be opened, or its file has gone since: says which, why, and what to do."""
 
 
 class StaleLease(Exception):
@@ -27,7 +27,7 @@ class ReviewStore(Protocol):
     What a store guarantees
     -----------------------
     *Durability.* `put` and `resolve` return only when the change would survive the loss of the process and of
-    the machine's power.
+    the machine's power. Where what the store has opened is no longer what its URL leads to, they raise.
 
     *Bounded capacity.* Open and leased cases together never exceed `capacity`, counted over all processes. A
     full store refuses (FULL) at once; it never queues a `put` until there is room. A case past its expiry

@@ -1,8 +1,8 @@
 """The callers in a file of keys: who may call, as the file says now.
 
-`gateway key` writes the file (`keys.py`); a running gateway looks at it at most twice a second, so a change
-is in force within a second. If lines were only appended, only they are parsed; a large file is read by a
-thread, a few keys at a time, so that requests are served meanwhile.
+`gateway key` writes the file (`keys.py`); a thread of a running gateway looks at it twice a second, so a
+change is in force within a second. If lines were only appended, only they are parsed, a few keys at a time,
+so that requests are served meanwhile. No request waits for a file.
 
 No key is accepted while the file, or its secret, is damaged, unreadable, gone, or may be another user's
 writing: `problem` says why, and is empty again once the file is mended. A key that was seen before is looked
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,8 +40,6 @@ __all__ = ["KEYS_FILE", "SECRET_FILE", "Caller", "Callers", "Key", "add_key", "l
 
 CHECK_EVERY_S = 0.5
 WRITE_USES_EVERY_S = 60.0
-INLINE_READ_BYTES = 32 * 2**10
-"""About 150 keys, one millisecond on the event loop. A thread reads larger files."""
 ANONYMOUS = "anonymous"
 """The principals of callers without a key begin with it, before `@` and their address; no key has an `@`."""
 LONGEST_ADDRESS = 64
@@ -56,6 +53,11 @@ class _Files(NamedTuple):
     keys: os.stat_result | None
     list: os.stat_result | None
     secret: os.stat_result | None
+
+    @classmethod
+    def of(cls, folder: Path) -> _Files:
+        """Those in a folder now. Raises OSError."""
+        return cls(*(_stat(folder / name) for name in (KEYS_FILE, LIST_FILE, SECRET_FILE)))
 
     @property
     def stamp(self) -> tuple[tuple[int, ...] | None, ...]:
@@ -98,21 +100,17 @@ class Callers:
         self._only = None if only is None else frozenset({only})
         self.anonymous_loopback = anonymous_loopback
         self._clock, self._wall_clock = clock, wall_clock
-        self._checked_s = -CHECK_EVERY_S
         self._stamp: object = None
-        self._reading = False
         self._table = KeyTable()
         self._used: dict[str, float] = {}
         self._took_uses_s = -WRITE_USES_EVERY_S
-        self._check_files(inline_bytes=2**62)
+        self.check()
 
     def identify(self, key: str | None, address: str) -> Caller | None:
         """The caller of a key, or an anonymous one from loopback if the policy allows; else None.
 
         address: of the peer, empty if a proxy sent the request: what a header says is never loopback.
         """
-        if self._clock() - self._checked_s >= CHECK_EVERY_S:
-            self.check()
         if key is None:
             return _ANONYMOUS[address] if self.anonymous_loopback else None
         caller = self._table.find(key)
@@ -127,13 +125,6 @@ class Callers:
     def rate_of(self, principal: str) -> float | None:
         """Rows a second of the caller's key; None without such a limit."""
         return self._table.rates.get(principal)
-
-    def check(self) -> None:
-        """Looks at the files, unless it did so half a second ago. Never raises. Cost: 5 us if same."""
-        now_s = self._clock()
-        if now_s - self._checked_s >= CHECK_EVERY_S:
-            self._checked_s = now_s
-            self._check_files(INLINE_READ_BYTES)
 
     def take_uses(self, *, at_once: bool = False) -> dict[str, float]:
         """When keys were used since the last call, by name, for `write_uses`; at most once a minute."""
@@ -152,10 +143,13 @@ class Callers:
         except OSError as error:
             log.warning("the last uses of keys cannot be written: %s", _text(error))
 
-    def _check_files(self, inline_bytes: int) -> None:
-        """Reads the files if they have changed, or lets a thread do so if there is much to read."""
+    def check(self) -> None:
+        """Reads the files if they have changed. Never raises; blocks: one call at a time, in a thread.
+
+        Cost: 5 us if they are the same.
+        """
         try:
-            files = _Files(*(_stat(self.folder / name) for name in (KEYS_FILE, LIST_FILE, SECRET_FILE)))
+            files = _Files.of(self.folder)
         except OSError as error:
             self._fail(_text(error))
             self._stamp = None
@@ -167,13 +161,8 @@ class Callers:
             self._fail(why)
         elif files.keys is None and files.list is None:
             self._use(KeyTable())
-        elif max(one.st_size for one in files[:2] if one) <= inline_bytes:
-            self._read(files.stamp)
-        elif self._reading:  # an earlier state: this one is read after it
-            self._stamp = None
         else:
-            self._reading = True
-            threading.Thread(target=self._read, args=(files.stamp,), name="callers", daemon=True).start()
+            self._read()
 
     def _what_is_wrong(self, files: _Files) -> str:
         """Why these files cannot be read; empty if they can be, or if no key has ever been made."""
@@ -184,24 +173,23 @@ class Callers:
             return f"{self.folder / KEYS_FILE} is gone: restore it, or make a new key"
         return ""
 
-    def _read(self, stamp: object) -> None:
-        """Reads the files, and uses what they say unless they have changed since."""
+    def _read(self) -> None:
+        """Reads the files and uses what they say, unless they change meanwhile: then the next call does."""
         try:
             convert_keys(self.folder)
+            stamp = _Files.of(self.folder).stamp
             content = read_own(self.folder / KEYS_FILE)
             table = read_appended(self._table, content, read_secret(self.folder), self._only)
+            self._stamp = stamp if _Files.of(self.folder).stamp == stamp else None
         except OSError as error:
-            if self._stamp == stamp:
-                self._fail(_text(error))
-                self._stamp = None  # tried again, since nothing on the disk has to change for it to succeed
+            self._fail(_text(error))
+            self._stamp = None  # tried again, since nothing on the disk has to change for it to succeed
         except (ValueError, ArtifactError) as error:
-            if self._stamp == stamp:
-                self._fail(str(error))
+            what = str(error)
+            self._fail(what if str(self.folder) in what else f"{self.folder / KEYS_FILE}: {what}")
         else:
-            if self._stamp == stamp:
+            if self._stamp is not None:
                 self._use(table)
-        finally:
-            self._reading = False
 
     def _use(self, table: KeyTable) -> None:
         if self.problem:

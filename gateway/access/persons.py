@@ -8,7 +8,7 @@ file no person is read: only the token of the environment (`ADMIN`) opens the ad
 | scraper  | read the metrics, for programs                                     |
 | viewer   | the same, and read status, policy and decisions                    |
 | reviewer | the same, and see and answer the rows that wait for review         |
-| operator | the same, and reload, load, unload, isolate, restore, end sessions |
+| operator | the same, and reload, load, unload, stop, resume, end sessions     |
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class Persons:
         self._by_name: dict[str, Person] = {}
         self._by_identity: dict[str, Person] = {}
         self.admin = Person(ADMIN, Role.OPERATOR, hash_of_token(admin_token, self.secret))
+        self._refresh()  # so that the start says what is wrong with the file
 
     def with_token(self, token: str) -> Person | None:
         """The person in the file with this token. What a wrong token takes reveals no hash: it is keyed."""

@@ -11,10 +11,13 @@ others carry `x-fs-alone`, and each of those answers for itself.
     | `GET /sessions`                      | viewer   | who is signed in                                  |
     | `POST /sessions/{id}/end`            | viewer   | ends a session: one's own, or any for an operator |
     | `POST /models/{name}/load`           | operator | loads a deployment everywhere; `/unload` undoes   |
+    | `POST /models/{name}/stop`           | operator | stops a model everywhere; `/resume` resumes it    |
+    | `POST /stop`                         | operator | stops every model everywhere; `/resume` resumes   |
+    | `GET /stops`                         | viewer   | reads the files of stops now; what is stopped     |
     | `GET /status`                        | viewer   | the state of the deployment: a page or JSON       |
     | `GET /policy`                        | viewer   | the policy in force                               |
     | `POST /policy/reload`                | operator | reads the folder again, everywhere                |
-    | `POST /rungs/{name}/isolate`         | operator | takes a model out of service; `/restore` undoes   |
+    | `POST /rungs/{name}/isolate`         | operator | stops a rung everywhere; `/restore` resumes it    |
     | `/review...`                         | reviewer | the review console (`console.py`)                 |
 
 The last five are of one deployment. Of several, each has them below `/models/{name}`; `/status`, `/policy`
@@ -41,9 +44,7 @@ from gateway.access.persons import Persons, Role
 from gateway.access.persons_file import replica_token
 from gateway.access.proxies import Proxies
 from gateway.admin import console
-from gateway.admin.acts import record_act
 from gateway.admin.authentication import Authentication
-from gateway.admin.everywhere import everywhere, reply_of_all
 from gateway.admin.exposition import merged_metrics
 from gateway.admin.loading import load, reload, unload
 from gateway.admin.login import HOME, login, logout
@@ -51,6 +52,7 @@ from gateway.admin.pages import (
     entry_of,
     gateway_of,
     json_reply,
+    load_templates,
     page,
     problem,
     repository_of,
@@ -62,7 +64,15 @@ from gateway.admin.require_login import LOGIN, RequireLogin
 from gateway.admin.routes import AdminRoute
 from gateway.admin.session_pages import end_session, sessions
 from gateway.admin.sessions import Sessions
-from gateway.core.errors import Problems
+from gateway.admin.stopping import (
+    resume_every_model,
+    resume_model,
+    resume_rung,
+    stop_every_model,
+    stop_model,
+    stop_rung,
+    stops,
+)
 from gateway.serving.decisions import rows_anywhere, rows_here
 from gateway.serving.gateway import Gateway
 from gateway.serving.replicas import ALONE_HEADER, PeerReplicas
@@ -78,6 +88,7 @@ def admin_app(repository: Repository, token: str) -> Starlette:
     Raises:  ValueError for a token that could be guessed; ArtifactError where the folder for state cannot be
              used.
     """
+    load_templates()
     persons = Persons(repository.state, token)
     serving = repository.settings.policy.serving
     sessions = Sessions(repository.state / "sessions", persons.secret)
@@ -98,13 +109,15 @@ def _routes() -> list[BaseRoute]:
         AdminRoute("/status", status, Role.VIEWER),
         AdminRoute("/policy", policy, Role.VIEWER),
         AdminRoute("/policy/reload", reload, Role.OPERATOR, ["POST"]),
-        AdminRoute("/rungs/{name}/isolate", _switch_rung, Role.OPERATOR, ["POST"]),
-        AdminRoute("/rungs/{name}/restore", _switch_rung, Role.OPERATOR, ["POST"]),
+        AdminRoute("/rungs/{name}/isolate", stop_rung, Role.OPERATOR, ["POST"]),
+        AdminRoute("/rungs/{name}/restore", resume_rung, Role.OPERATOR, ["POST"]),
         *console.ROUTES,
     ]
-    loading = [
+    of_a_named_one = [
         AdminRoute("/load", load, Role.OPERATOR, ["POST"]),
         AdminRoute("/unload", unload, Role.OPERATOR, ["POST"]),
+        AdminRoute("/stop", stop_model, Role.OPERATOR, ["POST"]),
+        AdminRoute("/resume", resume_model, Role.OPERATOR, ["POST"]),
     ]
     public = [Route(LOGIN, login, methods=["GET", "POST"]), Route("/pages/{name}", static)]
     return [
@@ -113,11 +126,14 @@ def _routes() -> list[BaseRoute]:
         AdminRoute("/logout", logout, Role.VIEWER, ["POST"]),
         AdminRoute("/sessions", sessions, Role.VIEWER),
         AdminRoute("/sessions/{id}/end", end_session, Role.VIEWER, ["POST"]),
+        AdminRoute("/stop", stop_every_model, Role.OPERATOR, ["POST"]),
+        AdminRoute("/resume", resume_every_model, Role.OPERATOR, ["POST"]),
+        AdminRoute("/stops", stops, Role.VIEWER),
         AdminRoute("/metrics", metrics, Role.SCRAPER),
         AdminRoute("/decisions/{id}", decision, Role.VIEWER),
         Mount(
             "/models/{deployment}",
-            routes=[*loading, *of_a_deployment],
+            routes=[*of_a_named_one, *of_a_deployment],
             middleware=[Middleware(OwnRedirects)],
         ),
         *of_a_deployment,
@@ -193,27 +209,6 @@ async def policy(request: Request) -> Response:
 def _policy(gateway: Gateway) -> dict[str, Any]:
     loaded = gateway.loaded
     return {"tag": loaded.tag, "policy": loaded.policy.model_dump(mode="json", by_alias=True)}
-
-
-async def _switch_rung(request: Request) -> Response:
-    """Isolates or restores a rung's model on every replica. 409 if one of them did not."""
-    gateway, name = gateway_of(request), request.path_params["name"]
-    breakers = gateway.loaded.breakers
-    if name not in breakers:
-        known = list(breakers)
-        what = f"{name!r} is no rung; the rungs are {', '.join(known)}"
-        return problem(request, 404, "No such rung", what, rungs=known)
-    own: dict[str, Any]
-    act = request.scope["path"].rpartition("/")[2]
-    try:
-        state = await gateway.set_isolation(name, isolated=act == "isolate")
-        own = {"state": state.value}
-    except (Problems, OSError) as error:
-        own = {"problems": [str(error)]}
-    log.warning("rung %s is %s, by hand", name, gateway.loaded.breakers[name].state)
-    record_act(request, act, f"{gateway.name}/{name}", done="state" in own, gateways=[gateway])
-    replicas = await everywhere(request, own)
-    return reply_of_all(request, replicas, "Not every replica did that", "", rung=name)
 
 
 async def decision(request: Request) -> Response:

@@ -14,17 +14,20 @@ begins: a request that another site makes a browser send still needs the session
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 from starlette.requests import Request
 
+from fallbacks.worker import Worker
 from gateway.access.persons import Person, Persons, Role
 from gateway.access.persons_file import replica_token
 from gateway.access.proxies import Proxies
 from gateway.admin.sessions import Session, Sessions
 from gateway.admin.throttle import LoginThrottle
 
+T = TypeVar("T")
 COOKIE, SECURE_COOKIE = "fs_session", "__Host-fs_session"
 SESSION_ROOT = "/session/"
 _REPLICA = Person("replica", Role.OPERATOR, "")
@@ -53,7 +56,10 @@ class SignedIn:
 
 
 class Authentication:
-    """Of one replica. proxies: trusted to name the client's address, and to say whether it uses TLS."""
+    """Of one replica. proxies: trusted to name the client's address, and to say whether it uses TLS.
+
+    What it says of persons and sessions it reads from files: ask `in_thread`.
+    """
 
     def __init__(
         self, persons: Persons, sessions: Sessions, proxies: Proxies | None, person_header: str | None
@@ -63,7 +69,12 @@ class Authentication:
         self.persons, self.sessions = persons, sessions
         self._throttle = LoginThrottle()
         self._proxies = proxies
+        self._thread = Worker("persons")
         self._replica_token = replica_token(persons.secret)
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """What this work returns. One thread does all of it, in order: the event loop waits for no disk."""
+        return await self._thread.call(work)
 
     def identify(self, request: Request, handle: str) -> SignedIn | None:
         """The sender, or None. handle: of the session in the path, "" if there is none.

@@ -16,7 +16,6 @@ from gateway.admin.authentication import (
 from gateway.admin.pages import json_reply, page, parse_fields, wants_html
 from gateway.admin.require_login import LOGIN, reply_too_many, same_origin
 from gateway.admin.sessions import SESSION_S
-from gateway.serving.host import in_own_thread
 
 HOME = "/status"
 MAX_SHOWN_IDENTITY = 254
@@ -35,7 +34,8 @@ async def login(request: Request) -> Response:
     if _is_foreign(request):
         return _reply_not_signed_in(request, 403, target, "Another site sent this: use this page's own form.")
     try:
-        person = authentication_of(request).person_of(request, str(fields.get("token", "")).strip())
+        authentication, token = authentication_of(request), str(fields.get("token", "")).strip()
+        person = await authentication.in_thread(lambda: authentication.person_of(request, token))
     except TooManyAttempts as error:
         if wants_html(request):
             return _reply_not_signed_in(request, 429, target, f"{str(error).capitalize()}.")
@@ -52,7 +52,7 @@ async def _login_page(request: Request, target: str) -> Response:
     identity = authentication.identity_of(request)
     if identity is None:
         return page(request, "login", target=target, wrong="")
-    person = authentication.persons.with_identity(identity)
+    person = await authentication.in_thread(lambda: authentication.persons.with_identity(identity))
     if person is None or person.role < Role.VIEWER:
         record_act(request, "login", identity[:MAX_SHOWN_IDENTITY], done=False, person="")
         return page(request, "login", 403, target=target, wrong=f"{identity} is no person here.")
@@ -64,7 +64,7 @@ async def start_session(request: Request, person: Person, target: str) -> Respon
     authentication = authentication_of(request)
     sessions, origin = authentication.sessions, authentication.origin_of(request)
     address = authentication.address_of(request)
-    cookie = await in_own_thread(lambda: sessions.start(person, origin, address))
+    cookie = await authentication.in_thread(lambda: sessions.start(person, origin, address))
     record_act(request, "login", person=person.name)
     root = SESSION_ROOT + sessions.handle(cookie)
     reply = RedirectResponse(root + target, 303)
@@ -92,7 +92,8 @@ async def logout(request: Request) -> Response:
     reply, sender = RedirectResponse(LOGIN, 303), signed_in(request)
     if sender is not None and sender.session is not None:
         id_ = sender.session.id
-        await in_own_thread(lambda: authentication_of(request).sessions.end(id_))
+        authentication = authentication_of(request)
+        await authentication.in_thread(lambda: authentication.sessions.end(id_))
         record_act(request, "logout")
         _set_cookie(request, reply, "", sender.root, 0)
     return reply

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hmac
 import math
+from functools import partial
 from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import MutableHeaders
@@ -75,7 +76,8 @@ class RequireLogin:
     async def _admit(self, request: Request, handle: str, path: str, send: Send) -> None:
         scope = request.scope
         try:
-            sender = self._authentication.identify(request, handle)
+            authentication = self._authentication
+            sender = await authentication.in_thread(partial(authentication.identify, request, handle))
         except TooManyAttempts as error:
             await reply_too_many(error)(scope, request.receive, send)
             return

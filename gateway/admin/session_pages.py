@@ -14,7 +14,6 @@ from gateway.admin.authentication import authentication_of, person_of, signed_in
 from gateway.admin.pages import json_reply, page, problem, repository_of, wants_html
 from gateway.admin.sessions import Session
 from gateway.core.errors import Problems
-from gateway.serving.host import in_own_thread
 
 SESSIONS = "/sessions"
 
@@ -25,7 +24,8 @@ async def sessions(request: Request) -> Response:
     own_id = sender.session.id if sender is not None and sender.session is not None else ""
     listed = [_fields(one, own_id) for one in await _visible(request, viewer)]
     try:
-        persons = load_persons(repository_of(request).state)
+        state = repository_of(request).state
+        persons = await authentication_of(request).in_thread(lambda: load_persons(state))
     except Problems as error:
         return problem(request, 500, "The persons cannot be read", str(error))
     shown = [
@@ -40,20 +40,23 @@ async def sessions(request: Request) -> Response:
 
 async def end_session(request: Request) -> Response:
     """Ends a session: one's own, or any for an operator. 404 if there is none that one may end."""
-    id_, sessions = request.path_params["id"], authentication_of(request).sessions
+    id_, authentication = request.path_params["id"], authentication_of(request)
     found = [one for one in await _visible(request, person_of(request)) if one.id == id_]
     if not found:
         return problem(request, 404, "No such session", "it has ended, or is another person's")
-    await in_own_thread(lambda: sessions.end(id_))
+    await authentication.in_thread(lambda: authentication.sessions.end(id_))
     record_act(request, "end_session", found[0].person)
     return RedirectResponse(SESSIONS, 303) if wants_html(request) else json_reply({"id": id_, "ended": True})
 
 
 async def _visible(request: Request, viewer: Person) -> list[Session]:
     authentication = authentication_of(request)
-    found = await in_own_thread(authentication.sessions.all)
-    running = [one for one in found if authentication.person_in(one) is not None]
-    return [one for one in running if viewer.role is Role.OPERATOR or one.person == viewer.name]
+
+    def running() -> list[Session]:
+        return [one for one in authentication.sessions.all() if authentication.person_in(one) is not None]
+
+    found = await authentication.in_thread(running)
+    return [one for one in found if viewer.role is Role.OPERATOR or one.person == viewer.name]
 
 
 def _fields(session: Session, own_id: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from gateway.calibration.rows_needed import rows_for_budget, rows_for_error
 from gateway.deployment.certificate import Certificate
 from gateway.deployment.promises import InForce, in_force, percent
+from gateway.policy.observation import observed_at, utc_now
 from gateway.policy.schema import Policy
 
 BUDGETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
@@ -27,7 +28,7 @@ def certificate_table(certificate: Certificate, policy: Policy) -> Table:
 
     Those that the policy withdraws are shown as what was certified; the caption says that none is in force.
     """
-    holds = in_force(policy, certificate)
+    holds = in_force(policy, certificate, observed_at(policy.guards, utc_now()))
     table = Table(
         title=escape(f"{certificate.deployment}: what is promised, for {certificate.population}"),
         caption="\n".join(_caption(holds)),

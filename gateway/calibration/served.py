@@ -20,7 +20,7 @@ from gateway.calibration.judge import BATCH_ROWS
 from gateway.core.batch import Batch
 from gateway.core.deadline import now_s
 from gateway.core.decision import Degraded, Outcome, Served, Tensors
-from gateway.core.pipeline import Pipeline, ReviewRequest, Rung
+from gateway.core.pipeline import Pipeline, Rung
 from gateway.deployment.artifacts import Artifacts
 from gateway.deployment.certification.paths import NO_RUNG, RungIndex
 from gateway.deployment.compile import Stores, compile_policy
@@ -28,11 +28,6 @@ from gateway.policy.kinds.rows import CalibrationRows
 from gateway.policy.schema import Policy
 
 BUDGET_S, DEADLINE_S = 60.0, 3600.0
-
-
-class _NoReview:
-    async def put(self, cases: Sequence[ReviewRequest], /) -> Sequence[bool]:
-        return [False] * len(cases)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +62,7 @@ def serve(policy: Policy, artifacts: Artifacts, rows: CalibrationRows) -> Served
     Cost:    that of serving the rows, as many times as there are rungs.
     """
     enforced = with_long_budgets(policy).model_copy(update={"mode": "enforce"})
-    pipeline = compile_policy(enforced, artifacts, Stores(_NoReview(), lambda principal: None, {}))
+    pipeline = compile_policy(enforced, artifacts, Stores(None, lambda principal: None, {}))
     models = [artifacts.models[rung.name] for rung in policy.rungs]
 
     async def decide_all() -> ServedRows:

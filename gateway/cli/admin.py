@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from gateway.cli.acts import record_act
 from gateway.cli.options import (
     AsJson,
     StateDir,
@@ -22,7 +22,6 @@ from gateway.cli.options import (
 from gateway.core.errors import Problems
 
 ROLES = ("viewer", "reviewer", "operator", "scraper")
-AUDIT_FILE = "decisions-command-line.jsonl"
 admin = typer.Typer(no_args_is_help=True, help="Persons of the administration plane: add, list, revoke.")
 app.add_typer(admin, name="admin")
 
@@ -67,7 +66,7 @@ def add(
     except OSError as error:
         _exit_unwritable(state, error)
     print_line(json.dumps({"name": name, "role": role, "token": token}) if as_json else token)
-    _record(state, "admin_add", name)
+    record_act(state, "admin_add", name)
 
 
 @admin.command("list")
@@ -104,7 +103,7 @@ def revoke(
         exit_with_problems(error, as_json)
     except OSError as error:
         _exit_unwritable(state, error)
-    _record(state, "admin_revoke", name)
+    record_act(state, "admin_revoke", name)
     print_line(json.dumps({"name": name, "revoked": True}) if as_json else f"{name} is revoked")
 
 
@@ -123,23 +122,6 @@ def _state(folders: list[Path] | None, state_dir: Path | None) -> Path:
     except Problems as error:
         exit_with_problems(error, as_json=False)
     return state_folder(named, None)
-
-
-def _record(state: Path, act: str, person: str) -> None:
-    """Writes an act of the command line into the audit log, with the name of the system's user."""
-    from gateway.core.record import AdminAct
-    from gateway.telemetry.json_lines import JsonLinesSink
-
-    sink = JsonLinesSink(state / AUDIT_FILE)
-    sink.accept([AdminAct(act, _user(), person, "", True, time.time())])
-    sink.flush(0)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # no such user on this system: in some containers
-        return ""
 
 
 def _exit_unwritable(state: Path, error: OSError) -> NoReturn:

@@ -1,5 +1,5 @@
-"""The `gateway` command. Exit code 0: done; 1: failed; 2: wrong input. `admin`, `serve`, `calibrate`, `key`
-and those for a new model have files of their own, which add them to the application when imported."""
+"""The `gateway` command. Exit code 0: done; 1: failed; 2: wrong input. `admin`, `serve`, `calibrate`, `key`,
+`stop` and those for a new model have files of their own, which add them to the application when imported."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ import gateway.cli.calibrate
 import gateway.cli.key
 import gateway.cli.keys_on_file
 import gateway.cli.model
+import gateway.cli.policy
+import gateway.cli.policy_change
+import gateway.cli.redteam
 import gateway.cli.serve
-import gateway.cli.sign  # noqa: F401 (each adds its commands)
+import gateway.cli.sign
+import gateway.cli.stop  # noqa: F401 (each adds its commands)
 from gateway.cli.options import (
     AdminPort,
     AsJson,
@@ -31,7 +35,7 @@ from gateway.cli.options import (
     print_line,
     print_warning,
 )
-from gateway.core.errors import Problems
+from gateway.core.errors import PolicyError, Problems
 
 
 @app.command()
@@ -57,34 +61,35 @@ def demo(
 
 
 @app.command()
-def check(folder: Folder, state_dir: StateDir = None, as_json: AsJson = False) -> None:
-    """Does all that a start does but listen: what it calls ready can be served."""
-    from gateway.cli.check import checked
-    from gateway.deployment.index_ranges import range_warnings
-    from gateway.deployment.promises import in_force
+def check(
+    folder: Folder,
+    state_dir: StateDir = None,
+    graph: Annotated[bool, typer.Option("--graph", help="Draws every path of a row, as Mermaid.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Does all that a start does but listen, and proves where every path of a row ends."""
+    from gateway.cli.check import checked, ready_data, ready_lines, warnings_of
+    from gateway.deployment.proof.drawing import as_data, drawn, mermaid
 
     try:
         gateway = checked(folder, state_dir)
     except Problems as error:
         exit_with_problems(error, as_json)
-    warnings = list(range_warnings(gateway.loaded.policy, gateway.loaded.artifacts.models))
-    contract, certificate = gateway.loaded.contract, gateway.loaded.artifacts.certificate
-    holds = in_force(gateway.loaded.policy, certificate)
-    if as_json:
-        ready: dict[str, object] = {"policy": gateway.loaded.tag}
-        ready |= {"inputs": [s.name for s in contract.inputs], "outputs": [s.name for s in contract.outputs]}
-        ready |= {"unguarded": certificate.unguarded, "not_promised": holds.not_promised}
-        ready |= {"promises": [one.sentence() for one in holds.promises], "withdrawn": holds.withdrawn}
-        ready |= {"warnings": warnings}
-        print_line(json.dumps(ready))
+    proof = gateway.loaded.proof
+    if graph and not as_json:
+        print_line(mermaid(drawn(proof.graph)))
+    if proof.problems:
+        exit_with_problems(PolicyError(proof.problems), as_json)
+    if graph and not as_json:
         return
-    print_line(f"{folder}: {gateway.loaded.tag} is ready to serve")
-    for warning in warnings:
+    if as_json:
+        drawing = {"graph": as_data(drawn(proof.graph))} if graph else {}
+        print_line(json.dumps(ready_data(gateway) | drawing))
+        return
+    for line in ready_lines(folder, gateway):
+        print_line(line)
+    for warning in warnings_of(gateway):
         print_warning(f"warning: {warning}")
-    for one in holds.promises:
-        print_line(f"promised: {one.sentence()}")
-    for sentence in holds.not_promised:
-        print_line(f"not promised: {sentence}")
 
 
 @app.command(

@@ -59,14 +59,7 @@ def serve(
     refuse_used_ports(address)
     shown = shown_token()
     if local:
-        from gateway.local import serve_locally
-
-        def ready(repository: Repository) -> None:
-            _print_not_ready(repository)
-            _print_addresses(repository, address, shown)
-
-        with suppress(KeyboardInterrupt):
-            serve_locally(named, state_dir, address, admin_token(), ready)
+        _serve_here(named, state_dir, address, admin_token(), shown)
     else:
         _serve_on_ray(named, state_dir, address, replicas or settings.policy.serving.replicas, shown)
 
@@ -77,6 +70,21 @@ def _require_signature(key: Path | None, folders: list[Path]) -> None:
         from gateway.cli.public_key import require
 
         require(key, folders)
+
+
+def _serve_here(
+    folders: list[Path], state_dir: Path | None, address: ListenAddress, token: str, shown: str
+) -> None:
+    from gateway.local import serve_locally
+
+    def ready(repository: Repository) -> None:
+        _print_not_ready(repository)
+        if repository.settings.policy.serving.controller_lease_s:
+            print_warning("serving.controller_lease_s has no effect with --local: there is no controller")
+        _print_addresses(repository, address, shown)
+
+    with suppress(KeyboardInterrupt):
+        serve_locally(folders, state_dir, address, token, ready)
 
 
 def _serve_on_ray(
@@ -100,10 +108,13 @@ def _serve_on_ray(
 
 
 def _print_not_ready(repository: Repository) -> None:
-    """To standard error: what is not served, and why."""
+    """To standard error: what is not served, or not answered, and why."""
     for entry in repository.not_ready:
         problems = "".join(f"\n    {one}" for one in entry.problems)
         print_warning(f"not ready: {entry.name}{problems}")
+    for gateway in repository.gateways.values():
+        if why := gateway.why_stopped:
+            print_warning(f"stopped: {gateway.name}: {why}")
 
 
 def _print_addresses(repository: Repository, address: ListenAddress, shown: str) -> None:

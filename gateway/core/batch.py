@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
@@ -20,6 +20,9 @@ from gateway.core.decision import Tensors
 from gateway.core.errors import ModelFailed
 from gateway.core.model import Forward, Model
 from gateway.core.rows import RowIndices, finite
+
+if TYPE_CHECKING:
+    from gateway.core.pipeline import Pipeline
 
 _StartedPass: TypeAlias = "tuple[Coroutine[Any, Any, Forward], Any]"
 
@@ -36,8 +39,8 @@ class Batch:
     """n rows: `inputs` by name with n rows each, one id, principal and deadline (loop seconds) a row.
 
     None of these is changed. models: those that `forward` may call, set by the pipeline; charges: each budget
-    and its score of each row, added as the rows are admitted (`budget.py`). Slices (`take`) share what was
-    computed.
+    and its score of each row, added as the rows are admitted (`budget.py`); pipeline: which decides the rows,
+    set before they are admitted. Slices (`take`) share what was computed.
     """
 
     ids: tuple[str, ...]
@@ -46,6 +49,7 @@ class Batch:
     deadlines_s: tuple[float, ...]
     models: Mapping[str, Model] = field(default_factory=dict)
     charges: Charges = field(default_factory=list)
+    pipeline: Pipeline | None = None
     _memo: dict[str, Forward] = field(default_factory=dict)
     _measured: dict[Measure, NDArray[Any]] = field(default_factory=dict)
     _started: dict[str, _StartedPass] = field(default_factory=dict)
@@ -53,7 +57,8 @@ class Batch:
     """The latest of the rows' deadlines, in loop seconds."""
 
     def __post_init__(self) -> None:
-        self.until_s = max(self.deadlines_s, default=-math.inf)
+        several = self.deadlines_s
+        self.until_s = several[0] if len(several) == 1 else max(several, default=-math.inf)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -71,6 +76,7 @@ class Batch:
             deadlines_s=tuple(self.deadlines_s[i] for i in rows),
             models=self.models,
             charges=[(stage, [scores[i] for i in rows]) for stage, scores in self.charges],
+            pipeline=self.pipeline,
             _memo={name: f.take(rows) for name, f in self._memo.items()},
             _measured={measure: found[rows] for measure, found in self._measured.items()},
         )
@@ -95,6 +101,11 @@ class Batch:
     def known(self, model: str) -> Forward | None:
         """The model's pass over these rows, if it has been computed."""
         return self._memo.get(model)
+
+    def budget_share(self, model: str) -> float:
+        """How much of its budget the model's pass over these rows took; 0 if there was none."""
+        answer = self._memo.get(model)
+        return 0.0 if answer is None else answer.elapsed_s / self.models[model].budget_s
 
     async def forward(self, model: str, /) -> Tensors:
         """The model's outputs for every row, for guards. Raises ModelFailed if any row has none."""

@@ -2,9 +2,13 @@
 
 An idle gateway adds no wait, and a busy one shares each forward pass and each guard pass among all rows that
 arrived in the meantime. Two batches are decided at a time: while the model runs for one, the guards judge the
-other. Requests are never split, and rows keep their order. A caller that stops waiting, or whose deadline
-passes, does not affect the batch that has its rows. A deferred row waits for the disk of the review queue;
-the other rows of its batch do not.
+other. Requests are never split. A caller that stops waiting, or whose deadline passes, does not affect the
+batch that has its rows. A deferred row waits for the disk of the review queue; the other rows of its batch do
+not.
+
+More requests than can be answered in time are refused at once (`row_limit.py`). Those that are taken wait in
+turns over their callers (`fair_queue.py`), and a batch has no more rows than the models answer within their
+budgets (`batch_size.py`).
 
 No answer leaves after the deadline, also where a part has held the event loop until then. And no row stays in
 the review queue whose caller was told something else, or has hung up: it is withdrawn.
@@ -14,26 +18,39 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from gateway.core.batch import Batch
+from gateway.core.batch_size import BatchSize
 from gateway.core.deadline import now_s
 from gateway.core.decision import Decision, Reason, Refused, deferred_ids
+from gateway.core.fair_queue import FairQueue
 from gateway.core.pipeline import BatchResult
+from gateway.core.row_limit import RowLimit
 
 DecideBatch: TypeAlias = Callable[[Batch], Awaitable[BatchResult]]
+Overflow: TypeAlias = Callable[[Batch, int], Coroutine[Any, Any, list[Decision]] | None]
+"""What else decides a request of this priority that there is no room for; None: it is refused."""
 Withdraw: TypeAlias = Callable[[Sequence[str]], None]
 """Told the ids of rows that were deferred in vain. Must not wait, nor raise."""
-QueuedRequest: TypeAlias = tuple[Batch, asyncio.Future[list[Decision]]]
-"""The rows of one request, and the future of their decisions."""
-MAX_CONCURRENT_BATCHES = 2
-PRIORITY_LEVELS = 4
-"""Lower priorities than the last count as the last."""
 log = logging.getLogger(__name__)
+
+
+def _refuse_all(batch: Batch, priority: int) -> None:
+    """Nothing else decides a request."""
+
+
+class QueuedRequest(NamedTuple):
+    """The rows of one request, the future of their decisions, and since when they wait, in loop seconds."""
+
+    batch: Batch
+    answer: asyncio.Future[list[Decision]]
+    since_s: float
 
 
 class _Overdue(NamedTuple):
@@ -48,21 +65,28 @@ class _Overdue(NamedTuple):
 
 
 class Batcher:
-    """Decides rows of many requests together. At most `max_queued_rows` wait; more are refused at once.
+    """Decides rows of many requests together.
 
-    Rows that wait for the review queue's disk count as waiting too.
+    limit: how many may be under way; max_queued_rows: how many may wait, those for the review queue's disk
+    among them: beyond either, they are refused at once. size: how many are decided together, unless one
+    request has more. overflow: asked before a request is refused for want of room.
     Cost: one future a request, one timer for those of one deadline; one concatenation a batch of several.
     """
 
     def __init__(
-        self, answer: DecideBatch, withdraw: Withdraw, *, max_batch_rows: int, max_queued_rows: int
+        self,
+        answer: DecideBatch,
+        withdraw: Withdraw,
+        limit: RowLimit,
+        size: BatchSize,
+        max_queued_rows: int,
+        overflow: Overflow = _refuse_all,
     ) -> None:
-        self._answer, self._withdraw = answer, withdraw
-        self.max_batch_rows = max_batch_rows
-        self.max_queued_rows = max_queued_rows
-        self._waiting: tuple[deque[QueuedRequest], ...]
-        self._waiting = tuple(deque() for _ in range(PRIORITY_LEVELS))
+        self._answer, self._withdraw, self._overflow = answer, withdraw, overflow
+        self.limit, self.size, self.max_queued_rows = limit, size, max_queued_rows
+        self._waiting: FairQueue[QueuedRequest] = FairQueue()
         self._deciding = 0  # tasks that decide batches
+        self._decided_s = -math.inf  # when the last batch was
         self._tasks: set[asyncio.Task[None]] = set()
         self.queued_rows = 0
         self._overdue: dict[float, _Overdue] = {}
@@ -72,18 +96,15 @@ class Batcher:
 
         Args:    priority: from 1, the highest.
         """
-        rows = len(batch)
-        if self.queued_rows + rows > self.max_queued_rows:
-            return _refuse(batch, Refused(Reason.UNAVAILABLE, retry_after_s=1.0))
-        loop = asyncio.get_running_loop()
+        rows, caller, loop = len(batch.ids), batch.principals[0], asyncio.get_running_loop()
+        since_s = loop.time()
+        if not self.has_room(caller, rows, batch.until_s - since_s, priority):
+            if (elsewhere := self._overflow(batch, priority)) is not None:
+                return await elsewhere
+            return _refuse(batch, Refused(Reason.UNAVAILABLE, self.limit.refuse(rows)))
         answer: asyncio.Future[list[Decision]] = loop.create_future()
-        self._waiting[min(priority, PRIORITY_LEVELS) - 1].append((batch, answer))
-        self.queued_rows += rows
-        if self._deciding < MAX_CONCURRENT_BATCHES:
-            self._deciding += 1
-            self._start(self._decide_batches())
-        overdue = self._overdue.get(batch.until_s) or self._overdue_at(batch.until_s, loop)
-        overdue.waiting[answer] = batch
+        overdue = self._enqueue(QueuedRequest(batch, answer, since_s), caller, priority, loop)
+        self.limit.take(caller, rows, priority)
         try:
             decisions = await answer
         except asyncio.CancelledError:
@@ -92,10 +113,30 @@ class Batcher:
             raise
         finally:
             self._leave(overdue, answer)
-        if now_s() <= batch.until_s:
+            self.limit.release(caller, rows, priority)
+        if loop.time() <= batch.until_s:
             return decisions
         self._withdraw_deferred(decisions)
         return _refuse(batch, Refused(Reason.DEADLINE))
+
+    def has_room(self, caller: str, rows: int, left_s: float, priority: int) -> bool:
+        """Whether these rows may be taken now, and can be answered in `left_s` seconds."""
+        fits = self.queued_rows + rows <= self.max_queued_rows
+        return fits and self.limit.has_room(caller, rows, left_s, priority)
+
+    def _enqueue(
+        self, request: QueuedRequest, caller: str, priority: int, loop: asyncio.AbstractEventLoop
+    ) -> _Overdue:
+        """Has a request wait for a batch; returns those that share its deadline."""
+        batch, answer, _ = request
+        self._waiting.put(request, caller, priority)
+        self.queued_rows += len(batch.ids)
+        if self._deciding < self.size.lanes:
+            self._deciding += 1
+            self._start(self._decide_batches())
+        overdue = self._overdue.get(batch.until_s) or self._overdue_at(batch.until_s, loop)
+        overdue.waiting[answer] = batch
+        return overdue
 
     def _withdraw_deferred(self, decisions: Sequence[Decision]) -> None:
         if deferred := deferred_ids(decisions):
@@ -131,16 +172,27 @@ class Batcher:
     async def _decide_batches(self) -> None:
         """Decides what waits, until nothing does: no request can come between that and the count."""
         try:
-            while requests := self._next_batch():
-                batch = (
-                    requests[0][0] if len(requests) == 1 else concatenate([batch for batch, _ in requests])
-                )
+            while self._deciding <= self.size.lanes and (requests := self._next_batch()):
+                batches = [request.batch for request in requests]
+                batch = batches[0] if len(batches) == 1 else concatenate(batches)
+                started_s = now_s()
                 result = await self._result_or_refusals(batch, self._answer(batch))
+                self._observe(requests, started_s, result)
                 self._resolve(requests, result.decisions)
                 if result.finish_review is not None:
                     self._start(self._finish_review(requests, batch, result))
         finally:
             self._deciding -= 1
+
+    def _observe(self, requests: Sequence[QueuedRequest], started_s: float, result: BatchResult) -> None:
+        """Has the limits learn of a batch that has been decided now."""
+        ended_s = now_s()
+        waited_s = started_s - min([request.since_s for request in requests])
+        spent_s = ended_s - max(self._decided_s, started_s)
+        rows = len(result.decisions)
+        self.limit.observe(rows, waited_s, ended_s - started_s, spent_s)
+        self.size.observe(rows, result.budget_share, spent_s, ended_s)
+        self._decided_s = ended_s
 
     async def _finish_review(
         self, requests: Sequence[QueuedRequest], batch: Batch, result: BatchResult
@@ -170,9 +222,9 @@ class Batcher:
     def _resolve(self, requests: Sequence[QueuedRequest], decisions: Sequence[Decision | None]) -> None:
         """Resolves the requests of which every row is decided."""
         start = 0
-        for batch, answer in requests:
-            rows = len(batch)
-            own = [one for one in decisions[start : start + rows] if one is not None]
+        for batch, answer, _ in requests:
+            rows = len(batch.ids)
+            own = list(filter(None, decisions[start : start + rows]))  # without those that are not decided
             if not answer.done():
                 if len(own) == rows:
                     answer.set_result(own)
@@ -181,41 +233,49 @@ class Batcher:
             start += rows
 
     def _next_batch(self) -> list[QueuedRequest]:
-        """The longest prefix of the queue that fits one batch of one form; abandoned requests are skipped."""
+        """What comes first in the queue and fits one batch of one form.
+
+        Abandoned requests are skipped, and those refused of which the deadline has passed.
+        """
         requests: list[QueuedRequest] = []
-        rows, form = 0, None
-        while waiting := next(filter(None, self._waiting), None):
-            batch, answer = waiting[0]
-            n, batch_form = len(batch), form_of(batch)
-            if requests and (rows + n > self.max_batch_rows or batch_form != form):
+        rows, form, now, most = 0, None, now_s(), self.size.rows
+        while (waiting := self._waiting.first()) is not None:
+            batch, answer, _ = waiting
+            n, batch_form = len(batch.ids), form_of(batch)
+            if requests and (rows + n > most or batch_form != form):
                 break
-            waiting.popleft()
+            self._waiting.pop()
             self.queued_rows -= n
             if answer.done():
                 continue
-            requests.append((batch, answer))
+            if batch.until_s <= now:
+                answer.set_result(_refuse(batch, Refused(Reason.DEADLINE)))
+                continue
+            requests.append(waiting)
             rows, form = rows + n, batch_form
         return requests
 
 
 def form_of(batch: Batch) -> list[Any]:
-    """What rows of one batch have in common: input names, dtypes, shapes of a row; and their budgets."""
-    form: list[Any] = [(name, array.dtype, array.shape[1:]) for name, array in batch.inputs.items()]
-    form += [stage for stage, _ in batch.charges]  # a reload brings others
+    """What rows of one batch have in common: input names, dtypes, shapes of a row; and their pipeline."""
+    form: list[Any] = [id(batch.pipeline)]  # a reload brings another
+    for name, array in batch.inputs.items():
+        form.append((name, array.dtype, array.shape[1:]))
     return form
 
 
 def concatenate(batches: Sequence[Batch]) -> Batch:
     """The rows of several batches as one, in order. All have the same inputs, dtypes and trailing shapes."""
     return Batch(
-        ids=tuple(row for batch in batches for row in batch.ids),
-        principals=tuple(name for batch in batches for name in batch.principals),
+        ids=tuple(chain.from_iterable([batch.ids for batch in batches])),
+        principals=tuple(chain.from_iterable([batch.principals for batch in batches])),
         inputs={name: np.concatenate([b.inputs[name] for b in batches]) for name in batches[0].inputs},
-        deadlines_s=tuple(until_s for batch in batches for until_s in batch.deadlines_s),
+        deadlines_s=tuple(chain.from_iterable([batch.deadlines_s for batch in batches])),
         charges=[
             (stage, [score for batch in batches for score in batch.charges[i][1]])
             for i, (stage, _) in enumerate(batches[0].charges)
         ],
+        pipeline=batches[0].pipeline,
     )
 
 

@@ -92,10 +92,10 @@ class BudgetStage:
     def charge(self, principal: str, rows: int) -> list[float]:
         """A score for each row of one caller; NaN where the budget fails, which is logged the first time."""
         try:
-            scores = self.budget.charge(principal, rows)
+            scores = list(map(float, self.budget.charge(principal, rows)))
             if len(scores) != rows:
                 raise ValueError(f"{len(scores)} scores for {rows} rows")
-        except Exception as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # libraries call `sys.exit` as well
             if not self._failed:
                 log.error("%s: rows are not charged, and `on_error` applies", self.name, exc_info=error)
             self._failed = True

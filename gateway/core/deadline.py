@@ -21,6 +21,8 @@ A = TypeVar("A")
 OWN_PACKAGES = ("gateway", "fallbacks", "guards")
 """Where the errors are defined whose text states no value of a row."""
 T = TypeVar("T")
+LOOP_LATE_S = 0.005
+"""A timer that fires so long after its time shows that the event loop is late."""
 TOLERANCE_S = 0.1
 """For how long other work of the machine may hold up a part beyond its budget."""
 CALL_DEADLINE_S: contextvars.ContextVar[float] = contextvars.ContextVar("call_deadline_s", default=math.inf)
@@ -75,7 +77,7 @@ async def call_within(
             answer = finished.value
         else:
             waited = True
-            async with asyncio.timeout_at(min(start_s + budget_s, until_s)):
+            async with _timeout_at(min(start_s + budget_s, until_s)):
                 answer = await resume(part, waits_for)
     except TimeoutError as error:
         raise BudgetExceeded(f"{name}: no answer in {now_s() - start_s:.3f} s") from error
@@ -89,6 +91,41 @@ async def call_within(
     if (elapsed_s := time.perf_counter() - began_s) > budget_s:
         _refuse_late(name, elapsed_s, 0.0 if waited else time.thread_time() - cpu_s, budget_s)
     return answer  # type: ignore[no-any-return]
+
+
+class _timeout_at:  # noqa: N801 - named as what it stands for
+    """`asyncio.timeout_at`, but an answer that is there already is taken, where the event loop was late.
+
+    Of an event loop that is late, the timer fires first, and the answer of a thread comes in the same round.
+    """
+
+    __slots__ = ("_ended", "_timeout", "_timer", "_until_s")
+
+    def __init__(self, until_s: float) -> None:
+        self._until_s, self._timeout, self._ended = until_s, asyncio.timeout(None), False
+
+    async def __aenter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        await self._timeout.__aenter__()
+        self._timer = loop.call_at(self._until_s, self._come_due, loop)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        self._ended = True
+        self._timer.cancel()
+        await self._timeout.__aexit__(kind, error, trace)
+
+    def _come_due(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop.time() - self._until_s > LOOP_LATE_S:
+            loop.call_soon(self._expire)
+        else:
+            self._expire()
+
+    def _expire(self) -> None:
+        """Cancels the task in the round after this one, in which an answer that came before has woken it."""
+        if not self._ended:
+            self._timeout.reschedule(-math.inf)
 
 
 def _refuse_late(name: str, elapsed_s: float, own_s: float, budget_s: float) -> None:

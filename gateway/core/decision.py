@@ -17,8 +17,10 @@ that handles outcomes ends in `assert_never`, so the type checker proves that it
     | defer             | -                                  | -       | accepts    | Deferred              |
     | what needs review |                                    |         | over quota | Refused(rate_limited) |
     | what needs review |                                    |         | full, down | Refused(unavailable)  |
+    | what needs review |                                    |         | none       | Refused(the reason)   |
     | all but refuse    | cannot take the row                | -       | -          | Refused(invalid)      |
     | refuse            |                                    |         |            | Refused(the reason)   |
+    | a stopped model   |                                    |         |            | Refused(stopped)      |
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ class Reason(StrEnum):
     RATE_LIMITED = "rate_limited"  # rate and every other budget of the caller
     UNAVAILABLE = "unavailable"  # a model or the review queue has failed or is full
     DEADLINE = "deadline"
+    STOPPED = "stopped"  # the model is stopped, or the rung that had answered
     INVALID = "invalid"  # the first rung's model cannot take the row: the caller's to correct
 
 

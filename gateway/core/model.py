@@ -11,6 +11,7 @@ the rows that raised are invalid; if not, they have failed with the model.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -71,6 +72,7 @@ class Model:
     """A predictor with its time budget. `outputs` names what it must return: trailing shape by name.
 
     dtypes: of what it must return, by name; possible: bool[n], whether a row of the outputs can be an answer.
+    still_waited_for: where the predictor reads whether anything waits for a call that it has not begun.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Model:
     faults: InputFaults | None = None
     dtypes: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
     possible: Callable[[Tensors], Mask] | None = None
+    still_waited_for: contextvars.ContextVar[Callable[[], bool]] | None = None
 
     async def ask(self, inputs: Tensors, n: int, until_s: float, principals: Sequence[str] = ()) -> Tensors:
         """The raw outputs for n rows, shape-checked. Raises a StageFailure, whatever the predictor does.
@@ -112,12 +115,17 @@ class Model:
         """Waits until `until_s`, and lets the model continue within its own budget.
 
         A caller's short deadline must not stop the model, and so must not count as its failure: a few such
-        requests would open the model's circuit for every caller.
+        requests would open the model's circuit for every caller. A pass that has not begun by then never
+        does, or such requests would keep the model from every caller.
         """
         if until_s <= now_s():
             raise BudgetExceeded(f"{self.name}: not asked, no time is left")
-        part = asyncio.ensure_future(
-            call_within(self.name, self.predictor.predict, inputs, self.budget_s, math.inf, ModelFailed)
+        waits, context = True, contextvars.copy_context()
+        if self.still_waited_for is not None:
+            context.run(self.still_waited_for.set, lambda: waits)
+        part = asyncio.get_running_loop().create_task(
+            call_within(self.name, self.predictor.predict, inputs, self.budget_s, math.inf, ModelFailed),
+            context=context,
         )
         part.add_done_callback(_retrieve_exception)
         try:
@@ -125,6 +133,8 @@ class Model:
                 return await asyncio.shield(part)
         except TimeoutError as error:
             raise BudgetExceeded(f"{self.name}: no answer before the deadline") from error
+        finally:
+            waits = False
 
     def _check_outputs(self, outputs: Tensors, n: int) -> None:
         if not isinstance(outputs, Mapping) or not outputs:

@@ -7,6 +7,7 @@
                 ├─ degrade, or rung 0 failed ──> rung 1.. ──checks──> Degraded
                 ├─ defer, or no rung left ──> review queue ──> Deferred
                 └─ the queue is full, or down, or full of this caller's ─> Refused
+                   (and all that would go there, where there is no queue)
 
 `decide` is total: every row in gets exactly one outcome out, in order, and nothing is raised but our own
 cancellation. This holds by construction: each part has a time limit and its failure is a value (`stage.py`,
@@ -24,6 +25,7 @@ refused as invalid. Where guards read features, that is the pass that they share
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -33,23 +35,15 @@ from gateway.core.assessment import Assessment, Findings, Trail, allowed, unscor
 from gateway.core.batch import Answered, Batch
 from gateway.core.budget import BudgetStage
 from gateway.core.deadline import call_within, now_s
-from gateway.core.decision import (
-    Decision,
-    Deferred,
-    Degraded,
-    Finding,
-    Outcome,
-    Reason,
-    Refused,
-    Served,
-    Tensors,
-    Verdict,
-)
+from gateway.core.decision import Decision, Finding, Outcome, Reason, Refused, Tensors, Verdict
+from gateway.core.deferral_cap import DeferralCap
 from gateway.core.errors import StageFailure, StoreFailed
 from gateway.core.model import Forward, Model
 from gateway.core.rows import Row, RowIndices, row_indices
 from gateway.core.stage import FeatureStage, Stage
+from gateway.core.transitions import answered, reason_of, reviewed, unreviewed, worst_answered
 
+CAP_RETRY_S = 1.0
 AnyGuard: TypeAlias = Stage[Batch] | FeatureStage
 
 
@@ -132,7 +126,7 @@ class _BatchState:
             row = int(rows[at])
             self.verdicts[row] = found.verdicts[at]
             self.any_objection = True
-            self.reasons[row] = Reason.UNAVAILABLE if int(at) in found.errors else reason
+            self.reasons[row] = reason_of(reason, failed=int(at) in found.errors)
 
     def decisions(self, policy: str) -> list[Decision | None]:
         """One a row, in order; None for a row that is still open."""
@@ -144,26 +138,33 @@ class _BatchState:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """One decision a row, in order; None for the rows that `finish_review` decides."""
+    """One decision a row, in order; None for the rows that `finish_review` decides.
+
+    budget_share: how much of its budget a model's pass took, of all passes the most.
+    """
 
     decisions: Sequence[Decision | None]
     finish_review: Callable[[], Awaitable[BatchResult]] | None = None
     trail: Trail = ()
+    budget_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
     """Guards, rungs and review, compiled from one policy. Immutable; a reload builds another.
 
-    budgets: what rows are charged as they are admitted (`budget.py`), before they are in a batch.
+    review: None: no reviewer answers, and what needs one is refused. budgets: what rows are charged as they
+    are admitted (`budget.py`), before they are in a batch; cap: of the deferrals of rows that no model
+    answered.
     """
 
     policy: str
     guards: tuple[AnyGuard, ...]
     rungs: tuple[Rung, ...]
-    review: Review
+    review: Review | None
     review_budget_s: float
     budgets: tuple[BudgetStage, ...] = ()
+    cap: DeferralCap = field(default_factory=DeferralCap)
     models: Mapping[str, Model] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -195,11 +196,18 @@ class Pipeline:
             if state.open:
                 await self._try_rung(state, rung, depth)
 
+        share = max(map(state.live.budget_share, self.models), default=0.0)
+        if (review := self.review) is None:
+            for row in np.flatnonzero(~state.ended).tolist():
+                state.end(row, unreviewed(state.reasons.get(row)))
+            return BatchResult(state.decisions(self.policy), None, state.trail, share)
+
         async def finish_review() -> BatchResult:
-            await self._defer(state)
+            await self._defer(state, review)
             return BatchResult(state.decisions(self.policy))
 
-        return BatchResult(state.decisions(self.policy), finish_review if state.open else None, state.trail)
+        finish = finish_review if state.open else None
+        return BatchResult(state.decisions(self.policy), finish, state.trail, share)
 
     async def _judge(self, state: _BatchState) -> None:
         """Runs every guard on the rows that none has refused yet, and joins their verdicts."""
@@ -217,7 +225,7 @@ class Pipeline:
 
     async def _try_rung(self, state: _BatchState, rung: Rung, depth: int) -> None:
         """Calls one rung for the rows that may have its answer; ends those that pass every check."""
-        batch, rows = state.open_rows(Verdict.DEGRADE if depth else Verdict.ALLOW)
+        batch, rows = state.open_rows(worst_answered(depth))
         if not rows.size:
             return
         answer = batch.known(rung.name) or await batch.run(rung.name)
@@ -228,8 +236,8 @@ class Pipeline:
         for check in rung.checks:
             if not passing.size:
                 return
-            answered = Answered.of(batch, answer)
-            judged = answered if len(passing) == len(rows) else answered.take(passing)
+            every = Answered.of(batch, answer)
+            judged = every if len(passing) == len(rows) else every.take(passing)
             found = await check.assess(judged, batch.until_s)
             state.trail.append((rows[passing], found))
             if found.enforced and not found.all_allowed:
@@ -238,32 +246,39 @@ class Pipeline:
                     state.suggestions.setdefault(int(rows[at]), Row(answer.outputs, int(at)))
                 passing = passing[found.verdicts == Verdict.ALLOW]
         for at, row in zip(passing.tolist(), rows[passing].tolist(), strict=True):
-            output = Row(answer.outputs, at)
-            if depth:
-                state.end(row, Degraded(output, rung.name, state.reasons.get(row, Reason.UNAVAILABLE)))
-            else:
-                state.end(row, Served(output, rung.name))
+            state.end(row, answered(depth, rung.name, Row(answer.outputs, at), state.reasons.get(row)))
 
-    async def _defer(self, state: _BatchState) -> None:
+    async def _defer(self, state: _BatchState, review: Review) -> None:
         """Puts the rows that are still open into the review queue, in order; refuses those it rejects."""
+        self._refuse_over_cap(state)
         batch, rows = state.open_rows(Verdict.DEFER)
         if not rows.size:
             return
         cases = [self._case(state, batch, i, int(row)) for i, row in enumerate(rows)]
+        answers: list[Sequence[bool | Refused]] = []
+
+        async def put(some: Sequence[ReviewRequest]) -> None:
+            answers.append(await review.put(some))
+
+        with suppress(StageFailure):  # one that has stored the rows has not failed, however late it is
+            await call_within("review", put, cases, self.review_budget_s, batch.until_s, StoreFailed)
         try:
-            results = await call_within(
-                "review", self.review.put, cases, self.review_budget_s, batch.until_s, StoreFailed
-            )
-            stored = [one if isinstance(one, Refused) else bool(one) for one in results]
-        except (StageFailure, TypeError, ValueError):
+            stored = [one if isinstance(one, Refused) else bool(one) for one in (answers or [()])[0]]
+        except (TypeError, ValueError):
             stored = []
         if len(stored) != len(cases):
             stored = [False] * len(cases)
         for row, case, one in zip(rows, cases, stored, strict=True):
-            if isinstance(one, Refused):
-                state.end(int(row), one)
-            else:
-                state.end(int(row), Deferred(case.id, case.reason) if one else Refused(Reason.UNAVAILABLE))
+            state.end(int(row), reviewed(case.id, case.reason, one))
+
+    def _refuse_over_cap(self, state: _BatchState) -> None:
+        """Refuses rows that no model answered, beyond those of which reviewers get a sample."""
+        _, rows = state.open_rows(Verdict.DEGRADE)
+        unanswered = [
+            row for row in rows.tolist() if state.reasons.get(row, Reason.UNAVAILABLE) is Reason.UNAVAILABLE
+        ]
+        for row in unanswered[self.cap.take(len(unanswered)) :]:
+            state.end(row, Refused(Reason.UNAVAILABLE, CAP_RETRY_S))
 
     def _case(self, state: _BatchState, batch: Batch, i: int, row: int) -> ReviewRequest:
         known = (batch.known(rung.name) for rung in self.rungs)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
-from gateway.core.assessment import NO_ERRORS, Assessment, Verdicts, allowed
+from gateway.core.assessment import NO_ERRORS, VERDICT_BY_VALUE, Assessment, Verdicts, allowed
 from gateway.core.batch import Batch
 from gateway.core.deadline import call_within, now_s
 from gateway.core.decision import Reason, Verdict
@@ -40,6 +41,8 @@ class Judged(Protocol):
     def take(self, rows: RowIndices) -> Self: ...
 
 
+ASSUMED_OF_INVALID = Verdict.ALLOW
+"""Of a row that the model cannot take, in place of what is assumed of a model that failed."""
 J_contra = TypeVar("J_contra", bound=Judged, contravariant=True)
 J = TypeVar("J", bound=Judged)
 
@@ -52,7 +55,11 @@ class Guard(Protocol[J_contra]):
 
 @dataclass(frozen=True, slots=True)
 class Stage(Generic[J]):
-    """A guard and its policy. `cuts` maps each verdict to the score from which the stage gives it."""
+    """A guard and its policy.
+
+    cuts: the score from which the stage gives each verdict; score_range: the least and the largest number
+    that the guard gives, for what is said of all its scores (`possible_verdicts`).
+    """
 
     name: str
     guard: Guard[J]
@@ -62,6 +69,7 @@ class Stage(Generic[J]):
     on_error: Verdict
     enforce: bool = True
     retry_scale_s: float | None = None
+    score_range: tuple[float, float] = (-sys.float_info.max, math.inf)
     lowest_cut: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -123,6 +131,13 @@ class Stage(Generic[J]):
         if errors:
             verdicts[list(errors)] = self.on_error
         return scores, verdicts, errors
+
+    def possible_verdicts(self) -> list[Verdict]:
+        """The verdicts that a score of `score_range` can get, ascending."""
+        least, most = self.score_range
+        scores = [score for score in (least, *self.cuts.values(), most) if least <= score <= most]
+        _, verdicts, _ = self._judge(np.array(scores), {})
+        return [VERDICT_BY_VALUE[value] for value in sorted(set(verdicts.tolist()))]
 
     def retry_after_s(self, score: float) -> float | None:
         """Seconds until a refused score is below the cut again, if it decreases with time; else None."""
@@ -189,7 +204,7 @@ class FeatureStage:
             return found._replace(input_only_rows=frozenset(range(n)))
         verdicts = np.full(n, self.without_features, np.int8)
         if answer.invalid is not None:
-            verdicts[answer.invalid] = Verdict.ALLOW
+            verdicts[answer.invalid] = ASSUMED_OF_INVALID
         errors = dict.fromkeys(range(n), answer.error or "no answer")
         return Assessment(self.name, np.full(n, np.nan), verdicts, False, self.full.enforce, 0.0, errors)
 

@@ -37,6 +37,7 @@ from gateway.deployment.models import load_models, try_models
 from gateway.deployment.row_independence import in_files, run_apart, separate_rows
 from gateway.deployment.target import target_of
 from gateway.deployment.upstreams import check_upstreams, read_upstreams
+from gateway.policy.schema import Policy
 from gateway.protocol.contract import Contract
 from guards.arrays import MOST_BYTES
 
@@ -112,10 +113,15 @@ def _verified(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Arti
     files = in_files(models)
     models = with_intervals(policy, models, fitted.view, fitted.intervals)
     known_answers = {name: models[name].run(kept.first(KNOWN_ROWS)) for name in files}
-    bound = policy.model_dump(mode="json") | {"certificate": sha256(folder / CERTIFICATE_FILE)}
-    digest = hashlib.sha256(orjson.dumps(bound, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
-    tag = f"{policy.name}@{policy.version}#{digest}"
+    tag = tag_of(policy, sha256(folder / CERTIFICATE_FILE))
     return Artifacts(models, contract, fitted, kept, certificate, tag, known_answers)
+
+
+def tag_of(policy: Policy, certificate_sha256: str) -> str:
+    """`name@version#digest` of a policy with its certificate, which binds the files beside it."""
+    bound = policy.model_dump(mode="json") | {"certificate": certificate_sha256}
+    digest = hashlib.sha256(orjson.dumps(bound, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
+    return f"{policy.name}@{policy.version}#{digest}"
 
 
 def _recompute(certificate: Certificate, deployment: Deployment, fitted: Fitted, kept: KeptRows) -> None:

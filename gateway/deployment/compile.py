@@ -7,23 +7,25 @@ cut only because the guard entered the joint risk (`certification/alarms.py`), s
 from __future__ import annotations
 
 import math
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
+from fallbacks import worker
 from fallbacks.breaker import Breaker
-from fallbacks.known_rows import KnownRows
 from fallbacks.predictor import ModelRaised, UnfitInput
 from gateway.core.batch import Answered, Batch
 from gateway.core.budget import BudgetStage
-from gateway.core.deadline import CALL_PRINCIPALS
 from gateway.core.decision import Verdict
 from gateway.core.errors import ArtifactError, Problem
 from gateway.core.model import InputFaults, Model
 from gateway.core.pipeline import Pipeline, Review, Rung
 from gateway.core.stage import FeatureStage, Stage
-from gateway.deployment.artifacts import KNOWN_ROWS, Artifacts
+from gateway.deployment.artifacts import Artifacts
 from gateway.deployment.certificate import CERTIFICATE_FILE, GUARDS_FILE, FalseAlarm
+from gateway.deployment.circuits import breaker_of
+from gateway.deployment.enforcement import with_enforcement
 from gateway.deployment.measures import Measures, measures
 from gateway.deployment.possible_rows import possible_rows
 from gateway.deployment.slices import SlicedGuard
@@ -33,23 +35,32 @@ from gateway.policy.kinds.column import Column
 from gateway.policy.kinds.kind import BudgetKind, CertifiedGuardKind, Services
 from gateway.policy.schema import Policy, RungPolicy
 
-FAILURES_TO_OPEN, RESET_S = 5, 5.0
+RISKS = 0.0, sys.float_info.max
+"""The nats that a guard with a certified cut gives."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """State that outlives a pipeline: the review queue, rates of keys in rows a second, and breakers."""
+    """State that outlives a pipeline: the review queue, rates of keys in rows a second, and breakers.
 
-    review: Review
+    review: None: the deployment has no queue.
+    """
+
+    review: Review | None
     rate_of: Callable[[str], float | None]
     breakers: dict[str, Breaker]
 
 
-def compile_policy(policy: Policy, artifacts: Artifacts, stores: Stores) -> Pipeline:
-    """The pipeline that the policy describes. Raises ArtifactError if a cut or an output is missing."""
+def compile_policy(
+    policy: Policy, artifacts: Artifacts, stores: Stores, observed: Collection[str] = ()
+) -> Pipeline:
+    """The pipeline that the policy describes. Raises ArtifactError if a cut or an output is missing.
+
+    Args:    observed: the guards that are not enforced yet, because of their `observe`.
+    """
     measured = measures_of(artifacts)
     services = Services(time.monotonic, stores.rate_of)
-    return Pipeline(
+    pipeline = Pipeline(
         policy=artifacts.tag,
         guards=tuple(
             _certified(guard, policy, artifacts, measured) for guard in policy.guards if guard.certified
@@ -59,6 +70,7 @@ def compile_policy(policy: Policy, artifacts: Artifacts, stores: Stores) -> Pipe
         review_budget_s=policy.review.budget_s if policy.review else 0.001,
         budgets=tuple(_budget(guard, policy, services) for guard in policy.guards if not guard.certified),
     )
+    return with_enforcement(pipeline, observed, enforce=False)
 
 
 def _budget(budget: BudgetKind, policy: Policy, services: Services) -> BudgetStage:
@@ -87,6 +99,7 @@ def _certified(
         guard.budget_s,
         VERDICT_OF[guard.on_error],
         guard.enforce and policy.mode == "enforce",
+        score_range=RISKS,
     )
     if fitted.input_only is None:
         return FeatureStage(full, measured.model, guard.without_answer, measured.prefetch)
@@ -121,27 +134,16 @@ def measures_of(artifacts: Artifacts) -> Measures:
 
 def _rung(rung: RungPolicy, policy: Policy, artifacts: Artifacts, stores: Stores) -> Rung:
     loaded = artifacts.models[rung.name]
-    breaker = Breaker(
-        loaded,
-        failures=FAILURES_TO_OPEN,
-        reset_s=RESET_S,
-        known_rows=_known_rows(rung, artifacts),
-        callers=CALL_PRINCIPALS.get,
-    )
+    breaker = breaker_of(rung, artifacts, policy.expose)
     stores.breakers[rung.name] = breaker
     outputs = {spec.name: spec.shape[1:] for spec in loaded.outputs}
     faults = InputFaults(UnfitInput, ModelRaised, breaker.prove)
     dtypes = {spec.name: spec.dtype for spec in loaded.outputs}
     possible = possible_rows(loaded.outputs, artifacts.contract.target)
-    model = Model(rung.name, breaker, rung.budget_s, outputs, faults, dtypes, possible)
+    model = Model(
+        rung.name, breaker, rung.budget_s, outputs, faults, dtypes, possible, worker.STILL_WAITED_FOR
+    )
     return Rung(model, tuple(_check(check, rung.name, policy, artifacts) for check in rung.checks))
-
-
-def _known_rows(rung: RungPolicy, artifacts: Artifacts) -> KnownRows:
-    """Rows that calibration kept: of a file with its answers, of an upstream, which has its own, without."""
-    if (answers := artifacts.known_answers.get(rung.name)) is None:
-        return KnownRows(artifacts.kept.first(1), rung.budget_s)
-    return KnownRows(artifacts.kept.first(KNOWN_ROWS), rung.budget_s, answers)
 
 
 def _check(check: CheckPolicy, rung: str, policy: Policy, artifacts: Artifacts) -> Stage[Answered]:
@@ -158,4 +160,5 @@ def _check(check: CheckPolicy, rung: str, policy: Policy, artifacts: Artifacts) 
         check.budget_s,
         VERDICT_OF[check.on_error],
         check.enforce and policy.mode == "enforce",
+        score_range=(0.0, check.most),
     )

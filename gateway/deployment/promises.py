@@ -5,6 +5,7 @@ Every place that shows a promise takes it from `in_force`, so none can show one 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from gateway.deployment.certificate import Certificate, FalseAlarm, MeanError, NumberRange, Selective
@@ -57,10 +58,13 @@ class InForce:
         return found.sentence()
 
 
-def in_force(policy: Policy, certificate: Certificate) -> InForce:
-    """The promises in force under this policy, which the certificate has been verified for."""
+def in_force(policy: Policy, certificate: Certificate, observed: Collection[str]) -> InForce:
+    """The promises in force under this policy, which the certificate has been verified for.
+
+    Args:    observed: the guards that are only observed now, because of their `observe`.
+    """
     certified = tuple(promises(certificate))
-    withdrawn = tuple(withdrawn_by(policy, certificate.conditions))
+    withdrawn = tuple(withdrawn_by(policy, certificate.conditions, observed))
     left_out = tuple(certificate.not_promised)
     if not withdrawn:
         return InForce(certified, certified, (), confidence_sentence(certificate), left_out)

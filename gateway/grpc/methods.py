@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2
 
 from fallbacks.oip import open_inference_pb2 as pb
 from gateway.access.callers import Caller
+from gateway.core.deadline import now_s
 from gateway.core.decision import Decision, deferred_ids
 from gateway.core.errors import InvalidRequest, Problem
 from gateway.grpc.bounds import INLINE_BYTES, MAX_OTHER_BYTES, Outline, outline_of
@@ -33,6 +34,7 @@ from gateway.protocol.endings import (
     retry_after_s,
     status_of,
 )
+from gateway.protocol.infer_request import InferRequest
 from gateway.serving.data_plane import (
     ALWAYS_FORBIDDEN,
     INFERENCE_SCOPES,
@@ -44,7 +46,6 @@ from gateway.serving.data_plane import (
 )
 from gateway.serving.deferred import wait_for_reviews
 from gateway.serving.gateway import Gateway
-from gateway.serving.parsing import ParsedBody
 from gateway.serving.waits import TIMEOUT_HEADER, preferred_wait_s, time_limit_s
 
 Trailers: TypeAlias = tuple[tuple[str, str], ...]
@@ -133,24 +134,26 @@ def message_too_large(limit: int) -> RequestRejected:
 async def _infer(call: MethodCall) -> CallReply:
     plane, principal = call.plane, call.caller.principal
     plane.refuse_indebted(call.caller)
+    begun_s = now_s()
     raw = await call.read()
     trace = call.headers.get("traceparent")
     try:
         outline, message = _read_message(raw)
-        inference = plane.begin(call.caller, outline.model, outline.version, call.decision_id, trace)
+        inference = plane.begin(call.caller, outline.model, outline.version, call.decision_id, trace, begun_s)
     except InvalidRequest:
         plane.meter.charge_invalid_bytes(principal, min(len(raw), INLINE_BYTES))
         raise
     try:
         if len(raw) > (limit := inference.loaded.contract.body_limit_bytes):
             raise message_too_large(limit)
+        plane.refuse_hopeless(inference, raw)
         return await _judge(call, inference, await _parse(plane, inference, outline, message, raw))
     except RequestRejected as rejected:
-        stamp = plane.stamp(call.decision_id, inference.gateway)
+        stamp = inference.loaded.stamp(call.decision_id)
         return error_reply(rejected.end, stamp, rejected.error)
     except InvalidRequest as error:
         plane.meter.charge_invalid_bytes(principal, min(len(raw), INLINE_BYTES))
-        return error_reply(error, plane.stamp(call.decision_id, inference.gateway))
+        return error_reply(error, inference.loaded.stamp(call.decision_id))
 
 
 def _read_message(raw: bytes) -> tuple[Outline, Any | None]:
@@ -167,25 +170,26 @@ def _read_message(raw: bytes) -> tuple[Outline, Any | None]:
 
 async def _parse(
     plane: DataPlane, inference: Call, outline: Outline, message: Any | None, raw: bytes
-) -> ParsedBody:
+) -> InferRequest:
     """The request in a message: of a small one at once, of a large one off the event loop."""
     contract = inference.loaded.contract
     if message is not None and (len(raw) <= INLINE_BYTES or contract.views_binary):
-        return ParsedBody(parse_grpc_infer(message, contract), 0.0)
+        return parse_grpc_infer(message, contract)
     how = {"form": "grpc", "model": outline.model, "version": outline.version}
     return await plane.parse(inference, how, raw)
 
 
-async def _judge(call: MethodCall, inference: Call, parsed: ParsedBody) -> CallReply:
-    plane, loaded = call.plane, inference.loaded
-    request, waited_s = parsed
-    timeout = call.headers.get(TIMEOUT_HEADER)
-    seconds = time_limit_s(loaded.policy.deadline_s, request.timeout_us, timeout, call.left_s())
-    decisions, stamp = await _run_to_end(
-        plane.judge(inference, request, seconds - waited_s), inference.gateway
-    )
+async def _judge(call: MethodCall, inference: Call, request: InferRequest) -> CallReply:
+    plane = call.plane
+    inference = plane.under_policy_in_force(inference)
+    loaded, timeout, left_s = inference.loaded, call.headers.get(TIMEOUT_HEADER), call.left_s()
+    if left_s is not None:
+        left_s += now_s() - inference.begun_s
+    seconds = time_limit_s(loaded.policy.deadline_s, request.timeout_us, timeout, left_s)
+    decisions, stamp = await _run_to_end(plane.judge(inference, request, seconds), inference.gateway)
     if review_s := preferred_wait_s(call.headers.get("prefer", "").lower()):
-        decisions = await wait_for_reviews(inference, decisions, review_s, request.inputs_bytes)
+        reviewed = await wait_for_reviews(inference, decisions, review_s, request.inputs_bytes)
+        decisions = inference.gateway.withhold_stopped(reviewed)
     answer = build_answer(loaded.contract, request, decisions, loaded.tier(call.caller.tier))
     if isinstance(answer, NoAnswer):
         return error_reply(answer.end, stamp, urls=answer.urls)

@@ -6,10 +6,10 @@ cookie has a meaning here, so credentials are not allowed; a page sends its key 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
-from gateway.listener.messages import Admitted, Reply, Request
+from gateway.listener.messages import Admitted, AnswerBody, Reply, Request
 
 METHODS = b"GET, HEAD, POST, OPTIONS"
 HEADERS = (
@@ -51,11 +51,13 @@ def share_reply(reply: Reply, origin: bytes, more: bytes = b"") -> Reply:
     return reply._replace(headers=headers + lines + vary + more)
 
 
-def _shared(
-    answer: Callable[[bytes], Coroutine[Any, Any, Reply | None]], origin: bytes
-) -> Callable[[bytes], Coroutine[Any, Any, Reply | None]]:
-    async def answer_shared(body: bytes) -> Reply | None:
-        reply = await answer(body)
+def _shared(answer: AnswerBody, origin: bytes) -> AnswerBody:
+    async def share_awaited(answering: Coroutine[Any, Any, Reply | None]) -> Reply | None:
+        reply = await answering
         return None if reply is None else share_reply(reply, origin)
+
+    def answer_shared(body: bytes) -> Coroutine[Any, Any, Reply | None] | Reply:
+        reply = answer(body)
+        return share_reply(reply, origin) if isinstance(reply, Reply) else share_awaited(reply)
 
     return answer_shared

@@ -76,7 +76,9 @@ class HttpHandler:
             return route.handler(RoutedRequest(self.plane, request, decision_id, path, caller))
         except RequestRejected as rejected:
             stamp = rejected.stamp or self.plane.stamp(decision_id)
-            return reply_unanswered(rejected.end, stamp, error=rejected.error, headers=rejected.headers)
+            return reply_unanswered(
+                rejected.end, stamp, error=rejected.error, headers=rejected.headers, room=rejected.room
+            )
 
     def _options(self, request: Request) -> Reply:
         """Which methods the path has. No key is needed: the paths are those of the protocol."""

@@ -21,6 +21,7 @@ from fallbacks.oip.tensors import Array
 from gateway.core.decision import Decision, Deferred, Reason, Refused
 from gateway.core.errors import InvalidRequest
 from gateway.core.rows import Mask
+from gateway.listener.held import Room
 from gateway.listener.messages import Reply
 from gateway.protocol.answers import REVIEWS, NoAnswer, build_answer, reply_outputs
 from gateway.protocol.contract import Contract
@@ -133,12 +134,13 @@ def reply_unanswered(
     prefer_async: bool = False,
     urls: Sequence[str] = (),
     headers: Mapping[str, str] | None = None,
+    room: Room | None = None,
 ) -> Reply:
     """The reply to a request without an answer: a JSON object with a string `error`.
 
     Args:    stamp: absent only where a request failed before it had a decision id.
              error: the text, if not the usual one; urls: of the reviews of a deferred request.
-             headers: further ones, such as Allow.
+             headers: further ones, such as Allow; room: as in `Reply`.
     """
     lines, parameters = _headers_and_parameters(ending_of(end), stamp, urls) if stamp else (b"", {})
     sent = dict(headers or {})
@@ -154,7 +156,8 @@ def reply_unanswered(
             sent |= {"location": extra["review_url"], "preference-applied": "respond-async"}
     body = _error(error or error_text(end), parameters, request_id, extra)
     pace_s = REFUSAL_PACE_S if isinstance(end, Refused) and end.reason is Reason.RATE_LIMITED else 0.0
-    return Reply(status_of(end, prefer_async).http, b"".join((_JSON_LINE, lines, _lines(sent))), body, pace_s)
+    lines = b"".join((_JSON_LINE, lines, _lines(sent)))
+    return Reply(status_of(end, prefer_async).http, lines, body, pace_s, room=room)
 
 
 def _headers_and_parameters(

@@ -31,6 +31,7 @@ from gateway.listener.states import (
     EOF,
     FIRST_BYTE,
     IDLE,
+    LAST_REPLIES,
     LINGERING,
     READY,
     REPLIES,
@@ -50,6 +51,8 @@ DROPPED_BYTES = 16 * 2**20
 """So much is read and dropped after the last request, so that its client can read the reply."""
 CLOSE_HEADER = b"connection: close\r\n"
 STATUS_LINES = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in HTTPStatus}
+AT_ONCE_S = 0.1
+"""What is read so soon after a hold may have waited for its end."""
 TOO_SLOW = {
     WaitTarget.HEAD: "the headers did not arrive in time",
     WaitTarget.BODY: "the body did not arrive in time",
@@ -61,10 +64,6 @@ AFTER_REPLY_KEEPS = AFTER_WRITE[REPLY_KEEPS]
 log = logging.getLogger(__name__)
 
 
-async def _given(reply: Reply) -> Reply:
-    return reply
-
-
 class Connection(asyncio.Protocol):
     """A connection of a server, a `ManagedConnection`. Its transport is of TCP, or of TLS (`tls_transport`).
 
@@ -74,9 +73,15 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_disconnection",
         "_dropped_bytes",
+        "_held_s",
+        "_holding",
+        "_kept",
+        "_kept_s",
         "_loop",
         "_pace",
+        "_paced",
         "_principals",
+        "_read_on_s",
         "_reader",
         "_server",
         "_task",
@@ -97,6 +102,10 @@ class Connection(asyncio.Protocol):
         self._wait = ANSWER  # until there is a transport
         self._unsent_bytes = self._dropped_bytes = 0
         self._pace = Pace()
+        self._paced: asyncio.TimerHandle | None = None  # writes a reply later
+        self._holding = False
+        self._held_s = self._read_on_s = -math.inf  # when it was held, and read on, the last time
+        self._kept, self._kept_s = b"", math.inf  # what has arrived and waits to be parsed, and since when
         self._principals: frozenset[str] = frozenset()
         self.address = ""
         self.deadline_s = math.inf
@@ -114,6 +123,7 @@ class Connection(asyncio.Protocol):
             server.proxies,
             self.disconnected,
             self.count_connection,
+            self._first_byte_s,
         )
         if not server.add_connection(self) and self.write_state is READY:
             # With too many to turn away, none gets the time to read why.
@@ -122,6 +132,46 @@ class Connection(asyncio.Protocol):
         self._proceed()
 
     def data_received(self, data: bytes) -> None:
+        queue = self._server.read_queue
+        if not self._kept and queue.may_read(self._loop):
+            self._read(data)
+        elif self._kept:
+            self._kept += data
+        else:
+            assert self._transport is not None
+            self._kept, self._kept_s = data, self._loop.time()
+            if self._wait.reads and not self._holding:
+                self._transport.pause_reading()
+            queue.add(self, self._caller(), data)
+
+    def read_kept(self) -> None:
+        """Parses what has arrived, now that it is this connection's turn."""
+        data = self._kept
+        self._stop_keeping()
+        self._read(data)
+        self._kept_s = math.inf
+
+    def _stop_keeping(self) -> None:
+        self._kept = b""
+        if self._wait.reads and not self._holding and self._transport is not None:
+            self._transport.resume_reading()
+
+    def _drop_kept(self) -> None:
+        if self._kept:
+            self._server.read_queue.discard(self)
+            self._stop_keeping()
+
+    def _read_kept_now(self) -> None:
+        """Parses what has arrived before the connection's turn: it is about to end."""
+        if self._kept:
+            self._server.read_queue.discard(self)
+            self.read_kept()
+
+    def _caller(self) -> str:
+        """Whose turn it is when this connection is read."""
+        return next(iter(self._principals)) if len(self._principals) == 1 else self.address
+
+    def _read(self, data: bytes) -> None:
         reader = self._reader
         if reader.state is not IDLE and reader.state >= DONE:  # what follows is dropped
             self._drop(len(data))
@@ -143,6 +193,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client sends no more. Returns whether it still gets a reply; else the transport closes."""
+        self._read_kept_now()
         self._reader.move(ReadEvent.EOF)
         self._move(WriteEvent.EOF)
         self._report_disconnection()
@@ -153,10 +204,16 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._drop_kept()
         self._move(WriteEvent.LOST)
         self._reader.close()
         self._server.uncount_connection(self._principals)
         self._report_disconnection()
+        if self._holding:
+            self._server.held.discard(self)
+        if self._paced is not None:
+            self._paced.cancel()
+            self._move(WriteEvent.NO_REPLY)
         if self.write_state is CLOSED:
             self._server.remove_connection(self)
 
@@ -226,7 +283,7 @@ class Connection(asyncio.Protocol):
         self._wait = wait
         if wait.awaits is not before.awaits:
             self.deadline_s = self._loop.time() + self._server.timeouts_s[wait.awaits]
-        if wait.reads is not before.reads:
+        if wait.reads is not before.reads and not self._holding and not self._kept:
             if wait.reads:
                 transport.resume_reading()
             else:
@@ -238,12 +295,24 @@ class Connection(asyncio.Protocol):
     def _begin(self, request: PendingRequest) -> None:
         self._wait, self.deadline_s = ANSWER if self._wait.reads else ANSWER_PAUSED, math.inf
         step = request.step
-        if isinstance(step, Reply) and not step.pace_s:
-            self._write(request, step)
-        else:
+        try:
+            answer = step if isinstance(step, Reply) else step.answer(request.body)
+        except Exception:
+            log.exception("a request could not be answered: this is a defect of the gateway")
+            answer = self._server.handler.refuse(Fault.UNAVAILABLE)
+        if not isinstance(answer, Reply):
             self.write_state = AFTER_ANSWER_BEGUN[self.write_state]
-            answer = _given(step) if isinstance(step, Reply) else step.answer(request.body)
             self._task = self._loop.create_task(self._answer(request, answer))
+        elif answer.pace_s and (wait_s := self._pace.wait_s(answer.pace_s, self._loop.time())):
+            self.write_state = AFTER_ANSWER_BEGUN[self.write_state]
+            self._paced = self._loop.call_later(wait_s, self._write_paced, request, answer)
+        else:
+            self._write(request, answer)
+
+    def _write_paced(self, request: PendingRequest, reply: Reply) -> None:
+        self._paced = None
+        self._write(request, reply)
+        self._proceed()
 
     async def _answer(self, request: PendingRequest, answer: Coroutine[Any, Any, Reply | None]) -> None:
         try:
@@ -282,12 +351,15 @@ class Connection(asyncio.Protocol):
         """Writes a reply, and ends the connection if the tables say that it is the last."""
         transport, reader = self._transport, self._reader
         assert transport is not None
-        event = REPLY_KEEPS if reader.queue else REPLIES[reader.state]
-        kept = event is REPLY_KEEPS and not self._server.draining
-        if kept:
+        if self._server.draining:
+            more = reader.queue or self._kept
+            event = WriteEvent.REPLY_LINGERS if more else LAST_REPLIES[reader.state]
+        else:
+            event = REPLY_KEEPS if reader.queue else REPLIES[reader.state]
+        if kept := event is REPLY_KEEPS:
             self.write_state = AFTER_REPLY_KEEPS[self.write_state]
         else:
-            self._move(WriteEvent.REPLY_CLOSES if event is REPLY_KEEPS else event)
+            self._move(event)
         transport.write(
             b"%b%b%b%b\r\n%b"
             % (
@@ -300,6 +372,8 @@ class Connection(asyncio.Protocol):
         )
         if not kept:
             self._close()
+        elif reply.room is not None:
+            self._server.held.add(self, reply.room, self._loop)
 
     def _end(self, event: WriteEvent) -> None:
         self._move(event)
@@ -308,6 +382,7 @@ class Connection(asyncio.Protocol):
     def _abort(self, event: WriteEvent) -> None:
         assert self._transport is not None
         self._move(event)
+        self._drop_kept()
         self._reader.end()
         self._transport.abort()
 
@@ -315,6 +390,10 @@ class Connection(asyncio.Protocol):
         """Closes the transport; in LINGERING only its sending half, until the client closes the other."""
         transport = self._transport
         assert transport is not None
+        if self._holding:
+            self._server.held.discard(self)
+            self.read_on(-math.inf)
+        self._drop_kept()
         self._reader.end()
         self._unsent_bytes = transport.get_write_buffer_size()
         self._change_wait(CLOSE)
@@ -332,9 +411,26 @@ class Connection(asyncio.Protocol):
     def waits_since_s(self) -> float | None:
         """Since when it waits for a request, or part of one: of a known caller, no part of a body."""
         awaits = self._wait.awaits
-        if awaits > WaitTarget.BODY or (awaits is WaitTarget.BODY and self._principals):
+        if self._kept or awaits > WaitTarget.BODY or (awaits is WaitTarget.BODY and self._principals):
             return None
         return self.deadline_s - self._server.timeouts_s[awaits]
+
+    def hold(self, now_s: float) -> None:
+        """Reads no more until `read_on`."""
+        self._holding, self._held_s = True, now_s
+        if self._wait.reads and not self._kept and self._transport is not None:
+            self._transport.pause_reading()
+
+    def read_on(self, now_s: float) -> None:
+        """Reads again. What comes at once has waited, since the hold began at the earliest."""
+        self._holding, self._read_on_s = False, now_s
+        if self._wait.reads and not self._kept and self._transport is not None:
+            self._transport.resume_reading()
+
+    def _first_byte_s(self) -> float:
+        """When the byte that is read now came, in loop seconds, at the earliest."""
+        now_s = min(self._kept_s, self._loop.time())
+        return self._held_s if now_s <= self._read_on_s + AT_ONCE_S else now_s
 
     def give_way(self) -> None:
         """Closes at once; with part of a body, or what the client has not read, by a reset."""
@@ -348,7 +444,7 @@ class Connection(asyncio.Protocol):
     def expire(self, now_s: float) -> None:
         """Replies 408 to part of a request; closes or aborts else, unless bytes were taken meanwhile."""
         transport = self._transport
-        if transport is None:
+        if transport is None or self._kept:  # what it waits for may be among what it has kept
             return
         if self._wait.awaits in TOO_SLOW:
             self._reader.move(ReadEvent.RULE_BROKEN)
@@ -370,6 +466,7 @@ class Connection(asyncio.Protocol):
 
     def drain(self) -> None:
         """Closes unless a request is under way, whose reply then ends the connection."""
+        self._read_kept_now()
         if self._transport is not None and not self._next_wait().under_way:
             self._end(WriteEvent.HUNG_UP)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+from gateway.listener.held import HeldConnections
 from gateway.listener.limits import Limits
 from gateway.listener.messages import ClientAddresses, Handler
+from gateway.listener.read_queue import ReadQueue
 from gateway.listener.states import WaitTarget
 
 
@@ -14,13 +16,16 @@ class ConnectionServer(Protocol):
     """What a connection needs of its server.
 
     timeouts_s: by what is awaited; saturated: whether a connection that is turned away gets no reply;
-    draining: whether every reply ends its connection.
+    draining: whether every reply ends its connection; held: those of its connections that are not read;
+    read_queue: those that have bytes to be parsed.
     """
 
     handler: Handler
     limits: Limits
     proxies: ClientAddresses | None
     draining: bool
+    held: HeldConnections
+    read_queue: ReadQueue
 
     @property
     def timeouts_s(self) -> Mapping[WaitTarget, float]: ...

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from enum import Enum, auto
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 from urllib.parse import unquote
 
 import httptools
 
 from gateway.caching import BoundedCache
+from gateway.listener.held import Room
 
 Headers = Mapping[bytes, bytes]
 CountConnection = Callable[[str], bool]
@@ -44,7 +45,8 @@ class Reply(NamedTuple):
     replies share is encoded once. The server adds Content-Length. pace_s: seconds that lie between two such
     replies on one connection, more each time (`pace.py`); the first is never delayed. on_unsent: called
     where the client has closed the connection, or its sending half: nothing is sent to it then. Without it,
-    one that has closed its sending half alone still gets the reply.
+    one that has closed its sending half alone still gets the reply. room: what the request had no room in:
+    the connection is not read on until there is some (`held.py`).
     """
 
     status: int
@@ -52,22 +54,24 @@ class Reply(NamedTuple):
     body: bytes
     pace_s: float = 0.0
     on_unsent: Callable[[], None] | None = None
+    room: Room | None = None
 
 
 class Request:
     """One request without its body.
 
-    target: as in the request line; parts: its path's, decoded, empty ones left out; headers: by lower-case
-    name, repeated ones joined;
-    address: of the client, empty where it has none; peer: of the other end of the connection, which may be a
-    proxy; disconnected: returns when the client has closed its
-    connection; count_connection: counts the connection as one of this principal's and returns whether it may
+    begun_s: when its first byte was read, in loop seconds; target: as in the request line; parts: its
+    path's, decoded, empty ones left out; headers: by lower-case name, repeated ones joined; address: of the
+    client, empty where it has none; peer: of the other end of the connection, which may be a proxy;
+    disconnected: returns when the client has closed its connection;
+    count_connection: counts the connection as one of this principal's and returns whether it may
     have so many (a server that does not count returns True). On False the handler must refuse the request:
     the connection ends with that reply.
     """
 
     __slots__ = (
         "address",
+        "begun_s",
         "count_connection",
         "disconnected",
         "headers",
@@ -79,6 +83,7 @@ class Request:
 
     def __init__(
         self,
+        begun_s: float,
         method: str,
         target: bytes,
         parts: tuple[str, ...],
@@ -88,6 +93,7 @@ class Request:
         count_connection: CountConnection = _uncounted,
         peer: str = "",
     ) -> None:
+        self.begun_s = begun_s
         self.method = method
         self.target = target
         self.parts = parts
@@ -103,15 +109,19 @@ class Request:
         return None if value is None else value.decode("latin-1")
 
 
+AnswerBody: TypeAlias = Callable[[bytes], Coroutine[Any, Any, Reply | None] | Reply]
+
+
 class Admitted(NamedTuple):
     """A request whose body may be read and which may then be answered.
 
     body_limit: in bytes; at 0 the request is answered without its body. answer: takes the body and returns
-    the reply, or None if the client has disconnected. It is called once, and must not raise.
+    the reply, at once or when awaited, which is None if the client has disconnected. It is called once, and
+    must not raise.
     """
 
     body_limit: int
-    answer: Callable[[bytes], Coroutine[Any, Any, Reply | None]]
+    answer: AnswerBody
 
 
 class ClientAddresses(Protocol):

@@ -13,6 +13,7 @@ body and is not reported (`_AfterOffer`). To read the body as the next request w
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 
@@ -44,6 +45,11 @@ AFTER_BODY_NEEDED = AFTER_READ[ReadEvent.BODY_NEEDED]
 AFTER_BODY_UNNEEDED = AFTER_READ[ReadEvent.BODY_UNNEEDED]
 BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 AFTER_REQUEST = AFTER_READ[ReadEvent.REQUEST_READ]
+
+
+def _never() -> float:
+    """The clock of a closed reader, which parses nothing."""
+    return math.inf
 
 
 class PendingRequest:
@@ -99,10 +105,12 @@ class Reader:
     __slots__ = (
         "_address",
         "_admit",
+        "_begun_s",
         "_body",
         "_body_bytes",
         "_body_limit",
         "_chunks",
+        "_clock",
         "_count_connection",
         "_disconnected",
         "_fed_bytes",
@@ -128,8 +136,10 @@ class Reader:
         proxies: ClientAddresses | None,
         disconnected: Callable[[], Awaitable[None]],
         count_connection: CountConnection,
+        clock: Callable[[], float],
     ) -> None:
         self._admit, self._limits = admit, limits
+        self._clock, self._begun_s = clock, 0.0
         self._disconnected: Callable[[], Awaitable[None]] | None = disconnected
         self._count_connection: CountConnection | None = count_connection
         self._address, self._proxies = address, proxies
@@ -183,6 +193,7 @@ class Reader:
         """Breaks the reference cycles through this reader, so that it is freed at once."""
         self.end()
         self._parser = self._disconnected = self._count_connection = None
+        self._clock = _never
         self._request, self._body = None, b""  # of a request that was cut off
 
     def _go_on_after_offer(self) -> None:
@@ -226,6 +237,7 @@ class Reader:
         self._head_bytes = self._fields = 0
         self._target = b""
         self._headers = {}
+        self._begun_s = self._clock()
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -287,8 +299,17 @@ class Reader:
         except ValueError as error:
             raise RemoteProtocolError(Fault.INVALID, str(error)) from None
         assert self._disconnected is not None and self._count_connection is not None, "closed"
-        calls = self._disconnected, self._count_connection
-        return Request(method, self._target, parts, headers, address, *calls, peer=self._address)
+        return Request(
+            self._begun_s,
+            method,
+            self._target,
+            parts,
+            headers,
+            address,
+            self._disconnected,
+            self._count_connection,
+            self._address,
+        )
 
     def on_chunk_header(self) -> None:
         self._chunks += 1

@@ -9,12 +9,15 @@ import asyncio
 import math
 import socket
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final
 
 from gateway.listener.groups import ConnectionGroup
+from gateway.listener.held import HeldConnections
 from gateway.listener.limits import Limits
 from gateway.listener.managed import ManagedConnection
 from gateway.listener.messages import ClientAddresses
+from gateway.listener.read_queue import ReadQueue
 
 READ_S: Final = 0.02
 """For so long after the last accepted connection, requests that have arrived are read."""
@@ -24,13 +27,16 @@ class ConnectionPool:
     """Accepts on one listening socket. `accept` once, on the loop that serves; then `stop` it.
 
     draining: every reply ends its connection. connections: those that are open, and those that are
-    lost while something still works for them. proxies: stand before the socket, and share their addresses.
+    lost while something still works for them. held: those that are not read for a while. read_queue: those
+    that have bytes to be parsed. proxies: stand before the socket, and share their addresses.
     """
 
     def __init__(self, limits: Limits, proxies: ClientAddresses | None) -> None:
         self.limits, self.proxies = limits, proxies
         self.draining = self._stopping = False
         self.connections: set[ManagedConnection] = set()
+        self.held = HeldConnections()
+        self.read_queue = ReadQueue()
         self._all = ConnectionGroup(limits.connections)
         self._by_address: dict[str, ConnectionGroup] = {}
         self._connections_by_principal: dict[str, int] = {}
@@ -45,6 +51,7 @@ class ConnectionPool:
         """Begins to accept. make: the protocol of a new connection."""
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(make, sock=listening, backlog=backlog)
+        self._listening, self._make, self._backlog = listening, make, backlog
         self._sweeper = loop.call_later(self.limits.sweep_s, self._sweep, loop)
 
     def drain(self) -> None:
@@ -54,12 +61,14 @@ class ConnectionPool:
     async def stop(self, grace_s: float) -> None:
         """Stops accepting; returns when the last reply is sent, or after `grace_s` cancels what is left.
 
-        What has arrived by now on open connections is answered.
+        What has arrived by now is answered, also on connections that are not accepted yet.
         """
         if self._listener is None:
             return
-        self._listener.close()
         self.draining = True
+        waiting = self._accept_waiting()
+        self._listener.close()
+        await self._serve_accepted(waiting)
         await asyncio.sleep(READ_S)
         self._stopping = True
         for connection in tuple(self.connections):
@@ -74,6 +83,23 @@ class ConnectionPool:
         if self._sweeper is not None:
             self._sweeper.cancel()
         self._listener = None
+
+    def _accept_waiting(self) -> list[socket.socket]:
+        """Those that the loop has not accepted yet: the end of the listening socket would reset them."""
+        found: list[socket.socket] = []
+        with suppress(OSError):  # BlockingIOError: there is no further one
+            while len(found) < self._backlog:
+                found.append(self._listening.accept()[0])
+        return found
+
+    async def _serve_accepted(self, accepted: Iterable[socket.socket]) -> None:
+        loop = asyncio.get_running_loop()
+        for one in accepted:
+            one.setblocking(False)
+            try:
+                await loop.connect_accepted_socket(self._make, one)
+            except OSError:  # it is gone already
+                one.close()
 
     async def _wait_empty(self) -> None:
         """Returns when there is no connection left."""

@@ -42,7 +42,8 @@ What follows from the two states together stands in three tables more:
   after the last request, read whole, the connection closes; after a reply that came before the request was
   read, or to one that broke a rule, it lingers. A plain close would make the client's system discard a reply
   that it has not read yet as soon as more of the request arrives, so only the sending half is closed, and
-  what still arrives is dropped until the client closes too. A server that drains closes instead of keeping.
+  what still arrives is dropped until the client closes too. `LAST_REPLIES` has the same for a server
+  that drains: it closes instead of keeping, and lingers where the client has sent more than the request.
 
 Three parts of a request are not states, since they are settled before it is queued and never change: its
 step (a reply, or what answers it), its body, and whether its reply goes without a body.
@@ -306,6 +307,14 @@ REPLIES: Mapping[ReadState, WriteEvent] = {
     EOF: _W.REPLY_CLOSES,
 }
 """What a reply does to the connection if no further request is queued. If one is, it keeps it."""
+LAST_REPLIES: Mapping[ReadState, WriteEvent] = {
+    **REPLIES,
+    IDLE: _W.REPLY_CLOSES,
+    HEAD: _W.REPLY_LINGERS,
+    EXPECT: _W.REPLY_LINGERS,
+    BODY: _W.REPLY_LINGERS,
+}
+"""The same while the server drains. If a further request is queued, it lingers."""
 
 
 def timeouts_s(limits: Limits) -> Mapping[WaitTarget, float]:

@@ -15,6 +15,17 @@ from gateway.policy.serving import Serving
 
 def contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
     """Fields of a policy that contradict each other, each with a message."""
+    yield from _name_contradictions(policy)
+    yield from _part_contradictions(policy)
+    yield from _serving_contradictions(policy.serving)
+    yield from _review_contradictions(policy)
+    yield from _waiver_contradictions(policy)
+    yield from _task_contradictions(policy)
+    yield from _time_contradictions(policy)
+
+
+def _name_contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
+    """A name that is used twice, or for something else."""
     uses: dict[str, list[Loc]] = {}
     for i, guard in enumerate(policy.guards):
         uses.setdefault(guard.name, []).append(("guards", i, "name"))
@@ -27,32 +38,26 @@ def contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
     for name, at in uses.items():
         if len(at) > 1:
             yield at[-1], f"the name {name!r} is used {len(at)} times; stage names are unique"
+
+
+def _part_contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
+    """Within one guard, or one rung."""
     for i, guard in enumerate(policy.guards):
         for field, what in guard.contradictions():
             yield ("guards", i, *field), what
+        if guard.observe is not None and not guard.enforce:
+            what = "`enforce: false` keeps the guard from acting at any time: leave one of the two out"
+            yield ("guards", i, "observe"), what
     for i, rung in enumerate(policy.rungs):
         if isinstance(rung.model, OipPolicy):
             try:
                 UpstreamAddress.parse(rung.model.url)
             except ValueError as error:
                 yield ("rungs", i, "model", "url"), str(error)
-    yield from _serving_contradictions(policy.serving)
-    if policy.serving.person_header is not None and policy.serving.trusted_proxies in ([], ["*"]):
-        what = "is believed from trusted proxies alone: name their addresses in `trusted_proxies`, not `*`"
-        yield ("serving", "person_header"), what
-    yield from _review_contradictions(policy)
-    yield from _task_contradictions(policy)
-    if policy.serving.release_grid_ms > policy.deadline_s * 1e3:
-        what = f"{policy.serving.release_grid_ms} ms is longer than deadline_s: no answer would be in time"
-        yield ("serving", "release_grid_ms"), what
-    spent_s = math.fsum(_budgets_s(policy))
-    if spent_s > policy.deadline_s + 1e-9:
-        what = f"{policy.deadline_s} s is less than the {spent_s:.3f} s that all budgets can take together"
-        yield ("deadline_s",), what + "; a part that hangs would cost the answer"
 
 
 def _serving_contradictions(serving: Serving) -> Iterator[tuple[Loc, str]]:
-    """Trusted proxies that are no addresses, or every address while callers are let in by theirs."""
+    """Trusted proxies that are no addresses, or that a caller could pass for."""
     trusted = serving.trusted_proxies
     wrong = [(i, entry) for i, entry in enumerate(trusted) if entry != ALL and not _is_proxy(entry)]
     for i, entry in wrong:
@@ -63,6 +68,9 @@ def _serving_contradictions(serving: Serving) -> Iterator[tuple[Loc, str]]:
     if serving.anonymous == "loopback" and not wrong and is_everywhere(trusted):
         what = "trusts every peer, and `anonymous: loopback` lets callers in by their address"
         yield ("serving", "trusted_proxies"), f"{what}: name the proxies, or say `anonymous: nobody`"
+    if serving.person_header is not None and trusted in ([], ["*"]):
+        what = "is believed from trusted proxies alone: name their addresses in `trusted_proxies`, not `*`"
+        yield ("serving", "person_header"), what
 
 
 def _is_proxy(entry: str) -> bool:
@@ -70,6 +78,20 @@ def _is_proxy(entry: str) -> bool:
         return bool(trusted_networks(entry))
     except ValueError:
         return False
+
+
+def _waiver_contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
+    """Waivers of what needs none."""
+    for name in policy.waivers:
+        if name not in _failing_open(policy):
+            what = "is neither a guard nor a check that says `on_error: allow`: take its waiver out"
+            yield ("waivers", name), what
+
+
+def _failing_open(policy: Policy) -> set[str]:
+    """The names of guards and checks that say `on_error: allow`."""
+    parts = (*policy.guards, *(check for rung in policy.rungs for check in rung.checks))
+    return {part.name for part in parts if part.on_error == "allow"}
 
 
 def _review_contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
@@ -103,6 +125,17 @@ def _task_contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
             if check.task != policy.task:
                 what = f"{check.kind} judges answers of task: {check.task}, and this is task: {policy.task}"
                 yield ("rungs", i, "checks", j, "kind"), what
+
+
+def _time_contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
+    """Times that do not fit the deadline."""
+    if policy.serving.release_grid_ms > policy.deadline_s * 1e3:
+        what = f"{policy.serving.release_grid_ms} ms is longer than deadline_s: no answer would be in time"
+        yield ("serving", "release_grid_ms"), what
+    spent_s = math.fsum(_budgets_s(policy))
+    if spent_s > policy.deadline_s + 1e-9:
+        what = f"{policy.deadline_s} s is less than the {spent_s:.3f} s that all budgets can take together"
+        yield ("deadline_s",), what + "; a part that hangs would cost the answer"
 
 
 def _budgets_s(policy: Policy) -> Iterator[float]:

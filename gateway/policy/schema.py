@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, assert_never
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from gateway.policy.circuit import CircuitPolicy
 from gateway.policy.fields import Name, SchemaOne, Seconds, Share, Strict
 from gateway.policy.kinds import CheckPolicy, GuardPolicy
 from gateway.policy.review import ReviewPolicy
@@ -55,6 +56,13 @@ class OipPolicy(Strict):
     token_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = None
     """The environment variable that holds the bearer token for the server: printable ASCII without spaces.
     Without it no token is sent. It is read whenever the policy is loaded."""
+    retries: Annotated[int, Field(ge=0, le=3)] = 1
+    """How often a call is sent again that no model answered: the connection was refused or reset, or the
+    server says that it is unavailable. Within `budget_s`, and with hedges at most 20 % of the recent calls.
+    What the server answers is never asked for again."""
+    hedge: bool = False
+    """Whether a call that is slower than 95 % of the recent ones is sent a second time beside the first, and
+    the first answer taken. For a `url` behind which several servers stand; it costs them up to 5 % more."""
 
 
 ModelPolicy: TypeAlias = Annotated[OnnxPolicy | OipPolicy, Field(discriminator="kind")]
@@ -72,6 +80,8 @@ class RungPolicy(Strict):
     """Seconds that the model may take for one batch. At the limit its answer is dropped and the rows go on to
     the next rung. Five failures in a row open the rung's circuit for 5 s, unless one caller had a part in
     all of them and the model answers a row that calibration kept."""
+    circuit: CircuitPolicy = CircuitPolicy()
+    """When too many of its recent calls have failed or were slow, so that the circuit opens as well."""
     checks: Annotated[list[CheckPolicy], Field(max_length=1)] = []
     """What judges each answer of this rung before it leaves. A row whose answer does not pass goes on to the
     next rung; without a check every answer passes, and counts in `answered_error`."""
@@ -221,7 +231,12 @@ class Policy(Strict):
     """The models, in the order in which they are asked. The first is the primary: its answers are `served`,
     and guards read its outputs. Answers of later rungs are `degraded`, by name."""
     review: ReviewPolicy | None = None
-    """The queue to human reviewers. Without it every row that needs review is refused as `unavailable`."""
+    """The queue to human reviewers. Without it every row that needs review is refused: as `abstained` (422)
+    where a guard or a check has stopped it, as `unavailable` (503) where something failed."""
+    waivers: dict[str, Annotated[str, Field(pattern=r"\S")]] = {}
+    """Why a guard or check may fail open, by its name: `{ood: a demo without consequences}`. `gateway check`
+    refuses one that is enforced, says `on_error: allow` and has no entry. A `rate` needs none: the guards
+    judge the rows that a broken limit lets through."""
     expose: Annotated[list[str], Field(min_length=1)]
     """The model outputs that callers may see. Every rung has them, with equal datatype and shape. The others,
     such as `features` and `logits`, never leave the gateway. Errors were counted of these outputs, so others

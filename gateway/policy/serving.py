@@ -64,6 +64,14 @@ class Serving(Strict):
     drain_s: Annotated[float, Field(ge=0, le=600)] = 2.0
     """Seconds between SIGTERM and the end of accepting: the replica says that it is not ready, and answers.
     Give as long as a load balancer takes to notice. Ctrl-C without Ray skips it."""
+    controller_lease_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
+    """Seconds that a replica under Ray answers without hearing from Serve's controller, which can replace it
+    and end it. After that it refuses every row as `stopped` and is not ready, until the controller answers
+    again. The controller is asked four times in that time, or once a second. 0: for ever, as with `--local`,
+    where there is no controller."""
+    reload: Literal["on_change", "on_request"] = "on_request"
+    """When the folder is read again while it serves. `on_request`: when an operator or Ray asks for it.
+    `on_change`: also a second after its files were last written. What cannot be loaded changes nothing."""
     release_grid_ms: Annotated[int, Field(ge=0, le=1000)] = 0
     """Milliseconds between the times at which a request may be answered, from its arrival: requests whose
     work ends within the same step take equally long, so that a caller's clock does not tell which guard

@@ -147,10 +147,13 @@ def _stack(spec: TensorSpec, rows: Sequence[Array | None]) -> Array | None:
     """Answers of one row each as one array; None unless all have the form that the contract states."""
     if not rows:
         return blank(spec, (0, *(size or 0 for size in spec.shape[1:])))
+    if len(rows) == 1:  # the usual case
+        row = rows[0]
+        return row if row is not None and row.shape[:1] == (1,) and spec.fits(row) else None
     fitting = [row for row in rows if row is not None and row.shape[:1] == (1,) and spec.fits(row)]
     if len(fitting) != len(rows) or len({row.shape for row in fitting}) != 1:
         return None
-    return fitting[0] if len(fitting) == 1 else np.concatenate(fitting)
+    return np.concatenate(fitting)
 
 
 def _spread(spec: TensorSpec, answered: Array, withheld: Mask) -> Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -159,8 +159,7 @@ WithheldRows: TypeAlias = Literal["refuse_request", "mark"]
 in which the withheld rows are marked and blank."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestedOutput:
+class RequestedOutput(NamedTuple):
     """One output that a request names. classification: its k largest values, as `value:index` texts."""
 
     name: str

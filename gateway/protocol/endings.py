@@ -8,6 +8,7 @@
     | refused  | abstained                       | 422                      | FAILED_PRECONDITION |
     | refused  | rate_limited                    | 429 + Retry-After        | RESOURCE_EXHAUSTED  |
     | refused  | unavailable                     | 503 + Retry-After        | RESOURCE_EXHAUSTED  |
+    | refused  | stopped                         | 503 + Retry-After        | RESOURCE_EXHAUSTED  |
     | refused  | deadline                        | 504                      | DEADLINE_EXCEEDED   |
     | refused  | invalid for the model           | 400                      | INVALID_ARGUMENT    |
     | refused  | never judged: a `Rejection`     | 400 to 501               | as in `STATUSES`    |
@@ -95,6 +96,7 @@ STATUSES: dict[Cause, Status] = {
     Reason.RATE_LIMITED: Status(429, "RESOURCE_EXHAUSTED", "too many requests: try again later"),
     Reason.UNAVAILABLE: Status(503, "RESOURCE_EXHAUSTED", "no answer is available now: try again later"),
     Reason.DEADLINE: Status(504, "DEADLINE_EXCEEDED", "no answer before the deadline"),
+    Reason.STOPPED: Status(503, "RESOURCE_EXHAUSTED", "this model is stopped: try again later"),
     Rejection.INVALID: Status(400, "INVALID_ARGUMENT", "the request is not valid"),
     Rejection.TOO_LARGE: Status(413, "INVALID_ARGUMENT", "the request is too large"),
     Rejection.UNAUTHENTICATED: Status(401, "UNAUTHENTICATED", "a valid key is needed"),

@@ -121,7 +121,7 @@ def build_request(
         outputs=outputs,
         timeout_us=timeout_us or None,
         priority=priority or None,
-        wants_row_outcome=any(output.name == ROW_OUTCOME.name for output in outputs),
+        wants_row_outcome=ROW_OUTCOME.name in [output.name for output in outputs],
     )
 
 
@@ -274,8 +274,10 @@ def _entries(document: dict[str, Any], key: str, most: int, problems: RequestPro
         if not isinstance(members, dict):
             problems.add(at, "must be an object")
             continue
-        parameters = problems.read_parameters(members, f"{at}.parameters")
-        reject_shared_memory(at, parameters, problems)
+        parameters: dict[str, Any] = {}
+        if "parameters" in members:
+            parameters = problems.read_parameters(members, f"{at}.parameters")
+            reject_shared_memory(at, parameters, problems)
         yield _Entry(at, members, parameters)
 
 

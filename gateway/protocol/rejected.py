@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from gateway.core.brownout import Room
 from gateway.core.decision import Refused
 from gateway.protocol.endings import Rejection, Stamp
 
@@ -13,7 +14,7 @@ class RequestRejected(Exception):
     """The request has ended before it was judged.
 
     stamp: of its reply, where it differs from that of other requests that end so. headers: more of them for
-    its reply, such as Allow.
+    its reply, such as Allow. room: what it had no room in.
     """
 
     def __init__(
@@ -23,6 +24,8 @@ class RequestRejected(Exception):
         *,
         stamp: Stamp | None = None,
         headers: Mapping[str, str] = MappingProxyType({}),
+        room: Room | None = None,
     ) -> None:
         super().__init__(str(end))
+        self.room = room
         self.end, self.error, self.stamp, self.headers = end, error, stamp, headers

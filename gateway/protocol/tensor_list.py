@@ -38,6 +38,8 @@ def classification_count(
     at: str, parameters: dict[str, Any], spec: TensorSpec | None, problems: RequestProblems
 ) -> int | None:
     """The k of an output's `classification` parameter (its k largest values); None without it."""
+    if "classification" not in parameters:  # the usual case
+        return None
     at = f"{at}.parameters.classification"
     count = problems.read_count(parameters, "classification", at)
     if count == 0 or (count and spec and spec.dtype.kind not in "iuf"):

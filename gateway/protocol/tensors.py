@@ -74,7 +74,7 @@ def from_json(
     return _checked(spec, _to_array(spec, values).reshape(shape), at, problems)
 
 
-def _numbers(spec: TensorSpec, flat: list[Any]) -> Array | None:
+def _numbers(spec: TensorSpec, flat: Sequence[Any]) -> Array | None:
     """The values, if they are numbers or booleans alone: `array` takes nothing else, and numpy would.
 
     What is too large for a float32 becomes infinite, which `_checked` refuses.
@@ -126,6 +126,8 @@ def _to_array(spec: TensorSpec, flat: Sequence[Any]) -> Array:
         array[:] = [value.encode() if isinstance(value, str) else value for value in flat]
         return array
     if spec.datatype == "FP32":
+        if (numbers := _numbers(spec, flat)) is not None:
+            return numbers
         with np.errstate(over="ignore"):  # to infinity, which _checked refuses
             return np.array(flat, spec.dtype)
     return np.array(flat, spec.dtype)

@@ -26,6 +26,7 @@ SHARED_FIELDS = (
     "max_in_flight",
     "max_in_flight_per_caller",
     "drain_s",
+    "controller_lease_s",
     "base_path",
     "anonymous",
     "trusted_proxies",

@@ -24,16 +24,19 @@ from gateway.core.budget import Charges, charge_first_row
 from gateway.core.deadline import now_s
 from gateway.core.decision import Decision, Reason, Refused, deferred_ids
 from gateway.core.record import RequestRecord, without_outputs
+from gateway.core.row_limit import LOWEST
 from gateway.protocol import metadata
+from gateway.protocol.apparent_priority import apparent_priority
 from gateway.protocol.endings import Rejection, Stamp
 from gateway.protocol.infer_request import InferRequest
 from gateway.protocol.rejected import RequestRejected as RequestRejected
-from gateway.serving.gateway import Gateway, LoadedDeployment
+from gateway.serving.gateway import Gateway
 from gateway.serving.ids import Ids
-from gateway.serving.parsing import LargeBody, ParsedBody, Parsing
+from gateway.serving.loaded import LoadedDeployment
+from gateway.serving.parsing import LargeBody, Parsing
 from gateway.serving.release import ReleaseClock, next_point_s, shift_of
 from gateway.serving.replicas import PeerReplicas
-from gateway.serving.repository import NotReady, Repository
+from gateway.serving.repository import Entry, NotReady, Repository
 
 PUBLIC: Final = None
 """No key is needed."""
@@ -55,8 +58,9 @@ LOADING = (
 class Call(NamedTuple):
     """One request for inference: its caller, the deployment that it calls, and its start.
 
-    received_s: Unix seconds; start_s: seconds of `time.perf_counter`; trace: its header `traceparent`;
-    charges: what the budgets found for its first row.
+    received_s: Unix seconds; start_s: seconds of `time.perf_counter`; begun_s: loop seconds at which its
+    first byte was read, from which its deadline counts; trace: its header `traceparent`; charges: what the
+    budgets found for its first row.
     """
 
     caller: Caller
@@ -65,6 +69,7 @@ class Call(NamedTuple):
     decision_id: str
     received_s: float
     start_s: float
+    begun_s: float
     trace: str
     charges: Charges
 
@@ -92,6 +97,8 @@ class DataPlane:
             return "the gateway is about to end"
         if lost := [one.name for one in gateways if one.lost]:
             return f"calls of {', '.join(lost)} did not come back: this replica has to be replaced"
+        if gateways and all(one.why_stopped for one in gateways):
+            return "stopped: no model may answer"
         return "" if gateways else "no model is ready"
 
     def close(self) -> None:
@@ -107,8 +114,7 @@ class DataPlane:
         gateway = gateway or self.repository.only
         if gateway is None:
             return Stamp("", "", decision_id)
-        loaded = gateway.loaded
-        return Stamp(loaded.tag, loaded.policy.mode, decision_id)
+        return gateway.loaded.stamp(decision_id)
 
     def identify(self, key: str | None, address: str, scopes: frozenset[str]) -> Caller:
         """The caller, if its key has one of the scopes. Raises RequestRejected.
@@ -162,42 +168,76 @@ class DataPlane:
         """The models that the caller may use, as the repository's index lists them."""
         entries = [one for name, one in self.repository.entries.items() if caller.may_use(name)]
         return [
-            metadata.index_entry(one.name, one.loaded.contract.version)
-            if isinstance(one, Gateway)
-            else metadata.index_entry(one.name, one.version, one.reason)
+            _index_entry(one)
             for one in entries
-            if isinstance(one, Gateway) or not ready_only
+            if not ready_only or (isinstance(one, Gateway) and not one.why_stopped)
         ]
 
     def begin(
-        self, caller: Caller, name: str, version: str | None, decision_id: str, trace: str | None
+        self,
+        caller: Caller,
+        name: str,
+        version: str | None,
+        decision_id: str,
+        trace: str | None,
+        begun_s: float,
     ) -> Call:
-        """A request for inference, timed from now, of which the first row is charged.
+        """A request for inference, of which the first row is charged. begun_s: as in `Call`.
 
-        Raises: RequestRejected, also for one of which a budget refuses that row: it is recorded.
+        Raises: RequestRejected, also for one to a stopped model, or of which a budget refuses that row: these
+                are recorded; and for one for which there is no room.
         """
         received_s, start_s = time.time(), time.perf_counter()
         gateway = self.model(caller, name, version)
         loaded = gateway.loaded
-        charges = charge_first_row(loaded.pipeline.budgets, caller.principal)
-        call = Call(caller, gateway, loaded, decision_id, received_s, start_s, _trace(trace), charges)
-        refused = gateway.refused_unread(decision_id, charges)
+        refused = gateway.refused_stopped(decision_id)  # before any budget is charged
+        charges = [] if refused else charge_first_row(loaded.pipeline.budgets, caller.principal)
+        call = Call(
+            caller, gateway, loaded, decision_id, received_s, start_s, begun_s, _trace(trace), charges
+        )
+        refused = refused or gateway.refused_unread(decision_id, charges, loaded.pipeline.policy)
         if refused is not None:
-            stamp = _record(call, [refused])
+            stamp = _record(call, [refused], time.perf_counter() - start_s)
             gateway.statistics.add([refused], received_s, time.perf_counter() - start_s)
             assert isinstance(refused.outcome, Refused)
             raise RequestRejected(refused.outcome, stamp=stamp)
+        limit = gateway.batcher.limit
+        if limit.under_way >= limit.rows:
+            _refuse_overload(call, priority=1)
         return call
+
+    def refuse_hopeless(self, call: Call, body: bytes) -> None:
+        """Raises RequestRejected, before the body is parsed, where its rows could not be answered in time.
+
+        So it is if the deadline has passed, or if there is no room for rows of the priority that the body
+        seems to have: where a text in it only looks like one, its caller wrote that text.
+        """
+        limit = call.gateway.batcher.limit
+        if now_s() > call.begun_s + call.loaded.policy.deadline_s:
+            raise RequestRejected(Refused(Reason.DEADLINE), room=call.gateway.brownout.room_of(LOWEST))
+        if limit.under_way >= limit.nearly_full_at:
+            _refuse_overload(call, apparent_priority(body))
+
+    def under_policy_in_force(self, call: Call) -> Call:
+        """The same call under the policy in force now, from which all of its answer then comes.
+
+        Under the one that it began with if a reload has changed what a request or an answer looks like since:
+        the body was read by that.
+        """
+        loaded = call.gateway.loaded
+        if loaded is call.loaded or loaded.contract != call.loaded.contract:
+            return call
+        return call._replace(loaded=loaded)
 
     def refuse_indebted(self, caller: Caller) -> None:
         """Raises RequestRejected for a caller that has sent too many invalid bodies lately."""
         if (refused := self.meter.refusal(caller.principal)) is not None:
             raise RequestRejected(refused)
 
-    async def parse(self, call: Call, how: dict[str, Any], body: bytes) -> ParsedBody:
+    async def parse(self, call: Call, how: dict[str, Any], body: bytes) -> InferRequest:
         """The request in a large body, parsed outside the event loop. Raises as `Parsing.parse` does."""
         large = LargeBody(call.caller.principal, call.loaded.contract, how, body)
-        return await self.parsing.parse(large, call.loaded.policy.deadline_s)
+        return await self.parsing.parse(large, call.begun_s + call.loaded.policy.deadline_s - now_s())
 
     def acquire_slot(self, caller: Caller) -> InFlightSlot:
         """A slot among the requests in flight, for a `with` block. Raises RequestRejected if none is free."""
@@ -218,8 +258,10 @@ class DataPlane:
     ) -> tuple[list[Decision], Stamp]:
         """One decision a row, recorded, and the reply's stamp, when the reply may be released.
 
-        Args:    time_limit_s: seconds until the deadline.
+        Args:    time_limit_s: seconds from the first byte of the request until its deadline.
         Raises:  RequestRejected for a model that was unloaded meanwhile.
+
+        What is stopped meanwhile is withheld, and is recorded so.
         """
         gateway, step_s = call.gateway, _release_step_s(call)
         taken_s = 0.0 if step_s is None else time.monotonic()
@@ -227,19 +269,36 @@ class DataPlane:
             raise RequestRejected(
                 Refused(Reason.UNAVAILABLE, RETRY_S), f"model {gateway.name!r} was unloaded"
             )
-        batch = _batch_of(call, asked, now_s() + time_limit_s)
+        batch = _batch_of(call, asked, call.begun_s + time_limit_s)
         decisions = await gateway.decide(batch, asked.priority or 1)
-        stamp = _record(call, decisions)
+        elapsed_s = time.perf_counter() - call.start_s
         if step_s is not None:
             grid_s = taken_s + step_s * shift_of(asked.inputs.values(), self._secret)
-            due_s = next_point_s(grid_s, time.monotonic(), step_s, taken_s + time_limit_s)
+            monotonic_s = time.monotonic()
+            until_s = monotonic_s + call.begun_s + time_limit_s - now_s()
+            due_s = next_point_s(grid_s, monotonic_s, step_s, until_s)
             try:
                 await self._clock.sleep_until(due_s)
             except asyncio.CancelledError:
+                _record(call, decisions, elapsed_s)
                 gateway.withdraw(deferred_ids(decisions))
                 raise
+        if (stops := gateway.stops).why or stops.rungs:
+            decisions = gateway.withhold_stopped(decisions)
+        stamp = _record(call, decisions, elapsed_s)
         gateway.statistics.add(decisions, call.received_s, time.perf_counter() - call.start_s)
         return decisions, stamp
+
+
+def _refuse_overload(call: Call, priority: int) -> None:
+    """Raises RequestRejected if there is no room for one more row of this caller and priority."""
+    gateway, caller, pipeline = call.gateway, call.caller.principal, call.loaded.pipeline
+    limit, left_s = gateway.batcher.limit, call.begun_s + call.loaded.policy.deadline_s - now_s()
+    if limit.has_room(caller, 1, left_s, priority):
+        return
+    if not gateway.brownout.has_room(pipeline, caller, 1, left_s, priority):
+        refused = Refused(Reason.UNAVAILABLE, limit.refuse(1))
+        raise RequestRejected(refused, room=gateway.brownout.room_of(priority))
 
 
 def _release_step_s(call: Call) -> float | None:
@@ -252,23 +311,28 @@ def _batch_of(call: Call, asked: InferRequest, deadline_s: float) -> Batch:
     """The rows of a request. One row has the request's id, several have it with their number."""
     id_, rows = call.decision_id, asked.rows
     ids = (id_,) if rows == 1 else tuple(f"{id_}.{i}" for i in range(rows))
-    return Batch(
-        ids, (call.caller.principal,) * rows, asked.inputs, (deadline_s,) * rows, charges=call.charges
-    )
+    principals, deadlines_s = (call.caller.principal,) * rows, (deadline_s,) * rows
+    pipeline = call.loaded.pipeline
+    return Batch(ids, principals, asked.inputs, deadlines_s, charges=call.charges, pipeline=pipeline)
 
 
-def _record(call: Call, decisions: list[Decision]) -> Stamp:
+def _index_entry(entry: Entry) -> dict[str, str]:
+    if isinstance(entry, NotReady):
+        return metadata.index_entry(entry.name, entry.version, entry.reason)
+    why = "it is stopped" if entry.why_stopped else ""
+    return metadata.index_entry(entry.name, entry.loaded.contract.version, why)
+
+
+def _record(call: Call, decisions: list[Decision], elapsed_s: float) -> Stamp:
     """Records a judged request; its reply's stamp."""
-    loaded, elapsed_s = call.loaded, time.perf_counter() - call.start_s
-    policy = decisions[0].policy or loaded.tag
-    judged = loaded if policy == loaded.tag else call.gateway.loaded  # a reload may have come between
-    stamp = Stamp(policy, judged.policy.mode, call.decision_id)
+    loaded = call.loaded
+    stamp = loaded.stamp(call.decision_id)
     ended = without_outputs(decisions)
     call.gateway.record(
         RequestRecord(
             call.decision_id,
             call.caller.principal,
-            policy,
+            stamp.policy,
             stamp.mode,
             call.received_s,
             elapsed_s,

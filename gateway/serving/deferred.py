@@ -12,7 +12,7 @@ from gateway.core.deadline import now_s
 from gateway.core.decision import Decision, Deferred, deferred_ids
 from gateway.serving.answer_watch import POLL_EVERY_S
 from gateway.serving.data_plane import Call
-from gateway.serving.gateway import LoadedDeployment
+from gateway.serving.loaded import LoadedDeployment
 from gateway.serving.review import QueuedReview
 from gateway.serving.review_answers import outcome_of
 

@@ -10,8 +10,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,115 +19,83 @@ from typing import Any
 from fallbacks.breaker import Breaker, BreakerState
 from gateway.core.assessment import Findings
 from gateway.core.batch import Batch
+from gateway.core.batch_size import BatchSize
 from gateway.core.batching import Batcher
+from gateway.core.brownout import Brownout, stepped_down
 from gateway.core.budget import Admission, Charges, admit, refused_unread
-from gateway.core.decision import Decision
+from gateway.core.decision import Decision, deferred_ids
 from gateway.core.errors import ArtifactError, PolicyError
 from gateway.core.pipeline import BatchResult, Pipeline, Review
 from gateway.core.record import RequestRecord
+from gateway.core.row_limit import RowLimit
 from gateway.deployment.artifacts import Artifacts, load_artifacts
 from gateway.deployment.compile import Stores, compile_policy
 from gateway.deployment.deployment import Deployment
+from gateway.deployment.proof import prove
 from gateway.deployment.signature import check_signature
-from gateway.policy.schema import Policy, RoundedTier, TopTier
-from gateway.protocol import disclosure
-from gateway.protocol.contract import Contract
-from gateway.protocol.disclosure import Tier
+from gateway.policy.observation import observed_at
+from gateway.policy.schema import Policy
 from gateway.protocol.statistics import Statistics
 from gateway.serving.agreement import needs_restart
 from gateway.serving.host import Host, in_own_thread, make_state_folder, open_review
-from gateway.serving.isolation import IsolationFile
+from gateway.serving.isolated_file import convert_isolated
+from gateway.serving.loaded import LoadedDeployment
 from gateway.serving.model_watch import watch_models
-from gateway.serving.review import NoReview, QueuedReview
+from gateway.serving.observation_end import enforce_when_due, enforced_when_due, seconds_to_next_end
+from gateway.serving.read_folder import ReadFolder
+from gateway.serving.reloads import Reloads
+from gateway.serving.review import QueuedReview
+from gateway.serving.stops import ModelStops
+from gateway.serving.versions import keep_version
+from gateway.serving.withhold import STOPPED, all_stopped, withhold
 from gateway.telemetry.audit import Audit
 from gateway.telemetry.json_lines import JsonLinesSink
 from gateway.telemetry.metrics import Telemetry
+from gateway.telemetry.running_mark import RunningMark, change_in_thread, note_killed
 
 WITHDRAW_WITHIN_S = 2.0
 """How long the end of a gateway waits until rows are withdrawn from a review queue that does not answer."""
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedDeployment:
-    """One policy with its models and guards, compiled. A reload replaces it as a whole."""
-
-    deployment: Deployment
-    artifacts: Artifacts
-    pipeline: Pipeline
-    contract: Contract
-    breakers: dict[str, Breaker]
-    _tiers: dict[str, Tier] = field(default_factory=dict)
-
-    @property
-    def policy(self) -> Policy:
-        return self.deployment.policy
-
-    @property
-    def tag(self) -> str:
-        """The policy in force as callers see it: name@version#hash."""
-        return self.artifacts.tag
-
-    def tier(self, name: str) -> Tier:
-        """How much a caller of this tier may see; two digits where the policy does not name the tier.
-
-        Tiers are of the scores of classes. A regressor's number and its interval are the answer itself, and a
-        rounded interval would not keep its promise; of opaque tensors nothing is known.
-        """
-        tier = self._tiers.get(name)
-        if tier is None:  # keys can be made of the policy's tiers alone, so they are few
-            tier = self._tiers[name] = self._tier(name)
-        return tier
-
-    def _tier(self, name: str) -> Tier:
-        if self.policy.task != "classification":
-            return disclosure.Full()
-        match self.policy.disclosure.get(name):
-            case "full":
-                return disclosure.Full()
-            case "label":
-                return disclosure.Label()
-            case RoundedTier(rounded=digits):
-                return disclosure.Rounded(digits)
-            case TopTier(top=k):
-                return disclosure.Top(k)
-            case None:
-                return disclosure.Rounded(2)
-
-
 class Gateway:
     """Open one with `Gateway.open`; `start` it on the event loop that will serve; `close` it at the end.
 
-    retired: whether it has been unloaded; it then judges no further request.
+    retired: whether it has been unloaded; it then judges no further request. reloads: how they went;
+    read_folder: what the latest of them has read. expected: the policy that Ray's operator expects to be in
+    force, a hash or a tag; empty for any.
     """
 
-    def __init__(self, deployment: Deployment, review: Review, host: Host) -> None:
+    def __init__(self, deployment: Deployment, review: Review | None, host: Host) -> None:
         policy = deployment.policy
         self.folder = deployment.folder
         self.state = host.state or deployment.var
-        self._isolation = IsolationFile(self.state)
+        self.latch = host.latch
+        convert_isolated(self.state, self.latch.file, policy.name)
+        self.latch.look()
         self.replica = host.replica
         self.started_s = time.time()
         self.retired = False
+        self.expected = ""
         self.callers = host.callers
         self.in_flight = host.in_flight
         self.review = review
-        self._alone = host.alone
+        self._alone, self._now = host.alone, host.now
+        self.reloads, self.read_folder = Reloads(), ReadFolder(self.folder, policy)
         self.loaded = self._load(deployment)
+        self._stops = self.latch.now, self.latch.now.of(policy.name)
         self.telemetry = Telemetry(policy.name, self.replica)
         path = self.state / f"decisions-{self.replica}.jsonl"
         self.statistics = Statistics()
         serving = policy.serving
         self._log = JsonLinesSink(path, keep_bytes=serving.max_audit_bytes, siblings="decisions-*.jsonl")
         self.audit = Audit([self._log, self.telemetry])
-        self.batcher = Batcher(
-            self._answer,
-            self.withdraw,
-            max_batch_rows=serving.max_batch_rows,
-            max_queued_rows=serving.max_queued_rows,
-        )
+        self.brownout, self.batcher = self._queues(policy)
         self._tasks: list[asyncio.Task[None]] = []
+        self._keeping: asyncio.Task[None] | None = None
         self._retired: list[Artifacts] = []
+        note_killed(self.state)
+        self._running = RunningMark(path)
 
     @classmethod
     def open(cls, folder: Path) -> Gateway:
@@ -157,27 +125,62 @@ class Gateway:
         """Whether a model cannot answer again in this process (`LoadedModel.lost`)."""
         return any(model.lost for model in self.loaded.artifacts.models.values())
 
+    @property
+    def stops(self) -> ModelStops:
+        """What is stopped of the model now. Cost: 0.1 us."""
+        now = self.latch.now
+        if self._stops[0] is not now:
+            self._stops = now, now.of(self.loaded.policy.name)
+        return self._stops[1]
+
+    @property
+    def why_stopped(self) -> str:
+        """Why no rung may answer; empty if one may."""
+        stops = self.stops
+        if not stops.why and stops.rungs.issuperset(rung.name for rung in self.loaded.policy.rungs):
+            return "each of its rungs is stopped"
+        return stops.why
+
+    def apply_stops(self) -> None:
+        """Takes the models of stopped rungs out of service, and puts those of the others back."""
+        _isolate_stopped(self.loaded.breakers, self.stops)
+
     def _load(self, deployment: Deployment) -> LoadedDeployment:
         check_signature(deployment, os.environ)
-        isolated = self._isolation.rungs()
         policy, artifacts = deployment.policy, load_artifacts(deployment, self.state)
         breakers: dict[str, Breaker] = {}
         try:
-            pipeline = compile_policy(policy, artifacts, Stores(self.review, self.callers.rate_of, breakers))
+            stores = Stores(self.review, self.callers.rate_of, breakers)
+            observed = observed_at(policy.guards, self._now())
+            pipeline = compile_policy(policy, artifacts, stores, observed)
         except ArtifactError:
             artifacts.close()
             raise
-        for rung in isolated & breakers.keys():
-            breakers[rung].isolate()
-        return LoadedDeployment(deployment, artifacts, pipeline, artifacts.contract, breakers)
+        _isolate_stopped(breakers, self.latch.now.of(policy.name))
+        proof = prove(deployment, pipeline)
+        contract = artifacts.contract
+        return LoadedDeployment(deployment, artifacts, pipeline, contract, breakers, proof, observed)
+
+    def _queues(self, policy: Policy) -> tuple[Brownout, Batcher]:
+        """Where rows wait: those that step down for want of room, and all others."""
+        most, waiting = policy.serving.max_batch_rows, policy.serving.max_queued_rows
+        size, below_size = BatchSize(most), BatchSize(most)
+        limit, below_limit = RowLimit(policy.deadline_s, size), RowLimit(policy.deadline_s, below_size)
+        below = Batcher(self._answer_stepped_down, self.withdraw, below_limit, below_size, waiting)
+        brownout = Brownout(limit, below, self._fallback_answers)
+        return brownout, Batcher(self._answer, self.withdraw, limit, size, waiting, brownout.step_down)
 
     def start(self) -> None:
         """Starts writing the audit log and sweeping the review store, on the event loop that serves."""
         loop = asyncio.get_running_loop()
+        _log_holes(self.loaded)
         self._tasks = [
             loop.create_task(self.audit.run()),
             loop.create_task(watch_models(lambda: self.loaded.breakers)),
+            loop.create_task(enforce_when_due(self.enforce_due)),
+            loop.create_task(change_in_thread(self._running.make)),
         ]
+        self._keeping = loop.create_task(self._keep_version())
         if isinstance(self.review, QueuedReview):
             self._tasks.append(loop.create_task(self.review.sweep()))
 
@@ -186,17 +189,29 @@ class Gateway:
 
         The rows are charged at once. Those that a budget refuses wait for nothing.
 
+        One pipeline decides all of them, also if a reload comes meanwhile: that of the batch, if it has one,
+        else the one in force.
+
         Args:    priority: 1 is the highest and the default; lower ones wait behind.
         """
-        pipeline = self.loaded.pipeline
+        if batch.pipeline is None:
+            batch.pipeline = self.loaded.pipeline
+        pipeline = batch.pipeline
         admission = admit(pipeline.budgets, batch, pipeline.policy)
         if admission is None:
             return self.batcher.decide(batch, priority)
         return self._decide_admitted(admission, priority)
 
-    def refused_unread(self, id_: str, charges: Charges) -> Decision | None:
-        """The decision on a request of which a budget refuses the first row; None if its body is read."""
-        refused = refused_unread(charges, id_, self.loaded.pipeline.policy)
+    def refused_stopped(self, id_: str) -> Decision | None:
+        """The decision on a request to a model that is stopped, whose body is not read; else None."""
+        return Decision(id_, STOPPED) if self.stops.why else None
+
+    def refused_unread(self, id_: str, charges: Charges, policy: str) -> Decision | None:
+        """The decision on a request of which a budget refuses the first row; None if its body is read.
+
+        policy: the tag of the policy whose budgets these are.
+        """
+        refused = refused_unread(charges, id_, policy)
         if refused is not None and isinstance(refused.findings, Findings):
             self.telemetry.add_pass(refused.findings.trail)
         return refused
@@ -208,63 +223,100 @@ class Gateway:
         return [next(decided) if refused is None else refused for refused in admission.decisions]
 
     async def _answer(self, batch: Batch) -> BatchResult:
-        result = await self.loaded.pipeline.answer(batch)  # looked up now: a reload takes effect at once
+        assert batch.pipeline is not None, "decide sets it"
+        return await self._answer_by(batch.pipeline, batch)
+
+    async def _answer_stepped_down(self, batch: Batch) -> BatchResult:
+        assert batch.pipeline is not None, "decide sets it"
+        return await self._answer_by(stepped_down(batch.pipeline), batch)
+
+    async def _answer_by(self, pipeline: Pipeline, batch: Batch) -> BatchResult:
+        if self.stops.why:
+            return BatchResult(all_stopped(batch.ids))
+        result = await pipeline.answer(batch)
         self.telemetry.add_pass(result.trail)
         self.statistics.executions += 1
         return result
+
+    def _fallback_answers(self) -> bool:
+        """Whether any rung but the first may be asked."""
+        breakers, rungs = self.loaded.breakers, self.loaded.pipeline.rungs[1:]
+        return any(breakers[rung.name].state is BreakerState.CLOSED for rung in rungs)
 
     def withdraw(self, ids: Sequence[str]) -> None:
         """Takes rows out of the review queue whose callers were not told that they are there."""
         if isinstance(self.review, QueuedReview):
             self.review.withdraw(ids)
 
+    def withhold_stopped(self, decisions: list[Decision]) -> list[Decision]:
+        """The decisions that may leave now, with refusals in place of the others (`withhold.py`).
+
+        Refused rows are taken out of the review queue. To be asked last before a reply is written.
+        """
+        leaving = withhold(decisions, self.stops)
+        if leaving is not decisions:
+            still = set(deferred_ids(leaving))
+            self.withdraw([id_ for id_ in deferred_ids(decisions) if id_ not in still])
+        return leaving
+
     def record(self, record: RequestRecord) -> None:
         """Records a judged request for the audit log and telemetry; never blocks."""
         self.audit.take(record)
-
-    async def set_isolation(self, rung: str, *, isolated: bool) -> BreakerState:
-        """Takes a rung's model out of service until it is restored, over restarts too; or restores it.
-
-        The state of its breaker after that. Raises KeyError for an unknown rung; ArtifactError or OSError
-        where the file of isolated rungs cannot be written: a model is then isolated in this process alone,
-        and one that was to be restored stays isolated.
-        """
-        breaker = self.loaded.breakers[rung]
-        if isolated:
-            breaker.isolate()
-        await in_own_thread(partial(self._isolation.put, rung, isolated=isolated))
-        if (latest := self.loaded.breakers.get(rung)) is not None:  # a reload may have replaced it
-            breaker = latest
-        _put_isolation(breaker, isolated)
-        return breaker.state
 
     async def reload(self) -> bool:
         """Reads the folder again; whether anything changed. Loads in a thread, and serves meanwhile.
 
         One at a time. Raises PolicyError or ArtifactError, with the old pipeline still in place.
         """
-        return self._swap(await in_own_thread(self._load_again))
+        try:
+            changed = self._swap(await in_own_thread(self._load_again))
+        except Exception as error:
+            self.reloads.record_failure(error, time.time())
+            raise
+        self.reloads.record_success()
+        if changed:
+            await self._keep_version()
+        return changed
+
+    async def _keep_version(self) -> None:
+        """Keeps the files of the policy in force, so that it can be restored."""
+        at_s = self._now().timestamp()
+        await in_own_thread(partial(keep_version, self.folder, self.state, self.loaded.tag, at_s))
 
     def _load_again(self) -> LoadedDeployment:
         """What is to be put in force. Blocks."""
-        deployment = Deployment.read(self.folder)
+        deployment = self.read_folder.read()
         if problems := list(needs_restart(self.loaded.policy, deployment, self._alone)):
             raise PolicyError(problems)
-        return self._load(deployment)
+        loaded = self._load(deployment)
+        try:
+            self.read_folder.refuse_if_changed()
+        except PolicyError:
+            loaded.artifacts.close()
+            raise
+        return loaded
 
     def _swap(self, loaded: LoadedDeployment) -> bool:
         old = self.loaded
         if loaded.tag == old.tag:
             loaded.artifacts.close()
             return False
-        for name in old.breakers.keys() & loaded.breakers.keys():  # an operator may act during a reload
-            _put_isolation(loaded.breakers[name], old.breakers[name].state is BreakerState.ISOLATED)
+        _isolate_stopped(loaded.breakers, self.stops)  # an operator may act during a reload
         self.loaded = loaded
         self._retired.append(old.artifacts)
         self._apply_limits(loaded.policy)
         log.info("policy %s replaced by %s", old.tag, loaded.tag)
+        _log_holes(loaded)
         asyncio.get_running_loop().call_later(2 * old.policy.deadline_s, self._retire, old.artifacts)
         return True
+
+    def enforce_due(self) -> float:
+        """Enforces the guards whose `observe` has ended; in how many seconds that is to be asked again."""
+        now, before = self._now(), self.loaded
+        self.loaded = enforced_when_due(before, now)
+        if ended := before.observed - self.loaded.observed:
+            log.info("policy %s now enforces %s", before.tag, ", ".join(sorted(ended)))
+        return seconds_to_next_end(self.loaded, now)
 
     def _retire(self, artifacts: Artifacts) -> None:
         """Closes models that a reload replaced, once no row can use them any more."""
@@ -273,8 +325,10 @@ class Gateway:
 
     def _apply_limits(self, policy: Policy) -> None:
         """Applies the limits of the policy in force to the state that outlives a pipeline."""
-        self.batcher.max_batch_rows = policy.serving.max_batch_rows
-        self.batcher.max_queued_rows = policy.serving.max_queued_rows
+        for batcher in (self.batcher, self.brownout.below):
+            batcher.size.most = policy.serving.max_batch_rows
+            batcher.max_queued_rows = policy.serving.max_queued_rows
+            batcher.limit.deadline_s = policy.deadline_s
         self._log.file.keep_bytes = policy.serving.max_audit_bytes
         if self._alone:
             self.callers.anonymous_loopback = policy.serving.anonymous == "loopback"
@@ -295,7 +349,7 @@ class Gateway:
             return False
         on_canary = {guard.name for guard in loaded.policy.guards if guard.on_canary}
         guards = tuple(guard for guard in loaded.pipeline.guards if guard.name in on_canary)
-        pipeline = replace(loaded.pipeline, guards=guards, review=NoReview())
+        pipeline = replace(loaded.pipeline, guards=guards, review=None)
         now_s = asyncio.get_running_loop().time()
         deadline_s = now_s + loaded.policy.deadline_s
         canary = Batch(("canary",), ("canary",), loaded.artifacts.kept.first(1), (deadline_s,))
@@ -304,13 +358,18 @@ class Gateway:
 
     async def close(self) -> None:
         """Finishes accepted rows, writes buffered records, ends the threads."""
-        await self.batcher.drain()
+        for batcher in (self.batcher, self.brownout.below):
+            await batcher.drain()
         if isinstance(self.review, QueuedReview):
             await self.review.finish(WITHDRAW_WITHIN_S)
+        if self._keeping is not None:
+            await asyncio.gather(self._keeping, return_exceptions=True)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.audit.drain()
+        if not self.audit.abandoned:
+            await change_in_thread(self._running.remove)
         await in_own_thread(self.telemetry.close)
         for artifacts in (*self._retired, self.loaded.artifacts):
             artifacts.close()  # closing twice does nothing
@@ -319,8 +378,16 @@ class Gateway:
             self.review.store.close()
 
 
-def _put_isolation(breaker: Breaker, isolated: bool) -> None:
-    if isolated:
-        breaker.isolate()
-    else:
-        breaker.restore()
+def _log_holes(loaded: LoadedDeployment) -> None:
+    """What `gateway check` refuses is served, as the operator wants it, and named in the log."""
+    for problem in loaded.proof.problems:
+        log.warning("not proven: %s", problem)
+
+
+def _isolate_stopped(breakers: Mapping[str, Breaker], stops: ModelStops) -> None:
+    """Takes the models of stopped rungs out of service, and puts those of the others back."""
+    for rung, breaker in breakers.items():
+        if stops.has(rung):
+            breaker.isolate()
+        else:
+            breaker.restore()

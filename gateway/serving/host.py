@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 from fallbacks.review.open_store import open_store
 from fallbacks.review.store import StoreError
+from fallbacks.worker import Worker
 from gateway.access.callers import Callers
 from gateway.access.in_flight import InFlight
 from gateway.core.errors import PolicyError, Problem
-from gateway.core.pipeline import Review
 from gateway.deployment.deployment import VAR, Deployment
+from gateway.policy.observation import utc_now
 from gateway.private_files import make_private_folder
-from gateway.serving.review import NoReview, QueuedReview
+from gateway.serving.latch import Latch
+from gateway.serving.latch_file import LatchFile
+from gateway.serving.review import QueuedReview
 
 T = TypeVar("T")
 
@@ -34,15 +36,17 @@ class Host:
     """What a gateway gets from its process.
 
     state: the folder for what the gateway writes; None: `var` of the deployment. callers: those who may call
-    it; in_flight: over all deployments of the process. alone: whether the process has no other deployment;
-    only then a reload may change what belongs to the process.
+    it; in_flight, latch: shared with other deployments of the process. alone: whether it has no other; only
+    then a reload may change what belongs to the process. now: the system's clock, in UTC.
     """
 
     replica: str
     state: Path | None
     callers: Callers
     in_flight: InFlight
+    latch: Latch
     alone: bool
+    now: Callable[[], datetime] = utc_now
 
     @classmethod
     def of(cls, deployment: Deployment, state: Path | None = None) -> Host:
@@ -50,7 +54,8 @@ class Host:
         serving = deployment.policy.serving
         callers = Callers(state or deployment.var, anonymous_loopback=serving.anonymous == "loopback")
         in_flight = InFlight(serving.max_in_flight, serving.max_in_flight_per_caller)
-        return cls(new_replica_name(), state, callers, in_flight, alone=True)
+        latch = Latch(LatchFile.of(deployment.folder, state))
+        return cls(new_replica_name(), state, callers, in_flight, latch, alone=True)
 
 
 def make_state_folder(folder: Path) -> None:
@@ -64,11 +69,11 @@ def make_state_folder(folder: Path) -> None:
 
 async def in_own_thread(work: Callable[[], T]) -> T:
     """What blocking work returns, done in a thread that ends with it."""
-    thread = ThreadPoolExecutor(1, "loading")
+    worker = Worker("loading")
     try:
-        return await asyncio.get_running_loop().run_in_executor(thread, work)
+        return await worker.call(work)
     finally:
-        thread.shutdown(wait=False)
+        worker.close(0.0)
 
 
 def _store_url(deployment: Deployment, state: Path | None) -> str:
@@ -81,11 +86,11 @@ def _store_url(deployment: Deployment, state: Path | None) -> str:
     return f"sqlite:///{state.resolve() / url.removeprefix(prefix)}"
 
 
-def open_review(deployment: Deployment, state: Path | None) -> Review:
-    """The review queue of a deployment, or none. Raises PolicyError if it cannot be opened."""
+def open_review(deployment: Deployment, state: Path | None) -> QueuedReview | None:
+    """The review queue of a deployment, if it has one. Raises PolicyError if it cannot be opened."""
     policy = deployment.policy.review
     if policy is None:
-        return NoReview()
+        return None
     try:
         url = _store_url(deployment, state)
         store = open_store(url, deployment.folder, capacity=policy.capacity, quotas=policy.quotas)

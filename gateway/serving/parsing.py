@@ -37,19 +37,11 @@ class LargeBody:
     body: bytes
 
 
-class ParsedBody(NamedTuple):
-    """The request in a large body. waited_s: until its turn."""
-
-    request: InferRequest
-    waited_s: float
-
-
 class _Waiting(NamedTuple):
-    """A body that waits. since_s: on the loop's clock; turn: the reply, and how long the body waited."""
+    """A body that waits. turn: the parser's reply."""
 
     large: LargeBody
-    since_s: float
-    turn: asyncio.Future[tuple[dict[str, Any], memoryview, float]]
+    turn: asyncio.Future[tuple[dict[str, Any], memoryview]]
 
 
 class Parsing:
@@ -63,14 +55,14 @@ class Parsing:
         self._waiting_bytes = 0
         self._task: asyncio.Task[None] | None = None
 
-    async def parse(self, large: LargeBody, wait_s: float) -> ParsedBody:
+    async def parse(self, large: LargeBody, wait_s: float) -> InferRequest:
         """The request in a body. wait_s: for its turn at most.
 
         Raises:  InvalidRequest and RequestRejected as the parser does; RequestRejected too if its turn did
                  not come, if other bodies go before it and memory is short, and if the process failed.
         """
         loop = asyncio.get_running_loop()
-        one = _Waiting(large, loop.time(), loop.create_future())
+        one = _Waiting(large, loop.create_future())
         self._waiting.append(one)
         self._waiting_bytes += len(large.body)
         self._shed()
@@ -78,11 +70,11 @@ class Parsing:
             self._task = loop.create_task(self._parse_waiting())
         timer = loop.call_later(wait_s, self._refuse, one, Refused(Reason.DEADLINE))
         try:
-            header, payload, waited_s = await one.turn
+            header, payload = await one.turn
         finally:
             timer.cancel()
             self._remove(one)
-        return ParsedBody(await read_reply(header, payload, large.contract), waited_s)
+        return await read_reply(header, payload, large.contract)
 
     def close(self) -> None:
         """Ends the process and its thread. What waits is refused."""
@@ -125,7 +117,6 @@ class Parsing:
         while self._waiting:
             one = self._next()
             self._remove(one)
-            waited_s = asyncio.get_running_loop().time() - one.since_s
             try:
                 header, payload = await self._exchange(one.large)
             except ParserFailed as failed:
@@ -138,7 +129,7 @@ class Parsing:
             else:
                 self._charge(one.large.principal, header)
                 if not one.turn.done():
-                    one.turn.set_result((header, payload, waited_s))
+                    one.turn.set_result((header, payload))
 
     async def _exchange(self, large: LargeBody) -> tuple[dict[str, Any], memoryview]:
         if self._worker is None:

@@ -12,21 +12,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
+from fallbacks.worker import Worker
 from gateway.access.callers import CHECK_EVERY_S, Callers
 from gateway.access.in_flight import InFlight
 from gateway.core.errors import PolicyError, Problem, Problems
 from gateway.deployment.deployment import VAR, Deployment
 from gateway.serving.agreement import collisions, disagreements, read_deployment, those_that_agree
+from gateway.serving.folder_watch import watch_folders
 from gateway.serving.folders import name_of, state_folder
 from gateway.serving.gateway import Gateway
 from gateway.serving.host import Host, in_own_thread, make_state_folder, new_replica_name
+from gateway.serving.loop_watch import LoopStalls
 from gateway.serving.review import QueuedReview
+from gateway.serving.stop_switch import StopSwitch
 
+LAST_USES_S = 2.0
+"""How long the last uses of keys may take to write at the end."""
 UNLOADED = "it was unloaded by an administrator"
 log = logging.getLogger(__name__)
 
@@ -68,8 +75,9 @@ class Repository:
     """Open one with `Repository.open`; `start` it on the event loop that serves; `close` it at the end.
 
     state: the folder for what belongs to all deployments of the process, persons and sessions included.
+    switch: what operators have stopped.
     entries: every deployment, in the order in which they were given. gateways: those that are ready;
-    not_ready: the others.
+    not_ready: the others. stalls: of the event loop that serves.
     only: the gateway of a process with one deployment, while that is ready.
     """
 
@@ -78,6 +86,7 @@ class Repository:
         serving = deployment.policy.serving
         self.settings = deployment
         self.replica = new_replica_name()
+        self.stalls = LoopStalls()
         self.in_flight = InFlight(serving.max_in_flight, serving.max_in_flight_per_caller)
         self.state = state_folder(folders, state_dir)
         self.run = self.state / "run"
@@ -85,7 +94,9 @@ class Repository:
         self._callers: dict[tuple[Path, str | None], Callers] = {}
         self._lock = asyncio.Lock()
         self._closing: dict[str, asyncio.Task[None]] = {}
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
+        self._watching_keys: asyncio.Task[None] | None = None
+        self.switch = StopSwitch(folders, state_dir, self._apply_stops)
         self._put({})
 
     @classmethod
@@ -118,7 +129,9 @@ class Repository:
         """Starts what each gateway does in the background, on the event loop that serves."""
         for gateway in self.gateways.values():
             gateway.start()
-        self._watching = asyncio.create_task(self._watch_keys())
+        self._watching_keys = asyncio.create_task(self._watch_keys())
+        watches = self.switch.watch(), watch_folders(self)
+        self._watching = [asyncio.create_task(one) for one in watches]
 
     @property
     def longest_deadline_s(self) -> float:
@@ -196,25 +209,39 @@ class Repository:
 
     async def close(self) -> None:
         """Finishes accepted rows of every gateway and ends its threads, those being unloaded too."""
+        for one in self._watching:
+            one.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         await asyncio.gather(*(gateway.close() for gateway in self.gateways.values()))
         await asyncio.gather(*self._closing.values())
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
-            await self._write_uses_of_keys(at_once=True)
+        if self._watching_keys is not None:
+            self._watching_keys.cancel()
+            await asyncio.gather(self._watching_keys, return_exceptions=True)
+        self.switch.close()
+
+    def _apply_stops(self) -> None:
+        for gateway in self.gateways.values():
+            gateway.apply_stops()
 
     async def _watch_keys(self) -> None:
-        """Looks at the files of keys without requests too, and writes when keys were last used."""
-        while True:
-            for callers in self.callers:
-                callers.check()
-            await self._write_uses_of_keys()
-            await asyncio.sleep(CHECK_EVERY_S)
+        """Until cancelled: looks at the files of keys, and writes when keys were last used. In a thread.
 
-    async def _write_uses_of_keys(self, *, at_once: bool = False) -> None:
-        for callers in self.callers:
-            if used := callers.take_uses(at_once=at_once):
-                await in_own_thread(partial(callers.write_uses, used))
+        A disk that hangs leaves the keys as they were, and is given two seconds at the end.
+        """
+        worker = Worker("callers")
+        try:
+            while True:
+                for callers in self.callers:
+                    await worker.call(callers.check)
+                    if used := callers.take_uses():
+                        await worker.call(partial(callers.write_uses, used))
+                await asyncio.sleep(CHECK_EVERY_S)
+        finally:
+            last = (partial(one.write_uses, one.take_uses(at_once=True)) for one in self.callers)
+            writes = [worker.call(write) for write in last]
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.gather(*writes), LAST_USES_S)
+            worker.close(0.0)
 
     def _reopen(self, entry: NotReady) -> Entry:
         """The deployment as it is on the disk now. Blocks; may run in a thread."""
@@ -235,7 +262,8 @@ class Repository:
         """Its gateway, or what is wrong with it."""
         name, folder = deployment.policy.name, deployment.folder
         state = self._state_dir if self._alone or self._state_dir is None else self._state_dir / name
-        host = Host(self.replica, state, self._callers_of(folder, name), self.in_flight, self._alone)
+        callers, latch = self._callers_of(folder, name), self.switch.latch_of(folder)
+        host = Host(self.replica, state, callers, self.in_flight, latch, self._alone)
         try:
             return Gateway.of(deployment, host)
         except Problems as error:
@@ -263,6 +291,7 @@ class Repository:
     def _put(self, entries: Mapping[str, Entry]) -> None:
         self.entries = entries
         self.gateways = {name: one for name, one in entries.items() if isinstance(one, Gateway)}
+        self._apply_stops()  # one may have come while a deployment was loaded
         self.not_ready = [one for one in entries.values() if isinstance(one, NotReady)]
         self.only = next(iter(self.gateways.values())) if self._alone and self.gateways else None
         self.callers = tuple({id(c): c for c in map(self._callers_of_entry, entries.values())}.values())

@@ -58,6 +58,8 @@ class QueuedReview:
         now_s = self.store.now_s()
         try:
             results = await self.store.put([self._case(request, now_s) for request in requests])
+            if [type(one) for one in results] != [PutResult] * len(requests):
+                raise TypeError("the review store does not say of each row what became of it")
         except BaseException:
             self.withdraw([request.id for request in requests])
             raise
@@ -117,13 +119,6 @@ class QueuedReview:
             pool=ANONYMOUS if is_anonymous(request.principal) else "",
             group=f"{request.reason} {view}",
         )
-
-
-class NoReview:
-    """A deployment without human review: every row that needs it is refused."""
-
-    async def put(self, requests: Sequence[ReviewRequest], /) -> Sequence[bool]:
-        return [False] * len(requests)
 
 
 def _reason_and_findings(request: ReviewRequest) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from gateway.core.record import AdminAct, RequestRecord
 from gateway.telemetry.delivery import Delivery
 from gateway.telemetry.sink import AuditSink
 
+BUFFER_ROWS: Final = 200_000
 RECORD_BYTES: Final = 1024
 ROW_BYTES: Final = 1024
 """What a record and each of its rows count in memory: decisions, and their share of a pass's findings."""
@@ -26,7 +27,7 @@ class Audit:
         self,
         sinks: Sequence[AuditSink],
         *,
-        buffer: int = 200_000,
+        buffer: int = BUFFER_ROWS,
         keep: int = 10_000,
         keep_bytes: int = 64 * 2**20,
     ) -> None:
@@ -40,6 +41,11 @@ class Audit:
     def lost(self) -> int:
         """The largest number of records that one sink has lost."""
         return max((delivery.lost for delivery in self._deliveries), default=0)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether a sink hung at the end, so that what it had accepted may be missing."""
+        return any(delivery.abandoned for delivery in self._deliveries)
 
     def take(self, record: RequestRecord) -> None:
         """Never blocks and never raises. Cost: 0.4 us."""

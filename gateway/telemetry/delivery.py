@@ -28,6 +28,7 @@ class Delivery:
     """Delivers records to one sink, which may fail or hang without any effect on anything else.
 
     capacity: rows that may wait for the sink; the record that reaches it is still taken as a whole.
+    abandoned: whether it has ended without the sink, which hung.
     """
 
     def __init__(self, sink: AuditSink, capacity: int) -> None:
@@ -42,7 +43,7 @@ class Delivery:
         self._never_accepted = self._never_flushed = 0
         self._stated = 0  # how many of the lost ones the sink has stated
         self._failing = False
-        self._abandoned = False
+        self.abandoned = False
 
     @property
     def lost(self) -> int:
@@ -51,7 +52,7 @@ class Delivery:
 
     def add(self, record: AuditRecord, rows: int) -> None:
         """Never blocks and never raises. rows: how many lines it may become. Cost: 0.1 us."""
-        if self._buffered_rows >= self._capacity or self._abandoned:
+        if self._buffered_rows >= self._capacity or self.abandoned:
             self._never_accepted += 1
         else:
             self._buffer.append((record, rows))
@@ -75,7 +76,7 @@ class Delivery:
             while self._buffer and rows < FLUSH_ROWS:
                 rows += self._accept_slice()
             self._flush()
-        if not self._abandoned:
+        if not self.abandoned:
             self._flush()  # states losses of the last flush
 
     async def _deliver(self, worker: Worker) -> None:
@@ -84,7 +85,7 @@ class Delivery:
         while self._buffer and rows < FLUSH_ROWS:
             rows += self._accept_slice()
             await asyncio.sleep(0)
-        await worker.call(self._flush, _ignore_stop)
+        await worker.call(self._flush)
 
     async def _finish(self, worker: Worker) -> None:
         """Delivers what is left, unless the sink hangs.
@@ -100,11 +101,11 @@ class Delivery:
         except TimeoutError:
             self._abandon()
         finally:
-            worker.close(0.0 if self._abandoned else FLUSH_TIMEOUT_S)
+            worker.close(0.0 if self.abandoned else FLUSH_TIMEOUT_S)
 
     async def _flush_in(self, worker: Worker) -> None:
         """One flush in the thread. Raises TimeoutError if it hangs."""
-        await asyncio.wait_for(worker.call(self._flush, _ignore_stop), FLUSH_TIMEOUT_S)
+        await asyncio.wait_for(worker.call(self._flush), FLUSH_TIMEOUT_S)
 
     def _accept_slice(self) -> int:
         """Moves the next few records from the buffer to the sink; how many rows they have."""
@@ -161,13 +162,9 @@ class Delivery:
 
     def _abandon(self) -> None:
         """Ends without the sink, which still hangs: what it has not written counts as lost."""
-        self._abandoned = True
+        self.abandoned = True
         left = len(self._buffer) + self._accepted
         self._buffer.clear()
         self._buffered_rows = 0
         self._never_accepted += left
         log.error("%s hangs at shutdown: %d records are lost", self._name, left)
-
-
-def _ignore_stop() -> None:
-    """A flush cannot be stopped."""

@@ -75,6 +75,7 @@ class Telemetry:
         self._lock = threading.Lock()  # an exporter collects in a thread of its own
         self._rows, self._stage_rows = Counter[LabelValues](), Counter[LabelValues]()
         self._stage_errors, self._missed = Counter[LabelValues](), Counter[LabelValues]()
+        self._observed_rows = Counter[LabelValues]()
         self._recent = Durations()  # since the last collection
         self._scraped, self._exported = Durations(), Durations()
         resource = _resource(deployment, replica)
@@ -119,6 +120,9 @@ class Telemetry:
         stage_errors = read(self._stage_errors, "stage")
         counter("gateway_stage_errors", stage_errors, description="rows for which a stage failed")
         counter("gateway_records_missed", read(self._missed), description="requests that are in no metric")
+        observed_rows = read(self._observed_rows, "stage", "verdict")
+        what = "rows by what a stage that is only observed would have done"
+        counter("gateway_observed_rows", observed_rows, description=what)
 
     def _collect_durations(self) -> None:
         """Adds the durations since the last collection, scrape or export, to both readers."""
@@ -171,11 +175,15 @@ class Telemetry:
             self._recent.stages[stage].add(assessment.elapsed_s)
             if assessment.all_allowed:
                 self._stage_rows[stage, "allow"] += len(rows)
+                if not assessment.enforced:
+                    self._observed_rows[stage, "allow"] += len(rows)
                 continue
             verdicts = assessment.verdicts.tolist()
             for verdict, name in enumerate(VERDICT_NAMES):
                 if n := verdicts.count(verdict):
                     self._stage_rows[stage, name] += n
+                    if not assessment.enforced:
+                        self._observed_rows[stage, name] += n
             if assessment.errors:
                 self._stage_errors[stage,] += len(assessment.errors)
 

@@ -120,12 +120,12 @@ def _stage_fields(assessment: Assessment) -> list[Fields]:
     """The findings of one stage: an entry for each row that reached it."""
     scores, stage = assessment.scores.tolist(), assessment.stage
     us = round(assessment.elapsed_s * 1e6)
-    if assessment.all_allowed and assessment.enforced and not assessment.input_only_rows:
+    if assessment.enforced and not (assessment.errors or assessment.input_only_rows):
         return [
-            {"stage": stage, "verdict": "allow", "us": us, "score": score}
+            {"stage": stage, "verdict": VERDICT_NAMES[verdict], "us": us, "score": score}
             if score == score  # not NaN
-            else {"stage": stage, "verdict": "allow", "us": us}
-            for score in scores
+            else {"stage": stage, "verdict": VERDICT_NAMES[verdict], "us": us}
+            for score, verdict in zip(scores, assessment.verdicts.tolist(), strict=True)
         ]
     return [_finding_fields(*assessment.finding(i)) for i in range(len(scores))]
 

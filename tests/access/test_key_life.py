@@ -47,6 +47,7 @@ class Clocks:
     def wait(self, s: float) -> None:
         self.since_s += s
         self.wall_s += s
+        self.callers.check()
 
     def knows(self, key: str) -> bool:
         return self.callers.identify(key, REMOTE) is not None

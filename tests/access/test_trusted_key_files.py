@@ -51,6 +51,7 @@ class Known:
     def accepted(self) -> bool:
         """Whether the key is accepted after the next look at the files."""
         self.now_s += 1.0
+        self.callers.check()
         return self.callers.identify(self.key, REMOTE) is not None
 
 

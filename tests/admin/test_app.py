@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fallbacks.breaker import BreakerState
+from fallbacks.retry_budget import RetryBudget
 from gateway.admin.pages.formatting import count, milliseconds, share, span
 from gateway.admin.pages.status import MetricSamples
 from tests.support.admin_world import LETTERS, admin_world, deployment, on_loop, rewrite
@@ -21,6 +22,15 @@ ODD = np.load(LETTERS / "outliers.npz")["uniform"][:20]
 
 def series(text: str) -> dict[str, list[Any]]:
     return {family.name: family.samples for family in text_string_to_metric_families(text)}
+
+
+@on_loop
+async def test_metrics_count_what_an_upstream_was_sent_once_more(tmp_path: Path) -> None:
+    async with admin_world(deployment(tmp_path)) as one:
+        repeats = one.gateway.loaded.breakers["small"].repeats = RetryBudget()
+        assert repeats.take()
+        numbers = MetricSamples((await one.script.get("/metrics")).content)
+        assert numbers.by("rung", "gateway_model_repeats_total") == {"small": 1}
 
 
 @on_loop
@@ -36,6 +46,7 @@ async def test_metrics_show_the_replica_as_it_is_now(tmp_path: Path) -> None:
         states = numbers.by("state", "gateway_breaker_state", rung="small")
         assert states == {state.value: float(state is BreakerState.ISOLATED) for state in BreakerState}
         assert numbers.by("state", "gateway_breaker_state", rung="primary")["closed"] == 1
+        assert numbers.one("gateway_model_repeats_total") is None, "no rung is in another server"
         waiting = await one.review.store.counts()
         assert numbers.by("state", "gateway_review_cases") == {
             state.value: n for state, n in waiting.by_state.items()
@@ -109,6 +120,19 @@ async def test_status_is_a_page_for_browsers(tmp_path: Path) -> None:
         assert (await one.browser.get("/status?format=json")).json()["deployment"] == "letters"
         home = await one.browser.get("/")
         assert (home.status_code, one.location(home)) == (303, "/status")
+
+
+@on_loop
+async def test_status_and_metrics_say_to_what_level_overload_has_come(tmp_path: Path) -> None:
+    async with admin_world(deployment(tmp_path)) as one:
+        assert (await one.script.get("/status")).json()["overload_level"] == "full"
+        one.gateway.batcher.limit.refuse(3)
+        assert (await one.script.get("/status")).json()["overload_level"] == "refused"
+        assert "some are refused" in (await one.browser.get("/status")).text
+        numbers = MetricSamples((await one.script.get("/metrics")).content)
+        assert numbers.by("level", "gateway_overload_level") == {"full": 0, "fallback": 0, "refused": 1}
+        assert numbers.one("gateway_overload_refused_total") == 3
+        assert numbers.one("gateway_overload_stepped_down_total") == 0
 
 
 @on_loop

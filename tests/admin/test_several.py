@@ -15,7 +15,12 @@ from tests.support.admin_world import admin_world, on_loop
 from tests.support.deployments import clean_rows, edit, outlier_rows
 from tests.support.several import named, no_certificate, unreadable
 
-PROCESS_FAMILIES = {"gateway_replicas"}
+PROCESS_FAMILIES = {
+    "gateway_replicas",
+    "gateway_loop_stalls",
+    "gateway_loop_stalled_seconds",
+    "gateway_loop_longest_stall_seconds",
+}
 """The families that are of a process and not of a model."""
 
 

@@ -11,7 +11,7 @@ import pytest
 from gateway.core.assessment import Assessment
 from gateway.core.batch import Batch
 from gateway.core.batching import concatenate
-from gateway.core.budget import BudgetStage, admit, charge_first_row, refused_unread
+from gateway.core.budget import Budget, BudgetStage, admit, charge_first_row, refused_unread
 from gateway.core.decision import Decision, Deferred, Degraded, Outcome, Reason, Refused, Served, Verdict
 from gateway.core.model import Model
 from gateway.core.pipeline import Pipeline, Rung
@@ -36,7 +36,7 @@ class Broken:
         raise RuntimeError("the ledger is gone")
 
 
-def stage(budget: Scores | Broken, name: str = "rate", **other: object) -> BudgetStage:
+def stage(budget: Budget, name: str = "rate", **other: object) -> BudgetStage:
     fields = {"refuse_from": 1.0, "reason": Reason.RATE_LIMITED, "on_error": Verdict.DEFER}
     return BudgetStage(name, budget, **{"retry_scale_s": WAIT_S, **fields, **other})  # type: ignore[arg-type]
 
@@ -132,6 +132,24 @@ def test_a_budget_that_returns_too_few_scores_is_broken() -> None:
     batch = rows(3)
     assert admit([stage(Scores(0.0, 0.0))], batch, "p") is None
     assert found_in(batch).finding(2).error == "rate: it has not charged the row"
+
+
+@pytest.mark.parametrize("scores", [("high", "high"), ([0.1], [0.1]), (None, None)])
+def test_a_budget_that_returns_no_numbers_is_broken(scores: tuple[object, object]) -> None:
+    batch = rows(2)
+    assert admit([stage(Scores(*scores))], batch, "p") is None  # type: ignore[arg-type]
+    assert found_in(batch).finding(1).error == "rate: it has not charged the row"
+
+
+class Exits:
+    def charge(self, principal: str, rows: int) -> list[float]:
+        raise SystemExit(3)
+
+
+def test_sys_exit_in_a_budget_is_its_failure() -> None:
+    batch = rows(1)
+    assert admit([stage(Exits())], batch, "p") is None
+    assert found_in(batch).finding(0).verdict is Verdict.DEFER
 
 
 def test_what_was_found_stays_with_its_row_in_a_batch_of_several_requests() -> None:

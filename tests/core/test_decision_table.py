@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
 from gateway.core.batch import Answered, Batch
-from gateway.core.deadline import CALL_PRINCIPALS
+from gateway.core.deadline import CALL_PRINCIPALS, TOLERANCE_S
 from gateway.core.decision import Decision, Deferred, Degraded, Reason, Refused, Served, Tensors, Verdict
 from gateway.core.model import InputFaults, Model
 from gateway.core.pipeline import Pipeline, ReviewRequest, Rung
@@ -58,7 +61,7 @@ def ladder(first: FakeModel, second: FakeModel, objects: bool = False) -> tuple[
 
 
 def decide_one(
-    x: float, rungs: tuple[Rung, ...], review: FakeReview, *guards: Stage[Batch] | FeatureStage
+    x: float, rungs: tuple[Rung, ...], review: FakeReview | None, *guards: Stage[Batch] | FeatureStage
 ) -> Decision:
     pipeline = Pipeline("p", guards or (guard(),), rungs, review, 1.0)
     return run(lambda: pipeline.decide(batch_of([x])))[0]
@@ -100,10 +103,42 @@ def test_decision_table(
     assert getattr(got, "reason", None) == reason
 
 
+@pytest.mark.parametrize(
+    ("says", "big", "objects", "small", "reason"),
+    [
+        ("defer", WORKS, False, WORKS, Reason.ABSTAINED),
+        ("degrade", WORKS, False, BROKEN, Reason.ABSTAINED),
+        ("allow", WORKS, True, BROKEN, Reason.ABSTAINED),
+        ("allow", BROKEN, False, SLOW, Reason.UNAVAILABLE),
+    ],
+)
+def test_without_review_a_row_is_refused_for_the_reason_that_it_needs_one(
+    says: str, big: FakeModel, objects: bool, small: FakeModel, reason: Reason
+) -> None:
+    assert decide_one(X_FOR[says], ladder(big, small, objects), None).outcome == Refused(reason)
+
+
 @pytest.mark.parametrize("mood", ["raises", "hangs", "text", "shape", "cancels"])
 def test_refuses_when_review_is_down(mood: str) -> None:
     got = decide_one(X_FOR["defer"], ladder(WORKS, WORKS), FakeReview(mood)).outcome  # type: ignore[arg-type]
     assert got == Refused(Reason.UNAVAILABLE)
+
+
+def test_defers_a_row_that_was_stored_before_other_work_held_the_loop() -> None:
+    """Refused, it would wait for a person without its caller."""
+
+    class Held(FakeReview):
+        async def put(self, cases: Sequence[ReviewRequest], /) -> Sequence[bool]:
+            await asyncio.sleep(0)
+            stored = await super().put(cases)
+            time.sleep(TOLERANCE_S + 0.1)  # noqa: ASYNC251 (other work on the loop)
+            return stored
+
+    review = Held()
+    pipeline = Pipeline("p", (guard(),), ladder(WORKS, WORKS), review, 0.05)
+    (decision,) = asyncio.run(pipeline.decide(batch_of([X_FOR["defer"]], math.inf)))
+    assert isinstance(decision.outcome, Deferred)
+    assert [case.id for case in review.cases] == [decision.id]
 
 
 class OverQuota:
@@ -128,6 +163,15 @@ def test_a_score_that_is_not_a_number_gets_on_error_and_says_so(score: float) ->
     assert got.outcome.reason is Reason.UNAVAILABLE
     assert got.findings[0].score is None
     assert "not a number" in str(got.findings[0].error)
+
+
+@pytest.mark.parametrize("mood", ["raises", "hangs", "cancels", "nan", "text", "shape"])
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_guard_that_is_broken_decides_as_on_error_says(mood: Mood, n: int) -> None:
+    pipeline = Pipeline("p", (guard(guard=FakeGuard(mood)),), ladder(WORKS, WORKS), FakeReview(), 1.0)
+    for got in run(lambda: pipeline.decide(batch_of([0.0] * n))):
+        assert isinstance(got.outcome, Deferred) and got.outcome.reason is Reason.UNAVAILABLE
+        assert got.findings[0].score is None and got.findings[0].error
 
 
 def test_an_infinite_score_is_the_strongest_alarm() -> None:
@@ -231,6 +275,31 @@ def test_a_model_goes_on_within_its_budget_when_its_callers_deadline_is_shorter(
     run(main)
 
 
+def test_a_model_is_told_when_nothing_waits_for_its_pass_any_more_and_so_is_no_other_pass() -> None:
+    told: list[bool] = []
+    waited_for: ContextVar[Callable[[], bool]] = ContextVar("waited_for", default=lambda: True)
+
+    class Queued:
+        async def predict(self, inputs: Tensors, /) -> Tensors:
+            still_waited_for = waited_for.get()
+            told.append(still_waited_for())
+            await asyncio.sleep(1.0)
+            told.append(still_waited_for())
+            return inputs
+
+    async def main() -> None:
+        start_s = asyncio.get_running_loop().time()
+        model = Model("queued", Queued(), budget_s=2.0, still_waited_for=waited_for)
+        await model.forward({"x": np.zeros((1, 1))}, 1, start_s + 0.1)
+        assert waited_for.get()(), "the next pass of this task is another one"
+        await asyncio.sleep(2.0)
+        assert told == [True, False]
+        await model.forward({"x": np.zeros((1, 1))}, 1, start_s + 9.0)
+        assert told == [True, False, True, True]
+
+    run(main)
+
+
 def test_our_own_cancellation_is_not_swallowed() -> None:
     pipeline = Pipeline("p", (guard(guard=FakeGuard("hangs")),), ladder(WORKS, WORKS), FakeReview(), 1.0)
 
@@ -290,6 +359,19 @@ def test_a_part_that_hangs_is_not_called_again_row_by_row() -> None:
     pipeline = Pipeline("p", (guard(),), ladder(big, WORKS), FakeReview(), 1.0)
     run(lambda: pipeline.decide(batch_of([0.0, 0.1, 0.2])))
     assert big.calls == [3]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_most_severe_verdict_counts_in_any_order_of_the_guards(order: int) -> None:
+    guards = guard(name="severe"), guard(name="mild", cuts={Verdict.DEGRADE: 1.0})
+    got = decide_one(2.0, ladder(WORKS, WORKS), FakeReview(), *guards[::order])
+    assert isinstance(got.outcome, Deferred)
+
+
+def test_an_observed_guard_objects_on_paper_only() -> None:
+    got = decide_one(3.0, ladder(WORKS, WORKS), FakeReview(), guard(enforce=False))
+    assert isinstance(got.outcome, Served)
+    assert got.findings[0].verdict is Verdict.REFUSE
 
 
 def test_an_observed_check_objects_on_paper_only() -> None:

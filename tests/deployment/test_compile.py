@@ -22,7 +22,6 @@ from gateway.deployment.deployment import Deployment
 from gateway.policy.kinds.ood import FittedOod
 from gateway.policy.kinds.squeeze import FittedSqueeze, SqueezePolicy
 from gateway.policy.schema import Policy
-from gateway.serving.review import NoReview
 from guards.rate import RateGuard
 from guards.rows import Signals
 from guards.squeeze import Squeeze, SqueezeGuard
@@ -42,7 +41,7 @@ def artifacts_of(folder: Path) -> Iterator[tuple[Policy, Artifacts]]:
 def compiled(folder: Path, breakers: dict[str, Breaker] | None = None) -> Pipeline:
     held = {} if breakers is None else breakers
     with artifacts_of(folder) as (policy, artifacts):
-        return compile_policy(policy, artifacts, Stores(NoReview(), lambda principal: None, held))
+        return compile_policy(policy, artifacts, Stores(None, lambda principal: None, held))
 
 
 def ood_of(pipeline: Pipeline) -> FeatureStage:
@@ -76,7 +75,7 @@ def test_a_certified_cut_comes_from_the_certificate_each_form_from_its_own_part(
 
 def test_the_input_only_form_reads_no_model_and_the_full_form_does(tmp_path: Path) -> None:
     with artifacts_of(letters(tmp_path)) as (policy, artifacts):
-        stores = Stores(NoReview(), lambda principal: None, {})
+        stores = Stores(None, lambda principal: None, {})
         stage = ood_of(compile_policy(policy, artifacts, stores))
         assert stage.model == "primary"
         assert isinstance(stage.without_features, Stage)
@@ -159,8 +158,7 @@ def test_without_a_review_queue_there_is_no_room(tmp_path: Path) -> None:
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if not line.startswith("review:")))
     pipeline = compiled(folder)
-    assert isinstance(pipeline.review, NoReview)
-    assert pipeline.review_budget_s > 0
+    assert pipeline.review is None
 
 
 def test_without_features_defer_needs_no_second_form(tmp_path: Path) -> None:
@@ -172,7 +170,7 @@ def test_without_features_defer_needs_no_second_form(tmp_path: Path) -> None:
         guards_alone = {"ood": replace(ood, input_only=None)}
         lean = replace(artifacts, fitted=replace(artifacts.fitted, guards=guards_alone))
         changed = policy.model_copy(update={"guards": guards})
-        pipeline = compile_policy(changed, lean, Stores(NoReview(), lambda principal: None, {}))
+        pipeline = compile_policy(changed, lean, Stores(None, lambda principal: None, {}))
     assert ood_of(pipeline).without_features is Verdict.DEFER
 
 
@@ -198,7 +196,7 @@ def test_a_squeeze_guard_is_cut_by_the_joint_certificate_and_falls_to_on_error_w
         view = replace(artifacts.fitted.view, pictures=("attributes",))  # read by the guard alone
         fitted = replace(artifacts.fitted, guards=guards, view=view)
         more = policy.model_copy(update={"guards": [*policy.guards, guard]})
-        stores = Stores(NoReview(), lambda principal: None, {})
+        stores = Stores(None, lambda principal: None, {})
         pipeline = compile_policy(more, replace(artifacts, fitted=fitted), stores)
     stage = pipeline.guards[-1]
     assert isinstance(stage, FeatureStage)
@@ -217,14 +215,14 @@ def test_what_the_certificate_does_not_cut_does_not_compile(tmp_path: Path) -> N
         bare = artifacts.certificate.model_copy(update={"false_alarm": None})
         with pytest.raises(ArtifactError, match=r"guards\.ood: has no cut"):
             compile_policy(
-                policy, replace(artifacts, certificate=bare), Stores(NoReview(), lambda principal: None, {})
+                policy, replace(artifacts, certificate=bare), Stores(None, lambda principal: None, {})
             )
 
 
 def test_the_rates_of_keys_reach_the_guard(tmp_path: Path) -> None:
     rates = {"slow": 0.0, "quick": 1000.0}
     with artifacts_of(letters(tmp_path)) as (policy, artifacts):
-        pipeline = compile_policy(policy, artifacts, Stores(NoReview(), rates.get, {}))
+        pipeline = compile_policy(policy, artifacts, Stores(None, rates.get, {}))
     guard = pipeline.budgets[0].budget
     assert isinstance(guard, RateGuard)
     assert guard.charge("slow", 1) == [np.inf]

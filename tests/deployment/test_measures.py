@@ -25,7 +25,6 @@ from gateway.deployment.compile import Stores, compile_policy
 from gateway.deployment.deployment import Deployment
 from gateway.policy.kinds.ood import FittedOod, InputOnlyOod
 from gateway.policy.kinds.squeeze import FittedSqueeze
-from gateway.serving.review import NoReview
 from guards.rows import Signals
 from guards.squeeze import Squeeze
 from guards.squeezers import answer_change, variants
@@ -37,7 +36,7 @@ def compiled(folder: Path) -> Iterator[tuple[Pipeline, Artifacts]]:
     deployment = Deployment.read(folder)
     policy, artifacts = deployment.policy, load_artifacts(deployment)
     try:
-        yield compile_policy(policy, artifacts, Stores(NoReview(), lambda principal: None, {})), artifacts
+        yield compile_policy(policy, artifacts, Stores(None, lambda principal: None, {})), artifacts
     finally:
         artifacts.close()
 
@@ -175,7 +174,7 @@ def test_a_guard_that_the_models_outputs_do_not_suit_is_refused_at_load(tmp_path
         only = FittedOod("ood", input_only(artifacts, "ood").ood, input_only(artifacts, "ood"))
         answer = {name: a for name, a in artifacts.kept.answer.items() if name != "features"}
         without = replace(artifacts, kept=replace(artifacts.kept, answer=answer))
-        stores = Stores(NoReview(), lambda principal: None, {})
+        stores = Stores(None, lambda principal: None, {})
         with pytest.raises(ArtifactError, match="needs features, and the model's answer holds none"):
             compile_policy(policy, without, stores)
         assert compile_policy(

@@ -126,8 +126,8 @@ def test_a_weaker_policy_withdraws_every_promise_with_the_reason(
     weaken: Callable[[Policy], Policy], reasons: list[str]
 ) -> None:
     policy, certificate = policy_of(), certificate_of()
-    assert in_force(policy, certificate).promises == tuple(promises(certificate))
-    holds = in_force(weaken(policy), certificate)
+    assert in_force(policy, certificate, ()).promises == tuple(promises(certificate))
+    holds = in_force(weaken(policy), certificate, ())
     assert list(holds.withdrawn) == reasons
     assert holds.promises == ()
     assert holds.confidence.startswith("No promise is in force: ")
@@ -139,10 +139,10 @@ def test_a_weaker_policy_withdraws_every_promise_with_the_reason(
 def test_more_time_withdraws_nothing() -> None:
     policy, certificate = policy_of(), certificate_of()
     guards = [guard.model_copy(update={"budget_s": 0.5}) for guard in policy.guards]
-    assert in_force(policy.model_copy(update={"guards": guards}), certificate).withdrawn == ()
+    assert in_force(policy.model_copy(update={"guards": guards}), certificate, ()).withdrawn == ()
 
 
 def test_a_condition_that_the_certificate_does_not_know_withdraws() -> None:
     policy, certificate = policy_of(), certificate_of()
-    holds = in_force(policy, certificate.model_copy(update={"conditions": {}}))
+    holds = in_force(policy, certificate.model_copy(update={"conditions": {}}), ())
     assert "guards.g0.budget_s is 0.01, and nothing was certified" in holds.withdrawn

@@ -278,6 +278,8 @@ def test_a_reload_holds_the_server_to_its_probes_while_the_loop_runs(
 
     async def main() -> None:
         async with opened(folder) as gateway:
+            assert gateway._keeping is not None
+            await gateway._keeping  # a folder that changes before its version is kept is logged as an error
             edit(folder, ("capacity: *", "capacity: 77"))
             assert await gateway.reload()
             assert "Served" in by_outcome(await gateway.decide(batch_of(clean_rows(20))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import math
 import sys
@@ -17,9 +18,12 @@ from hypothesis import strategies as st
 
 from fallbacks import breaker as module
 from fallbacks.breaker import TRANSITIONS, Breaker, BreakerEvent, BreakerState, CircuitOpen
+from fallbacks.failure_window import WindowLimits
 from fallbacks.known_rows import KnownRows, WrongAnswer
 from fallbacks.predictor import ModelBusy, ModelRaised, Tensors, UnfitInput
-from fallbacks.worker import QueuedTooLong
+from fallbacks.stuck import StuckOutput
+from fallbacks.worker import WAITED_S, QueuedTooLong
+from tests.support.core_parts import run
 
 ROW = {"x": np.zeros((1, 1))}
 
@@ -94,7 +98,7 @@ def play(scene: Callable[[BreakerWorld], Coroutine[Any, Any, None]]) -> None:
     async def main() -> None:
         await scene(BreakerWorld())
 
-    asyncio.run(main())
+    run(main)
 
 
 def test_passes_answers_and_errors_through_unchanged_while_closed() -> None:
@@ -398,7 +402,7 @@ def share(scene: Callable[[SharedWorld], Coroutine[Any, Any, None]]) -> None:
     async def main() -> None:
         await scene(SharedWorld())
 
-    asyncio.run(main())
+    run(main)
 
 
 @pytest.mark.parametrize("end", ["raise", "hang"])
@@ -502,7 +506,7 @@ def test_a_proof_is_asked_for_in_a_context_of_its_own() -> None:
         await breaker.predict(ROW)
         await breaker.prove()
 
-    asyncio.run(main())
+    run(main)
     assert seen == [0.1, math.inf]
 
 
@@ -520,6 +524,138 @@ def test_a_proof_goes_on_when_the_caller_that_waits_for_it_has_no_time_left() ->
     share(scene)
 
 
+# ---------------------------------------------------------------- the recent calls
+
+WINDOW = WindowLimits(calls=20, window_s=60.0, least_calls=4, failed_share=0.5, late_share=0.75, slow_s=1.0)
+
+
+class WindowWorld(SharedWorld):
+    """The same with a short window; a call takes as long as a test says, and waits in a queue before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.takes_s, self.waits_s = 0.0, 0.0
+        self.breaker = Breaker(
+            self,
+            failures=3,
+            reset_s=10.0,
+            known_rows=KnownRows(KNOWN, 0.05),
+            callers=lambda: self.callers,
+            window=WINDOW,
+            clock=self.clock,
+        )
+
+    async def predict(self, inputs: Tensors, /) -> Tensors:
+        if inputs is not KNOWN:
+            self.clock.now_s += self.takes_s
+            if self.waits_s:
+                WAITED_S.set(self.waits_s)
+        return await self.model.predict(inputs)
+
+    async def ask(self, *callers: str, takes_s: float = 0.0, waits_s: float = 0.0) -> None:
+        """An answered call, and what it makes the breaker do."""
+        self.callers, self.takes_s, self.waits_s, self.model.rows = callers, takes_s, waits_s, "answer"
+        await self.breaker.predict(ROW)
+        await self.settled()
+
+
+def within_a_window(scene: Callable[[WindowWorld], Coroutine[Any, Any, None]]) -> None:
+    async def main() -> None:
+        await scene(WindowWorld())
+
+    run(main)
+
+
+def test_a_model_that_fails_every_second_call_of_various_callers_opens_the_circuit() -> None:
+    async def scene(b: WindowWorld) -> None:
+        for caller in "ab":
+            await b.fail(caller)
+            await b.ask(caller)
+        assert b.state() is BreakerState.CLOSED
+        await b.fail("c")
+        assert b.state() is BreakerState.OPEN
+
+    within_a_window(scene)
+
+
+def test_slow_answers_to_various_callers_open_the_circuit_and_a_slow_probe_keeps_it_open() -> None:
+    async def scene(b: WindowWorld) -> None:
+        for caller in "abcde":
+            await b.ask(caller, takes_s=1.1)
+        assert b.state() is BreakerState.OPEN
+        b.clock.now_s += 10.0
+        await b.ask(takes_s=1.1)
+        assert b.state() is BreakerState.OPEN
+        b.clock.now_s += 10.0
+        await b.ask(takes_s=1.0)
+        assert b.state() is BreakerState.CLOSED
+
+    within_a_window(scene)
+
+
+@pytest.mark.parametrize("closed_by", ["the probe", "an operator"])
+def test_what_opened_the_circuit_is_forgotten_when_it_closes(closed_by: str) -> None:
+    """Or the first slow answer after it, to any caller, would open it again."""
+
+    async def scene(b: WindowWorld) -> None:
+        for caller in "abcde":
+            await b.ask(caller, takes_s=1.1)
+        assert b.state() is BreakerState.OPEN
+        if closed_by == "the probe":
+            b.clock.now_s += 10.0
+            await b.ask("a")
+        else:
+            b.breaker.isolate()
+            b.breaker.restore()
+        for caller in "fgh":
+            await b.ask(caller, takes_s=1.1)
+        assert b.state() is BreakerState.CLOSED, "three calls are fewer than are judged"
+
+    within_a_window(scene)
+
+
+def test_what_a_call_waited_behind_others_does_not_make_it_slow() -> None:
+    async def scene(b: WindowWorld) -> None:
+        for caller in "abcdefgh":
+            await b.ask(caller, takes_s=9.0, waits_s=8.5)
+        assert b.state() is BreakerState.CLOSED
+
+    within_a_window(scene)
+
+
+def test_the_wait_of_one_call_does_not_make_the_next_one_faster() -> None:
+    async def scene(b: WindowWorld) -> None:
+        await b.ask("a", takes_s=9.0, waits_s=8.5)
+        for i in range(20):
+            if b.state() is BreakerState.CLOSED:
+                await b.ask(f"caller{i}", takes_s=1.1)
+        assert b.state() is BreakerState.OPEN
+
+    within_a_window(scene)
+
+
+def test_slow_rows_of_one_caller_open_no_circuit_while_the_known_rows_are_answered_in_time() -> None:
+    async def scene(b: WindowWorld) -> None:
+        for _ in range(20):
+            await b.ask("eve", takes_s=1.1)
+        assert b.state() is BreakerState.CLOSED
+        assert b.model.known_asked == 5, "once for every four calls"
+
+    within_a_window(scene)
+
+
+def test_the_known_rows_decide_where_one_caller_has_all_the_failures_between_answers() -> None:
+    async def scene(b: WindowWorld) -> None:
+        b.model.known = "raise"
+        for _ in range(2):
+            await b.ask("ada")
+            await b.fail("eve")
+        assert b.model.known_asked == 1
+        assert b.state() is BreakerState.OPEN
+
+    within_a_window(scene)
+
+
 # ---------------------------------------------------------------- answers that are known
 
 
@@ -528,15 +664,26 @@ class KnowingWorld(BreakerWorld):
 
     def __init__(self) -> None:
         super().__init__()
-        known = KnownRows(KNOWN, 1.0, KNOWN)
-        self.breaker = Breaker(self.model, failures=3, reset_s=10.0, known_rows=known, clock=self.clock)
+        known, stuck = KnownRows(KNOWN, 1.0, KNOWN), StuckOutput(["x"], self.clock)
+        self.breaker = Breaker(
+            self.model, failures=3, reset_s=10.0, known_rows=known, stuck=stuck, clock=self.clock
+        )
+
+    async def ask_for(self, *values: float) -> int:
+        """Asks for a row of each value, one after the other; how many were answered."""
+        answered = 0
+        for value in values:
+            with contextlib.suppress(WrongAnswer, CircuitOpen):
+                await self.breaker.predict({"x": np.full((1, 1), value)})
+                answered += 1
+        return answered
 
     def state(self) -> BreakerState:
         return self.breaker.state
 
 
 def knowing(scene: Callable[[KnowingWorld], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(scene(KnowingWorld()))
+    run(lambda: scene(KnowingWorld()))
 
 
 def test_a_wrong_answer_to_known_rows_opens_the_circuit_until_they_are_answered_rightly_again() -> None:
@@ -562,6 +709,48 @@ def test_a_wrong_answer_to_known_rows_opens_the_circuit_until_they_are_answered_
         await b.breaker.prove()
         assert b.state() is BreakerState.CLOSED
         assert await b.breaker.predict(ROW) is ROW
+
+    knowing(scene)
+
+
+def test_a_model_that_answers_different_rows_alike_is_found_out_by_the_known_rows_at_once() -> None:
+    async def scene(b: KnowingWorld) -> None:
+        assert await b.ask_for(*range(10)) == 10
+        b.model.stuck = {"x": np.full((1, 1), 0.5)}
+        assert await b.ask_for(*range(20)) == 6, "the row that alarms is not answered"
+        assert b.state() is BreakerState.OPEN
+
+    knowing(scene)
+
+
+def test_a_caller_whose_rows_are_all_answered_alike_costs_no_caller_the_model() -> None:
+    async def scene(b: KnowingWorld) -> None:
+        alike = {"x": np.full((1, 1), 0.5)}
+
+        async def saturated(inputs: Tensors) -> Tensors:
+            b.model.asked += 1
+            return inputs if inputs is KNOWN else alike
+
+        b.model.predict = saturated  # type: ignore[method-assign]
+        assert await b.ask_for(*range(200)) == 200
+        assert b.state() is BreakerState.CLOSED
+        assert b.model.asked == 201, "one proof; the next may not come before time has passed"
+
+    knowing(scene)
+
+
+@pytest.mark.parametrize("known", ["raise", "unfit"])
+def test_an_answer_that_looks_stuck_does_not_leave_if_the_known_rows_have_none(known: str) -> None:
+    async def scene(b: KnowingWorld) -> None:
+        alike = {"x": np.full((1, 1), 0.5)}
+
+        async def stuck(inputs: Tensors) -> Tensors:
+            if inputs is not KNOWN:
+                return alike
+            raise OSError("broken") if known == "raise" else UnfitInput("no row")
+
+        b.model.predict = stuck  # type: ignore[method-assign]
+        assert await b.ask_for(*range(7)) == 6
 
     knowing(scene)
 

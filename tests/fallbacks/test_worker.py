@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import pytest
 
-from fallbacks.worker import QueuedTooLong, Worker
+from fallbacks.worker import STILL_WAITED_FOR, QueuedTooLong, Worker
 
 
 def idle() -> None:
@@ -71,6 +71,35 @@ def test_job_cancelled_in_the_queue_never_runs_and_one_cancelled_while_it_runs_i
         worker.close()
 
     asyncio.run(main())
+
+
+def test_job_that_nothing_waits_for_any_more_never_runs_and_says_nothing_of_the_model() -> None:
+    worker, ran, go = Worker("w"), list[str](), threading.Event()
+
+    def job(name: str) -> None:
+        ran.append(name)
+        go.wait()
+
+    async def main() -> None:
+        wanted = {"first": True, "second": True, "third": True}
+
+        async def call(name: str) -> str:
+            STILL_WAITED_FOR.set(lambda: wanted[name])
+            try:
+                await worker.call(lambda: job(name), lambda: None)
+            except QueuedTooLong:
+                return "queued too long"
+            return "ran"
+
+        calls = [asyncio.create_task(call(name)) for name in wanted]
+        await asyncio.sleep(0)
+        wanted["second"] = False
+        go.set()
+        assert await asyncio.gather(*calls) == ["ran", "queued too long", "ran"]
+
+    asyncio.run(main())
+    assert ran == ["first", "third"]
+    worker.close()
 
 
 def test_is_stuck_while_a_cancelled_job_does_not_stop() -> None:

@@ -153,8 +153,8 @@ CASES = {
     "served": Case(200, "OK", "served", "ok", "primary"),
     "degraded": Case(200, "OK", "degraded", "unavailable", "small", rows="easy", broken=(Raises(),)),
     "deferred": Case(422, "FAILED_PRECONDITION", "deferred", "abstained", "review", rows="strange"),
-    "review queue down": Case(
-        503, "RESOURCE_EXHAUSTED", "refused", "unavailable", "none", rows="strange", review=False
+    "no review": Case(
+        422, "FAILED_PRECONDITION", "refused", "abstained", "none", rows="strange", review=False
     ),
     "stopped": Case(
         503,

@@ -159,8 +159,8 @@ def test_the_id_is_echoed_however_the_request_ends(plane: PlaneFixture, identity
             reply = await plane.ada.infer(x, id=identity)
             assert reply.json["id"] == identity
             ends.add(reply.status)
-        with plane.spoiled(review=False):
-            reply = await plane.ada.infer(plane.strange[:1], id=identity)
+        with plane.spoiled(Raises(), Raises(), review=False):
+            reply = await plane.ada.infer(plane.good[:1], id=identity)
             assert reply.json["id"] == identity
             ends.add(reply.status)
         assert ends == {200, 422, 503}
@@ -336,6 +336,16 @@ def test_the_body_of_a_caller_that_is_over_its_rate_is_not_read_and_the_refusal_
     plane.run(main)
 
 
+def test_without_review_what_a_guard_stops_is_a_422_without_retry_after(plane: PlaneFixture) -> None:
+    async def main() -> None:
+        with plane.spoiled(review=False):
+            reply = await plane.ada.infer(plane.strange[:1])
+        assert reply.outcome == (422, "refused", "abstained")
+        assert "retry-after" not in reply.headers
+
+    plane.run(main)
+
+
 def test_without_models_and_review_a_request_is_a_503_with_retry_after(plane: PlaneFixture) -> None:
     async def main() -> None:
         with plane.spoiled(Raises(), Raises(), review=False):
@@ -451,7 +461,7 @@ def test_a_batch_with_a_row_that_is_not_answered_ends_as_its_worst_row_without_o
         id_ = reply.parameters["fs_decision_id"]
         assert reply.json["review_url"] == reply.parameters["fs_review_urls"] == f"/reviews/{id_}.1"
         with plane.spoiled(review=False):
-            assert (await plane.ada.infer(mixed(plane))).outcome == (503, "refused", "unavailable")
+            assert (await plane.ada.infer(mixed(plane))).outcome == (422, "refused", "abstained")
 
     plane.run(main)
 

@@ -81,11 +81,11 @@ def test_the_document_has_exactly_the_routes() -> None:
 @pytest.mark.parametrize(
     ("name", "digest"),
     [
-        ("letters", "5e2c8f46a1510efd7bf2ce53e3c9209635c20bab60d4b9b1a2991942e764f302"),
-        ("fashion", "f1bdcdc2b8c39a780557751346229024c06dcfbff5bd3acbd7f54db820ce2162"),
+        ("letters", "ba864f0adb7906a359b34b7ca0614885f817fde4f0eb7c1fc4c935751ef5210e"),
+        ("fashion", "e70df35ca1ba71d64c24228eb86ed8deddbd5d8aceda8b5d6a10c27351d8e7c2"),
     ],
 )
-def test_the_documents_of_the_committed_deployments_are_those_of_release_0_1_0(
+def test_the_documents_of_the_committed_deployments_are_those_of_release_0_1_0_and_the_reason_stopped(
     name: str, digest: str
 ) -> None:
     """Byte for byte. A change of the document that is intended changes the digest here as well."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway.core.decision import (
@@ -94,6 +94,7 @@ TABLE: list[tuple[RequestEnd, int, str, str, str]] = [
     (ABSTAINED, 422, "FAILED_PRECONDITION", "refused", "abstained"),
     (Refused(Reason.RATE_LIMITED), 429, "RESOURCE_EXHAUSTED", "refused", "rate_limited"),
     (Refused(Reason.UNAVAILABLE), 503, "RESOURCE_EXHAUSTED", "refused", "unavailable"),
+    (Refused(Reason.STOPPED), 503, "RESOURCE_EXHAUSTED", "refused", "stopped"),
     (Refused(Reason.DEADLINE), 504, "DEADLINE_EXCEEDED", "refused", "deadline"),
     (Refused(Reason.INVALID), 400, "INVALID_ARGUMENT", "refused", "invalid"),
     (Refused(Reason.OK), 503, "RESOURCE_EXHAUSTED", "refused", "ok"),
@@ -447,8 +448,10 @@ def test_the_worst_row_is_one_of_the_rows_and_its_order_does_not_soften_it(outco
 
 @given(outcomes_, st.booleans())
 def test_no_finding_ever_reaches_a_caller(outcome: Outcome, partial: bool) -> None:
+    told = ("canary", "123454321", "cut", "score")
+    assume(not (isinstance(outcome, Deferred) and any(word in outcome.ticket for word in told)))
     finding = Finding("canary-stage", 0.123454321, Verdict.REFUSE, True, 1.0, "canary-form", "canary-error")
     names = ["p", *(["fs_row_outcome"] if partial else [])]
     reply = reply_infer(CONTRACT, asking(1, names=names), [Decision("i", outcome, (finding,))], STAMP)
     sent = reply.body.decode() + str(headers_of(reply))
-    assert not any(word in sent for word in ("canary", "123454321", "cut", "score"))
+    assert not any(word in sent for word in told)

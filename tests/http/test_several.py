@@ -53,7 +53,7 @@ class SeveralPlane:
             models=frozenset(models) or None,
         )
         for callers in self.repository.callers:
-            callers._checked_s = -1e9  # the file is looked at twice a second
+            callers.check()
         return Client(self.listeners, key, REMOTE)
 
 

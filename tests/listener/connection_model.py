@@ -280,7 +280,8 @@ class Walk:
     def _reply(self, large: bool) -> None:
         event = WriteEvent.REPLY_KEEPS if self.at.queue else REPLIES[self.at.read]
         if event is WriteEvent.REPLY_KEEPS and self.at.draining:
-            event = WriteEvent.REPLY_CLOSES
+            more = self.at.queue or self.at.read is not ReadState.IDLE
+            event = WriteEvent.REPLY_LINGERS if more else WriteEvent.REPLY_CLOSES
         self._write(event)
         self._set(replies=self.at.replies + 1)
         if large:

@@ -35,7 +35,9 @@ class FedReader:
 
     def __init__(self, limits: Limits = QUICK) -> None:
         self.heads: list[Any] = []
-        self.reader = Reader(self._admit, limits, "192.0.2.7", None, never_disconnects, counts_no_connection)
+        self.reader = Reader(
+            self._admit, limits, "192.0.2.7", None, never_disconnects, counts_no_connection, lambda: 0.0
+        )
         self.refused: Fault | None = None
 
     def _admit(self, request: Request) -> Admitted | Reply:
@@ -128,7 +130,7 @@ def test_an_error_of_admit_is_raised_and_ends_the_reading() -> None:
     def broken(request: Request) -> Reply:
         raise RuntimeError("broken on purpose")
 
-    reader = Reader(broken, QUICK, "", None, never_disconnects, counts_no_connection)
+    reader = Reader(broken, QUICK, "", None, never_disconnects, counts_no_connection, lambda: 0.0)
     with pytest.raises(RuntimeError, match="broken on purpose"):
         reader.feed(get("/now").encode())
     assert reader.state is REFUSED

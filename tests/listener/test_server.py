@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import socket
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from tests.support.raw_http import (
     LARGE,
     PACE_S,
     QUICK,
+    SOON_S,
     Run,
     RunningListener,
     ScriptedHandler,
@@ -509,6 +511,38 @@ def test_at_shutdown_requests_under_way_are_finished_and_idle_connections_close_
         assert await busy.is_closed()
         await asyncio.wait_for(stopping, 1.0)
         assert listener.server.connections == set()
+
+    run(main)
+
+
+def test_at_shutdown_what_came_on_connections_that_are_not_accepted_yet_is_answered(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        wires = [socket.create_connection(listener.address) for _ in range(5)]
+        for wire in wires[:-1]:
+            wire.sendall(get("/now").encode())
+        await listener.server.stop(5.0)
+        for wire in wires:
+            wire.settimeout(SOON_S)
+            with wire, wire.makefile("rb") as replies:
+                got = replies.read()
+            assert (b" 200 OK" in got and b"connection: close" in got) == (wire is not wires[-1])
+        assert listener.server.connections == set()
+
+    run(main)
+
+
+def test_the_last_reply_of_a_server_that_drains_reaches_a_client_that_has_sent_more(run: Run) -> None:
+    async def main(listener: RunningListener, handler: ScriptedHandler) -> None:
+        connection = await listener.connect()
+        await connection.send(get("/slow"))
+        for i in range(100):
+            connection.writer.write(post(f"/echo/{i}", b"x" * BODY_LIMIT))
+        await asyncio.sleep(0.2)
+        listener.server.drain()
+        handler.release.set()
+        await asyncio.sleep(0.3)  # the client reads nothing meanwhile
+        got = await connection.reply()
+        assert (got.status, got.closes, got.json["parts"]) == (200, True, ["slow"])
 
     run(main)
 

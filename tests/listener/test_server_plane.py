@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,10 @@ import numpy as np
 import pytest
 
 from gateway.replica import ListenAddress, Replica
+from gateway.serving import stop_switch
+from gateway.serving.latch_file import LatchFile
 from gateway.serving.repository import Repository
+from gateway.serving.stops import Stop
 from tests.support.data_planes import INFER, PARAMETERS, PlaneFixture, Rows, request_of, whole_plane
 from tests.support.deployments import FULL_RATE, Hangs, key_for, letters, swap
 from tests.support.raw_http import (
@@ -204,9 +209,12 @@ def test_a_review_and_a_decision_can_be_read_over_the_same_connection(plane: Pla
 
 
 @asynccontextmanager
-async def replica_of(folder: Path) -> AsyncIterator[tuple[Replica, RunningListener]]:
+async def replica_of(
+    folder: Path, before_start: Callable[[], object] = lambda: None
+) -> AsyncIterator[tuple[Replica, RunningListener]]:
     address = ListenAddress(port=free_port(), grpc_port=free_port(), admin_port=free_port())
     replica = Replica(Repository.open([folder]), address, TOKEN)
+    before_start()
     await replica.start()
     listener = RunningListener(replica._data, ("127.0.0.1", address.port))
     try:
@@ -215,6 +223,24 @@ async def replica_of(folder: Path) -> AsyncIterator[tuple[Replica, RunningListen
         for connection in listener.connections:
             await connection.close()
         await replica.stop()
+
+
+def test_a_replica_that_was_stopped_while_it_started_answers_nothing(
+    tmp_path: Path, plane: PlaneFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stop_switch, "LOOK_EVERY_S", 3600.0)
+    folder = letters(tmp_path, FULL_RATE)
+    body, _ = request_of(plane.good[:1])
+    sent = post(INFER, body, f"X-Api-Key: {key_for(folder, 'ada')}")
+    stop = partial(LatchFile.of(folder, None).stop, Stop(by="ada", at=datetime.now(UTC)))
+
+    async def main() -> None:
+        async with replica_of(folder, stop) as (_, listener):
+            connection = await listener.connect()
+            got = await connection.request(sent)
+            assert (got.status, got.headers["x-failsafe-reason"]) == (503, "stopped")
+
+    asyncio.run(main())
 
 
 def test_a_stopping_replica_finishes_requests_under_way_and_logs_them(

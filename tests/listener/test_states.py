@@ -32,6 +32,7 @@ from gateway.listener.states import (
     AFTER_WRITE,
     CLOSED,
     CLOSING,
+    LAST_REPLIES,
     NEVER,
     READ_TABLE,
     REPLIES,
@@ -93,7 +94,8 @@ def test_every_table_has_a_cell_for_every_event_and_state() -> None:
     assert {len(cells) for cells in WRITE_TABLE.values()} == {len(WriteState)}
     assert set(WAITS_TABLE) == set(ReadState)
     assert {len(cells) for cells in (*WAITS_TABLE.values(), WAITS_QUEUED_TABLE)} == {len(WriteState)}
-    assert set(REPLIES) == set(ReadState)
+    assert set(REPLIES) == set(LAST_REPLIES) == set(ReadState)
+    assert WriteEvent.REPLY_KEEPS not in LAST_REPLIES.values()
     assert set(states.timeouts_s(LIMITS)) == set(WaitTarget)
 
 
@@ -152,7 +154,7 @@ def test_every_wait_follows_the_rules_that_the_tables_state_in_prose(write: Writ
 
 
 def test_an_impossible_event_raises_and_leaves_a_reader_as_it_was() -> None:
-    reader = parser_module.Reader(lambda _: SMALL, LIMITS, "", None, _never, lambda _: True)
+    reader = parser_module.Reader(lambda _: SMALL, LIMITS, "", None, _never, lambda _: True, lambda: 0.0)
     with pytest.raises(KeyError):
         reader.move(ReadEvent.REQUEST_READ)
     assert reader.state is ReadState.IDLE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from gateway.deployment.certificate import policy_digest
 from gateway.deployment.deployment import Deployment
 from gateway.policy.conditions import conditions_of, withdrawn_by
 from gateway.policy.fields import Strict
+from gateway.policy.observation import observed_at
 from gateway.policy.schema import Policy
 from tests.support.deployments import CONFIGS, letters, opened, run
 
@@ -179,9 +181,11 @@ BLOCKS: dict[str, tuple[int | str, ...]] = {
     "RelativeWidth": ("rungs", 0, "checks", 0, "max_width"),
     "InputSlices": ("false_alarm_by",),
     "RungPolicy": ("rungs", 0),
+    "CircuitPolicy": ("rungs", 0, "circuit"),
     "OipPolicy": ("rungs", 0, "model"),
     "OnnxPolicy": ("rungs", 1, "model"),
     "ReviewPolicy": ("review",),
+    "ObservePolicy": ("guards", 2, "observe"),
     "RoundedTier": ("disclosure", "anonymous"),
     "TopTier": ("disclosure", "partner"),
     "Serving": ("serving",),
@@ -192,6 +196,7 @@ BLOCKS: dict[str, tuple[int | str, ...]] = {
 """Where the example has a block of each model; a kind's own example is put there."""
 OF_A_REGRESSOR = {"AbsoluteError", "InputPolicy", "RelativeWidth", "IntervalPolicy"}
 """The models that only the example of a regressor has."""
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 PUBLIC_KEY = "A" * 43 + "="
 ONE_VALUE = {"schema", "kind", "on_expire"}
 
@@ -217,7 +222,7 @@ def others(value: Any) -> Iterator[Any]:
         case list():
             yield from (value[1:], [*value, "x"])
         case None:
-            yield from (7, [3, 4], {"relative": 0.3})
+            yield from (7, [3, 4], {"relative": 0.3}, {"until": "2031-01-31"})
         case dict():
             yield from ({}, {"refuse": "certified"})
         case _:
@@ -232,7 +237,14 @@ def others(value: Any) -> Iterator[Any]:
                 "refuse",
                 "X",
                 PUBLIC_KEY,
+                "2031-01-31",
+                "on_change",
             )
+
+
+def withdrawn_from(policy: Policy, changed: Policy) -> set[str]:
+    """Why the changed policy withdraws the promises of a certificate that was made for the first one."""
+    return set(withdrawn_by(changed, conditions_of(policy), observed_at(changed.guards, LONG_AGO)))
 
 
 def effects(name: str, field: str) -> Iterator[str]:
@@ -247,7 +259,7 @@ def effects(name: str, field: str) -> Iterator[str]:
         except ValueError:
             continue
         if changed != policy:
-            withdrawn = withdrawn_by(changed, conditions_of(policy))
+            withdrawn = withdrawn_from(policy, changed) - withdrawn_from(policy, policy)
             yield "bound" if policy_digest(changed) != before else "withdraws" if withdrawn else ""
 
 
@@ -264,7 +276,7 @@ def test_the_certificate_binds_the_fields_that_the_page_says(name: str, field: s
     found = set(effects(name, field))
     if field in ONE_VALUE or (name, field) == ("RatePolicy", "cuts"):
         assert not found, "there is no other value"
-    elif says != "in part" and field not in {"inputs", "review", "disclosure", "serving", "tls"}:
+    elif says != "in part" and field not in {"inputs", "review", "disclosure", "serving", "tls", "circuit"}:
         assert found == {says}
 
 
@@ -273,16 +285,21 @@ CANNOT_WEAKEN = {
     "Policy.version": "a word in replies and URLs",
     "Policy.deadline_s": "a row that is late is refused, which is neither an answer nor a guard's stop",
     "Policy.review": "people answer rows of which no model's answer counts",
+    "Policy.waivers": "words; `on_error` itself is bound or withdraws",
     "Policy.disclosure": "a tier changes scores, never the largest one, and no number of a regressor",
     "Policy.serving": "who may ask, how much at once, and over which connection",
+    "RungPolicy.circuit": "a model that is not called answers nothing",
     "OnnxPolicy.kind": "another kind has other bound fields",
     "OipPolicy.kind": "another kind has other bound fields",
     "OipPolicy.url": "the upstream is known by its answers, whose digest the certificate has",
     "OipPolicy.token_env": "the same upstream with another token",
+    "OipPolicy.retries": "the same upstream, asked again where it gave no answer",
+    "OipPolicy.hedge": "the same upstream, asked twice at the same time",
 }
 """The fields that neither take a new calibration nor withdraw a promise, with why they need not."""
 BLOCKS_THAT_CANNOT_WEAKEN = {
     "RatePolicy": "it refuses rows and answers none; the certificate counts certified guards alone",
+    "CircuitPolicy": "a model that is not called answers nothing",
     "ReviewPolicy": "people answer rows of which no model's answer counts",
     "RoundedTier": "the largest value stays the first largest",
     "TopTier": "the largest value stays",
@@ -319,7 +336,9 @@ AFTER_A_RESTART: dict[str, dict[str, Any]] = {
         "max_in_flight": 99,
         "max_in_flight_per_caller": 9,
         "drain_s": 7.0,
+        "controller_lease_s": 20.0,
         "max_audit_bytes": 2**30,
+        "reload": "on_change",
         "release_grid_ms": 5,
         "base_path": "/a",
         "anonymous": "nobody",

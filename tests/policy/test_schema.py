@@ -13,7 +13,6 @@ from gateway.deployment.artifacts import load_artifacts
 from gateway.deployment.compile import Stores, compile_policy
 from gateway.deployment.deployment import Deployment
 from gateway.serving.gateway import Gateway
-from gateway.serving.review import NoReview
 from tests.support.deployments import CONFIGS, FILES, edit, letters, load
 
 READY = sorted(path.parent.name for path in CONFIGS.glob("*/gateway.yaml"))
@@ -146,6 +145,30 @@ WRONG = {
         "guards[1].detectors",
         "detectors: []",
         "at least 1",
+        "",
+    ),
+    "a waiver for no part": (
+        "expose:",
+        "waivers: {oot: a demo}\nexpose:",
+        "waivers.oot",
+        "waivers: {oot",
+        "neither a guard nor a check that says `on_error: allow`",
+        "",
+    ),
+    "a waiver that nothing needs": (
+        "expose:",
+        "waivers: {ood: a demo}\nexpose:",
+        "waivers.ood",
+        "waivers: {ood",
+        "take its waiver out",
+        "",
+    ),
+    "a waiver without a word": (
+        "expose:",
+        "waivers: {rate: ' '}\nexpose:",
+        "waivers.rate",
+        "waivers: {rate",
+        "pattern",
         "",
     ),
     "an unknown verdict on error": (
@@ -688,7 +711,7 @@ def test_every_ready_deployment_compiles(name: str) -> None:
     deployment = Deployment.read(CONFIGS / name)
     policy, artifacts = deployment.policy, load_artifacts(deployment)
     try:
-        pipeline = compile_policy(policy, artifacts, Stores(NoReview(), lambda principal: None, {}))
+        pipeline = compile_policy(policy, artifacts, Stores(None, lambda principal: None, {}))
         assert {stage.name for stage in (*pipeline.budgets, *pipeline.guards)} == {
             guard.name for guard in policy.guards
         }

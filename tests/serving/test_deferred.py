@@ -58,7 +58,7 @@ async def deferred(gateway: Gateway, n: int, name: str = "r", who: str = "ada") 
 
 
 def call_of(gateway: Gateway, who: str = "ada") -> Call:
-    return Call(Caller(who), gateway, gateway.loaded, "d", time.time(), 0.0, "", [])
+    return Call(Caller(who), gateway, gateway.loaded, "d", time.time(), 0.0, 0.0, "", [])
 
 
 async def answer(review: QueuedReview, case_id: str) -> None:

@@ -60,8 +60,8 @@ def test_the_process_reads_what_is_read_here_and_charges_the_caller() -> None:
         async with opened() as (parsing, meter):
             parsed = await parsing.parse(one, WAIT_S)
             here = parse_http_infer(one.body, None, CONTRACT)
-            assert same_bits(parsed.request.inputs["x"], here.inputs["x"])
-            assert parsed.request.outputs == here.outputs
+            assert same_bits(parsed.inputs["x"], here.inputs["x"])
+            assert parsed.outputs == here.outputs
             assert meter.rank("ada") > (0.0, 0.0) == meter.rank("bob")
             assert meter.refusal("ada") is None
 
@@ -107,7 +107,7 @@ def test_a_caller_alone_is_never_refused_for_what_its_valid_bodies_cost() -> Non
     async def main() -> None:
         async with opened() as (parsing, _):
             parsed = await asyncio.gather(*(parsing.parse(large("ada"), WAIT_S) for _ in range(40)))
-            assert [one.request.rows for one in parsed] == [1] * 40
+            assert [one.rows for one in parsed] == [1] * 40
 
     run(main)
 
@@ -140,7 +140,7 @@ def test_a_body_whose_turn_does_not_come_in_time_ends_at_the_deadline() -> None:
             with pytest.raises(RequestRejected) as caught:
                 await parsing.parse(large("late"), 0.0)
             assert refusal_of(caught.value) is Reason.DEADLINE
-            assert (await first).request.rows == 1
+            assert (await first).rows == 1
 
     run(main)
 
@@ -154,7 +154,7 @@ def test_a_caller_that_stops_waiting_leaves_the_queue() -> None:
             asked[2].cancel()
             ends = await asyncio.gather(*asked, return_exceptions=True)
             assert [type(end) for end in ends[::2]] == [asyncio.CancelledError] * 2
-            assert (await parsing.parse(large("ada"), WAIT_S)).request.rows == 1
+            assert (await parsing.parse(large("ada"), WAIT_S)).rows == 1
 
     run(main)
 
@@ -171,7 +171,7 @@ def test_a_process_that_ends_costs_its_caller_one_body_and_another_one_follows()
                 await parsing.parse(large("eve"), WAIT_S)
             assert refusal_of(caught.value) is Reason.UNAVAILABLE
             assert meter.rank("eve")[0] == pytest.approx(INVALID_FACTOR * FAILURE_S, rel=0.05)
-            assert (await parsing.parse(large("ada"), WAIT_S)).request.rows == 1
+            assert (await parsing.parse(large("ada"), WAIT_S)).rows == 1
             again = parsing._process._process
             assert again is not None
             assert again.pid != process.pid
@@ -189,7 +189,7 @@ def test_the_process_ends_with_the_gateway_and_not_with_its_signals(number: sign
             process = parsing._process._process
             assert process is not None
             os.kill(process.pid, number)
-            assert (await parsing.parse(large("ada"), WAIT_S)).request.rows == 1
+            assert (await parsing.parse(large("ada"), WAIT_S)).rows == 1
         assert process.poll() is not None, "it is ended and waited for"
 
     run(main)

@@ -176,6 +176,7 @@ OTHER_VALUES = {
     "max_in_flight": "50",
     "max_in_flight_per_caller": "5",
     "drain_s": "9",
+    "controller_lease_s": "20",
     "base_path": "/team/a",
     "anonymous": "nobody",
     "trusted_proxies": "[10.0.0.1]",
@@ -214,7 +215,7 @@ def test_settings_of_a_model_may_differ(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with opened(birds, trees) as repository:
-            assert repository.gateways["trees"].batcher.max_batch_rows == 8
+            assert repository.gateways["trees"].batcher.size.most == 8
 
     run(main)
 

@@ -26,9 +26,8 @@ from gateway.protocol.endings import BY_REVIEW, Stamp
 from gateway.protocol.infer_request import InferRequest
 from gateway.protocol.targets import Classes
 from gateway.serving import review as serving_review
-from gateway.serving.review import NoReview, QueuedReview
+from gateway.serving.review import QueuedReview
 from gateway.serving.review_answers import answer_unsure, answer_with_label, outcome_of
-from tests.support.core_parts import run as on_a_fake_clock
 from tests.support.deployments import run
 
 F4 = np.dtype(np.float32)
@@ -217,13 +216,6 @@ def test_rows_that_a_reviewer_could_not_tell_apart_are_one_case_of_their_caller(
             assert sorted(record.id for record in waiting) == sorted(["a", *(one.id for one in others)])
 
     run(main)
-
-
-def test_no_review_refuses_every_row() -> None:
-    assert list(on_a_fake_clock(lambda: NoReview().put([review_request("a"), review_request("b")]))) == [
-        False,
-        False,
-    ]
 
 
 async def decided(review: QueuedReview, answer: str, case_id: str = "c") -> CaseRecord:

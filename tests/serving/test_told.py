@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -125,6 +126,27 @@ def test_a_grpc_call_that_is_cancelled_leaves_no_case_behind(plane: PlaneFixture
                 await asyncio.sleep(0.1)
             await asyncio.sleep(BUSY_S)
             assert await settled(plane) == set()
+
+    plane.run(main)
+
+
+@pytest.mark.parametrize(
+    "answer", [lambda stored: stored[:-1], lambda stored: None, lambda stored: ["stored"]]
+)
+def test_a_store_whose_answer_is_none_keeps_no_case_that_it_has_stored(
+    plane: PlaneFixture, monkeypatch: pytest.MonkeyPatch, answer: Callable[[Any], Any]
+) -> None:
+    async def main() -> None:
+        review = plane.gateway.review
+        assert isinstance(review, QueuedReview)
+        put = review.store.put
+
+        async def answers_wrongly(cases: Any, /) -> Any:
+            return answer(await put(cases))
+
+        monkeypatch.setattr(review.store, "put", answers_wrongly)
+        assert (await plane.ada.infer(plane.strange[:1])).status == 503
+        assert await settled(plane) == set()
 
     plane.run(main)
 

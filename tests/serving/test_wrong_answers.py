@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from fallbacks.breaker import BreakerState
 from fallbacks.predictor import Predictor, Tensors
+from fallbacks.stuck import REPEATS_TO_ALARM
 from gateway.serving import model_watch
 from tests.support.data_planes import PlaneFixture, keys_for, plane_of
 from tests.support.deployments import FULL_RATE, letters
@@ -101,15 +103,40 @@ async def until(reached: Callable[[], bool]) -> None:
     raise AssertionError("not within ten seconds")
 
 
-@pytest.mark.parametrize("fault", [logits, another_type])
-def test_what_is_no_answer_is_not_served_from_the_first_row_on(
-    plane: PlaneFixture, monkeypatch: pytest.MonkeyPatch, fault: Fault
-) -> None:
+@pytest.fixture
+def unwatched(plane: PlaneFixture, monkeypatch: pytest.MonkeyPatch) -> PlaneFixture:
+    """Nothing but callers' rows tells how the model answers."""
     monkeypatch.setattr(model_watch, "WATCH_EVERY_S", 1e6)
+    plane.run(partial(asyncio.sleep, 0.1))  # the look that was due before
+    return plane
 
+
+def test_a_model_that_answers_every_row_alike_is_found_out_by_the_rows_of_callers(
+    unwatched: PlaneFixture,
+) -> None:
     async def main() -> None:
-        await asyncio.sleep(0.1)  # the look that was due before
-        made_faulty(plane).fault = fault
-        assert await by_the_primary(plane) == 0
+        faulty, breaker = made_faulty(unwatched), unwatched.gateway.loaded.breakers[PRIMARY]
+        assert await by_the_primary(unwatched) > 50
+        faulty.fault = one_class_for_all
+        assert await by_the_primary(unwatched) <= REPEATS_TO_ALARM + 1
+        assert breaker.state is BreakerState.OPEN
 
-    plane.run(main)
+    unwatched.run(main)
+
+
+def test_a_batch_that_is_answered_alike_is_not_served_at_all(unwatched: PlaneFixture) -> None:
+    async def main() -> None:
+        made_faulty(unwatched).fault = one_class_for_all
+        reply = await unwatched.ada.infer(unwatched.good[:32])
+        assert reply.headers["x-failsafe-outcome"] != "served"
+
+    unwatched.run(main)
+
+
+@pytest.mark.parametrize("fault", [logits, another_type])
+def test_what_is_no_answer_is_not_served_from_the_first_row_on(unwatched: PlaneFixture, fault: Fault) -> None:
+    async def main() -> None:
+        made_faulty(unwatched).fault = fault
+        assert await by_the_primary(unwatched) == 0
+
+    unwatched.run(main)

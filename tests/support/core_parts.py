@@ -48,11 +48,14 @@ class InDoubt(Exception):
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Never sleeps: where a real selector would wait, it moves the loop's clock on."""
+    """Never sleeps: where a real selector would wait, for nothing is ready, it moves the loop's clock on."""
 
     loop: FakeTimeLoop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if ready or timeout == 0:
+            return ready
         if timeout is None:
             raise RuntimeError("deadlock: nothing is scheduled and nothing is ready")
         self.loop.now += timeout

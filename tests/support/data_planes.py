@@ -26,7 +26,7 @@ from gateway.serving.data_plane import DataPlane
 from gateway.serving.gateway import Gateway
 from gateway.serving.replicas import PeerReplicas
 from gateway.serving.repository import Repository
-from gateway.serving.review import NoReview, QueuedReview
+from gateway.serving.review import QueuedReview
 from gateway.serving.review_answers import answer_unsure
 from tests.support.deployments import (
     FULL_RATE,
@@ -264,7 +264,7 @@ class PlaneFixture:
         for depth, predictor in enumerate(rungs):
             swap(self.gateway, predictor, depth)
         if not review:
-            pipeline = replace(self.gateway.loaded.pipeline, review=NoReview())
+            pipeline = replace(self.gateway.loaded.pipeline, review=None)
             self.gateway.loaded = replace(self.gateway.loaded, pipeline=pipeline)
         try:
             yield

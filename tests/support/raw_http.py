@@ -31,18 +31,28 @@ SOON_S = 5.0
 """How long a test waits for what must happen: it takes as long only where it fails."""
 
 
+@dataclass(eq=False)
+class Space:
+    """What requests have no room in, as a test says."""
+
+    free: int = 0
+    idle: bool = False
+
+
 @dataclass
 class ScriptedHandler:
     """A handler that does what the first part of a request's path says.
 
     echo: takes a body and replies with the request; now: replies at once; paced: at once, but not within
-    PACE_S of another such reply; slow: when `release` is set; bodiless: needs no body; large: a large reply;
+    PACE_S of another such reply; full: at once, a refusal while `space` has none; slow: when `release` is
+    set; bodiless: needs no body; large: a large reply;
     wait: no reply, when the client has disconnected; late: the same once `release` is set; raise,
     raise-at-once: raises; cancel: is cancelled. A connection counts as one of the caller in `X-Caller`, which
     is refused if it has too many. busy: set when work on a request has started; started, finished: the paths
     of the requests.
     """
 
+    space: Space = field(default_factory=lambda: Space())
     release: asyncio.Event = field(default_factory=asyncio.Event)
     busy: asyncio.Event = field(default_factory=asyncio.Event)
     started: list[str] = field(default_factory=list)
@@ -57,6 +67,11 @@ class ScriptedHandler:
             return reply_json(json.dumps(_about(request)).encode())
         if what == "paced":
             return reply_json(json.dumps(_about(request)).encode())._replace(pace_s=PACE_S)
+        if what == "full":
+            if self.space.free <= 0:
+                end = Refused(Reason.UNAVAILABLE, 2.0)
+                return self._ended(end, "no room")._replace(room=self.space)
+            return reply_json(json.dumps({**_about(request), "begun_s": request.begun_s}).encode())
         if what == "raise-at-once":
             raise RuntimeError("broken on purpose")
         if what in ("echo", "slow", "bodiless", "large", "wait", "late", "raise", "cancel"):

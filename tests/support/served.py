@@ -23,6 +23,8 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TOKEN = "token-of-the-test-suite"
 STOP_WITHIN_S = 240.0
 """How long a gateway that was stopped may take to end. That is not promised: tests check that it ends."""
+IN_BACKGROUND = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
+"""Starts a command as a shell without job control starts it in the background: SIGINT is ignored."""
 
 
 def copy_of(name: str, to: Path) -> Path:

@@ -17,6 +17,7 @@ have a connection of their own (`open_reader`): they neither wait for a writer n
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -45,6 +46,7 @@ from sqlalchemy.schema import CreateColumn
 from fallbacks.review.store import StoreError
 
 BUSY_S: Final = 2.0
+log = logging.getLogger(__name__)
 PRAGMAS: Final = (
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
@@ -97,8 +99,13 @@ def open_sqlite(path: Path, tables: MetaData, version: int) -> Engine:
 
 
 def open_reader(writer: Engine) -> Engine:
-    """A read-only engine over the file of `writer`. Holds one connection, as `writer` does."""
-    return _engine(Path(str(writer.url.database)), "BEGIN", ["PRAGMA query_only = ON"])
+    """A read-only engine over the file of `writer`. Holds one connection, as `writer` does.
+
+    It is opened now: later the path may lead to another file, or to none, which SQLite would make.
+    """
+    reader = _engine(Path(str(writer.url.database)), "BEGIN", ["PRAGMA query_only = ON"])
+    reader.connect().close()
+    return reader
 
 
 def _create(path: Path) -> None:
@@ -106,6 +113,8 @@ def _create(path: Path) -> None:
     try:
         path.touch(mode=0o600, exist_ok=False)
     except FileExistsError:
+        if path.is_file() and not path.stat().st_size:
+            log.warning("%s is empty: the review queue begins anew", path)
         # By name, never by opening: closing any handle of a file drops this process's SQLite locks on it.
         path.chmod(0o600)
     else:

@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 from fallbacks.review.cases import CASE_BYTES, Case
 from fallbacks.review.quotas import PutResult, Quotas
 from fallbacks.review.sqlite.insertion import Limits, store_case
+from fallbacks.review.sqlite.same_file import SameFile
 
 MAX_GROUP_BYTES: Final = 2**20
 """A group ends with the put that makes it this large, so that the first put does not wait for ever more."""
@@ -42,12 +43,12 @@ class PendingPut:
 class GroupCommit:
     """The one writer of new cases. `add` from any thread; `finish` from one, which it blocks."""
 
-    def __init__(self, engine: Engine, clock: Callable[[], float]) -> None:
+    def __init__(self, engine: Engine, clock: Callable[[], float], file: SameFile) -> None:
         self._pooled = engine.raw_connection()  # the engine's only one, for as long as the store is open
         connection = self._pooled.driver_connection
         assert isinstance(connection, sqlite3.Connection)
         self._connection = connection
-        self._clock = clock
+        self._clock, self._file = clock, file
         self._pending: deque[PendingPut] = deque()
 
     def add(self, cases: Sequence[Case]) -> PendingPut:
@@ -109,10 +110,12 @@ class GroupCommit:
             stored = [[store_case(run, case, limits) for case in put.cases] for put in puts]
             if any(put.cancelled for put in puts):
                 return False
+            self._file.check()
             run("COMMIT")
         finally:
             if self._connection.in_transaction:
                 self._connection.rollback()
+        self._file.check()  # a case in a file that was deleted meanwhile gets no ticket
         for put, results in zip(puts, stored, strict=True):
             put.stored = results
         return True

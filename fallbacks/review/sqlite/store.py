@@ -8,6 +8,7 @@ metrics scrape delays a put.
 from __future__ import annotations
 
 import math
+import sqlite3
 import threading
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from fallbacks.review.sqlite import statements
 from fallbacks.review.sqlite.file import BUSY_S, open_reader, open_sqlite
 from fallbacks.review.sqlite.group_commit import GroupCommit
 from fallbacks.review.sqlite.reclaim import drop_final_payloads, release_free_pages
+from fallbacks.review.sqlite.same_file import SameFile
 from fallbacks.review.sqlite.statements import Swept
 from fallbacks.review.sqlite.steady_clock import SteadyClock
 from fallbacks.review.sqlite.tables import TABLES, VERSION
@@ -41,8 +43,9 @@ class SqliteReviewStore:
         self._engine = engine
         self.capacity, self.quotas = capacity, quotas
         self._clock = clock
-        self._group_commit = GroupCommit(engine, clock)
         self._reader = open_reader(engine)
+        self._file = SameFile(Path(str(engine.url.database)))
+        self._group_commit = GroupCommit(engine, clock, self._file)
         self._writes, self._reads = Worker("review"), Worker("review-reads")
 
     @classmethod
@@ -56,11 +59,11 @@ class SqliteReviewStore:
         engine = open_sqlite(path, TABLES, VERSION)
         try:
             drop_final_payloads(engine)
-            clock = clock or SteadyClock(engine)
-        except DBAPIError as error:
+            return cls(engine, capacity, quotas, clock or SteadyClock(engine))
+        except (DBAPIError, sqlite3.Error) as error:
             engine.dispose()
-            raise StoreError(f"{path}: {error.orig}; try again when no other program writes to it") from error
-        return cls(engine, capacity, quotas, clock)
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            raise StoreError(f"{path}: {cause}; try again when no other program writes to it") from error
 
     def now_s(self) -> float:
         """As `ReviewStore.now_s`."""
@@ -138,8 +141,13 @@ class SqliteReviewStore:
         return await self._read(lambda of, now_s: statements.list_cases(of, states, limit, now_s))
 
     async def counts(self) -> CaseCounts:
-        """As `ReviewStore.counts`."""
-        return await self._read(statements.counts)
+        """As `ReviewStore.counts`. Raises StoreError if the file has gone."""
+
+        def work(of: Connection, now_s: float) -> CaseCounts:
+            self._file.check()
+            return statements.counts(of, now_s)
+
+        return await self._read(work)
 
     async def expire(self, now_s: float) -> int:
         """As `ReviewStore.expire`. It keeps the store's time as well."""
@@ -152,7 +160,7 @@ class SqliteReviewStore:
         """As `ReviewStore.purge`."""
         before = (before_s, before_s if expired_before_s is None else expired_before_s)
         deleted = await self._sweep(lambda to, now_s: statements.purge(to, *before, SWEEP_ROWS, now_s))
-        while await self._writes.call(lambda: release_free_pages(self._engine), lambda: None):
+        while await self._writes.call(lambda: release_free_pages(self._engine)):
             pass
         return deleted
 
@@ -169,7 +177,7 @@ class SqliteReviewStore:
             with self._reader.begin() as connection:
                 return work(connection, self._clock())
 
-        return await self._reads.call(job, lambda: None)
+        return await self._reads.call(job)
 
     async def _sweep(self, work: Callable[[Connection, float], Swept]) -> int:
         """Repeats a change of up to SWEEP_ROWS rows, each in a transaction of its own; how many cases."""
@@ -187,9 +195,11 @@ class SqliteReviewStore:
                 self._engine.begin() as connection
             ):  # waits for the write lock, so the clock is read after it
                 result = work(connection, self._clock())
+                self._file.check()
                 if cancelled.is_set():
                     raise RuntimeError("review: given up before the commit; nothing was changed")
-                return result
+            self._file.check()
+            return result
 
         return await self._writes.call(job, cancelled.set)
 

@@ -26,6 +26,7 @@ from gateway.serving.repository import UNLOADED, Entry, NotReady, Repository
 
 FOLDER = Path(__file__).parent
 STATIC = {"style.css": "text/css", "keys.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_BODIES = {name: (FOLDER / name).read_bytes() for name in STATIC}
 FORM = "application/x-www-form-urlencoded"
 
 _templates = Environment(
@@ -34,6 +35,7 @@ _templates = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    auto_reload=False,  # which would look at the files for each page
 )
 _templates.filters.update(
     span=formatting.span,
@@ -42,6 +44,12 @@ _templates.filters.update(
     ms=formatting.milliseconds,
     clock=formatting.clock,
 )
+
+
+def load_templates() -> None:
+    """Reads every template, so that no page waits for a file. Blocks."""
+    for name in _templates.list_templates(["html"]):
+        _templates.get_template(name)
 
 
 def repository_of(request: Request) -> Repository:
@@ -140,5 +148,4 @@ async def static(request: Request) -> Response:
     name = request.path_params["name"]
     if name not in STATIC:
         raise HTTPException(404, "there is nothing here")
-    body = (FOLDER / name).read_bytes()
-    return Response(body, media_type=STATIC[name])
+    return Response(_BODIES[name], media_type=STATIC[name])

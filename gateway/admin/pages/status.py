@@ -14,12 +14,14 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from gateway.core.brownout import Level
 from gateway.core.decision import OUTCOME_NAMES, VERDICT_NAMES
 from gateway.deployment.promises import InForce, in_force
 from gateway.policy.kinds import GuardPolicy
 from gateway.policy.schema import RungPolicy
 from gateway.serving.gateway import Gateway
 from gateway.serving.repository import Entry, NotReady
+from gateway.serving.stops import EVERY, Scope
 
 
 class MetricSamples:
@@ -67,7 +69,7 @@ def status_of(gateway: Gateway, text: bytes, silent: Sequence[str]) -> dict[str,
     """The fields of the status page. `silent`: the replicas that did not answer."""
     loaded, metrics = gateway.loaded, MetricSamples(text, gateway.name)
     policy, certificate = loaded.policy, loaded.artifacts.certificate
-    holds = in_force(policy, certificate)
+    holds = in_force(policy, certificate, loaded.observed)
     return {
         "deployment": policy.name,
         "policy": loaded.tag,
@@ -77,10 +79,15 @@ def status_of(gateway: Gateway, text: bytes, silent: Sequence[str]) -> dict[str,
         "outcomes": _outcomes(metrics),
         "median_s": metrics.median("gateway_request_seconds"),
         "keys_problem": gateway.callers.problem,
+        **_stops(gateway),
+        "overload_level": _overload_level(metrics),
         "promise": "" if certificate.answered is None else holds.sentence_of("answered"),
         "confidence": holds.confidence,
         "promises": [one.sentence() for one in holds.promises],
         "withdrawn": list(holds.withdrawn),
+        "policies": metrics.by("policy", "gateway_policy_info"),
+        "expected": gateway.expected or None,
+        "reload": _reload(gateway, metrics),
         "not_promised": list(holds.not_promised),
         "guards": [_guard(guard, gateway, holds, metrics) for guard in policy.guards],
         "rungs": [_rung(rung, holds, metrics) for rung in policy.rungs],
@@ -108,8 +115,28 @@ def summary_of(entry: Entry, text: bytes, silent: Sequence[str]) -> dict[str, An
         "outcomes": _outcomes(metrics),
         "median_s": metrics.median("gateway_request_seconds"),
         "keys_problem": entry.callers.problem,
+        **_stops(entry),
         "review": _review(entry, metrics),
     }
+
+
+def _stops(gateway: Gateway) -> dict[str, Any]:
+    """What is stopped here, as the file of stops says. stopped: why no rung may answer, or empty."""
+    file, stops = gateway.latch.file, gateway.latch.now.stops
+    own = [stop for stop in stops if stop.model in (EVERY, gateway.name)]
+    scopes = {stop.scope for stop in own}
+    return {
+        "stopped": gateway.why_stopped,
+        "stops": [{**stop.model_dump(mode="json"), "text": f"{stop.scope}: {stop}"} for stop in own],
+        "stopped_as_model": file.scope(gateway.name) in scopes,
+        "stopped_with_all": Scope() in scopes,
+    }
+
+
+def _overload_level(metrics: MetricSamples) -> str:
+    """The lowest level of any replica."""
+    at = metrics.by("level", "gateway_overload_level")
+    return next((level for level in (Level.REFUSED, Level.FALLBACK) if at.get(level)), Level.FULL)
 
 
 def _replicas(metrics: MetricSamples, silent: Sequence[str]) -> list[dict[str, Any]]:
@@ -153,8 +180,29 @@ def _stage(name: str, metrics: MetricSamples) -> dict[str, Any]:
     }
 
 
+def _reload(gateway: Gateway, metrics: MetricSamples) -> dict[str, Any]:
+    """How reloads went: failures at all replicas, and why the latest one failed here, if it did."""
+    reloads = gateway.reloads
+    return {
+        "on": gateway.loaded.policy.serving.reload,
+        "failures": metrics.sum("gateway_policy_reload_failures_total"),
+        "stale_at": metrics.sum("gateway_policy_stale"),
+        "problems": list(reloads.problems),
+        "failed_s": reloads.failed_s,
+    }
+
+
+def _observed(guard: GuardPolicy, gateway: Gateway, metrics: MetricSamples) -> dict[str, Any]:
+    """Until when it is not enforced, None if it is or never will be; and what it would have done to rows."""
+    until = guard.observe if guard.name in gateway.loaded.observed else None
+    verdicts = metrics.by("verdict", "gateway_observed_rows_total", stage=guard.name)
+    would_have = {verdict: verdicts.get(verdict, 0.0) for verdict in VERDICT_NAMES}
+    return {"observed_until": None if until is None else until.text, "would_have": would_have}
+
+
 def _guard(guard: GuardPolicy, gateway: Gateway, holds: InForce, metrics: MetricSamples) -> dict[str, Any]:
-    enforced = guard.enforce and gateway.loaded.policy.mode == "enforce"
+    loaded = gateway.loaded
+    enforced = guard.enforce and loaded.policy.mode == "enforce" and guard.name not in loaded.observed
     if guard.certified:
         promise = holds.sentence_of("false_alarm")
     else:
@@ -163,6 +211,7 @@ def _guard(guard: GuardPolicy, gateway: Gateway, holds: InForce, metrics: Metric
         **_stage(guard.name, metrics),
         "kind": guard.kind,
         "enforced": enforced,
+        **_observed(guard, gateway, metrics),
         "on_error": guard.on_error,
         "promise": promise,
     }

@@ -7,13 +7,10 @@ neither scripts nor anything from elsewhere.
 
 from __future__ import annotations
 
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from gateway.calibration.evidence import Evidence
-from gateway.calibration.page import formatting
 from gateway.calibration.page.curves import rung_plots
 from gateway.calibration.page.deciles import number_slices
 from gateway.calibration.page.histograms import guard_lines, guard_plots, input_only_stopped
@@ -21,13 +18,14 @@ from gateway.calibration.page.intervals import number_plots, rung_errors
 from gateway.calibration.page.load import load_lines
 from gateway.calibration.page.reliability import compare
 from gateway.calibration.page.rows import nearest_refused, worst_accepted
+from gateway.calibration.page.templates import templates_of
 from gateway.calibration.page.truth import STEPS
 from gateway.calibration.slices import FLAG_FACTOR, FLAG_ROWS, class_names, class_slices
 from gateway.deployment.certificate import Certificate
 from gateway.deployment.promises import in_force
+from gateway.policy.observation import observed_at
 from gateway.policy.schema import Policy
 
-FOLDER = Path(__file__).parent
 MOST_SLICES = 20
 RATES_A_DAY = (1_000, 10_000, 100_000, 1_000_000)
 NEVER_PROMISED = (
@@ -44,17 +42,7 @@ FOLDS = {
     "risk": "for the cuts of the checks",
 }
 
-_templates = Environment(
-    loader=FileSystemLoader(FOLDER),
-    autoescape=True,
-    undefined=StrictUndefined,
-    finalize=formatting.printable,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_templates.filters.update(
-    share=formatting.share, count=formatting.count, number=formatting.number, clock=formatting.clock
-)
+_templates = templates_of()
 
 
 def render_report(certificate: Certificate, policy: Policy, evidence: Evidence, made_s: float) -> str:
@@ -69,7 +57,7 @@ def render_report(certificate: Certificate, policy: Policy, evidence: Evidence, 
         policy=policy,
         judged=len(evidence.rows),
         made_s=made_s,
-        holds=in_force(policy, certificate),
+        holds=in_force(policy, certificate, observed_at(policy.guards, datetime.fromtimestamp(made_s, UTC))),
         never_promised=NEVER_PROMISED,
         **_guards(certificate, evidence, policy.false_alarm_budget),
         rungs=rung_plots(certificate, evidence),

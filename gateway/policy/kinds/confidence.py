@@ -24,6 +24,7 @@ class ConfidencePolicy(Strict):
     objection: ClassVar[str] = "not sure enough"
     unbound: ClassVar[frozenset[str]] = frozenset({"budget_s", "on_error"})
     task: ClassVar[str] = "classification"
+    most: ClassVar[float] = 1.0
     example: ClassVar[str] = (
         "{name: confidence, kind: confidence, selective_error: 0.05, budget_s: 0.01, on_error: degrade}"
     )

@@ -56,6 +56,7 @@ class IntervalPolicy(Strict):
     objection: ClassVar[str] = "not sure enough of the number"
     unbound: ClassVar[frozenset[str]] = frozenset({"budget_s", "on_error"})
     task: ClassVar[str] = "regression"
+    most: ClassVar[float] = NEVER
     example: ClassVar[str] = (
         "{name: width, kind: interval, selective_error: 0.1, max_width: {relative: 0.5}, budget_s: 0.01,"
         " on_error: degrade}"

@@ -35,6 +35,7 @@ from gateway.core.rows import F8
 from gateway.core.stage import Guard
 from gateway.policy.kinds.rows import FittingFolds
 from gateway.policy.locate import Loc
+from gateway.policy.observation import ObservePolicy
 from guards.arrays import Arrays
 from guards.rows import Signals
 
@@ -132,6 +133,11 @@ class _GuardKind(_Kind, Protocol):
     on_canary: ClassVar[bool]
     """Whether the row of a health check runs it: not if it charges a budget or asks a model once more."""
 
+    @property
+    def observe(self) -> ObservePolicy | None:
+        """Until when the guard is only observed; None: it is not."""
+        ...
+
     def contradictions(self) -> Iterable[FieldProblem]:
         """Fields that contradict each other."""
         ...
@@ -200,12 +206,13 @@ class CheckKind(_Kind, Protocol):
     """A check of one rung's answer, whose cut is certified so that at most `selective_error` is wrong.
 
     objection: completes the sentence for a reviewer: the model “name” is `not sure enough`. task: the
-    policy's `task` whose answers it judges.
+    policy's `task` whose answers it judges. most: the largest score that it gives; the least is 0.
     """
 
     reason: ClassVar[Reason]
     objection: ClassVar[str]
     task: ClassVar[str]
+    most: ClassVar[float]
 
     @property
     def selective_error(self) -> float: ...

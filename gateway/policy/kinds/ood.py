@@ -21,6 +21,7 @@ from gateway.policy.fields import VERDICT_OF, AnyVerdict, BudgetShare, Certified
 from gateway.policy.kinds.column import Column
 from gateway.policy.kinds.kind import FieldProblem, GuardColumns
 from gateway.policy.kinds.rows import FittingFolds
+from gateway.policy.observation import ObservePolicy
 from guards import arrays
 from guards.arrays import Arrays
 from guards.ood import Ood
@@ -44,7 +45,7 @@ class OodPolicy(Strict):
     certified: ClassVar[Literal[True]] = True
     reason: ClassVar[Reason] = Reason.ABSTAINED
     on_canary: ClassVar[bool] = True
-    unbound: ClassVar[frozenset[str]] = frozenset({"budget_s", "on_error"})
+    unbound: ClassVar[frozenset[str]] = frozenset({"budget_s", "on_error", "observe"})
     example: ClassVar[str] = (
         "{name: ood, kind: ood, detectors: [rmd, knn, raw], cuts: {defer: certified}, budget_s: 0.05,"
         " on_error: defer}"
@@ -80,6 +81,9 @@ class OodPolicy(Strict):
     enforce: bool = True
     """Whether its verdicts act. `false`: they are only measured and recorded, and the rows that it would have
     stopped pass."""
+    observe: ObservePolicy | None = None
+    """Until when it is only measured: `{until: 2027-01-31}`. From then on it is enforced. The promises of the
+    certificate do not hold meanwhile; no new calibration is needed."""
 
     @property
     def input_only(self) -> list[str]:

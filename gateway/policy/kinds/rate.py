@@ -12,6 +12,7 @@ from gateway.core.budget import Budget
 from gateway.core.decision import Reason
 from gateway.policy.fields import AnyVerdict, Name, Seconds, Strict
 from gateway.policy.kinds.kind import FieldProblem, Services
+from gateway.policy.observation import ObservePolicy
 from guards.rate import RateGuard
 
 
@@ -22,7 +23,7 @@ class RatePolicy(Strict):
     reason: ClassVar[Reason] = Reason.RATE_LIMITED
     on_canary: ClassVar[bool] = False  # it would charge a limit
     unbound: ClassVar[frozenset[str]] = frozenset(
-        {"name", "kind", "per_s", "burst", "cuts", "budget_s", "on_error", "enforce"}
+        {"name", "kind", "per_s", "burst", "cuts", "budget_s", "on_error", "enforce", "observe"}
     )  # all fields: the certificate does not cover rates
     example: ClassVar[str] = (
         "{name: rate, kind: rate, per_s: 200, burst: 400, budget_s: 0.002, on_error: allow}"
@@ -48,6 +49,8 @@ class RatePolicy(Strict):
     `refuse` fails closed. Required, never inferred."""
     enforce: bool = True
     """Whether it refuses. `false`: what it would refuse is only recorded."""
+    observe: ObservePolicy | None = None
+    """Until when what it would refuse is only recorded: `{until: 2027-01-31}`. From then on it refuses."""
 
     @property
     def refuse_from(self) -> float:

@@ -16,6 +16,7 @@ from gateway.core.stage import Guard
 from gateway.policy.fields import VERDICT_OF, AnyVerdict, BudgetShare, CertifiedCuts, Name, Seconds, Strict
 from gateway.policy.kinds.kind import FieldProblem, GuardColumns
 from gateway.policy.kinds.rows import FittingFolds
+from gateway.policy.observation import ObservePolicy
 from guards import arrays
 from guards.arrays import Arrays
 from guards.row_view import is_picture
@@ -33,7 +34,9 @@ class SqueezePolicy(Strict):
     certified: ClassVar[Literal[True]] = True
     reason: ClassVar[Reason] = Reason.ABSTAINED
     on_canary: ClassVar[bool] = False  # it may ask the model once more
-    unbound: ClassVar[frozenset[str]] = frozenset({"budget_s"})  # on_error judges rows without an answer
+    unbound: ClassVar[frozenset[str]] = frozenset(
+        {"budget_s", "observe"}
+    )  # on_error judges rows without an answer
     example: ClassVar[str] = (
         "{name: perturbation, kind: squeeze, cuts: {defer: certified}, budget_s: 0.1, on_error: degrade}"
     )
@@ -59,6 +62,9 @@ class SqueezePolicy(Strict):
     enforce: bool = True
     """Whether its verdicts act. `false`: they are only measured and recorded, and the rows that it would have
     stopped pass."""
+    observe: ObservePolicy | None = None
+    """Until when it is only measured: `{until: 2027-01-31}`. From then on it is enforced. The promises of the
+    certificate do not hold meanwhile; no new calibration is needed."""
 
     @property
     def verdict(self) -> Verdict:

@@ -53,6 +53,16 @@ def test_rows_end_as_in_the_pipeline_and_are_counted_so(seed: int, checked: list
         assert errors[at] == rows.wrong(by).sum()
 
 
+def test_a_later_rung_answers_degraded_rows_and_without_a_check_all_that_reach_it() -> None:
+    verdicts = np.array([Verdict.ALLOW, Verdict.ALLOW, Verdict.DEGRADE, Verdict.DEFER], np.int8)
+    first = RungRows(np.array([0.2, 0.8, 0.2, 0.2]), np.array([False, True, True, True]))
+    rows = LadderRows(verdicts, verdicts, (first, RungRows(None, np.array([True, False, False, True]))))
+    assert rows.answered_by((0.5, OPEN)).tolist() == [0, 1, 1, NO_RUNG]
+    answered, errors = rows.counts([(CLOSED, 0.5, 0.9), (OPEN,)])
+    assert answered.tolist() == [[3], [3], [3]]
+    assert errors.tolist() == [[1], [0], [1]]
+
+
 def test_a_later_rung_is_reached_by_what_the_input_only_forms_allow_or_degrade() -> None:
     rng = np.random.default_rng(0)
     rows = ladder(rng, 100, 2, [True, True])

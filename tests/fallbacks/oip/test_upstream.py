@@ -36,7 +36,7 @@ class Doubles:
     def __init__(self, factor: float = 2.0, most_rows: int = 1000) -> None:
         self.factor = factor
         self.most_rows = most_rows
-        self.hangs = False
+        self.hangs = self.stuck = False
 
     async def __call__(self, asked: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         if self.hangs:
@@ -44,7 +44,7 @@ class Doubles:
         one = asked.document["inputs"][0]
         if one["shape"][0] > self.most_rows:
             return await send(writer, {"error": "too many rows"}, "400 Bad Request")
-        data = [self.factor * v for v in one["data"]]
+        data = [0.5 if self.stuck else self.factor * v for v in one["data"]]
         return await send(writer, {"outputs": [{**SPEC[0], "shape": one["shape"], "data": data}]})
 
 
@@ -177,6 +177,34 @@ def test_a_model_exchanged_between_calls_is_noticed_concurrently_with_a_later_ca
             await asyncio.sleep(0.1)
             with pytest.raises(UnexpectedAnswer, match=CHANGED):
                 await one.predict({"x": X})
+
+    run(main)
+
+
+def test_a_model_that_answers_different_rows_alike_is_verified_before_the_answer_is_used() -> None:
+    async def main() -> None:
+        model, rows = Doubles(), np.arange(40, dtype=np.float32).reshape(20, 2)
+        async with upstream(model) as (server, one):
+            await one.predict({"x": rows})
+            model.stuck = True
+            for _ in range(2):
+                with pytest.raises(UnexpectedAnswer, match=CHANGED):
+                    await one.predict({"x": rows})
+            assert sizes(server) == [PROBES, 20, 20, PROBES, PROBES], "the second asks for the probes first"
+            model.stuck = False
+            assert (await one.predict({"x": rows}))["y"].tobytes() == (2 * rows).tobytes()
+
+    run(main)
+
+
+def test_a_model_that_honestly_answers_rows_alike_is_verified_and_used() -> None:
+    async def main() -> None:
+        rows = np.arange(40, dtype=np.float32).reshape(20, 2)
+        async with upstream(Doubles(factor=0.0)) as (server, one):
+            for _ in range(3):
+                assert not (await one.predict({"x": rows}))["y"].any()
+            assert sizes(server)[:3] == [PROBES, 20, PROBES]
+            assert sizes(server).count(PROBES) == 2, "the next alarm has to wait"
 
     run(main)
 
