@@ -31,7 +31,7 @@ from gateway.serving.folders import deployment_folders, state_folder
 from gateway.serving.lease import keep_lease
 from gateway.serving.linked_folder import LinkedFolder
 from gateway.serving.repository import Repository
-from gateway.stop_signals import STOP_SIGNALS, raise_at_stop_signals
+from gateway.stop_signals import STOP_SIGNALS, raise_at_stop_signals, raise_if_stopped
 
 if "ray" not in sys.modules:
     # Ray reads these when it is imported: only clients with the token, a secret of this cluster alone, may
@@ -42,6 +42,8 @@ if "ray" not in sys.modules:
     # Else Ray replaces 127.0.0.1 by an address that others reach, and its processes listen on all interfaces.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Else replicas run at niceness 15, and every other process of the machine goes before their requests.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
@@ -245,12 +247,14 @@ class Cluster:
         quiet = {"log_level": "ERROR", "enable_access_log": False}
         serve.start(proxy_location="Disabled", logging_config=quiet)
         serve.run(build(self._options), name=APP, route_prefix=None, logging_config=quiet)
+        raise_if_stopped()
 
     def wait_for_signal(self) -> None:
         """Returns at Ctrl-C or SIGTERM. Closes what new processes of Ray open to others meanwhile."""
         stopped = threading.Event()
         for number in STOP_SIGNALS:
             signal.signal(number, lambda *_: stopped.set())
+        raise_if_stopped()
         while not stopped.wait(CLOSE_EVERY_S):
             if self._session is not None:
                 self._session.close_to_others()

@@ -11,7 +11,7 @@ import uvloop
 
 from gateway.replica import ListenAddress, Replica
 from gateway.serving.repository import Repository
-from gateway.stop_signals import STOP_SIGNALS
+from gateway.stop_signals import STOP_SIGNALS, raise_if_stopped
 
 
 def serve_locally(
@@ -40,6 +40,7 @@ async def _serve(
     stop: asyncio.Future[signal.Signals] = loop.create_future()
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, _stop_at_first, stop, number)
+    raise_if_stopped()
     await replica.start()
     ready(replica.repository)
     await replica.stop(replica.drain_s if await stop is signal.SIGTERM else 0.0)

@@ -24,6 +24,10 @@ MOST_CUT: Final = BITS // 4
 """Beyond a quarter of the bits, rows are hardly more alike than any two."""
 
 
+class FingerprintsMatch(ValueError):
+    """Honest rows share fingerprints too often, whatever the cut is."""
+
+
 @dataclass(frozen=True, slots=True)
 class NearCut:
     """cut: the largest near distance, -1 if only fingerprints may match. matched of tested rows did, against
@@ -54,7 +58,7 @@ def near_cut(
              delta: in (0, 1); seed: of the halves; least_shared: fingerprints in common that match.
     Returns: also for a cut of -1; fingerprints alone may then match.
     Raises:  ValueError if not even no match among the rows would certify the share, with the rows it needs
-             (`rows_needed`), or if fingerprints alone match too often.
+             (`rows_needed`); FingerprintsMatch if fingerprints alone match too often.
     Cost:    O(n^2): some 10 s for 20,000 rows.
     Source:  Clopper and Pearson, Biometrika 26 (1934); docs/guards.md, the cut of near rows, for what the
              step from `held` to `retained` assumes.
@@ -72,7 +76,7 @@ def near_cut(
         expected = min(1.0, ratio * matched / n_tested)
         found = NearCut(cut, matched, n_tested, n_held, retained, bound, expected)
     if found is None:
-        raise ValueError(
+        raise FingerprintsMatch(
             f"near: fingerprints alone match {matched} of {n_tested} honest rows; leave them out"
         )
     return found

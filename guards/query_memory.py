@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from guards.coarse import F4
+from guards.fingerprints import shared
 from guards.near_pairs import (
     I8,
     Compared,
@@ -32,6 +33,7 @@ from guards.near_pairs import (
 from guards.query_rings import Rings
 from guards.query_sketch import Sketches
 from guards.query_table import PRINT_BANDS, WAYS, QueryTable
+from guards.simhash import hamming
 
 RINGS: Final = 1024
 RETAINED: Final = 2**18
@@ -47,24 +49,34 @@ class Rows:
     heads: NDArray[np.uint32]
 
 
+class Kept(NamedTuple):
+    """What is remembered of an answer. margin: between its two likeliest classes, NaN if there is none.
+    answer: uint8[answer_bytes]. source: the number of the query to which a model gave it: the query's own,
+    unless it was given another's.
+    """
+
+    margin: float
+    answer: NDArray[np.uint8]
+    source: int
+
+
 @dataclass(slots=True, eq=False)
 class QueryMemory:
     """The latest queries, by number: 0 for the first, and so on.
 
     cuts: which distances are near. salt: at least 16 secret bytes. prints: fingerprints of a row, 50 or 0, as
-    the `Sketcher` has it. retained: queries, a power of two in [2^10, 2^24]; answer_width: float32 numbers of
-    an answer that is kept with its query; rings: principals with a ring of their own.
+    the `Sketcher` has it. retained: queries, a power of two in [2^10, 2^24]; answer_bytes: of the answer that
+    is kept with its query; rings: principals with a ring of their own.
 
-    Memory, all of a fixed size: 16 KiB a ring, and for each retained query 64 bytes of table, 60 of sketch,
-    principal and margin, 108 of fingerprints, and 4 of each number of an answer. Pages are taken as they
-    fill.
+    Memory, all of a fixed size: 16 KiB a ring, and for each retained query 64 bytes of table, 68 of sketch,
+    principal, margin and source, 108 of fingerprints, and `answer_bytes`. Pages are taken as they fill.
     """
 
     cuts: Cuts
     salt: bytes = field(repr=False)
     prints: int = 0
     retained: int = RETAINED
-    answer_width: int = 0
+    answer_bytes: int = 0
     rings: int = RINGS
     next_number: int = field(default=0, init=False)
     _table: QueryTable = field(init=False, repr=False)
@@ -73,7 +85,8 @@ class QueryMemory:
     _first: NDArray[np.uint64] = field(init=False, repr=False)
     _heads: NDArray[np.uint16] = field(init=False, repr=False)
     _margins: F4 = field(init=False, repr=False)
-    _answers: F4 = field(init=False, repr=False)
+    _answers: NDArray[np.uint8] = field(init=False, repr=False)
+    _sources: I8 = field(init=False, repr=False)
     _names: dict[str, int] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -84,7 +97,8 @@ class QueryMemory:
         self._first = np.zeros(n, np.uint64)
         self._heads = np.zeros((n, min(prints, PRINT_BANDS)), np.uint16)
         self._margins = np.zeros(n, np.float32)
-        self._answers = np.zeros((n, self.answer_width), np.float32)
+        self._answers = np.zeros((n, self.answer_bytes), np.uint8)
+        self._sources = np.zeros(n, np.int64)
 
     def rows(self, sketches: Sketches, principals: Sequence[str]) -> Rows:
         """Rows as `look_up` and `insert` take them.
@@ -134,7 +148,7 @@ class QueryMemory:
         at = numbers & (self.retained - 1)
         held, first = self._held, mine.bits[:, 0]
         held.bits[at], held.contents[at], held.principals[at] = mine.bits, mine.contents, mine.principals
-        self._first[at], self._margins[at] = first, np.nan
+        self._first[at], self._margins[at], self._sources[at] = first, np.nan, -1
         if self.prints:
             held.prints[at], self._heads[at] = mine.prints, mine.prints[:, :PRINT_BANDS]
         self._table.enter(rows.keys, at)
@@ -142,31 +156,47 @@ class QueryMemory:
         self.next_number += n
         return numbers
 
-    def remember(self, number: int, margin: float, answer: F4 | None = None) -> bool:
-        """Store the margin of a query's answer, and the answer: float32[answer_width].
+    def remember(self, number: int, kept: Kept) -> bool:
+        """Store what was answered to a query.
 
         Returns: whether the query is still retained; if not, nothing is stored.
         """
         if not self._is_retained(number):
             return False
         at = number & (self.retained - 1)
-        self._margins[at] = margin
-        if answer is not None:
-            self._answers[at] = answer
+        self._margins[at], self._answers[at], self._sources[at] = kept.margin, kept.answer, kept.source
         return True
+
+    def recall(self, number: int) -> Kept | None:
+        """What `remember` stored; None if nothing was, or the query is no longer retained. Cost: 1 us."""
+        at = number & (self.retained - 1)
+        source = int(self._sources[at])
+        if not self._is_retained(number) or source < 0:
+            return None
+        return Kept(float(self._margins[at]), self._answers[at].copy(), source)
+
+    def is_near(self, a: int, b: int) -> bool:
+        """Whether two retained queries are near one another, as `look_up` judges a pair. Cost: 10 us."""
+        if not (self._is_retained(a) and self._is_retained(b)):
+            return False
+        held, places = self._held, np.array([a, b]) & (self.retained - 1)
+        bits, prints, (one, other) = held.bits[places], held.prints[places], held.principals[places].tolist()
+        cut = self.cuts.own if one == other else self.cuts.any
+        if int(hamming(bits[:1], bits[1:])[0]) <= cut:
+            return True
+        return self.prints > 0 and int(shared(prints[:1], prints[1:])[0]) >= self.cuts.shared
+
+    def is_same(self, a: int, b: int) -> bool:
+        """Whether two retained queries have one content. Cost: 1 us."""
+        if not (self._is_retained(a) and self._is_retained(b)):
+            return False
+        contents, mask = self._held.contents, self.retained - 1
+        return bool(contents[a & mask] == contents[b & mask])
 
     def margins(self, numbers: I8) -> F4:
         """float32[n]: what `remember` stored; NaN where nothing was, or the query is no longer retained."""
         retained = (numbers >= max(0, self.next_number - self.retained)) & (numbers < self.next_number)
         return np.where(retained, self._margins[numbers & (self.retained - 1)], np.float32(np.nan))
-
-    def answer(self, number: int) -> F4 | None:
-        """float32[answer_width], a copy; None where `remember` stored no margin, or it is gone."""
-        at = number & (self.retained - 1)
-        if not self._is_retained(number) or np.isnan(self._margins[at]):
-            return None
-        kept: F4 = self._answers[at].copy()
-        return kept
 
     def principal(self, name: str) -> int:
         """The number by which matches name a principal: a salted hash of 63 bits, always the same."""

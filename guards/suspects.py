@@ -21,17 +21,19 @@ OVERLAPS: Final = 8
 OVERLAPS_IN_RANGE: Final = 2
 MOST_PRINCIPALS: Final = 4096
 MOST_MEMBERS: Final = 256
+HALF_LIFE_ROWS: Final = 1024
 
 
 @dataclass(slots=True, eq=False)
 class Suspect:
     """evidence: against all its principals together; members: those that are still known; ranges: of
-    addresses whose newcomers belong to it.
+    addresses whose newcomers belong to it; standing: the largest e-value, halved with each 1,024 rows since.
     """
 
     evidence: Evidence
     members: set[int]
     ranges: set[str] = field(default_factory=set)
+    standing: float = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -75,6 +77,8 @@ class Suspects:
         self._ranges[principal] = address_range
         self._of.move_to_end(principal)
         suspect.evidence = self.bets.after(suspect.evidence, hits)
+        fallen = suspect.standing * 0.5 ** (len(hits) / HALF_LIFE_ROWS)
+        suspect.standing = max(fallen, suspect.evidence.value)
         while len(self._of) > self.most:
             self._forget(*self._of.popitem(last=False))
         return suspect.evidence
@@ -105,6 +109,15 @@ class Suspects:
         suspect = self._of.get(principal)
         return self.bets.new() if suspect is None else suspect.evidence
 
+    def standing(self, principal: int) -> float:
+        """What a principal's suspect is judged by: the largest e-value, halved with each 1,024 rows since.
+
+        It reaches no number that the e-value has not reached, so it is as rarely large. But rows that are no
+        hits, sent between those that are, do not end an alarm at once. 1 for one that is not known.
+        """
+        suspect = self._of.get(principal)
+        return 1.0 if suspect is None else suspect.standing
+
     def members(self, principal: int) -> frozenset[int]:
         """The principals that are one suspect with this one, itself included."""
         suspect = self._of.get(principal)
@@ -116,6 +129,7 @@ class Suspects:
             return False
         large, small = (a, b) if len(a.members) >= len(b.members) else (b, a)
         large.evidence = pooled(large.evidence, small.evidence)
+        large.standing = large.evidence.value
         large.members |= small.members
         for member in small.members:
             self._of[member] = large

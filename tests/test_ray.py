@@ -162,6 +162,12 @@ def test_replicas_have_the_environment_of_the_command(served: Served) -> None:
     assert environments and all(b"OPENBLAS_NUM_THREADS=1" in one for one in environments)
 
 
+def test_replicas_are_no_less_urgent_than_the_command(served: Served) -> None:
+    """Ray's own choice is 15: every other process of the machine would go before a caller's request."""
+    own = os.getpriority(os.PRIO_PROCESS, served.process.pid)
+    assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in replicas(served)} == {own}
+
+
 def test_one_scrape_shows_every_replica(served: Served) -> None:
     for row in clean_rows(20):
         served.ask(row[None])

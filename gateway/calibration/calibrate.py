@@ -54,7 +54,7 @@ from gateway.deployment.certification.scores_file import save_scores
 from gateway.deployment.certification.statements import confidence, error_statements
 from gateway.deployment.contract import contract_of
 from gateway.deployment.deployment import Deployment
-from gateway.deployment.fitted import guarded_inputs, save_guards, unguarded
+from gateway.deployment.fitted import inputs_of_one_size, save_guards, unguarded
 from gateway.deployment.interval_model import with_intervals
 from gateway.deployment.models import load_models
 from gateway.deployment.promises import promises
@@ -140,7 +140,7 @@ def _artifacts(
 ) -> Artifacts:
     """What will be loaded to serve, before it is written."""
     policy = deployment.policy
-    sizes = found.kept_rows.sizes(guarded_inputs(policy, found.fitted.view))
+    sizes = found.kept_rows.sizes(inputs_of_one_size(policy, found.fitted.view))
     contract = contract_of(deployment, models, sizes, target_of(policy, held.target))
     served = with_intervals(policy, models, found.fitted.view, found.fitted.intervals)
     return Artifacts(served, contract, found.fitted, found.kept_rows, certificate, "calibration")

@@ -19,6 +19,7 @@ from gateway.deployment.deployment import Deployment
 from gateway.deployment.fitted import Fitted
 from gateway.deployment.kept_rows import KeptRows
 from gateway.policy.kinds.kind import FittedGuard
+from gateway.policy.kinds.queries import FittedQueries, QueriesPolicy
 from gateway.policy.kinds.rows import FittingFolds
 
 
@@ -49,7 +50,8 @@ def certify(deployment: Deployment, held: HeldOut, progress: Progress) -> Certif
     refusals = Refusals(deployment, held.samples)
     intervals = fit_intervals(deployment, folds, progress)
     folds = {name: with_bounds(rows, intervals) for name, rows in folds.items()}
-    guards = _fit(deployment, refusals, FittingFolds(folds["fit"], folds["tail"], SEED), progress)
+    fitting = FittingFolds(folds["fit"], folds["tail"], SEED)
+    guards, histories = _fit(deployment, refusals, fitting, progress)
     progress("judging the held-out rows")
     measured = measures_on(folds["fit"], guards)
     judged = {name: judge(folds[name], guards, measured) for name in ("tail", "cut", "risk")}
@@ -63,19 +65,23 @@ def certify(deployment: Deployment, held: HeldOut, progress: Progress) -> Certif
         raise refusals.rung(refused.rung, refused.surest, refused.tests) from refused
     except AnsweredRefused as refused:
         raise refusals.answered(refused.surest, refused.tests) from refused
-    fitted = Fitted(held.rows.view, guards, intervals)
+    fitted = Fitted(held.rows.view, guards, intervals, histories)
     return Certified(fitted, KeptRows.of(folds["fit"]), judged, scores, alarms, ladder, test)
 
 
 def _fit(
     deployment: Deployment, refusals: Refusals, folds: FittingFolds, progress: Progress
-) -> dict[str, FittedGuard]:
-    fitted: dict[str, FittedGuard] = {}
+) -> tuple[dict[str, FittedGuard], dict[str, FittedQueries]]:
+    """Guards with a certified cut, and those that judge by earlier rows."""
+    guards, histories = dict[str, FittedGuard](), dict[str, FittedQueries]()
     for i, guard in enumerate(deployment.policy.guards):
-        if guard.certified:
-            progress(f"fitting {guard.name}")
-            try:
-                fitted[guard.name] = guard.fit(folds)
-            except ValueError as error:
-                raise refusals.guard(i, error, len(folds.fit), len(folds.tail)) from error
-    return fitted
+        try:
+            if isinstance(guard, QueriesPolicy):
+                progress(f"fitting {guard.name}")
+                histories[guard.name] = guard.fit(folds)
+            elif guard.certified:
+                progress(f"fitting {guard.name}")
+                guards[guard.name] = guard.fit(folds)
+        except ValueError as error:
+            raise refusals.guard(i, error, len(folds.fit), len(folds.tail)) from error
+    return guards, histories

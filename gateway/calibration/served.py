@@ -75,12 +75,17 @@ def serve(policy: Policy, artifacts: Artifacts, rows: CalibrationRows) -> Served
 
 
 def _without(pipeline: Pipeline, models: Sequence[LoadedModel], gone: int) -> Pipeline:
-    """The pipeline with the first rungs gone. It charges no budget: `Pipeline.decide` does not."""
+    """The pipeline with the first rungs gone, and each row judged by itself.
+
+    It charges no budget (`Pipeline.decide` does not), and remembers no query.
+    """
     rungs = tuple(
         Rung(replace(rung.model, predictor=_Gone() if depth < gone else _Asked(model)), rung.checks)
         for depth, (rung, model) in enumerate(zip(pipeline.rungs, models, strict=True))
     )
-    return replace(pipeline, rungs=rungs)
+    histories = {recall.guard for recall in pipeline.recalls}
+    guards = tuple(guard for guard in pipeline.guards if guard.name not in histories)
+    return replace(pipeline, guards=guards, rungs=rungs, recalls=())
 
 
 async def _decide(pipeline: Pipeline, rows: CalibrationRows) -> RungIndex:

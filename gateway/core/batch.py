@@ -51,7 +51,7 @@ class Batch:
     charges: Charges = field(default_factory=list)
     pipeline: Pipeline | None = None
     _memo: dict[str, Forward] = field(default_factory=dict)
-    _measured: dict[Measure, NDArray[Any]] = field(default_factory=dict)
+    _measured: dict[object, NDArray[Any]] = field(default_factory=dict)
     _started: dict[str, _StartedPass] = field(default_factory=dict)
     until_s: float = field(init=False)
     """The latest of the rows' deadlines, in loop seconds."""
@@ -121,9 +121,13 @@ class Batch:
             found = self._measured[measure] = measure.run(arrays)
         return found
 
-    def measured(self, measure: Measure) -> NDArray[Any] | None:
-        """The measure of these rows, if it has been computed."""
+    def measured(self, measure: object) -> NDArray[Any] | None:
+        """The measure of these rows, or what was kept of them under this key, if there is any."""
         return self._measured.get(measure)
+
+    def keep(self, key: object, found: NDArray[Any]) -> None:
+        """Keeps what a guard found of these rows for a later step. found: one entry a row."""
+        self._measured[key] = found
 
     async def predict(self, model: str, inputs: Tensors, /) -> Tensors:
         """The outputs for other inputs, any number of rows: one more bounded pass. Raises StageFailure."""

@@ -35,16 +35,32 @@ from gateway.core.assessment import Assessment, Findings, Trail, allowed, unscor
 from gateway.core.batch import Answered, Batch
 from gateway.core.budget import BudgetStage
 from gateway.core.deadline import call_within, now_s
-from gateway.core.decision import Decision, Finding, Outcome, Reason, Refused, Tensors, Verdict
+from gateway.core.decision import (
+    Decision,
+    Degraded,
+    Finding,
+    Outcome,
+    Reason,
+    Refused,
+    Served,
+    Tensors,
+    Verdict,
+)
 from gateway.core.deferral_cap import DeferralCap
 from gateway.core.errors import StageFailure, StoreFailed
 from gateway.core.model import Forward, Model
+from gateway.core.recall import Recall
 from gateway.core.rows import Row, RowIndices, row_indices
 from gateway.core.stage import FeatureStage, Stage
 from gateway.core.transitions import answered, reason_of, reviewed, unreviewed, worst_answered
 
 CAP_RETRY_S = 1.0
 AnyGuard: TypeAlias = Stage[Batch] | FeatureStage
+
+
+def is_enforced(guard: AnyGuard) -> bool:
+    """Whether a guard's verdicts act."""
+    return guard.full.enforce if isinstance(guard, FeatureStage) else guard.enforce
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +171,7 @@ class Pipeline:
 
     review: None: no reviewer answers, and what needs one is refused. budgets: what rows are charged as they
     are admitted (`budget.py`), before they are in a batch; cap: of the deferrals of rows that no model
-    answered.
+    answered; recalls: memories that may answer rows otherwise than the model did.
     """
 
     policy: str
@@ -165,6 +181,7 @@ class Pipeline:
     review_budget_s: float
     budgets: tuple[BudgetStage, ...] = ()
     cap: DeferralCap = field(default_factory=DeferralCap)
+    recalls: tuple[Recall, ...] = ()
     models: Mapping[str, Model] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -195,6 +212,8 @@ class Pipeline:
         for depth, rung in enumerate(self.rungs):
             if state.open:
                 await self._try_rung(state, rung, depth)
+        for recall in self.recalls:
+            self._recall(state, recall)
 
         share = max(map(state.live.budget_share, self.models), default=0.0)
         if (review := self.review) is None:
@@ -247,6 +266,21 @@ class Pipeline:
                 passing = passing[found.verdicts == Verdict.ALLOW]
         for at, row in zip(passing.tolist(), rows[passing].tolist(), strict=True):
             state.end(row, answered(depth, rung.name, Row(answer.outputs, at), state.reasons.get(row)))
+
+    def _recall(self, state: _BatchState, recall: Recall) -> None:
+        """Has a memory learn the answers, and gives rows those that it says, if its guard is enforced."""
+        answers = {
+            i: outcome
+            for i, row in enumerate(state.rows.tolist())
+            if isinstance(outcome := state.outcomes[row], (Served, Degraded))
+        }
+        given = recall.memory.recall(state.live, answers)
+        if not given:
+            return
+        enforced = any(guard.name == recall.guard and is_enforced(guard) for guard in self.guards)
+        state.trail += recall.trail(given, state.rows, enforced=enforced)
+        for one in given if enforced else ():
+            state.outcomes[state.rows.item(one.row)] = one.answer
 
     async def _defer(self, state: _BatchState, review: Review) -> None:
         """Puts the rows that are still open into the review queue, in order; refuses those it rejects."""

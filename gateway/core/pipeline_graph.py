@@ -26,14 +26,13 @@ from gateway.core.decision_graph import (
     StepKind,
     Target,
 )
-from gateway.core.pipeline import AnyGuard, Pipeline
+from gateway.core.pipeline import AnyGuard, Pipeline, is_enforced
 from gateway.core.stage import FeatureStage
 from gateway.core.step_edges import (
     Move,
     budget_moves,
     check_moves,
     guard_moves,
-    is_enforced,
     left,
     primary_moves,
     queue_moves,

@@ -14,8 +14,8 @@ from gateway.core.budget import BudgetStage
 from gateway.core.decision import Outcome, Reason, Refused, Verdict
 from gateway.core.decision_graph import Event, PrimaryPass, RowState
 from gateway.core.model import Model
-from gateway.core.pipeline import AnyGuard
-from gateway.core.stage import ASSUMED_OF_INVALID, FeatureStage, Stage
+from gateway.core.pipeline import AnyGuard, is_enforced
+from gateway.core.stage import ASSUMED_OF_INVALID, Stage
 from gateway.core.transitions import reason_of, reviewed
 
 FAILURES = (Event.ERROR, Event.TIMEOUT)
@@ -98,10 +98,6 @@ def review_moves(row: RowState) -> Iterator[Move]:
 def left(row: RowState, reason: Reason) -> RowState:
     """A row that goes on to the next rung. The first reason for it stays."""
     return row._replace(reason=row.reason or reason)
-
-
-def is_enforced(stage: AnyGuard) -> bool:
-    return stage.full.enforce if isinstance(stage, FeatureStage) else stage.enforce
 
 
 def _joined(row: RowState, verdict: Verdict, reason: Reason, *, failed: bool) -> RowState:

@@ -29,7 +29,7 @@ from gateway.deployment.certification.recompute import differences, recomputed
 from gateway.deployment.certification.scores_file import load_scores
 from gateway.deployment.contract import contract_of
 from gateway.deployment.deployment import Deployment
-from gateway.deployment.fitted import Fitted, guarded_inputs, load_guards, unguarded
+from gateway.deployment.fitted import Fitted, inputs_of_one_size, load_guards, unguarded
 from gateway.deployment.interval_model import with_intervals
 from gateway.deployment.kept_rows import KeptRows
 from gateway.deployment.model_files import TriedWith
@@ -104,7 +104,7 @@ def _verified(deployment: Deployment, models: Mapping[str, LoadedModel]) -> Arti
     verify(certificate, deployment, digests, sha256(path), sha256(scores) if scores.is_file() else "")
     fitted, kept = load_guards(policy, path)
     _recompute(certificate, deployment, fitted, kept)
-    sizes = kept.sizes(guarded_inputs(policy, fitted.view))
+    sizes = kept.sizes(inputs_of_one_size(policy, fitted.view))
     contract = contract_of(deployment, models, sizes, target_of(policy, certificate.target))
     try_models(deployment, models, kept.first(TRIED_ROWS))
     run_apart(models, [name for name in certificate.rows_apart if name in models])

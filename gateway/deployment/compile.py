@@ -21,18 +21,22 @@ from gateway.core.decision import Verdict
 from gateway.core.errors import ArtifactError, Problem
 from gateway.core.model import InputFaults, Model
 from gateway.core.pipeline import Pipeline, Review, Rung
+from gateway.core.recall import Recall
 from gateway.core.stage import FeatureStage, Stage
 from gateway.deployment.artifacts import Artifacts
 from gateway.deployment.certificate import CERTIFICATE_FILE, GUARDS_FILE, FalseAlarm
 from gateway.deployment.circuits import breaker_of
 from gateway.deployment.enforcement import with_enforcement
+from gateway.deployment.histories import history_of
 from gateway.deployment.measures import Measures, measures
 from gateway.deployment.possible_rows import possible_rows
+from gateway.deployment.query_history import QueryHistory
 from gateway.deployment.slices import SlicedGuard
 from gateway.policy.fields import VERDICT_OF
 from gateway.policy.kinds import CheckPolicy
 from gateway.policy.kinds.column import Column
-from gateway.policy.kinds.kind import BudgetKind, CertifiedGuardKind, Services
+from gateway.policy.kinds.kind import BudgetKind, CertifiedGuardKind, HistoryKind, Services
+from gateway.policy.kinds.queries import QueriesPolicy
 from gateway.policy.schema import Policy, RungPolicy
 
 RISKS = 0.0, sys.float_info.max
@@ -60,15 +64,26 @@ def compile_policy(
     """
     measured = measures_of(artifacts)
     services = Services(time.monotonic, stores.rate_of)
+    kinds = [guard for guard in policy.guards if isinstance(guard, QueriesPolicy)]
+    histories = {kind.name: history_of(kind, policy, artifacts) for kind in kinds}
     pipeline = Pipeline(
         policy=artifacts.tag,
         guards=tuple(
-            _certified(guard, policy, artifacts, measured) for guard in policy.guards if guard.certified
+            _certified(guard, policy, artifacts, measured)
+            if guard.certified
+            else _history(guard, policy, histories[guard.name])
+            for guard in policy.guards
+            if guard.certified or isinstance(guard, QueriesPolicy)
         ),
         rungs=tuple(_rung(rung, policy, artifacts, stores) for rung in policy.rungs),
         review=stores.review,
         review_budget_s=policy.review.budget_s if policy.review else 0.001,
-        budgets=tuple(_budget(guard, policy, services) for guard in policy.guards if not guard.certified),
+        budgets=tuple(
+            _budget(guard, policy, services)
+            for guard in policy.guards
+            if not (guard.certified or isinstance(guard, QueriesPolicy))
+        ),
+        recalls=tuple(Recall(name, history) for name, history in histories.items()),
     )
     return with_enforcement(pipeline, observed, enforce=False)
 
@@ -82,6 +97,19 @@ def _budget(budget: BudgetKind, policy: Policy, services: Services) -> BudgetSta
         VERDICT_OF[budget.on_error],
         budget.enforce and policy.mode == "enforce",
         budget.retry_scale_s,
+    )
+
+
+def _history(guard: HistoryKind, policy: Policy, history: QueryHistory) -> Stage[Batch]:
+    return Stage(
+        guard.name,
+        history,
+        guard.verdicts,
+        guard.reason,
+        guard.budget_s,
+        VERDICT_OF[guard.on_error],
+        guard.enforce and policy.mode == "enforce",
+        score_range=(0.0, math.inf),
     )
 
 

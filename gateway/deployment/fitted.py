@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.core.errors import ArtifactError, Problem
@@ -12,6 +12,7 @@ from gateway.deployment.kept_rows import KeptRows
 from gateway.policy.kinds.interval import FittedInterval
 from gateway.policy.kinds.kind import FittedGuard
 from gateway.policy.kinds.ood import OodPolicy
+from gateway.policy.kinds.queries import FittedQueries, QueriesPolicy
 from gateway.policy.kinds.squeeze import SqueezePolicy
 from gateway.policy.schema import Policy
 from guards import arrays
@@ -23,11 +24,14 @@ _VIEW = "view"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
-    """view: how guards read the inputs; guards: by name; intervals: by rung."""
+    """view: how guards read the inputs; guards: those with a certified cut, by name; intervals: by rung;
+    histories: of guards that judge by earlier rows, by name.
+    """
 
     view: RowView
     guards: Mapping[str, FittedGuard]
     intervals: Mapping[str, FittedInterval]
+    histories: Mapping[str, FittedQueries] = field(default_factory=dict)
 
 
 def guarded_inputs(policy: Policy, view: RowView) -> set[str]:
@@ -38,6 +42,14 @@ def guarded_inputs(policy: Policy, view: RowView) -> set[str]:
     table = "raw" in detectors or any(interval_check(rung) for rung in policy.rungs)
     table = table or any(not isinstance(guard, (OodPolicy, SqueezePolicy)) for guard in kinds)
     return {*(view.pictures if pictures else ()), *(view.table_inputs if table else ())}
+
+
+def inputs_of_one_size(policy: Policy, view: RowView) -> set[str]:
+    """The inputs whose rows have one size each: those that are guarded, and those whose history is read."""
+    found = guarded_inputs(policy, view)
+    if any(isinstance(guard, QueriesPolicy) for guard in policy.guards):
+        found |= {*(view.pictures or view.table_inputs)}
+    return found
 
 
 def unguarded(policy: Policy, view: RowView) -> dict[str, str]:
@@ -53,6 +65,8 @@ def save_guards(path: Path, fitted: Fitted, kept: KeptRows) -> None:
     packed: Arrays = arrays.pack(_VIEW, fitted.view) | kept.pack()
     for guard in fitted.guards.values():
         packed |= guard.pack()
+    for history in fitted.histories.values():
+        packed |= history.pack()
     for interval in fitted.intervals.values():
         packed |= interval.pack()
     arrays.save(path, packed)
@@ -66,6 +80,8 @@ def load_guards(policy: Policy, path: Path) -> tuple[Fitted, KeptRows]:
         guards = {guard.name: guard.load(packed) for guard in policy.guards if guard.certified}
         checks = {rung.name: check for rung in policy.rungs if (check := interval_check(rung)) is not None}
         intervals = {rung: check.load(rung, packed) for rung, check in checks.items()}
-        return Fitted(view, guards, intervals), KeptRows.unpack(packed)
+        kinds = [guard for guard in policy.guards if isinstance(guard, QueriesPolicy)]
+        histories = {kind.name: kind.load(packed) for kind in kinds}
+        return Fitted(view, guards, intervals, histories), KeptRows.unpack(packed)
     except ValueError as error:
         raise ArtifactError([Problem("", str(error), str(path))]) from error

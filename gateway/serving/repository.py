@@ -94,6 +94,7 @@ class Repository:
         self._callers: dict[tuple[Path, str | None], Callers] = {}
         self._lock = asyncio.Lock()
         self._closing: dict[str, asyncio.Task[None]] = {}
+        self._ending = asyncio.Event()
         self._watching: list[asyncio.Task[None]] = []
         self._watching_keys: asyncio.Task[None] | None = None
         self.switch = StopSwitch(folders, state_dir, self._apply_stops)
@@ -203,7 +204,7 @@ class Repository:
                 return False
             entry.retired = True
             self._replace(name, NotReady(name, entry.folder, entry.loaded.policy.version))
-            self._closing[name] = asyncio.create_task(_close_later(entry))
+            self._closing[name] = asyncio.create_task(self._close_later(entry))
             log.warning("deployment %s is unloaded, by hand", name)
             return True
 
@@ -212,12 +213,19 @@ class Repository:
         for one in self._watching:
             one.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
+        self._ending.set()
         await asyncio.gather(*(gateway.close() for gateway in self.gateways.values()))
         await asyncio.gather(*self._closing.values())
         if self._watching_keys is not None:
             self._watching_keys.cancel()
             await asyncio.gather(self._watching_keys, return_exceptions=True)
         self.switch.close()
+
+    async def _close_later(self, gateway: Gateway) -> None:
+        """Closes an unloaded gateway once no request can use it: at the end of the process none can."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ending.wait(), 2 * gateway.loaded.policy.deadline_s)
+        await gateway.close()
 
     def _apply_stops(self) -> None:
         for gateway in self.gateways.values():
@@ -298,9 +306,3 @@ class Repository:
 
     def _callers_of_entry(self, entry: Entry) -> Callers:
         return self._callers_of(entry.folder, entry.name)
-
-
-async def _close_later(gateway: Gateway) -> None:
-    """Closes a gateway once no row can use it any more."""
-    await asyncio.sleep(2 * gateway.loaded.policy.deadline_s)
-    await gateway.close()

@@ -16,7 +16,7 @@ from fallbacks.onnx import OnnxModel
 from guards.coarse import F4, Coarse
 from guards.fingerprints import SHARED
 from guards.near_pairs import EXACT, NEAR, NOTHING, Cuts, Matches
-from guards.query_memory import QueryMemory
+from guards.query_memory import Kept, QueryMemory
 from guards.query_rings import RING
 from guards.query_sketch import Sketcher, Sketches
 from tests.support.query_rows import (
@@ -170,7 +170,8 @@ def test_memory_stays_bounded_and_old_queries_are_forgotten() -> None:
         held._margins,
     ]
     insert(held, pictures()[:100], "first")
-    held.remember(5, 0.25)
+    kept = Kept(0.25, np.zeros(0, np.uint8), 5)
+    held.remember(5, kept)
     for i in range(30):
         moved = np.roll(pictures()[100:], (i % 7 - 3, i // 7), (2, 3))
         insert(
@@ -182,8 +183,8 @@ def test_memory_stays_bounded_and_old_queries_are_forgotten() -> None:
     assert len(held._rings.rings) == 4
     assert all(len(ring.first) == RING for ring in held._rings.rings.values())
     assert (look_up(held, pictures()[:100], "first").kinds == EXACT).sum() == 0
-    assert np.isnan(held.margins(np.array([5]))).all() and held.answer(5) is None
-    assert not held.remember(5, 0.5)
+    assert np.isnan(held.margins(np.array([5]))).all() and held.recall(5) is None
+    assert not held.remember(5, kept)
 
 
 def test_a_query_survives_in_the_table_as_long_as_stated() -> None:
@@ -216,16 +217,40 @@ def test_a_ring_holds_the_latest_queries_of_its_principal() -> None:
     assert sorted(ring.numbers.tolist()) == list(range(2000 - RING, 2000))
 
 
-def test_margin_and_answer_are_kept_with_their_query() -> None:
+def test_margin_answer_and_source_are_kept_with_their_query() -> None:
     held = memory(width=3)
     numbers = insert(held, pictures()[:2], "a")
-    assert np.isnan(held.margins(np.array(numbers))).all() and held.answer(numbers[0]) is None
-    assert held.remember(numbers[1], 0.125, np.array([0.5, 0.25, 0.25], np.float32))
+    assert np.isnan(held.margins(np.array(numbers))).all() and held.recall(numbers[0]) is None
+    kept = Kept(0.125, np.array([5, 2, 250], np.uint8), numbers[0])
+    assert held.remember(numbers[1], kept)
     assert held.margins(np.array([numbers[1], -1, 99])).tolist()[0] == 0.125
     assert np.isnan(held.margins(np.array([-1, 2, 99]))).all()
-    answer = held.answer(numbers[1])
-    assert answer is not None and answer.tolist() == [0.5, 0.25, 0.25]
-    assert not held.remember(2, 0.5) and not held.remember(-1, 0.5)
+    again = held.recall(numbers[1])
+    assert again is not None and (again.margin, again.source) == (0.125, numbers[0])
+    assert again.answer.tolist() == [5, 2, 250]
+    assert not held.remember(2, kept) and not held.remember(-1, kept)
+
+
+def test_an_answer_without_a_margin_is_recalled() -> None:
+    held = memory(width=1)
+    (number,) = insert(held, pictures()[:1], "a")
+    held.remember(number, Kept(np.nan, np.array([7], np.uint8), number))
+    again = held.recall(number)
+    assert again is not None and np.isnan(again.margin) and again.answer.tolist() == [7]
+
+
+@pytest.mark.parametrize("who", ["a", "b"], ids=["own", "another key"])
+def test_two_retained_queries_are_near_exactly_if_a_look_up_says_so(who: str) -> None:
+    held = memory()
+    first = insert(held, pictures()[:60], "a")
+    changed = noisy(pictures()[:60], 0.06)
+    found = look_up(held, changed, who)
+    second = insert(held, changed, who)
+    near = [held.is_near(a, b) for a, b in zip(second, first, strict=True)]
+    said = (found.kinds != NOTHING) & (found.queries == np.array(first))
+    assert 10 < sum(near) < 60
+    assert all(np.array(near)[said])
+    assert not held.is_near(first[0], 10**6) and not held.is_near(-1, first[0])
 
 
 def test_tables_and_texts_are_remembered_without_fingerprints() -> None:

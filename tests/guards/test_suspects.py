@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guards.sequence import Bets
-from guards.suspects import MOST_MEMBERS, OVERLAPS, OVERLAPS_IN_RANGE, Suspects
+from guards.suspects import HALF_LIFE_ROWS, MOST_MEMBERS, OVERLAPS, OVERLAPS_IN_RANGE, Suspects
 
 BETS = Bets(0.05, 0.01)
 
@@ -101,3 +101,37 @@ def test_a_principal_that_is_forgotten_begins_anew_and_is_not_merged() -> None:
     assert not suspects.overlap(9, 9)
     with pytest.raises(ValueError, match="1 principals"):
         Suspects(BETS, most=1)
+
+
+def test_rows_between_the_hits_do_not_end_an_alarm_at_once() -> None:
+    """An attacker that sends nine unrelated rows with each near one."""
+    suspects = Suspects(BETS)
+    suspects.observe(1, "", [True] * 12)
+    peak = suspects.standing(1)
+    assert peak == suspects.evidence(1).value >= 1 / BETS.alpha
+    suspects.observe(1, "", [False] * 60)
+    assert suspects.evidence(1).value < peak / 100
+    assert suspects.standing(1) > peak / 2
+    suspects.observe(1, "", [False] * 10 * HALF_LIFE_ROWS)
+    assert suspects.standing(1) <= peak / 2**10
+
+
+def test_a_standing_reaches_nothing_that_the_evidence_has_not_reached() -> None:
+    suspects, largest = Suspects(BETS), 0.0
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        suspects.observe(1, "", [bool(rng.random() < 0.2)])
+        largest = max(largest, suspects.evidence(1).value)
+        assert suspects.standing(1) <= max(largest, 1.0)
+    assert suspects.standing(99) == 1.0, "of one that is not known"
+
+
+def test_a_merge_begins_with_the_pooled_evidence() -> None:
+    """Else the alarm of one honest principal would be that of all that it is merged with."""
+    suspects = Suspects(BETS)
+    suspects.observe(1, "", [True] * 12)
+    suspects.observe(2, "", [False] * 12)
+    for _ in range(8):
+        suspects.overlap(1, 2)
+    assert suspects.members(1) == {1, 2}
+    assert suspects.standing(1) == suspects.standing(2) == suspects.evidence(1).value

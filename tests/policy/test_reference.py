@@ -185,7 +185,7 @@ BLOCKS: dict[str, tuple[int | str, ...]] = {
     "OipPolicy": ("rungs", 0, "model"),
     "OnnxPolicy": ("rungs", 1, "model"),
     "ReviewPolicy": ("review",),
-    "ObservePolicy": ("guards", 2, "observe"),
+    "ObservePolicy": ("guards", 3, "observe"),
     "RoundedTier": ("disclosure", "anonymous"),
     "TopTier": ("disclosure", "partner"),
     "Serving": ("serving",),
@@ -224,7 +224,7 @@ def others(value: Any) -> Iterator[Any]:
         case None:
             yield from (7, [3, 4], {"relative": 0.3}, {"until": "2031-01-31"})
         case dict():
-            yield from ({}, {"refuse": "certified"})
+            yield from ({}, {"refuse": "certified"}, {"defer": 500.0})
         case _:
             yield from (
                 f"{value}x",
@@ -299,6 +299,7 @@ CANNOT_WEAKEN = {
 """The fields that neither take a new calibration nor withdraw a promise, with why they need not."""
 BLOCKS_THAT_CANNOT_WEAKEN = {
     "RatePolicy": "it refuses rows and answers none; the certificate counts certified guards alone",
+    "QueriesPolicy": "it answers no row that would not be answered, and otherwise only rows of suspects",
     "CircuitPolicy": "a model that is not called answers nothing",
     "ReviewPolicy": "people answer rows of which no model's answer counts",
     "RoundedTier": "the largest value stays the first largest",

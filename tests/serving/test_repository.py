@@ -296,6 +296,18 @@ def test_an_unloaded_deployment_finishes_its_rows_and_comes_back_with_load(tmp_p
     run(main)
 
 
+def test_the_end_of_a_process_does_not_wait_until_an_unloaded_model_may_be_closed(tmp_path: Path) -> None:
+    """It may be once two deadlines have passed: after two minutes."""
+    birds = named(tmp_path, "birds", ("deadline_s: 0.5", "deadline_s: 60.0"), patient=False)
+
+    async def main() -> None:
+        async with opened(birds) as repository:
+            await repository.unload("birds")
+            await asyncio.wait_for(repository.close(), 60)
+
+    run(main)
+
+
 def test_all_are_read_again_but_those_that_were_unloaded_by_hand(tmp_path: Path) -> None:
     birds, trees, stones = (named(tmp_path, name) for name in ("birds", "trees", "stones"))
     no_certificate(stones)

@@ -21,9 +21,10 @@ CUT_AGAIN = "run `gateway calibrate`"
 def reach_holes(policy: Policy, pipeline: Pipeline, graph: DecisionGraph) -> Iterator[Hole]:
     """Cuts that no score reaches or passes; if there is none of the latter, rungs that never answer."""
     where, judged = places(policy), _events(graph)
+    recalling = {recall.guard for recall in pipeline.recalls}  # may act without a verdict
     for (name, form), events in judged.items():
         what = f"`{name}`" + (" without the primary's answer" if form is PrimaryPass.FAILED else "")
-        if Event.FLAGGED not in events:
+        if Event.FLAGGED not in events and name not in recalling:
             yield where[name], f"{what} never objects: no score reaches its cut; {CUT_AGAIN}"
         if Event.OK not in events:
             yield where[name], f"{what} stops every row: all scores reach its cut; {CUT_AGAIN}"

@@ -12,8 +12,9 @@ from pydantic import Field
 
 from gateway.policy.kinds.confidence import ConfidencePolicy
 from gateway.policy.kinds.interval import IntervalPolicy
-from gateway.policy.kinds.kind import BudgetKind, CertifiedGuardKind, CheckKind
+from gateway.policy.kinds.kind import BudgetKind, CertifiedGuardKind, CheckKind, HistoryKind
 from gateway.policy.kinds.ood import OodPolicy
+from gateway.policy.kinds.queries import QueriesPolicy
 from gateway.policy.kinds.rate import RatePolicy
 from gateway.policy.kinds.squeeze import SqueezePolicy
 
@@ -21,6 +22,7 @@ _Guards: TypeAlias = (
     RatePolicy
     | OodPolicy
     | SqueezePolicy
+    | QueriesPolicy
 )  # fmt: skip
 GuardPolicy: TypeAlias = Annotated[_Guards, Field(discriminator="kind")]
 """Every kind of guard."""
@@ -29,7 +31,7 @@ CheckPolicy: TypeAlias = Annotated[ConfidencePolicy | IntervalPolicy, Field(disc
 """Every kind of check."""
 
 
-def complete_guard(kind: GuardPolicy) -> BudgetKind | CertifiedGuardKind:
+def complete_guard(kind: GuardPolicy) -> BudgetKind | CertifiedGuardKind | HistoryKind:
     """The kind as the protocol that it implements. The type checker refuses a kind that lacks a member."""
     return kind
 

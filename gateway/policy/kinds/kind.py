@@ -1,12 +1,14 @@
 """The protocols of a kind of guard or check.
 
 A kind is one file: its policy model (a pydantic model whose fields are those of `gateway.yaml`) with the
-members below. There are three protocols, because there are three ways to set a cut:
+members below. There are four protocols, because there are four ways to set a cut:
 
 * `BudgetKind`: what a row costs its caller (a rate). The policy itself says where the score is cut, and rows
   are charged before they wait for anything. Nothing is fitted.
 * `CertifiedGuardKind`: calibration fits the guard on held-out rows and certifies one cut over all guards
   of this form together. `fit` and `load` give a `FittedGuard`, which holds the state.
+* `HistoryKind`: judges rows by earlier ones. The policy cuts the evidence; calibration keeps what a start
+  needs to know what is alike, and certifies nothing.
 * `CheckKind`: judges one rung's answer; calibration certifies its cut from labels.
 
 A guard of the second form does not depend on the cut, the budget or the other guards: it returns a risk in
@@ -199,6 +201,37 @@ class CertifiedGuardKind(_GuardKind, Protocol):
 
     def load(self, packed: Arrays, /) -> FittedGuard:
         """Reads what `FittedGuard.pack` returned. Raises ValueError naming a key that is missing or wrong."""
+        ...
+
+
+class FittedHistory(Protocol):
+    """What calibration kept for a guard that judges by earlier rows."""
+
+    def pack(self) -> Arrays:
+        """The state as arrays, every key beginning with the guard's name."""
+        ...
+
+
+class HistoryKind(_GuardKind, Protocol):
+    """A guard that judges rows by earlier ones, which the policy itself cuts."""
+
+    certified: ClassVar[Literal[False]]
+
+    @property
+    def verdicts(self) -> Mapping[Verdict, float]:
+        """The score from which a row gets each verdict."""
+        ...
+
+    def promise(self) -> str:
+        """One sentence for the status page."""
+        ...
+
+    def fit(self, folds: FittingFolds, /) -> FittedHistory:
+        """As `CertifiedGuardKind`."""
+        ...
+
+    def load(self, packed: Arrays, /) -> FittedHistory:
+        """As `CertifiedGuardKind`."""
         ...
 
 

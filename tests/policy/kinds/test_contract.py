@@ -26,6 +26,7 @@ from gateway.deployment.measures import Measures, measures
 from gateway.policy.fields import VERDICT_OF
 from gateway.policy.kinds import CheckPolicy, GuardPolicy
 from gateway.policy.kinds.kind import CertifiedGuardKind, FittedGuard, Services
+from gateway.policy.kinds.queries import QueriesPolicy
 from gateway.policy.kinds.rows import CalibrationRows, FittingFolds
 from tests.support.deployments import CONFIGS, run
 
@@ -212,7 +213,9 @@ def test_a_state_that_lost_a_key_is_refused(fitted: tuple[CertifiedGuardKind, Fi
 
 
 @pytest.mark.parametrize(
-    "kind", [kind for kind in GUARDS if not kind.certified], ids=lambda kind: kind.__name__
+    "kind",
+    [kind for kind in GUARDS if not kind.certified and kind is not QueriesPolicy],
+    ids=lambda kind: kind.__name__,
 )
 def test_a_budget_charges_every_row_and_says_what_it_promises(kind: Kind) -> None:
     policy = example(kind)
@@ -221,6 +224,24 @@ def test_a_budget_charges_every_row_and_says_what_it_promises(kind: Kind) -> Non
     scores = budget.charge("ada", 100_000)
     assert len(scores) == 100_000
     assert scores[0] < policy.refuse_from <= scores[-1]
+
+
+def test_a_history_knows_the_same_cuts_when_what_was_packed_is_loaded(folds: FittingFolds) -> None:
+    policy = example(QueriesPolicy).model_copy(update={"honest_share": 0.5, "retained": 4096})
+    fitted = policy.fit(folds)
+    packed = fitted.pack()
+    assert packed and all(key.startswith(policy.name) for key in packed)
+    assert policy.near_cuts(policy.load(packed), b"x" * 16) == policy.near_cuts(fitted, b"x" * 16)
+    assert policy.promise().endswith(".")
+    for key in packed:
+        short = {name: array for name, array in packed.items() if name != key}
+        with pytest.raises(ValueError, match="calibrate again"):
+            policy.load(short)
+
+
+def test_a_history_that_the_rows_cannot_certify_is_not_fitted(folds: FittingFolds) -> None:
+    with pytest.raises(ValueError, match=r"give \d+ rows, or retain fewer"):
+        example(QueriesPolicy).fit(folds)
 
 
 NUMBERS = {

@@ -1,0 +1,294 @@
+"""The history of queries: what a suspect is answered, over real pictures and the pipeline's own batches."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fallbacks.predictor import ModelTensor
+from gateway.core.batch import Batch
+from gateway.core.decision import Degraded, Reason, Served
+from gateway.core.recall import Answer
+from gateway.deployment.answer_form import AnswerForm
+from gateway.deployment.query_history import QueryHistory, margin_of, range_of
+from gateway.protocol.disclosure import Label, disclose
+from guards.coarse import F4
+from guards.contents import Contents
+from guards.near_pairs import Cuts
+from guards.query_memory import QueryMemory
+from guards.row_view import RowView
+from guards.sequence import Bets
+from guards.suspects import Suspects
+from tests.support.core_parts import run
+from tests.support.query_rows import SALT, noisy, picture_sketcher, pictures
+
+SPEC = ModelTensor("probabilities", np.dtype(np.float32), (None, 3))
+FORM = AnswerForm((SPEC,), ("primary", "small"))
+ALARM = 1000.0
+
+
+@dataclass
+class World:
+    """A history, and answers that are all different."""
+
+    history: QueryHistory
+    asked: int = 0
+
+    def ask(self, x: F4, who: str = "ada", *, by: str = "primary", t: float = 0.0) -> list[Answer]:
+        """What the rows of one batch leave with; each model's answer is its own."""
+        n = len(x)
+        batch = Batch(("id",) * n, (who,) * n, {"image": x, "t": np.full((n, 1), t, np.float32)}, (1e9,) * n)
+        self.scores = run(partial(self.history.score, batch))
+        own = {i: self._answer(by) for i in range(n)}
+        self.own = list(own.values())
+        self.given = list(self.history.recall(batch, own))
+        left = own | {one.row: one.answer for one in self.given}
+        return [left[i] for i in range(n)]
+
+    def _answer(self, by: str) -> Answer:
+        self.asked += 1
+        output = {"probabilities": np.array([[0.7, 0.3 - self.asked / 1e4, self.asked / 1e4]], np.float32)}
+        return Served(output, by) if by == "primary" else Degraded(output, by, Reason.UNAVAILABLE)
+
+    def alarm(self, who: str = "ada") -> F4:
+        """Raises the evidence against a caller until it is a suspect; the picture that it did it with."""
+        start = pictures()[900:901]
+        for i in range(12):
+            self.ask(noisy(start, 0.03, seed=i), who)
+        assert self.scores[0] >= ALARM
+        return np.asarray(start, np.float32)
+
+
+def world(
+    *, replay_from: float = ALARM, coarsen_from: float = math.inf, most_margin: float = math.inf
+) -> World:
+    sketcher = picture_sketcher()
+    memory = QueryMemory(Cuts(own=16, any=8), SALT, sketcher.prints, 2**12, FORM.length)
+    inputs = {"image": pictures()[:50], "t": np.zeros((50, 1), np.float32)}
+    history = QueryHistory(
+        view=RowView.fit(inputs, frozenset()),
+        sketcher=sketcher,
+        contents=Contents(SALT),
+        memory=memory,
+        suspects=Suspects(Bets(0.05, 1 / ALARM)),
+        form=FORM,
+        most_margin=most_margin,
+        replay_from=replay_from,
+        coarsen_from=coarsen_from,
+        coarse=partial(disclose, tier=Label()),
+    )
+    return World(history)
+
+
+def numbers(answer: Answer) -> list[float]:
+    values: NDArray[Any] = answer.output["probabilities"]
+    return [float(one) for one in values[0]]
+
+
+def same(a: Answer, b: Answer) -> bool:
+    return type(a) is type(b) and a.by == b.by and numbers(a) == numbers(b)
+
+
+def test_rows_of_an_honest_caller_keep_their_own_answers() -> None:
+    found = world()
+    for i in range(0, 200, 20):
+        answers = found.ask(pictures()[i : i + 20])
+        assert not found.given and all(map(same, answers, found.own))
+    assert found.scores.max() < 10
+
+
+def test_a_suspects_near_row_gets_the_answer_of_the_query_that_it_nearly_repeats() -> None:
+    found = world()
+    start = found.alarm()
+    (first,) = found.ask(pictures()[901:902])
+    assert not found.given, "a row near no other has its own answer, also a suspect's"
+    (near,) = found.ask(noisy(pictures()[901:902], 0.02))
+    assert same(near, first) and not same(near, found.own[0])
+    assert [(one.row, one.how) for one in found.given] == [(0, "replayed")]
+    assert found.given[0].score == found.scores[0] >= ALARM
+    assert start.shape == (1, 1, 28, 28)
+
+
+def test_the_near_row_of_another_caller_keeps_its_own_answer() -> None:
+    found = world()
+    found.alarm("ada")
+    found.ask(pictures()[901:902], "ada")
+    (near,) = found.ask(noisy(pictures()[901:902], 0.02), "bob")
+    assert same(near, found.own[0])
+
+
+def test_a_repeated_row_gets_what_it_got_before() -> None:
+    found = world()
+    found.alarm()
+    found.ask(pictures()[901:902])
+    near = noisy(pictures()[901:902], 0.02)
+    (once,) = found.ask(near)
+    assert found.given
+    (again,) = found.ask(near)
+    assert same(once, again)
+
+
+def test_another_caller_that_asks_the_row_of_a_suspect_gets_the_models_own_answer() -> None:
+    """Else a suspect could choose what others are told."""
+    found = world()
+    found.alarm("ada")
+    found.ask(pictures()[901:902], "ada")
+    near = noisy(pictures()[901:902], 0.02)
+    found.ask(near, "ada")
+    assert found.given
+    (answer,) = found.ask(near, "bob")
+    assert same(answer, found.own[0])
+
+
+def test_a_repetition_of_a_row_that_the_model_answered_is_left_to_the_model() -> None:
+    """It answers the same; and a fallback's answer is not repeated when the primary is back."""
+    found = world()
+    found.alarm()
+    found.ask(pictures()[901:902], by="small")
+    (again,) = found.ask(pictures()[901:902])
+    assert same(again, found.own[0]) and isinstance(again, Served)
+
+
+def test_answers_do_not_drift_along_a_chain_of_near_rows() -> None:
+    """A picture slowly turns into another: each step is near the one before, the last has its own answer."""
+    found = world()
+    found.alarm()
+    one, other = pictures()[901:902], pictures()[905:906]
+    steps = [np.asarray(one + (other - one) * np.float32(i / 60), np.float32) for i in range(61)]
+    (first,) = found.ask(steps[0])
+    kept = [found.ask(step)[0] for step in steps[1:]]
+    replayed = [same(one, first) for one in kept]
+    assert replayed[0] and not replayed[-1]
+    assert replayed == sorted(replayed, reverse=True), "once the picture has moved on, it never comes back"
+    assert len({tuple(numbers(one)) for one in kept}) > 2
+
+
+def test_a_row_that_is_near_an_earlier_one_of_its_own_batch_gets_the_answer_of_that() -> None:
+    found = world()
+    found.alarm()
+    answers = found.ask(np.concatenate([pictures()[901:902], noisy(pictures()[901:902], 0.02)]))
+    assert same(answers[1], answers[0])
+
+
+def test_a_more_suspicious_row_never_gets_a_better_end() -> None:
+    """The fallback answers for it, the primary answered before: it keeps what it has."""
+    found = world()
+    found.alarm()
+    found.ask(pictures()[901:902], by="primary")
+    (near,) = found.ask(noisy(pictures()[901:902], 0.02), by="small")
+    assert isinstance(near, Degraded) and same(near, found.own[0])
+    found.ask(pictures()[902:903], by="small")
+    (near,) = found.ask(noisy(pictures()[902:903], 0.02), by="primary")
+    assert isinstance(near, Degraded) and near.by == "small" and near.reason is Reason.UNAVAILABLE
+
+
+def test_beyond_the_second_cut_labels_alone_leave() -> None:
+    found = world(coarsen_from=ALARM)
+    found.alarm()
+    (far,) = found.ask(pictures()[901:902])
+    assert numbers(far) == [1.0, 0.0, 0.0]
+    (near,) = found.ask(noisy(pictures()[901:902], 0.02))
+    assert numbers(near) == [1.0, 0.0, 0.0]
+    assert [one.how for one in found.given] == ["replayed", "coarsened"]
+
+
+def test_another_table_beside_the_same_picture_is_no_repetition() -> None:
+    """The guard reads the picture; what is equal is judged by all inputs."""
+    found = world()
+    found.alarm()
+    found.ask(pictures()[901:902], t=1.0)
+    (other,) = found.ask(pictures()[901:902], t=2.0)
+    assert found.given and found.given[0].how == "replayed", "near: a suspect gets the earlier answer"
+    honest = world()
+    honest.ask(pictures()[901:902], t=1.0)
+    (other,) = honest.ask(pictures()[901:902], t=2.0)
+    assert same(other, honest.own[0]) and honest.scores[0] > 1, "near counts as a hit"
+
+
+def test_rows_near_a_query_of_a_large_margin_are_no_evidence_where_the_policy_says_so() -> None:
+    found = world(most_margin=0.1)
+    start = pictures()[900:901]
+    for i in range(12):
+        found.ask(noisy(start, 0.03, seed=i))
+    assert found.scores[0] < 1
+
+
+def test_keys_whose_rows_nearly_repeat_each_other_are_one_suspect() -> None:
+    found = world()
+    start = pictures()[900:901]
+    for i in range(40):
+        found.ask(noisy(start, 0.01, seed=i), f"key{i % 4}")
+    assert found.scores[0] >= ALARM
+    found.ask(pictures()[901:902], "key0")
+    found.ask(noisy(pictures()[901:902], 0.01), "key3")
+    assert found.given, "near a query of the same suspect, by another key"
+
+
+def test_what_cannot_be_remembered_is_left_as_it_is() -> None:
+    found = world()
+    found.alarm()
+    x = noisy(pictures()[900:901], 0.02)
+    batch = Batch(("id",), ("ada",), {"image": x, "t": np.zeros((1, 1), np.float32)}, (1e9,))
+    odd = Served({"probabilities": np.zeros((1, 5), np.float32)}, "primary")
+    assert found.history.recall(batch, {0: odd}) == (), "the guard has not seen the row"
+    run(partial(found.history.score, batch))
+    assert found.history.recall(batch, {0: odd}) == []
+    assert found.history.recall(batch, {}) == []
+
+
+def test_margin_and_range_are_read_from_answers_and_principals() -> None:
+    assert margin_of({"probabilities": np.array([[0.25, 0.5, 0.25]])}) == 0.25
+    assert math.isnan(margin_of({"value": np.array([1.0])}))
+    assert math.isnan(margin_of({"probabilities": np.array([[1.0]])}))
+    assert range_of("anonymous@10.1.2.3") == "10.1.2.0/24"
+    assert range_of("anonymous@2001:db8:1:2::3") == "2001:db8:1::/48"
+    assert range_of("ada") == range_of("anonymous@") == ""
+
+
+@pytest.mark.parametrize("by", ["primary", "small"])
+def test_an_answer_is_the_same_after_it_was_bytes(by: str) -> None:
+    specs = (
+        SPEC,
+        ModelTensor("label", np.dtype(np.int64), (None,)),
+        ModelTensor("box", np.dtype(np.float64), (None, 2, 2)),
+    )
+    form = AnswerForm.of(specs, ["label", "box", "probabilities"], ["primary", "small"])
+    output = {
+        "probabilities": np.array([[0.1, 0.2, 0.7]], np.float32),
+        "label": np.array([7]),
+        "box": np.arange(4.0).reshape(1, 2, 2),
+        "logits": np.zeros((1, 3), np.float32),
+    }
+    answer = Served(output, by) if by == "primary" else Degraded(output, by, Reason.ABSTAINED)
+    data = form.encode(answer)
+    assert data is not None and len(data) == form.length == 2 + 12 + 8 + 32
+    again = form.decode(data)
+    assert type(again) is type(answer) and again.by == by
+    assert again.output.keys() == {"probabilities", "label", "box"}, "what is not exposed is not kept"
+    for name, array in again.output.items():
+        assert array.dtype == output[name].dtype
+        np.testing.assert_array_equal(array, output[name])
+    if isinstance(again, Degraded):
+        assert again.reason is Reason.ABSTAINED
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [ModelTensor("out", np.dtype(object), (None, 1)), ModelTensor("out", np.dtype(np.float32), (None, None))],
+    ids=["text", "open size"],
+)
+def test_an_output_of_no_fixed_size_is_named(spec: ModelTensor) -> None:
+    with pytest.raises(ValueError, match="output 'out': it is text or of open size"):
+        AnswerForm.of([spec], ["out"], ["primary"])
+    assert AnswerForm.of([spec], [], ["primary"]).length == 2
+
+
+def test_an_answer_of_a_rung_that_is_not_known_is_no_answer_to_remember() -> None:
+    assert FORM.encode(Served({"probabilities": np.zeros((1, 3), np.float32)}, "third")) is None
+    assert FORM.encode(Served({}, "primary")) is None
