@@ -19,8 +19,9 @@ from gateway.listener.managed import ManagedConnection
 from gateway.listener.messages import ClientAddresses
 from gateway.listener.read_queue import ReadQueue
 
-READ_S: Final = 0.02
-"""For so long after the last accepted connection, requests that have arrived are read."""
+READ_S: Final = 0.1
+"""For so long after the last accepted connection, requests are read: a client that has connected needs some
+time to send its first, and more on a busy machine."""
 
 
 class ConnectionPool:
