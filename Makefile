@@ -11,8 +11,9 @@ LOCK := uv pip compile --universal --generate-hashes --no-emit-index-url --no-he
 demo: $(READY)  ## serve configs/fashion on Ray Serve and show every outcome on real inputs; ONCE=1 exits after that
 	$(BIN)/gateway demo configs/fashion $(if $(ONCE),--once)
 
-test: $(DEVELOPMENT)  ## the whole test suite
-	$(BIN)/python -m pytest
+test: $(DEVELOPMENT)  ## the whole test suite: files two at a time, then those that need the machine alone
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (ray or alone)"
+	$(BIN)/python -m pytest -m "ray or alone"
 
 check: $(DEVELOPMENT)  ## format, lint, types, layers: everything but the tests
 	$(BIN)/ruff format --check .

@@ -122,7 +122,7 @@ async def _group(opened: DeploymentUnderTest, row: Tensors) -> str | None:
 
 
 @contextmanager
-def _served(folder: Path, grid_ms: int) -> Iterator[Target]:
+def served_with_grid(folder: Path, grid_ms: int) -> Iterator[Target]:
     """A copy of the deployment that serves with this grid."""
     with TemporaryDirectory(prefix="side-channels-") as scratch:
         changed = Path(scratch) / "policy" / folder.name
@@ -223,7 +223,7 @@ def side_channels(
         with console.status("finding rows"):
             groups = grouped(folder, rows)
         for ms in (0, grid_ms):
-            with console.status(f"grid {ms} ms"), _served(folder, ms) as target:
+            with console.status(f"grid {ms} ms"), served_with_grid(folder, ms) as target:
                 found += told(observe(target, groups, repetitions, seed=ms), ms)
     except WrongInput as error:
         output.wrong_input(str(error))

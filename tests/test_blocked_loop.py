@@ -13,6 +13,7 @@ import pytest
 from tests.support.deployments import FULL_RATE, edit
 from tests.support.served import Served, clean_rows, copy_of, json_of, serving, wait_until
 
+pytestmark = pytest.mark.alone
 BLOCKING = 7.25
 """The first attribute of a row on which a guard blocks the event loop."""
 LAUNCHER = f"""

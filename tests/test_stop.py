@@ -28,6 +28,7 @@ from tests.support.served import (
     wait_until,
 )
 
+pytestmark = pytest.mark.alone
 LOAD_THREADS = 4
 
 

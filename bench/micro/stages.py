@@ -13,6 +13,7 @@ from gateway.cli.samples import Rows
 from gateway.core.batch import Answered
 from gateway.core.stage import FeatureStage
 from gateway.deployment.measures import INPUT_COLUMNS
+from gateway.policy.kinds.queries import QueriesPolicy
 from gateway.policy.kinds.squeeze import SqueezePolicy
 from gateway.policy.schema import Policy
 from gateway.protocol.infer_request import parse_http_infer
@@ -70,18 +71,18 @@ def _forward() -> Workloads:
 
 def _guards(policy: Policy) -> Iterator[tuple[str, WorkloadFactory]]:
     """The graphs that all guards share, then what each does beyond reading its column; first the budgets."""
-    for i, budget in enumerate(one for one in policy.guards if not one.certified):
+    judging = [one for one in policy.guards if one.certified or isinstance(one, QueriesPolicy)]
+    for i, budget in enumerate(one for one in policy.guards if one not in judging):
         yield f"budget {budget.name}", _charging(i)
     yield "measured ahead, of the input", _input_graph
     yield "measured with the model's answer", _answer_graph
-    certified = [guard for guard in policy.guards if guard.certified]
-    for i, guard in enumerate(certified):
+    for i, guard in enumerate(judging):
         if isinstance(guard, SqueezePolicy):
             yield f"guard {guard.name}, no row triggered", _scoring(i, lambda fixture: fixture.quiet)
             yield f"guard {guard.name}, all rows triggered", _scoring(i, lambda fixture: fixture.to_squeeze)
         else:
             yield f"guard {guard.name}", _scoring(i, lambda fixture: fixture.served)
-    yield f"guard {certified[0].name} with budget and verdicts", _assess_first
+    yield f"guard {judging[0].name} with budget and verdicts", _assess_first
 
 
 def _charging(i: int) -> WorkloadFactory:
@@ -114,8 +115,8 @@ def _scoring(i: int, rows_of: Callable[[MicroFixture], Rows]) -> WorkloadFactory
 
     def make(fixture: MicroFixture, n: int) -> Workload:
         guard, batch = fixture.deployment.pipeline.guards[i], fixture.answered(rows_of(fixture)[:n])
-        assert isinstance(guard, FeatureStage), "every certified guard is one"
-        return AsyncWorkload(lambda: guard.full.guard.score(batch))
+        stage = guard.full if isinstance(guard, FeatureStage) else guard
+        return AsyncWorkload(lambda: stage.guard.score(batch))
 
     return make
 

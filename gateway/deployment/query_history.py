@@ -136,7 +136,7 @@ class QueryHistory:
             self.suspects.overlap(int(own[row]), int(matches.principals[row]))
 
     def _earlier(self, match: _Match, principal: str, own: Answer) -> Kept | None:
-        """The earlier answer that a row gets, if it gets one; never a better end than its own."""
+        """The earlier answer that a row gets, if it gets one: served or degraded, as its own."""
         is_again = match.kind == EXACT and self._is_own(principal, match.owner)
         if not (is_again or (match.kind == NEAR and match.is_suspect)):
             return None
@@ -145,7 +145,7 @@ class QueryHistory:
             return None  # the model's own answer to this very row, as now
         if not is_again and not self.memory.is_near(match.number, kept.source):
             return None
-        return kept if severity(self.form.decode(kept.answer)) >= severity(own) else None
+        return kept if severity(self.form.decode(kept.answer)) == severity(own) else None
 
     def _is_own(self, principal: str, owner: int) -> bool:
         return owner in self.suspects.members(self.memory.principal(principal))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,15 @@ from tests.support.deployments import (
     Raises,
     batch_of,
     edit,
-    letters,
     load,
     opened,
     run,
     swap,
 )
+from tests.support.deployments import letters as letters_of
 
 Array = NDArray[Any]
+letters = partial(letters_of, history=False)
 LETTERS = CONFIGS / "letters"
 LEAN = ("[gen, fdbd, rmd, residual, knn, raw]", "[gen, raw]")
 CHECK = "{name: confidence, kind: confidence, selective_error: "

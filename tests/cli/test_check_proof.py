@@ -33,7 +33,7 @@ from tests.support.holes import CHECKS, NO_REVIEW, OOD_FAILS, fails, waived
 def test_check_prints_the_path_that_breaks_the_policy(
     tmp_path: Path, edits: tuple[tuple[str, str], ...], field: str, path: str
 ) -> None:
-    folder = letters(tmp_path, *edits, patient=False)
+    folder = letters(tmp_path, *edits, patient=False, history=False)
     done = gateway("check", str(folder))
     assert done.returncode == 2
     assert done.stdout == ""
@@ -45,7 +45,7 @@ def test_check_prints_the_path_that_breaks_the_policy(
 
 
 def test_a_waiver_closes_the_hole_and_is_told(tmp_path: Path) -> None:
-    folder = letters(tmp_path, fails(OOD_FAILS, "allow"), waived("ood"), patient=False)
+    folder = letters(tmp_path, fails(OOD_FAILS, "allow"), waived("ood"), patient=False, history=False)
     done = gateway("check", str(folder))
     assert done.returncode == 0, done.stderr
     assert "left open: `ood` fails open, by a waiver: a demo" in done.stdout

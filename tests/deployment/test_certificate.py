@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from gateway.deployment.certificate import load_certificate, policy_digest
 from gateway.deployment.deployment import Deployment
 from gateway.serving.gateway import Gateway
 from gateway.serving.review import QueuedReview
-from tests.support.deployments import CONFIGS, letters, load
+from tests.support.deployments import CONFIGS, load
+from tests.support.deployments import letters as letters_of
 
 CERTIFICATE = "certificate.json"
+letters = partial(letters_of, history=False)
 CHECK = "{name: confidence, kind: confidence, selective_error: "
 
 

@@ -53,7 +53,8 @@ def ood_of(pipeline: Pipeline) -> FeatureStage:
 def test_stages_and_rungs_stand_in_the_order_of_the_policy(tmp_path: Path) -> None:
     pipeline = compiled(letters(tmp_path))
     assert [budget.name for budget in pipeline.budgets] == ["rate"]
-    assert [guard.name for guard in pipeline.guards] == ["ood"]
+    assert [guard.name for guard in pipeline.guards] == ["ood", "queries"]
+    assert [recall.guard for recall in pipeline.recalls] == ["queries"]
     assert [rung.name for rung in pipeline.rungs] == ["primary", "small"]
     assert [[check.name for check in rung.checks] for rung in pipeline.rungs] == [
         ["confidence"],
@@ -106,7 +107,8 @@ def test_a_cut_leads_where_the_policy_says(tmp_path: Path, verdict: Verdict) -> 
 
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_on_error_is_what_the_policy_says(tmp_path: Path, verdict: Verdict) -> None:
-    change = ("on_error: allow", f"on_error: {verdict.name.lower()}")
+    allow = "burst: 400, budget_s: 0.04, on_error: "
+    change = (f"{allow}allow", f"{allow}{verdict.name.lower()}")
     (rate,) = compiled(letters(tmp_path, change)).budgets
     assert rate.on_error is verdict
 

@@ -24,7 +24,7 @@ from gateway.deployment.proof.ends import outcomes_of, unended_holes
 from gateway.policy.schema import Policy
 from gateway.protocol.endings import ending_of
 from tests.deployment.test_compile import artifacts_of
-from tests.support.deployments import CONFIGS, edit
+from tests.support.deployments import CONFIGS, drop_queries, edit
 from tests.support.holes import GOOD, HOLES, Edits, Hole
 from tests.support.scripted import Script, outcome_of, scripted_like
 
@@ -52,6 +52,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str,
 def edited(folder: Path, config: str, edits: Edits) -> Deployment:
     """A policy of `configs/` with other text."""
     shutil.copy(CONFIGS / config / "gateway.yaml", folder)
+    drop_queries(folder)
     edit(folder, *edits)
     return Deployment.read(folder)
 

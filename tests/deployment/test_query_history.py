@@ -176,8 +176,8 @@ def test_a_row_that_is_near_an_earlier_one_of_its_own_batch_gets_the_answer_of_t
     assert same(answers[1], answers[0])
 
 
-def test_a_more_suspicious_row_never_gets_a_better_end() -> None:
-    """The fallback answers for it, the primary answered before: it keeps what it has."""
+def test_a_row_is_served_or_degraded_as_without_the_memory() -> None:
+    """Where the fallback answers and the primary answered before, or the reverse, it keeps what it has."""
     found = world()
     found.alarm()
     found.ask(pictures()[901:902], by="primary")
@@ -185,7 +185,10 @@ def test_a_more_suspicious_row_never_gets_a_better_end() -> None:
     assert isinstance(near, Degraded) and same(near, found.own[0])
     found.ask(pictures()[902:903], by="small")
     (near,) = found.ask(noisy(pictures()[902:903], 0.02), by="primary")
-    assert isinstance(near, Degraded) and near.by == "small" and near.reason is Reason.UNAVAILABLE
+    assert isinstance(near, Served) and same(near, found.own[0])
+    (first,) = found.ask(pictures()[903:904], by="small")
+    (near,) = found.ask(noisy(pictures()[903:904], 0.02), by="small")
+    assert isinstance(near, Degraded) and same(near, first)
 
 
 def test_beyond_the_second_cut_labels_alone_leave() -> None:

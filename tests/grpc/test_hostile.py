@@ -20,6 +20,7 @@ from tests.support.grpc_client import INFER, request_of
 from tests.support.served import Served, copy_of, serving
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+pytestmark = pytest.mark.alone
 DATA, HEADERS, RST, SETTINGS, PING, CONTINUATION = 0, 1, 3, 4, 6, 9
 END_STREAM, END_HEADERS = 1, 4
 CONNECTIONS = 512

@@ -29,6 +29,7 @@ TENSOR = {"name": "attributes", "datatype": "FP32", "shape": [1, 16], "data": cl
 HEAD_S, BODY_S, SPARE_S = 5.0, 10.0, 2.0
 MOST = 120
 """Connections that the gateway under attack accepts."""
+pytestmark = pytest.mark.alone
 CLOSED = 0
 """The end without a reply, or with one that was lost with the connection."""
 MB = 2**20

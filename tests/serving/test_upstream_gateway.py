@@ -50,7 +50,7 @@ def without_guards(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def behind(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A gateway that only serves the primary of configs/letters, whole."""
-    folder = letters(tmp_path_factory.mktemp("behind"))
+    folder = letters(tmp_path_factory.mktemp("behind"), history=False)
     without_guards(folder)
     path = folder / "gateway.yaml"
     text = path.read_text()
@@ -117,7 +117,7 @@ async def relay(to: Running) -> AsyncIterator[tuple[Relay, str]]:
 @pytest.fixture(scope="module")
 def calibrated(behind: Running, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     url = f'{{kind: oip, url: "{str(behind.data.base_url).rstrip("/")}", model: letters}}'
-    folder = letters(tmp_path_factory.mktemp("front"), (LOCAL, f"model: {url}"), FULL_RATE)
+    folder = letters(tmp_path_factory.mktemp("front"), (LOCAL, f"model: {url}"), FULL_RATE, history=False)
     (folder / "primary.onnx").unlink()
     without_guards(folder)
     lenient = [

@@ -17,6 +17,7 @@ from gateway.deployment.artifacts import load_artifacts
 from gateway.deployment.deployment import Deployment
 from tests.support.deployments import CONFIGS
 
+pytestmark = pytest.mark.alone
 CORES = frozenset(os.sched_getaffinity(0))
 needs_two_cores = pytest.mark.skipif(len(CORES) < 2, reason="the generator needs a core of its own")
 
