@@ -166,9 +166,12 @@ class Pipeline:
     budgets: tuple[BudgetStage, ...] = ()
     cap: DeferralCap = field(default_factory=DeferralCap)
     models: Mapping[str, Model] = field(init=False)
+    settles: bool = field(init=False)
+    """Whether any budget wants to know how its rows have ended."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "models", {rung.name: rung.model for rung in self.rungs})
+        object.__setattr__(self, "settles", any(stage.settled is not None for stage in self.budgets))
 
     async def decide(self, batch: Batch) -> list[Decision]:
         """Exactly one decision a row, in order. Raises nothing but our own cancellation."""

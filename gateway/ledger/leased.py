@@ -112,8 +112,7 @@ class LeasedAccounts:
         return self.lone.get(name) or self.table.entry(name, now_s, self.key_of)
 
     def lone_entry(self, name: str, limit: Limit) -> Entry:
-        self.lone[name] = entry = (numbers(COLUMNS), 0)
-        return entry
+        return self.lone.setdefault(name, (numbers(COLUMNS), 0))
 
     def available(self, entry: Entry, limit: Limit, now_s: float) -> float:
         """As `Accounts`: what is here. Without the ledger, also what has accrued of this replica's share."""

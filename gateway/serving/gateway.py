@@ -22,7 +22,7 @@ from gateway.core.batch import Batch
 from gateway.core.batch_size import BatchSize
 from gateway.core.batching import Batcher
 from gateway.core.brownout import Brownout, stepped_down
-from gateway.core.budget import Admission, Charges, admit, refused_unread
+from gateway.core.budget import Admission, Charges, admit, refused_unread, settle
 from gateway.core.decision import Decision, deferred_ids
 from gateway.core.errors import ArtifactError, PolicyError
 from gateway.core.pipeline import BatchResult, Pipeline, Review
@@ -199,8 +199,10 @@ class Gateway:
         pipeline = batch.pipeline
         admission = admit(pipeline.budgets, batch, pipeline.policy)
         if admission is None:
-            return self.batcher.decide(batch, priority)
-        return self._decide_admitted(admission, priority)
+            deciding = self.batcher.decide(batch, priority)
+        else:
+            deciding = self._decide_admitted(admission, priority)
+        return self._settled(batch, deciding) if pipeline.settles else deciding
 
     def refused_stopped(self, id_: str) -> Decision | None:
         """The decision on a request to a model that is stopped, whose body is not read; else None."""
@@ -221,6 +223,15 @@ class Gateway:
         admitted = admission.admitted
         decided = iter(() if admitted is None else await self.batcher.decide(admitted, priority))
         return [next(decided) if refused is None else refused for refused in admission.decisions]
+
+    async def _settled(self, batch: Batch, deciding: Coroutine[Any, Any, list[Decision]]) -> list[Decision]:
+        """The decisions, once the budgets know of them; or that the caller has given up."""
+        decisions = None
+        try:
+            decisions = await deciding
+        finally:
+            settle(batch, decisions)
+        return decisions
 
     async def _answer(self, batch: Batch) -> BatchResult:
         assert batch.pipeline is not None, "decide sets it"
