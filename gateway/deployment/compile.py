@@ -29,26 +29,36 @@ from gateway.deployment.enforcement import with_enforcement
 from gateway.deployment.measures import Measures, measures
 from gateway.deployment.possible_rows import possible_rows
 from gateway.deployment.slices import SlicedGuard
+from gateway.deployment.tiers import TRUSTED, bits_by_tier
 from gateway.policy.fields import VERDICT_OF
 from gateway.policy.kinds import CheckPolicy
 from gateway.policy.kinds.column import Column
-from gateway.policy.kinds.kind import BudgetKind, CertifiedGuardKind, Services
+from gateway.policy.kinds.kind import BudgetKind, CertifiedGuardKind, LedgerUse, Services, SharedAccounts
 from gateway.policy.schema import Policy, RungPolicy
+from guards.gcra import Buckets
+from guards.spending import Spending
 
 RISKS = 0.0, sys.float_info.max
 """The nats that a guard with a certified cut gives."""
+
+
+def _of_this_pipeline(use: LedgerUse) -> SharedAccounts:
+    return SharedAccounts(Buckets(), Spending())
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
     """State that outlives a pipeline: the review queue, rates of keys in rows a second, and breakers.
 
-    review: None: the deployment has no queue.
+    review: None: the deployment has no queue. tier_of: a principal's disclosure tier; shared: accounts that
+    replicas share; without them each pipeline has its own.
     """
 
     review: Review | None
     rate_of: Callable[[str], float | None]
     breakers: dict[str, Breaker]
+    tier_of: Callable[[str], str] = lambda principal: "anonymous"
+    shared: Callable[[LedgerUse], SharedAccounts] = _of_this_pipeline
 
 
 def compile_policy(
@@ -59,7 +69,14 @@ def compile_policy(
     Args:    observed: the guards that are not enforced yet, because of their `observe`.
     """
     measured = measures_of(artifacts)
-    services = Services(time.monotonic, stores.rate_of)
+    bits, tier_of = bits_by_tier(policy, artifacts.contract), stores.tier_of
+    services = Services(
+        time.monotonic,
+        stores.rate_of,
+        lambda principal: bits(tier_of(principal)),
+        lambda principal: tier_of(principal) == TRUSTED,
+        stores.shared,
+    )
     pipeline = Pipeline(
         policy=artifacts.tag,
         guards=tuple(
@@ -76,7 +93,7 @@ def compile_policy(
 def _budget(budget: BudgetKind, policy: Policy, services: Services) -> BudgetStage:
     return BudgetStage(
         budget.name,
-        budget.budget(services),
+        budget.meter(services),
         budget.refuse_from,
         budget.reason,
         VERDICT_OF[budget.on_error],

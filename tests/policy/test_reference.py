@@ -185,7 +185,9 @@ BLOCKS: dict[str, tuple[int | str, ...]] = {
     "OipPolicy": ("rungs", 0, "model"),
     "OnnxPolicy": ("rungs", 1, "model"),
     "ReviewPolicy": ("review",),
-    "ObservePolicy": ("guards", 2, "observe"),
+    "ObservePolicy": ("guards", 3, "observe"),
+    "BitsPolicy": ("guards", 1, "budget"),
+    "PricesPolicy": ("guards", 1, "prices"),
     "RoundedTier": ("disclosure", "anonymous"),
     "TopTier": ("disclosure", "partner"),
     "Serving": ("serving",),
@@ -222,9 +224,10 @@ def others(value: Any) -> Iterator[Any]:
         case list():
             yield from (value[1:], [*value, "x"])
         case None:
-            yield from (7, [3, 4], {"relative": 0.3}, {"until": "2031-01-31"})
+            yield from (7, [3, 4], {"relative": 0.3}, {"until": "2031-01-31"}, "ray")
+            yield {"per_s": 1, "burst": 7}
         case dict():
-            yield from ({}, {"refuse": "certified"})
+            yield from ({}, {"refuse": "certified"}, {"per_s": 1, "burst": 7}, {"base": 7})
         case _:
             yield from (
                 f"{value}x",
@@ -239,6 +242,7 @@ def others(value: Any) -> Iterator[Any]:
                 PUBLIC_KEY,
                 "2031-01-31",
                 "on_change",
+                "ray",
             )
 
 
@@ -299,6 +303,9 @@ CANNOT_WEAKEN = {
 """The fields that neither take a new calibration nor withdraw a promise, with why they need not."""
 BLOCKS_THAT_CANNOT_WEAKEN = {
     "RatePolicy": "it refuses rows and answers none; the certificate counts certified guards alone",
+    "BudgetPolicy": "it refuses rows and answers none; the certificate counts certified guards alone",
+    "BitsPolicy": "how many rows are refused",
+    "PricesPolicy": "how many rows are refused",
     "CircuitPolicy": "a model that is not called answers nothing",
     "ReviewPolicy": "people answer rows of which no model's answer counts",
     "RoundedTier": "the largest value stays the first largest",

@@ -10,6 +10,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
+from gateway.policy.kinds.budget import BudgetPolicy
 from gateway.policy.kinds.confidence import ConfidencePolicy
 from gateway.policy.kinds.interval import IntervalPolicy
 from gateway.policy.kinds.kind import BudgetKind, CertifiedGuardKind, CheckKind
@@ -19,6 +20,7 @@ from gateway.policy.kinds.squeeze import SqueezePolicy
 
 _Guards: TypeAlias = (
     RatePolicy
+    | BudgetPolicy
     | OodPolicy
     | SqueezePolicy
 )  # fmt: skip
