@@ -36,14 +36,13 @@ from gateway.policy.kinds.column import Column
 from gateway.policy.kinds.kind import BudgetKind, CertifiedGuardKind, LedgerUse, Services, SharedAccounts
 from gateway.policy.schema import Policy, RungPolicy
 from guards.gcra import Buckets
-from guards.spending import Spending
 
 RISKS = 0.0, sys.float_info.max
 """The nats that a guard with a certified cut gives."""
 
 
 def _of_this_pipeline(use: LedgerUse) -> SharedAccounts:
-    return SharedAccounts(Buckets(), Spending())
+    return SharedAccounts.over(Buckets())
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,15 @@ from gateway.policy.schema import Policy
 from gateway.protocol.contract import Contract
 from gateway.protocol.disclosure import Tier
 from gateway.protocol.endings import Stamp
+from gateway.serving.shared_budgets import Draft
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedDeployment:
     """One policy with its models and guards, compiled. A reload replaces it as a whole.
 
-    observed: the guards that are not enforced yet, because of their `observe`.
+    budgets: the accounts that its budgets use; observed: the guards that are not enforced yet, because of
+    their `observe`.
     """
 
     deployment: Deployment
@@ -29,6 +31,7 @@ class LoadedDeployment:
     contract: Contract
     breakers: dict[str, Breaker]
     proof: Proof
+    budgets: Draft
     observed: frozenset[str] = frozenset()
     _tiers: dict[str, Tier] = field(default_factory=dict)
 

@@ -70,6 +70,11 @@ class SharedAccounts(NamedTuple):
     accounts: Accounts
     spending: Spending
 
+    @classmethod
+    def over(cls, accounts: Accounts) -> SharedAccounts:
+        """Accounts of which nothing has been spent yet."""
+        return cls(accounts, Spending())
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
