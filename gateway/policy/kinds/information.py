@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.core.decision import Degraded, Outcome, Reason, Refused, Served
+from guards.gcra import Limit
 from guards.price import End, Prices, uncertainty
-from guards.priced import PricedBudget
+from guards.priced import MODEL, PricedBudget
 from guards.spending import Spending
 
 OUTPUT: Final = "probabilities"
+EVERY_UNTRUSTED: Final = "(all untrusted together)"
+"""What the bucket is called that callers without trust share: no principal has such a name."""
+
+
+class Bucket(NamedTuple):
+    """One bucket of a budget, to be shown. name: in the accounts; spent: None where it is not counted."""
+
+    principal: str
+    name: str
+    limit: Limit
+    spent: float | None
+    refused: int
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +47,13 @@ class InformationBudget:
         if admitted < rows and scores[-1] >= 1.0:  # not where the ledger is gone: NaN
             self.spending.refuse(principal, rows - admitted)
         return scores
+
+    def buckets(self, most: int) -> Iterator[Bucket]:
+        """That of all untrusted callers, if there is one, and those of the callers that have spent most."""
+        if (model := self.budget.model_limit) is not None:
+            yield Bucket(EVERY_UNTRUSTED, MODEL, model, None, 0)
+        for one in self.spending.top(most):
+            yield Bucket(one.principal, one.principal, self.budget.limit, one.units, one.refused)
 
     def settle_rows(self, principal: str, ends: Sequence[Outcome | None]) -> None:
         """Charges what the answers told beyond their tier, and refusals of guards."""
