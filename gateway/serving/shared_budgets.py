@@ -23,6 +23,7 @@ from gateway.policy.kinds.kind import LedgerUse, SharedAccounts
 
 GIVE_BACK_S: Final = 5.0
 GLANCE_S: Final = 0.5
+CANCEL_AGAIN_S: Final = 0.2
 log = logging.getLogger(__name__)
 
 
@@ -105,8 +106,9 @@ class SharedBudgets:
         """Gives back what was leased and not spent, once no row can be charged any more."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._closing.wait(), grace_s)
-        filled.task.cancel()
-        await asyncio.gather(filled.task, return_exceptions=True)
+        while not filled.task.done():
+            filled.task.cancel()  # again, where a library of the ledger has swallowed it
+            await asyncio.wait({filled.task}, timeout=CANCEL_AGAIN_S)
         try:
             await asyncio.wait_for(filled.refill.give_back(), GIVE_BACK_S)
         except TimeoutError:

@@ -215,20 +215,25 @@ def test_a_reload_that_changes_the_ledger_opens_the_other_and_gives_back_what_wa
 def test_a_restart_gives_the_first_rows_alone_and_they_are_owed(tmp_path: Path) -> None:
     folder = budgeted(tmp_path)
 
-    async def main(rows: int, left: int) -> None:
+    async def main(left: int) -> int:
+        """The rows that pass; and how many the bucket holds before and after."""
         async with opened(folder) as gateway:
             await answers(gateway)
-            assert await passed(gateway) == rows
+            rows = await passed(gateway)
             await answers(gateway)
             budget = budget_of(gateway).budget
             assert isinstance(budget.accounts, LeasedAccounts)
             glance = budget.accounts.glance("ada", budget.limit)
             found = await gateway.budgets.left_at_ledger("extraction", {"ada": glance})
-            assert found["ada"] == pytest.approx(left * PRICE, abs=1)
+            assert found["ada"] == pytest.approx((left - rows) * PRICE, abs=1)
+            return rows
 
-    run(lambda: main(ROWS, 0))
-    for restarts in (1, 2, 3):
-        run(lambda n=restarts: main(INITIAL, -n * INITIAL))  # type: ignore[misc]
+    assert run(lambda: main(ROWS)) == ROWS
+    left = 0
+    for _ in range(3):
+        rows = run(lambda n=left: main(n))  # type: ignore[misc]
+        assert 0 < rows <= INITIAL
+        left -= rows
 
 
 def test_what_a_process_had_leased_and_not_spent_is_there_after_it_has_ended(tmp_path: Path) -> None:
