@@ -82,10 +82,13 @@ class Options(BaseModel):
 class GatewayReplica:
     """One replica under Ray's supervision."""
 
-    def __init__(self, folders: list[str], state_dir: str, address: dict[str, Any], token: str) -> None:
+    def __init__(
+        self, folders: list[str], state_dir: str, address: dict[str, Any], token: str, replicas: int
+    ) -> None:
         if is_loopback(ray.util.get_node_ip_address()):  # type: ignore[no-untyped-call]
             _bind_calls_between_deployments_to_loopback()
-        repository = Repository.open([Path(one) for one in folders], Path(state_dir) if state_dir else None)
+        state = Path(state_dir) if state_dir else None
+        repository = Repository.open([Path(one) for one in folders], state, replicas)
         self._replica = Replica(repository, ListenAddress(**address), token)
         self._started: asyncio.Task[None] | None = None
         self._lease: asyncio.Task[None] | None = None
@@ -192,7 +195,7 @@ def build(options: Options) -> serve.Application:
         graceful_shutdown_wait_loop_s=0.1,
         ray_actor_options={"num_cpus": 0},
     )(GatewayReplica)
-    return deployment.bind(folders, state_dir, address, admin_token())
+    return deployment.bind(folders, state_dir, address, admin_token(), options.replicas)
 
 
 def _longest_stop_s(folders: list[str]) -> float:

@@ -16,10 +16,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
-TWO_DIGITS_BITS: Final = math.log2(100)
-"""6.64: a number in hundredths."""
+import numpy as np
+from numpy.typing import NDArray
+
+from guards.rows import F8
+
 FLOAT_BITS: Final = 24
 """The significand of a float32."""
 
@@ -29,19 +32,28 @@ def label_bits(classes: int) -> float:
     return math.log2(_at_least_one(classes, "classes"))
 
 
-def confident_label_bits(classes: int) -> float:
-    """A label with its confidence in two digits."""
-    return label_bits(classes) + TWO_DIGITS_BITS
-
-
 def top_bits(classes: int, shown: int) -> float:
-    """The `shown` likeliest of the classes, each rounded to two digits: log2 C(k, shown) + 6.64 shown.
+    """The `shown` likeliest of the classes with their probabilities as floats: log2 C(k, shown) + 24 shown.
 
-    At most: their order follows from the numbers. Raises ValueError unless 1 <= shown <= classes.
+    Never more than all probabilities tell. Raises ValueError unless 1 <= shown <= classes.
     """
     if not 1 <= shown <= classes:
         raise ValueError(f"price: {shown} of {classes} classes cannot be shown")
-    return math.log2(math.comb(classes, shown)) + shown * TWO_DIGITS_BITS
+    return min(
+        math.log2(math.comb(classes, shown)) + shown * FLOAT_BITS, max(vector_bits(classes), FLOAT_BITS)
+    )
+
+
+def rounded_bits(classes: int, digits: int) -> float:
+    """All probabilities with so many decimals: log2 C(10^d + k - 1, k - 1), the ways to share 10^d units.
+
+    Never more than as floats. That rounded numbers sum to one only within k / 2 units is left out: a few
+    bits. Raises ValueError for no class and for no digit.
+    """
+    units = 10 ** _at_least_one(digits, "digits")
+    others = _at_least_one(classes, "classes") - 1
+    ways = math.lgamma(units + others + 1) - math.lgamma(others + 1) - math.lgamma(units + 1)
+    return min(max(ways / math.log(2), 0.0), vector_bits(classes))
 
 
 def vector_bits(classes: int) -> float:
@@ -53,6 +65,21 @@ def _at_least_one(number: int, what: str) -> int:
     if number < 1:
         raise ValueError(f"price: {what} is {number}; expected 1 or more")
     return number
+
+
+def uncertainty(p: NDArray[Any]) -> F8:
+    """One minus the margin between the two likeliest classes: how near to a boundary a row lies.
+
+    Args:    p: float[n, k], rows that sum to one; with k = 1 the probability of the second of two classes.
+    Returns: float64[n] in [0, 1].
+    Cost:    O(n k): 4 us at n=1.
+    """
+    if p.shape[1] == 1:
+        margin = np.abs(2.0 * p[:, 0].astype(np.float64) - 1.0)
+    else:
+        two = np.partition(p, -2, axis=1)[:, -2:].astype(np.float64)
+        margin = two[:, 1] - two[:, 0]
+    return np.asarray(1.0 - np.minimum(np.maximum(margin, 0.0), 1.0), np.float64)
 
 
 class End(Enum):

@@ -181,6 +181,7 @@ def test_every_gateway_command_and_option_that_a_page_names_exists() -> None:
         "check",
         "calibrate",
         "key",
+        "callers",
         "bench",
         "init",
         "inspect",

@@ -25,7 +25,7 @@ address = dict(zip(("port", "grpc_port", "admin_port"), map(int, ports)))
 
 
 async def main():
-    replica, seen = GatewayReplica([str(folder)], "", address, token), []
+    replica, seen = GatewayReplica([str(folder)], "", address, token, 1), []
     path = folder / "gateway.yaml"
     first, second = path.read_text(), path.read_text().replace('version: "1"', 'version: "2"')
     for text, user_config in (

@@ -149,6 +149,8 @@ def test_the_metrics_that_operating_lists_are_those_of_a_running_gateway(letters
         "gateway_guard_observed_until_seconds": {"stage", "model", "replica"},
         "gateway_policy_expected": {"policy", "model", "replica"},
         "gateway_model_repeats_total": {"rung", "model", "replica"},
+        "gateway_ledger_reachable": {"stage", "model", "replica"},
+        "gateway_budget_spent_bits_total": {"stage", "model", "replica"},
     }
 
 

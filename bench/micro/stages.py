@@ -13,7 +13,7 @@ from gateway.cli.samples import Rows
 from gateway.core.batch import Answered
 from gateway.core.stage import FeatureStage
 from gateway.deployment.measures import INPUT_COLUMNS
-from gateway.policy.kinds.queries import QueriesPolicy
+from gateway.policy.kinds import AnyBudget
 from gateway.policy.kinds.squeeze import SqueezePolicy
 from gateway.policy.schema import Policy
 from gateway.protocol.infer_request import parse_http_infer
@@ -71,8 +71,8 @@ def _forward() -> Workloads:
 
 def _guards(policy: Policy) -> Iterator[tuple[str, WorkloadFactory]]:
     """The graphs that all guards share, then what each does beyond reading its column; first the budgets."""
-    judging = [one for one in policy.guards if one.certified or isinstance(one, QueriesPolicy)]
-    for i, budget in enumerate(one for one in policy.guards if one not in judging):
+    judging = [one for one in policy.guards if not isinstance(one, AnyBudget)]
+    for i, budget in enumerate(one for one in policy.guards if isinstance(one, AnyBudget)):
         yield f"budget {budget.name}", _charging(i)
     yield "measured ahead, of the input", _input_graph
     yield "measured with the model's answer", _answer_graph

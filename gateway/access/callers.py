@@ -126,6 +126,11 @@ class Callers:
         """Rows a second of the caller's key; None without such a limit."""
         return self._table.rates.get(principal)
 
+    def tier_of(self, principal: str) -> str:
+        """The disclosure tier of the caller's key; that of anonymous callers without one."""
+        caller = self._table.by_hash.get(self._table.hash_of.get(principal, ""))
+        return ANONYMOUS if caller is None else caller.tier
+
     def take_uses(self, *, at_once: bool = False) -> dict[str, float]:
         """When keys were used since the last call, by name, for `write_uses`; at most once a minute."""
         now_s = self._clock()

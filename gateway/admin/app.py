@@ -15,12 +15,13 @@ others carry `x-fs-alone`, and each of those answers for itself.
     | `POST /stop`                         | operator | stops every model everywhere; `/resume` resumes   |
     | `GET /stops`                         | viewer   | reads the files of stops now; what is stopped     |
     | `GET /status`                        | viewer   | the state of the deployment: a page or JSON       |
+    | `GET /callers`                       | viewer   | what callers have spent of budgets of bits        |
     | `GET /policy`                        | viewer   | the policy in force                               |
     | `POST /policy/reload`                | operator | reads the folder again, everywhere                |
     | `POST /rungs/{name}/isolate`         | operator | stops a rung everywhere; `/restore` resumes it    |
     | `/review...`                         | reviewer | the review console (`console.py`)                 |
 
-The last five are of one deployment. Of several, each has them below `/models/{name}`; `/status`, `/policy`
+The last six are of one deployment. Of several, each has them below `/models/{name}`; `/status`, `/policy`
 and `/policy/reload` by themselves are then of all.
 """
 
@@ -45,6 +46,7 @@ from gateway.access.persons_file import replica_token
 from gateway.access.proxies import Proxies
 from gateway.admin import console
 from gateway.admin.authentication import Authentication
+from gateway.admin.callers import MOST_ON_STATUS, callers, spent_everywhere
 from gateway.admin.exposition import merged_metrics
 from gateway.admin.loading import load, reload, unload
 from gateway.admin.login import HOME, login, logout
@@ -107,6 +109,7 @@ def admin_app(repository: Repository, token: str) -> Starlette:
 def _routes() -> list[BaseRoute]:
     of_a_deployment = [
         AdminRoute("/status", status, Role.VIEWER),
+        AdminRoute("/callers", callers, Role.VIEWER),
         AdminRoute("/policy", policy, Role.VIEWER),
         AdminRoute("/policy/reload", reload, Role.OPERATOR, ["POST"]),
         AdminRoute("/rungs/{name}/isolate", stop_rung, Role.OPERATOR, ["POST"]),
@@ -192,7 +195,8 @@ async def status(request: Request) -> Response:
     if isinstance(entry, NotReady):
         fields = summary_of(entry, text, silent)
         return page(request, "not_ready", 503, s=fields) if wants_html(request) else json_reply(fields, 503)
-    fields = status_of(entry, text, silent)
+    spent = await spent_everywhere(request, entry, MOST_ON_STATUS)
+    fields = status_of(entry, text, silent, spent)
     if not wants_html(request):
         return json_reply(fields)
     return page(request, "status", refresh_s=5, s=fields)

@@ -24,6 +24,7 @@ from gateway.serving.loaded import LoadedDeployment
 from gateway.serving.replicas import ALONE_HEADER, merge
 from gateway.serving.repository import Repository
 from gateway.serving.review import QueuedReview
+from gateway.serving.spent import budgets_of
 
 COUNTS_S = 1.0
 """A review queue whose disk does not answer within this time counts as not reachable."""
@@ -120,6 +121,21 @@ def _replica_gauges(gateway: Gateway) -> Iterator[Metric]:
     what = "1 for the state that it is in"
     yield _gauge("gateway_breaker_state", what, [*names, "rung", "state"], states)
     yield from _repeats(loaded, names, own)
+    yield from _budgets(gateway, [*names, "stage"], own)
+
+
+def _budgets(gateway: Gateway, names: list[str], own: tuple[str, str]) -> Iterator[Metric]:
+    """Whether ledgers answer, and what was spent; nothing without a budget that replicas share."""
+    reachable = {(*own, key.guard): float(answers) for key, answers in gateway.budgets.reachable()}
+    if reachable:
+        what = "1 if the ledger of a budget answers; while it does not, the policy's on_error decides"
+        yield _gauge("gateway_ledger_reachable", what, names, reachable)
+    if budgets := dict(budgets_of(gateway)):
+        what = "bits that rows have cost, over all callers"
+        spent = CounterMetricFamily("gateway_budget_spent_bits", what, labels=names)
+        for stage, budget in budgets.items():
+            spent.add_metric([*own, stage], budget.spending.total)
+        yield spent
 
 
 def _repeats(loaded: LoadedDeployment, names: list[str], own: tuple[str, str]) -> Iterator[Metric]:

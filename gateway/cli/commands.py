@@ -14,6 +14,7 @@ import typer
 
 import gateway.cli.admin
 import gateway.cli.calibrate
+import gateway.cli.callers
 import gateway.cli.key
 import gateway.cli.keys_on_file
 import gateway.cli.model

@@ -1,15 +1,17 @@
-"""Has the running replicas of a deployment read their folder again, and says what each has in force then."""
+"""Asks the running replicas of a deployment over their sockets: to read their folder, what was spent."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gateway.access.persons_file import persons_secret, replica_token
 from gateway.serving.replicas import PeerReplicas, PeerReply
 
 RELOAD_TIMEOUT_S = 60.0
+SPENT_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +31,24 @@ def reload_running(state: Path, name: str) -> list[ReplicaReload]:
     run = state / "run"
     if not any(run.glob("*.sock")):
         return []
-    peers = PeerReplicas(run, "", replica_token(persons_secret(state)))
-    answers = asyncio.run(peers.ask("POST", f"/models/{name}/policy/reload", RELOAD_TIMEOUT_S))
-    return [_read(answer) for answer in answers]
+    return [_read(one) for one in _ask(state, "POST", f"/models/{name}/policy/reload", RELOAD_TIMEOUT_S)]
+
+
+def spent_at_replicas(state: Path, name: str) -> list[dict[str, list[dict[str, Any]]]] | None:
+    """What callers have spent at each replica that runs with this folder for state. Blocks.
+
+    None where no replica answers for the deployment.
+    """
+    if not any((state / "run").glob("*.sock")):
+        return None
+    answers = _ask(state, "GET", f"/models/{name}/callers", SPENT_TIMEOUT_S)
+    found = [reply["budgets"] for one in answers if one.ok and isinstance(reply := one.json(), dict)]
+    return found or None
+
+
+def _ask(state: Path, method: str, path: str, timeout_s: float) -> list[PeerReply]:
+    peers = PeerReplicas(state / "run", "", replica_token(persons_secret(state)))
+    return asyncio.run(peers.ask(method, path, timeout_s))
 
 
 def _read(answer: PeerReply) -> ReplicaReload:

@@ -93,7 +93,8 @@ def _serve_on_ray(
     from gateway.app import Cluster, Options  # imports ray: two seconds
     from gateway.serving.repository import Repository
 
-    repository = Repository.open(folders, state_dir)  # problems are printed here, not in a replica's log
+    # Problems are printed here, not in a replica's log.
+    repository = Repository.open(folders, state_dir, replicas)
     _print_not_ready(repository)
     asyncio.run(repository.close())
     listed, state = ",".join(map(str, folders)), str(state_dir or "")

@@ -12,6 +12,9 @@ are. So a caller that is over a budget is refused unread: what is refused costs 
 
 Every row is charged to every budget, in the policy's order, so that the order of two budgets changes neither
 what is charged nor which rows are refused.
+
+Some budgets have another price in the end (`SettledBudget`): what a row tells its caller is known once it is
+decided. Each is told once a request how the rows that it admitted have ended (`settle`).
 """
 
 from __future__ import annotations
@@ -20,12 +23,12 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
 from gateway.core.assessment import Assessment, Findings, Trail, allowed
-from gateway.core.decision import Decision, Reason, Refused, Verdict
+from gateway.core.decision import Decision, Outcome, Reason, Refused, Verdict
 from gateway.core.rows import row_indices
 
 if TYPE_CHECKING:
@@ -42,12 +45,26 @@ class Budget(Protocol):
         ...
 
 
+@runtime_checkable
+class SettledBudget(Budget, Protocol):
+    """A budget that learns how its rows have ended. Must not wait."""
+
+    def settle_rows(self, principal: str, ends: Sequence[Outcome | None], repeats: int, /) -> None:
+        """Adjusts what rows of one caller have cost, that `charge` admitted. May raise.
+
+        Args:    ends: one a row; None for one whose caller has given up; without those that only repeat what
+                 the caller was told before, of which there are `repeats` more.
+        """
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class BudgetStage:
     """A budget and its policy.
 
     refuse_from: the score from which a row is refused; on_error: the verdict where the budget raises or
-    returns no number; retry_scale_s: seconds to wait for each unit of score over `refuse_from`.
+    returns no number; retry_scale_s: seconds to wait for each unit of score over `refuse_from`. settled: the
+    same budget, if its rows have another price in the end.
     """
 
     name: str
@@ -57,7 +74,11 @@ class BudgetStage:
     on_error: Verdict
     enforce: bool = True
     retry_scale_s: float | None = None
+    settled: SettledBudget | None = field(default=None, init=False)
     _failed: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.settled = self.budget if isinstance(self.budget, SettledBudget) else None
 
     def assessment(self, scores: Sequence[float]) -> Assessment:
         """What was found for rows of these scores, as columns. Cost: 5 us a batch."""
@@ -96,11 +117,31 @@ class BudgetStage:
             if len(scores) != rows:
                 raise ValueError(f"{len(scores)} scores for {rows} rows")
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # libraries call `sys.exit` as well
-            if not self._failed:
+            if self._is_first_failure():
                 log.error("%s: rows are not charged, and `on_error` applies", self.name, exc_info=error)
-            self._failed = True
             return [math.nan] * rows
         return scores
+
+    def settle(self, principal: str, scores: Sequence[float], decisions: Sequence[Decision | None]) -> None:
+        """Tells the budget how the rows of one caller have ended that it admitted, if it wants to know."""
+        if self.settled is None:
+            return
+        admitted = [
+            decision
+            for score, decision in zip(scores, decisions, strict=True)
+            if -math.inf < score < self.refuse_from  # NaN is not
+        ]
+        ends = [None if one is None else one.outcome for one in admitted if one is None or not one.repeats]
+        try:
+            if admitted:
+                self.settled.settle_rows(principal, ends, len(admitted) - len(ends))
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            if self._is_first_failure():
+                log.error("%s: rows keep their price of admission", self.name, exc_info=error)
+
+    def _is_first_failure(self) -> bool:
+        failed, self._failed = self._failed, True
+        return not failed
 
 
 Charges: TypeAlias = list[tuple[BudgetStage, list[float]]]
@@ -163,6 +204,16 @@ def admit(budgets: Sequence[BudgetStage], batch: Batch, policy: str) -> Admissio
         return None
     others = np.array([row for row, one in enumerate(refusals.decisions) if one is None], np.intp)
     return Admission(batch.take(others) if others.size else None, *refusals)
+
+
+def settle(batch: Batch, decisions: Sequence[Decision] | None) -> None:
+    """Tells each budget how the rows of one request have ended; None: its caller gave up. Never raises.
+
+    To be called once for rows that went through `admit`, those that it refused included.
+    """
+    ends = decisions if decisions is not None else [None] * len(batch.ids)
+    for stage, scores in batch.charges:
+        stage.settle(batch.principals[0], scores, ends)
 
 
 def _refusals(charges: Charges, ids: Sequence[str], policy: str) -> _Refusals | None:

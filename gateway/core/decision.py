@@ -131,12 +131,16 @@ class Finding(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """One row's outcome with everything needed to explain it, and the policy that judged it (if any did)."""
+    """One row's outcome with everything needed to explain it, and the policy that judged it (if any did).
+
+    repeats: whether the row was asked before by the same caller, which learns nothing new.
+    """
 
     id: str
     outcome: Outcome
     findings: Sequence[Finding] = ()
     policy: str = ""
+    repeats: bool = False
 
 
 def deferred_ids(decisions: Iterable[Decision]) -> list[str]:

@@ -113,6 +113,7 @@ class _BatchState:
         self.any_objection = False  # whether any row has a verdict above ALLOW or an outcome
         self.reasons: dict[int, Reason] = {}
         self.suggestions: dict[int, Tensors] = {}
+        self.repeats: set[int] = set()
         self.trail: list[tuple[RowIndices, Assessment]] = []
         for stage, scores in batch.charges:  # what a budget refuses is not in the batch
             self.join(self.rows, stage.assessment(scores), stage.reason)
@@ -147,7 +148,9 @@ class _BatchState:
     def decisions(self, policy: str) -> list[Decision | None]:
         """One a row, in order; None for a row that is still open."""
         return [
-            None if outcome is None else Decision(id_, outcome, Findings(self.trail, row), policy)
+            None
+            if outcome is None
+            else Decision(id_, outcome, Findings(self.trail, row), policy, row in self.repeats)
             for row, (id_, outcome) in enumerate(zip(self.batch.ids, self.outcomes, strict=True))
         ]
 
@@ -183,9 +186,12 @@ class Pipeline:
     cap: DeferralCap = field(default_factory=DeferralCap)
     recalls: tuple[Recall, ...] = ()
     models: Mapping[str, Model] = field(init=False)
+    settles: bool = field(init=False)
+    """Whether any budget wants to know how its rows have ended."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "models", {rung.name: rung.model for rung in self.rungs})
+        object.__setattr__(self, "settles", any(stage.settled is not None for stage in self.budgets))
 
     async def decide(self, batch: Batch) -> list[Decision]:
         """Exactly one decision a row, in order. Raises nothing but our own cancellation."""
@@ -274,7 +280,8 @@ class Pipeline:
             for i, row in enumerate(state.rows.tolist())
             if isinstance(outcome := state.outcomes[row], (Served, Degraded))
         }
-        given = recall.memory.recall(state.live, answers)
+        given, repeats = recall.memory.recall(state.live, answers)
+        state.repeats.update(state.rows.item(row) for row in repeats)
         if not given:
             return
         enforced = any(guard.name == recall.guard and is_enforced(guard) for guard in self.guards)

@@ -31,13 +31,20 @@ class Given(NamedTuple):
     score: float
 
 
+class Recalled(NamedTuple):
+    """given: what rows are answered instead; a later entry of a row takes the place of an earlier one.
+    repeats: the rows that their callers had asked before.
+    """
+
+    given: Sequence[Given] = ()
+    repeats: Sequence[int] = ()
+
+
 class AnswerMemory(Protocol):
     """Remembers answers. It is also a guard, which has seen the rows before they were answered."""
 
-    def recall(self, batch: Batch, answers: Mapping[int, Answer], /) -> Sequence[Given]:
-        """What some of these rows are answered instead; remembers what all of them are.
-
-        Must not wait. A later entry of the same row takes the place of an earlier one.
+    def recall(self, batch: Batch, answers: Mapping[int, Answer], /) -> Recalled:
+        """What some of these rows are answered instead; remembers what all of them are. Must not wait.
 
         Args:    answers: by row of the batch, ascending.
         """

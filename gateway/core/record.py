@@ -52,7 +52,7 @@ def without_outputs(decisions: Sequence[Decision]) -> tuple[Decision, ...]:
 
 
 def _without_output(decision: Decision) -> Decision:
-    id_, outcome, findings, policy = decision
+    id_, outcome, findings, policy, _ = decision
     kind = type(outcome)
     if kind is Served:
         return Decision(id_, _served(outcome.by), findings, policy)  # type: ignore[union-attr]

@@ -32,27 +32,43 @@ from gateway.deployment.measures import Measures, measures
 from gateway.deployment.possible_rows import possible_rows
 from gateway.deployment.query_history import QueryHistory
 from gateway.deployment.slices import SlicedGuard
+from gateway.deployment.tiers import TRUSTED, bits_by_tier
 from gateway.policy.fields import VERDICT_OF
-from gateway.policy.kinds import CheckPolicy
+from gateway.policy.kinds import AnyBudget, CheckPolicy
 from gateway.policy.kinds.column import Column
-from gateway.policy.kinds.kind import BudgetKind, CertifiedGuardKind, HistoryKind, Services
+from gateway.policy.kinds.kind import (
+    BudgetKind,
+    CertifiedGuardKind,
+    HistoryKind,
+    LedgerUse,
+    Services,
+    SharedAccounts,
+)
 from gateway.policy.kinds.queries import QueriesPolicy
 from gateway.policy.schema import Policy, RungPolicy
+from guards.gcra import Buckets
 
 RISKS = 0.0, sys.float_info.max
 """The nats that a guard with a certified cut gives."""
+
+
+def _of_this_pipeline(use: LedgerUse) -> SharedAccounts:
+    return SharedAccounts.over(Buckets())
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
     """State that outlives a pipeline: the review queue, rates of keys in rows a second, and breakers.
 
-    review: None: the deployment has no queue.
+    review: None: the deployment has no queue. tier_of: a principal's disclosure tier; shared: accounts that
+    replicas share; without them each pipeline has its own.
     """
 
     review: Review | None
     rate_of: Callable[[str], float | None]
     breakers: dict[str, Breaker]
+    tier_of: Callable[[str], str] = lambda principal: "anonymous"
+    shared: Callable[[LedgerUse], SharedAccounts] = _of_this_pipeline
 
 
 def compile_policy(
@@ -63,7 +79,14 @@ def compile_policy(
     Args:    observed: the guards that are not enforced yet, because of their `observe`.
     """
     measured = measures_of(artifacts)
-    services = Services(time.monotonic, stores.rate_of)
+    bits, tier_of = bits_by_tier(policy, artifacts.contract), stores.tier_of
+    services = Services(
+        time.monotonic,
+        stores.rate_of,
+        lambda principal: bits(tier_of(principal)),
+        lambda principal: tier_of(principal) == TRUSTED,
+        stores.shared,
+    )
     kinds = [guard for guard in policy.guards if isinstance(guard, QueriesPolicy)]
     histories = {kind.name: history_of(kind, policy, artifacts) for kind in kinds}
     pipeline = Pipeline(
@@ -73,15 +96,13 @@ def compile_policy(
             if guard.certified
             else _history(guard, policy, histories[guard.name])
             for guard in policy.guards
-            if guard.certified or isinstance(guard, QueriesPolicy)
+            if not isinstance(guard, AnyBudget)
         ),
         rungs=tuple(_rung(rung, policy, artifacts, stores) for rung in policy.rungs),
         review=stores.review,
         review_budget_s=policy.review.budget_s if policy.review else 0.001,
         budgets=tuple(
-            _budget(guard, policy, services)
-            for guard in policy.guards
-            if not (guard.certified or isinstance(guard, QueriesPolicy))
+            _budget(guard, policy, services) for guard in policy.guards if isinstance(guard, AnyBudget)
         ),
         recalls=tuple(Recall(name, history) for name, history in histories.items()),
     )
@@ -91,7 +112,7 @@ def compile_policy(
 def _budget(budget: BudgetKind, policy: Policy, services: Services) -> BudgetStage:
     return BudgetStage(
         budget.name,
-        budget.budget(services),
+        budget.meter(services),
         budget.refuse_from,
         budget.reason,
         VERDICT_OF[budget.on_error],

@@ -23,7 +23,7 @@ from fallbacks.roles import PROBABILITIES
 from gateway.addresses import address_range
 from gateway.core.batch import Batch
 from gateway.core.decision import Tensors, severity
-from gateway.core.recall import Answer, Given
+from gateway.core.recall import Answer, Given, Recalled
 from gateway.core.rows import F8
 from gateway.deployment.answer_form import AnswerForm
 from guards.contents import Contents
@@ -94,12 +94,12 @@ class QueryHistory:
         batch.keep(self, notes)
         return evidence
 
-    def recall(self, batch: Batch, answers: Mapping[int, Answer]) -> Sequence[Given]:
+    def recall(self, batch: Batch, answers: Mapping[int, Answer]) -> Recalled:
         """As `AnswerMemory`. Cost: 10 us a row."""
         notes = batch.measured(self)
         if notes is None:  # the guard has failed, and `on_error` has judged
-            return ()
-        given: list[Given] = []
+            return Recalled()
+        given, repeats = list[Given](), list[int]()
         for row, own_answer in answers.items():
             answer, own = own_answer, self.form.encode(own_answer)
             if own is None:
@@ -107,6 +107,8 @@ class QueryHistory:
             number, kind, matched, owner, evidence = notes[row].item()
             match = _Match(number, kind, matched, owner, evidence >= self.replay_from)
             kept = self._earlier(match, batch.principals[row], answer)
+            if kind == EXACT and self._is_own(batch.principals[row], owner):
+                repeats.append(row)
             if kept is None:
                 kept = Kept(margin_of(answer.output), own, number)
             else:
@@ -116,7 +118,7 @@ class QueryHistory:
             if evidence >= self.coarsen_from:
                 answer = replace(answer, output=self.coarse(answer.output))
                 given.append(Given(row, answer, "coarsened", evidence))
-        return given
+        return Recalled(given, repeats)
 
     def _observe(self, principals: Sequence[str], found: NDArray[np.bool_]) -> F8:
         """float64[n]: the evidence after these rows, the same for all rows of one principal."""

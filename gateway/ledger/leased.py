@@ -112,17 +112,18 @@ class LeasedAccounts:
         return self.lone.get(name) or self.table.entry(name, now_s, self.key_of)
 
     def lone_entry(self, name: str, limit: Limit) -> Entry:
-        self.lone[name] = entry = (numbers(COLUMNS), 0)
-        return entry
+        return self.lone.setdefault(name, (numbers(COLUMNS), 0))
 
     def available(self, entry: Entry, limit: Limit, now_s: float) -> float:
         """As `Accounts`: what is here. Without the ledger, also what has accrued of this replica's share."""
         if is_unlimited(limit):
             return math.inf
         values, at = entry
-        if not values[at + PERIOD]:  # a new one
-            values[at + CREDIT] = self.slices.initial_of_burst * limit.burst
+        if values[at + TOLERANCE] != limit.tolerance_s or values[at + PERIOD] != limit.period_s:
+            if not values[at + PERIOD]:  # a new one
+                values[at + CREDIT] = self.slices.initial_of_burst * limit.burst
             values[at + PERIOD], values[at + TOLERANCE] = limit.period_s, limit.tolerance_s
+            values[at + EMPTY_AT] = 0.0  # what is known of a bucket is of its limit before
         elif self.unreachable_since_s is not None and self.on_error == "allow":
             self._accrue(entry, limit, now_s, self.unreachable_since_s)
         values[at + USED] = now_s
@@ -158,6 +159,16 @@ class LeasedAccounts:
         empty_at_s, missing = values[at + EMPTY_AT], units - values[at + LEFT] - values[at + CREDIT]
         known = self.unreachable_since_s is None and empty_at_s > 0
         return known and now_s < empty_at_s + missing * limit.period_s
+
+    def held(self, name: str, now_s: float) -> float:
+        """Units of a bucket that are leased here and not spent; negative if they are owed."""
+        values, at = self.entry(name, now_s)
+        left: float = values[at + LEFT]
+        return left
+
+    def glance(self, name: str, limit: Limit) -> Want:
+        """Asks how much a bucket holds at the ledger, and for nothing of it."""
+        return Want(self.key_of(name), 0.0, 0.0, limit.period_s, limit.tolerance_s)
 
     def leftovers(self) -> list[Want]:
         """What is leased and not spent, to be given back: it is gone from here. Cost: 2 us a principal."""

@@ -34,7 +34,12 @@ class RayLedger:
     """The one actor of a namespace; made by the replica that asks first."""
 
     def __init__(self, path: Path, namespace: str | None = None) -> None:
-        """path: of the actor's file; where all ask for the same actor, the first one's is taken."""
+        """path: of the actor's file; where all ask for the same actor, the first one's is taken.
+
+        Raises:  ConnectionError outside a cluster: ray would start one.
+        """
+        if not ray.is_initialized():
+            raise ConnectionError("`ledger: ray` needs a cluster, and this process is in none")
         self._path, self._namespace = path, namespace
         self._actor: Any = None
 

@@ -13,6 +13,7 @@ forgotten. All keys share one hash slot of a Redis Cluster.
 from __future__ import annotations
 
 import math
+import os
 from importlib.resources import files
 from typing import Any, Final
 
@@ -21,16 +22,21 @@ from gateway.ledger.ledger import Batch, Grant
 SCRIPT: Final = files("gateway.ledger").joinpath("lease.lua").read_text("utf-8")
 PREFIX: Final = b"{fsb}"
 CONNECT_S: Final = 1.0
+PASSWORD_VARIABLE: Final = "GATEWAY_LEDGER_PASSWORD"  # noqa: S105 (the name of an environment variable)
 
 
 class RedisLedger:
-    """Buckets at a URL: redis://, rediss:// (TLS) or unix://, with user, password and number if need be."""
+    """Buckets at a URL: redis://, rediss:// (TLS) or unix://, with user and number if need be."""
 
     def __init__(self, url: str) -> None:
-        """Connects at the first batch. Raises ValueError for what is no URL, and ImportError."""
+        """Connects at the first batch, with the password in the environment if there is one.
+
+        Raises:  ValueError for what is no URL, and ImportError.
+        """
         from redis.asyncio import Redis  # an extra, as pyarrow is
 
-        self._redis = Redis.from_url(url, socket_connect_timeout=CONNECT_S, protocol=2)
+        password = os.environ.get(PASSWORD_VARIABLE)
+        self._redis = Redis.from_url(url, socket_connect_timeout=CONNECT_S, protocol=2, password=password)
         self._script: Any = self._redis.register_script(SCRIPT)
 
     async def lease(self, batch: Batch) -> list[Grant]:

@@ -68,7 +68,8 @@ class Refill:
             wait_s = min([HEARTBEAT_S, *(due_s - self._clock() for due_s, _, _ in self._later[:1])])
             if not self._has_need(self._clock()):
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(wake.wait(), max(0.0, wait_s))
+                    async with asyncio.timeout(max(0.0, wait_s)):  # `wait_for` may swallow a cancellation
+                        await wake.wait()
 
     async def ask(self, *, even_empty: bool = True) -> bool:
         """Sends one batch: whether it was answered. Sets `unreachable_since_s` otherwise."""

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from fallbacks.oip.address import UpstreamAddress
 from gateway.addresses import ALL, is_everywhere, trusted_networks
+from gateway.policy.kinds import AnyBudget
+from gateway.policy.ledger_place import LOCAL
 from gateway.policy.locate import Loc
 from gateway.policy.review import REFUSE
 from gateway.policy.schema import OipPolicy, Policy
@@ -19,6 +21,7 @@ def contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
     yield from _part_contradictions(policy)
     yield from _serving_contradictions(policy.serving)
     yield from _review_contradictions(policy)
+    yield from _ledger_contradictions(policy)
     yield from _waiver_contradictions(policy)
     yield from _task_contradictions(policy)
     yield from _time_contradictions(policy)
@@ -78,6 +81,15 @@ def _is_proxy(entry: str) -> bool:
         return bool(trusted_networks(entry))
     except ValueError:
         return False
+
+
+def _ledger_contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:
+    """A file of one replica that several would share."""
+    replicas = policy.serving.replicas
+    for i, guard in enumerate(policy.guards):
+        if isinstance(guard, AnyBudget) and guard.ledger == LOCAL and replicas > 1:
+            what = f"`local` is a file for one replica, and serving.replicas is {replicas}"
+            yield ("guards", i, "ledger"), f"{what}: say `ray`, or the URL of a Redis"
 
 
 def _waiver_contradictions(policy: Policy) -> Iterator[tuple[Loc, str]]:

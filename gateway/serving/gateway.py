@@ -22,7 +22,7 @@ from gateway.core.batch import Batch
 from gateway.core.batch_size import BatchSize
 from gateway.core.batching import Batcher
 from gateway.core.brownout import Brownout, stepped_down
-from gateway.core.budget import Admission, Charges, admit, refused_unread
+from gateway.core.budget import Admission, Charges, admit, refused_unread, settle
 from gateway.core.decision import Decision, deferred_ids
 from gateway.core.errors import ArtifactError, PolicyError
 from gateway.core.pipeline import BatchResult, Pipeline, Review
@@ -33,6 +33,7 @@ from gateway.deployment.compile import Stores, compile_policy
 from gateway.deployment.deployment import Deployment
 from gateway.deployment.proof import prove
 from gateway.deployment.signature import check_signature
+from gateway.policy.kinds import AnyBudget
 from gateway.policy.observation import observed_at
 from gateway.policy.schema import Policy
 from gateway.protocol.statistics import Statistics
@@ -45,6 +46,7 @@ from gateway.serving.observation_end import enforce_when_due, enforced_when_due,
 from gateway.serving.read_folder import ReadFolder
 from gateway.serving.reloads import Reloads
 from gateway.serving.review import QueuedReview
+from gateway.serving.shared_budgets import Asked, Key, SharedBudgets
 from gateway.serving.stops import ModelStops
 from gateway.serving.versions import keep_version
 from gateway.serving.withhold import STOPPED, all_stopped, withhold
@@ -81,6 +83,7 @@ class Gateway:
         self.in_flight = host.in_flight
         self.review = review
         self._alone, self._now = host.alone, host.now
+        self.budgets = SharedBudgets(policy.name, host.ledgers)
         self.reloads, self.read_folder = Reloads(), ReadFolder(self.folder, policy)
         self.loaded = self._load(deployment)
         self._stops = self.latch.now, self.latch.now.of(policy.name)
@@ -147,10 +150,13 @@ class Gateway:
 
     def _load(self, deployment: Deployment) -> LoadedDeployment:
         check_signature(deployment, os.environ)
+        self._refuse_ledgers(deployment)
         policy, artifacts = deployment.policy, load_artifacts(deployment, self.state)
         breakers: dict[str, Breaker] = {}
+        budgets: dict[Key, Asked] = {}
         try:
-            stores = Stores(self.review, self.callers.rate_of, breakers)
+            shared, callers = partial(self.budgets.share, draft=budgets), self.callers
+            stores = Stores(self.review, callers.rate_of, breakers, callers.tier_of, shared)
             observed = observed_at(policy.guards, self._now())
             pipeline = compile_policy(policy, artifacts, stores, observed)
         except ArtifactError:
@@ -159,7 +165,18 @@ class Gateway:
         _isolate_stopped(breakers, self.latch.now.of(policy.name))
         proof = prove(deployment, pipeline)
         contract = artifacts.contract
-        return LoadedDeployment(deployment, artifacts, pipeline, contract, breakers, proof, observed)
+        return LoadedDeployment(deployment, artifacts, pipeline, contract, breakers, proof, budgets, observed)
+
+    def _refuse_ledgers(self, deployment: Deployment) -> None:
+        """Raises PolicyError for ledgers that this process cannot use."""
+        problems = [
+            deployment.problem(("guards", i, "ledger"), what)
+            for i, guard in enumerate(deployment.policy.guards)
+            if isinstance(guard, AnyBudget) and guard.ledger is not None
+            if (what := self.budgets.problem(guard.ledger))
+        ]
+        if problems:
+            raise PolicyError(problems)
 
     def _queues(self, policy: Policy) -> tuple[Brownout, Batcher]:
         """Where rows wait: those that step down for want of room, and all others."""
@@ -171,9 +188,10 @@ class Gateway:
         return brownout, Batcher(self._answer, self.withdraw, limit, size, waiting, brownout.step_down)
 
     def start(self) -> None:
-        """Starts writing the audit log and sweeping the review store, on the event loop that serves."""
+        """Starts what runs in the background, on the event loop that serves: the audit log, budgets, ..."""
         loop = asyncio.get_running_loop()
         _log_holes(self.loaded)
+        self.budgets.follow(self.loaded.budgets, 0.0)
         self._tasks = [
             loop.create_task(self.audit.run()),
             loop.create_task(watch_models(lambda: self.loaded.breakers)),
@@ -199,8 +217,10 @@ class Gateway:
         pipeline = batch.pipeline
         admission = admit(pipeline.budgets, batch, pipeline.policy)
         if admission is None:
-            return self.batcher.decide(batch, priority)
-        return self._decide_admitted(admission, priority)
+            deciding = self.batcher.decide(batch, priority)
+        else:
+            deciding = self._decide_admitted(admission, priority)
+        return self._settled(batch, deciding) if pipeline.settles else deciding
 
     def refused_stopped(self, id_: str) -> Decision | None:
         """The decision on a request to a model that is stopped, whose body is not read; else None."""
@@ -221,6 +241,15 @@ class Gateway:
         admitted = admission.admitted
         decided = iter(() if admitted is None else await self.batcher.decide(admitted, priority))
         return [next(decided) if refused is None else refused for refused in admission.decisions]
+
+    async def _settled(self, batch: Batch, deciding: Coroutine[Any, Any, list[Decision]]) -> list[Decision]:
+        """The decisions, once the budgets know of them; or that the caller has given up."""
+        decisions = None
+        try:
+            decisions = await deciding
+        finally:
+            settle(batch, decisions)
+        return decisions
 
     async def _answer(self, batch: Batch) -> BatchResult:
         assert batch.pipeline is not None, "decide sets it"
@@ -305,6 +334,7 @@ class Gateway:
         self.loaded = loaded
         self._retired.append(old.artifacts)
         self._apply_limits(loaded.policy)
+        self.budgets.follow(loaded.budgets, 2 * old.policy.deadline_s)
         log.info("policy %s replaced by %s", old.tag, loaded.tag)
         _log_holes(loaded)
         asyncio.get_running_loop().call_later(2 * old.policy.deadline_s, self._retire, old.artifacts)
@@ -360,6 +390,7 @@ class Gateway:
         """Finishes accepted rows, writes buffered records, ends the threads."""
         for batcher in (self.batcher, self.brownout.below):
             await batcher.drain()
+        await self.budgets.close()
         if isinstance(self.review, QueuedReview):
             await self.review.finish(WITHDRAW_WITHIN_S)
         if self._keeping is not None:

@@ -17,6 +17,7 @@ from gateway.access.callers import Callers
 from gateway.access.in_flight import InFlight
 from gateway.core.errors import PolicyError, Problem
 from gateway.deployment.deployment import VAR, Deployment
+from gateway.ledger.ledgers import Ledgers
 from gateway.policy.observation import utc_now
 from gateway.private_files import make_private_folder
 from gateway.serving.latch import Latch
@@ -36,8 +37,8 @@ class Host:
     """What a gateway gets from its process.
 
     state: the folder for what the gateway writes; None: `var` of the deployment. callers: those who may call
-    it; in_flight, latch: shared with other deployments of the process. alone: whether it has no other; only
-    then a reload may change what belongs to the process. now: the system's clock, in UTC.
+    it; in_flight, latch, ledgers: shared with other deployments of the process. alone: whether it has no
+    other; only then a reload may change what belongs to the process. now: the system's clock, in UTC.
     """
 
     replica: str
@@ -45,17 +46,19 @@ class Host:
     callers: Callers
     in_flight: InFlight
     latch: Latch
+    ledgers: Ledgers
     alone: bool
     now: Callable[[], datetime] = utc_now
 
     @classmethod
     def of(cls, deployment: Deployment, state: Path | None = None) -> Host:
-        """The host of a deployment that is alone in its process."""
+        """The host of a deployment that is alone in its process, which may become a replica under Ray."""
         serving = deployment.policy.serving
         callers = Callers(state or deployment.var, anonymous_loopback=serving.anonymous == "loopback")
         in_flight = InFlight(serving.max_in_flight, serving.max_in_flight_per_caller)
         latch = Latch(LatchFile.of(deployment.folder, state))
-        return cls(new_replica_name(), state, callers, in_flight, latch, alone=True)
+        ledgers = Ledgers(state or deployment.var, serving.replicas, on_ray=True)
+        return cls(new_replica_name(), state, callers, in_flight, latch, ledgers, alone=True)
 
 
 def make_state_folder(folder: Path) -> None:

@@ -9,18 +9,20 @@ from gateway.core.pipeline import Pipeline
 from gateway.deployment.artifacts import Artifacts
 from gateway.deployment.deployment import Deployment
 from gateway.deployment.proof import Proof
-from gateway.policy.schema import Policy, RoundedTier, TopTier
-from gateway.protocol import disclosure
+from gateway.deployment.tiers import tier_named
+from gateway.policy.schema import Policy
 from gateway.protocol.contract import Contract
 from gateway.protocol.disclosure import Tier
 from gateway.protocol.endings import Stamp
+from gateway.serving.shared_budgets import Draft
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedDeployment:
     """One policy with its models and guards, compiled. A reload replaces it as a whole.
 
-    observed: the guards that are not enforced yet, because of their `observe`.
+    budgets: the accounts that its budgets use; observed: the guards that are not enforced yet, because of
+    their `observe`.
     """
 
     deployment: Deployment
@@ -29,6 +31,7 @@ class LoadedDeployment:
     contract: Contract
     breakers: dict[str, Breaker]
     proof: Proof
+    budgets: Draft
     observed: frozenset[str] = frozenset()
     _tiers: dict[str, Tier] = field(default_factory=dict)
 
@@ -46,27 +49,8 @@ class LoadedDeployment:
         return Stamp(self.artifacts.tag, self.deployment.policy.mode, decision_id)
 
     def tier(self, name: str) -> Tier:
-        """How much a caller of this tier may see; two digits where the policy does not name the tier.
-
-        Tiers are of the scores of classes. A regressor's number and its interval are the answer itself, and a
-        rounded interval would not keep its promise; of opaque tensors nothing is known.
-        """
+        """How much a caller of this tier may see (`tier_named`)."""
         tier = self._tiers.get(name)
         if tier is None:  # keys can be made of the policy's tiers alone, so they are few
-            tier = self._tiers[name] = self._tier(name)
+            tier = self._tiers[name] = tier_named(self.policy, name)
         return tier
-
-    def _tier(self, name: str) -> Tier:
-        if self.policy.task != "classification":
-            return disclosure.Full()
-        match self.policy.disclosure.get(name):
-            case "full":
-                return disclosure.Full()
-            case "label":
-                return disclosure.Label()
-            case RoundedTier(rounded=digits):
-                return disclosure.Rounded(digits)
-            case TopTier(top=k):
-                return disclosure.Top(k)
-            case None:
-                return disclosure.Rounded(2)

@@ -23,6 +23,7 @@ from gateway.access.callers import CHECK_EVERY_S, Callers
 from gateway.access.in_flight import InFlight
 from gateway.core.errors import PolicyError, Problem, Problems
 from gateway.deployment.deployment import VAR, Deployment
+from gateway.ledger.ledgers import Ledgers
 from gateway.serving.agreement import collisions, disagreements, read_deployment, those_that_agree
 from gateway.serving.folder_watch import watch_folders
 from gateway.serving.folders import name_of, state_folder
@@ -81,8 +82,15 @@ class Repository:
     only: the gateway of a process with one deployment, while that is ready.
     """
 
-    def __init__(self, deployment: Deployment, folders: Sequence[Path], state_dir: Path | None) -> None:
-        """deployment: whose settings of the process are in force; folders: of all deployments."""
+    def __init__(
+        self,
+        deployment: Deployment,
+        folders: Sequence[Path],
+        state_dir: Path | None,
+        replicas: int | None = None,
+    ) -> None:
+        """deployment: whose settings of the process are in force; folders: of all deployments; replicas: as
+        of `open`."""
         serving = deployment.policy.serving
         self.settings = deployment
         self.replica = new_replica_name()
@@ -90,6 +98,7 @@ class Repository:
         self.in_flight = InFlight(serving.max_in_flight, serving.max_in_flight_per_caller)
         self.state = state_folder(folders, state_dir)
         self.run = self.state / "run"
+        self._ledgers = Ledgers(self.state, replicas or 1, on_ray=replicas is not None)
         self._state_dir, self._alone = state_dir, len(folders) == 1
         self._callers: dict[tuple[Path, str | None], Callers] = {}
         self._lock = asyncio.Lock()
@@ -101,17 +110,20 @@ class Repository:
         self._put({})
 
     @classmethod
-    def open(cls, folders: Sequence[Path], state_dir: Path | None = None) -> Repository:
+    def open(
+        cls, folders: Sequence[Path], state_dir: Path | None = None, replicas: int | None = None
+    ) -> Repository:
         """Opens every deployment that can be opened. Blocks.
 
         Args:    state_dir: what the process writes, instead of `var` of each deployment: keys and `run/` in
-                 it; the rest in it too, or in a folder a deployment if there are several.
+                 it; the rest in it too, or in a folder a deployment if there are several. replicas: how many
+                 there are under Ray; None: this process alone, without Ray.
         Raises:  PolicyError with every problem if no deployment can be opened, if two have one name, or if
                  they disagree on what they share.
         """
         read = [(folder, read_deployment(folder)) for folder in folders]
         deployments = those_that_agree([one for _, one in read])
-        repository = cls(deployments[0], folders, state_dir)
+        repository = cls(deployments[0], folders, state_dir, replicas)
         make_state_folder(repository.run.parent)
         taken = {one.policy.name for one in deployments}
         entries: list[Entry] = []
@@ -271,7 +283,7 @@ class Repository:
         name, folder = deployment.policy.name, deployment.folder
         state = self._state_dir if self._alone or self._state_dir is None else self._state_dir / name
         callers, latch = self._callers_of(folder, name), self.switch.latch_of(folder)
-        host = Host(self.replica, state, callers, self.in_flight, latch, self._alone)
+        host = Host(self.replica, state, callers, self.in_flight, latch, self._ledgers, self._alone)
         try:
             return Gateway.of(deployment, host)
         except Problems as error:

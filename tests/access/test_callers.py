@@ -64,6 +64,17 @@ def test_a_key_identifies_the_caller_that_it_was_made_for(tmp_path: Path) -> Non
     assert known.callers.rate_of("unknown") is None
 
 
+def test_the_tier_of_a_principal_is_that_of_its_key_and_of_all_others_anonymous(tmp_path: Path) -> None:
+    make(tmp_path)
+    known = CallersOnClock(tmp_path)
+    tier_of = known.callers.tier_of
+    assert tier_of("ada") == "trusted"
+    assert tier_of("bob") == tier_of(f"anonymous@{LOOPBACK}") == "anonymous"
+    make(tmp_path, tier="public")
+    known.wait()
+    assert tier_of("ada") == "public"
+
+
 def test_every_key_identifies_its_own_caller(tmp_path: Path) -> None:
     keys = {name: make(tmp_path, name) for name in ("ada", "bob", "eve")}
     known = CallersOnClock(tmp_path)

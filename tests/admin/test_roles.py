@@ -39,6 +39,8 @@ NEEDS = {
     ("POST", "/stop"): "operator",
     ("POST", "/resume"): "operator",
     ("GET", "/stops"): "viewer",
+    ("GET", "/callers"): "viewer",
+    ("GET", "/models/{deployment}/callers"): "viewer",
     ("POST", "/models/{deployment}/stop"): "operator",
     ("POST", "/models/{deployment}/resume"): "operator",
     ("POST", "/models/{deployment}/load"): "operator",

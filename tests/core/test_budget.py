@@ -11,7 +11,7 @@ import pytest
 from gateway.core.assessment import Assessment
 from gateway.core.batch import Batch
 from gateway.core.batching import concatenate
-from gateway.core.budget import Budget, BudgetStage, admit, charge_first_row, refused_unread
+from gateway.core.budget import Budget, BudgetStage, admit, charge_first_row, refused_unread, settle
 from gateway.core.decision import Decision, Deferred, Degraded, Outcome, Reason, Refused, Served, Verdict
 from gateway.core.model import Model
 from gateway.core.pipeline import Pipeline, Rung
@@ -233,3 +233,73 @@ def test_what_a_broken_budget_means_holds_in_the_pipeline(verdict: Verdict, outc
     assert isinstance(decision.outcome, outcome)
     first = decision.findings[0]
     assert (first.stage, first.verdict) == ("rate", verdict)
+
+
+class Settling(Scores):
+    """Scores, and what the budget is told of the rows in the end."""
+
+    def __init__(self, *scores: float) -> None:
+        super().__init__(*scores)
+        self.told: list[tuple[str, list[Outcome | None]]] = []
+        self.repeats = 0
+
+    def settle_rows(self, principal: str, ends: Sequence[Outcome | None], repeats: int) -> None:
+        self.told.append((principal, list(ends)))
+        self.repeats += repeats
+
+
+class CannotSettle(Scores):
+    def settle_rows(self, principal: str, ends: Sequence[Outcome | None], repeats: int) -> None:
+        raise SystemExit(3)
+
+
+def decided(batch: Batch) -> list[Decision]:
+    return [Decision(id_, Served({}, f"model of {id_}")) for id_ in batch.ids]
+
+
+def test_a_budget_is_told_once_a_request_how_the_rows_have_ended_that_it_admitted() -> None:
+    budget, other, batch = Settling(0.5, 1.5, 0.9), Settling(0.1, 0.2, 1.0), rows(3)
+    admit([stage(budget), stage(other, "bytes"), stage(Scores(0.0, 0.0, 0.0), "rate")], batch, "p")
+    decisions = decided(batch)
+    settle(batch, decisions)
+    ends = [one.outcome for one in decisions]
+    assert budget.told == [("ada", [ends[0], ends[2]])], "the row at 1.5 was not charged"
+    assert other.told == [("ada", [ends[0], ends[1]])], "nor the one at the limit"
+
+
+def test_rows_that_repeat_what_their_caller_was_told_are_counted_apart() -> None:
+    budget, batch = Settling(0.5, 0.6, 0.9), rows(3)
+    admit([stage(budget)], batch, "p")
+    first, second, third = decided(batch)
+    settle(batch, [first._replace(repeats=True), second, third._replace(repeats=True)])
+    assert budget.told == [("ada", [second.outcome])] and budget.repeats == 2
+    settle(batch, [one._replace(repeats=True) for one in (first, second, third)])
+    assert budget.told[1] == ("ada", []) and budget.repeats == 5, "also where every row is one"
+
+
+@pytest.mark.parametrize("score", [1.0, 2.0, math.nan, -math.inf])
+def test_rows_that_a_budget_has_not_admitted_are_not_settled(score: float) -> None:
+    budget, batch = Settling(score), rows(1)
+    admit([stage(budget, enforce=False)], batch, "p")
+    settle(batch, decided(batch))
+    assert budget.told == []
+
+
+def test_rows_whose_caller_gave_up_are_settled_as_such() -> None:
+    budget, batch = Settling(0.1, 0.2), rows(2)
+    admit([stage(budget)], batch, "p")
+    settle(batch, None)
+    assert budget.told == [("ada", [None, None])]
+
+
+def test_a_budget_that_cannot_settle_raises_nothing_and_the_next_one_does() -> None:
+    budget, batch = Settling(0.1), rows(1)
+    admit([stage(CannotSettle(0.1)), stage(budget, "bytes")], batch, "p")
+    settle(batch, decided(batch))
+    assert len(budget.told) == 1
+
+
+def test_a_pipeline_knows_whether_any_budget_settles() -> None:
+    rungs = (Rung(Model("big", FakeModel(), 1.0)),)
+    for budgets, settles in (((), False), ((stage(Scores()),), False), ((stage(Settling()),), True)):
+        assert Pipeline("p", (), rungs, None, 1.0, budgets).settles is settles

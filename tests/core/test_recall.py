@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -13,7 +13,7 @@ from gateway.core.batch import Batch
 from gateway.core.decision import Decision, Deferred, Degraded, Reason, Refused, Served, Verdict
 from gateway.core.model import Model
 from gateway.core.pipeline import Pipeline, Rung
-from gateway.core.recall import Answer, Given, Recall
+from gateway.core.recall import Answer, Given, Recall, Recalled
 from gateway.core.stage import Stage
 from tests.support.core_parts import FakeGuard, FakeModel, FakeReview, batch_of, run
 
@@ -25,15 +25,17 @@ class Repeats:
     asked: list[dict[int, Answer]] = field(default_factory=list)
     seen: list[tuple[str, ...]] = field(default_factory=list)
 
-    def recall(self, batch: Batch, answers: Mapping[int, Answer]) -> Sequence[Given]:
+    def recall(self, batch: Batch, answers: Mapping[int, Answer]) -> Recalled:
         self.asked.append(dict(answers))
         self.seen.append(batch.ids)
         x = batch.inputs["x"]
-        return [
-            Given(row, replace(answer, output={"y": np.array([42.0])}), "replayed", float(x[row]))
-            for row, answer in answers.items()
-            if x[row] > 1
-        ]
+        return Recalled(
+            [
+                Given(row, replace(answer, output={"y": np.array([42.0])}), "replayed", float(x[row]))
+                for row, answer in answers.items()
+                if x[row] > 1
+            ]
+        )
 
 
 def pipeline(memory: Repeats, *, enforce: bool = True, fallback: bool = False) -> Pipeline:
@@ -89,9 +91,9 @@ def test_what_was_given_is_among_the_findings_of_its_row_alone() -> None:
 
 def test_a_later_entry_of_a_row_takes_the_place_of_an_earlier_one() -> None:
     class Twice(Repeats):
-        def recall(self, batch: Batch, answers: Mapping[int, Answer]) -> Sequence[Given]:
+        def recall(self, batch: Batch, answers: Mapping[int, Answer]) -> Recalled:
             again = replace(answers[0], output={"y": np.array([43.0])})
-            return [*super().recall(batch, answers), Given(0, again, "coarsened", 1.0)]
+            return Recalled([*super().recall(batch, answers).given, Given(0, again, "coarsened", 1.0)])
 
     (end,) = decide(pipeline(Twice()), [2.0])
     assert value(end) == 43.0
@@ -99,6 +101,16 @@ def test_a_later_entry_of_a_row_takes_the_place_of_an_earlier_one() -> None:
         "queries.replayed",
         "queries.coarsened",
     ]
+
+
+def test_a_row_that_was_asked_before_is_decided_as_one_that_repeats() -> None:
+    class Again(Repeats):
+        def recall(self, batch: Batch, answers: Mapping[int, Answer]) -> Recalled:
+            return Recalled((), [max(answers)])
+
+    ends = decide(pipeline(Again(), enforce=False), [9.0, 0.5, 2.0])
+    assert [end.repeats for end in ends] == [False, False, True], "also where the guard is only observed"
+    assert value(ends[2]) == 2.0
 
 
 def test_without_an_answered_row_a_memory_changes_nothing() -> None:
@@ -112,7 +124,7 @@ def test_a_memory_that_raises_lets_no_answer_out() -> None:
     """The batcher turns what the pipeline raises into refusals (`batching.py`)."""
 
     class Broken(Repeats):
-        def recall(self, batch: Batch, answers: Mapping[int, Answer]) -> Sequence[Given]:
+        def recall(self, batch: Batch, answers: Mapping[int, Answer]) -> Recalled:
             raise RuntimeError("broken on purpose")
 
     with pytest.raises(RuntimeError, match="broken on purpose"):

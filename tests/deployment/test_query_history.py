@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fallbacks.predictor import ModelTensor
 from gateway.core.batch import Batch
 from gateway.core.decision import Degraded, Reason, Served
-from gateway.core.recall import Answer
+from gateway.core.recall import Answer, Recalled
 from gateway.deployment.answer_form import AnswerForm
 from gateway.deployment.query_history import QueryHistory, margin_of, range_of
 from gateway.protocol.disclosure import Label, disclose
@@ -47,7 +47,7 @@ class World:
         self.scores = run(partial(self.history.score, batch))
         own = {i: self._answer(by) for i in range(n)}
         self.own = list(own.values())
-        self.given = list(self.history.recall(batch, own))
+        self.given, self.repeats = self.history.recall(batch, own)
         left = own | {one.row: one.answer for one in self.given}
         return [left[i] for i in range(n)]
 
@@ -132,6 +132,15 @@ def test_a_repeated_row_gets_what_it_got_before() -> None:
     assert found.given
     (again,) = found.ask(near)
     assert same(once, again)
+
+
+def test_a_row_that_the_same_caller_asks_again_is_marked_as_a_repetition() -> None:
+    found = world()
+    found.ask(pictures()[:3])
+    found.ask(pictures()[1:4])
+    assert found.repeats == [0, 1] and not found.given
+    found.ask(pictures()[:1], "bob")
+    assert not found.repeats, "he learns it for the first time"
 
 
 def test_another_caller_that_asks_the_row_of_a_suspect_gets_the_models_own_answer() -> None:
@@ -239,10 +248,10 @@ def test_what_cannot_be_remembered_is_left_as_it_is() -> None:
     x = noisy(pictures()[900:901], 0.02)
     batch = Batch(("id",), ("ada",), {"image": x, "t": np.zeros((1, 1), np.float32)}, (1e9,))
     odd = Served({"probabilities": np.zeros((1, 5), np.float32)}, "primary")
-    assert found.history.recall(batch, {0: odd}) == (), "the guard has not seen the row"
+    assert found.history.recall(batch, {0: odd}) == Recalled(), "the guard has not seen the row"
     run(partial(found.history.score, batch))
-    assert found.history.recall(batch, {0: odd}) == []
-    assert found.history.recall(batch, {}) == []
+    assert found.history.recall(batch, {0: odd}) == ([], [])
+    assert found.history.recall(batch, {}) == ([], [])
 
 
 def test_margin_and_range_are_read_from_answers_and_principals() -> None:

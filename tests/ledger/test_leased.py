@@ -247,6 +247,33 @@ def test_the_model_is_leased_as_well(ledger: BookLedger) -> None:
     assert passed == 150
 
 
+def test_a_limit_that_was_raised_is_asked_for_at_once_and_what_was_spent_counts(ledger: BookLedger) -> None:
+    replica = Replica(ledger, LIMIT, SLICES)
+    while replica.passes(5):
+        replica.ask()
+    assert replica.wait_s() > REFILL_S
+    replica.budget.limit = Limit(10, 250)
+    passed = 0
+    for _ in range(10):
+        passed += replica.passes(200)
+        replica.ask()
+    assert passed == 150
+    replica.budget.limit = LIMIT
+    assert replica.passes(1) == 0
+
+
+def test_another_budget_on_the_same_accounts_goes_on_with_the_models_bucket(ledger: BookLedger) -> None:
+    replica = Replica(ledger, LIMIT, SLICES, model_limit=Limit(10, 200))
+    replica.passes(5)
+    replica.ask()
+    before = replica.accounts.lone.copy()
+    again = PricedBudget(
+        replica.accounts, LIMIT, lambda name: 1.0, ledger.clock, model_limit=Limit(10, 200)
+    )  # as a reload compiles it, which may fail
+    assert replica.accounts.lone == before
+    assert sum(score < 1 for score in again.charge("a", 50)) == SLICE
+
+
 def test_a_principal_is_forgotten_once_its_bucket_is_full(ledger: BookLedger) -> None:
     replica = Replica(ledger, LIMIT, SLICES)
     for i in range(20_000):

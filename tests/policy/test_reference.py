@@ -185,7 +185,9 @@ BLOCKS: dict[str, tuple[int | str, ...]] = {
     "OipPolicy": ("rungs", 0, "model"),
     "OnnxPolicy": ("rungs", 1, "model"),
     "ReviewPolicy": ("review",),
-    "ObservePolicy": ("guards", 3, "observe"),
+    "ObservePolicy": ("guards", 4, "observe"),
+    "BitsPolicy": ("guards", 2, "budget"),
+    "PricesPolicy": ("guards", 2, "prices"),
     "RoundedTier": ("disclosure", "anonymous"),
     "TopTier": ("disclosure", "partner"),
     "Serving": ("serving",),
@@ -222,9 +224,10 @@ def others(value: Any) -> Iterator[Any]:
         case list():
             yield from (value[1:], [*value, "x"])
         case None:
-            yield from (7, [3, 4], {"relative": 0.3}, {"until": "2031-01-31"})
+            yield from (7, [3, 4], {"relative": 0.3}, {"until": "2031-01-31"}, "ray")
+            yield {"per_s": 1, "burst": 7}
         case dict():
-            yield from ({}, {"refuse": "certified"}, {"defer": 500.0})
+            yield from ({}, {"refuse": "certified"}, {"defer": 500.0}, {"per_s": 1, "burst": 7}, {"base": 7})
         case _:
             yield from (
                 f"{value}x",
@@ -239,6 +242,7 @@ def others(value: Any) -> Iterator[Any]:
                 PUBLIC_KEY,
                 "2031-01-31",
                 "on_change",
+                "ray",
             )
 
 
@@ -300,6 +304,9 @@ CANNOT_WEAKEN = {
 BLOCKS_THAT_CANNOT_WEAKEN = {
     "RatePolicy": "it refuses rows and answers none; the certificate counts certified guards alone",
     "QueriesPolicy": "it answers no row that would not be answered, and otherwise only rows of suspects",
+    "BudgetPolicy": "it refuses rows and answers none; the certificate counts certified guards alone",
+    "BitsPolicy": "how many rows are refused",
+    "PricesPolicy": "how many rows are refused",
     "CircuitPolicy": "a model that is not called answers nothing",
     "ReviewPolicy": "people answer rows of which no model's answer counts",
     "RoundedTier": "the largest value stays the first largest",

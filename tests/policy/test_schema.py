@@ -112,7 +112,7 @@ WRONG = {
         "kind: rat",
         "guards[0].kind",
         "kind: rat,",
-        "rate, ood, squeeze",
+        "rate, budget, ood, squeeze",
         "rate",
     ),
     "a guard without a kind": (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,7 +17,7 @@ from prometheus_client.samples import Sample
 from gateway.core.brownout import Level
 from gateway.core.decision import OUTCOME_NAMES, VERDICT_NAMES
 from gateway.deployment.promises import InForce, in_force
-from gateway.policy.kinds import GuardPolicy
+from gateway.policy.kinds import AnyBudget, GuardPolicy
 from gateway.policy.schema import RungPolicy
 from gateway.serving.gateway import Gateway
 from gateway.serving.repository import Entry, NotReady
@@ -65,8 +65,10 @@ class MetricSamples:
         return None
 
 
-def status_of(gateway: Gateway, text: bytes, silent: Sequence[str]) -> dict[str, Any]:
-    """The fields of the status page. `silent`: the replicas that did not answer."""
+def status_of(
+    gateway: Gateway, text: bytes, silent: Sequence[str], spent: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, Any]:
+    """The fields of the status page. silent: the replicas that did not answer; spent: by callers."""
     loaded, metrics = gateway.loaded, MetricSamples(text, gateway.name)
     policy, certificate = loaded.policy, loaded.artifacts.certificate
     holds = in_force(policy, certificate, loaded.observed)
@@ -90,6 +92,7 @@ def status_of(gateway: Gateway, text: bytes, silent: Sequence[str]) -> dict[str,
         "reload": _reload(gateway, metrics),
         "not_promised": list(holds.not_promised),
         "guards": [_guard(guard, gateway, holds, metrics) for guard in policy.guards],
+        "callers": spent,
         "rungs": [_rung(rung, holds, metrics) for rung in policy.rungs],
         "review": _review(gateway, metrics),
     }
@@ -214,6 +217,16 @@ def _guard(guard: GuardPolicy, gateway: Gateway, holds: InForce, metrics: Metric
         **_observed(guard, gateway, metrics),
         "on_error": guard.on_error,
         "promise": promise,
+        **_ledger(guard, metrics),
+    }
+
+
+def _ledger(guard: GuardPolicy, metrics: MetricSamples) -> dict[str, Any]:
+    """Where replicas share the budget, None if they do not; and at how many of them the ledger is gone."""
+    answers = metrics.by("replica", "gateway_ledger_reachable", stage=guard.name)
+    return {
+        "ledger": guard.ledger if isinstance(guard, AnyBudget) else None,
+        "ledger_gone_at": sum(not one for one in answers.values()),
     }
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
+from gateway.policy.kinds.budget import BudgetPolicy
 from gateway.policy.kinds.confidence import ConfidencePolicy
 from gateway.policy.kinds.interval import IntervalPolicy
 from gateway.policy.kinds.kind import BudgetKind, CertifiedGuardKind, CheckKind, HistoryKind
@@ -20,10 +21,13 @@ from gateway.policy.kinds.squeeze import SqueezePolicy
 
 _Guards: TypeAlias = (
     RatePolicy
+    | BudgetPolicy
     | OodPolicy
     | SqueezePolicy
     | QueriesPolicy
 )  # fmt: skip
+AnyBudget: TypeAlias = RatePolicy | BudgetPolicy
+"""Every kind that charges rows before they are judged."""
 GuardPolicy: TypeAlias = Annotated[_Guards, Field(discriminator="kind")]
 """Every kind of guard."""
 

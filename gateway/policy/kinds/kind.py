@@ -3,8 +3,8 @@
 A kind is one file: its policy model (a pydantic model whose fields are those of `gateway.yaml`) with the
 members below. There are four protocols, because there are four ways to set a cut:
 
-* `BudgetKind`: what a row costs its caller (a rate). The policy itself says where the score is cut, and rows
-  are charged before they wait for anything. Nothing is fitted.
+* `BudgetKind`: what a row costs its caller (a rate, bits). The policy itself says where the score is cut, and
+  rows are charged before they wait for anything. Nothing is fitted.
 * `CertifiedGuardKind`: calibration fits the guard on held-out rows and certifies one cut over all guards
   of this form together. `fit` and `load` give a `FittedGuard`, which holds the state.
 * `HistoryKind`: judges rows by earlier ones. The policy cuts the evidence; calibration keeps what a start
@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 from fallbacks.predictor import ModelTensor
 from gateway.core.batch import Answered, Batch
@@ -39,7 +39,9 @@ from gateway.policy.kinds.rows import FittingFolds
 from gateway.policy.locate import Loc
 from gateway.policy.observation import ObservePolicy
 from guards.arrays import Arrays
+from guards.gcra import Accounts
 from guards.rows import Signals
+from guards.spending import Spending
 
 FieldProblem: TypeAlias = tuple[Loc, str]
 """A field of a kind's policy, and a message."""
@@ -47,12 +49,49 @@ ReadColumns: TypeAlias = Callable[[Batch], Any]
 """Awaitable float64[n, columns]: the measures of a batch for all guards."""
 
 
+class LedgerUse(NamedTuple):
+    """Which accounts a budget asks for: those of a guard at a ledger, in the unit of its kind.
+
+    on_error: what holds while the ledger does not answer: `allow` goes on with this replica's share.
+    """
+
+    guard: str
+    kind: str
+    ledger: str
+    on_error: Literal["allow", "refuse"]
+
+    @classmethod
+    def of(cls, kind: BudgetKind, ledger: str) -> LedgerUse:
+        """Of a guard in the policy. All but `allow` is the stage's to decide, where nothing is charged."""
+        return cls(kind.name, kind.kind, ledger, "allow" if kind.on_error == "allow" else "refuse")
+
+
+class SharedAccounts(NamedTuple):
+    """Accounts of one budget, and what its principals have spent; both outlive a reload."""
+
+    accounts: Accounts
+    spending: Spending
+
+    @classmethod
+    def over(cls, accounts: Accounts) -> SharedAccounts:
+        """Accounts of which nothing has been spent yet."""
+        return cls(accounts, Spending())
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
-    """State that outlives a pipeline: a clock in seconds, and the rates of keys in rows a second."""
+    """State that outlives a pipeline, and what is known of principals.
+
+    clock: seconds; rate_of: a key's own rows a second; tier_bits: what an answer may tell a principal, as its
+    disclosure tier shows it; is_trusted: whether it is left out of what all others share; shared: the
+    accounts of a budget that replicas share.
+    """
 
     clock: Callable[[], float]
     rate_of: Callable[[str], float | None]
+    tier_bits: Callable[[str], float]
+    is_trusted: Callable[[str], bool]
+    shared: Callable[[LedgerUse], SharedAccounts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +200,11 @@ class BudgetKind(_GuardKind, Protocol):
     certified: ClassVar[Literal[False]]
 
     @property
+    def ledger(self) -> str | None:
+        """Where replicas share it (`ledger_place.py`); None: each replica has its own."""
+        ...
+
+    @property
     def refuse_from(self) -> float:
         """The score from which a row is refused."""
         ...
@@ -174,7 +218,9 @@ class BudgetKind(_GuardKind, Protocol):
         """One sentence for the status page."""
         ...
 
-    def budget(self, services: Services, /) -> Budget: ...
+    def meter(self, services: Services, /) -> Budget:
+        """What charges its rows. A failed reload drops it: it changes nothing that another one uses."""
+        ...
 
 
 class CertifiedGuardKind(_GuardKind, Protocol):

@@ -24,10 +24,12 @@ from gateway.core.deadline import now_s
 from gateway.core.model import Model
 from gateway.deployment.measures import Measures, measures
 from gateway.policy.fields import VERDICT_OF
-from gateway.policy.kinds import CheckPolicy, GuardPolicy
-from gateway.policy.kinds.kind import CertifiedGuardKind, FittedGuard, Services
+from gateway.policy.kinds import AnyBudget, CheckPolicy, GuardPolicy
+from gateway.policy.kinds.kind import CertifiedGuardKind, FittedGuard, Services, SharedAccounts
 from gateway.policy.kinds.queries import QueriesPolicy
 from gateway.policy.kinds.rows import CalibrationRows, FittingFolds
+from guards.gcra import Buckets
+from guards.spending import Spending
 from tests.support.deployments import CONFIGS, run
 
 MODEL, SOURCE = "primary", "image"
@@ -212,15 +214,25 @@ def test_a_state_that_lost_a_key_is_refused(fitted: tuple[CertifiedGuardKind, Fi
             policy.load(short)
 
 
+def services() -> Services:
+    return Services(
+        lambda: 0.0,
+        lambda principal: None,
+        lambda principal: 3.0,
+        lambda principal: False,
+        lambda use: SharedAccounts(Buckets(), Spending()),
+    )
+
+
 @pytest.mark.parametrize(
     "kind",
-    [kind for kind in GUARDS if not kind.certified and kind is not QueriesPolicy],
+    members(AnyBudget),
     ids=lambda kind: kind.__name__,
 )
 def test_a_budget_charges_every_row_and_says_what_it_promises(kind: Kind) -> None:
     policy = example(kind)
     assert policy.promise().endswith(".")
-    budget = policy.budget(Services(lambda: 0.0, lambda principal: None))
+    budget = policy.meter(services())
     scores = budget.charge("ada", 100_000)
     assert len(scores) == 100_000
     assert scores[0] < policy.refuse_from <= scores[-1]
