@@ -41,13 +41,14 @@ NOTE.names = "number", "kind", "matched", "owner", "evidence"
 
 
 class _Match(NamedTuple):
-    """What a row matches. number: its own; matched: that of the earlier query, of the principal `owner`."""
+    """What a row matches. number: its own; kept: what was answered to the earlier query, if it was; is_again:
+    whether its caller had asked the very row; is_near: whether it is a suspect's row that is near the query.
+    """
 
     number: int
-    kind: int
-    matched: int
-    owner: int
-    is_suspect: bool
+    kept: Kept | None
+    is_again: bool
+    is_near: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -105,10 +106,12 @@ class QueryHistory:
             if own is None:
                 continue
             number, kind, matched, owner, evidence = notes[row].item()
-            match = _Match(number, kind, matched, owner, evidence >= self.replay_from)
-            kept = self._earlier(match, batch.principals[row], answer)
-            if kind == EXACT and self._is_own(batch.principals[row], owner):
+            is_again = kind == EXACT and self._is_own(batch.principals[row], owner)
+            is_near = kind == NEAR and evidence >= self.replay_from
+            match = _Match(number, self.memory.recall(matched) if kind else None, is_again, is_near)
+            if is_again and match.kept is not None:
                 repeats.append(row)
+            kept = self._earlier(match, answer)
             if kept is None:
                 kept = Kept(margin_of(answer.output), own, number)
             else:
@@ -137,17 +140,16 @@ class QueryHistory:
         for row in np.flatnonzero((matches.kinds == NEAR) & (matches.principals != own)).tolist():
             self.suspects.overlap(int(own[row]), int(matches.principals[row]))
 
-    def _earlier(self, match: _Match, principal: str, own: Answer) -> Kept | None:
+    def _earlier(self, match: _Match, own: Answer) -> Kept | None:
         """The earlier answer that a row gets, if it gets one: served or degraded, as its own."""
-        is_again = match.kind == EXACT and self._is_own(principal, match.owner)
-        if not (is_again or (match.kind == NEAR and match.is_suspect)):
+        kept = match.kept
+        if kept is None:
             return None
-        kept = self.memory.recall(match.matched)
-        if kept is None or (is_again and self.memory.is_same(match.number, kept.source)):
-            return None  # the model's own answer to this very row, as now
-        if not is_again and not self.memory.is_near(match.number, kept.source):
-            return None
-        return kept if severity(self.form.decode(kept.answer)) == severity(own) else None
+        if match.is_again:  # where the model gave its answer to this very row, it does so now
+            gets_it = not self.memory.is_same(match.number, kept.source)
+        else:
+            gets_it = match.is_near and self.memory.is_near(match.number, kept.source)
+        return kept if gets_it and severity(self.form.decode(kept.answer)) == severity(own) else None
 
     def _is_own(self, principal: str, owner: int) -> bool:
         return owner in self.suspects.members(self.memory.principal(principal))

@@ -143,6 +143,17 @@ def test_a_row_that_the_same_caller_asks_again_is_marked_as_a_repetition() -> No
     assert not found.repeats, "he learns it for the first time"
 
 
+def test_a_row_that_was_asked_and_never_answered_is_no_repetition() -> None:
+    """As one that a guard deferred: its caller was told nothing."""
+    found = world()
+    x = pictures()[:1]
+    batch = Batch(("id",), ("ada",), {"image": x, "t": np.zeros((1, 1), np.float32)}, (1e9,))
+    run(partial(found.history.score, batch))
+    found.history.recall(batch, {})
+    found.ask(x)
+    assert not found.repeats
+
+
 def test_another_caller_that_asks_the_row_of_a_suspect_gets_the_models_own_answer() -> None:
     """Else a suspect could choose what others are told."""
     found = world()
