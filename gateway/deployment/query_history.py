@@ -86,7 +86,7 @@ class QueryHistory:
         found = hits(matches, self.memory.margins(matches.queries), NO_MARGINS, self.most_margin)
         first = self.memory.next_number
         numbers = self.memory.insert(rows)
-        evidence = self._observe(batch.principals, found)
+        evidence = self._observe(batch.principals, found, matches.kinds != EXACT)
         self._merge(rows.queries.principals, matches)
         notes = np.empty(len(batch), NOTE)
         notes["number"], notes["kind"], notes["owner"] = numbers, matches.kinds, matches.principals
@@ -123,15 +123,18 @@ class QueryHistory:
                 given.append(Given(row, answer, "coarsened", evidence))
         return Recalled(given, repeats)
 
-    def _observe(self, principals: Sequence[str], found: NDArray[np.bool_]) -> F8:
-        """float64[n]: the evidence after these rows, the same for all rows of one principal."""
+    def _observe(self, principals: Sequence[str], found: NDArray[np.bool_], new: NDArray[np.bool_]) -> F8:
+        """float64[n]: the evidence after these rows, the same for all rows of one principal.
+
+        Nothing is bet on a repetition: what is certified is how often a row that is none is near.
+        """
         rows_of: dict[str, list[int]] = {}
         for row, principal in enumerate(principals):
             rows_of.setdefault(principal, []).append(row)
         evidence = np.empty(len(principals))
         for principal, rows in rows_of.items():
             number, where = self.memory.principal(principal), range_of(principal)
-            self.suspects.observe(number, where, found[rows].tolist())
+            self.suspects.observe(number, where, found[rows][new[rows]].tolist())
             evidence[rows] = self.suspects.standing(number)
         return evidence
 
