@@ -291,7 +291,7 @@ class Breaker:
         else:
             in_all = set(callers) & set(self._in_every_failure) if self._consecutive_failures else callers
             self._consecutive_failures, self._in_every_failure = self._consecutive_failures + 1, in_all
-        excess, in_a_row = self._window.excess(), self._consecutive_failures >= self._failures
+        excess, in_a_row = self._window.excess(self._clock()), self._consecutive_failures >= self._failures
         if excess is Excess.NONE and not in_a_row:
             return event
         if excess is Excess.OF_ALL or (in_a_row and not self._in_every_failure):

@@ -110,14 +110,19 @@ class FailureWindow:
             callers = frozenset(callers)
             calls.append((now_s, end, callers))
             self._count(end, callers, 1)
-        before_s = now_s - self._window_s
-        while len(calls) > self._most_calls or calls[0][0] <= before_s:
+        self._forget(now_s)
+
+    def _forget(self, now_s: float) -> None:
+        """Drops the calls that have left the window."""
+        calls, before_s = self._calls, now_s - self._window_s
+        while calls and (len(calls) > self._most_calls or calls[0][0] <= before_s):
             _, left, of = calls.popleft()
             if left is not CallEnd.ANSWERED:
                 self._count(left, of, -1)
 
-    def excess(self) -> Excess:
-        """The worse of both shares in the window, as it was when the last call ended. Cost: O(callers)."""
+    def excess(self, now_s: float) -> Excess:
+        """The worse of both shares in the window now, though no call has ended since. Cost: O(callers)."""
+        self._forget(now_s)
         n, least = len(self._calls), self._limits.least_calls
         return max(self._failed.excess(n, least), self._late.excess(n, least))
 

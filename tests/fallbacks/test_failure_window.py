@@ -20,7 +20,7 @@ def after(*calls: tuple[CallEnd, str], limits: WindowLimits = LIMITS) -> Excess:
     window = FailureWindow(limits)
     for now_s, (end, callers) in enumerate(calls):
         window.add(float(now_s), end, tuple(callers))
-    return window.excess()
+    return window.excess(float(len(calls) - 1))
 
 
 def test_a_model_that_fails_every_second_call_exceeds_the_share_of_failures() -> None:
@@ -55,27 +55,28 @@ def test_calls_leave_the_window_by_number_and_by_age() -> None:
     window = FailureWindow(LIMITS)
     for _ in range(9):
         window.add(0.0, FAILED)
-    assert window.excess() is Excess.OF_ALL
+    assert window.excess(59.9) is Excess.OF_ALL
+    assert window.excess(60.0) is Excess.NONE, "though no call has ended since"
     window.add(60.0, FAILED)
-    assert window.excess() is Excess.NONE, "the others are as old as the window is long"
+    assert window.excess(60.0) is Excess.NONE, "the others are as old as the window is long"
 
 
 def test_clear_forgets_every_call() -> None:
     window = FailureWindow(LIMITS)
     for _ in range(9):
         window.add(0.0, FAILED, ("a",))
-    assert window.excess() is Excess.OF_ONE_CALLER
+    assert window.excess(0.0) is Excess.OF_ONE_CALLER
     window.clear()
-    assert window.excess() is Excess.NONE
+    assert window.excess(0.0) is Excess.NONE
     window.add(0.0, FAILED)
-    assert window.excess() is Excess.NONE
+    assert window.excess(0.0) is Excess.NONE
 
 
 def test_the_known_rows_are_asked_once_for_every_least_number_of_calls() -> None:
     window, asked = FailureWindow(LIMITS), []
     for i in range(12):
         window.add(0.0, FAILED, ("e",))
-        asked += [i] * (window.excess() is Excess.OF_ONE_CALLER and window.asks_known_rows())
+        asked += [i] * (window.excess(0.0) is Excess.OF_ONE_CALLER and window.asks_known_rows())
     assert asked == [3, 7, 11]
 
 
@@ -111,7 +112,7 @@ def test_any_history_agrees_with_counting_all_of_it_again(
         now_s += later_s
         so_far.append((now_s, end, callers))
         window.add(now_s, end, tuple(callers))
-        assert window.excess() is expected(so_far, LIMITS)
+        assert window.excess(now_s) is expected(so_far, LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -130,3 +131,13 @@ def test_any_history_agrees_with_counting_all_of_it_again(
 def test_limits_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"at least 1|above 0"):
         WindowLimits(**wrong)
+
+
+def test_calls_that_are_too_old_by_now_are_not_judged_though_none_has_ended_since() -> None:
+    """A known row is in no window, and when it ends the window may have moved on."""
+    limits = WindowLimits(calls=8, window_s=40.0, least_calls=3, failed_share=0.6, late_share=0.75)
+    window = FailureWindow(limits)
+    for now_s, end in ((1.0, ANSWERED), (2.0, FAILED), (12.0, SLOW), (32.0, SLOW)):
+        window.add(now_s, end, ("ada",))
+    assert window.excess(32.0) is Excess.OF_ONE_CALLER
+    assert window.excess(42.0) is Excess.NONE
