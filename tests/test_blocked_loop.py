@@ -69,7 +69,7 @@ def test_a_guard_that_blocks_the_loop_leaves_no_probe_without_an_answer(served: 
     assert blocked.is_alive(), "these were answered while the guard still blocked"
     blocked.join()
     assert ends == [504]
-    assert httpx.get(f"{url}/v2/health/ready").status_code == 200
+    wait_until(lambda: httpx.get(f"{url}/v2/health/ready").status_code == 200, "it is seen to run again")
     assert served.ask(rows).status_code == 200
     assert metric(served, "gateway_loop_stalls_total") == 1
     wait_until(lambda: metric(served, "gateway_loop_longest_stall_seconds") > 2, "its length is known")
