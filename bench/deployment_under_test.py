@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Self
 
 import numpy as np
@@ -87,7 +88,9 @@ class DeploymentUnderTest:
     def open(cls, folder: Path) -> Self:
         """Loads, verifies and compiles. Raises PolicyError or ArtifactError, as a gateway would at start."""
         deployment = Deployment.read(folder)
-        policy, artifacts = deployment.policy, load_artifacts(deployment)
+        policy = deployment.policy
+        with TemporaryDirectory() as state:
+            artifacts = load_artifacts(deployment, Path(state))
         stores = Stores(_UnlimitedReview(), lambda principal: math.inf, {})
         pipeline = compile_policy(with_long_budgets(policy), artifacts, stores)
         first, *others = pipeline.rungs
