@@ -24,7 +24,7 @@ from bench.machine import machine
 from bench.query_walks import F4, FASHION, WALKS, Target
 from fallbacks.onnx import OnnxModel
 from guards.coarse import Coarse
-from guards.near_cut import NearCut, near_cut
+from guards.near_cut import NearCut, least_shared, near_cut
 from guards.near_pairs import NEAR, Cuts
 from guards.query_memory import QueryMemory
 from guards.query_rings import RING
@@ -79,9 +79,11 @@ def query_memory(
     with np.load(FASHION / "samples.npz") as samples:
         x = samples["image"].astype(np.float32) * samples["scale"]
     sketcher = Sketcher(Coarse.fit(x), SALT)
-    cut = near_cut(sketcher.sketch(x), RING, SHARE, DELTA, seed=0)
-    cuts = Cuts(own=cut.cut, any=max(0, cut.cut // 2))
-    console.print(f"{cut}")
+    sketches = sketcher.sketch(x)
+    shared = least_shared(sketches, (RING,), SHARE, seed=0)
+    cut = near_cut(sketches, RING, SHARE, DELTA, seed=0, least_shared=shared)
+    cuts = Cuts(own=cut.cut, any=max(0, cut.cut // 2), shared=shared)
+    console.print(f"{cut}, {shared} shared fingerprints")
     coverage = [_coverage(name, x, sketcher, cuts, queries, attacks) for name in WALKS if attacks]
     shown = Table("attack", "near, one key", "near, many keys", "first near query", "alarm at query")
     for found in coverage:
@@ -120,7 +122,7 @@ def _near(
     sketcher: Sketcher, cuts: Cuts, sent: F4, principals: list[str]
 ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """Whether each query, sent alone and in order, is near an earlier one."""
-    memory = QueryMemory(cuts, SALT, sketcher.prints)
+    memory = QueryMemory(cuts, SALT, sketcher.has_prints)
     near = np.zeros(len(sent), bool)
     for j, principal in enumerate(principals):
         rows = memory.rows(sketcher.sketch(sent[j : j + 1]), [principal])
@@ -141,7 +143,7 @@ def _alarm(near: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float:
 
 
 def _costs(x: F4, sketcher: Sketcher, cuts: Cuts) -> list[Cost]:
-    memory, rng, costs = QueryMemory(cuts, SALT, sketcher.prints), np.random.default_rng(0), list[Cost]()
+    memory, rng, costs = QueryMemory(cuts, SALT, sketcher.has_prints), np.random.default_rng(0), list[Cost]()
     for i in range(FILL):
         moved = np.roll(x[:500, :, :, :: rng.choice([-1, 1])], tuple(rng.integers(-9, 9, 2)), (2, 3))
         memory.insert(memory.rows(sketcher.sketch(moved), [f"p{i % 7}"] * len(moved)))

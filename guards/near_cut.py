@@ -9,12 +9,13 @@ matches one or more with at most the sum of their chances.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from guards.fingerprints import SHARED
+from guards.fingerprints import KEPT, LEAST_SHARED, shared
 from guards.near_pairs import I8
 from guards.query_sketch import Sketches
 from guards.selective import clopper_pearson_upper
@@ -22,6 +23,11 @@ from guards.simhash import BITS, hamming
 
 MOST_CUT: Final = BITS // 4
 """Beyond a quarter of the bits, rows are hardly more alike than any two."""
+
+
+SHARE_OF_PRINTS: Final = 0.25
+"""Of the share of honest rows that may match, what fingerprints alone may take, about."""
+BEYOND_FITTED: Final = 2
 
 
 class FingerprintsMatch(ValueError):
@@ -45,7 +51,7 @@ class NearCut:
 
 
 def near_cut(
-    sketches: Sketches, retained: int, share: float, delta: float, *, seed: int, least_shared: int = SHARED
+    sketches: Sketches, retained: int, share: float, delta: float, *, seed: int, least_shared: int
 ) -> NearCut:
     """The largest cut whose bound is at most `share`.
 
@@ -64,7 +70,7 @@ def near_cut(
              step from `held` to `retained` assumes.
     """
     _check(len(sketches.bits), retained, share, delta)
-    order, n_held = np.random.default_rng(seed).permutation(len(sketches)), _held(len(sketches), retained)
+    order, n_held = _order(len(sketches), seed), _held(len(sketches), retained)
     ratio, n_tested = math.ceil(retained / n_held), len(sketches) - n_held
     nearest = _nearest(sketches.take(order[n_held:]), sketches.take(order[:n_held]), least_shared)
     found = None
@@ -80,6 +86,31 @@ def near_cut(
             f"near: fingerprints alone match {matched} of {n_tested} honest rows; leave them out"
         )
     return found
+
+
+def least_shared(sketches: Sketches, retained: Sequence[int], share: float, *, seed: int) -> int:
+    """From how many fingerprints in common rows are to match: so that few honest rows do by them alone.
+
+    The rows of the smallest half that `near_cut` holds of these rows, which it does not test, are compared
+    with one another. The least number is taken, 8 or more, by which a quarter of the share of them matches,
+    and two more, since it fits these rows best.
+
+    Args:    retained: one number or more, for each of which there is to be a cut; others as of `near_cut`.
+    Returns: 8 .. 50, or 51: for none.
+    Cost:    O(n^2): 0.2 s for 1,024 rows.
+    """
+    n_held = min(_held(len(sketches), one) for one in retained)
+    held = sketches.take(_order(len(sketches), seed)[:n_held])
+    most = np.zeros(n_held, np.int64)
+    for i, marks in enumerate(held.prints.marks):
+        common = shared(marks, held.prints.marks)
+        common[held.contents == held.contents[i]] = 0
+        most[i] = common.max(initial=0)
+    ratio = math.ceil(max(retained) / n_held)
+    for number in range(LEAST_SHARED, KEPT + 1):
+        if ratio * float((most >= number).mean()) <= share * SHARE_OF_PRINTS:
+            return min(number + BEYOND_FITTED, KEPT + 1)
+    return KEPT + 1
 
 
 def _check(n: int, retained: int, share: float, delta: float) -> None:
@@ -113,6 +144,10 @@ def _least_bound(n: int, retained: int, delta: float) -> float:
     return math.ceil(retained / held) * float(1 - delta ** (1 / (n - held)))
 
 
+def _order(n: int, seed: int) -> I8:
+    return np.random.default_rng(seed).permutation(n)
+
+
 def _held(n: int, retained: int) -> int:
     return min(n // 2, retained)
 
@@ -123,17 +158,11 @@ def _nearest(tested: Sketches, held: Sketches, least_shared: int) -> I8:
     Here every pair with enough fingerprints in common counts, also one that the memory would not find.
     """
     nearest = np.empty(len(tested.bits), np.int64)
-    order = np.argsort(held.prints, axis=None, kind="stable")
-    ranked, owners = held.prints.reshape(-1)[order], order // max(held.prints.shape[1], 1)
     for i, bits in enumerate(tested.bits):
         same = held.contents == tested.contents[i]
         apart = hamming(bits[None], held.bits)
         apart[same] = BITS + 1
         nearest[i] = apart.min()
-        prints = tested.prints[i][tested.prints[i] != 0]
-        first, last = np.searchsorted(ranked, prints), np.searchsorted(ranked, prints, "right")
-        if len(prints) and (last - first).sum() >= least_shared:
-            common = np.bincount(np.concatenate([owners[a:b] for a, b in zip(first, last, strict=True)]))
-            if (common[~same[: len(common)]] >= least_shared).any():
-                nearest[i] = -1
+        if (shared(tested.prints.marks[i], held.prints.marks)[~same] >= least_shared).any():
+            nearest[i] = -1
     return nearest

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from guards.arrays import read_only
 from guards.coarse import F4, MIN_ROWS, Coarse
-from guards.fingerprints import KEPT, LEAST_VALUES, QUANTUM, SHARED, Fingerprints
-from guards.near_cut import FingerprintsMatch, NearCut, near_cut
+from guards.fingerprints import KEPT, LEAST_VALUES, QUANTUM, Fingerprints, Prints
+from guards.near_cut import FingerprintsMatch, NearCut, least_shared, near_cut
 from guards.near_pairs import Cuts
 from guards.query_rings import RING
 from guards.query_sketch import Sketches
@@ -81,11 +81,12 @@ class NearFit:
         Raises:  ValueError if the rows are too few, with how many are needed.
         Cost:    O(n^2): half a second for 4,096 pictures.
         """
-        sketches = self._sketches(salt)
+        sketches, half = self._sketches(salt), share / 2
         try:
-            return self._certified(sketches, retained, share / 2, delta, SHARED)
+            number = least_shared(sketches, (RING, retained), half, seed=SEED)
+            return self._certified(sketches, retained, half, delta, number)
         except FingerprintsMatch:
-            return self._certified(sketches, retained, share / 2, delta, KEPT + 1)
+            return self._certified(sketches, retained, half, delta, KEPT + 1)
 
     def _certified(
         self, sketches: Sketches, retained: int, half: float, delta: float, shared: int
@@ -98,7 +99,7 @@ class NearFit:
     def _sketches(self, salt: bytes) -> Sketches:
         bits = SimHash(self.coarse, salt).bits(self.components.astype(np.float32))
         n = len(bits)
-        prints = np.zeros((n, 0), np.uint32)
-        if self.digits.shape[1]:
-            prints = Fingerprints(salt).of(self.digits.astype(np.float32) * QUANTUM + QUANTUM // 2)
+        prints = Prints.none(n)
+        if values := self.digits.shape[1]:
+            prints = Fingerprints(salt, values).of(self.digits.astype(np.float32) * QUANTUM + QUANTUM // 2)
         return Sketches(bits, np.arange(n, dtype=np.uint64), prints)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guards.coarse import F4
-from guards.fingerprints import shared
+from guards.fingerprints import LARGEST, WORDS, shared
 from guards.near_pairs import (
     I8,
     Compared,
@@ -32,7 +32,7 @@ from guards.near_pairs import (
 )
 from guards.query_rings import Rings
 from guards.query_sketch import Sketches
-from guards.query_table import PRINT_BANDS, WAYS, QueryTable
+from guards.query_table import WAYS, QueryTable
 from guards.simhash import hamming
 
 RINGS: Final = 1024
@@ -50,12 +50,10 @@ class Rows:
 
 
 class Kept(NamedTuple):
-    """What is remembered of an answer. margin: between its two likeliest classes, NaN if there is none.
-    answer: uint8[answer_bytes]. source: the number of the query to which a model gave it: the query's own,
-    unless it was given another's.
+    """What is remembered of an answer. answer: uint8[answer_bytes]. source: the number of the query to which
+    a model gave it: the query's own, unless it was given another's.
     """
 
-    margin: float
     answer: NDArray[np.uint8]
     source: int
 
@@ -64,17 +62,17 @@ class Kept(NamedTuple):
 class QueryMemory:
     """The latest queries, by number: 0 for the first, and so on.
 
-    cuts: which distances are near. salt: at least 16 secret bytes. prints: fingerprints of a row, 50 or 0, as
-    the `Sketcher` has it. retained: queries, a power of two in [2^10, 2^24]; answer_bytes: of the answer that
+    cuts: which distances are near. salt: at least 16 secret bytes. has_prints: as of the `Sketcher`.
+    retained: queries, a power of two in [2^10, 2^24]; answer_bytes: of the answer that
     is kept with its query; rings: principals with a ring of their own.
 
     Memory, all of a fixed size: 16 KiB a ring, and for each retained query 64 bytes of table, 68 of sketch,
-    principal, margin and source, 108 of fingerprints, and `answer_bytes`. Pages are taken as they fill.
+    principal, margin and source, 136 of fingerprints, and `answer_bytes`. Pages are taken as they fill.
     """
 
     cuts: Cuts
     salt: bytes = field(repr=False)
-    prints: int = 0
+    has_prints: bool = False
     retained: int = RETAINED
     answer_bytes: int = 0
     rings: int = RINGS
@@ -90,12 +88,12 @@ class QueryMemory:
     _names: dict[str, int] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        n, prints = self.retained, self.prints
-        self._table, self._rings = QueryTable(n, prints > 0, self.salt), Rings(self.rings)
-        columns = np.zeros((n, 4), np.uint64), np.zeros(n, np.uint64), np.zeros((n, prints), np.uint16)
+        n, has = self.retained, self.has_prints
+        self._table, self._rings = QueryTable(n, has, self.salt), Rings(self.rings)
+        columns = np.zeros((n, 4), np.uint64), np.zeros(n, np.uint64), np.zeros((n, has * WORDS), np.uint64)
         self._held = Queries(*columns, np.zeros(n, np.int64))
         self._first = np.zeros(n, np.uint64)
-        self._heads = np.zeros((n, min(prints, PRINT_BANDS)), np.uint16)
+        self._heads = np.zeros((n, has * LARGEST), np.uint16)
         self._margins = np.zeros(n, np.float32)
         self._answers = np.zeros((n, self.answer_bytes), np.uint8)
         self._sources = np.zeros(n, np.int64)
@@ -106,13 +104,14 @@ class QueryMemory:
         Args:    sketches: of n rows, in order; principals: the name of each row's.
         Raises:  ValueError for another number of principals, or of fingerprints a row.
         """
-        if len(principals) != len(sketches) or sketches.prints.shape[1] != self.prints:
-            given = f"{len(principals)} principals, {sketches.prints.shape[1]} fingerprints a row"
-            raise ValueError(f"queries: {given}; expected {len(sketches)} and {self.prints}, as the sketches")
+        prints = sketches.prints
+        if len(principals) != len(sketches) or bool(prints.marks.shape[1]) != self.has_prints:
+            given = f"{len(principals)} principals, {prints.marks.shape[1]} words of fingerprints a row"
+            expected = f"{len(sketches)} and {self.has_prints * WORDS}"
+            raise ValueError(f"queries: {given}; expected {expected}, as the sketches")
         numbers = np.array([self.principal(one) for one in principals], np.int64)
-        halves = (sketches.prints >> np.uint32(16)).astype(np.uint16)
-        queries = Queries(sketches.bits, sketches.contents, halves, numbers)
-        return Rows(queries, self._table.keys(sketches), sketches.prints[:, :PRINT_BANDS])
+        queries = Queries(sketches.bits, sketches.contents, prints.marks, numbers)
+        return Rows(queries, self._table.keys(sketches), prints.largest)
 
     def look_up(self, rows: Rows) -> Matches:
         """What each row repeats or nearly repeats: an earlier query, or an earlier row of this batch.
@@ -149,23 +148,29 @@ class QueryMemory:
         held, first = self._held, mine.bits[:, 0]
         held.bits[at], held.contents[at], held.principals[at] = mine.bits, mine.contents, mine.principals
         self._first[at], self._margins[at], self._sources[at] = first, np.nan, -1
-        if self.prints:
-            held.prints[at], self._heads[at] = mine.prints, mine.prints[:, :PRINT_BANDS]
+        if self.has_prints:
+            held.marks[at], self._heads[at] = mine.marks, rows.heads >> np.uint32(16)
         self._table.enter(rows.keys, at)
-        self._rings.add(first, mine.principals, numbers)
+        self._rings.add(first, mine.principals.tolist(), numbers)
         self.next_number += n
         return numbers
 
-    def remember(self, number: int, kept: Kept) -> bool:
-        """Store what was answered to a query.
+    def remember(self, numbers: I8, margins: F4, answers: NDArray[np.uint8], sources: I8) -> None:
+        """Store what was answered to n queries; nothing of those that are no longer retained.
 
-        Returns: whether the query is still retained; if not, nothing is stored.
+        Args:    numbers: int64[n]; margins: float32[n], between the two likeliest classes, NaN if there are
+                 none; answers: uint8[n, answer_bytes]; sources: int64[n], as of `Kept`.
+        Cost:    3 us.
         """
-        if not self._is_retained(number):
-            return False
-        at = number & (self.retained - 1)
-        self._margins[at], self._answers[at], self._sources[at] = kept.margin, kept.answer, kept.source
-        return True
+        kept = self._are_retained(numbers)
+        at = numbers[kept] & (self.retained - 1)
+        self._margins[at], self._answers[at], self._sources[at] = margins[kept], answers[kept], sources[kept]
+
+    def repeat(self, number: int, earlier: int) -> None:
+        """Store for one query what is stored for an earlier one, both retained. Cost: 1 us."""
+        at, other = number & (self.retained - 1), earlier & (self.retained - 1)
+        for column in (self._margins, self._answers, self._sources):
+            column[at] = column[other]
 
     def recall(self, number: int) -> Kept | None:
         """What `remember` stored; None if nothing was, or the query is no longer retained. Cost: 1 us."""
@@ -173,18 +178,18 @@ class QueryMemory:
         source = int(self._sources[at])
         if not self._is_retained(number) or source < 0:
             return None
-        return Kept(float(self._margins[at]), self._answers[at].copy(), source)
+        return Kept(self._answers[at].copy(), source)
 
     def is_near(self, a: int, b: int) -> bool:
         """Whether two retained queries are near one another, as `look_up` judges a pair. Cost: 10 us."""
         if not (self._is_retained(a) and self._is_retained(b)):
             return False
         held, places = self._held, np.array([a, b]) & (self.retained - 1)
-        bits, prints, (one, other) = held.bits[places], held.prints[places], held.principals[places].tolist()
+        bits, marks, (one, other) = held.bits[places], held.marks[places], held.principals[places].tolist()
         cut = self.cuts.own if one == other else self.cuts.any
         if int(hamming(bits[:1], bits[1:])[0]) <= cut:
             return True
-        return self.prints > 0 and int(shared(prints[:1], prints[1:])[0]) >= self.cuts.shared
+        return int(shared(marks[0], marks[1])) >= self.cuts.shared
 
     def is_same(self, a: int, b: int) -> bool:
         """Whether two retained queries have one content. Cost: 1 us."""
@@ -195,8 +200,9 @@ class QueryMemory:
 
     def margins(self, numbers: I8) -> F4:
         """float32[n]: what `remember` stored; NaN where nothing was, or the query is no longer retained."""
-        retained = (numbers >= max(0, self.next_number - self.retained)) & (numbers < self.next_number)
-        return np.where(retained, self._margins[numbers & (self.retained - 1)], np.float32(np.nan))
+        return np.where(
+            self._are_retained(numbers), self._margins[numbers & (self.retained - 1)], np.float32(np.nan)
+        )
 
     def principal(self, name: str) -> int:
         """The number by which matches name a principal: a salted hash of 63 bits, always the same."""
@@ -207,42 +213,44 @@ class QueryMemory:
             found = self._names[name] = int.from_bytes(digest.digest()) >> 1
         return found
 
+    def _are_retained(self, numbers: I8) -> NDArray[np.bool_]:
+        return (numbers >= max(0, self.next_number - self.retained)) & (numbers < self.next_number)
+
     def _is_retained(self, number: int) -> bool:
         return max(0, self.next_number - self.retained) <= number < self.next_number
 
     def _earlier(self, rows: Rows) -> tuple[Pairs, I8]:
         """Pairs with retained queries that may be near, and the numbers of these.
 
-        A first word that differs in more bits than the cut rules a query out, without loss. Of the ring, of
-        the table's bits and contents, of its fingerprints.
+        Of the ring, of the table's bits and contents, of its fingerprints.
         """
         mine, first = rows.queries, rows.queries.bits[:, 0]
         newest, mask = self.next_number - 1, self.retained - 1
-        own, numbers = self._rings.near(first, mine.principals, max(self.cuts.own, 0))
+        own, numbers = self._rings.near(first, mine.principals.tolist(), self.cuts.own_first)
         if newest > mask and len(numbers):
             retained = numbers > newest - self.retained
             own, numbers = own[retained], numbers[retained]
         candidates = self._table.candidates(rows.keys)
         end = self._table.first_print_band * WAYS
         by_bits = candidates[:, :end]
-        close = np.bitwise_count(self._first.take(by_bits) ^ first[:, None]) <= max(self.cuts.any, 0)
+        close = np.bitwise_count(self._first.take(by_bits) ^ first[:, None]) <= self.cuts.any_first
         at = np.flatnonzero(close)
         all_rows, places = [own, at // end], [numbers & mask, by_bits[close]]
-        if self.prints:
-            at, near = self._by_prints(mine, candidates[:, end:])
+        if self.has_prints:
+            at, near = self._by_prints(rows.heads, candidates[:, end:])
             all_rows.append(at)
             places.append(near)
         others = np.concatenate(places, dtype=np.int64)
         cuts = np.full(len(others), self.cuts.any)
         cuts[: len(own)] = self.cuts.own
-        pairs = Pairs(
-            np.concatenate(all_rows), others, cuts, len(others) - len(places[-1]) * (self.prints > 0)
-        )
+        pairs = Pairs(np.concatenate(all_rows), others, cuts, len(others) - len(places[-1]) * self.has_prints)
         return pairs, newest - ((newest - others) & mask)
 
-    def _by_prints(self, mine: Queries, candidates: NDArray[np.uint32]) -> tuple[I8, NDArray[np.uint32]]:
+    def _by_prints(
+        self, heads: NDArray[np.uint32], candidates: NDArray[np.uint32]
+    ) -> tuple[I8, NDArray[np.uint32]]:
         """Rows and places of candidates among whose largest fingerprints is the one that led to them."""
-        sought = np.repeat(mine.prints[:, :PRINT_BANDS], WAYS, axis=1)
+        sought = np.repeat((heads >> np.uint32(16)).astype(np.uint16), WAYS, axis=1)
         found = (self._heads.take(candidates, axis=0) == sought[:, :, None]).any(2) & (sought != 0)
         at = np.flatnonzero(found)
         return at // found.shape[1], candidates[found]

@@ -10,24 +10,25 @@ from numpy.typing import NDArray
 
 from guards.coarse import F4, Coarse
 from guards.contents import Contents
-from guards.fingerprints import KEPT, LEAST_VALUES, U4, Fingerprints
+from guards.fingerprints import LEAST_VALUES, Fingerprints, Prints
 from guards.simhash import U8, SimHash
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sketches:
-    """Of n rows. bits: uint64[n, 4]; contents: uint64[n]; prints: uint32[n, 50], or [n, 0] of a table."""
+    """Of n rows. bits: uint64[n, 4]; contents: uint64[n]; prints: fingerprints, none of a table."""
 
     bits: U8
     contents: U8
-    prints: U4
+    prints: Prints
 
     def __len__(self) -> int:
         return len(self.bits)
 
     def take(self, rows: NDArray[np.int64]) -> Self:
         """The sketches of some rows, by their numbers."""
-        return type(self)(self.bits[rows], self.contents[rows], self.prints[rows])
+        prints = Prints(self.prints.largest[rows], self.prints.marks[rows])
+        return type(self)(self.bits[rows], self.contents[rows], prints)
 
 
 @dataclass(slots=True, eq=False)
@@ -39,17 +40,16 @@ class Sketcher:
 
     coarse: Coarse
     salt: bytes = field(repr=False)
-    prints: int = field(init=False)
+    has_prints: bool = field(init=False)
     _simhash: SimHash = field(init=False, repr=False)
-    _fingerprints: Fingerprints = field(init=False, repr=False)
+    _fingerprints: Fingerprints | None = field(init=False, repr=False)
     _contents: Contents = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._simhash = SimHash(self.coarse, self.salt)
-        self._fingerprints = Fingerprints(self.salt)
-        self._contents = Contents(self.salt)
-        is_picture = len(self.coarse.shape) > 1 and len(self.coarse.axes) >= LEAST_VALUES
-        self.prints = KEPT if is_picture else 0
+        self._contents, values = Contents(self.salt), len(self.coarse.axes)
+        self.has_prints = len(self.coarse.shape) > 1 and values >= LEAST_VALUES
+        self._fingerprints = Fingerprints(self.salt, values) if self.has_prints else None
 
     def sketch(self, x: F4, texts: NDArray[Any] | None = None, contents: U8 | None = None) -> Sketches:
         """Everything that is remembered of rows.
@@ -64,6 +64,5 @@ class Sketcher:
         if contents is None:
             given = {"x": x} if texts is None else {"x": x, "texts": texts.astype(object)}
             contents = self._contents.of(given, len(x))
-        if not self.prints:
-            return Sketches(bits, contents, np.zeros((len(x), 0), np.uint32))
-        return Sketches(bits, contents, self._fingerprints.of(levels))
+        prints = self._fingerprints.of(levels) if self._fingerprints else Prints.none(len(x))
+        return Sketches(bits, contents, prints)

@@ -14,12 +14,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from guards.fingerprints import LARGEST
 from guards.query_sketch import Sketches
 from guards.salt import words
 
 BANDS: Final = 16
 WAYS: Final = 4
-PRINT_BANDS: Final = 4
 LEAST_RETAINED, MOST_RETAINED = 2**10, 2**24
 
 Keys = NDArray[np.int64]
@@ -53,12 +53,12 @@ class QueryTable:
                 f"queries: retains {size}; a power of two from {LEAST_RETAINED} to {MOST_RETAINED}"
             )
         self.entries = np.zeros((BANDS * size // WAYS, WAYS), np.uint32)
-        self._sketch_bands = BANDS - 1 - PRINT_BANDS * self.has_prints
+        self._sketch_bands = BANDS - 1 - LARGEST * self.has_prints
         self._masks = np.full(BANDS, size // WAYS - 1)
         self._starts = np.arange(BANDS) * (size // WAYS)
         if self.has_prints:
-            self._masks[-PRINT_BANDS:] = PRINT_BANDS * size // WAYS - 1
-            self._starts[-PRINT_BANDS:] = self._starts[-PRINT_BANDS]
+            self._masks[-LARGEST:] = LARGEST * size // WAYS - 1
+            self._starts[-LARGEST:] = self._starts[-LARGEST]
         drawn = words(self.salt, "ways", 1 << 12).view(np.uint16)
         self._ways = (drawn[: len(drawn) // BANDS * BANDS] % WAYS).reshape(-1, BANDS).astype(np.int64)
 
@@ -82,7 +82,7 @@ class QueryTable:
             keys[:, :bands] |= halves[:, 1 : bands + 1].astype(np.int64) << 16
         keys[:, bands] = sketches.contents >> np.uint64(32)
         if self.has_prints:
-            keys[:, bands + 1 :] = sketches.prints[:, :PRINT_BANDS]
+            keys[:, bands + 1 :] = sketches.prints.largest
         keys &= self._masks
         keys += self._starts
         return keys

@@ -76,12 +76,12 @@ class Suspects:
                 suspect = self._of[principal]
         self._ranges[principal] = address_range
         self._of.move_to_end(principal)
-        suspect.evidence = self.bets.after(suspect.evidence, hits)
+        found = suspect.evidence = self.bets.after(suspect.evidence, hits)
         fallen = suspect.standing * 0.5 ** (len(hits) / HALF_LIFE_ROWS)
-        suspect.standing = max(fallen, suspect.evidence.value)
+        suspect.standing = max(fallen, found.value)
         while len(self._of) > self.most:
             self._forget(*self._of.popitem(last=False))
-        return suspect.evidence
+        return found
 
     def overlap(self, principal: int, other: int) -> bool:
         """Count that a row of one principal nearly repeated one of another; whether they are one suspect now.

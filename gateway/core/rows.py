@@ -28,6 +28,11 @@ class Row(Mapping[str, NDArray[Any]]):
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._tensors[name][self._at : self._at + 1]
 
+    @property
+    def source(self) -> tuple[Tensors, int]:
+        """The arrays that this is a row of, and which."""
+        return self._tensors, self._at
+
     def get(self, name: str, default: Any = None) -> Any:
         """As that of `Mapping`, at a third of the cost."""
         return self[name] if name in self._tensors else default

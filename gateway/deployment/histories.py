@@ -44,7 +44,7 @@ def history_of(kind: QueriesPolicy, policy: Policy, artifacts: Artifacts) -> Que
         view=artifacts.fitted.view,
         sketcher=sketcher,
         contents=Contents(salt),
-        memory=QueryMemory(near.cuts, salt, sketcher.prints, kind.retained, form.length),
+        memory=QueryMemory(near.cuts, salt, sketcher.has_prints, kind.retained, form.length),
         suspects=Suspects(Bets(max(near.honest_rate, LEAST_RATE), alpha)),
         form=form,
         most_margin=kind.most_margin if kind.most_margin < 1 else math.inf,

@@ -15,8 +15,9 @@ from fallbacks.predictor import ModelTensor
 from gateway.core.batch import Batch
 from gateway.core.decision import Degraded, Reason, Served
 from gateway.core.recall import Answer, Recalled
+from gateway.core.rows import Row
 from gateway.deployment.answer_form import AnswerForm
-from gateway.deployment.query_history import QueryHistory, margin_of, range_of
+from gateway.deployment.query_history import QueryHistory, range_of
 from gateway.protocol.disclosure import Label, disclose
 from guards.coarse import F4
 from guards.contents import Contents
@@ -69,7 +70,7 @@ def world(
     *, replay_from: float = ALARM, coarsen_from: float = math.inf, most_margin: float = math.inf
 ) -> World:
     sketcher = picture_sketcher()
-    memory = QueryMemory(Cuts(own=16, any=8), SALT, sketcher.prints, 2**12, FORM.length)
+    memory = QueryMemory(Cuts(own=16, any=8, shared=12), SALT, sketcher.has_prints, 2**12, FORM.length)
     inputs = {"image": pictures()[:50], "t": np.zeros((50, 1), np.float32)}
     history = QueryHistory(
         view=RowView.fit(inputs, frozenset()),
@@ -262,13 +263,10 @@ def test_what_cannot_be_remembered_is_left_as_it_is() -> None:
     assert found.history.recall(batch, {0: odd}) == Recalled(), "the guard has not seen the row"
     run(partial(found.history.score, batch))
     assert found.history.recall(batch, {0: odd}) == ([], [])
-    assert found.history.recall(batch, {}) == ([], [])
+    assert found.history.recall(batch, {}) == Recalled()
 
 
-def test_margin_and_range_are_read_from_answers_and_principals() -> None:
-    assert margin_of({"probabilities": np.array([[0.25, 0.5, 0.25]])}) == 0.25
-    assert math.isnan(margin_of({"value": np.array([1.0])}))
-    assert math.isnan(margin_of({"probabilities": np.array([[1.0]])}))
+def test_the_range_is_read_from_principals() -> None:
     assert range_of("anonymous@10.1.2.3") == "10.1.2.0/24"
     assert range_of("anonymous@2001:db8:1:2::3") == "2001:db8:1::/48"
     assert range_of("ada") == range_of("anonymous@") == ""
@@ -289,9 +287,10 @@ def test_an_answer_is_the_same_after_it_was_bytes(by: str) -> None:
         "logits": np.zeros((1, 3), np.float32),
     }
     answer = Served(output, by) if by == "primary" else Degraded(output, by, Reason.ABSTAINED)
-    data = form.encode(answer)
-    assert data is not None and len(data) == form.length == 2 + 12 + 8 + 32
-    again = form.decode(data)
+    fits, data, margins = form.encode([answer])
+    assert fits.tolist() == [True] and data.shape == (1, form.length) == (1, 2 + 12 + 8 + 32)
+    assert margins.tolist() == pytest.approx([0.5])
+    again = form.decode(data[0])
     assert type(again) is type(answer) and again.by == by
     assert again.output.keys() == {"probabilities", "label", "box"}, "what is not exposed is not kept"
     for name, array in again.output.items():
@@ -299,6 +298,35 @@ def test_an_answer_is_the_same_after_it_was_bytes(by: str) -> None:
         np.testing.assert_array_equal(array, output[name])
     if isinstance(again, Degraded):
         assert again.reason is Reason.ABSTAINED
+
+
+def test_answers_are_encoded_together_as_they_are_alone() -> None:
+    """Rows of one array, of another, an answer of its own, and one of another form between them."""
+    rng, reason = np.random.default_rng(0), Reason.ABSTAINED
+    first, second = ({"probabilities": rng.random((4, 3), np.float32)} for _ in range(2))
+    answers: list[Answer] = [
+        Served(Row(first, 2), "primary"),
+        Degraded(Row(second, 0), "small", reason),
+        Served({"probabilities": np.zeros((1, 4), np.float32)}, "primary"),
+        Served(Row(first, 0), "primary"),
+        Degraded(Row(first, 1), "small", Reason.UNAVAILABLE),
+        Served({"probabilities": second["probabilities"][3:]}, "primary"),
+    ]
+    together, alone = FORM.encode(answers), [FORM.encode([one]) for one in answers]
+    assert together.fits.tolist() == [True, True, False, True, True, True]
+    for i, one in enumerate(alone):
+        assert one.fits[0] == together.fits[i]
+        np.testing.assert_array_equal(one.data[0], together.data[i])
+        np.testing.assert_array_equal(one.margins[0], together.margins[i])
+    assert np.isnan(together.margins[2])
+
+
+def test_an_answer_without_two_probabilities_has_no_margin() -> None:
+    value, single = (ModelTensor(name, np.dtype(np.float32), (None, 1)) for name in ("y", "probabilities"))
+    for spec in (value, single):
+        form = AnswerForm((spec,), ("primary",))
+        found = form.encode([Served({spec.name: np.ones((1, 1), np.float32)}, "primary")])
+        assert found.fits.all() and np.isnan(found.margins).all()
 
 
 @pytest.mark.parametrize(
@@ -313,5 +341,5 @@ def test_an_output_of_no_fixed_size_is_named(spec: ModelTensor) -> None:
 
 
 def test_an_answer_of_a_rung_that_is_not_known_is_no_answer_to_remember() -> None:
-    assert FORM.encode(Served({"probabilities": np.zeros((1, 3), np.float32)}, "third")) is None
-    assert FORM.encode(Served({}, "primary")) is None
+    of_another_rung = Served({"probabilities": np.zeros((1, 3), np.float32)}, "third")
+    assert FORM.encode([of_another_rung, Served({}, "primary")]).fits.tolist() == [False, False]

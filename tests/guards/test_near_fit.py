@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from guards import arrays
-from guards.fingerprints import KEPT, SHARED
-from guards.near_cut import near_cut
-from guards.near_fit import MOST_ROWS, NearFit
+from guards.fingerprints import KEPT
+from guards.near_cut import least_shared, near_cut
+from guards.near_fit import MOST_ROWS, SEED, NearFit
 from guards.query_rings import RING
 from guards.query_sketch import Sketcher
 from tests.support.query_rows import OTHER_SALT, SALT, letters, pictures
@@ -21,11 +21,12 @@ def test_the_cuts_are_those_of_the_rows_themselves_under_the_same_salt() -> None
     found = fitted.cuts(SALT, 1024, 0.1, 0.05)
     kept = Sketcher(fitted.coarse, SALT).sketch(pictures())
     assert len(fitted.components) == len(pictures()), "no two of these pictures are equal"
+    number = least_shared(kept, (RING, 1024), 0.05, seed=0)
     for own, held in ((found.own, RING), (found.any, 1024)):
-        assert own == near_cut(kept, held, 0.05, 0.05, seed=0)
-    assert found.shared == SHARED
+        assert own == near_cut(kept, held, 0.05, 0.05, seed=0, least_shared=number)
+    assert found.shared == number < KEPT
     assert 0 < found.honest_rate <= 0.1
-    assert (found.cuts.own, found.cuts.any, found.cuts.shared) == (found.own.cut, found.any.cut, SHARED)
+    assert (found.cuts.own, found.cuts.any, found.cuts.shared) == (found.own.cut, found.any.cut, number)
 
 
 def test_another_salt_has_cuts_of_its_own_that_hold_the_same_share() -> None:
@@ -68,10 +69,26 @@ def test_too_few_rows_are_refused_with_how_many_it_takes() -> None:
         NearFit.fit(np.array([[1.0], [2.0], [np.nan]], np.float32))
 
 
-def test_fingerprints_that_honest_pictures_share_are_left_out() -> None:
-    """A print of the same logo on every picture: its windows are the largest hashes of all."""
+def test_as_many_fingerprints_have_to_match_as_honest_pictures_do_not_share() -> None:
+    """A print of the same logo on every picture: all of them share its windows."""
     rows = np.zeros((400, 1, 28, 28), np.float32)
     rows[:, :, :14] = np.random.default_rng(0).random((14, 28), np.float32)
     rows[:, :, 14:] = np.random.default_rng(1).random((400, 1, 14, 1), np.float32)
     found = NearFit.fit(rows).cuts(SALT, 128, 0.4, 0.05)
-    assert found.shared == KEPT + 1
+    assert found.shared > KEPT // 2 and found.honest_rate <= 0.4
+
+
+def test_fingerprints_that_the_tested_rows_share_are_left_out() -> None:
+    """No two of the rows that the number is chosen on are made from each other, and all tested ones are."""
+    rows = np.array(pictures()[:800])
+    order = np.random.default_rng(SEED).permutation(len(rows))
+    copied = rows[order[:400]].copy()
+    copied[:, :, 4:10, 10:16] = 1 - copied[:, :, 4:10, 10:16]
+    rows[order[400:]] = copied
+    fitted = NearFit.fit(rows)
+    assert len(fitted.digits) == 800
+    number = least_shared(fitted._sketches(SALT), (RING, 512), 0.15, seed=SEED)
+    assert number < KEPT // 2
+    with pytest.raises(ValueError, match="fingerprints alone match"):
+        near_cut(fitted._sketches(SALT), 512, 0.15, 0.05, seed=SEED, least_shared=number)
+    assert fitted.cuts(SALT, 512, 0.3, 0.05).shared == KEPT + 1

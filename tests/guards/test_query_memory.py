@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from bench.query_walks import FASHION, WALKS, Target
 from fallbacks.onnx import OnnxModel
 from guards.coarse import F4, Coarse
-from guards.fingerprints import SHARED
+from guards.fingerprints import KEPT, Prints
 from guards.near_pairs import EXACT, NEAR, NOTHING, Cuts, Matches
-from guards.query_memory import Kept, QueryMemory
+from guards.query_memory import QueryMemory
 from guards.query_rings import RING
 from guards.query_sketch import Sketcher, Sketches
 from tests.support.query_rows import (
@@ -31,17 +31,23 @@ from tests.support.query_rows import (
     pictures,
 )
 
-CUTS = Cuts(own=14, any=8)
+CUTS = Cuts(own=14, any=8, shared=12)
+NO_PRINTS = KEPT + 1
 SKETCHER = picture_sketcher()
 
 
 def memory(*, retained: int = 2**12, rings: int = 8, cuts: Cuts = CUTS, width: int = 0) -> QueryMemory:
-    return QueryMemory(cuts, SALT, SKETCHER.prints, retained, width, rings)
+    return QueryMemory(cuts, SALT, SKETCHER.has_prints, retained, width, rings)
 
 
 def insert(held: QueryMemory, x: F4, who: str | Sequence[str]) -> list[int]:
     names = [who] * len(x) if isinstance(who, str) else who
     return list(map(int, held.insert(held.rows(SKETCHER.sketch(x), names))))
+
+
+def remember(held: QueryMemory, number: int, margin: float, answer: list[int], source: int) -> None:
+    margins, answers = np.array([margin], np.float32), np.array([answer], np.uint8)
+    held.remember(np.array([number]), margins, answers, np.array([source]))
 
 
 def look_up(held: QueryMemory, x: F4, who: str | Sequence[str]) -> Matches:
@@ -84,18 +90,18 @@ def test_other_pictures_seldom_match() -> None:
 
 
 def test_a_picture_that_was_half_painted_over_matches_by_its_fingerprints() -> None:
-    held = memory(cuts=Cuts(own=8, any=8))
+    held = memory(cuts=Cuts(own=8, any=8, shared=12))
     insert(held, pictures()[:300], "a")
     painted = pictures()[:300].copy()
     painted[:, :, 4:12, 4:12] = 1 - painted[:, :, 4:12, 4:12]
     found = look_up(held, painted, "b")
     by_prints = (found.kinds == NEAR) & (found.distances > CUTS.any)
     assert by_prints.mean() > 0.5
-    assert (found.shared[by_prints] >= SHARED).all()
+    assert (found.shared[by_prints] >= CUTS.shared).all()
 
 
 def test_the_own_cut_holds_for_own_queries_alone() -> None:
-    held = memory(cuts=Cuts(own=40, any=-1, shared=51))
+    held = memory(cuts=Cuts(own=40, any=-1, shared=NO_PRINTS))
     insert(held, pictures()[:100], "a")
     changed = noisy(pictures()[:100], 0.1)
     assert (look_up(held, changed, "a").kinds == NEAR).mean() > 0.9
@@ -151,7 +157,7 @@ def test_a_batch_finds_what_its_rows_find_one_by_one(rows: list[tuple[int, str, 
 
 def test_two_memories_of_one_salt_are_alike_and_another_salt_forgets_other_entries() -> None:
     def found(salt: bytes) -> list[int]:
-        held = QueryMemory(CUTS, salt, SKETCHER.prints, 2**10, 0, 2)
+        held = QueryMemory(CUTS, salt, SKETCHER.has_prints, 2**10, 0, 2)
         for i in range(0, 1000, 100):
             insert(held, pictures()[i : i + 100], "a")
         return list(map(int, look_up(held, pictures(), "b").queries))
@@ -165,13 +171,12 @@ def test_memory_stays_bounded_and_old_queries_are_forgotten() -> None:
     arrays: list[NDArray[Any]] = [
         held._table.entries,
         held._held.bits,
-        held._held.prints,
+        held._held.marks,
         held._first,
         held._margins,
     ]
     insert(held, pictures()[:100], "first")
-    kept = Kept(0.25, np.zeros(0, np.uint8), 5)
-    held.remember(5, kept)
+    remember(held, 5, 0.25, [], 5)
     for i in range(30):
         moved = np.roll(pictures()[100:], (i % 7 - 3, i // 7), (2, 3))
         insert(
@@ -179,24 +184,24 @@ def test_memory_stays_bounded_and_old_queries_are_forgotten() -> None:
             moved[i * 20 : i * 20 + 200],
             [f"key {i} {j % 3}" for j in range(len(moved[i * 20 : i * 20 + 200]))],
         )
-    assert [one.nbytes for one in arrays] == [65536, 32768, 102400, 8192, 4096]
-    assert len(held._rings.rings) == 4
-    assert all(len(ring.first) == RING for ring in held._rings.rings.values())
+    assert [one.nbytes for one in arrays] == [65536, 32768, 131072, 8192, 4096]
+    assert len(held._rings) == 4 and held._rings.first.shape == (4, RING)
     assert (look_up(held, pictures()[:100], "first").kinds == EXACT).sum() == 0
     assert np.isnan(held.margins(np.array([5]))).all() and held.recall(5) is None
-    assert not held.remember(5, kept)
+    remember(held, 5, 0.25, [], 5)
+    assert held.recall(5) is None, "a query that is forgotten stays so"
 
 
 def test_a_query_survives_in_the_table_as_long_as_stated() -> None:
     """By one band: the share of entries that are left after t queries is exp(-t / retained)."""
-    held = QueryMemory(Cuts(-1, -1), SALT, 0, 2**12)
+    held = QueryMemory(Cuts(-1, -1, NO_PRINTS), SALT, retained=2**12)
     rng = np.random.default_rng(0)
 
     def some(n: int) -> Sketches:
         bits = rng.integers(0, 2**63, (n, 4), np.uint64) * np.uint64(2) + rng.integers(
             0, 2, (n, 4), np.uint64
         )
-        return Sketches(bits, rng.integers(0, 2**63, n, np.uint64), np.zeros((n, 0), np.uint32))
+        return Sketches(bits, rng.integers(0, 2**63, n, np.uint64), Prints.none(n))
 
     first = some(1000)
     rows = held.rows(first, ["a"] * 1000)
@@ -209,34 +214,38 @@ def test_a_query_survives_in_the_table_as_long_as_stated() -> None:
 
 
 def test_a_ring_holds_the_latest_queries_of_its_principal() -> None:
-    held = memory(retained=2**13, cuts=Cuts(own=2, any=-1, shared=51))
+    held = memory(retained=2**13, cuts=Cuts(own=2, any=-1, shared=NO_PRINTS))
     insert(held, pictures(), "a")
     for i in range(4):
         insert(held, np.roll(pictures()[:250], i + 1, 3), "a")
-    ring = held._rings.rings[held.principal("a")]
-    assert sorted(ring.numbers.tolist()) == list(range(2000 - RING, 2000))
+    ring = held._rings.of(held.principal("a"))
+    assert sorted(ring.tolist()) == list(range(2000 - RING, 2000))
 
 
 def test_margin_answer_and_source_are_kept_with_their_query() -> None:
     held = memory(width=3)
     numbers = insert(held, pictures()[:2], "a")
     assert np.isnan(held.margins(np.array(numbers))).all() and held.recall(numbers[0]) is None
-    kept = Kept(0.125, np.array([5, 2, 250], np.uint8), numbers[0])
-    assert held.remember(numbers[1], kept)
+    remember(held, numbers[1], 0.125, [5, 2, 250], numbers[0])
     assert held.margins(np.array([numbers[1], -1, 99])).tolist()[0] == 0.125
     assert np.isnan(held.margins(np.array([-1, 2, 99]))).all()
     again = held.recall(numbers[1])
-    assert again is not None and (again.margin, again.source) == (0.125, numbers[0])
+    assert again is not None and again.source == numbers[0]
     assert again.answer.tolist() == [5, 2, 250]
-    assert not held.remember(2, kept) and not held.remember(-1, kept)
+    for number in (2, -1):
+        remember(held, number, 0.5, [1, 1, 1], 0)
+        assert held.recall(number) is None
+    held.repeat(numbers[0], numbers[1])
+    assert held.margins(np.array(numbers)).tolist() == [0.125, 0.125]
 
 
 def test_an_answer_without_a_margin_is_recalled() -> None:
     held = memory(width=1)
     (number,) = insert(held, pictures()[:1], "a")
-    held.remember(number, Kept(np.nan, np.array([7], np.uint8), number))
+    remember(held, number, np.nan, [7], number)
     again = held.recall(number)
-    assert again is not None and np.isnan(again.margin) and again.answer.tolist() == [7]
+    assert again is not None and again.answer.tolist() == [7]
+    assert np.isnan(held.margins(np.array([number]))).all()
 
 
 @pytest.mark.parametrize("who", ["a", "b"], ids=["own", "another key"])
@@ -256,8 +265,8 @@ def test_two_retained_queries_are_near_exactly_if_a_look_up_says_so(who: str) ->
 def test_tables_and_texts_are_remembered_without_fingerprints() -> None:
     numbers, texts = diamonds()
     sketcher = Sketcher(Coarse.fit(numbers, texts), SALT)
-    assert sketcher.prints == 0
-    held = QueryMemory(Cuts(4, 4), SALT, 0, 2**10)
+    assert not sketcher.has_prints
+    held = QueryMemory(Cuts(4, 4, NO_PRINTS), SALT, retained=2**10)
     held.insert(held.rows(sketcher.sketch(numbers, texts), ["a"] * 200))
     again = held.look_up(held.rows(sketcher.sketch(numbers, texts), ["b"] * 200))
     assert (again.kinds == EXACT).all()
@@ -274,14 +283,14 @@ def test_tables_and_texts_are_remembered_without_fingerprints() -> None:
 def test_a_table_of_one_column_is_remembered() -> None:
     x = np.random.default_rng(0).standard_normal((300, 1)).astype(np.float32)
     sketcher = Sketcher(Coarse.fit(x), SALT)
-    held = QueryMemory(Cuts(0, 0), SALT, 0, 2**10)
+    held = QueryMemory(Cuts(0, 0, NO_PRINTS), SALT, retained=2**10)
     held.insert(held.rows(sketcher.sketch(x), ["a"] * 300))
     assert (held.look_up(held.rows(sketcher.sketch(x), ["a"] * 300)).kinds == EXACT).all()
 
 
 def test_letters_that_are_equal_are_repetitions() -> None:
     sketches = letter_sketcher().sketch(letters())
-    held = QueryMemory(Cuts(-1, -1), SALT, 0, 2**10)
+    held = QueryMemory(Cuts(-1, -1, NO_PRINTS), SALT, retained=2**10)
     found = held.look_up(held.rows(sketches, ["a"] * 1000))
     _, first = np.unique(letters(), axis=0, return_index=True)
     assert (found.kinds == EXACT).sum() == 1000 - len(first)
@@ -305,9 +314,9 @@ def test_no_rows_are_looked_up_and_inserted_as_no_rows() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     held = memory(retained=2**10)
-    with pytest.raises(ValueError, match="1 principals, 50 fingerprints a row; expected 2 and 50"):
+    with pytest.raises(ValueError, match="1 principals, 16 words of fingerprints a row; expected 2 and 16"):
         held.rows(SKETCHER.sketch(pictures()[:2]), ["a"])
-    with pytest.raises(ValueError, match="0 fingerprints a row; expected 1 and 50"):
+    with pytest.raises(ValueError, match="0 words of fingerprints a row; expected 1 and 16"):
         held.rows(letter_sketcher().sketch(letters()[:1]), ["a"])
     with pytest.raises(ValueError, match="1500 rows at once, and 1024 are retained"):
         insert(held, np.repeat(pictures()[:1], 1500, 0), "a")
@@ -316,7 +325,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="0 rings"):
         memory(rings=0)
     with pytest.raises(ValueError, match="cuts are -1"):
-        Cuts(257, 0)
+        Cuts(257, 0, 12)
 
 
 @pytest.mark.parametrize(

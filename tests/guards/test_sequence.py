@@ -19,7 +19,7 @@ RATES, HITS = st.floats(0.001, 0.5), st.lists(st.booleans(), max_size=60)
 
 def highest(bets: Bets, streams: np.ndarray[tuple[int, int], np.dtype[np.bool_]]) -> F8:
     """The highest e-value of each stream of [n, rows]: `Bets.after` for n streams at once."""
-    n, factors = len(streams), np.array(bets.factors)
+    n, factors = len(streams), np.array([bets.at_miss, bets.at_hit]).T
     reserve, wealth, most = 1.0, np.zeros((n, len(factors))), np.ones(n)
     for t, now in enumerate(streams.T):
         kept = reserve * math.log(t + 2) / math.log(t + 3)
@@ -113,12 +113,11 @@ def matches(kinds: list[int], rows: list[int]) -> Matches:
 
 
 def test_a_hit_is_near_to_a_query_of_a_small_or_unknown_margin() -> None:
-    found = matches([NEAR, NEAR, NEAR, EXACT, NOTHING, NEAR, NEAR], [-1, -1, -1, -1, -1, 0, 1])
-    earlier = np.array([0.1, 0.9, np.nan, 0.1, np.nan, 0.9, 0.1], np.float32)
-    batch = np.array([0.05, 0.8, 1, 1, 1, 1, 1], np.float32)
-    assert hits(found, earlier, batch, 0.2).tolist() == [True, False, True, False, False, True, False]
-    assert hits(found, earlier, batch, math.inf).tolist() == [True, True, True, False, False, True, True]
-    assert hits(matches([], []), earlier[:0], batch[:0], 0.2).tolist() == []
+    found = matches([NEAR, NEAR, NEAR, EXACT, NOTHING], [-1, -1, -1, -1, -1])
+    earlier = np.array([0.1, 0.9, np.nan, 0.1, np.nan], np.float32)
+    assert hits(found, earlier, 0.2).tolist() == [True, False, True, False, False]
+    assert hits(found, earlier, math.inf).tolist() == [True, True, True, False, False]
+    assert hits(matches([], []), earlier[:0], 0.2).tolist() == []
 
 
 def test_rates_and_levels_outside_their_range_are_refused() -> None:
