@@ -161,8 +161,7 @@ def _stages(x: F4, sketcher: Sketcher, memory: QueryMemory, n: int, at: Callable
     def all_three() -> None:
         i = at()
         some = memory.rows(sketcher.sketch(x[i : i + n]), who)
-        memory.look_up(some)
-        memory.insert(some)
+        memory.look_up(some, memory.insert(some))
 
     stages = {
         "sketch": lambda: sketcher.sketch(x[500 : 500 + n]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ I8: TypeAlias = NDArray[np.int64]
 
 NOTHING, EXACT, NEAR = 0, 1, 2
 """The kinds of a match."""
-_BLOCK: Final = 256
 _DISTANCE_AT, _INEXACT_AT, _NOT_NEAR = 40, 50, 1 << 60
 
 
@@ -86,14 +85,13 @@ class Matches:
     """What each of n rows matches best: a repetition before all else, then the smallest distance.
 
     kinds: uint8[n], NOTHING, EXACT (the same content) or NEAR. queries: int64[n], the number of the earlier
-    query, or -1. rows: int64[n], the earlier row of the same batch that is matched instead, or -1.
-    principals: int64[n], whose query it is (`QueryMemory.principal`), or 0. distances: int64[n], Hamming, -1
-    without a match; shared: int64[n], fingerprints in common where they were counted, else 0.
+    query, or -1. principals: int64[n], whose query it is (`QueryMemory.principal`), or 0. distances:
+    int64[n], Hamming, -1 without a match; shared: int64[n], fingerprints in common where they were counted,
+    else 0.
     """
 
     kinds: NDArray[np.uint8]
     queries: I8
-    rows: I8
     principals: I8
     distances: I8
     shared: I8
@@ -124,69 +122,25 @@ def compare(mine: Queries, theirs: Queries, pairs: Pairs, numbers: I8, least_sha
     return Compared(rows, numbers[at], theirs.principals.take(others), ranks, distances, common)
 
 
-def best(n: int, found: Compared, next_number: int) -> Matches:
-    """The best match of each of n rows. Numbers from next_number on are rows of the batch itself."""
+def best(n: int, found: Compared) -> Matches:
+    """The best match of each of n rows."""
     least = np.full(n, _NOT_NEAR, np.int64)
     np.minimum.at(least, found.rows, found.ranks)
     hit = np.flatnonzero(least < _NOT_NEAR)
     won = least[hit] & ((1 << _DISTANCE_AT) - 1)
     matches = nothing(n)
     matches.kinds[hit] = np.where(least[hit] >> _INEXACT_AT, NEAR, EXACT)
-    numbers = found.numbers[won]
-    here = numbers >= next_number
-    matches.queries[hit] = np.where(here, -1, numbers)
-    matches.rows[hit] = np.where(here, numbers - next_number, -1)
+    matches.queries[hit] = found.numbers[won]
     matches.principals[hit] = found.principals[won]
     matches.distances[hit] = found.distances[won]
     matches.shared[hit] = found.shared[won]
     return matches
 
 
-def joined(a: Compared, b: Compared) -> Compared:
-    """Both, as if they had been compared together."""
-    moved = np.where(b.ranks < _NOT_NEAR, b.ranks + len(a.rows), b.ranks)
-    return Compared(
-        np.concatenate([a.rows, b.rows]),
-        np.concatenate([a.numbers, b.numbers]),
-        np.concatenate([a.principals, b.principals]),
-        np.concatenate([a.ranks, moved]),
-        np.concatenate([a.distances, b.distances]),
-        np.concatenate([a.shared, b.shared]),
-    )
-
-
 def nothing(n: int) -> Matches:
     """The matches of n rows that match nothing."""
-    none = np.full((3, n), -1, np.int64)
-    zero = np.zeros((2, n), np.int64)
-    return Matches(np.zeros(n, np.uint8), none[0], none[1], zero[0], none[2], zero[1])
-
-
-def within_batch(mine: Queries, heads: NDArray[np.uint32], cuts: Cuts) -> Pairs:
-    """Pairs of rows with an earlier row of the batch: first words that differ in at most `cut` bits, then
-    rows that have one of their largest fingerprints in common with the last row before that has it.
-
-    Args:    heads: uint32[n, b], the largest fingerprints of each row; b = 0 for none.
-    Cost:    O(n^2): 10 us at n=32, 3 ms at n=1,024.
-    """
-    first, most = mine.bits[:, 0], max(cuts.own_first, cuts.any_first)
-    rows, others = [], []
-    for start in range(0, len(first), _BLOCK):
-        block = first[start : start + _BLOCK]
-        found = np.bitwise_count(block[:, None] ^ first[None, : start + len(block)]) <= most
-        flat = np.flatnonzero(np.tril(found, start - 1))
-        rows.append(flat // found.shape[1] + start)
-        others.append(flat % found.shape[1])
-    by_first = sum(map(len, rows))
-    if heads.shape[1]:
-        order = np.argsort(heads, axis=None, kind="stable")
-        ranked, owners = heads.reshape(-1)[order], order // heads.shape[1]
-        again = np.flatnonzero((ranked[1:] == ranked[:-1]) & (owners[1:] != owners[:-1]) & (ranked[1:] != 0))
-        rows.append(owners[again + 1])
-        others.append(owners[again])
-    at, before = np.concatenate(rows), np.concatenate(others)
-    own = mine.principals.take(at) == mine.principals.take(before)
-    return Pairs(at, before, np.where(own, cuts.own, cuts.any), by_first)
+    none, zero = np.full((2, n), -1, np.int64), np.zeros((2, n), np.int64)
+    return Matches(np.zeros(n, np.uint8), none[0], zero[0], none[1], zero[1])
 
 
 def _most_of_first(cut: int) -> int:

@@ -19,16 +19,13 @@ from guards.coarse import F4
 from guards.fingerprints import LARGEST, WORDS, shared
 from guards.near_pairs import (
     I8,
-    Compared,
     Cuts,
     Matches,
     Pairs,
     Queries,
     best,
     compare,
-    joined,
     nothing,
-    within_batch,
 )
 from guards.query_rings import Rings
 from guards.query_sketch import Sketches
@@ -113,25 +110,23 @@ class QueryMemory:
         queries = Queries(sketches.bits, sketches.contents, prints.marks, numbers)
         return Rows(queries, self._table.keys(sketches), prints.largest)
 
-    def look_up(self, rows: Rows) -> Matches:
-        """What each row repeats or nearly repeats: an earlier query, or an earlier row of this batch.
+    def look_up(self, rows: Rows, numbers: I8 | None = None) -> Matches:
+        """What each row repeats or nearly repeats of the earlier queries. Changes nothing.
 
-        Changes nothing. Own queries are found among the last 1,024, all others where they share a band with
-        the row: docs/guards.md, near-duplicates.
+        Own queries are found among the last 1,024, all others where they share a band with the row:
+        docs/guards.md, near-duplicates.
 
-        Cost:    O(1) a row, and O(n) more for the batch itself: docs/guards.md.
+        Args:    numbers: int64[n], of the rows if they have been inserted: only queries before each are
+                 found, among them earlier rows of the same batch.
+        Cost:    O(1) a row: docs/guards.md.
         """
-        n, mine, found = len(rows.keys), rows.queries, list[Compared | None]()
-        if n and self.next_number:
-            pairs, numbers = self._earlier(rows)
-            found.append(compare(mine, self._held, pairs, numbers, self.cuts.shared))
-        if n > 1:
-            pairs = within_batch(mine, rows.heads, self.cuts)
-            found.append(compare(mine, mine, pairs, pairs.others + self.next_number, self.cuts.shared))
-        matching = [one for one in found if one is not None]
-        if not matching:
+        n = len(rows.keys)
+        if not n or not self.next_number:
             return nothing(n)
-        return best(n, joined(*matching) if len(matching) > 1 else matching[0], self.next_number)
+        before = np.full(n, self.next_number) if numbers is None else numbers
+        pairs, others = self._earlier(rows, before)
+        found = compare(rows.queries, self._held, pairs, others, self.cuts.shared)
+        return nothing(n) if found is None else best(n, found)
 
     def insert(self, rows: Rows) -> I8:
         """Remember rows, without margin and answer until `remember`.
@@ -154,6 +149,14 @@ class QueryMemory:
         self._rings.add(first, mine.principals.tolist(), numbers)
         self.next_number += n
         return numbers
+
+    def skip(self, n: int) -> None:
+        """Give the next n numbers to queries that are not known, which are near no other."""
+        at = np.arange(self.next_number, self.next_number + n) & (self.retained - 1)
+        self._held.contents[at], self._held.principals[at], self._sources[at] = 0, 0, -1
+        for column in (self._first, self._held.bits, self._held.marks, self._heads):
+            column[at] = 0
+        self.next_number += n
 
     def remember(self, numbers: I8, margins: F4, answers: NDArray[np.uint8], sources: I8) -> None:
         """Store what was answered to n queries; nothing of those that are no longer retained.
@@ -219,32 +222,31 @@ class QueryMemory:
     def _is_retained(self, number: int) -> bool:
         return max(0, self.next_number - self.retained) <= number < self.next_number
 
-    def _earlier(self, rows: Rows) -> tuple[Pairs, I8]:
-        """Pairs with retained queries that may be near, and the numbers of these.
+    def _earlier(self, rows: Rows, before: I8) -> tuple[Pairs, I8]:
+        """Pairs with retained queries before each row that may be near, and the numbers of these.
 
         Of the ring, of the table's bits and contents, of its fingerprints.
         """
         mine, first = rows.queries, rows.queries.bits[:, 0]
         newest, mask = self.next_number - 1, self.retained - 1
-        own, numbers = self._rings.near(first, mine.principals.tolist(), self.cuts.own_first)
-        if newest > mask and len(numbers):
-            retained = numbers > newest - self.retained
-            own, numbers = own[retained], numbers[retained]
+        own, in_ring = self._rings.near(first, mine.principals.tolist(), self.cuts.own_first)
         candidates = self._table.candidates(rows.keys)
         end = self._table.first_print_band * WAYS
         by_bits = candidates[:, :end]
         close = np.bitwise_count(self._first.take(by_bits) ^ first[:, None]) <= self.cuts.any_first
-        at = np.flatnonzero(close)
-        all_rows, places = [own, at // end], [numbers & mask, by_bits[close]]
+        all_rows, places = [np.flatnonzero(close) // end], [by_bits[close]]
         if self.has_prints:
-            at, near = self._by_prints(rows.heads, candidates[:, end:])
+            at, by_prints = self._by_prints(rows.heads, candidates[:, end:])
             all_rows.append(at)
-            places.append(near)
-        others = np.concatenate(places, dtype=np.int64)
-        cuts = np.full(len(others), self.cuts.any)
+            places.append(by_prints)
+        in_table = newest - ((newest - np.concatenate(places, dtype=np.int64)) & mask)
+        at, numbers = np.concatenate([own, *all_rows]), np.concatenate([in_ring, in_table])
+        earlier = (numbers < before[at]) & (numbers > newest - self.retained)
+        cuts = np.full(len(at), self.cuts.any)
         cuts[: len(own)] = self.cuts.own
-        pairs = Pairs(np.concatenate(all_rows), others, cuts, len(others) - len(places[-1]) * self.has_prints)
-        return pairs, newest - ((newest - others) & mask)
+        by_distance = int(np.count_nonzero(earlier[: len(own) + len(places[0])]))
+        at, numbers, cuts = at[earlier], numbers[earlier], cuts[earlier]
+        return Pairs(at, numbers & mask, cuts, by_distance), numbers
 
     def _by_prints(
         self, heads: NDArray[np.uint32], candidates: NDArray[np.uint32]

@@ -27,13 +27,15 @@ HALF_LIFE_ROWS: Final = 1024
 @dataclass(slots=True, eq=False)
 class Suspect:
     """evidence: against all its principals together; members: those that are still known; ranges: of
-    addresses whose newcomers belong to it; standing: the largest e-value, halved with each 1,024 rows since.
+    addresses whose newcomers belong to it; standing: the largest e-value, halved with each 1,024 rows since;
+    has_alarmed: whether the e-value has ever reached the alarm.
     """
 
     evidence: Evidence
     members: set[int]
     ranges: set[str] = field(default_factory=set)
     standing: float = 1.0
+    has_alarmed: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -79,6 +81,7 @@ class Suspects:
         found = suspect.evidence = self.bets.after(suspect.evidence, hits)
         fallen = suspect.standing * 0.5 ** (len(hits) / HALF_LIFE_ROWS)
         suspect.standing = max(fallen, found.value)
+        suspect.has_alarmed = suspect.has_alarmed or self.bets.alarms(found)
         while len(self._of) > self.most:
             self._forget(*self._of.popitem(last=False))
         return found
@@ -118,6 +121,11 @@ class Suspects:
         suspect = self._of.get(principal)
         return 1.0 if suspect is None else suspect.standing
 
+    def has_alarmed(self, principal: int) -> bool:
+        """Whether the evidence against a principal's suspect has ever reached the alarm."""
+        suspect = self._of.get(principal)
+        return suspect is not None and suspect.has_alarmed
+
     def members(self, principal: int) -> frozenset[int]:
         """The principals that are one suspect with this one, itself included."""
         suspect = self._of.get(principal)
@@ -129,7 +137,7 @@ class Suspects:
             return False
         large, small = (a, b) if len(a.members) >= len(b.members) else (b, a)
         large.evidence = pooled(large.evidence, small.evidence)
-        large.standing = large.evidence.value
+        large.standing, large.has_alarmed = large.evidence.value, large.has_alarmed or small.has_alarmed
         large.members |= small.members
         for member in small.members:
             self._of[member] = large

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +14,6 @@ from fallbacks.predictor import ModelTensor
 from fallbacks.roles import PROBABILITIES
 from gateway.core.decision import Degraded, Reason, Served, Tensors
 from gateway.core.recall import Answer
-from gateway.core.rows import Row
 
 REASONS = tuple(Reason)
 HEAD = 2
@@ -53,18 +52,20 @@ class AnswerForm:
         return HEAD + sum(one.dtype.itemsize * math.prod(_sizes(one)) for one in self.outputs)
 
     def encode(self, answers: Sequence[Answer]) -> Encoded:
-        """Answers as bytes, all those together that come from the same arrays. Cost: 20 us, 0.5 us each."""
-        n = len(answers)
-        data, margins = np.zeros((n, self.length), np.uint8), np.full(n, np.nan, np.float32)
-        fits = np.zeros(n, np.bool_)
-        for places, rows, tensors in _by_source(answers):
-            head, columns = self._head(answers[places[0]]), self._columns(tensors, rows)
-            if head is None or columns is None:
-                continue
-            fits[places] = True
-            data[places] = np.concatenate([np.full((len(rows), HEAD), head, np.uint8), *columns], axis=1)
-            if PROBABILITIES in tensors:
-                margins[places] = _margins(tensors[PROBABILITIES][rows])
+        """Answers as bytes. Cost: 15 us, and 1 us each."""
+        fits = np.array([self._fits(answer) for answer in answers], np.bool_)
+        data, margins = (
+            np.zeros((len(answers), self.length), np.uint8),
+            np.full(len(answers), np.nan, np.float32),
+        )
+        fitting = [answer for answer, one in zip(answers, fits.tolist(), strict=True) if one]
+        if fitting:
+            columns = [np.array([self._head(answer) for answer in fitting], np.uint8)]
+            for one in self.outputs:
+                rows = np.concatenate([answer.output[one.name] for answer in fitting])
+                columns.append(rows.reshape(len(rows), math.prod(_sizes(one))).view(np.uint8))
+            margins[fits] = _margins([answer.output.get(PROBABILITIES) for answer in fitting])
+            data[fits] = np.concatenate(columns, axis=1)
         return Encoded(fits, data, margins)
 
     def decode(self, data: NDArray[np.uint8]) -> Answer:
@@ -78,44 +79,27 @@ class AnswerForm:
             at += count * one.dtype.itemsize
         return _answer(output, self.rungs[content[0]], content[1])
 
-    def _head(self, answer: Answer) -> tuple[int, int] | None:
+    def _fits(self, answer: Answer) -> bool:
+        """Whether an answer is of a known rung, with one row of each output in its form."""
         if answer.by not in self.rungs:
-            return None
+            return False
+        for one in self.outputs:
+            array = answer.output.get(one.name)
+            if array is None or array.dtype != one.dtype or array.shape != (1, *one.shape[1:]):
+                return False
+        return True
+
+    def _head(self, answer: Answer) -> tuple[int, int]:
         reason = 0 if isinstance(answer, Served) else 1 + REASONS.index(answer.reason)
         return self.rungs.index(answer.by), reason
 
-    def _columns(self, tensors: Tensors, rows: Sequence[int]) -> list[NDArray[np.uint8]] | None:
-        """The bytes of each output of some rows: uint8[rows, bytes]; None if one has another form."""
-        columns = []
-        for one in self.outputs:
-            array = tensors.get(one.name)
-            if array is None or array.dtype != one.dtype or array.shape[1:] != _sizes(one):
-                return None
-            columns.append(
-                np.ascontiguousarray(array[rows]).reshape(len(rows), math.prod(_sizes(one))).view(np.uint8)
-            )
-        return columns
 
-
-def _by_source(answers: Sequence[Answer]) -> Iterable[tuple[list[int], list[int], Tensors]]:
-    """The places of the answers of one rung and kind that are rows of the same arrays, and which rows."""
-    groups: dict[tuple[Any, ...], tuple[list[int], list[int], Tensors]] = {}
-    for place, answer in enumerate(answers):
-        output = answer.output
-        tensors, row = output.source if isinstance(output, Row) else (output, 0)
-        key = (id(tensors), answer.by, None if isinstance(answer, Served) else answer.reason)
-        places, rows, _ = groups.setdefault(key, ([], [], tensors))
-        places.append(place)
-        rows.append(row)
-    return groups.values()
-
-
-def _margins(probabilities: NDArray[Any]) -> NDArray[np.float32] | float:
-    """float32[n] of [n, ...]; NaN where a row has fewer than two."""
-    scores = probabilities.reshape(len(probabilities), -1)
-    if scores.shape[1] < 2:
+def _margins(probabilities: Sequence[NDArray[Any] | None]) -> NDArray[np.float32] | float:
+    """float32[n] of n single rows; NaN where there are none, or fewer than two classes."""
+    known = [one for one in probabilities if one is not None and one.ndim == 2 and one.shape[1] >= 2]
+    if len(known) < len(probabilities) or len({one.shape for one in known}) > 1:
         return math.nan
-    two = np.partition(scores, -2, axis=1)[:, -2:]
+    two = np.partition(np.concatenate(known), -2, axis=1)[:, -2:]
     return np.asarray(two[:, 1] - two[:, 0], np.float32)
 
 

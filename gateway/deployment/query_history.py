@@ -3,6 +3,9 @@
     score   (before the models)  sketch the rows, look them up, bet on the hits, remember the rows
     recall  (after the answers)  a suspect's row that is near an earlier query gets the answer of that query
 
+Rows are looked up when sixteen are there, so that honest traffic pays a fifth for it; only what has been
+looked up is evidence. The rows of a suspect, and of a caller that was one, are looked up at once.
+
 The earlier answer is one that a model gave: a query that was given another's answer leads to the query that
 this came from, and only a row that is near that one too gets it. So answers cannot drift away along a chain
 of small steps: a picture that changes slowly gets an answer of its own again. A row that a caller asks again
@@ -11,10 +14,11 @@ gets what it got before, whether or not it is a suspect still.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from itertools import count, repeat
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,18 +29,32 @@ from gateway.core.decision import Tensors, severity
 from gateway.core.recall import Answer, Given, Recalled
 from gateway.core.rows import F8
 from gateway.deployment.answer_form import AnswerForm
+from gateway.deployment.deferred_rows import DeferredRows
+from guards.answered_rows import AnsweredRows
 from guards.contents import Contents
-from guards.near_pairs import EXACT, NEAR, Matches
+from guards.near_pairs import EXACT, NEAR, NOTHING, Matches
 from guards.query_memory import QueryMemory
 from guards.query_sketch import Sketcher
 from guards.row_view import PICTURE, TABLE, RowView
 from guards.sequence import hits
 from guards.suspects import Suspects
 
-NOTE = np.dtype("i8, i8, i8, i8, f8")
-NOTE.names = "number", "kind", "matched", "owner", "evidence"
-EVIDENCE = NOTE.names.index("evidence")
-"""What is kept of a row until it is answered. owner: the principal of the query that it matches."""
+
+class Note(NamedTuple):
+    """What is kept of a row until it is answered. number: of its query; kind: of its match, NOTHING also of a
+    row that is not looked up yet; matched: the number of the query that it matches, owner: whose that is.
+    """
+
+    number: int
+    principal: int
+    content: int
+    evidence: float
+    kind: int = NOTHING
+    matched: int = -1
+    owner: int = 0
+
+
+TOGETHER = 16
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +62,7 @@ class QueryHistory:
     """A guard of every row, and the memory of their answers. Everything runs on one event loop.
 
     replay_from, coarsen_from: evidence, infinite for never; coarse: an answer's outputs with labels alone.
+    together: rows that are looked up at once, unless a suspect's is among them.
     """
 
     view: RowView
@@ -56,99 +75,135 @@ class QueryHistory:
     replay_from: float
     coarsen_from: float
     coarse: Callable[[Tensors], Tensors]
+    together: int = TOGETHER
     _part: str = field(init=False)
+    _deferred: DeferredRows = field(init=False, repr=False)
+    _answered: AnsweredRows = field(default_factory=AnsweredRows, init=False, repr=False)
+    _answers: list[tuple[list[int], list[Answer]]] = field(default_factory=list, init=False, repr=False)
+    """By the numbers of their queries, those that the memory does not have yet."""
+    _least_evidence: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self._part = PICTURE if self.view.pictures else TABLE
+        read = *self.view.pictures, *self.view.table_inputs
+        self._least_evidence = min(self.replay_from, self.coarsen_from)
+        self._part, self._deferred = PICTURE if self.view.pictures else TABLE, DeferredRows(read)
 
     async def score(self, batch: Batch) -> F8:
-        """float64[n]: the evidence against each row's suspect, an e-value. Remembers the rows.
+        """float64[n]: the evidence against each row's suspect, an e-value.
 
         Cost:    docs/guards.md, near-duplicates.
         """
-        inputs = batch.inputs
-        contents = self.contents.of(inputs, len(batch))
-        sketches = self.sketcher.sketch(self.view.arrays(inputs)[self._part], contents=contents)
-        rows = self.memory.rows(sketches, batch.principals)
-        matches = self.memory.look_up(rows)
-        first = self.memory.next_number
-        numbers = self.memory.insert(rows)
-        evidence = self._observe(batch.principals, rows.queries.principals, matches)
-        self._merge(rows.queries.principals, matches)
-        notes = np.empty(len(batch), NOTE)
-        notes["number"], notes["kind"], notes["owner"] = numbers, matches.kinds, matches.principals
-        notes["matched"] = np.where(matches.rows >= 0, first + matches.rows, matches.queries)
-        notes["evidence"] = evidence
+        first = self.memory.next_number + len(self._deferred)
+        contents = self.contents.of(batch.inputs, len(batch))
+        principals = [self.memory.principal(name) for name in batch.principals]
+        self._deferred.add(batch, contents)
+        matched: Iterable[tuple[int, ...]] = repeat(())
+        if len(self._deferred) >= self.together or any(map(self.suspects.has_alarmed, principals)):
+            matched = self._look_up()[-len(batch) :]
+        evidence = [self.suspects.standing(principal) for principal in principals]
+        notes = np.empty(len(batch), object)
+        columns = zip(count(first), principals, contents.tolist(), evidence, matched)
+        for row, (*own, match) in enumerate(columns):
+            notes[row] = Note(*own, *match)
         batch.keep(self, notes)
-        return evidence
+        return np.array(evidence)
 
     def recall(self, batch: Batch, answers: Mapping[int, Answer]) -> Recalled:
-        """As `AnswerMemory`. Cost: 1 us a row, and 15 us for each that repeats or may be exchanged."""
-        notes = batch.measured(self)
-        if notes is None or not answers:  # without notes the guard has failed, and `on_error` has judged
+        """As `AnswerMemory`. Cost: 1 us a row, and 30 us for one that may get an earlier answer."""
+        found = batch.measured(self)
+        if found is None or not answers:  # without notes the guard has failed, and `on_error` has judged
             return Recalled()
-        fits, data, margins = self.form.encode(list(answers.values()))
-        rows = np.fromiter(answers, np.intp, len(answers))[fits]
-        numbers, evidence = notes["number"][rows], notes["evidence"][rows]
-        self.memory.remember(numbers, margins[fits], data[fits], numbers)
-        kinds, is_suspect = notes["kind"][rows], evidence >= self.replay_from
-        looked_at = (kinds == EXACT) | (is_suspect & (kinds == NEAR)) | (evidence >= self.coarsen_from)
-        given, repeats = list[Given](), list[int]()
-        for row in rows[looked_at].tolist():
-            note = notes[row].item()
-            answer, is_repeat = self._exchanged(batch.principals[row], note, answers[row])
-            if is_repeat:
-                repeats.append(row)
-            if answer is not answers[row]:
-                given.append(Given(row, answer, "replayed", note[EVIDENCE]))
-            if note[EVIDENCE] >= self.coarsen_from:
-                answer = replace(answer, output=self.coarse(answer.output))
-                given.append(Given(row, answer, "coarsened", note[EVIDENCE]))
+        notes: list[Note] = [found[row] for row in answers]
+        self._answers.append(([note.number for note in notes], list(answers.values())))
+        again = self._answered.add([(note.principal, note.content) for note in notes])
+        repeats = [row for row, is_again in zip(answers, again, strict=True) if is_again]
+        given = list[Given]()
+        for row, note in zip(answers, notes, strict=True):
+            if note.kind == EXACT or note.evidence >= self._least_evidence:
+                given += self._given(row, note, answers[row])
         return Recalled(given, repeats)
 
-    def _observe(self, names: Sequence[str], numbers: NDArray[np.int64], matches: Matches) -> F8:
-        """float64[n]: the evidence after these rows, the same for all rows of one principal.
+    def _look_up(self) -> list[tuple[int, int, int]]:
+        """Sketches the rows that wait, looks them up, bets on the hits and remembers them.
+
+        Returns: of each row kind, number and principal of what it matches.
+        Raises:  what sketching does; then the rows are not remembered, and no later one has their numbers.
+        """
+        inputs, contents, names = self._deferred.take_all()
+        try:
+            sketches = self.sketcher.sketch(self.view.arrays(inputs)[self._part], contents=contents)
+            rows = self.memory.rows(sketches, names)
+        except Exception:
+            self.memory.skip(len(names))
+            raise
+        self._learn_answers()
+        matches, principals = self.memory.look_up(rows, self.memory.insert(rows)), rows.queries.principals
+        self._observe(names, principals, matches)
+        self._merge(principals, matches)
+        columns = matches.kinds.tolist(), matches.queries.tolist(), matches.principals.tolist()
+        return list(zip(*columns, strict=True))
+
+    def _learn_answers(self) -> None:
+        """Remembers the answers of the queries that the memory has by now."""
+        end = self.memory.next_number
+        known = [one for one in self._answers if one[0][-1] < end]
+        if not known:
+            return
+        self._answers = [one for one in self._answers if one[0][-1] >= end]
+        fits, data, margins = self.form.encode([answer for _, answers in known for answer in answers])
+        numbers = np.array([number for some, _ in known for number in some])[fits]
+        self.memory.remember(numbers, margins[fits], data[fits], numbers)
+
+    def _observe(self, names: Sequence[str], numbers: NDArray[np.int64], matches: Matches) -> None:
+        """Adds rows to the evidence against their principals.
 
         Nothing is bet on a repetition: what is certified is how often a row that is none is near.
         """
         found = hits(matches, self.memory.margins(matches.queries), self.most_margin).tolist()
         bets: dict[int, tuple[str, list[bool]]] = {}
-        principals = numbers.tolist()
-        for name, principal, hit, kind in zip(names, principals, found, matches.kinds.tolist(), strict=True):
+        columns = names, numbers.tolist(), found, matches.kinds.tolist()
+        for name, principal, hit, kind in zip(*columns, strict=True):
             _, own = bets.setdefault(principal, (name, []))
             if kind != EXACT:
                 own.append(hit)
         for principal, (name, own) in bets.items():
             self.suspects.observe(principal, range_of(name), own)
-        standing = {principal: self.suspects.standing(principal) for principal in bets}
-        return np.array([standing[principal] for principal in principals])
 
     def _merge(self, own: NDArray[np.int64], matches: Matches) -> None:
         """Counts rows that nearly repeat another principal's. After `_observe`, as `Suspects` needs it."""
         for row in np.flatnonzero((matches.kinds == NEAR) & (matches.principals != own)).tolist():
             self.suspects.overlap(int(own[row]), int(matches.principals[row]))
 
-    def _exchanged(self, principal: str, note: tuple[Any, ...], own: Answer) -> tuple[Answer, bool]:
-        """What a row is answered, its own answer or an earlier one, and whether its caller asks it again."""
-        number, kind, matched, owner, evidence = note
-        kept = self.memory.recall(matched) if kind else None
-        is_again = kept is not None and kind == EXACT and self._is_own(principal, owner)
-        if kept is None:
-            return own, False
-        if is_again:  # where the model gave its answer to this very row, it does so now
-            gets_it = not self.memory.is_same(number, kept.source)
-        else:
-            is_near = kind == NEAR and evidence >= self.replay_from
-            gets_it = is_near and self.memory.is_near(number, kept.source)
-        if gets_it:
-            answer = self.form.decode(kept.answer)
-            if severity(answer) == severity(own):  # served or degraded, as its own
-                self.memory.repeat(number, matched)
-                return answer, is_again
-        return own, is_again
+    def _given(self, row: int, note: Note, own: Answer) -> list[Given]:
+        """What a row is answered in place of its own answer: an earlier one, then labels alone."""
+        self._learn_answers()
+        given, answer = list[Given](), self._earlier(note, own)
+        if answer is not None:
+            given.append(Given(row, answer, "replayed", note.evidence))
+        if note.evidence >= self.coarsen_from:
+            answer = own if answer is None else answer
+            coarse = replace(answer, output=self.coarse(answer.output))
+            given.append(Given(row, coarse, "coarsened", note.evidence))
+        return given
 
-    def _is_own(self, principal: str, owner: int) -> bool:
-        return owner in self.suspects.members(self.memory.principal(principal))
+    def _earlier(self, note: Note, own: Answer) -> Answer | None:
+        """The earlier answer that a row gets, if it gets one: served or degraded, as its own."""
+        kept = self.memory.recall(note.matched) if note.kind != NOTHING else None
+        if kept is None or not self.form.encode([own]).fits[0]:
+            return None
+        if note.kind == EXACT and note.owner in self.suspects.members(note.principal):
+            # where the model gave its answer to this very row, it does so now
+            gets_it = not self.memory.is_same(note.number, kept.source)
+        else:
+            is_suspect = note.kind == NEAR and note.evidence >= self.replay_from
+            gets_it = is_suspect and self.memory.is_near(note.number, kept.source)
+        if not gets_it:
+            return None
+        answer = self.form.decode(kept.answer)
+        if severity(answer) != severity(own):
+            return None
+        self.memory.repeat(note.number, note.matched)
+        return answer
 
 
 @lru_cache(maxsize=4096)

@@ -67,7 +67,11 @@ class World:
 
 
 def world(
-    *, replay_from: float = ALARM, coarsen_from: float = math.inf, most_margin: float = math.inf
+    *,
+    replay_from: float = ALARM,
+    coarsen_from: float = math.inf,
+    most_margin: float = math.inf,
+    together: int = 1,
 ) -> World:
     sketcher = picture_sketcher()
     memory = QueryMemory(Cuts(own=16, any=8, shared=12), SALT, sketcher.has_prints, 2**12, FORM.length)
@@ -83,6 +87,7 @@ def world(
         replay_from=replay_from,
         coarsen_from=coarsen_from,
         coarse=partial(disclose, tier=Label()),
+        together=together,
     )
     return World(history)
 
@@ -343,3 +348,92 @@ def test_an_output_of_no_fixed_size_is_named(spec: ModelTensor) -> None:
 def test_an_answer_of_a_rung_that_is_not_known_is_no_answer_to_remember() -> None:
     of_another_rung = Served({"probabilities": np.zeros((1, 3), np.float32)}, "third")
     assert FORM.encode([of_another_rung, Served({}, "primary")]).fits.tolist() == [False, False]
+
+
+def test_rows_are_looked_up_together_once_so_many_are_there() -> None:
+    found = world(together=4)
+    for i in range(3):
+        found.ask(noisy(pictures()[900:901], 0.03, seed=i))
+        assert found.scores[0] == 1 and found.history.memory.next_number == 0
+    found.ask(noisy(pictures()[900:901], 0.03, seed=3))
+    assert found.scores[0] > 1 and found.history.memory.next_number == 4
+
+
+def test_what_is_found_together_is_what_is_found_one_by_one() -> None:
+    """Repetitions, near rows and others: as much evidence at the end of each group."""
+    singly, together = world(), world(together=8)
+    principal = singly.history.memory.principal("ada")
+    for i in range(64):
+        x = pictures()[i // 9 : i // 9 + 1] if i % 3 else noisy(pictures()[900:901], 0.03, seed=i)
+        for one in (singly, together):
+            one.ask(x)
+        if i % 8 == 7:
+            values = [one.history.suspects.evidence(principal).value for one in (singly, together)]
+            assert values[0] == pytest.approx(values[1])
+    assert values[0] > 10
+
+
+def test_the_rows_of_a_suspect_are_looked_up_at_once_with_all_that_wait() -> None:
+    found = world(together=64)
+    start = pictures()[900:901]
+    for i in range(64):
+        found.ask(noisy(start, 0.03, seed=i))
+    assert found.scores[0] >= ALARM
+    found.ask(pictures()[950:951], "bob")
+    assert found.history.memory.next_number == 64, "that of another caller waits"
+    (first,) = found.ask(pictures()[901:902])
+    assert found.history.memory.next_number == 66
+    (near,) = found.ask(noisy(pictures()[901:902], 0.02))
+    assert same(near, first) and found.given
+
+
+def test_a_suspects_row_gets_the_answer_of_a_row_that_waited_when_it_was_answered() -> None:
+    """The one that it nearly repeats came before the alarm, in the same group."""
+    found = world(together=16)
+    start = pictures()[900:901]
+    answers = [found.ask(noisy(start, 0.02, seed=i))[0] for i in range(15)]
+    (last,) = found.ask(noisy(start, 0.02, seed=15))
+    assert found.scores[0] >= ALARM and found.given
+    assert any(same(last, one) for one in answers) and not same(last, found.own[0])
+
+
+def test_a_repetition_is_marked_also_where_nothing_is_looked_up_yet() -> None:
+    found = world(together=64)
+    found.ask(pictures()[:3])
+    found.ask(pictures()[1:4])
+    assert found.repeats == [0, 1]
+    found.ask(pictures()[1:2], "bob")
+    assert not found.repeats
+
+
+def test_answers_that_come_after_the_look_up_are_remembered_before_the_next() -> None:
+    """Two requests at once: both are looked up before either is answered."""
+    found = world()
+    found.alarm()
+    x = pictures()[901:902]
+    batches = [
+        Batch(("id",), ("ada",), {"image": one, "t": np.zeros((1, 1), np.float32)}, (1e9,))
+        for one in (x, noisy(x, 0.02))
+    ]
+    for batch in batches:
+        run(partial(found.history.score, batch))
+    first, second = (found._answer("primary") for _ in range(2))
+    assert not found.history.recall(batches[0], {0: first}).given
+    ((_, given, how, _),) = found.history.recall(batches[1], {0: second}).given
+    assert same(given, first) and how == "replayed"
+
+
+def test_rows_that_cannot_be_sketched_leave_the_others_their_numbers() -> None:
+    found = world(together=4)
+    answers = [found.ask(pictures()[i : i + 1])[0] for i in range(4)]
+    assert answers
+    bad = Batch(("id",) * 4, ("ada",) * 4, {"image": np.zeros((4, 1, 2, 2), np.float32)}, (1e9,) * 4)
+    bad.inputs = {**bad.inputs, "t": np.zeros((4, 1), np.float32)}
+    with pytest.raises(ValueError, match="coarse: x has shape"):
+        run(partial(found.history.score, bad))
+    assert found.history.memory.next_number == 8
+    found.ask(pictures()[10:14])
+    found.history._learn_answers()
+    held = found.history.memory
+    assert [held.recall(i) is not None for i in range(12)] == 4 * [True] + 4 * [False] + 4 * [True]
+    assert not held.is_near(4, 0) and not held.is_same(4, 0)

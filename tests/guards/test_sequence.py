@@ -107,17 +107,17 @@ def test_pooled_evidence_is_the_mean_and_multiplies_from_then_on() -> None:
     assert bets.after(both, [True]).value > 10 * both.value
 
 
-def matches(kinds: list[int], rows: list[int]) -> Matches:
+def matches(kinds: list[int]) -> Matches:
     n, none = len(kinds), np.full(len(kinds), -1)
-    return Matches(np.array(kinds, np.uint8), none, np.array(rows), np.zeros(n, np.int64), none, none)
+    return Matches(np.array(kinds, np.uint8), none, np.zeros(n, np.int64), none, none)
 
 
 def test_a_hit_is_near_to_a_query_of_a_small_or_unknown_margin() -> None:
-    found = matches([NEAR, NEAR, NEAR, EXACT, NOTHING], [-1, -1, -1, -1, -1])
+    found = matches([NEAR, NEAR, NEAR, EXACT, NOTHING])
     earlier = np.array([0.1, 0.9, np.nan, 0.1, np.nan], np.float32)
     assert hits(found, earlier, 0.2).tolist() == [True, False, True, False, False]
     assert hits(found, earlier, math.inf).tolist() == [True, True, True, False, False]
-    assert hits(matches([], []), earlier[:0], 0.2).tolist() == []
+    assert hits(matches([]), earlier[:0], 0.2).tolist() == []
 
 
 def test_rates_and_levels_outside_their_range_are_refused() -> None:
