@@ -81,11 +81,9 @@ class QueryHistory:
     _answered: AnsweredRows = field(default_factory=AnsweredRows, init=False, repr=False)
     _answers: list[tuple[list[int], list[Answer]]] = field(default_factory=list, init=False, repr=False)
     """By the numbers of their queries, those that the memory does not have yet."""
-    _least_evidence: float = field(init=False)
 
     def __post_init__(self) -> None:
         read = *self.view.pictures, *self.view.table_inputs
-        self._least_evidence = min(self.replay_from, self.coarsen_from)
         self._part, self._deferred = PICTURE if self.view.pictures else TABLE, DeferredRows(read)
 
     async def score(self, batch: Batch) -> F8:
@@ -119,7 +117,7 @@ class QueryHistory:
         repeats = [row for row, is_again in zip(answers, again, strict=True) if is_again]
         given = list[Given]()
         for row, note in zip(answers, notes, strict=True):
-            if note.kind == EXACT or note.evidence >= self._least_evidence:
+            if self.suspects.has_alarmed(note.principal):
                 given += self._given(row, note, answers[row])
         return Recalled(given, repeats)
 
