@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,12 +23,19 @@ class AnsweredRows:
 
     _entries: array[int] = field(default_factory=lambda: array("Q", bytes(8 * ENTRIES)), init=False)
 
-    def add(self, rows: Iterable[tuple[int, int]]) -> list[bool]:
-        """Adds pairs (principal, content), in order; whether each was there already. Cost: 0.5 us each."""
-        entries, found = self._entries, list[bool]()
-        for principal, content in rows:
-            number = (principal * _SPREAD + content) & _BELOW
-            place = number % ENTRIES
-            found.append(entries[place] == number)
-            entries[place] = number
-        return found
+    def __contains__(self, row: tuple[int, int]) -> bool:
+        """Whether a pair (principal, content) was added and is not forgotten. Cost: 0.3 us."""
+        number = _number(*row)
+        return self._entries[number % ENTRIES] == number
+
+    def add(self, row: tuple[int, int]) -> bool:
+        """Adds a pair; whether it was there already. Cost: 0.4 us."""
+        number = _number(*row)
+        place = number % ENTRIES
+        was_there = self._entries[place] == number
+        self._entries[place] = number
+        return was_there
+
+
+def _number(principal: int, content: int) -> int:
+    return (principal * _SPREAD + content) & _BELOW

@@ -123,6 +123,8 @@ def _guards() -> Iterator[Cell]:
     limited = frozenset({"refused rate_limited"})
     yield Cell("rate", "stuck high", limited, limited, "refused rate_limited")
     yield Cell("rate", "caller over its limit", LIMITED, WITHHELD | limited, "refused rate_limited")
+    yield from (Cell("queries", fault) for fault in (*FAILURES, "stuck low", "stuck high"))
+    yield _blocking("queries")
     yield from _judges("ood", WITHHELD, "deferred", "deferred")
     yield from _judges("noise", WITHHELD, "deferred", "deferred")
     yield from _judges("perturbation", SAFE, "degraded", "deferred")

@@ -3,8 +3,9 @@
     score   (before the models)  sketch the rows, look them up, bet on the hits, remember the rows
     recall  (after the answers)  a suspect's row that is near an earlier query gets the answer of that query
 
-Rows are looked up when sixteen are there, so that honest traffic pays a fifth for it; only what has been
-looked up is evidence. The rows of a suspect, and of a caller that was one, are looked up at once.
+Rows are looked up when 32 are there, so that honest traffic pays a fifth for it; only what has been looked up
+is evidence. The rows of a suspect, and of a caller that was one, are looked up at once. A row that its caller
+was answered before is no new query.
 
 The earlier answer is one that a model gave: a query that was given another's answer leads to the query that
 this came from, and only a row that is near that one too gets it. So answers cannot drift away along a chain
@@ -14,10 +15,9 @@ gets what it got before, whether or not it is a suspect still.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import count, repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +29,7 @@ from gateway.core.decision import Tensors, severity
 from gateway.core.recall import Answer, Given, Recalled
 from gateway.core.rows import F8
 from gateway.deployment.answer_form import AnswerForm
-from gateway.deployment.deferred_rows import DeferredRows
+from gateway.deployment.deferred_rows import DeferredRows, Rows
 from guards.answered_rows import AnsweredRows
 from guards.contents import Contents
 from guards.near_pairs import EXACT, NEAR, NOTHING, Matches
@@ -40,21 +40,27 @@ from guards.sequence import hits
 from guards.suspects import Suspects
 
 
+class Match(NamedTuple):
+    """What a row matches. number: of the earlier query; owner: the principal whose that is."""
+
+    kind: int
+    number: int
+    owner: int
+
+
 class Note(NamedTuple):
-    """What is kept of a row until it is answered. number: of its query; kind: of its match, NOTHING also of a
-    row that is not looked up yet; matched: the number of the query that it matches, owner: whose that is.
+    """What is kept of a row until it is answered. number: of its query, -1 of a repetition, which is none;
+    match: of a row that is looked up already.
     """
 
-    number: int
     principal: int
     content: int
     evidence: float
-    kind: int = NOTHING
-    matched: int = -1
-    owner: int = 0
+    number: int = -1
+    match: Match = Match(NOTHING, -1, 0)
 
 
-TOGETHER = 16
+TOGETHER = 32
 
 
 @dataclass(slots=True, eq=False)
@@ -79,7 +85,7 @@ class QueryHistory:
     _part: str = field(init=False)
     _deferred: DeferredRows = field(init=False, repr=False)
     _answered: AnsweredRows = field(default_factory=AnsweredRows, init=False, repr=False)
-    _answers: list[tuple[list[int], list[Answer]]] = field(default_factory=list, init=False, repr=False)
+    _answers: list[tuple[int, Answer]] = field(default_factory=list, init=False, repr=False)
     """By the numbers of their queries, those that the memory does not have yet."""
 
     def __post_init__(self) -> None:
@@ -91,40 +97,45 @@ class QueryHistory:
 
         Cost:    docs/guards.md, near-duplicates.
         """
-        first = self.memory.next_number + len(self._deferred)
         contents = self.contents.of(batch.inputs, len(batch))
         principals = [self.memory.principal(name) for name in batch.principals]
-        self._deferred.add(batch, contents)
-        matched: Iterable[tuple[int, ...]] = repeat(())
-        if len(self._deferred) >= self.together or any(map(self.suspects.has_alarmed, principals)):
-            matched = self._look_up()[-len(batch) :]
+        suspicious = any(map(self.suspects.has_alarmed, principals))
+        pairs = list(zip(principals, contents.tolist(), strict=True))
+        new = [row for row, pair in enumerate(pairs) if suspicious or pair not in self._answered]
+        first, matches = self.memory.next_number + len(self._deferred), list[Match]()
+        if new:
+            rows = Rows(batch.inputs, contents, batch.principals)
+            self._deferred.add(rows if len(new) == len(batch) else rows.take(new))
+            if suspicious or len(self._deferred) >= self.together:
+                matches = self._look_up()[-len(new) :]
         evidence = [self.suspects.standing(principal) for principal in principals]
         notes = np.empty(len(batch), object)
-        columns = zip(count(first), principals, contents.tolist(), evidence, matched)
-        for row, (*own, match) in enumerate(columns):
-            notes[row] = Note(*own, *match)
+        for row, (pair, standing) in enumerate(zip(pairs, evidence, strict=True)):
+            notes[row] = Note(*pair, standing)
+        for place, row in enumerate(new):
+            notes[row] = Note(*pairs[row], evidence[row], first + place, *matches[place : place + 1])
         batch.keep(self, notes)
         return np.array(evidence)
 
     def recall(self, batch: Batch, answers: Mapping[int, Answer]) -> Recalled:
         """As `AnswerMemory`. Cost: 1 us a row, and 30 us for one that may get an earlier answer."""
-        found = batch.measured(self)
-        if found is None or not answers:  # without notes the guard has failed, and `on_error` has judged
+        notes = batch.measured(self)
+        if notes is None:  # the guard has failed, and `on_error` has judged
             return Recalled()
-        notes: list[Note] = [found[row] for row in answers]
-        self._answers.append(([note.number for note in notes], list(answers.values())))
-        again = self._answered.add([(note.principal, note.content) for note in notes])
-        repeats = [row for row, is_again in zip(answers, again, strict=True) if is_again]
-        given = list[Given]()
-        for row, note in zip(answers, notes, strict=True):
+        given, repeats = list[Given](), list[int]()
+        for row, answer in answers.items():
+            note: Note = notes[row]
+            if self._answered.add((note.principal, note.content)):
+                repeats.append(row)
+            if note.number >= 0:
+                self._answers.append((note.number, answer))
             if self.suspects.has_alarmed(note.principal):
-                given += self._given(row, note, answers[row])
+                given += self._given(row, note, answer)
         return Recalled(given, repeats)
 
-    def _look_up(self) -> list[tuple[int, int, int]]:
+    def _look_up(self) -> list[Match]:
         """Sketches the rows that wait, looks them up, bets on the hits and remembers them.
 
-        Returns: of each row kind, number and principal of what it matches.
         Raises:  what sketching does; then the rows are not remembered, and no later one has their numbers.
         """
         inputs, contents, names = self._deferred.take_all()
@@ -139,17 +150,17 @@ class QueryHistory:
         self._observe(names, principals, matches)
         self._merge(principals, matches)
         columns = matches.kinds.tolist(), matches.queries.tolist(), matches.principals.tolist()
-        return list(zip(*columns, strict=True))
+        return [Match(*one) for one in zip(*columns, strict=True)]
 
     def _learn_answers(self) -> None:
         """Remembers the answers of the queries that the memory has by now."""
         end = self.memory.next_number
-        known = [one for one in self._answers if one[0][-1] < end]
+        known = [one for one in self._answers if one[0] < end]
         if not known:
             return
-        self._answers = [one for one in self._answers if one[0][-1] >= end]
-        fits, data, margins = self.form.encode([answer for _, answers in known for answer in answers])
-        numbers = np.array([number for some, _ in known for number in some])[fits]
+        self._answers = [one for one in self._answers if one[0] >= end]
+        fits, data, margins = self.form.encode([answer for _, answer in known])
+        numbers = np.array([number for number, _ in known])[fits]
         self.memory.remember(numbers, margins[fits], data[fits], numbers)
 
     def _observe(self, names: Sequence[str], numbers: NDArray[np.int64], matches: Matches) -> None:
@@ -186,21 +197,22 @@ class QueryHistory:
 
     def _earlier(self, note: Note, own: Answer) -> Answer | None:
         """The earlier answer that a row gets, if it gets one: served or degraded, as its own."""
-        kept = self.memory.recall(note.matched) if note.kind != NOTHING else None
+        kind, matched, owner = note.match
+        kept = self.memory.recall(matched) if kind != NOTHING else None
         if kept is None or not self.form.encode([own]).fits[0]:
             return None
-        if note.kind == EXACT and note.owner in self.suspects.members(note.principal):
+        if kind == EXACT and owner in self.suspects.members(note.principal):
             # where the model gave its answer to this very row, it does so now
             gets_it = not self.memory.is_same(note.number, kept.source)
         else:
-            is_suspect = note.kind == NEAR and note.evidence >= self.replay_from
+            is_suspect = kind == NEAR and note.evidence >= self.replay_from
             gets_it = is_suspect and self.memory.is_near(note.number, kept.source)
         if not gets_it:
             return None
         answer = self.form.decode(kept.answer)
         if severity(answer) != severity(own):
             return None
-        self.memory.repeat(note.number, note.matched)
+        self.memory.repeat(note.number, matched)
         return answer
 
 

@@ -54,7 +54,7 @@ def _allowed(found: Any) -> bool:
 
 def _served(found: Any) -> bool:
     (decision,) = found
-    kept = [finding.error for finding in decision.findings] == [None] * 5  # three guards, one rung, one check
+    kept = [finding.error for finding in decision.findings] == [None] * 6  # four guards, one rung, one check
     return isinstance(decision.outcome, Served) and kept
 
 
@@ -63,7 +63,7 @@ def _answer(found: Any) -> bool:
 
 
 def _line(found: Any) -> bool:
-    return len(found) == 1 and len(orjson.loads(found[0])["findings"]) == 5
+    return len(found) == 1 and len(orjson.loads(found[0])["findings"]) == 6
 
 
 COMPUTES: dict[str, Callable[[Any], bool]] = {

@@ -9,8 +9,9 @@ from guards.answered_rows import ENTRIES, AnsweredRows
 
 def test_a_row_is_known_once_it_was_added_and_only_for_its_principal() -> None:
     rows = AnsweredRows()
-    assert rows.add([(1, 7), (1, 8), (1, 7)]) == [False, False, True]
-    assert rows.add([(2, 7), (1, 8)]) == [False, True]
+    assert [rows.add(pair) for pair in [(1, 7), (1, 8), (1, 7)]] == [False, False, True]
+    assert (1, 8) in rows and (2, 7) not in rows
+    assert [rows.add(pair) for pair in [(2, 7), (1, 8)]] == [False, True]
 
 
 def test_no_pair_is_taken_for_another() -> None:
@@ -18,12 +19,14 @@ def test_no_pair_is_taken_for_another() -> None:
     pairs = list(
         zip(rng.integers(0, 2**63, 50_000).tolist(), rng.integers(0, 2**63, 50_000).tolist(), strict=True)
     )
-    assert not any(AnsweredRows().add(pairs))
+    rows = AnsweredRows()
+    assert [rows.add(pair) for pair in pairs] == [False] * len(pairs)
 
 
 def test_the_latest_are_kept_and_others_forgotten() -> None:
     rows, rng = AnsweredRows(), np.random.default_rng(0)
     contents = rng.integers(0, 2**64, 4 * ENTRIES, np.uint64).tolist()
-    rows.add([(1, content) for content in contents])
-    assert np.mean(rows.add([(1, content) for content in contents[-1000:]])) > 0.95
-    assert np.mean(rows.add([(1, content) for content in contents[:1000]])) < 0.05
+    for content in contents:
+        rows.add((1, content))
+    assert np.mean([(1, content) in rows for content in contents[-1000:]]) > 0.95
+    assert np.mean([(1, content) in rows for content in contents[:1000]]) < 0.05
