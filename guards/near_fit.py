@@ -18,11 +18,12 @@ from guards.fingerprints import KEPT, LEAST_VALUES, QUANTUM, Fingerprints, Print
 from guards.near_cut import FingerprintsMatch, NearCut, least_shared, near_cut
 from guards.near_pairs import Cuts
 from guards.query_rings import RING
-from guards.query_sketch import Sketches
-from guards.simhash import SimHash
+from guards.query_sketch import Sketches, code_of
 
 MOST_ROWS: Final = 4096
 SEED: Final = 0
+SALT_OF_NONE: Final = bytes(16)
+"""Points are the same under every salt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,13 @@ class NearCuts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NearFit:
-    """coarse: fitted; components: int16[n, k] of n honest rows, all different; digits: uint8[n, d], their
-    levels in steps of 50, of which fingerprints are made; [n, 0] of tables.
+    """coarse: fitted; points: int16[n, k] of n honest rows, all different, of which bits are made:
+    components, or levels of a narrow table; digits: uint8[n, d], their levels in steps of 50, of which
+    fingerprints are made; [n, 0] of tables.
     """
 
     coarse: Coarse
-    components: NDArray[np.int16]
+    points: NDArray[np.int16]
     digits: NDArray[np.uint8]
 
     @classmethod
@@ -69,10 +71,10 @@ class NearFit:
         levels = coarse.levels(whole)
         _, first = np.unique(levels, axis=0, return_index=True)
         levels = levels[np.sort(first)[:MOST_ROWS]]
-        components = coarse.components(levels).astype(np.int16)
+        points = code_of(coarse, SALT_OF_NONE).points(levels).astype(np.int16)
         has_prints = x.ndim > 2 and levels.shape[1] >= LEAST_VALUES
         digits = (levels // QUANTUM).astype(np.uint8) if has_prints else np.zeros((len(levels), 0), np.uint8)
-        return cls(coarse, read_only(components), read_only(digits))
+        return cls(coarse, read_only(points), read_only(digits))
 
     def cuts(self, salt: bytes, retained: int, share: float, delta: float) -> NearCuts:
         """The cuts of a salt: at most `share` of honest rows are near, half of it own and half any query.
@@ -97,7 +99,7 @@ class NearFit:
         return NearCuts(own, every, shared)
 
     def _sketches(self, salt: bytes) -> Sketches:
-        bits = SimHash(self.coarse, salt).bits(self.components.astype(np.float32))
+        bits = code_of(self.coarse, salt).bits(self.points.astype(np.float32))
         n = len(bits)
         prints = Prints.none(n)
         if values := self.digits.shape[1]:

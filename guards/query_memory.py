@@ -86,7 +86,7 @@ class QueryMemory:
 
     def __post_init__(self) -> None:
         n, has = self.retained, self.has_prints
-        self._table, self._rings = QueryTable(n, has, self.salt), Rings(self.rings)
+        self._table, self._rings = QueryTable(n, has, self.cuts.any, self.salt), Rings(self.rings)
         columns = np.zeros((n, 4), np.uint64), np.zeros(n, np.uint64), np.zeros((n, has * WORDS), np.uint64)
         self._held = Queries(*columns, np.zeros(n, np.int64))
         self._first = np.zeros(n, np.uint64)

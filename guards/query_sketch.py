@@ -1,4 +1,4 @@
-"""What is remembered of a query: SimHash, fingerprints of a picture, and a hash of its whole content."""
+"""What is remembered of a query: bits that near rows share, fingerprints, and a hash of the content."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from guards.coarse import F4, Coarse
 from guards.contents import Contents
 from guards.fingerprints import LEAST_VALUES, Fingerprints, Prints
 from guards.simhash import U8, SimHash
+from guards.threshold_code import MOST_COLUMNS, ThresholdCode
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +32,16 @@ class Sketches:
         return type(self)(self.bits[rows], self.contents[rows], prints)
 
 
+def code_of(coarse: Coarse, salt: bytes) -> SimHash | ThresholdCode:
+    """What makes the bits of rows: thresholds of a table of up to 64 levels a row, else planes.
+
+    Args:    salt: at least 16 secret bytes.
+    """
+    levels = len(coarse.axes)
+    is_narrow_table = len(coarse.shape) == 1 and levels <= MOST_COLUMNS
+    return ThresholdCode(levels, salt) if is_narrow_table else SimHash(coarse, salt)
+
+
 @dataclass(slots=True, eq=False)
 class Sketcher:
     """Sketches rows with the secrets of one deployment.
@@ -41,12 +52,12 @@ class Sketcher:
     coarse: Coarse
     salt: bytes = field(repr=False)
     has_prints: bool = field(init=False)
-    _simhash: SimHash = field(init=False, repr=False)
+    _code: SimHash | ThresholdCode = field(init=False, repr=False)
     _fingerprints: Fingerprints | None = field(init=False, repr=False)
     _contents: Contents = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._simhash = SimHash(self.coarse, self.salt)
+        self._code = code_of(self.coarse, self.salt)
         self._contents, values = Contents(self.salt), len(self.coarse.axes)
         self.has_prints = len(self.coarse.shape) > 1 and values >= LEAST_VALUES
         self._fingerprints = Fingerprints(self.salt, values) if self.has_prints else None
@@ -57,10 +68,10 @@ class Sketcher:
         Args:    x, texts: as in `Coarse.fit`; contents: uint64[n] of whole rows (`contents.py`), where they
                  hold more than x and texts.
         Raises:  ValueError for another shape than in fit.
-        Cost:    that of SimHash and fingerprints, and O(values): docs/guards.md, near-duplicates.
+        Cost:    that of bits and fingerprints, and O(values): docs/guards.md, near-duplicates.
         """
         levels = self.coarse.levels(x, texts)
-        bits = self._simhash.bits(self.coarse.components(levels))
+        bits = self._code.bits(self._code.points(levels))
         if contents is None:
             given = {"x": x} if texts is None else {"x": x, "texts": texts.astype(object)}
             contents = self._contents.of(given, len(x))

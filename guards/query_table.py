@@ -22,6 +22,10 @@ BANDS: Final = 16
 WAYS: Final = 4
 LEAST_RETAINED, MOST_RETAINED = 2**10, 2**24
 
+MOST_OF_WIDE: Final = 8
+_MIXED: Final = np.int64(0x9E3779B1)
+"""2^32 over the golden ratio: a product's middle bits depend on all bits below them (Knuth, TAOCP 6.4)."""
+
 Keys = NDArray[np.int64]
 
 
@@ -30,8 +34,8 @@ class QueryTable:
     """Places of earlier queries by their keys.
 
     retained: queries, a power of two in [2^10, 2^24]; of n bytes: 64 times retained. has_prints: whether four
-    bands hold fingerprints; the others hold bits of the SimHash, and one the content. salt: of the choice of
-    the entries that are forgotten.
+    bands hold fingerprints; the others hold bits, and one the content. cut: so many bits differ of those that
+    are sought, at most. salt: of the choice of the entries that are forgotten.
 
     With keys that are equally frequent an entry survives t queries with a chance of exp(-t / retained): a
     half-life of 0.69 times retained. Frequent keys are forgotten sooner.
@@ -39,12 +43,14 @@ class QueryTable:
 
     retained: int
     has_prints: bool
+    cut: int
     salt: bytes = field(repr=False)
     entries: NDArray[np.uint32] = field(init=False, repr=False)
     _sketch_bands: int = field(init=False, repr=False)
     _masks: Keys = field(init=False, repr=False)
     _starts: Keys = field(init=False, repr=False)
     _ways: NDArray[np.int64] = field(init=False, repr=False)
+    _wide: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         size = self.retained
@@ -53,6 +59,7 @@ class QueryTable:
                 f"queries: retains {size}; a power of two from {LEAST_RETAINED} to {MOST_RETAINED}"
             )
         self.entries = np.zeros((BANDS * size // WAYS, WAYS), np.uint32)
+        self._wide = self.cut <= MOST_OF_WIDE or size // WAYS > 1 << 16
         self._sketch_bands = BANDS - 1 - LARGEST * self.has_prints
         self._masks = np.full(BANDS, size // WAYS - 1)
         self._starts = np.arange(BANDS) * (size // WAYS)
@@ -70,16 +77,19 @@ class QueryTable:
     def keys(self, sketches: Sketches) -> Keys:
         """The bucket of each band: int64[n, 16]. Those of the SimHash first, then content, fingerprints.
 
-        A key of the SimHash is 16 bits, and some of the next ones if there are more than 65,536 buckets. A
-        band of fingerprints has the largest, the second largest ...; all four share their buckets, so that
+        A key of bits is 16 of them, or 32 where they are to be nearly equal: fewer rows of a table then fall
+        into one bucket, and of rows within 8 bits 99 % have one of 11 keys in common. A band of fingerprints
+        has the largest, the second largest ...; all four share their buckets, so that
         one is also found where it comes at another place.
         """
         n, bands = len(sketches), self._sketch_bands
         halves = sketches.bits.view(np.uint16).reshape(n, BANDS)
         keys = np.empty((n, BANDS), np.int64)
         keys[:, :bands] = halves[:, :bands]
-        if self.retained // WAYS > 1 << 16:
-            keys[:, :bands] |= halves[:, 1 : bands + 1].astype(np.int64) << 16
+        if self._wide:
+            keys[:, :bands] += halves[:, 1 : bands + 1] * _MIXED
+            keys[:, :bands] *= _MIXED
+            keys[:, :bands] >>= 24
         keys[:, bands] = sketches.contents >> np.uint64(32)
         if self.has_prints:
             keys[:, bands + 1 :] = sketches.prints.largest

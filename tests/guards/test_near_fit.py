@@ -20,7 +20,7 @@ def test_the_cuts_are_those_of_the_rows_themselves_under_the_same_salt() -> None
     fitted = NearFit.fit(pictures())
     found = fitted.cuts(SALT, 1024, 0.1, 0.05)
     kept = Sketcher(fitted.coarse, SALT).sketch(pictures())
-    assert len(fitted.components) == len(pictures()), "no two of these pictures are equal"
+    assert len(fitted.points) == len(pictures()), "no two of these pictures are equal"
     number = least_shared(kept, (RING, 1024), 0.05, seed=0)
     for own, held in ((found.own, RING), (found.any, 1024)):
         assert own == near_cut(kept, held, 0.05, 0.05, seed=0, least_shared=number)
@@ -41,7 +41,7 @@ def test_what_is_packed_gives_the_same_cuts_when_it_is_read_again() -> None:
     fitted = NearFit.fit(pictures())
     again = arrays.unpack(NearFit, "queries", arrays.pack("queries", fitted))
     assert again.cuts(SALT, 1024, 0.1, 0.05) == fitted.cuts(SALT, 1024, 0.1, 0.05)
-    assert {field.name for field in fields(NearFit)} == {"coarse", "components", "digits"}
+    assert {field.name for field in fields(NearFit)} == {"coarse", "points", "digits"}
 
 
 def test_detail_is_dropped_from_what_is_kept() -> None:
@@ -54,12 +54,12 @@ def test_repetitions_and_rows_with_missing_values_are_left_out() -> None:
     rows = np.concatenate([letters()[:100], letters()[:50]])
     rows[:10, 0] = np.nan
     distinct = len(np.unique(NearFit.fit(letters()[:100]).coarse.levels(rows[10:]), axis=0))
-    assert len(NearFit.fit(rows).components) == distinct
+    assert len(NearFit.fit(rows).points) == distinct
 
 
 def test_no_more_than_the_stated_rows_are_kept() -> None:
     many = np.random.default_rng(0).standard_normal((MOST_ROWS + 50, 6)).astype(np.float32)
-    assert len(NearFit.fit(many).components) == MOST_ROWS
+    assert len(NearFit.fit(many).points) == MOST_ROWS
 
 
 def test_too_few_rows_are_refused_with_how_many_it_takes() -> None:
