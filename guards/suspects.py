@@ -22,6 +22,8 @@ OVERLAPS_IN_RANGE: Final = 2
 MOST_PRINCIPALS: Final = 4096
 MOST_MEMBERS: Final = 256
 HALF_LIFE_ROWS: Final = 1024
+WATCHED_FROM: Final = 10.0
+"""The evidence from which a suspect is watched: of honest ones one in ten ever reaches it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -125,6 +127,11 @@ class Suspects:
         """Whether the evidence against a principal's suspect has ever reached the alarm."""
         suspect = self._of.get(principal)
         return suspect is not None and suspect.has_alarmed
+
+    def is_watched(self, principal: int) -> bool:
+        """Whether the evidence against a principal's suspect is 10 or more, or has ever reached the alarm."""
+        suspect = self._of.get(principal)
+        return suspect is not None and (suspect.has_alarmed or suspect.standing >= WATCHED_FROM)
 
     def members(self, principal: int) -> frozenset[int]:
         """The principals that are one suspect with this one, itself included."""

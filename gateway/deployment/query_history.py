@@ -4,8 +4,8 @@
     recall  (after the answers)  a suspect's row that is near an earlier query gets the answer of that query
 
 Rows are looked up when 32 are there, so that honest traffic pays a fifth for it; only what has been looked up
-is evidence. The rows of a suspect, and of a caller that was one, are looked up at once. A row that its caller
-was answered before is no new query.
+is evidence. The rows of a caller against which there is some evidence are looked up at once, and so are those
+of one that has raised an alarm. A row that its caller was answered before is no new query.
 
 The earlier answer is one that a model gave: a query that was given another's answer leads to the query that
 this came from, and only a row that is near that one too gets it. So answers cannot drift away along a chain
@@ -68,7 +68,7 @@ class QueryHistory:
     """A guard of every row, and the memory of their answers. Everything runs on one event loop.
 
     replay_from, coarsen_from: evidence, infinite for never; coarse: an answer's outputs with labels alone.
-    together: rows that are looked up at once, unless a suspect's is among them.
+    together: rows that are looked up at once, unless one of a watched caller is among them.
     """
 
     view: RowView
@@ -99,14 +99,14 @@ class QueryHistory:
         """
         contents = self.contents.of(batch.inputs, len(batch))
         principals = [self.memory.principal(name) for name in batch.principals]
-        suspicious = any(map(self.suspects.has_alarmed, principals))
+        watched = any(map(self.suspects.is_watched, principals))
         pairs = list(zip(principals, contents.tolist(), strict=True))
-        new = [row for row, pair in enumerate(pairs) if suspicious or pair not in self._answered]
+        new = [row for row, pair in enumerate(pairs) if watched or pair not in self._answered]
         first, matches = self.memory.next_number + len(self._deferred), list[Match]()
         if new:
             rows = Rows(batch.inputs, contents, batch.principals)
             self._deferred.add(rows if len(new) == len(batch) else rows.take(new))
-            if suspicious or len(self._deferred) >= self.together:
+            if watched or len(self._deferred) >= self.together:
                 matches = self._look_up()[-len(new) :]
         evidence = [self.suspects.standing(principal) for principal in principals]
         notes = np.empty(len(batch), object)

@@ -387,6 +387,20 @@ def test_the_rows_of_a_suspect_are_looked_up_at_once_with_all_that_wait() -> Non
     assert same(near, first) and found.given
 
 
+def test_the_rows_of_a_caller_with_some_evidence_are_looked_up_at_once() -> None:
+    """So that a search is noticed a few rows after the first group, and not after the second."""
+    found, start = world(together=16, replay_from=1e12), pictures()[900:901]
+    for i in range(12):
+        found.ask(pictures()[i : i + 1])
+    for i in range(4):
+        found.ask(noisy(start, 0.03, seed=i))
+    assert 10 <= found.scores[0] < ALARM
+    found.ask(noisy(start, 0.03, seed=4))
+    assert found.history.memory.next_number == 17 and not len(found.history._deferred)
+    found.ask(pictures()[20:21], "bob")
+    assert len(found.history._deferred) == 1
+
+
 def test_a_suspects_row_gets_the_answer_of_a_row_that_waited_when_it_was_answered() -> None:
     """The one that it nearly repeats came before the alarm, in the same group."""
     found = world(together=16)
