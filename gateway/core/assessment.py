@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
@@ -91,3 +91,25 @@ class Findings(Sequence[Finding]):
 
     def __getitem__(self, at: Any) -> Any:
         return tuple(self)[at]
+
+
+def largest_scores(findings: Sequence[Sequence[Finding]], stages: Collection[str]) -> F8:
+    """float64[n]: the largest score that any of these stages gave each row; NaN where none has.
+
+    Cost:    2 us, 3 us for each stage, and 0.2 us a row, of rows that were decided together: no finding is
+             made.
+    """
+    largest = np.full(len(findings), np.nan)
+    together: dict[int, tuple[Trail, list[int], list[int]]] = {}
+    for place, one in enumerate(findings):
+        if isinstance(one, Findings):
+            _, places, rows = together.setdefault(id(one.trail), (one.trail, [], []))
+            places.append(place)
+            rows.append(one.row)
+    for trail, places, rows in together.values():
+        for judged, found in trail:
+            if found.stage in stages:
+                at = np.minimum(np.searchsorted(judged, rows), len(judged) - 1)
+                scores = np.where(judged[at] == rows, found.scores[at], np.nan)
+                largest[places] = np.fmax(largest[places], scores)
+    return largest

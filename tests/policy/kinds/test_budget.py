@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.core.decision import Deferred, Degraded, Outcome, Reason, Refused, Served
+from gateway.core.decision import Decision, Deferred, Degraded, Outcome, Reason, Refused, Served
 from gateway.policy.kinds import GuardPolicy
 from gateway.policy.kinds.budget import BudgetPolicy
 from gateway.policy.kinds.information import InformationBudget
 from gateway.policy.kinds.kind import LedgerUse, Services, SharedAccounts
 from gateway.policy.kinds.rate import RatePolicy
+from guards.fitted_prices import FittedPrices, HonestUse, ThiefCost
 from guards.gcra import Buckets
 from guards.priced import PricedBudget
 from guards.rate import RateGuard
@@ -26,6 +27,8 @@ TIER_BITS = 9.0
 SURE = Served({"probabilities": np.array([[1.0, 0.0, 0.0]])}, "primary")
 TORN = Degraded({"probabilities": np.array([[0.5, 0.5, 0.0]])}, "small", Reason.ABSTAINED)
 ABSTAINED = Refused(Reason.ABSTAINED)
+USE = HonestUse(100, 1.0, 0.001, review=False)
+FITTED = FittedPrices(USE, 2.0, 4.0, 3.0, 1.5, 0.05, 11980, 6, 1.2, (ThiefCost("active", 4.0, 0.5),))
 
 
 def policy(**fields: Any) -> Any:
@@ -43,7 +46,14 @@ class World:
 
     def services(self, bits: Callable[[str], float] = lambda principal: TIER_BITS) -> Services:
         return Services(
-            self.clock, self.rates.get, bits, lambda name: name.startswith("trusted"), self.shared
+            self.clock,
+            self.rates.get,
+            bits,
+            lambda name: name.startswith("trusted"),
+            self.shared,
+            anonymous_bits=TIER_BITS,
+            novelty_guards=("ood", "noise"),
+            fitted={"extraction": FITTED},
         )
 
     def shared(self, use: LedgerUse) -> SharedAccounts:
@@ -57,12 +67,16 @@ def metered(world: World, **fields: Any) -> InformationBudget:
     return budget
 
 
+def decided(ends: Iterable[Outcome | None]) -> list[Decision | None]:
+    return [None if end is None else Decision(f"row {i}", end) for i, end in enumerate(ends)]
+
+
 def passes(budget: Any, rows: int, principal: str = "ada") -> int:
     return sum(score < 1 for score in budget.charge(principal, rows))
 
 
 def price_of(budget: InformationBudget, *ends: Outcome | None) -> float:
-    return budget.price_of(10.0, ends)
+    return budget.price_of(10.0, decided(ends))
 
 
 def test_a_row_costs_the_base_and_the_bits_of_its_callers_tier_when_it_is_admitted() -> None:
@@ -108,7 +122,7 @@ def test_a_model_of_two_classes_with_one_score_is_unsure_in_the_middle() -> None
 def test_what_rows_cost_in_the_end_is_taken_from_the_budget() -> None:
     budget = metered(World())
     assert passes(budget, 2) == 2
-    budget.settle_rows("ada", [ABSTAINED, SURE], 0)
+    budget.settle_rows("ada", decided([ABSTAINED, SURE]), 0)
     assert budget.spending.top(1)[0].units == pytest.approx(60)
     assert passes(budget, 50) == 4
 
@@ -116,7 +130,7 @@ def test_what_rows_cost_in_the_end_is_taken_from_the_budget() -> None:
 def test_rows_that_repeat_what_their_caller_was_told_are_free() -> None:
     budget = metered(World())
     assert passes(budget, 5) == 5
-    budget.settle_rows("ada", [SURE], 4)
+    budget.settle_rows("ada", decided([SURE]), 4)
     assert budget.spending.top(1)[0].units == pytest.approx(10)
     assert passes(budget, 50) == 9
 
