@@ -27,8 +27,8 @@ class HonestUse:
 
 @dataclass(frozen=True, slots=True)
 class ThiefCost:
-    """One kind of thief. cost: of an answered row, in prices at admission, with the rows that were not
-    answered; answered: the share of its rows that are."""
+    """One kind of thief. cost: of an answered row, with its rows that were not answered; answered: the share
+    of its rows that are."""
 
     kind: str
     cost: float
@@ -37,17 +37,19 @@ class ThiefCost:
 
 @dataclass(frozen=True, slots=True)
 class FittedPrices:
-    """Weights and costs are multiples of the price at admission: base and what the caller's tier shows.
+    """Weights and costs are multiples of the plain price: base and what the caller's tier shows.
 
-    allowance: what a row may cost on average; delta: of the certified share; callers, over: how many were
-    simulated to certify it, and how many of them need the allowance or more; honest: what an answered row
-    costs an honest caller on average.
+    expected: what an honest row costs on average, which is charged at admission; allowance: what a row of a
+    caller may cost on average; delta: of the certified share; callers, over: how many were simulated to
+    certify it, and how many of them need the allowance or more; honest: what an answered row costs an honest
+    caller, with its rows that were not answered.
     """
 
     use: HonestUse
     uncertainty: float
     novelty: float
     refusal_factor: float
+    expected: float
     allowance: float
     delta: float
     callers: int
@@ -57,9 +59,10 @@ class FittedPrices:
 
     @property
     def prices(self) -> Prices:
-        return Prices(BASE_BITS, self.uncertainty, self.novelty, self.refusal_factor, of_admission=True)
+        weights = self.uncertainty, self.novelty, self.refusal_factor
+        return Prices(BASE_BITS, *weights, of_admission=True, expected=self.expected)
 
-    def limit(self, rows: float, per_s: float, at_admission: float) -> Limit:
-        """A bucket for so many rows of callers for whom a row costs so many bits at admission."""
-        bits = self.allowance * at_admission
+    def limit(self, rows: float, per_s: float, tier_bits: float) -> Limit:
+        """A bucket for so many rows of callers to whom so many bits are shown."""
+        bits = self.allowance * (BASE_BITS + tier_bits)
         return Limit(per_s * bits, rows * bits)

@@ -4,8 +4,8 @@
 
 The first two are known before the row is judged, the others after. A row near the boundary of a class
 (uncertainty) or unlike honest rows (novelty, `novelty.py`) tells a thief more about the model. Weights that
-were fitted (`price_fit.py`) count in prices at admission, base and tier together, so that what they are worth
-does not depend on what the caller is shown. An exact repeat tells nothing new and is free. A row that a guard
+were fitted (`price_fit.py`) count in base and tier together, so that what they are worth does not depend on
+what the caller is shown. An exact repeat tells nothing new and is free. A row that a guard
 refused costs `refusal_factor` times as much: a refusal is an answer of one bit that an attack can ask for
 without being served. Novelty is of every row that was judged, uncertainty of those that were answered.
 
@@ -102,7 +102,8 @@ class Told(NamedTuple):
 class Prices:
     """base_bits, uncertainty_bits (w_u), novelty_bits (w_n) >= 0; refusal_factor >= 1.
 
-    of_admission: whether both weights are multiples of the price at admission, and not bits.
+    of_admission: whether both weights are multiples of base and tier, and not bits. expected: what is charged
+    at admission, in base and tier: 1 or more, so that rows in flight cannot overdraw a budget by far.
     Raises:  ValueError for others, NaN and infinity too.
     """
 
@@ -111,10 +112,11 @@ class Prices:
     novelty_bits: float
     refusal_factor: float = 2.0
     of_admission: bool = False
+    expected: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("base_bits", "uncertainty_bits", "novelty_bits", "refusal_factor"):
-            least, value = float(name == "refusal_factor"), getattr(self, name)
+        for name in ("base_bits", "uncertainty_bits", "novelty_bits", "refusal_factor", "expected"):
+            least, value = float(name in ("refusal_factor", "expected")), getattr(self, name)
             if not least <= value < math.inf:  # NaN too
                 raise ValueError(f"price: {name} is {value}; expected {least:g} or more")
 
@@ -122,19 +124,21 @@ class Prices:
         """What is charged before the row is judged. Raises ValueError for bits that are no number >= 0."""
         if not 0 <= tier_bits < math.inf:
             raise ValueError(f"price: the tier has {tier_bits} bits; expected 0 or more")
-        return self.base_bits + tier_bits
+        return (self.base_bits + tier_bits) * self.expected
 
     def in_the_end(self, admission_bits: float, told: Told) -> float:
-        """What rows cost in all, with what was charged at admission: linear in what they were told.
+        """What rows cost in all: linear in what they were told.
 
+        Args:    admission_bits: what one was charged at admission.
         Raises:  ValueError for counts or sums outside 0 to the rows, NaN too.
         """
         if not all(0 <= one <= told.rows for one in told):
             raise ValueError(f"price: {told}; expected counts, and sums of numbers from 0 to 1")
-        unit = admission_bits if self.of_admission else 1.0
-        answers = admission_bits * (told.rows - told.refused)
+        plain = admission_bits / self.expected
+        unit = plain if self.of_admission else 1.0
+        answers = plain * (told.rows - told.refused)
         answers += unit * (self.uncertainty_bits * told.uncertainty + self.novelty_bits * told.novelty)
-        refusals = admission_bits * told.refused + unit * self.novelty_bits * told.refused_novelty
+        refusals = plain * told.refused + unit * self.novelty_bits * told.refused_novelty
         return answers + self.refusal_factor * refusals
 
     def most_beyond_admission(self, admission_bits: float) -> float:

@@ -1,6 +1,6 @@
 """Prices fitted so that honest callers are hardly ever over their budget, and thieves learn little within it.
 
-A row costs, in prices at admission,
+A row costs, in plain prices (base and what the caller's tier shows),
 
     c = 1 + w_u uncertainty + w_n novelty    if it is answered
     c = 1 + w_n novelty                      if it waits for a reviewer
@@ -36,7 +36,7 @@ from guards.price import Told
 from guards.rows import F8
 
 WEIGHTS: Final = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""Tried for uncertainty and for novelty, in prices at admission. More hardly moves a thief's costs, and makes
+"""Tried for uncertainty and for novelty, in plain prices. More hardly moves a thief's costs, and makes
 the plainest rows cheaper beside the allowance."""
 REFUSAL_FACTORS: Final = (5.0, 1.0, 2.0, 3.0, 4.0, 7.0, 10.0)
 """The first is kept where refusals make no difference."""
@@ -74,7 +74,7 @@ class HonestRows(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """In prices at admission."""
+    """In plain prices."""
 
     uncertainty: float
     novelty: float
@@ -111,11 +111,13 @@ def fit(
     rng = np.random.default_rng(seed)
     weights = _best(pilot, thieves, use, rng)
     callers = MORE_CALLERS * samples_needed(use.throttled, delta)
-    found = needed(weights.costs(fresh.rows.told), fresh.classes, callers, use.rows, rng)
+    costs = weights.costs(fresh.rows.told)
+    found = needed(costs, fresh.classes, callers, use.rows, rng)
     cut = certified_cut(found, use.throttled, delta)
     return FittedPrices(
         use,
         *weights,
+        expected=float(costs.mean()),
         allowance=cut.value,
         delta=delta,
         callers=cut.n,

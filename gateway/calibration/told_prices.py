@@ -53,12 +53,12 @@ def prices_told(name: str, fitted: FittedPrices) -> PricesTold:
     )
     burst = simulated_burst(use.rows)
     covers = (
-        "These are drawn from calibration rows that fitted nothing: each has its own mixture of classes, and of "
-        f"the rows in a class, and sends {WINDOW} times {burst:,} rows. Of other callers it holds as far as "
-        "these rows stand for theirs."
+        "These are drawn from calibration rows that fitted nothing: each has its own mixture of classes, "
+        f"and of the rows in a class, and sends {WINDOW} times {burst:,} rows. "
+        "Of other callers it holds as far as these rows stand for theirs."
     )
     costs = (
-        f"In prices at admission, an answered row costs 1 + {fitted.uncertainty:g} uncertainty + "
+        f"In plain prices (base and tier), an answered row costs 1 + {fitted.uncertainty:g} uncertainty + "
         f"{fitted.novelty:g} novelty, one that is refused {fitted.refusal_factor:g} times as much; an honest "
         f"answer costs {fitted.honest:.2f}, and the budget has room for {fitted.allowance:.2f} a row."
     )

@@ -201,18 +201,15 @@ class BudgetPolicy(Strict):
         model = self.model_budget
         if fitted is None:
             return _Limits(self._bits.limit, None, model.limit if isinstance(model, BitsPolicy) else None)
-        use, prices = fitted.use, fitted.prices
-
-        def limit(tier_bits: float) -> Limit:
-            return fitted.limit(use.rows, use.per_s, prices.at_admission(tier_bits))
+        use = fitted.use
 
         def of(principal: str) -> Limit:
-            return limit(services.tier_bits(principal))
+            return fitted.limit(use.rows, use.per_s, services.tier_bits(principal))
 
-        together = None
+        each, together = fitted.limit(use.rows, use.per_s, services.anonymous_bits), None
         if isinstance(model, RowsPolicy):
-            together = fitted.limit(model.rows, model.per_s, prices.at_admission(services.anonymous_bits))
-        return _Limits(limit(services.anonymous_bits), of, together)
+            together = fitted.limit(model.rows, model.per_s, services.anonymous_bits)
+        return _Limits(each, of, together)
 
 
 class _Limits(NamedTuple):
