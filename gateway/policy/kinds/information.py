@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -37,7 +38,7 @@ def told(ends: Sequence[Decision | None], novelty_guards: Collection[str]) -> To
 
     Only a refusal as `abstained` is an answer of a guard or a check. What was too late, over another budget,
     or met a broken part, was told nothing.
-    Cost:    8 us, and 0.5 us a row; with novelty 10 us more, and 0.3 us a row.
+    Cost:    8 us, and 0.5 us a row; with novelty 3 us more, and 0.6 us a row.
     """
     answers = list[NDArray[Any]]()
     judged, refused = list[Sequence[Finding]](), list[Sequence[Finding]]()
@@ -104,7 +105,7 @@ class InformationBudget:
 
 def _novelty(findings: Sequence[Sequence[Finding]], guards: Collection[str]) -> float:
     """The sum over rows."""
-    return float(novelty(largest_scores(findings, guards)).sum()) if guards and findings else 0.0
+    return math.fsum(map(novelty, largest_scores(findings, guards))) if guards else 0.0
 
 
 def _uncertainty(answers: Sequence[NDArray[Any]]) -> float:
