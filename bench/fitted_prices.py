@@ -1,11 +1,11 @@
 """What is fitted for a budget in rows, and whether it holds on rows that calibration never saw.
 
     configs/letters/train.py --data-only --out /tmp/letters
-    python -m bench.fitted_prices configs/letters /tmp/letters/var/calibration.npz /tmp/letters/var/heldout_test.npz
+    python -m bench.fitted_prices configs/letters /tmp/letters/var
 
-Calibrates a copy of the deployment with `honest: {rows: 1000, per_s: 2}`, with its review queue and without, and
-prints what it found. Then honest callers of the test rows, each with a mixture of classes of its own, are
-charged by the budget that serves: how many of them are ever refused a row.
+Calibrates a copy of the deployment with `honest: {rows: 1000, per_s: 2}`, with its review queue and without,
+on `calibration.npz`, and prints what it found. Then honest callers of the rows of `heldout_test.npz`, each
+with a mixture of classes of its own, are charged by the budget that serves: how many are ever refused a row.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ async def decisions_on(folder: Path, x: dict[str, Any], *, review: bool) -> tupl
 
 
 def throttled(budget: InformationBudget, decisions: list[Decision], y: Any) -> int:
-    """How many of `CALLERS` are refused a row: a burst in requests of 20, then 20 rows at a time at the rate."""
+    """How many of `CALLERS` are refused a row: a burst in requests of 20, then 20 rows each time."""
     rng, clock, count = np.random.default_rng(1), _Clock(), 0
     classes = [np.flatnonzero(y == label) for label in np.unique(y)]
     share = np.array([len(of) for of in classes]) / len(y)
@@ -98,9 +98,8 @@ def throttled(budget: InformationBudget, decisions: list[Decision], y: Any) -> i
     for caller in range(CALLERS):
         clock.now += 1e9
         mixture = rng.dirichlet(CONCENTRATION * share)
-        sent = np.concatenate(
-            [rng.choice(classes[k], m) for k, m in enumerate(rng.multinomial(4 * ROWS, mixture))]
-        )
+        of = rng.multinomial(4 * ROWS, mixture)
+        sent = np.concatenate([rng.choice(one, m) for one, m in zip(classes, of, strict=True)])
         rng.shuffle(sent)
         for first in range(0, 4 * ROWS, REQUEST_ROWS):
             clock.now += 0.0 if first < ROWS else REQUEST_ROWS / PER_S
@@ -113,21 +112,24 @@ def throttled(budget: InformationBudget, decisions: list[Decision], y: Any) -> i
     return count
 
 
-def main(source: Path, data: Path, test: Path) -> None:
-    with np.load(test) as file:
+def test_rows(path: Path) -> tuple[dict[str, Any], Any]:
+    """The inputs, multiplied by the file's `scale` if it has one, and the classes."""
+    with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
-    y = arrays.pop("y")
+    y, scale = arrays.pop("y"), arrays.pop("scale", None)
+    x = arrays if scale is None else {k: np.asarray(a * scale, np.float32) for k, a in arrays.items()}
+    return x, y
+
+
+def main(source: Path, data: Path) -> None:
+    x, y = test_rows(data / "heldout_test.npz")
     for review in (True, False):
         with tempfile.TemporaryDirectory() as to:
             folder = copy_of(source, Path(to), review=review)
             began_s = time.perf_counter()
-            calibrate(Deployment.read(folder), data)
-            print(
-                f"{source.name}, {'with' if review else 'without'} review: {time.perf_counter() - began_s:.0f} s"
-            )
-            x = {
-                name: array for name, array in arrays.items() if name in Deployment.read(folder).policy.inputs
-            }
+            calibrate(Deployment.read(folder), data / "calibration.npz")
+            took_s = time.perf_counter() - began_s
+            print(f"{source.name}, {'with' if review else 'without'} review: {took_s:.0f} s")
             budget, decisions = asyncio.run(decisions_on(folder, x, review=review))
             for line in prices_told("extraction", _fitted(folder)).lines():
                 print("  ", line)
