@@ -13,6 +13,8 @@ the rows.
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -26,6 +28,10 @@ from gateway.policy.kinds.rows import CalibrationRows
 from guards.price import uncertainty
 from guards.price_fit import RANDOM
 
+log = logging.getLogger(__name__)
+
+EXACT: Final = 2.0**53
+"""Below it float64 has every whole number."""
 ACTIVE_SHARE: Final = 0.1
 MOST_OF_EACH: Final = 500
 MOST_WALKS: Final = 60
@@ -67,12 +73,18 @@ def blend(a: Tensors, b: Tensors, share: F8) -> Tensors:
     found = {}
     for name, one in a.items():
         part = share.reshape(-1, *[1] * (one.ndim - 1))
-        if one.dtype.kind in "fiu":
+        if _is_number(one):
             wide = one.astype(np.float64)
             found[name] = _as(wide + part * (b[name].astype(np.float64) - wide), one.dtype)
         else:
             found[name] = np.where(part < 0.5, one, b[name])
     return found
+
+
+def _is_number(array: NDArray[Any]) -> bool:
+    """Whether values may stand between those of the array. Not between identifiers beyond 2^53."""
+    whole = array.dtype.kind in "iu"
+    return array.dtype.kind == "f" or (whole and bool((np.abs(array.astype(np.float64)) < EXACT).all()))
 
 
 def _as(values: F8, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -94,12 +106,14 @@ def _shuffled(x: Tensors, rng: np.random.Generator) -> Tensors:
 def _noisy(x: Tensors, rng: np.random.Generator) -> Tensors:
     found = {}
     for name, array in x.items():
-        if array.dtype.kind not in "fiu":
+        if not _is_number(array):
             found[name] = array
             continue
         wide = array.astype(np.float64)
-        noise = NOISE * np.nan_to_num(np.nanstd(wide, axis=0)) * rng.standard_normal(wide.shape)
-        low, high = np.nanmin(wide, axis=0), np.nanmax(wide, axis=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of values that every row lacks
+            spread, low, high = (one(wide, axis=0) for one in (np.nanstd, np.nanmin, np.nanmax))
+        noise = NOISE * np.nan_to_num(spread) * rng.standard_normal(wide.shape)
         found[name] = _as(np.clip(wide + noise, low, high), array.dtype)
     return found
 
@@ -108,18 +122,23 @@ def _walks(x: Tensors, ask: Callable[[Tensors], Tensors], rng: np.random.Generat
     """Every row of bisections between pairs of rows; halfway back and forth at random without classes."""
     n = len(next(iter(x.values())))
     starts, ends = (_take(x, rng.permutation(n)[:MOST_WALKS]) for _ in range(2))
-    here, pairs = _classes(ask(starts)), min(n, MOST_WALKS)
+    here, pairs = _classes(starts, ask), min(n, MOST_WALKS)
     low, high, sent = np.zeros(pairs), np.ones(pairs), list[Tensors]()
     for _ in range(STEPS):
         middle = (low + high) / 2
         step = blend(starts, ends, middle)
         sent.append(step)
-        answer = _classes(ask(step))
+        answer = _classes(step, ask)
         same = rng.random(pairs) < 0.5 if here is None or answer is None else answer == here
         low, high = np.where(same, middle, low), np.where(same, high, middle)
     return {name: np.concatenate([one[name] for one in sent]) for name in x}
 
 
-def _classes(answer: Tensors) -> NDArray[Any] | None:
-    p = answer.get(PROBABILITIES)
+def _classes(x: Tensors, ask: Callable[[Tensors], Tensors]) -> NDArray[Any] | None:
+    """The class of each row; None where the model has none, or cannot take rows between two good ones."""
+    try:
+        p = ask(x).get(PROBABILITIES)
+    except Exception as error:  # noqa: BLE001 - every runtime has failures of its own
+        log.info("no walk follows the model's answers: %s", error)
+        return None
     return None if p is None else p.reshape(len(p), -1).argmax(axis=1)

@@ -23,6 +23,7 @@ from gateway.deployment.fitted import load_guards
 from gateway.policy.kinds.information import OUTPUT
 from guards.fitted_prices import FittedPrices
 from guards.price import uncertainty
+from tests.support import regressors
 from tests.support.deployments import load
 from tests.support.honest import HONEST, IN_BITS, ROWS, THROTTLED, Served, calibrated, served, write_policy
 from tests.support.population import Population
@@ -197,6 +198,16 @@ def test_of_a_policy_without_a_guard_of_novelty_no_row_is_new(
     assert prices(folder).novelty == 0 and world.budget.novelty_guards == ()
     assert not any(isinstance(one.outcome, Refused) for one in world.decisions)
     assert prices(folder).uncertainty > 0
+
+
+def test_a_regressor_whose_rows_have_no_classes_and_no_probabilities_has_prices_too(tmp_path: Path) -> None:
+    ood = {"name": "ood", "kind": "ood", "detectors": ["raw"], "cuts": {"refuse": "certified"}}
+    honest = {"name": "extraction", "kind": "budget", "honest": HONEST, "on_error": "refuse"}
+    guards = [one | {"budget_s": 1.0, "on_error": "refuse"} for one in (ood, honest)]
+    regressors.calibrated(tmp_path, regressors.policy_of([None], guards=guards), [regressors.regressor()])
+    found = prices(tmp_path)
+    assert [one.kind for one in found.thieves] == ["random", "synthetic", "walk"]
+    assert found.uncertainty == 0 and found.allowance >= found.expected >= 1
 
 
 def test_what_is_over_the_budget_is_rate_limited_with_a_wait_in_proportion_to_the_tier(

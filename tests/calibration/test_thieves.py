@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -88,6 +89,29 @@ def test_rows_of_few_kinds_of_values_are_blended_as_what_they_are() -> None:
     assert found["n"].dtype == np.uint8 and found["n"].ravel().tolist() == [2, 120]
     assert found["t"].ravel().tolist() == [b"a", b"b"]
     assert found["f"][0] == pytest.approx(0.2) and np.isnan(found["f"][1]), "a missing value stays missing"
+
+
+def test_identifiers_that_float64_cannot_hold_are_never_between_two() -> None:
+    ids = np.array([[2**62 + 1], [2**63 - 1]])
+    assert blend({"id": ids}, {"id": ids[::-1]}, np.array([0.4, 0.6]))["id"].tolist() == [[2**62 + 1]] * 2
+
+
+def test_a_column_that_every_row_lacks_stays_missing() -> None:
+    rows = held(floats())
+    x = {"x": np.where(np.arange(5) == 2, np.nan, rows.x["x"]).astype(np.float32)}
+    made = thieves_rows(replace(rows, x=x), 0)
+    for one in made.values():
+        assert np.isnan(one["x"][:, 2]).all() and np.isfinite(one["x"][:, [0, 1, 3, 4]]).all()
+
+
+def test_a_model_that_cannot_take_rows_between_two_is_walked_at_random() -> None:
+    rows = held(floats())
+
+    def fails(x: Tensors) -> Tensors:
+        raise RuntimeError("an index beyond the table")
+
+    found = thieves_rows(CalibrationRows.classified(rows.x, rows.y, rows.answers, "rung0", fails), 0)
+    assert np.isfinite(found["walk"]["x"]).all()
 
 
 def test_without_probabilities_there_is_no_active_thief_and_walks_go_both_ways() -> None:
