@@ -15,16 +15,19 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from gateway.core.batch import Batch
+from gateway.core.deadline import now_s
 from gateway.core.decision import Decision, Reason, Refused
 from gateway.core.decision import Served as Answered
 from gateway.core.errors import ArtifactError
-from gateway.deployment.deployment import Deployment
+from gateway.deployment.deployment import VAR, Deployment
 from gateway.deployment.fitted import load_guards
 from gateway.policy.kinds.information import OUTPUT
 from guards.fitted_prices import FittedPrices
 from guards.price import uncertainty
 from tests.support import regressors
-from tests.support.deployments import load
+from tests.support.budgets import budget_of, fill, over
+from tests.support.deployments import load, opened, run
 from tests.support.honest import HONEST, IN_BITS, ROWS, THROTTLED, Served, calibrated, served, write_policy
 from tests.support.population import Population
 from tests.support.populations import floats, two_inputs
@@ -198,6 +201,29 @@ def test_of_a_policy_without_a_guard_of_novelty_no_row_is_new(
     assert prices(folder).novelty == 0 and world.budget.novelty_guards == ()
     assert not any(isinstance(one.outcome, Refused) for one in world.decisions)
     assert prices(folder).uncertainty > 0
+
+
+def test_a_gateway_takes_what_its_rows_cost_in_the_end_from_a_budget_in_rows(copy: Path) -> None:
+    """With a ledger: rows beyond the first are refused until a replica has leased some of the bucket."""
+    fill(copy / VAR)
+    x, _ = floats().draw(np.random.default_rng(2), 300)
+
+    async def main() -> None:
+        async with opened(copy) as gateway:
+            answered = list[Decision]()
+            for at in range(0, 300, 2):
+                batch = Batch(("a", "b"), ("ada",) * 2, {"x": x["x"][at : at + 2]}, (now_s() + 50,) * 2)
+                decisions = await gateway.decide(batch)
+                answered += [one for one in decisions if not over(one)]
+                if len(answered) >= ROWS:
+                    break
+                await asyncio.sleep(0.03)
+            assert len(answered) == ROWS, "an honest caller"
+            budget = budget_of(gateway)
+            price = budget.price_of(budget.budget.prices_of("ada"), answered)
+            assert budget.spending.top(1)[0].units == pytest.approx(price)
+
+    run(main)
 
 
 def test_a_regressor_whose_rows_have_no_classes_and_no_probabilities_has_prices_too(tmp_path: Path) -> None:

@@ -7,14 +7,15 @@ in rows, to which calibration fits prices and bits (`guards/price_fit.py`). What
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import ClassVar, Final, Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, Final, Literal
 
 from fallbacks.predictor import ModelTensor
 from gateway.core.budget import Budget
 from gateway.core.decision import Reason
 from gateway.policy.fields import AnyVerdict, Name, Seconds, Strict
 from gateway.policy.kinds.amounts import AmountPolicy, BitsPolicy, HonestPolicy, PricesPolicy, RowsPolicy
+from gateway.policy.kinds.budget_limits import limits_in_bits, limits_in_rows
 from gateway.policy.kinds.information import InformationBudget
 from gateway.policy.kinds.kind import FieldProblem, LedgerUse, Services
 from gateway.policy.ledger_place import LOCAL, LedgerPlace, secret_in
@@ -22,7 +23,6 @@ from gateway.policy.observation import ObservePolicy
 from guards import arrays
 from guards.arrays import Arrays
 from guards.fitted_prices import FittedPrices, HonestUse
-from guards.gcra import Limit
 from guards.price import Prices
 from guards.priced import PricedBudget
 
@@ -175,8 +175,11 @@ class BudgetPolicy(Strict):
 
     def meter(self, services: Services) -> Budget:
         shared, tier_bits = services.shared(LedgerUse.of(self, self.ledger)), services.tier_bits
-        fitted = None if self.honest is None else services.fitted[self.name]
-        prices, limits = self._prices(fitted), self._limits(fitted, services)
+        if self.honest is None:
+            prices, limits = self._said_prices(), limits_in_bits(self._bits, self.model_budget)
+        else:
+            fitted = services.fitted[self.name]
+            prices, limits = fitted.prices, limits_in_rows(fitted, self.model_budget, services)
         budget = PricedBudget(
             shared.accounts,
             limits.each,
@@ -191,34 +194,9 @@ class BudgetPolicy(Strict):
         guards = services.novelty_guards if prices.novelty_bits else ()
         return InformationBudget(budget, prices, shared.spending, guards)
 
-    def _prices(self, fitted: FittedPrices | None) -> Prices:
-        if fitted is not None:
-            return fitted.prices
+    def _said_prices(self) -> Prices:
         said = self.prices
         return Prices(said.base, said.uncertainty, said.novelty, said.refusal_factor)
-
-    def _limits(self, fitted: FittedPrices | None, services: Services) -> _Limits:
-        model = self.model_budget
-        if fitted is None:
-            return _Limits(self._bits.limit, None, model.limit if isinstance(model, BitsPolicy) else None)
-        use = fitted.use
-
-        def of(principal: str) -> Limit:
-            return fitted.limit(use.rows, use.per_s, services.tier_bits(principal))
-
-        each, together = fitted.limit(use.rows, use.per_s, services.anonymous_bits), None
-        if isinstance(model, RowsPolicy):
-            together = fitted.limit(model.rows, model.per_s, services.anonymous_bits)
-        return _Limits(each, of, together)
-
-
-class _Limits(NamedTuple):
-    """each: of callers of the tier `anonymous`, or of all; of: each caller's own where tiers have their own;
-    model: of all callers without trust."""
-
-    each: Limit
-    of: Callable[[str], Limit | None] | None
-    model: Limit | None
 
 
 def _said(use: HonestUse) -> str:
