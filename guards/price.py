@@ -1,11 +1,13 @@
 """What a row costs its caller: the bits of information that its answer may carry, and what they are worth.
 
-    price = base + bits of the disclosure tier + w_u * uncertainty + w_n * novelty
+    price = base + bits of the disclosure tier + w_u * uncertainty + w_n * novelty      (times f if refused)
 
 The first two are known before the row is judged, the others after. A row near the boundary of a class
-(uncertainty) or unlike the rows of its caller so far (novelty) tells a thief more about the model. An exact
-repeat tells nothing new and is free. A row that a guard refused costs `refusal_factor` times as much: a
-refusal is an answer of one bit that an attack can ask for without being served.
+(uncertainty) or unlike honest rows (novelty, `novelty.py`) tells a thief more about the model. Weights that
+were fitted (`price_fit.py`) count in base and tier together, so that what they are worth does not depend on
+what the caller is shown. An exact repeat tells nothing new and is free. A row that a guard
+refused costs `refusal_factor` times as much: a refusal is an answer of one bit that an attack can ask for
+without being served. Novelty is of every row that was judged, uncertainty of those that were answered.
 
 Source:  shared design, "Extraction, inversion, membership". The bits of a tier are upper bounds: they ignore
          that classes are not equally likely and that probabilities sum to one.
@@ -15,8 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,18 +83,27 @@ def uncertainty(p: NDArray[Any]) -> F8:
     return np.asarray(1.0 - np.minimum(np.maximum(margin, 0.0), 1.0), np.float64)
 
 
-class End(Enum):
-    """How a row that was admitted ended, as far as its price goes. REPEATED: its answer was given before."""
+class Told(NamedTuple):
+    """What rows of one caller were told: counts, and sums over rows. Rows that repeat earlier ones are none.
 
-    ANSWERED = "answered"
-    REFUSED = "refused"
-    REPEATED = "repeated"
+    answered, refused: how many a model answered, and a guard or check refused; uncertainty: of the answered
+    ones; novelty: of all that were judged, but the refused ones; refused_novelty: of these.
+    """
+
+    rows: int
+    answered: int
+    refused: int
+    uncertainty: float
+    novelty: float
+    refused_novelty: float
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
     """base_bits, uncertainty_bits (w_u), novelty_bits (w_n) >= 0; refusal_factor >= 1.
 
+    of_admission: whether both weights are multiples of base and tier, and not bits. expected: what is charged
+    at admission, in base and tier: 1 or more, so that rows in flight cannot overdraw a budget by far.
     Raises:  ValueError for others, NaN and infinity too.
     """
 
@@ -101,10 +111,12 @@ class Prices:
     uncertainty_bits: float
     novelty_bits: float
     refusal_factor: float = 2.0
+    of_admission: bool = False
+    expected: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("base_bits", "uncertainty_bits", "novelty_bits", "refusal_factor"):
-            least, value = float(name == "refusal_factor"), getattr(self, name)
+        for name in ("base_bits", "uncertainty_bits", "novelty_bits", "refusal_factor", "expected"):
+            least, value = float(name in ("refusal_factor", "expected")), getattr(self, name)
             if not least <= value < math.inf:  # NaN too
                 raise ValueError(f"price: {name} is {value}; expected {least:g} or more")
 
@@ -112,26 +124,24 @@ class Prices:
         """What is charged before the row is judged. Raises ValueError for bits that are no number >= 0."""
         if not 0 <= tier_bits < math.inf:
             raise ValueError(f"price: the tier has {tier_bits} bits; expected 0 or more")
-        return self.base_bits + tier_bits
+        return (self.base_bits + tier_bits) * self.expected
 
-    def in_the_end(self, admission_bits: float, uncertainty: float, novelty: float, end: End) -> float:
-        """What the row costs in all, with what was charged at admission.
+    def in_the_end(self, admission_bits: float, told: Told) -> float:
+        """What rows cost in all: linear in what they were told.
 
-        Args:    uncertainty, novelty: 0 to 1; 0 where they are not known, as for a row that was not judged.
-        Raises:  ValueError for others, NaN too.
+        Args:    admission_bits: what one was charged at admission.
+        Raises:  ValueError for counts or sums outside 0 to the rows, NaN too.
         """
-        for name, share in (("uncertainty", uncertainty), ("novelty", novelty)):
-            if not 0 <= share <= 1:
-                raise ValueError(f"price: {name} is {share}; expected 0 to 1")
-        bits = admission_bits + self.uncertainty_bits * uncertainty + self.novelty_bits * novelty
-        match end:
-            case End.ANSWERED:
-                return bits
-            case End.REFUSED:
-                return self.refusal_factor * bits
-            case End.REPEATED:
-                return 0.0
+        if not all(0 <= one <= told.rows for one in told):
+            raise ValueError(f"price: {told}; expected counts, and sums of numbers from 0 to 1")
+        plain = admission_bits / self.expected
+        unit = plain if self.of_admission else 1.0
+        answers = plain * (told.rows - told.refused)
+        answers += unit * (self.uncertainty_bits * told.uncertainty + self.novelty_bits * told.novelty)
+        refusals = plain * told.refused + unit * self.novelty_bits * told.refused_novelty
+        return answers + self.refusal_factor * refusals
 
     def most_beyond_admission(self, admission_bits: float) -> float:
         """The largest surcharge in the end: by how much each row in flight may overdraw a bucket."""
-        return self.in_the_end(admission_bits, 1.0, 1.0, End.REFUSED) - admission_bits
+        ends = Told(1, 1, 0, 1.0, 1.0, 0.0), Told(1, 0, 1, 0.0, 0.0, 1.0)
+        return max(self.in_the_end(admission_bits, told) for told in ends) - admission_bits

@@ -48,8 +48,8 @@ class PricedBudget:
     accounts: where the buckets are. limit: of every principal for which `limits` gives None; `per_s` 0
     refuses all rows. prices_of: what a row of a principal costs at admission, in the unit of the limits, >=
     0. model_limit: None for one level. trusted: principals that are not charged to the model.
-    refusal_factor >= 1 and most_penalty >= 0: as above; a most_penalty of 0 charges nothing for what the
-    budget itself refuses.
+    refusal_factor >= 1 and most_penalty >= 0: as above, of `limit`; of another limit in proportion to its
+    burst. A most_penalty of 0 charges nothing for what the budget itself refuses.
     """
 
     accounts: Accounts
@@ -78,7 +78,7 @@ class PricedBudget:
         Raises:  ValueError for a price that is no number of 0 or more; then nothing is charged.
         Cost:    O(rows): 2 us, and 0.1 us a row.
         """
-        price, limit, now_s = self.prices_of(principal), self._limit(principal), self.clock()
+        price, limit, now_s = self.prices_of(principal), self.limit_of(principal), self.clock()
         if not 0 <= price < math.inf:  # NaN too
             raise ValueError(f"budget: a row of {principal!r} costs {price}; expected 0 or more")
         if limit.per_s == 0:
@@ -120,7 +120,7 @@ class PricedBudget:
         """
         if not (0 <= charged < math.inf and 0 <= price < math.inf):  # NaN too
             raise ValueError(f"budget: charged {charged}, and {price} in the end; expected 0 or more")
-        limit, now_s = self._limit(principal), self.clock()
+        limit, now_s = self.limit_of(principal), self.clock()
         if limit.per_s == 0:
             return
         own = self.accounts.entry(principal, now_s)
@@ -128,7 +128,8 @@ class PricedBudget:
         if (shared := self._shared(principal)) is not None:
             self._adjust(shared, MODEL, charged, price, self._shared_limit(0.0), now_s)
 
-    def _limit(self, principal: str) -> Limit:
+    def limit_of(self, principal: str) -> Limit:
+        """The limit of a principal's own bucket."""
         return (self.limits(principal) if self.limits else None) or self.limit
 
     def _shared(self, principal: str) -> Entry | None:
@@ -152,7 +153,10 @@ class PricedBudget:
         if not self.most_penalty or not self.accounts.is_early(entry, price, limit, now_s):
             return
         values, at = entry[0], entry[1] + PENALTY
-        penalty = min(self.refusal_factor * price * rows, self.most_penalty - values[at])
+        most = self.most_penalty
+        if self.limits is not None:
+            most *= self.limit_of(name).burst / self.limit.burst
+        penalty = min(self.refusal_factor * price * rows, most - values[at])
         if penalty > 0:
             values[at] += penalty
             self.accounts.spend(entry, name, penalty, limit, now_s)

@@ -15,6 +15,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from gateway.calibration.fold_scores import absolute_errors
 from gateway.calibration.folds import HeldOut, Progress, held_out, read_rows
 from gateway.calibration.not_promised import not_promised, stopped_too_often
 from gateway.calibration.page import render_report
+from gateway.calibration.prices import fit_prices
 from gateway.calibration.refusals import Refusals
 from gateway.calibration.row_hashes import row_hashes
 from gateway.calibration.samples import count_samples
@@ -94,6 +96,8 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
         progress("serving the held-out rows")
         artifacts = _artifacts(deployment, models, held, found, certificate)
         served = serve(deployment.policy, artifacts, found.judged["risk"].rows)
+        prices = fit_prices(deployment.policy, artifacts, found, progress)
+        found = replace(found, fitted=replace(found.fitted, prices=prices))
         evidence = evidence_of(deployment.policy, found)
         try:
             scores = _scores(deployment.policy, found, served)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from gateway.policy.kinds.interval import IntervalPolicy, RelativeWidth
 from gateway.policy.kinds.kind import CertifiedGuardKind
 from gateway.policy.kinds.rows import CalibrationRows
 from gateway.policy.schema import Policy, RungPolicy
+from guards.fitted_prices import FittedPrices
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +78,7 @@ class Evidence:
     rows: inputs, labels and answers. tail: other held-out rows, disjoint from them, for a temperature.
     joint: float64[n], the risk that the false-alarm cut is set on, None without certified guards. stopped:
     bool[n], rows that the enforced certified guards stop. by: int64[n], the rung that answers while every
-    model works, -1 where none does.
+    model works, -1 where none does. prices: fitted to honest callers, by the name of the guard.
     """
 
     rows: CalibrationRows
@@ -87,6 +88,7 @@ class Evidence:
     joint: F8 | None
     stopped: Mask
     by: NDArray[Any]
+    prices: Mapping[str, FittedPrices] = field(default_factory=dict)
 
 
 def evidence_of(policy: Policy, found: Certified) -> Evidence:
@@ -105,6 +107,7 @@ def evidence_of(policy: Policy, found: Certified) -> Evidence:
         joint=joint_risk(full, shares(policy)),
         stopped=np.asarray(ends.verdicts > Verdict.ALLOW),
         by=ends.answered_by(ladder.cuts),
+        prices=found.fitted.prices,
     )
 
 

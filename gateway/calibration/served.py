@@ -7,10 +7,11 @@ so that the counts do not depend on how busy this machine is, and models are ask
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,14 +20,16 @@ from gateway.calibration.folds import ask
 from gateway.calibration.judge import BATCH_ROWS
 from gateway.core.batch import Batch
 from gateway.core.deadline import now_s
-from gateway.core.decision import Degraded, Outcome, Served, Tensors
-from gateway.core.pipeline import Pipeline, Rung
+from gateway.core.decision import Decision, Degraded, Outcome, Refused, Served, Tensors
+from gateway.core.pipeline import Pipeline, ReviewRequest, Rung
 from gateway.deployment.artifacts import Artifacts
 from gateway.deployment.certification.paths import NO_RUNG, RungIndex
 from gateway.deployment.compile import Stores, compile_policy
+from gateway.policy.kinds import AnyBudget
 from gateway.policy.kinds.rows import CalibrationRows
 from gateway.policy.schema import Policy
 
+T = TypeVar("T")
 BUDGET_S, DEADLINE_S = 60.0, 3600.0
 
 
@@ -45,6 +48,11 @@ class _Gone:
         raise ConnectionError("gone, to see what is answered without it")
 
 
+class _AcceptingReview:
+    async def put(self, cases: Sequence[ReviewRequest], /) -> Sequence[bool | Refused]:
+        return [True] * len(cases)
+
+
 @dataclass(frozen=True, slots=True)
 class ServedRows:
     """Which rung answers each row, `NO_RUNG` where none does: int64[n] each.
@@ -61,23 +69,47 @@ def serve(policy: Policy, artifacts: Artifacts, rows: CalibrationRows) -> Served
     Raises:  ArtifactError as `compile_policy`.
     Cost:    that of serving the rows, as many times as there are rungs.
     """
-    enforced = with_long_budgets(policy).model_copy(update={"mode": "enforce"})
-    pipeline = compile_policy(enforced, artifacts, Stores(None, lambda principal: None, {}))
+    pipeline = _compiled(policy, artifacts)
     models = [artifacts.models[rung.name] for rung in policy.rungs]
+    depth_of = {rung.name: depth for depth, rung in enumerate(policy.rungs)}
 
-    async def decide_all() -> ServedRows:
-        return ServedRows(
-            tuple([await _decide(_without(pipeline, models, d), rows) for d in range(len(models))])
-        )
+    async def answered_by(gone: int) -> RungIndex:
+        decisions = await _decide(_without(pipeline, models, gone), rows.x)
+        return np.array([_rung_of(one.outcome, depth_of) for one in decisions], np.int64)
 
-    with ThreadPoolExecutor(1) as thread:  # the caller may have a loop of its own
-        return thread.submit(asyncio.run, decide_all()).result()
+    return ServedRows(tuple(_on_a_loop(partial(answered_by, d)) for d in range(len(models))))
+
+
+def decide_rows(policy: Policy, artifacts: Artifacts, parts: Sequence[Tensors]) -> list[list[Decision]]:
+    """The decisions on rows of each part, while every model works; a queue of the policy takes every row.
+
+    Raises:  ArtifactError as `compile_policy`.
+    Cost:    that of serving the rows.
+    """
+    models = [artifacts.models[rung.name] for rung in policy.rungs]
+    review = None if policy.review is None else _AcceptingReview()
+    pipeline = replace(_without(_compiled(policy, artifacts), models, 0), review=review)
+    return [_on_a_loop(partial(_decide, pipeline, x)) for x in parts]
+
+
+def _compiled(policy: Policy, artifacts: Artifacts) -> Pipeline:
+    """The pipeline in force without budgets, whose prices may not be fitted yet."""
+    enforced = with_long_budgets(policy)
+    guards = [guard for guard in enforced.guards if not isinstance(guard, AnyBudget)]
+    enforced = enforced.model_copy(update={"mode": "enforce", "guards": guards})
+    return compile_policy(enforced, artifacts, Stores(None, lambda principal: None, {}))
+
+
+def _on_a_loop(ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """The result, on a loop of its own: the caller may have one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(ask())).result()
 
 
 def _without(pipeline: Pipeline, models: Sequence[LoadedModel], gone: int) -> Pipeline:
     """The pipeline with the first rungs gone, and each row judged by itself.
 
-    It charges no budget (`Pipeline.decide` does not), and remembers no query.
+    It remembers no query.
     """
     rungs = tuple(
         Rung(replace(rung.model, predictor=_Gone() if depth < gone else _Asked(model)), rung.checks)
@@ -88,12 +120,11 @@ def _without(pipeline: Pipeline, models: Sequence[LoadedModel], gone: int) -> Pi
     return replace(pipeline, guards=guards, rungs=rungs, recalls=())
 
 
-async def _decide(pipeline: Pipeline, rows: CalibrationRows) -> RungIndex:
-    depth_of = {rung.name: depth for depth, rung in enumerate(pipeline.rungs)}
-    found: list[int] = []
-    for batch in _batches(rows):
-        found += [_rung_of(decision.outcome, depth_of) for decision in await pipeline.decide(batch)]
-    return np.array(found, np.int64)
+async def _decide(pipeline: Pipeline, x: Tensors) -> list[Decision]:
+    found: list[Decision] = []
+    for batch in _batches(x):
+        found += await pipeline.decide(batch)
+    return found
 
 
 def _rung_of(outcome: Outcome, depth_of: Mapping[str, int]) -> int:
@@ -104,11 +135,12 @@ def _rung_of(outcome: Outcome, depth_of: Mapping[str, int]) -> int:
             return NO_RUNG
 
 
-def _batches(rows: CalibrationRows) -> Iterator[Batch]:
-    for first in range(0, len(rows), BATCH_ROWS):
-        inputs = {name: array[first : first + BATCH_ROWS] for name, array in rows.x.items()}
-        ids = tuple(f"row-{first + i}" for i in range(min(BATCH_ROWS, len(rows) - first)))
-        yield Batch(ids, ids, inputs, (now_s() + DEADLINE_S,) * len(ids))
+def _batches(x: Tensors) -> Iterator[Batch]:
+    for first in range(0, len(next(iter(x.values()))), BATCH_ROWS):
+        inputs = {name: array[first : first + BATCH_ROWS] for name, array in x.items()}
+        n = len(next(iter(inputs.values())))
+        ids = tuple(f"row-{first + i}" for i in range(n))
+        yield Batch(ids, ids, inputs, (now_s() + DEADLINE_S,) * n)
 
 
 def with_long_budgets(policy: Policy) -> Policy:

@@ -53,7 +53,10 @@ def _calibrate(folder: Path, data: Path, as_json: bool) -> None:
     from gateway.calibration.calibrate import REPORT_FILE
     from gateway.calibration.calibrate import calibrate as run
     from gateway.calibration.report import certificate_table
+    from gateway.calibration.told_prices import prices_told
+    from gateway.deployment.certificate import GUARDS_FILE
     from gateway.deployment.deployment import Deployment
+    from gateway.deployment.fitted import load_guards
 
     console = Console(stderr=as_json)
     try:
@@ -68,6 +71,10 @@ def _calibrate(folder: Path, data: Path, as_json: bool) -> None:
         print_line(certificate.model_dump_json(by_alias=True))
         return
     console.print(certificate_table(certificate, deployment.policy))
+    fitted, _ = load_guards(deployment.policy, folder / GUARDS_FILE)
+    for name, prices in fitted.prices.items():
+        for line in prices_told(name, prices).lines():
+            print_line(line)
     if certificate.parity is not None:
         print_line(certificate.parity.finding)
     print_line(f"report: {folder / REPORT_FILE}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
@@ -79,15 +79,41 @@ class Findings(Sequence[Finding]):
 
     def __iter__(self) -> Iterator[Finding]:
         for rows, found in self.trail:
-            at = self.row
-            if at >= len(rows) or rows[at] != at:  # not all rows reached this stage
-                at = int(np.searchsorted(rows, at))
-                if at == len(rows) or rows[at] != self.row:
-                    continue
-            yield found.finding(at)
+            if (at := _place(rows, self.row)) is not None:
+                yield found.finding(at)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def __getitem__(self, at: Any) -> Any:
         return tuple(self)[at]
+
+
+def largest_scores(findings: Sequence[Sequence[Finding]], stages: Collection[str]) -> list[float]:
+    """For each row the largest score that any of these stages gave it; NaN where none has.
+
+    Cost:    2 us for each batch in which the rows were decided, and 0.3 us a row: no finding is made.
+    """
+    largest = list[float]()
+    trail: Trail | None = None
+    for one in findings:
+        score = math.nan
+        if isinstance(one, Findings):
+            if one.trail is not trail:
+                trail = one.trail
+                columns = [(rows, found.scores) for rows, found in trail if found.stage in stages]
+            for rows, scores in columns:
+                if (at := _place(rows, one.row)) is not None:
+                    found_score: float = scores.item(at)
+                    if not found_score <= score and not math.isnan(found_score):
+                        score = found_score
+        largest.append(score)
+    return largest
+
+
+def _place(rows: RowIndices, row: int) -> int | None:
+    """Where a row is among ascending rows; None if it is not."""
+    if row < len(rows) and rows.item(row) == row:  # as long as all rows before it are there
+        return row
+    at = int(np.searchsorted(rows, row))
+    return at if at < len(rows) and rows.item(at) == row else None

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_check
 import numpy as np
 
 from gateway.core.assessment import Assessment, Findings, Trail, allowed
-from gateway.core.decision import Decision, Outcome, Reason, Refused, Verdict
+from gateway.core.decision import Decision, Reason, Refused, Verdict
 from gateway.core.rows import row_indices
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Budget(Protocol):
 class SettledBudget(Budget, Protocol):
     """A budget that learns how its rows have ended. Must not wait."""
 
-    def settle_rows(self, principal: str, ends: Sequence[Outcome | None], repeats: int, /) -> None:
+    def settle_rows(self, principal: str, ends: Sequence[Decision | None], repeats: int, /) -> None:
         """Adjusts what rows of one caller have cost, that `charge` admitted. May raise.
 
         Args:    ends: one a row; None for one whose caller has given up; without those that only repeat what
@@ -131,7 +131,7 @@ class BudgetStage:
             for score, decision in zip(scores, decisions, strict=True)
             if -math.inf < score < self.refuse_from  # NaN is not
         ]
-        ends = [None if one is None else one.outcome for one in admitted if one is None or not one.repeats]
+        ends = [one for one in admitted if one is None or not one.repeats]
         try:
             if admitted:
                 self.settled.settle_rows(principal, ends, len(admitted) - len(ends))

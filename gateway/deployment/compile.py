@@ -32,7 +32,7 @@ from gateway.deployment.measures import Measures, measures
 from gateway.deployment.possible_rows import possible_rows
 from gateway.deployment.query_history import QueryHistory
 from gateway.deployment.slices import SlicedGuard
-from gateway.deployment.tiers import TRUSTED, bits_by_tier
+from gateway.deployment.tiers import ANONYMOUS, TRUSTED, bits_by_tier
 from gateway.policy.fields import VERDICT_OF
 from gateway.policy.kinds import AnyBudget, CheckPolicy
 from gateway.policy.kinds.column import Column
@@ -44,6 +44,7 @@ from gateway.policy.kinds.kind import (
     Services,
     SharedAccounts,
 )
+from gateway.policy.kinds.ood import novelty_guards
 from gateway.policy.kinds.queries import QueriesPolicy
 from gateway.policy.schema import Policy, RungPolicy
 from guards.gcra import Buckets
@@ -67,7 +68,7 @@ class Stores:
     review: Review | None
     rate_of: Callable[[str], float | None]
     breakers: dict[str, Breaker]
-    tier_of: Callable[[str], str] = lambda principal: "anonymous"
+    tier_of: Callable[[str], str] = lambda principal: ANONYMOUS
     shared: Callable[[LedgerUse], SharedAccounts] = _of_this_pipeline
 
 
@@ -86,6 +87,9 @@ def compile_policy(
         lambda principal: bits(tier_of(principal)),
         lambda principal: tier_of(principal) == TRUSTED,
         stores.shared,
+        bits(ANONYMOUS),
+        novelty_guards(policy.guards),
+        artifacts.fitted.prices,
     )
     kinds = [guard for guard in policy.guards if isinstance(guard, QueriesPolicy)]
     histories = {kind.name: history_of(kind, policy, artifacts) for kind in kinds}

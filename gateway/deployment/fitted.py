@@ -9,6 +9,7 @@ from pathlib import Path
 from gateway.core.errors import ArtifactError, Problem
 from gateway.deployment.interval_model import interval_check
 from gateway.deployment.kept_rows import KeptRows
+from gateway.policy.kinds.budget import BudgetPolicy
 from gateway.policy.kinds.interval import FittedInterval
 from gateway.policy.kinds.kind import FittedGuard
 from gateway.policy.kinds.ood import OodPolicy
@@ -17,6 +18,7 @@ from gateway.policy.kinds.squeeze import SqueezePolicy
 from gateway.policy.schema import Policy
 from guards import arrays
 from guards.arrays import Arrays
+from guards.fitted_prices import FittedPrices
 from guards.row_view import RowView
 
 _VIEW = "view"
@@ -25,13 +27,15 @@ _VIEW = "view"
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
     """view: how guards read the inputs; guards: those with a certified cut, by name; intervals: by rung;
-    histories: of guards that judge by earlier rows, by name.
+    histories: of guards that judge by earlier rows, by name; prices: of budgets that are stated in rows, by
+    name.
     """
 
     view: RowView
     guards: Mapping[str, FittedGuard]
     intervals: Mapping[str, FittedInterval]
     histories: Mapping[str, FittedQueries] = field(default_factory=dict)
+    prices: Mapping[str, FittedPrices] = field(default_factory=dict)
 
 
 def guarded_inputs(policy: Policy, view: RowView) -> set[str]:
@@ -69,6 +73,8 @@ def save_guards(path: Path, fitted: Fitted, kept: KeptRows) -> None:
         packed |= history.pack()
     for interval in fitted.intervals.values():
         packed |= interval.pack()
+    for name, prices in fitted.prices.items():
+        packed |= arrays.pack(name, prices)
     arrays.save(path, packed)
 
 
@@ -82,6 +88,8 @@ def load_guards(policy: Policy, path: Path) -> tuple[Fitted, KeptRows]:
         intervals = {rung: check.load(rung, packed) for rung, check in checks.items()}
         kinds = [guard for guard in policy.guards if isinstance(guard, QueriesPolicy)]
         histories = {kind.name: kind.load(packed) for kind in kinds}
-        return Fitted(view, guards, intervals, histories), KeptRows.unpack(packed)
+        budgets = [guard for guard in policy.guards if isinstance(guard, BudgetPolicy) and guard.honest]
+        prices = {budget.name: budget.load(packed, review=policy.review is not None) for budget in budgets}
+        return Fitted(view, guards, intervals, histories, prices), KeptRows.unpack(packed)
     except ValueError as error:
         raise ArtifactError([Problem("", str(error), str(path))]) from error

@@ -12,6 +12,8 @@ from gateway.protocol.disclosure import Full, Label, Rounded, Tier, Top
 from gateway.protocol.targets import Classes
 from guards.price import FLOAT_BITS, label_bits, rounded_bits, top_bits, vector_bits
 
+ANONYMOUS: Final = "anonymous"
+"""The tier of callers without a key."""
 TRUSTED: Final = "trusted"
 """The tier of keys that are not charged to what all others share."""
 

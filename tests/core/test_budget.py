@@ -240,16 +240,16 @@ class Settling(Scores):
 
     def __init__(self, *scores: float) -> None:
         super().__init__(*scores)
-        self.told: list[tuple[str, list[Outcome | None]]] = []
+        self.told: list[tuple[str, list[Decision | None]]] = []
         self.repeats = 0
 
-    def settle_rows(self, principal: str, ends: Sequence[Outcome | None], repeats: int) -> None:
+    def settle_rows(self, principal: str, ends: Sequence[Decision | None], repeats: int) -> None:
         self.told.append((principal, list(ends)))
         self.repeats += repeats
 
 
 class CannotSettle(Scores):
-    def settle_rows(self, principal: str, ends: Sequence[Outcome | None], repeats: int) -> None:
+    def settle_rows(self, principal: str, ends: Sequence[Decision | None], repeats: int) -> None:
         raise SystemExit(3)
 
 
@@ -262,9 +262,9 @@ def test_a_budget_is_told_once_a_request_how_the_rows_have_ended_that_it_admitte
     admit([stage(budget), stage(other, "bytes"), stage(Scores(0.0, 0.0, 0.0), "rate")], batch, "p")
     decisions = decided(batch)
     settle(batch, decisions)
-    ends = [one.outcome for one in decisions]
-    assert budget.told == [("ada", [ends[0], ends[2]])], "the row at 1.5 was not charged"
-    assert other.told == [("ada", [ends[0], ends[1]])], "nor the one at the limit"
+    first, second, third = decisions
+    assert budget.told == [("ada", [first, third])], "the row at 1.5 was not charged"
+    assert other.told == [("ada", [first, second])], "nor the one at the limit"
 
 
 def test_rows_that_repeat_what_their_caller_was_told_are_counted_apart() -> None:
@@ -272,7 +272,7 @@ def test_rows_that_repeat_what_their_caller_was_told_are_counted_apart() -> None
     admit([stage(budget)], batch, "p")
     first, second, third = decided(batch)
     settle(batch, [first._replace(repeats=True), second, third._replace(repeats=True)])
-    assert budget.told == [("ada", [second.outcome])] and budget.repeats == 2
+    assert budget.told == [("ada", [second])] and budget.repeats == 2
     settle(batch, [one._replace(repeats=True) for one in (first, second, third)])
     assert budget.told[1] == ("ada", []) and budget.repeats == 5, "also where every row is one"
 

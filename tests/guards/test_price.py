@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guards.price import End, Prices, label_bits, rounded_bits, top_bits, uncertainty, vector_bits
+from guards.price import Prices, Told, label_bits, rounded_bits, top_bits, uncertainty, vector_bits
 
 PRICES = Prices(base_bits=1, uncertainty_bits=8, novelty_bits=4, refusal_factor=2)
 BAD = (math.nan, math.inf, -1.0)
+SHARES = st.floats(0, 1)
+ANSWERED = st.builds(lambda u, n: Told(1, 1, 0, u, n, 0.0), SHARES, SHARES)
+REFUSED = st.builds(lambda n: Told(1, 0, 1, 0.0, 0.0, n), SHARES)
+ONE_ROW = ANSWERED | REFUSED | st.just(Told(1, 0, 0, 0.0, 0.0, 0.0))
+"""One row: answered, refused by a guard, or otherwise."""
 
 
 def test_the_bits_of_ten_classes_by_hand() -> None:
@@ -42,31 +48,58 @@ def test_what_cannot_be_shown_has_no_price() -> None:
             bits(0)
 
 
-def test_an_answer_costs_what_it_tells_a_refusal_more_and_a_repeat_nothing() -> None:
+def test_an_answer_costs_what_it_tells_and_a_refusal_more() -> None:
     admission = PRICES.at_admission(label_bits(8))
     assert admission == 4
-    assert PRICES.in_the_end(admission, 0.5, 0.25, End.ANSWERED) == 4 + 4 + 1
-    assert PRICES.in_the_end(admission, 0.5, 0.25, End.REFUSED) == 18
-    assert PRICES.in_the_end(admission, 0.5, 0.25, End.REPEATED) == 0
+    assert PRICES.in_the_end(admission, Told(1, 1, 0, 0.5, 0.25, 0.0)) == 4 + 4 + 1
+    assert PRICES.in_the_end(admission, Told(1, 0, 1, 0.0, 0.0, 0.25)) == 2 * (4 + 1)
+    assert PRICES.in_the_end(admission, Told(1, 0, 0, 0.0, 0.25, 0.0)) == 4 + 1
+    assert PRICES.in_the_end(admission, Told(0, 0, 0, 0.0, 0.0, 0.0)) == 0
 
 
-@given(st.floats(0, 1), st.floats(0, 1), st.sampled_from(End), st.floats(0, 100))
-def test_no_row_costs_more_beyond_admission_than_is_stated(u: float, n: float, end: End, tier: float) -> None:
-    admission = PRICES.at_admission(tier)
-    assert PRICES.in_the_end(admission, u, n, end) - admission <= PRICES.most_beyond_admission(admission)
+def test_weights_of_the_price_at_admission_cost_the_same_share_of_it_in_every_tier() -> None:
+    prices = Prices(1, 2, 3, 2, of_admission=True)
+    told = Told(3, 1, 1, 0.5, 0.25, 0.75)
+    assert prices.in_the_end(10, told) == 10 * (2 + 1 + 0.75 + 2 * (1 + 2.25))
+    assert prices.in_the_end(700, told) == pytest.approx(70 * prices.in_the_end(10, told))
+
+
+@given(st.lists(ONE_ROW, min_size=1, max_size=9), st.floats(0, 100), st.booleans())
+def test_rows_cost_together_what_they_cost_one_by_one(
+    rows: list[Told], tier: float, of_admission: bool
+) -> None:
+    prices = Prices(1, 8, 4, 2, of_admission)
+    admission = prices.at_admission(tier)
+    together = Told(*(min(sum(column), len(rows)) for column in zip(*rows, strict=True)))
+    apart = math.fsum(prices.in_the_end(admission, row) for row in rows)
+    assert prices.in_the_end(admission, together) == pytest.approx(apart)
+
+
+@given(ONE_ROW, st.floats(0, 100), st.booleans())
+def test_no_row_costs_more_beyond_admission_than_is_stated(
+    row: Told, tier: float, of_admission: bool
+) -> None:
+    prices = Prices(1, 8, 4, 2, of_admission)
+    admission = prices.at_admission(tier)
+    most = prices.most_beyond_admission(admission)
+    assert prices.in_the_end(admission, row) - admission <= most * (1 + 1e-12)
 
 
 def test_what_is_no_number_is_no_price() -> None:
     for bad in BAD:
         for name in ("base_bits", "uncertainty_bits", "novelty_bits", "refusal_factor"):
-            fields = {"base_bits": 1.0, "uncertainty_bits": 1.0, "novelty_bits": 1.0, name: bad}
+            fields: dict[str, Any] = {"base_bits": 1, "uncertainty_bits": 1, "novelty_bits": 1, name: bad}
             with pytest.raises(ValueError, match=f"price: {name} is"):
                 Prices(**fields)
         with pytest.raises(ValueError, match="the tier has"):
             PRICES.at_admission(bad)
-        for shares in ((bad, 0.0), (0.0, bad)):
-            with pytest.raises(ValueError, match="expected 0 to 1"):
-                PRICES.in_the_end(1.0, *shares, End.ANSWERED)
+        for told in (
+            Told(1, 1, 0, bad, 0.0, 0.0),
+            Told(1, 1, 0, 0.0, bad, 0.0),
+            Told(1, 0, 1, 0.0, 0.0, bad),
+        ):
+            with pytest.raises(ValueError, match="expected counts"):
+                PRICES.in_the_end(1.0, told)
     with pytest.raises(ValueError, match="refusal_factor is 0"):
         Prices(1, 1, 1, 0.5)
 

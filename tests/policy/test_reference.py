@@ -188,6 +188,8 @@ BLOCKS: dict[str, tuple[int | str, ...]] = {
     "ObservePolicy": ("guards", 4, "observe"),
     "BitsPolicy": ("guards", 2, "budget"),
     "PricesPolicy": ("guards", 2, "prices"),
+    "HonestPolicy": ("guards", 1, "honest"),
+    "RowsPolicy": ("guards", 1, "model_budget"),
     "RoundedTier": ("disclosure", "anonymous"),
     "TopTier": ("disclosure", "partner"),
     "Serving": ("serving",),
@@ -196,7 +198,14 @@ BLOCKS: dict[str, tuple[int | str, ...]] = {
     **dict.fromkeys(reference.kinds("CheckPolicy"), ("rungs", 0, "checks", 0)),
 }
 """Where the example has a block of each model; a kind's own example is put there."""
-OF_A_REGRESSOR = {"AbsoluteError", "InputPolicy", "RelativeWidth", "IntervalPolicy"}
+OF_A_REGRESSOR = {
+    "AbsoluteError",
+    "InputPolicy",
+    "RelativeWidth",
+    "IntervalPolicy",
+    "HonestPolicy",
+    "RowsPolicy",
+}
 """The models that only the example of a regressor has."""
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 PUBLIC_KEY = "A" * 43 + "="
@@ -225,7 +234,7 @@ def others(value: Any) -> Iterator[Any]:
             yield from (value[1:], [*value, "x"])
         case None:
             yield from (7, [3, 4], {"relative": 0.3}, {"until": "2031-01-31"}, "ray")
-            yield {"per_s": 1, "burst": 7}
+            yield from ({"per_s": 1, "burst": 7}, {"per_s": 1, "rows": 70})
         case dict():
             yield from ({}, {"refuse": "certified"}, {"defer": 500.0}, {"per_s": 1, "burst": 7}, {"base": 7})
         case _:
@@ -307,6 +316,8 @@ BLOCKS_THAT_CANNOT_WEAKEN = {
     "BudgetPolicy": "it refuses rows and answers none; the certificate counts certified guards alone",
     "BitsPolicy": "how many rows are refused",
     "PricesPolicy": "how many rows are refused",
+    "HonestPolicy": "how many rows are refused; a start compares it with what prices were fitted to",
+    "RowsPolicy": "how many rows are refused",
     "CircuitPolicy": "a model that is not called answers nothing",
     "ReviewPolicy": "people answer rows of which no model's answer counts",
     "RoundedTier": "the largest value stays the first largest",

@@ -102,9 +102,9 @@ def test_each_admitted_row_is_settled_once_after_it_was_decided(tmp_path: Path) 
             clean = await decided(gateway, 20, "ada")
             refused = sum(one.outcome == Refused(Reason.ABSTAINED) for one in strange)
             assert refused >= 19
-            torn, found = budget.price_of(label, [one.outcome for one in clean]), spent(gateway)
+            torn, found = budget.price_of(label, clean), spent(gateway)
             assert found["ada"] == pytest.approx(torn) and torn > 20 * label + 1
-            assert found["eve"] == pytest.approx(budget.price_of(label, [one.outcome for one in strange]))
+            assert found["eve"] == pytest.approx(budget.price_of(label, strange))
             assert found["eve"] >= 3 * 19 * label
 
     run(main)

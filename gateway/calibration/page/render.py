@@ -21,6 +21,7 @@ from gateway.calibration.page.rows import nearest_refused, worst_accepted
 from gateway.calibration.page.templates import templates_of
 from gateway.calibration.page.truth import STEPS
 from gateway.calibration.slices import FLAG_FACTOR, FLAG_ROWS, class_names, class_slices
+from gateway.calibration.told_prices import prices_told
 from gateway.deployment.certificate import Certificate
 from gateway.deployment.promises import in_force
 from gateway.policy.observation import observed_at
@@ -72,6 +73,7 @@ def render_report(certificate: Certificate, policy: Policy, evidence: Evidence, 
         refused=nearest_refused(evidence, labels),
         rates=RATES_A_DAY,
         load=load_lines(evidence, review=policy.review is not None),
+        budgets=[prices_told(name, fitted) for name, fitted in evidence.prices.items()],
         folds=FOLDS,
     )
 

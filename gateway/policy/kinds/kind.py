@@ -4,7 +4,7 @@ A kind is one file: its policy model (a pydantic model whose fields are those of
 members below. There are four protocols, because there are four ways to set a cut:
 
 * `BudgetKind`: what a row costs its caller (a rate, bits). The policy itself says where the score is cut, and
-  rows are charged before they wait for anything. Nothing is fitted.
+  rows are charged before they wait for anything. Calibration fits nothing but the prices of `kind: budget`.
 * `CertifiedGuardKind`: calibration fits the guard on held-out rows and certifies one cut over all guards
   of this form together. `fit` and `load` give a `FittedGuard`, which holds the state.
 * `HistoryKind`: judges rows by earlier ones. The policy cuts the evidence; calibration keeps what a start
@@ -39,6 +39,7 @@ from gateway.policy.kinds.rows import FittingFolds
 from gateway.policy.locate import Loc
 from gateway.policy.observation import ObservePolicy
 from guards.arrays import Arrays
+from guards.fitted_prices import FittedPrices
 from guards.gcra import Accounts
 from guards.rows import Signals
 from guards.spending import Spending
@@ -84,7 +85,8 @@ class Services:
 
     clock: seconds; rate_of: a key's own rows a second; tier_bits: what an answer may tell a principal, as its
     disclosure tier shows it; is_trusted: whether it is left out of what all others share; shared: the
-    accounts of a budget that replicas share.
+    accounts of a budget that replicas share; anonymous_bits: of the tier `anonymous`; novelty_guards: whose
+    scores say how new a row is; fitted: prices by the name of the guard.
     """
 
     clock: Callable[[], float]
@@ -92,6 +94,9 @@ class Services:
     tier_bits: Callable[[str], float]
     is_trusted: Callable[[str], bool]
     shared: Callable[[LedgerUse], SharedAccounts]
+    anonymous_bits: float
+    novelty_guards: tuple[str, ...]
+    fitted: Mapping[str, FittedPrices]
 
 
 @dataclass(frozen=True, slots=True)

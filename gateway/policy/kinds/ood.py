@@ -180,3 +180,8 @@ class FittedOod:
 
 def _input_only(name: str) -> str:
     return f"{name}.input_only"
+
+
+def novelty_guards(guards: Iterable[object]) -> tuple[str, ...]:
+    """The names of the guards of a policy whose scores say how new a row is: those of this kind."""
+    return tuple(guard.name for guard in guards if isinstance(guard, OodPolicy))

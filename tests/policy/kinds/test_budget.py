@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.core.decision import Deferred, Degraded, Outcome, Reason, Refused, Served
+from gateway.core.assessment import Assessment, Findings, allowed
+from gateway.core.decision import Decision, Deferred, Degraded, Outcome, Reason, Refused, Served
 from gateway.policy.kinds import GuardPolicy
 from gateway.policy.kinds.budget import BudgetPolicy
 from gateway.policy.kinds.information import InformationBudget
 from gateway.policy.kinds.kind import LedgerUse, Services, SharedAccounts
 from gateway.policy.kinds.rate import RatePolicy
+from guards.fitted_prices import FittedPrices, HonestUse, ThiefCost
 from guards.gcra import Buckets
 from guards.priced import PricedBudget
 from guards.rate import RateGuard
@@ -26,12 +28,14 @@ TIER_BITS = 9.0
 SURE = Served({"probabilities": np.array([[1.0, 0.0, 0.0]])}, "primary")
 TORN = Degraded({"probabilities": np.array([[0.5, 0.5, 0.0]])}, "small", Reason.ABSTAINED)
 ABSTAINED = Refused(Reason.ABSTAINED)
+USE = HonestUse(100, 1.0, 0.001, review=False)
+FITTED = FittedPrices(USE, 2.0, 4.0, 3.0, 1.2, 1.5, 0.05, 11980, 6, 1.3, (ThiefCost("active", 4.0, 0.5),))
 
 
 def policy(**fields: Any) -> Any:
     given: dict[str, Any] = {"name": "extraction", "kind": "budget", "budget": {"per_s": 1.0, "burst": 100.0}}
-    given |= {"budget_s": 0.002, "on_error": "refuse"}
-    return TypeAdapter(GuardPolicy).validate_python(given | fields)
+    given |= {"budget_s": 0.002, "on_error": "refuse"} | fields
+    return TypeAdapter(GuardPolicy).validate_python({k: v for k, v in given.items() if v is not None})
 
 
 class World:
@@ -43,7 +47,14 @@ class World:
 
     def services(self, bits: Callable[[str], float] = lambda principal: TIER_BITS) -> Services:
         return Services(
-            self.clock, self.rates.get, bits, lambda name: name.startswith("trusted"), self.shared
+            self.clock,
+            self.rates.get,
+            bits,
+            lambda name: name.startswith("trusted"),
+            self.shared,
+            anonymous_bits=TIER_BITS,
+            novelty_guards=("ood", "noise"),
+            fitted={"extraction": FITTED},
         )
 
     def shared(self, use: LedgerUse) -> SharedAccounts:
@@ -57,12 +68,16 @@ def metered(world: World, **fields: Any) -> InformationBudget:
     return budget
 
 
+def decided(ends: Iterable[Outcome | None]) -> list[Decision | None]:
+    return [None if end is None else Decision(f"row {i}", end) for i, end in enumerate(ends)]
+
+
 def passes(budget: Any, rows: int, principal: str = "ada") -> int:
     return sum(score < 1 for score in budget.charge(principal, rows))
 
 
 def price_of(budget: InformationBudget, *ends: Outcome | None) -> float:
-    return budget.price_of(10.0, ends)
+    return budget.price_of(10.0, decided(ends))
 
 
 def test_a_row_costs_the_base_and_the_bits_of_its_callers_tier_when_it_is_admitted() -> None:
@@ -108,7 +123,7 @@ def test_a_model_of_two_classes_with_one_score_is_unsure_in_the_middle() -> None
 def test_what_rows_cost_in_the_end_is_taken_from_the_budget() -> None:
     budget = metered(World())
     assert passes(budget, 2) == 2
-    budget.settle_rows("ada", [ABSTAINED, SURE], 0)
+    budget.settle_rows("ada", decided([ABSTAINED, SURE]), 0)
     assert budget.spending.top(1)[0].units == pytest.approx(60)
     assert passes(budget, 50) == 4
 
@@ -116,7 +131,7 @@ def test_what_rows_cost_in_the_end_is_taken_from_the_budget() -> None:
 def test_rows_that_repeat_what_their_caller_was_told_are_free() -> None:
     budget = metered(World())
     assert passes(budget, 5) == 5
-    budget.settle_rows("ada", [SURE], 4)
+    budget.settle_rows("ada", decided([SURE]), 4)
     assert budget.spending.top(1)[0].units == pytest.approx(10)
     assert passes(budget, 50) == 9
 
@@ -217,3 +232,134 @@ def test_a_promise_names_both_budgets() -> None:
 
 def test_a_budget_has_no_certified_field() -> None:
     assert BudgetPolicy.unbound == set(BudgetPolicy.model_fields)
+
+
+HONEST = {"rows": 100, "per_s": 1.0}
+IN_ROWS = {"budget": None, "honest": HONEST}
+
+
+def said(**fields: Any) -> dict[tuple[int | str, ...], str]:
+    """What contradicts in a policy, by field. A field of None is left out."""
+    given = {"name": "extraction", "kind": "budget", "budget_s": 0.002, "on_error": "refuse", **fields}
+    one = TypeAdapter(GuardPolicy).validate_python({k: v for k, v in given.items() if v is not None})
+    return dict(one.contradictions())
+
+
+@pytest.mark.parametrize(
+    ("fields", "at", "what"),
+    [
+        ({}, (), "needs `budget`, the bits of each caller, or `honest`"),
+        ({"budget": {"per_s": 1.0, "burst": 9.0}, "honest": HONEST}, ("budget",), "leave one of the two out"),
+        ({"honest": HONEST, "prices": {"base": 2.0}}, ("prices",), "are fitted to `honest`"),
+        ({"honest": HONEST, "prices": {}}, ("prices",), "are fitted to `honest`"),
+        ({"honest": HONEST, "model_budget": {"per_s": 9.0, "burst": 9.0}}, ("model_budget",), "in `rows`"),
+        (
+            {"budget": {"per_s": 1.0, "burst": 9.0}, "model_budget": {"per_s": 9.0, "rows": 900}},
+            ("model_budget",),
+            "say it in bits",
+        ),
+        (
+            {"honest": HONEST, "model_budget": {"per_s": 9.0, "rows": 99}},
+            ("model_budget", "rows"),
+            "is 99 for all callers, and `honest` allows each 100",
+        ),
+        (
+            {"honest": HONEST, "model_budget": {"per_s": 0.5, "rows": 100}},
+            ("model_budget", "per_s"),
+            "is 0.5 for all callers",
+        ),
+    ],
+)
+def test_a_budget_that_is_stated_in_two_ways_or_in_none_says_what_to_leave_out(
+    fields: dict[str, Any], at: tuple[str, ...], what: str
+) -> None:
+    found = said(**fields)
+    assert list(found) == [at]
+    assert what in found[at]
+
+
+def test_each_form_alone_contradicts_nothing() -> None:
+    assert said(honest=HONEST) == said(honest=HONEST, model_budget={"per_s": 1.0, "rows": 100}) == {}
+    assert said(budget={"per_s": 1.0, "burst": 9.0}, prices={"novelty": 3.0}) == {}
+
+
+@pytest.mark.parametrize(
+    "honest",
+    [
+        {"rows": 9, "per_s": 1.0},
+        {"rows": 100, "per_s": 0.0},
+        {"rows": 100},
+        {"rows": 10.5, "per_s": 1.0},
+        HONEST | {"throttled": 0.0001},
+        HONEST | {"throttled": 0.2},
+        HONEST | {"burst": 7},
+    ],
+)
+def test_what_honest_callers_cannot_do_or_no_rows_can_certify_is_refused(honest: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        policy(honest=honest)
+
+
+def test_fitted_prices_charge_what_honest_rows_cost_and_give_back_what_a_row_did_not() -> None:
+    budget = metered(World(), **IN_ROWS)
+    plain = 1 + TIER_BITS
+    assert budget.budget.prices_of("ada") == pytest.approx(1.2 * plain)
+    assert passes(budget, 500) == int(100 * 1.5 / 1.2)
+    budget.settle_rows("ada", decided([SURE] * 125), 0)
+    assert budget.spending.top(1)[0].units == pytest.approx(125 * plain)
+
+
+def test_a_row_that_guards_found_rare_costs_more_however_it_ends() -> None:
+    budget = metered(World(), **IN_ROWS)
+    plain = 1 + TIER_BITS
+    charged = budget.budget.prices_of("ada")
+    for outcome, price in (
+        (SURE, 1 + 4.0 / 2),
+        (Deferred("t", Reason.ABSTAINED), 1 + 4.0 / 2),
+        (ABSTAINED, 3 * (1 + 4.0 / 2)),
+        (Refused(Reason.UNAVAILABLE), 1.0),
+    ):
+        one = Decision("row", outcome, found_by(ood=3.5, noise=1.0, rate=9.0))
+        assert budget.price_of(charged, [one]) == pytest.approx(price * plain)
+
+
+def found_by(**scores: float) -> Findings:
+    """What guards found for a row of a batch of two."""
+    at = np.arange(2)
+    return Findings(
+        [
+            (at, Assessment(stage, np.array([0.0, score]), allowed(2), True, True, 0.0))
+            for stage, score in scores.items()
+        ],
+        1,
+    )
+
+
+def test_the_prices_of_the_policy_know_novelty_where_they_name_it() -> None:
+    rare = Decision("row", SURE, found_by(ood=7.0))
+    assert metered(World()).price_of(10.0, [rare]) == 10
+    assert metered(World(), prices={"novelty": 6.0}).price_of(10.0, [rare]) == pytest.approx(16)
+
+
+def test_asking_while_refused_costs_each_tier_the_same_number_of_rows() -> None:
+    bits = {"ada": 9.0, "bob": 99.0}
+    budget = policy(**IN_ROWS).meter(World().services(bits.__getitem__))
+    waits = []
+    for who in bits:
+        passes(budget, 500, who)
+        for _ in range(30):
+            passes(budget, 500, who)
+        waits.append(budget.charge(who, 1)[0])
+    assert waits[0] == pytest.approx(waits[1])
+
+
+def test_all_untrusted_callers_together_have_the_rows_that_the_policy_says() -> None:
+    budget = metered(World(), **IN_ROWS, model_budget={"rows": 400, "per_s": 1.0})
+    assert sum(passes(budget, 100, f"caller {i}") for i in range(50)) == int(400 * 1.5 / 1.2)
+    assert sum(passes(budget, 100, f"trusted {i}") for i in range(10)) == 1000
+
+
+def test_a_promise_in_rows_says_whom_it_covers() -> None:
+    told = policy(**IN_ROWS, model_budget={"rows": 400, "per_s": 2.0}).promise()
+    assert "At most 0.001 of honest callers" in told and "100 rows at once and 1 a second" in told
+    assert told.endswith("all untrusted callers together get 400 rows and 2 a second.")

@@ -221,6 +221,9 @@ def services() -> Services:
         lambda principal: 3.0,
         lambda principal: False,
         lambda use: SharedAccounts(Buckets(), Spending()),
+        anonymous_bits=3.0,
+        novelty_guards=(),
+        fitted={},
     )
 
 
