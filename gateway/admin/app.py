@@ -15,7 +15,7 @@ others carry `x-fs-alone`, and each of those answers for itself.
     | `POST /stop`                         | operator | stops every model everywhere; `/resume` resumes   |
     | `GET /stops`                         | viewer   | reads the files of stops now; what is stopped     |
     | `GET /status`                        | viewer   | the state of the deployment: a page or JSON       |
-    | `GET /callers`                       | viewer   | what callers have spent of budgets of bits        |
+    | `GET /callers`                       | viewer   | what callers have spent, and which are suspects   |
     | `GET /policy`                        | viewer   | the policy in force                               |
     | `POST /policy/reload`                | operator | reads the folder again, everywhere                |
     | `POST /rungs/{name}/isolate`         | operator | stops a rung everywhere; `/restore` resumes it    |
@@ -46,7 +46,7 @@ from gateway.access.persons_file import replica_token
 from gateway.access.proxies import Proxies
 from gateway.admin import console
 from gateway.admin.authentication import Authentication
-from gateway.admin.callers import MOST_ON_STATUS, callers, spent_everywhere
+from gateway.admin.callers import MOST_ON_STATUS, callers, callers_everywhere
 from gateway.admin.exposition import merged_metrics
 from gateway.admin.loading import load, reload, unload
 from gateway.admin.login import HOME, login, logout
@@ -195,8 +195,7 @@ async def status(request: Request) -> Response:
     if isinstance(entry, NotReady):
         fields = summary_of(entry, text, silent)
         return page(request, "not_ready", 503, s=fields) if wants_html(request) else json_reply(fields, 503)
-    spent = await spent_everywhere(request, entry, MOST_ON_STATUS)
-    fields = status_of(entry, text, silent, spent)
+    fields = status_of(entry, text, silent, await callers_everywhere(request, entry, MOST_ON_STATUS))
     if not wants_html(request):
         return json_reply(fields)
     return page(request, "status", refresh_s=5, s=fields)

@@ -25,6 +25,7 @@ from gateway.serving.replicas import ALONE_HEADER, merge
 from gateway.serving.repository import Repository
 from gateway.serving.review import QueuedReview
 from gateway.serving.spent import budgets_of
+from gateway.serving.suspected import at_steps, histories_of
 
 COUNTS_S = 1.0
 """A review queue whose disk does not answer within this time counts as not reachable."""
@@ -122,6 +123,7 @@ def _replica_gauges(gateway: Gateway) -> Iterator[Metric]:
     yield _gauge("gateway_breaker_state", what, [*names, "rung", "state"], states)
     yield from _repeats(loaded, names, own)
     yield from _budgets(gateway, [*names, "stage"], own)
+    yield from _suspects(gateway, [*names, "stage", "step"], own)
 
 
 def _budgets(gateway: Gateway, names: list[str], own: tuple[str, str]) -> Iterator[Metric]:
@@ -136,6 +138,18 @@ def _budgets(gateway: Gateway, names: list[str], own: tuple[str, str]) -> Iterat
         for stage, budget in budgets.items():
             spent.add_metric([*own, stage], budget.spending.total)
         yield spent
+
+
+def _suspects(gateway: Gateway, names: list[str], own: tuple[str, str]) -> Iterator[Metric]:
+    """How many suspects there are at each step; nothing without a guard against searches."""
+    counts = {
+        (*own, guard.name, step): float(n)
+        for guard, history in histories_of(gateway)
+        for step, n in at_steps(guard, history).items()
+    }
+    if counts:
+        what = "suspects whose evidence has reached this step of the policy and no further one"
+        yield _gauge("gateway_suspects", what, names, counts)
 
 
 def _repeats(loaded: LoadedDeployment, names: list[str], own: tuple[str, str]) -> Iterator[Metric]:

@@ -1,4 +1,4 @@
-"""Asks the running replicas of a deployment over their sockets: to read their folder, what was spent."""
+"""Asks the running replicas of a deployment over their sockets: to read their folder, about callers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.access.persons_file import persons_secret, replica_token
 from gateway.serving.replicas import PeerReplicas, PeerReply
 
 RELOAD_TIMEOUT_S = 60.0
-SPENT_TIMEOUT_S = 5.0
+CALLERS_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +34,15 @@ def reload_running(state: Path, name: str) -> list[ReplicaReload]:
     return [_read(one) for one in _ask(state, "POST", f"/models/{name}/policy/reload", RELOAD_TIMEOUT_S)]
 
 
-def spent_at_replicas(state: Path, name: str) -> list[dict[str, list[dict[str, Any]]]] | None:
-    """What callers have spent at each replica that runs with this folder for state. Blocks.
+def callers_at_replicas(state: Path, name: str) -> list[dict[str, dict[str, list[dict[str, Any]]]]] | None:
+    """What each replica that runs with this folder for state says of callers: as of `/callers`. Blocks.
 
     None where no replica answers for the deployment.
     """
     if not any((state / "run").glob("*.sock")):
         return None
-    answers = _ask(state, "GET", f"/models/{name}/callers", SPENT_TIMEOUT_S)
-    found = [reply["budgets"] for one in answers if one.ok and isinstance(reply := one.json(), dict)]
+    answers = _ask(state, "GET", f"/models/{name}/callers", CALLERS_TIMEOUT_S)
+    found = [reply for one in answers if one.ok and isinstance(reply := one.json(), dict)]
     return found or None
 
 

@@ -15,6 +15,7 @@ gets what it got before, whether or not it is a suspect still.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -37,6 +38,7 @@ from guards.query_memory import QueryMemory
 from guards.query_sketch import Sketcher
 from guards.row_view import PICTURE, TABLE, RowView
 from guards.sequence import hits
+from guards.suspect_record import SuspectRecord
 from guards.suspects import Suspects
 
 
@@ -68,7 +70,8 @@ class QueryHistory:
     """A guard of every row, and the memory of their answers. Everything runs on one event loop.
 
     replay_from, coarsen_from: evidence, infinite for never; coarse: an answer's outputs with labels alone.
-    together: rows that are looked up at once, unless one of a watched caller is among them.
+    together: rows that are looked up at once, unless one of a watched caller is among them. record: what is
+    shown.
     """
 
     view: RowView
@@ -82,6 +85,7 @@ class QueryHistory:
     coarsen_from: float
     coarse: Callable[[Tensors], Tensors]
     together: int = TOGETHER
+    record: SuspectRecord = field(default_factory=SuspectRecord, init=False)
     _part: str = field(init=False)
     _deferred: DeferredRows = field(init=False, repr=False)
     _answered: AnsweredRows = field(default_factory=AnsweredRows, init=False, repr=False)
@@ -170,6 +174,7 @@ class QueryHistory:
         """
         found = hits(matches, self.memory.margins(matches.queries), self.most_margin).tolist()
         bets: dict[int, tuple[str, list[bool]]] = {}
+        rows = Counter(numbers.tolist())
         columns = names, numbers.tolist(), found, matches.kinds.tolist()
         for name, principal, hit, kind in zip(*columns, strict=True):
             _, own = bets.setdefault(principal, (name, []))
@@ -177,6 +182,8 @@ class QueryHistory:
                 own.append(hit)
         for principal, (name, own) in bets.items():
             self.suspects.observe(principal, range_of(name), own)
+            has_alarmed = self.suspects.has_alarmed(principal)
+            self.record.add(principal, name, rows[principal], has_alarmed=has_alarmed)
 
     def _merge(self, own: NDArray[np.int64], matches: Matches) -> None:
         """Counts rows that nearly repeat another principal's. After `_observe`, as `Suspects` needs it."""

@@ -65,7 +65,7 @@ async def test_metrics_say_what_was_spent_and_that_the_ledger_answers(tmp_path: 
 @on_loop
 async def test_without_a_budget_there_are_no_callers_to_list_and_no_metric(tmp_path: Path) -> None:
     async with admin_world(deployment(tmp_path)) as one:
-        assert (await one.script.get("/callers")).json() == {"budgets": {}}
+        assert (await one.script.get("/callers")).json() == {"budgets": {}, "suspects": {"queries": []}}
         fields = (await one.script.get("/status")).json()
         assert fields["callers"] == {} and {guard["ledger"] for guard in fields["guards"]} == {None}
         text = (await one.script.get("/metrics")).text

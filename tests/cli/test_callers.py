@@ -101,7 +101,20 @@ def test_a_start_refuses_a_ledger_that_does_not_suit_with_file_and_line(tmp_path
     assert done.returncode == 2 and "serving.replicas is 2" in done.stderr
 
 
-def test_a_deployment_without_a_budget_has_no_callers_to_list(tmp_path: Path) -> None:
+def test_a_deployment_without_a_budget_has_none_to_list_but_a_searcher_is_named(tmp_path: Path) -> None:
     folder = copy_of("letters", tmp_path)
-    with serving(folder, "--local"):
-        assert "no budget of bits" in gateway("callers", str(folder)).stdout
+    edit(folder, FULL_RATE)
+    key = key_for(folder, "eve")
+    with serving(folder, "--local") as running:
+        text = gateway("callers", str(folder)).stdout
+        assert "no budget of bits" in text and "queries: no caller is suspected, at 1 replica" in text
+        for i in range(40):
+            near = clean_rows(1)
+            near[0, i % 16] += 1 if near[0, i % 16] < 15 else -1
+            near[0, 0] = min(15, near[0, 0] + i // 16)
+            running.ask(near, **{"x-api-key": key})
+        (eve,) = callers(folder)["suspects"]["queries"]
+        assert eve["evidence"] >= 1000 and [one["principal"] for one in eve["members"]] == ["eve"]
+        lines = gateway("callers", str(folder)).stdout.splitlines()
+        assert lines[1] == "queries: suspects, at 1 replica"
+        assert lines[3].split()[2:] == ["1", str(eve["rows"]), "eve"]

@@ -43,6 +43,7 @@ _templates.filters.update(
     share=formatting.share,
     ms=formatting.milliseconds,
     clock=formatting.clock,
+    evidence=formatting.evidence,
 )
 
 

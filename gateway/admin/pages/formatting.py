@@ -48,3 +48,15 @@ def milliseconds(seconds: float | None) -> str:
 def clock(at_s: float) -> str:
     """A Unix time in UTC."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at_s))
+
+
+def evidence(e_value: float) -> str:
+    """An e-value, two digits: 0.95, 12, 3 400, 5 · 10¹²."""
+    if e_value < 10:
+        return f"{e_value:.2g}"
+    if e_value < 1e6:
+        digits = 2 - len(str(int(e_value)))
+        return count(round(e_value, min(digits, 0)))
+    mantissa, _, exponent = f"{e_value:.0e}".partition("e")
+    raised = str(int(exponent)).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{mantissa} · 10{raised}"

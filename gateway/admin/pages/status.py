@@ -66,9 +66,9 @@ class MetricSamples:
 
 
 def status_of(
-    gateway: Gateway, text: bytes, silent: Sequence[str], spent: Mapping[str, Sequence[Mapping[str, Any]]]
+    gateway: Gateway, text: bytes, silent: Sequence[str], callers: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The fields of the status page. silent: the replicas that did not answer; spent: by callers."""
+    """The fields of the status page. silent: the replicas that did not answer; callers: as of `/callers`."""
     loaded, metrics = gateway.loaded, MetricSamples(text, gateway.name)
     policy, certificate = loaded.policy, loaded.artifacts.certificate
     holds = in_force(policy, certificate, loaded.observed)
@@ -92,7 +92,8 @@ def status_of(
         "reload": _reload(gateway, metrics),
         "not_promised": list(holds.not_promised),
         "guards": [_guard(guard, gateway, holds, metrics) for guard in policy.guards],
-        "callers": spent,
+        "callers": callers["budgets"],
+        "suspects": {name: _suspects(name, found, metrics) for name, found in callers["suspects"].items()},
         "rungs": [_rung(rung, holds, metrics) for rung in policy.rungs],
         "review": _review(gateway, metrics),
     }
@@ -228,6 +229,11 @@ def _ledger(guard: GuardPolicy, metrics: MetricSamples) -> dict[str, Any]:
         "ledger": guard.ledger if isinstance(guard, AnyBudget) else None,
         "ledger_gone_at": sum(not one for one in answers.values()),
     }
+
+
+def _suspects(guard: str, listed: Sequence[Mapping[str, Any]], metrics: MetricSamples) -> dict[str, Any]:
+    """at: how many have reached each step and no further one, summed over replicas; listed: some of them."""
+    return {"at": metrics.by("step", "gateway_suspects", stage=guard), "listed": listed}
 
 
 def _rung(rung: RungPolicy, holds: InForce, metrics: MetricSamples) -> dict[str, Any]:
