@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gateway.redteam.campaign import Parties, Plan
-    from gateway.redteam.prepare import Callers, Files
+    from gateway.redteam.prepare import AdminAccess, Callers, Files
     from gateway.redteam.records import Results
     from gateway.redteam.target import Target
 
@@ -48,6 +48,18 @@ KeysFile = Annotated[
     Path | None, typer.Option("--keys", help="A file of such keys, one a line.", metavar="FILE")
 ]
 HonestKey = Annotated[str | None, typer.Option(help="Another caller's key, who sends good rows meanwhile.")]
+AuditKeys = Annotated[
+    list[str] | None,
+    typer.Option("--audit-key", help="Of the membership test, one a tier; may be repeated. [default: --key]"),
+]
+Admin = Annotated[
+    str | None,
+    typer.Option(help="The administration's URL, to read the gateway's own record of alarms.", metavar="URL"),
+]
+AdminToken = Annotated[
+    str | None,
+    typer.Option(help="A viewer's token for it.", envvar="GATEWAY_ADMIN_TOKEN", metavar="TOKEN"),
+]
 ModelName = Annotated[str | None, typer.Option(help="Which model, where several are served.")]
 AttackNames = Annotated[
     list[str] | None, typer.Option("--attack", help="An attack by name; may be repeated. [default: all]")
@@ -88,6 +100,9 @@ def redteam(
     key: Keys = None,
     keys: KeysFile = None,
     honest_key: HonestKey = None,
+    audit_key: AuditKeys = None,
+    admin: Admin = None,
+    admin_token: AdminToken = None,
     public: Public = None,
     members: Members = None,
     model: ModelName = None,
@@ -121,8 +136,10 @@ def redteam(
     plan = Plan(_named(attack), norm, l2, linf or TABLE_LINF, *limits, not ignore_retry_after, lattice)
     try:
         where, paths = permitted(url, confirmed), paths_of(report)
-        files, callers = Files(samples, bare, public, members), Callers.of(key or [], keys, honest_key)
-        _attack(where, model, plan, files, callers, linf is None, rows, paths, as_json)
+        files = Files(samples, bare, public, members)
+        callers = Callers.of(key or [], keys, honest_key, audit_key or [])
+        access = _admin_access(admin, admin_token, confirmed)
+        _attack(where, model, plan, files, callers, access, linf is None, rows, paths, as_json)
     except Problems as error:
         exit_with_problems(error, as_json)
 
@@ -136,12 +153,27 @@ def _named(attacks: list[str] | None) -> tuple[str, ...]:
     return tuple(one for one in ATTACKS if one in (attacks or ATTACKS))
 
 
+def _admin_access(url: str | None, token: str | None, confirmed: str | None) -> AdminAccess | None:
+    """Raises Problems for a URL that may not be asked, or without a token."""
+    from gateway.core.errors import Problem
+    from gateway.redteam.administration import MEND, OPTION, TOKEN_OPTION
+    from gateway.redteam.permission import permitted
+    from gateway.redteam.prepare import AdminAccess
+
+    if url is None:
+        return None
+    if not token:
+        raise Problems([Problem(TOKEN_OPTION, f"is needed with {OPTION}: {MEND}")])
+    return AdminAccess(permitted(url, confirmed, OPTION), token)
+
+
 def _attack(
     where: httpx.URL,
     model: str | None,
     plan: Plan,
     files: Files,
     callers: Callers,
+    admin: AdminAccess | None,
     usual_linf: bool,
     rows: int,
     paths: tuple[Path, Path],
@@ -153,10 +185,12 @@ def _attack(
 
     target = Target.find(where, model, callers.keys[0])
     with ExitStack() as stack:
-        parties = take_part(target, files, callers, rows, plan.seed, stack)
+        parties = take_part(target, files, callers, admin, rows, plan.seed, stack)
         if usual_linf and parties.space.picture:
             plan = replace(plan, linf=PICTURE_LINF)
         results = _results(plan, target, files, parties, rows)
+        if admin is not None and parties.alarms is None:
+            results.skipped["the gateway's record of alarms"] = "the policy has no guard of kind `queries`"
         _carry_out(plan, parties, results, paths, as_json)
 
 
@@ -180,6 +214,7 @@ def _results(plan: Plan, target: Target, files: Files, parties: Parties, rows: i
         lattice=plan.lattice,
         samples=str(files.samples),
         bare_model=None if files.bare is None else str(files.bare),
+        reads_alarms=parties.alarms is not None,
     )
 
 

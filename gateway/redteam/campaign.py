@@ -7,8 +7,7 @@ gateway: the same rows, the same seeds, the same limits. An interrupted campaign
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeAlias
 
@@ -16,19 +15,23 @@ import numpy as np
 
 from gateway.core.errors import Problems
 from gateway.core.rows import F8
-from gateway.redteam.answers import Answer, Model
+from gateway.redteam.alarms import Alarms, Noted
+from gateway.redteam.answers import Model
 from gateway.redteam.attacks.adaptive import adaptive
 from gateway.redteam.attacks.boundary import boundary
 from gateway.redteam.attacks.hopskipjump import hopskipjump
 from gateway.redteam.attacks.simba import simba
 from gateway.redteam.attacks.square import square
+from gateway.redteam.audit import AuditView, memberships
 from gateway.redteam.bare import BareModel
-from gateway.redteam.honest import Honest, harm_of
-from gateway.redteam.records import Evasion, Harm, Results, RunRecord
+from gateway.redteam.honest import Honest
+from gateway.redteam.meanwhile import Meanwhile, beside
+from gateway.redteam.records import Evasion, Results, RunRecord
 from gateway.redteam.rows import Labelled, Parts
 from gateway.redteam.run import Ended, Limits, Over, Run
 from gateway.redteam.space import Norm, Space, Within
-from gateway.redteam.thefts import Beside, ThiefsView, Watcher, extractions, memberships
+from gateway.redteam.thefts import ThiefsView, extractions
+from gateway.redteam.watcher import Watcher
 
 Attack: TypeAlias = Callable[[Run, np.random.Generator, F8], None]
 ADAPTIVE, EXTRACTION, MEMBERSHIP = "adaptive", "extraction", "membership"
@@ -47,7 +50,7 @@ MOST_OTHERS = 200
 
 
 class QueryWatcher(Watcher, Protocol):
-    """Who is also told of queries."""
+    """Is also told of queries."""
 
     def queries(self, n: int) -> None:
         """n more queries were sent to the gateway."""
@@ -75,31 +78,27 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parties:
-    """Who takes part, and with which rows. thieves: the target as each of the attacker's keys sees it."""
+    """Who takes part, and with which rows. thieves: the target as each of the attacker's keys sees it;
+    audited: as each key of the membership test does; alarms: the gateway's record of all these keys, the
+    thieves' first, None where it is not read.
+    """
 
     space: Space
     thieves: Sequence[Model]
+    audited: Sequence[Model]
     honest: Honest | None
     bare: BareModel | None
     parts: Parts
     public: F8 | None
     members: Labelled | None
+    alarms: Alarms | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """A model whose queries a watcher is told of."""
-
-    model: Model
-    watcher: QueryWatcher
-
-    @property
-    def rows_a_request(self) -> int:
-        return self.model.rows_a_request
-
-    def ask(self, rows: F8, /) -> Sequence[Answer]:
-        self.watcher.queries(len(rows))
-        return self.model.ask(rows)
+    def noted(self, watcher: QueryWatcher) -> Parties:
+        """The same, whose queries are told of."""
+        keys = dict.fromkeys([*self.thieves, *self.audited])
+        noted = {one: Noted(one, watcher.queries, self.alarms, at) for at, one in enumerate(keys)}
+        thieves, audited = ([noted[one] for one in some] for some in (self.thieves, self.audited))
+        return replace(self, thieves=thieves, audited=audited)
 
 
 def campaign(plan: Plan, parties: Parties, results: Results, watcher: QueryWatcher) -> None:
@@ -109,10 +108,8 @@ def campaign(plan: Plan, parties: Parties, results: Results, watcher: QueryWatch
     """
     begun_s = time.monotonic()
     until_s = begun_s + 60 * plan.minutes
-    parties = replace(parties, thieves=[Watched(one, watcher) for one in parties.thieves])
-    view = ThiefsView(
-        parties.space, parties.thieves, parties.bare, parties.parts, parties.public, parties.members
-    )
+    parties = parties.noted(watcher)
+    meanwhile = beside(parties.honest, parties.alarms)
     try:
         if parties.honest is not None:
             watcher.begin("honest rows", 1)
@@ -122,9 +119,14 @@ def campaign(plan: Plan, parties: Parties, results: Results, watcher: QueryWatch
             limits = Limits(plan.queries, time.monotonic() + share_s)
             if name in EVASIONS:
                 _evade(name, plan, parties, limits, results, watcher)
+            elif name == EXTRACTION:
+                thief = ThiefsView(parties.thieves, parties.bare, parties.parts, parties.public)
+                extractions(thief, limits, plan.seed, results, watcher, meanwhile)
             else:
-                theft = extractions if name == EXTRACTION else memberships
-                theft(view, limits, plan.seed, results, watcher, beside(parties.honest))
+                audit = AuditView(
+                    parties.space, parties.audited, parties.bare, parties.parts.attacked, parties.members
+                )
+                memberships(audit, limits, plan.seed, results, watcher, meanwhile)
     except KeyboardInterrupt:
         results.ended = "interrupted"
     except Problems as error:
@@ -132,23 +134,6 @@ def campaign(plan: Plan, parties: Parties, results: Results, watcher: QueryWatch
         raise
     finally:
         results.seconds = time.monotonic() - begun_s
-
-
-def beside(honest: Honest | None) -> Beside:
-    """A block during which honest rows are sent; what is given is told at its end how they ended."""
-
-    @contextmanager
-    def block(told: Callable[[Harm], None]) -> Iterator[None]:
-        if honest is None:
-            yield
-            return
-        with honest.during() as answers:
-            try:
-                yield
-            finally:
-                told(harm_of(list(answers)))
-
-    return block
 
 
 def _evade(
@@ -167,10 +152,10 @@ def _evade(
     results.evasions.append(found)
     watcher.begin(f"{name}, {within}", plan.runs)
 
-    def told(harm: Harm) -> None:
-        found.during = harm
+    def told(seen: Meanwhile) -> None:
+        found.during, found.recorded_alarm = seen.harm, seen.recorded_alarm
 
-    with beside(parties.honest)(told):
+    with beside(parties.honest, parties.alarms)(told):
         for row in range(min(len(parties.parts.attacked), MOST_UNFIT * plan.runs)):
             if len(found.runs) == plan.runs or limits.left_s <= 0:
                 break

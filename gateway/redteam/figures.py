@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gateway.calibration.slices import exact_interval
-from gateway.redteam.records import Checkpoint, Evasion, Harm, RunRecord
+from gateway.redteam.records import Checkpoint, Evasion, Extraction, Harm, RunRecord
 
 FIDELITY = 0.9
 
@@ -96,3 +96,31 @@ def rows_ratio(curve: Sequence[Checkpoint], bare: Sequence[Checkpoint]) -> Ratio
 def harmed(harm: Harm | None) -> float | None:
     """The share of honest rows that were not served."""
     return harm.harmed / harm.rows if harm is not None and harm.rows else None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """How long replies make a thief wait. at_least: it is a lower bound."""
+
+    seconds: float
+    at_least: bool
+
+
+def wait_to_fidelity(theft: Extraction) -> Wait | None:
+    """How long a thief that keeps to `Retry-After` waits until it has the fidelity.
+
+    Where the theft came so far: what it waited. Where it did not, but was told to wait: until as many rows
+    are answered as are needed without the gateway, at the pace at which they were; a thief that knows no
+    better way needs as many. Where it was not told to: what it waited, as a lower bound. None where the
+    fidelity is not reached without the gateway, or no row was sent.
+    """
+    without = rows_to_fidelity(theft.bare)
+    reached = next((one for one in theft.curve if one.fidelity >= FIDELITY), None)
+    if reached is not None:
+        return Wait(reached.waited_s, False)
+    if without is None or not theft.curve:
+        return None
+    missing = without - theft.curve[-1].answered
+    if missing <= 0 or theft.pace is None:
+        return Wait(theft.waited_s, True)
+    return Wait(theft.waited_s + (missing / theft.pace if theft.pace > 0 else float("inf")), True)

@@ -21,39 +21,40 @@ class Forbidden(Problems):
     """The target is not shown to be the operator's own."""
 
 
-def permitted(url: str, confirmed: str | None) -> httpx.URL:
+def permitted(url: str, confirmed: str | None, named: str = "URL") -> httpx.URL:
     """The parsed URL of a target that may be attacked.
 
     A loopback address needs no confirmation, nor does `localhost` where it resolves to such addresses alone;
     every other name does, even one that resolves to loopback.
 
-    Args:    confirmed: the host's name as the operator wrote it, None if they did not.
+    Args:    confirmed: the host's name as the operator wrote it, None if they did not; named: what errors
+             call the URL.
     Raises:  Forbidden that says what to write.
     """
-    parsed = _parsed(url)
+    parsed = _parsed(url, named)
     host = parsed.host
     if confirmed is not None:
         if confirmed.strip().lower() != host:
-            raise Forbidden([Problem(OPTION, f"names {confirmed!r}, but the URL's host is {host!r}")])
+            raise Forbidden([Problem(OPTION, f"names {confirmed!r}, but the {named}'s host is {host!r}")])
         return parsed
     if not _here(host):
         what = (
             f"{host} is not this machine. These are attacks: carry them out on your own deployment only. "
             f"If it is yours, confirm it in writing with {OPTION} {host}"
         )
-        raise Forbidden([Problem("URL", what)])
+        raise Forbidden([Problem(named, what)])
     return parsed
 
 
-def _parsed(url: str) -> httpx.URL:
+def _parsed(url: str, named: str) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise Forbidden([Problem("URL", f"{url!r} is not one: {error}")]) from error
+        raise Forbidden([Problem(named, f"{url!r} is not one: {error}")]) from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise Forbidden([Problem("URL", f"{url!r} is not a URL such as http://127.0.0.1:8080")])
+        raise Forbidden([Problem(named, f"{url!r} is not a URL such as http://127.0.0.1:8080")])
     if parsed.userinfo:
-        raise Forbidden([Problem("URL", "holds a user name; give keys with --key or --keys")])
+        raise Forbidden([Problem(named, "holds a user name; give keys with --key or --keys")])
     return parsed
 
 

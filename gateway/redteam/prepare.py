@@ -7,15 +7,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import numpy as np
 
 from gateway.core.errors import ArtifactError, Problem
+from gateway.core.rows import F8
+from gateway.redteam.administration import Administration
+from gateway.redteam.alarms import Alarms
 from gateway.redteam.bare import BareModel
 from gateway.redteam.campaign import Parties
 from gateway.redteam.honest import Honest
 from gateway.redteam.rows import Labelled, labelled, read_samples, shared_out
 from gateway.redteam.space import Space
-from gateway.redteam.target import Target
+from gateway.redteam.target import GatewayModel, Target
 
 COMMENT = "#"
 
@@ -32,35 +36,61 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Callers:
-    """keys: the attacker's, at least one, None for a caller without a key; honest: another caller's."""
+    """keys: the attacker's, at least one, None for a caller without a key; honest: another caller's;
+    audited: those of the membership test, at least one.
+    """
 
     keys: tuple[str | None, ...]
-    honest: str | None = None
+    honest: str | None
+    audited: tuple[str | None, ...]
 
     @classmethod
-    def of(cls, given: Sequence[str], file: Path | None, honest: str | None) -> Callers:
-        """The keys given one by one, then those of a file, a line each. Raises ArtifactError."""
+    def of(
+        cls, given: Sequence[str], file: Path | None, honest: str | None, audited: Sequence[str] = ()
+    ) -> Callers:
+        """The keys given one by one, then those of a file, a line each. Raises ArtifactError.
+
+        Args:    audited: where there is none, the attacker's first key.
+        """
         keys = [*given, *(() if file is None else _lines(file))]
-        for option, one in [("--key", key) for key in keys] + [("--honest-key", honest or "-")]:
+        named = [("--key", one) for one in keys] + [("--audit-key", one) for one in audited]
+        for option, one in [*named, ("--honest-key", honest or "-")]:
             if not one.isascii() or not one.isprintable() or not one.strip():
                 raise ArtifactError([Problem(option, "is no key: keys are printable ASCII texts")])
-        if honest is not None and honest in keys:
+        if honest is not None and honest in (*keys, *audited):
             raise ArtifactError([Problem("--honest-key", "is also the attacker's; make another key")])
-        return cls(tuple(dict.fromkeys(keys)) or (None,), honest)
+        once = tuple(dict.fromkeys(keys)) or (None,)
+        return cls(once, honest, tuple(dict.fromkeys(audited)) or once[:1])
+
+
+@dataclass(frozen=True, slots=True)
+class AdminAccess:
+    """url: of the administration, that may be asked; token: of a person who may look."""
+
+    url: httpx.URL
+    token: str
 
 
 def take_part(
-    target: Target, files: Files, callers: Callers, rows: int, seed: int, stack: ExitStack
+    target: Target,
+    files: Files,
+    callers: Callers,
+    admin: AdminAccess | None,
+    rows: int,
+    seed: int,
+    stack: ExitStack,
 ) -> Parties:
     """Everything that takes part; connections are closed with the stack. Raises Problems.
 
-    Args:    rows: of a request; seed: of how the samples are shared out.
+    Args:    admin: None where the record of alarms is not read; rows: of a request; seed: of how the samples
+             are shared out.
     """
     held, y = read_samples(files.samples, target.inputs, "--samples")
     space = Space.of(target.inputs, held)
     parts = shared_out(labelled(space, held, y), seed, files.samples)
-    thieves = [target.model(space, key, rows) for key in callers.keys]
-    for one in thieves:
+    keys = dict.fromkeys((*callers.keys, *callers.audited))
+    models = {key: target.model(space, key, rows) for key in keys}
+    for one in models.values():
         stack.callback(one.close)
     honest = None
     if callers.honest is not None:
@@ -70,13 +100,24 @@ def take_part(
     public = _rows(files.public, "--public", target, space)
     return Parties(
         space,
-        thieves,
+        [models[key] for key in callers.keys],
+        [models[key] for key in callers.audited],
         honest,
         None if files.bare is None else BareModel.load(files.bare, space),
         parts,
         None if public is None else public.x,
         _rows(files.members, "--members", target, space),
+        None if admin is None else _alarms(admin, target, list(models.values()), parts.honest.x[0], stack),
     )
+
+
+def _alarms(
+    admin: AdminAccess, target: Target, keys: Sequence[GatewayModel], row: F8, stack: ExitStack
+) -> Alarms | None:
+    """Of all keys, in their order. Raises Problems."""
+    administration = Administration(admin.url, admin.token, target.name)
+    stack.callback(administration.close)
+    return Alarms.of_keys(administration, keys, row)
 
 
 def _rows(path: Path | None, option: str, target: Target, space: Space) -> Labelled | None:

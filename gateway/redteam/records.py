@@ -50,6 +50,8 @@ class Evasion:
     """One attack by rows that are moved. runs, bare: of the gateway and of the bare model, row for row.
 
     unfit: rows that were left out, since the gateway did not serve them rightly to begin with.
+    recorded_alarm: the number of the query, over all runs, at which a key first raised the alarm by the
+    gateway's own record, 0 if that was before; None if none did, or it is not read.
     """
 
     attack: str
@@ -58,20 +60,28 @@ class Evasion:
     bare: list[RunRecord] | None
     unfit: int = 0
     during: Harm | None = None
+    recorded_alarm: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """After so many rows sent: fidelity is the agreement of the stolen model with the bare one, 0 to 1."""
+    """After so many rows sent, and seconds waited: fidelity is the agreement of the stolen model with the
+    bare one, 0 to 1.
+    """
 
     rows: int
     answered: int
     fidelity: float
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """One theft. tier: of the answers, as seen; keys: over how many keys the queries were spread."""
+    """One theft. tier: of the answers, as seen; keys: over how many keys the queries were spread.
+
+    waited_s: because replies asked to; pace: rows answered a second since the first that was told to wait,
+    None if none was. recorded_alarm: as of `Evasion`.
+    """
 
     queries_from: str
     keys: int
@@ -82,16 +92,21 @@ class Extraction:
     first_alarm: int | None
     ended: Ended
     seconds: float
+    waited_s: float
+    pace: float | None
     during: Harm | None
+    recorded_alarm: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Membership:
     """One test for training rows. tpr, bare_tpr: at a false-positive rate of at most 0.1 %.
 
-    auc: 0.5 for a guess. members, others: rows that were tested; others also set the threshold.
+    tier: of the answers, as seen; auc: 0.5 for a guess. members, others: rows that were tested; others also
+    set the threshold. recorded_alarm: as of `Evasion`.
     """
 
+    tier: str
     score: str
     members: int
     others: int
@@ -103,6 +118,7 @@ class Membership:
     first_alarm: int | None
     ended: Ended
     during: Harm | None
+    recorded_alarm: int | None = None
 
 
 Skipped: TypeAlias = dict[str, str]
@@ -111,7 +127,10 @@ Skipped: TypeAlias = dict[str, str]
 
 @dataclass(slots=True)
 class Results:
-    """A whole campaign; grows while it runs, so that an interrupted one can be written."""
+    """A whole campaign; grows while it runs, so that an interrupted one can be written.
+
+    reads_alarms: whether the gateway's own record of alarms is read.
+    """
 
     schema: int
     target: str
@@ -128,6 +147,7 @@ class Results:
     lattice: bool
     samples: str
     bare_model: str | None
+    reads_alarms: bool = False
     before: Harm | None = None
     evasions: list[Evasion] = field(default_factory=list)
     extractions: list[Extraction] = field(default_factory=list)

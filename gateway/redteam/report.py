@@ -17,6 +17,7 @@ from gateway.redteam.figures import (
     queries_median,
     rows_ratio,
     rows_to_fidelity,
+    wait_to_fidelity,
 )
 from gateway.redteam.plots import evasion_plots, extraction_plots
 from gateway.redteam.records import Evasion, Extraction, Results
@@ -89,9 +90,10 @@ def _evasion_figures(one: Evasion) -> dict[str, Any]:
 
 
 def _extraction_figures(one: Extraction) -> dict[str, Any]:
-    ratio = rows_ratio(one.curve, one.bare)
+    ratio, wait = rows_ratio(one.curve, one.bare), wait_to_fidelity(one)
     return {
         "rows_to_fidelity": rows_to_fidelity(one.curve),
         "bare_rows_to_fidelity": rows_to_fidelity(one.bare),
+        "wait_to_fidelity": None if wait is None else asdict(wait),
         "cost_ratio": None if ratio is None else asdict(ratio),
     }

@@ -72,17 +72,17 @@ def ask_counted(model: Model, row: F8, limits: Limits, tally: Tally) -> Answer:
     Where that does not help, as with a full share of the review queue, the run waits no more.
     Raises:  Over at a limit; Problems.
     """
-    answer = _sent(model, row, limits, tally)
+    answer = sent(model, row, limits, tally)
     wait_s = min(answer.retry_after_s, LONGEST_WAIT_S)
     if wait_s and limits.obey and tally.waits:
         tally.waited_s += wait_s
         time.sleep(max(0.0, min(wait_s, limits.left_s)))
-        answer = _sent(model, row, limits, tally)
+        answer = sent(model, row, limits, tally)
         tally.waits = answer.retry_after_s == 0
     return answer
 
 
-def _sent(model: Model, row: F8, limits: Limits, tally: Tally) -> Answer:
+def sent(model: Model, row: F8, limits: Limits, tally: Tally) -> Answer:
     """One query, counted. Raises Over, Problems."""
     if tally.queries >= limits.queries:
         raise Over("queries")

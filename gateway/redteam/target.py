@@ -81,12 +81,14 @@ class GatewayModel:
     """One caller's view: a connection that is kept, a request for each `rows_a_request` rows.
 
     After a 429 it is given up: the gateway delays the next ones on the same connection.
+    decision: the id of its last request, "" before the first.
     """
 
     def __init__(self, target: Target, space: Space, client: httpx.Client, rows: int) -> None:
         self._target, self._space, self._client = target, space, client
         self._rows = rows
         self._anew = False
+        self.decision = ""
 
     @property
     def rows_a_request(self) -> int:
@@ -106,6 +108,7 @@ class GatewayModel:
         self._anew = reply.status_code == TOO_MANY
         if reply.status_code not in ENDINGS or "x-failsafe-outcome" not in reply.headers:
             raise _wrong(reply, self._target.url)
+        self.decision = reply.headers.get("x-failsafe-decision-id", "")
         if reply.status_code != 200:
             return [_unanswered(reply)] * len(rows)
         return self._answers(reply, len(rows))

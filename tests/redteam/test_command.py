@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -15,10 +16,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.deployments import be_patient, key_for
-from tests.support.served import CONFIGS, IN_BACKGROUND, Served, copy_of, free_port, serving, wait_until
+from tests.support.deployments import be_patient, edit, key_for
+from tests.support.served import (
+    CONFIGS,
+    IN_BACKGROUND,
+    TOKEN,
+    Served,
+    copy_of,
+    free_port,
+    serving,
+    wait_until,
+)
 
-WITHIN_S = 120
+WITHIN_S, VARIABLE = 120, "GATEWAY_ADMIN_TOKEN"
+TIERS = (
+    "{anonymous: {rounded: 2}, trusted: full}",
+    "{anonymous: {rounded: 2}, trusted: full, label: label, some: {top: 3}}",
+)
 
 
 def command(url: str, *words: str, samples: Path = CONFIGS / "letters" / "samples.npz") -> list[str]:
@@ -26,10 +40,14 @@ def command(url: str, *words: str, samples: Path = CONFIGS / "letters" / "sample
 
 
 def redteam(
-    *words: str, cwd: Path, samples: Path = CONFIGS / "letters" / "samples.npz"
+    *words: str, cwd: Path, samples: Path = CONFIGS / "letters" / "samples.npz", token: str = ""
 ) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error; no traceback may be printed."""
-    done = subprocess.run(command(*words, samples=samples), cwd=cwd, capture_output=True, text=True,
+    """Exit code, standard output and standard error; no traceback may be printed.
+
+    token: of the administration, in the environment.
+    """
+    env = {name: value for name, value in os.environ.items() if name != VARIABLE} | {VARIABLE: token}
+    done = subprocess.run(command(*words, samples=samples), cwd=cwd, capture_output=True, text=True, env=env,
                           timeout=WITHIN_S, check=False)  # fmt: skip
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout, done.stderr
@@ -43,6 +61,7 @@ def url_of(served: Served) -> str:
 def letters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = copy_of("letters", tmp_path_factory.mktemp("redteam"))
     be_patient(folder)
+    edit(folder, TIERS)
     with serving(folder, "--local") as served:
         yield served
 
@@ -76,7 +95,7 @@ def test_a_campaign_writes_tables_page_and_json(letters: Served, keys: Sequence[
         str(CONFIGS / "letters" / "samples.npz"), cwd=tmp_path,
     )  # fmt: skip
     assert code == 0, err
-    for title in ("Rows moved until the answer is wrong", "The model stolen", "Training rows found"):
+    for title in ("What an attacker pays", "The model stolen", "Training rows found"):
         assert title in out
     assert "extraction over 10 and 100 keys was not carried out: --keys has 2" in err
     assert (tmp_path / "redteam.html").read_text().startswith("<!doctype html>")
@@ -96,7 +115,51 @@ def test_a_campaign_writes_tables_page_and_json(letters: Served, keys: Sequence[
     }  # fmt: skip
     assert {one["tier"] for one in held["extractions"]} <= {"rounded: 2", "label"}  # of a suspect by now
     assert all(one["bare"][-1]["fidelity"] > 0.3 for one in held["extractions"])
-    assert [one["score"] for one in held["memberships"]] == ["confidence", "label only"]
+    assert [one["score"] for one in held["memberships"]] == ["quantile", "label only"]
+    assert not held["reads_alarms"] and "not read" in out
+
+
+def test_the_record_of_alarms_says_at_which_query_a_key_became_a_suspect(
+    letters: Served, tmp_path: Path
+) -> None:
+    """Its replayed answers look served."""
+    fresh = [key_for(letters.folder, name, "anonymous", 10_000) for name in ("trudy", "oscar")]
+    time.sleep(1.2)
+    words = ("--attack", "square", "--runs", "1", "--queries", "150", "--lattice", "--admin",
+             str(letters.admin.base_url))  # fmt: skip
+    alarms = []
+    for key in (fresh[0], fresh[1], fresh[1]):
+        code, out, err = redteam(url_of(letters), *words, "--key", key, cwd=tmp_path, token=TOKEN)
+        assert code == 0, err
+        held = found(tmp_path)
+        (attack,) = held["evasions"]
+        (run,) = attack["runs"]
+        assert held["reads_alarms"] and TOKEN not in (tmp_path / "redteam.json").read_text() + out + err
+        alarms.append((attack["recorded_alarm"], run["queries"]))
+    for at, queries in alarms[:2]:
+        assert 3 <= at <= queries
+    assert alarms[2][0] == 0, "the key was a suspect before"
+    assert "before" in out
+
+
+def test_each_tier_has_a_line_for_each_score(letters: Served, tmp_path: Path) -> None:
+    names = {"label": "label", "anonymous": "rounded: 2", "some": "top: 3", "trusted": "full"}
+    tiers = {tier: key_for(letters.folder, f"audit-{tier}", tier, 10_000) for tier in names}
+    time.sleep(1.2)
+    asked = [word for key in tiers.values() for word in ("--audit-key", key)]
+    code, out, err = redteam(
+        url_of(letters), *asked, "--attack", "membership", "--queries", "400", "--members",
+        str(CONFIGS / "letters" / "samples.npz"), "--bare", str(CONFIGS / "letters" / "primary.onnx"),
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert code == 0, err
+    lines = found(tmp_path)["memberships"]
+    assert [(one["tier"], one["score"]) for one in lines] == [
+        (tier, score) for tier in names.values() for score in ("quantile", "label only")
+    ]
+    for one in lines:
+        assert one["members"] == one["others"] == (200 if one["score"] == "quantile" else 11)
+        assert one["bare_auc"] is not None and "Training rows found" in out
 
 
 def test_the_same_seed_attacks_the_bare_model_in_the_same_way(
@@ -200,6 +263,25 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
     assert re.search(says, err), err
+
+
+@pytest.mark.parametrize(
+    ("admin", "token", "says"),
+    [
+        ("", "", "--admin-token: is needed with --admin: .*`gateway admin add NAME --role viewer`"),
+        ("", "a token that is not one", "--admin-token: .* answers 401; give a viewer's token"),
+        ("http://127.0.0.1:1", TOKEN, "--admin: .* cannot be reached"),
+        ("http://models.example.org", TOKEN, "--admin: .*confirm it in writing"),
+    ],
+)
+def test_a_record_of_alarms_that_cannot_be_read_is_said_before_the_attacks(
+    letters: Served, tmp_path: Path, admin: str, token: str, says: str
+) -> None:
+    where = admin or str(letters.admin.base_url)
+    code, out, err = redteam(url_of(letters), "--admin", where, cwd=tmp_path, token=token)
+    assert (code, out) == (2, "") and len(err.splitlines()) == 1
+    assert re.search(says, err), err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_that_is_no_classifier_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,14 @@ import numpy as np
 import pytest
 
 from gateway.core.errors import ArtifactError
-from gateway.redteam.figures import cost_ratio, first_alarm_median, rows_ratio, rows_to_fidelity
+from gateway.redteam.figures import (
+    Wait,
+    cost_ratio,
+    first_alarm_median,
+    rows_ratio,
+    rows_to_fidelity,
+    wait_to_fidelity,
+)
 from gateway.redteam.records import (
     JSON_SCHEMA,
     Checkpoint,
@@ -23,7 +31,7 @@ from gateway.redteam.records import (
     RunRecord,
 )
 from gateway.redteam.report import as_json, paths_of, render, write
-from gateway.redteam.table import evasion_line, extraction_line, tables
+from gateway.redteam.table import evasion_line, extraction_line, recorded, span, tables, theft_line
 
 
 def run(ended: Any, queries: int, first_alarm: int | None = None) -> RunRecord:
@@ -35,7 +43,7 @@ BARE = [run("success", 100), run("success", 200), run("success", 300), run("quer
 EVASION = Evasion("hopskipjump", "L2 1", GUARDED, BARE, 2, Harm(50, 5, {"served": 45, "deferred": 5}))
 CURVE = [Checkpoint(50, 40, 0.5), Checkpoint(100, 80, 0.8)]
 BARE_CURVE = [Checkpoint(50, 50, 0.7), Checkpoint(100, 100, 0.95)]
-THEFT = Extraction("public", 10, "label", CURVE, BARE_CURVE, {}, 1, "queries", 2.0, None)
+THEFT = Extraction("public", 10, "label", CURVE, BARE_CURVE, {}, 1, "queries", 2.0, 30.0, 0.5, None, 40)
 BEFORE = Harm(100, 2, {"served": 98, "refused": 2})
 
 
@@ -53,8 +61,9 @@ def results(**more: Any) -> Results:
 
 
 def test_a_line_of_the_table() -> None:
-    assert evasion_line(EVASION, BEFORE) == (
-        "hopskipjump", "L2 1", "33% (1 to 91%) of 3", "75%", "400", "200", "4.5", "4", "2.0% → 10.0% of 50",
+    assert evasion_line(EVASION, BEFORE, read=False) == (
+        "hopskipjump, L2 1", "33% (1 to 91%) of 3", "75%", "400", "200", "4.5", "4", "not read",
+        "2.0% → 10.0% of 50",
     )  # fmt: skip
 
 
@@ -79,19 +88,38 @@ def test_a_run_without_an_alarm_is_later_than_any() -> None:
 def test_rows_to_a_fidelity() -> None:
     assert rows_to_fidelity(CURVE) is None and rows_to_fidelity(BARE_CURVE) == 100
     assert str(rows_ratio(CURVE, BARE_CURVE)) == "> 1.0"
-    assert extraction_line(THEFT, None)[:10] == (
-        "public", "10", "label", "100", "80", "80.0%", "95.0%", "–", "100", "> 1.0",
+    assert extraction_line(THEFT, None, read=True) == (
+        "extraction, public, 10 keys", "80.0%", "95.0%", "–", "100", "> 1.0", "1", "40", "–",
+    )  # fmt: skip
+    assert theft_line(THEFT) == (
+        "public", "10", "label", "100", "80", "80.0%", "–", "100", "30 s", "> 70 s",
     )  # fmt: skip
 
 
+def test_the_record_of_alarms_tells_none_from_before_and_from_not_read() -> None:
+    assert [recorded(at, True) for at in (None, 0, 12)] == ["none", "before", "12"]
+    assert recorded(12, False) == recorded(None, False) == "not read"
+
+
+def test_the_wait_is_that_at_the_fidelity_or_goes_on_at_the_pace_of_answers() -> None:
+    assert wait_to_fidelity(THEFT) == Wait(30 + (100 - 80) / 0.5, True)
+    reached = replace(THEFT, curve=[*CURVE, Checkpoint(400, 200, 0.92, 7.0), Checkpoint(800, 400, 0.93, 9.0)])
+    assert wait_to_fidelity(reached) == Wait(7.0, False)
+    assert wait_to_fidelity(replace(THEFT, waited_s=0.0, pace=None)) == Wait(0.0, True)
+    assert wait_to_fidelity(replace(THEFT, bare=CURVE)) is None
+    assert wait_to_fidelity(replace(THEFT, curve=[])) is None
+    assert [span(s) for s in (0.2, 119, 120, 7200, 172_800)] == ["0 s", "119 s", "2 min", "2.0 h", "2.0 d"]
+
+
 def test_an_attack_without_a_whole_run_says_so() -> None:
-    line = evasion_line(Evasion("boundary", "L2 1", [], None), None)
-    assert line == ("boundary", "L2 1", "no whole run", "–", "–", "–", "–", "–", "–")
+    line = evasion_line(Evasion("boundary", "L2 1", [], None), None, read=True)
+    assert line == ("boundary, L2 1", "no whole run", "–", "–", "–", "–", "–", "none", "–")
 
 
 def full() -> Results:
     found = results(before=BEFORE, evasions=[EVASION], extractions=[THEFT], ended="interrupted")
-    found.memberships = [Membership("confidence", 9, 9, 18, 0.5, 0.7, None, None, None, "queries", None)]
+    test = Membership("label", "quantile", 9, 9, 18, 0.5, 0.7, None, None, None, "queries", None)
+    found.memberships = [test]
     found.skipped = {"<b>x": "why"}
     return found
 

@@ -1,4 +1,4 @@
-"""A stolen model agrees with its victim, and training rows are found where a model knows them by heart."""
+"""A stolen model agrees with its victim, and what an attacker's scores are."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 from gateway.core.rows import F8
 from gateway.redteam.answers import Answer
 from gateway.redteam.attacks.extraction import Loot, Theft, extract, tier_of
-from gateway.redteam.attacks.membership import against, auc, logits, robustness, tpr
+from gateway.redteam.attacks.membership import auc, robustness, tpr
 from gateway.redteam.figures import rows_to_fidelity
 from gateway.redteam.run import Limits
+from gateway.redteam.thefts import shared_out
 from tests.support.attacked import Linear, Scripted, linear_model, picture_space
 
 RNG = np.random.default_rng(0)
@@ -97,14 +98,6 @@ def test_the_rate_of_true_positives_is_that_at_one_false_one_in_a_thousand() -> 
     assert auc(np.array([1.0, 3.0]), np.array([0.0, 2.0])) == 0.75
 
 
-def test_confidence_is_compared_with_non_members_of_the_same_class() -> None:
-    y = np.repeat([0, 1], 10)
-    reference = np.where(y == 0, 0.0, 100.0) + np.tile([-1.0, 1.0], 10)
-    assert against(reference, y, np.array([3.0, 103.0]), np.array([0, 1])) == pytest.approx([3, 3])
-    told = logits([Answer("served", "ok", 0, np.array([0.9, 0.1])), Answer("refused", "abstained")], y[:2])
-    assert told == pytest.approx([np.log(9), np.log(1e-4 / (1 - 1e-4))])
-
-
 def test_a_label_that_withstands_noise_scores_higher() -> None:
     space, rng = picture_space(), np.random.default_rng(0)
 
@@ -115,3 +108,11 @@ def test_a_label_that_withstands_noise_scores_higher() -> None:
     assert firm > 0.99 > 0.8 > weak
     silent = robustness(np.full(64, 0.3), 0, space, lambda row: Answer("deferred", "abstained"), rng)
     assert silent < 0.01
+
+
+def test_each_theft_has_keys_of_its_own_while_there_are_enough() -> None:
+    keys = [Linear(VICTIM.weights) for _ in range(12)]
+    at = {id(one): i for i, one in enumerate(keys)}
+    assert [[at[id(one)] for one in share] for share in shared_out(keys, [1, 10, 1, 1])] == [
+        [0], list(range(1, 11)), [11], [0],
+    ]  # fmt: skip

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from gateway.core.rows import F8
 from gateway.redteam.answers import Answer, Model
+from gateway.redteam.keyring import Keyring
 from gateway.redteam.records import Checkpoint
-from gateway.redteam.run import Ended, Limits, Over, Tally, ask_counted
+from gateway.redteam.run import Ended, Limits, Over, Tally
 from gateway.redteam.substitute import Substitute
 
 FIRST, GROWTH, LEAST_ANSWERS = 50, 2, 10
@@ -31,12 +32,13 @@ FIRST, GROWTH, LEAST_ANSWERS = 50, 2, 10
 
 @dataclass(slots=True)
 class Theft:
-    """What one theft has come to."""
+    """What one theft has come to. pace: as of `Keyring`."""
 
     curve: list[Checkpoint] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     answers: list[Answer] = field(default_factory=list)
     ended: Ended = "queries"
+    pace: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,11 +62,13 @@ def extract(
 ) -> None:
     """Asks the rows of a pool, float64[n, d], each once, and fits a model at 50, 100, 200, ... rows.
 
-    Args:    models: the target as each key sees it, asked in turn; theft: what grows meanwhile, so that an
-             interrupted one is kept; active: the next rows are those of which the fitted model is least sure.
+    Args:    models: the target as each key sees it, asked in turn but for those that have to wait; theft:
+             what grows meanwhile, so that an interrupted one is kept; active: the next rows are those of
+             which the fitted model is least sure.
     """
     asked: list[int] = []
     left = rng.permutation(len(pool))
+    keys = Keyring(models, limits, theft.tally)
     own: Substitute | None = None
     size = FIRST
     try:
@@ -73,8 +77,7 @@ def extract(
             if active and own is not None:
                 left = left[np.argsort(-_entropy(own.probabilities(pool[left])), kind="stable")]
             for i in left[:take].tolist():
-                model = models[len(asked) % len(models)]
-                theft.answers.append(ask_counted(model, pool[i], limits, theft.tally))
+                theft.answers.append(keys.ask(pool[i]))
                 asked.append(i)
             left, size = left[take:], size * GROWTH
             own = _fitted(theft, pool[asked[: len(theft.answers)]], loot, rng) or own
@@ -82,6 +85,8 @@ def extract(
         theft.ended = over.why
         if len(asked) > (theft.curve[-1].rows if theft.curve else 0):
             _fitted(theft, pool[asked[: len(theft.answers)]], loot, rng)
+    finally:
+        theft.pace = keys.pace()
 
 
 def _fitted(theft: Theft, rows: F8, loot: Loot, rng: np.random.Generator) -> Substitute | None:
@@ -89,11 +94,12 @@ def _fitted(theft: Theft, rows: F8, loot: Loot, rng: np.random.Generator) -> Sub
     known = [(row, told) for row, one in zip(rows, theft.answers, strict=True)
              if (told := _told(one, loot.classes)) is not None]  # fmt: skip
     if len(known) < LEAST_ANSWERS:
-        theft.curve.append(Checkpoint(theft.tally.queries, len(known), 0.0))
+        theft.curve.append(Checkpoint(theft.tally.queries, len(known), 0.0, theft.tally.waited_s))
         return None
     own = Substitute.fit(np.array([row for row, _ in known]), np.array([p for _, p in known]), rng)
     agree = own.probabilities(loot.held).argmax(axis=1) == loot.truth
-    theft.curve.append(Checkpoint(theft.tally.queries, len(known), float(agree.mean())))
+    fidelity = float(agree.mean())
+    theft.curve.append(Checkpoint(theft.tally.queries, len(known), fidelity, theft.tally.waited_s))
     return own
 
 

@@ -2,13 +2,12 @@
 
 | score | from | source |
 |---|---|---|
-| confidence | log(p_y / (1 - p_y)), against non-members of its class | Carlini et al. (LiRA), IEEE S&P 2022 |
+| quantile | how far the margin of its class is above what such a row has | Bertran et al., NeurIPS 2023 |
 | label only | the share of noisy copies that keep their answer | Choquette-Choo et al., ICML 2021 |
 
-Deviations: no shadow models are trained; the reference of LiRA's Gaussian is a third of the non-members, of
-the same class where there are at least eight. The label is the file's, or the answer's where it has none.
-Copies stay on the lattice of the samples. A copy without an answer counts as changed, a row without one as
-a non-member.
+Deviations of the first: `quantile.py`. The class is the file's, or the answer's where it has none. Copies
+stay on the lattice of the samples. A copy without an answer counts as changed; for the label alone, a row
+that is answered wrongly or not at all is a non-member.
 """
 
 from __future__ import annotations
@@ -16,40 +15,30 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gateway.core.rows import F8, Mask
+from gateway.core.rows import F8
 from gateway.redteam.answers import Answer
 from gateway.redteam.space import Space
 
-FALSE_POSITIVES, LEAST_OF_CLASS, CLIP = 0.001, 8, 1e-4
+FALSE_POSITIVES, CLIP = 0.001, 1e-6
 COPIES, NOISES = 8, (0.05, 0.1)
 """Copies of a row at each standard deviation of noise: of the pixel range, or ten times that in a table."""
 TABLE_FACTOR = 5.0
+WIDEST = float(np.log((1 - CLIP) / CLIP))
 
 Ask = Callable[[F8], Answer]
 
 
-def logits(answers: list[Answer], y: NDArray[np.intp]) -> F8:
-    """float64[n]: log-odds of the label's probability, clipped; the least where there is no answer."""
-    least = float(np.log(CLIP / (1 - CLIP)))
-    return np.array([least if one.p is None else _log_odds(float(one.p[int(at)]))
-                     for one, at in zip(answers, y, strict=True)])  # fmt: skip
-
-
-def _log_odds(p: float) -> float:
-    inside = min(max(p, CLIP), 1 - CLIP)
-    return float(np.log(inside / (1 - inside)))
-
-
-def against(reference: F8, of: NDArray[np.intp], scores: F8, y: NDArray[np.intp]) -> F8:
-    """float64[n]: scores in deviations from the reference's rows of the same class."""
-    standard = np.empty(len(scores))
-    for at in np.unique(y).tolist():
-        same = reference[of == at]
-        some = same if len(same) >= LEAST_OF_CLASS else reference
-        standard[y == at] = (scores[y == at] - some.mean()) / max(float(some.std()), 1e-3)
-    return standard
+def log_margin(answer: Answer, y: int | None) -> float:
+    """The logarithm of the class's probability over the largest other one, as disclosed; probabilities below
+    1e-6 count as 1e-6. Of a label alone the widest margin; where there is no answer, the least.
+    """
+    if answer.label is None or y is None:
+        return -WIDEST
+    if answer.p is None or y >= len(answer.p):
+        return WIDEST if answer.label == y else -WIDEST
+    own, others = float(answer.p[y]), np.delete(answer.p, y)
+    return float(np.log(np.clip(own, CLIP, 1 - CLIP)) - np.log(np.clip(others.max(), CLIP, 1 - CLIP)))
 
 
 def robustness(row: F8, label: int | None, space: Space, ask: Ask, rng: np.random.Generator) -> float:
@@ -81,10 +70,3 @@ def auc(members: F8, others: F8) -> float | None:
     ranked = np.sort(others)
     both = np.searchsorted(ranked, members, "left") + np.searchsorted(ranked, members, "right")
     return float(both.mean() / 2 / len(ranked))
-
-
-def halves(n: int, rng: np.random.Generator) -> tuple[Mask, Mask]:
-    """bool[n] twice: a third as reference, the rest to be tested."""
-    reference = np.zeros(n, bool)
-    reference[rng.permutation(n)[: n // 3]] = True
-    return reference, ~reference
