@@ -125,7 +125,7 @@ def test_the_record_of_alarms_says_at_which_query_a_key_became_a_suspect(
     """Its replayed answers look served."""
     fresh = [key_for(letters.folder, name, "anonymous", 10_000) for name in ("trudy", "oscar")]
     time.sleep(1.2)
-    words = ("--attack", "square", "--runs", "1", "--queries", "150", "--lattice", "--admin",
+    words = ("--attack", "hopskipjump", "--runs", "1", "--queries", "300", "--lattice", "--admin",
              str(letters.admin.base_url))  # fmt: skip
     alarms = []
     for key in (fresh[0], fresh[1], fresh[1]):
