@@ -142,15 +142,17 @@ class QueryHistory:
 
         Raises:  what sketching does; then the rows are not remembered, and no later one has their numbers.
         """
-        inputs, contents, names = self._deferred.take_all()
+        waiting = len(self._deferred)
+        self._learn_answers()
         try:
+            inputs, contents, names = self._deferred.take_all()
             sketches = self.sketcher.sketch(self.view.arrays(inputs)[self._part], contents=contents)
             rows = self.memory.rows(sketches, names)
+            numbers = self.memory.insert(rows)
         except Exception:
-            self.memory.skip(len(names))
+            self.memory.skip(waiting)
             raise
-        self._learn_answers()
-        matches, principals = self.memory.look_up(rows, self.memory.insert(rows)), rows.queries.principals
+        matches, principals = self.memory.look_up(rows, numbers), rows.queries.principals
         self._observe(names, principals, matches)
         self._merge(principals, matches)
         columns = matches.kinds.tolist(), matches.queries.tolist(), matches.principals.tolist()

@@ -467,3 +467,16 @@ def test_a_row_that_was_answered_before_is_no_new_query() -> None:
     before = found.history.memory.next_number
     found.ask(pictures()[:1])
     assert found.history.memory.next_number == before + 1, "a suspect's is looked up"
+
+
+def test_rows_that_do_not_go_together_leave_the_others_their_numbers() -> None:
+    found = world(together=4)
+    found.ask(pictures()[:2])
+    bad = Batch(("id",) * 2, ("ada",) * 2, {"image": np.zeros((2, 1, 2, 2), np.float32)}, (1e9,) * 2)
+    bad.inputs = {**bad.inputs, "t": np.zeros((2, 1), np.float32)}
+    with pytest.raises(ValueError, match="dimensions"):
+        run(partial(found.history.score, bad))
+    assert found.history.memory.next_number == 4 and not len(found.history._deferred)
+    found.ask(pictures()[10:14])
+    found.history._learn_answers()
+    assert [found.history.memory.recall(i) is not None for i in range(4, 8)] == 4 * [True]
