@@ -26,12 +26,12 @@ class AnsweredRows:
     def __contains__(self, row: tuple[int, int]) -> bool:
         """Whether a pair (principal, content) was added and is not forgotten. Cost: 0.3 us."""
         number = _number(*row)
-        return self._entries[number % ENTRIES] == number
+        return self._entries[_place(number)] == number
 
     def add(self, row: tuple[int, int]) -> bool:
         """Adds a pair; whether it was there already. Cost: 0.4 us."""
         number = _number(*row)
-        place = number % ENTRIES
+        place = _place(number)
         was_there = self._entries[place] == number
         self._entries[place] = number
         return was_there
@@ -39,3 +39,8 @@ class AnsweredRows:
 
 def _number(principal: int, content: int) -> int:
     return (principal * _SPREAD + content) & _BELOW
+
+
+def _place(number: int) -> int:
+    """By the upper bits of a product: contents of whole numbers as floats have the same lower ones."""
+    return ((number * _SPREAD) & _BELOW) >> (64 - ENTRIES.bit_length() + 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from guards.answered_rows import ENTRIES, AnsweredRows
+from guards.contents import Contents
 
 
 def test_a_row_is_known_once_it_was_added_and_only_for_its_principal() -> None:
@@ -30,3 +31,13 @@ def test_the_latest_are_kept_and_others_forgotten() -> None:
         rows.add((1, content))
     assert np.mean([(1, content) in rows for content in contents[-1000:]]) > 0.95
     assert np.mean([(1, content) in rows for content in contents[:1000]]) < 0.05
+
+
+def test_contents_of_whole_numbers_come_to_places_of_their_own() -> None:
+    """As floats they end in zeros, and so do their contents."""
+    x = np.random.default_rng(0).integers(0, 16, (2000, 16)).astype(np.float32)
+    contents = np.unique(Contents(bytes(16)).of({"x": x}, len(x))).tolist()
+    rows = AnsweredRows()
+    for content in contents:
+        rows.add((7, content))
+    assert np.mean([(7, content) in rows for content in contents]) > 0.97

@@ -69,7 +69,7 @@ def test_a_buffer_for_a_sink_is_bounded_in_rows(tmp_path: Path) -> None:
 
 
 def test_a_decision_that_is_kept_keeps_no_output_of_the_model_in_memory(tmp_path: Path) -> None:
-    folder = letters(tmp_path, FULL_RATE)
+    folder = letters(tmp_path, FULL_RATE, history=False)  # which keeps those of the last rows for a while
     with plane_of(folder, ada=key_for(folder, "ada")) as plane:
         answers: list[weakref.ref[Any]] = []
         decide = plane.gateway.decide

@@ -28,11 +28,11 @@ SEARCHER = "ada"
 
 
 def near(row: Rows, n: int, seed: int = 0) -> Rows:
-    """The row, and n - 1 that differ from it by one step in one of its sixteen columns, as in a search."""
+    """The row, and n - 1 that differ from it by one step in two of its sixteen columns, as in a search."""
     rng, found = np.random.default_rng(seed), np.repeat(row, n, 0)
     for one in found[1:]:
-        at = rng.integers(16)
-        one[at] += -1 if one[at] == 15 or (one[at] > 0 and rng.random() < 0.5) else 1
+        for at in rng.choice(16, 2, replace=False):
+            one[at] += -1 if one[at] == 15 or (one[at] > 0 and rng.random() < 0.5) else 1
     return found
 
 
@@ -57,7 +57,7 @@ def output(decision: Decision) -> list[float]:
 
 
 def test_a_search_is_noticed_and_then_learns_nothing_from_small_steps(tmp_path: Path) -> None:
-    folder = letters(tmp_path, FULL_RATE, ("coarsen: 100000", "coarsen: 1.0e+15"))
+    folder = letters(tmp_path, FULL_RATE, (", coarsen: 100000", ""))
 
     async def main() -> None:
         async with opened(folder) as gateway:
@@ -103,11 +103,12 @@ def test_a_repeated_batch_is_no_evidence_and_gets_the_same_answers(tmp_path: Pat
 
 
 def test_a_policy_that_says_so_defers_and_then_refuses_a_searcher(tmp_path: Path) -> None:
-    cuts = ("{replay: 1000, coarsen: 100000}", "{replay: 10, defer: 100, refuse: 1000}")
+    cuts = ("{replay: 1000, coarsen: 100000}", "{replay: 10, defer: 100, refuse: 1.0e+12}")
+    rows = np.concatenate([clean_rows(24), near(clean_rows(1), SEARCH_ROWS)])
 
     async def main() -> None:
         async with opened(letters(tmp_path, FULL_RATE, cuts)) as gateway:
-            ends = await ask(gateway, near(clean_rows(1), SEARCH_ROWS))
+            ends = await ask(gateway, rows)
             assert any(deferred(end) for end in ends)
             reasons = {str(end.outcome.reason) for end in ends if isinstance(end.outcome, Refused)}
             assert reasons == {"rate_limited"}
