@@ -27,6 +27,7 @@ and `/policy/reload` by themselves are then of all.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 from urllib.parse import quote
@@ -184,18 +185,20 @@ async def metrics(request: Request) -> Response:
 
 async def status(request: Request) -> Response:
     """The state of a deployment, or of all where the path names none of several; a page or JSON."""
-    text, silent = await merged_metrics(request)
     entries = repository_of(request).entries
     if "deployment" not in request.path_params and len(entries) > 1:
+        text, silent = await merged_metrics(request)
         listed = [summary_of(entry, text, silent) for entry in entries.values()]
         if not wants_html(request):
             return json_reply({"deployments": listed})
         return page(request, "overview", refresh_s=5, listed=listed)
     entry = entry_of(request)
     if isinstance(entry, NotReady):
-        fields = summary_of(entry, text, silent)
+        fields = summary_of(entry, *await merged_metrics(request))
         return page(request, "not_ready", 503, s=fields) if wants_html(request) else json_reply(fields, 503)
-    fields = status_of(entry, text, silent, await callers_everywhere(request, entry, MOST_ON_STATUS))
+    asked = merged_metrics(request), callers_everywhere(request, entry, MOST_ON_STATUS)
+    (text, silent), seen = await asyncio.gather(*asked)  # a silent replica delays both alike
+    fields = status_of(entry, text, silent, seen)
     if not wants_html(request):
         return json_reply(fields)
     return page(request, "status", refresh_s=5, s=fields)
