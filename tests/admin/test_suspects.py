@@ -17,12 +17,16 @@ ROWS = np.load(LETTERS / "samples.npz")["attributes"]
 ALARM = 1000.0
 
 
-async def search(one: AdminWorld, who: str, row: int = 0, n: int = 40) -> None:
-    """Asks a row again and again, one step off in one column each time, one request a row."""
+SEARCH_ROWS = 70
+
+
+async def search(one: AdminWorld, who: str, row: int = 0, n: int = SEARCH_ROWS) -> None:
+    """Asks a row again and again, one step off in two columns each time, one request a row."""
+    rng = np.random.default_rng(row)
     for i in range(n):
         near = ROWS[row : row + 1].copy()
-        near[0, i % 16] += 1 if near[0, i % 16] < 15 else -1
-        near[0, (i * 7 + 3) % 16] += 0 if i < 16 else (1 if near[0, (i * 7 + 3) % 16] < 15 else -1)
+        for at in rng.choice(16, 2, replace=False):
+            near[0, at] += -1 if near[0, at] == 15 or (near[0, at] > 0 and rng.random() < 0.5) else 1
         await one.decide(near, f"{who}-{i}", who)
 
 
@@ -37,7 +41,7 @@ async def test_a_searcher_is_listed_with_its_evidence_its_step_and_the_row_of_it
         assert eve["evidence"] >= ALARM and eve["step"] in ("replay", "coarsen")
         (member,) = eve["members"]
         assert (eve["principals"], member["principal"]) == (1, "eve")
-        assert 3 <= member["alarm_row"] <= member["rows"] == eve["rows"] <= 40
+        assert 3 <= member["alarm_row"] <= member["rows"] == eve["rows"] <= SEARCH_ROWS
         assert (await one.anonymous.get("/callers")).status_code == 401
 
 
@@ -64,7 +68,7 @@ async def test_what_two_replicas_have_seen_of_one_caller_is_one_suspect(tmp_path
         for one in worlds:
             (eve,) = (await one.script.get("/callers")).json()["suspects"]["queries"]
             assert [member["principal"] for member in eve["members"]] == ["eve"]
-            assert 40 < eve["rows"] <= 80 and eve["principals"] == 1
+            assert SEARCH_ROWS < eve["rows"] <= 2 * SEARCH_ROWS and eve["principals"] == 1
 
 
 @on_loop
