@@ -30,6 +30,7 @@ LEVELS_A_DEVIATION: Final = 16
 MIDDLE_LEVEL: Final = 128
 TEXT_WIDTH: Final = 8
 MIN_ROWS: Final = 8
+NARROW: Final = 64
 EXACT: Final = 2.0**24
 LEAST_VARIANCE: Final = 1e-6
 REACH: Final = 5.0
@@ -123,6 +124,15 @@ class Coarse:
         np.maximum(found, -MOST_COMPONENT, out=found)
         np.minimum(found, MOST_COMPONENT, out=found)
         return found
+
+    @property
+    def is_narrow_table(self) -> bool:
+        """Whether a row is a table row of at most 64 levels."""
+        return len(self.shape) == 1 and len(self.axes) <= NARROW
+
+    def points(self, levels: F4) -> F4:
+        """What the bits of rows are made of: the levels of a narrow table, components of all others."""
+        return levels if self.is_narrow_table else self.components(levels)
 
     def _check(self, x: F4, texts: NDArray[Any] | None) -> None:
         if x.shape[1:] != tuple(self.shape.tolist()):

@@ -22,8 +22,6 @@ from guards.query_sketch import Sketches, code_of
 
 MOST_ROWS: Final = 4096
 SEED: Final = 0
-SALT_OF_NONE: Final = bytes(16)
-"""Points are the same under every salt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +46,8 @@ class NearCuts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NearFit:
-    """coarse: fitted; points: int16[n, k] of n honest rows, all different, of which bits are made:
-    components, or levels of a narrow table; digits: uint8[n, d], their levels in steps of 50, of which
-    fingerprints are made; [n, 0] of tables.
+    """coarse: fitted; points: int16[n, k] of n honest rows, all different (`Coarse.points`); digits:
+    uint8[n, d], their levels in steps of 50, of which fingerprints are made; [n, 0] of tables.
     """
 
     coarse: Coarse
@@ -71,7 +68,7 @@ class NearFit:
         levels = coarse.levels(whole)
         _, first = np.unique(levels, axis=0, return_index=True)
         levels = levels[np.sort(first)[:MOST_ROWS]]
-        points = code_of(coarse, SALT_OF_NONE).points(levels).astype(np.int16)
+        points = coarse.points(levels).astype(np.int16)
         has_prints = x.ndim > 2 and levels.shape[1] >= LEAST_VALUES
         digits = (levels // QUANTUM).astype(np.uint8) if has_prints else np.zeros((len(levels), 0), np.uint8)
         return cls(coarse, read_only(points), read_only(digits))

@@ -12,7 +12,7 @@ from guards.coarse import F4, Coarse
 from guards.contents import Contents
 from guards.fingerprints import LEAST_VALUES, Fingerprints, Prints
 from guards.simhash import U8, SimHash
-from guards.threshold_code import MOST_COLUMNS, ThresholdCode
+from guards.threshold_code import ThresholdCode
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,13 +33,11 @@ class Sketches:
 
 
 def code_of(coarse: Coarse, salt: bytes) -> SimHash | ThresholdCode:
-    """What makes the bits of rows: thresholds of a table of up to 64 levels a row, else planes.
+    """What makes the bits of `Coarse.points`: thresholds of narrow tables, planes of all other rows.
 
     Args:    salt: at least 16 secret bytes.
     """
-    levels = len(coarse.axes)
-    is_narrow_table = len(coarse.shape) == 1 and levels <= MOST_COLUMNS
-    return ThresholdCode(levels, salt) if is_narrow_table else SimHash(coarse, salt)
+    return ThresholdCode(len(coarse.axes), salt) if coarse.is_narrow_table else SimHash(coarse, salt)
 
 
 @dataclass(slots=True, eq=False)
@@ -71,7 +69,7 @@ class Sketcher:
         Cost:    that of bits and fingerprints, and O(values): docs/guards.md, near-duplicates.
         """
         levels = self.coarse.levels(x, texts)
-        bits = self._code.bits(self._code.points(levels))
+        bits = self._code.bits(self.coarse.points(levels))
         if contents is None:
             given = {"x": x} if texts is None else {"x": x, "texts": texts.astype(object)}
             contents = self._contents.of(given, len(x))

@@ -49,11 +49,7 @@ class SimHash:
                  nearly normal; they do not pass through the mean but at a distance of it (a constant
                  coordinate is added), so that rows of few columns differ by more than their direction.
         """
-        return self.bits(self.points(self.coarse.levels(x, texts)))
-
-    def points(self, levels: F4) -> F4:
-        """What `bits` are of: the components, float32[n, k], of levels from `Coarse.levels`."""
-        return self.coarse.components(levels)
+        return self.bits(self.coarse.components(self.coarse.levels(x, texts)))
 
     def bits(self, components: F4) -> U8:
         """uint64[n, 4] of float32[n, k] from `Coarse.components`; every sum is exact."""

@@ -16,19 +16,18 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from guards.coarse import F4, LEVELS_A_DEVIATION, MIDDLE_LEVEL
+from guards.coarse import F4, LEVELS_A_DEVIATION, MIDDLE_LEVEL, NARROW
 from guards.salt import words
 from guards.simhash import BITS, U8
 
-MOST_COLUMNS: Final = 64
-"""So that each has four thresholds or more."""
 REACH: Final = 2.5
 """Deviations, on both sides of the mean, within which thresholds lie."""
 
 
 @dataclass(slots=True, eq=False)
 class ThresholdCode:
-    """columns: levels a row, 1 .. 64; salt: at least 16 secret bytes, of the thresholds and the bits' order.
+    """columns: levels a row, 1 .. 64, so that each has four thresholds or more.
+    salt: at least 16 secret bytes, of the thresholds and the bits' order.
 
     Raises:  ValueError for more columns, or none.
     """
@@ -39,8 +38,8 @@ class ThresholdCode:
     _thresholds: F4 = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.columns <= MOST_COLUMNS:
-            raise ValueError(f"threshold code: {self.columns} columns, expected 1 .. {MOST_COLUMNS}")
+        if not 1 <= self.columns <= NARROW:
+            raise ValueError(f"threshold code: {self.columns} columns, expected 1 .. {NARROW}")
         drawn = words(self.salt, "thresholds", 2 * BITS + self.columns)
         first = np.argsort(drawn[2 * BITS :])  # the columns that have one threshold more
         columns = first[np.arange(BITS) % self.columns]
@@ -51,10 +50,6 @@ class ThresholdCode:
         order = np.argsort(drawn[BITS : 2 * BITS])
         self._columns = columns[order]
         self._thresholds = (MIDDLE_LEVEL + LEVELS_A_DEVIATION * deviations[order]).astype(np.float32)
-
-    def points(self, levels: F4) -> F4:
-        """What `bits` are of: the levels themselves."""
-        return levels
 
     def bits(self, levels: F4) -> U8:
         """uint64[n, 4] of float32[n, columns] from `Coarse.levels`.

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guards.coarse import F4, Coarse
+from guards.coarse import F4, NARROW, Coarse
 from guards.query_sketch import Sketcher, code_of
 from guards.simhash import SimHash, hamming
-from guards.threshold_code import MOST_COLUMNS, ThresholdCode
+from guards.threshold_code import ThresholdCode
 from tests.support.query_rows import OTHER_SALT, SALT, diamonds, letters, pictures
 
 COARSE = Coarse.fit(letters())
@@ -38,7 +38,7 @@ def test_distance_is_the_sum_of_the_distances_of_the_columns() -> None:
     assert apart(x, moved(x, 1, 3)) == pytest.approx(3 * one, rel=0.25)
 
 
-@given(st.integers(1, MOST_COLUMNS), st.integers(0, 99))
+@given(st.integers(1, NARROW), st.integers(0, 99))
 def test_every_column_has_its_share_of_the_bits_in_its_own_strata(columns: int, seed: int) -> None:
     salt = seed.to_bytes(16)
     code = ThresholdCode(columns, salt)
@@ -93,7 +93,7 @@ def test_narrow_tables_have_thresholds_and_all_others_planes() -> None:
         (Coarse.fit(pictures()), SimHash),
     ):
         assert isinstance(code_of(coarse, SALT), kind)
-    x = rng.standard_normal((100, MOST_COLUMNS)).astype(np.float32)
+    x = rng.standard_normal((100, NARROW)).astype(np.float32)
     sketches = Sketcher(Coarse.fit(x), SALT).sketch(x)
     assert hamming(sketches.bits[:50], sketches.bits[50:]).min() > 20
 
