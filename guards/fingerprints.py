@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from guards.coarse import F4
 from guards.salt import words
+from guards.simhash import U8
 
 U4: TypeAlias = NDArray[np.uint32]
-U8: TypeAlias = NDArray[np.uint64]
 
 QUANTUM: Final = 50
 WINDOW: Final = 20

@@ -27,9 +27,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from guards.detector import I8
 from guards.rows import F8
 
-I8 = NDArray[np.int64]
 CONCENTRATION: Final = 1.0
 """The sum of the Dirichlet parameters: 1 makes most callers send one or two classes."""
 WINDOW: Final = 4

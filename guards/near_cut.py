@@ -15,8 +15,8 @@ from typing import Final
 
 import numpy as np
 
+from guards.detector import I8
 from guards.fingerprints import KEPT, LEAST_SHARED, shared
-from guards.near_pairs import I8
 from guards.query_sketch import Sketches
 from guards.selective import clopper_pearson_upper
 from guards.simhash import BITS, hamming
@@ -96,9 +96,11 @@ def least_shared(sketches: Sketches, retained: Sequence[int], share: float, *, s
     and two more, since it fits these rows best.
 
     Args:    retained: one number or more, for each of which there is to be a cut; others as of `near_cut`.
-    Returns: 8 .. 50, or 51: for none.
+    Returns: 8 .. 50, or 51: for none, as of rows without fingerprints.
     Cost:    O(n^2): 0.2 s for 1,024 rows.
     """
+    if not sketches.prints.marks.shape[1]:
+        return KEPT + 1
     n_held = min(_held(len(sketches), one) for one in retained)
     held = sketches.take(_order(len(sketches), seed)[:n_held])
     most = np.zeros(n_held, np.int64)

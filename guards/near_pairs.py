@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from guards.detector import I8
 from guards.fingerprints import shared
 from guards.simhash import BITS, U8, hamming
-
-I8: TypeAlias = NDArray[np.int64]
 
 NOTHING, EXACT, NEAR = 0, 1, 2
 """The kinds of a match."""

@@ -29,8 +29,9 @@ from typing import Final, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from guards.detector import I8
 from guards.fitted_prices import FittedPrices, HonestUse, ThiefCost
-from guards.honest_callers import I8, WINDOW, needed, simulated_burst, windows
+from guards.honest_callers import WINDOW, needed, simulated_burst, windows
 from guards.order_statistic import certified_cut, samples_needed
 from guards.price import Told
 from guards.rows import F8

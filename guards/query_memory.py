@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guards.coarse import F4
+from guards.detector import I8
 from guards.fingerprints import LARGEST, WORDS, shared
 from guards.near_pairs import (
-    I8,
     Cuts,
     Matches,
     Pairs,

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from guards.detector import I8
 from guards.simhash import U8
 
 RING: Final = 1024
 
-I8 = NDArray[np.int64]
 Pairs = tuple[I8, I8]
 
 

@@ -71,11 +71,11 @@ class QueryTable:
 
     @property
     def first_print_band(self) -> int:
-        """The band after those of the SimHash and of the content."""
+        """The band after those of bits and of the content."""
         return self._sketch_bands + 1
 
     def keys(self, sketches: Sketches) -> Keys:
-        """The bucket of each band: int64[n, 16]. Those of the SimHash first, then content, fingerprints.
+        """The bucket of each band: int64[n, 16]. Those of bits first, then content, fingerprints.
 
         A key of bits is 16 of them, or 32 where they are to be nearly equal: fewer rows of a table then fall
         into one bucket, and of rows within 8 bits 99 % have one of 11 keys in common. A band of fingerprints

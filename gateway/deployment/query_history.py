@@ -175,9 +175,10 @@ class QueryHistory:
         Nothing is bet on a repetition: what is certified is how often a row that is none is near.
         """
         found = hits(matches, self.memory.margins(matches.queries), self.most_margin).tolist()
+        principals = numbers.tolist()
         bets: dict[int, tuple[str, list[bool]]] = {}
-        rows = Counter(numbers.tolist())
-        columns = names, numbers.tolist(), found, matches.kinds.tolist()
+        rows = Counter(principals)
+        columns = names, principals, found, matches.kinds.tolist()
         for name, principal, hit, kind in zip(*columns, strict=True):
             _, own = bets.setdefault(principal, (name, []))
             if kind != EXACT:
