@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from fallbacks.predictor import ModelTensor
 from gateway.deployment.deployment import Deployment
+from gateway.deployment.tiers import tier_named
+from gateway.protocol.disclosure import Full, Rounded
 from gateway.scaffold.draft import (
     ERRORS,
     Draft,
@@ -73,6 +75,13 @@ def test_the_text_is_a_valid_policy(
     assert [len(rung.checks) for rung in policy.rungs] == [int(made.checked(one)) for one in made.models]
     assert policy.inputs["age"].missing == "allow"
     assert (policy.absolute_error is None) == (task != "regression")
+
+
+def test_a_draft_discloses_two_digits_to_all_but_trusted_callers(tmp_path: Path) -> None:
+    (tmp_path / "gateway.yaml").write_text(policy_text(draft()))
+    policy = Deployment.read(tmp_path).policy
+    assert tier_named(policy, "anonymous") == tier_named(policy, "of no name") == Rounded(2)
+    assert tier_named(policy, "trusted") == Full()
 
 
 def test_labels_that_yaml_reads_as_something_else_stay_text(tmp_path: Path) -> None:

@@ -22,18 +22,9 @@ from tests.support.deployments import (
     record_of,
     run,
 )
+from tests.support.served import near_rows
 
-SEARCH_ROWS = 60
 SEARCHER = "ada"
-
-
-def near(row: Rows, n: int, seed: int = 0) -> Rows:
-    """The row, and n - 1 that differ from it by one step in two of its sixteen columns, as in a search."""
-    rng, found = np.random.default_rng(seed), np.repeat(row, n, 0)
-    for one in found[1:]:
-        for at in rng.choice(16, 2, replace=False):
-            one[at] += -1 if one[at] == 15 or (one[at] > 0 and rng.random() < 0.5) else 1
-    return found
 
 
 async def ask(gateway: Gateway, rows: Rows, who: str = SEARCHER) -> list[Decision]:
@@ -61,9 +52,9 @@ def test_a_search_is_noticed_and_then_learns_nothing_from_small_steps(tmp_path: 
 
     async def main() -> None:
         async with opened(folder) as gateway:
-            ends = await ask(gateway, near(clean_rows(1), SEARCH_ROWS))
+            ends = await ask(gateway, near_rows(clean_rows(1)))
             assert findings(ends, "queries.replayed")
-            honest = await ask(gateway, near(clean_rows(1), SEARCH_ROWS, seed=9)[:1], "bob")
+            honest = await ask(gateway, near_rows(clean_rows(1), seed=9)[:1], "bob")
             assert not findings(honest, "queries.replayed")
             for i, end in enumerate(ends):
                 if findings([end], "queries.replayed"):
@@ -104,7 +95,7 @@ def test_a_repeated_batch_is_no_evidence_and_gets_the_same_answers(tmp_path: Pat
 
 def test_a_policy_that_says_so_defers_and_then_refuses_a_searcher(tmp_path: Path) -> None:
     cuts = ("{replay: 1000, coarsen: 100000}", "{replay: 10, defer: 100, refuse: 1.0e+12}")
-    rows = np.concatenate([clean_rows(24), near(clean_rows(1), SEARCH_ROWS)])
+    rows = np.concatenate([clean_rows(24), near_rows(clean_rows(1))])
 
     async def main() -> None:
         async with opened(letters(tmp_path, FULL_RATE, cuts)) as gateway:
@@ -123,7 +114,7 @@ def test_where_it_is_only_observed_every_row_has_its_own_answer_and_the_log_says
 
     async def main() -> None:
         async with opened(folder) as gateway:
-            rows = near(clean_rows(1), SEARCH_ROWS)
+            rows = near_rows(clean_rows(1))
             ends = await ask(gateway, rows)
             assert findings(ends, "queries.replayed")
             answered = [i for i, end in enumerate(ends) if isinstance(end.outcome, (Served, Degraded))]
@@ -140,10 +131,10 @@ def test_a_reload_forgets_queries_and_answers(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with opened(folder) as gateway:
-            await ask(gateway, near(clean_rows(1), SEARCH_ROWS))
+            await ask(gateway, near_rows(clean_rows(1)))
             edit(folder, ('version: "1"', 'version: "2"'))
             assert await gateway.reload()
-            (end,) = await ask(gateway, near(clean_rows(1), 1, seed=3))
+            (end,) = await ask(gateway, near_rows(clean_rows(1), 1))
             assert findings([end], "queries")[0] == pytest.approx(1.0, rel=0.5)
             assert not findings([end], "queries.replayed")
 
@@ -155,7 +146,7 @@ def test_what_was_given_is_in_the_audit_log_and_in_the_metrics(tmp_path: Path) -
 
     async def main() -> str:
         async with opened(folder) as gateway:
-            for i, decision in enumerate(await ask(gateway, near(clean_rows(1), SEARCH_ROWS))):
+            for i, decision in enumerate(await ask(gateway, near_rows(clean_rows(1)))):
                 gateway.record(record_of(decision, name=f"d{i}"))
             gateway.audit.drain()
             return gateway.telemetry.prometheus().decode()

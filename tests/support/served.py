@@ -166,6 +166,19 @@ def clean_rows(n: int) -> NDArray[np.float32]:
         return np.asarray(held["attributes"][:n], np.float32)
 
 
+SEARCH_ROWS = 60
+"""So many near rows of one caller are noticed as a search, and more."""
+
+
+def near_rows(row: NDArray[np.float32], n: int = SEARCH_ROWS, seed: int = 0) -> NDArray[np.float32]:
+    """A row of letters, [1, 16], and n - 1 that differ from it by one step in two columns, as in a search."""
+    rng, found = np.random.default_rng(seed), np.repeat(row, n, 0)
+    for one in found[1:]:
+        for at in rng.choice(16, 2, replace=False):
+            one[at] += -1 if one[at] == 15 or (one[at] > 0 and rng.random() < 0.5) else 1
+    return found
+
+
 def outlier_rows(n: int) -> NDArray[np.float32]:
     """n rows of configs/letters that no letter has."""
     with np.load(CONFIGS / "letters" / "outliers.npz") as held:
