@@ -93,11 +93,8 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
             raise ArtifactError([Problem("", str(error), str(data))]) from error
         digests = _digests(deployment.policy, models, data_digest)
         certificate = _certificate(deployment.policy, held, found, models, data.name, digests)
-        progress("serving the held-out rows")
         artifacts = _artifacts(deployment, models, held, found, certificate)
-        served = serve(deployment.policy, artifacts, found.judged["risk"].rows)
-        prices = fit_prices(deployment.policy, artifacts, found, progress)
-        found = replace(found, fitted=replace(found.fitted, prices=prices))
+        found, served = _served(deployment.policy, artifacts, found, progress)
         evidence = evidence_of(deployment.policy, found)
         try:
             scores = _scores(deployment.policy, found, served)
@@ -112,6 +109,16 @@ def calibrate(deployment: Deployment, data: Path, progress: Progress = lambda st
     finally:
         for model in models.values():
             model.close()
+
+
+def _served(
+    policy: Policy, artifacts: Artifacts, found: Certified, progress: Progress
+) -> tuple[Certified, ServedRows]:
+    """How the pipeline ends held-out rows, and what was found with the prices that follow from it."""
+    progress("serving the held-out rows")
+    served = serve(policy, artifacts, found.judged["risk"].rows)
+    prices = fit_prices(policy, artifacts, found, progress)
+    return replace(found, fitted=replace(found.fitted, prices=prices)), served
 
 
 def independent_rows(deployment: Deployment, data: Path) -> int:
